@@ -1,0 +1,241 @@
+package sendgate_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sendgate/sendgate"
+
+// rule says what a package may import of ours, and why not more.
+type rule struct {
+	may []string
+	why string
+}
+
+// vocabulary is what every part of the program speaks: words and arithmetic without I/O.
+var vocabulary = []string{"internal/mail", "internal/provider", "internal/limit", "internal/route", "internal/seal"}
+
+// espRule is the rule of every adapter.
+var espRule = rule{
+	[]string{"internal/mail", "internal/provider", "internal/provider/esphttp", "internal/provider/mime", "internal/seal"},
+	"an adapter knows its own provider and the seam: two adapters that share code drift into one provider's habits",
+}
+
+// rules has a line for each package. What is not listed is forbidden, a package without a line included.
+var rules = map[string]rule{
+	"":                               {nil, "the root holds tests of the tree only"},
+	"api":                            {nil, "callers get the wire types and the client without our insides"},
+	"migrations":                     {nil, "the schema depends on nothing"},
+	"internal/mail":                  {nil, "the words depend on nothing, so that everything can speak them"},
+	"internal/limit":                 {nil, "the arithmetic is pure"},
+	"internal/seal":                  {nil, "a secret is usable everywhere, so it drags nothing along"},
+	"internal/devpg":                 {nil, "it runs a server and knows no schema and no mail"},
+	"internal/provider":              {[]string{"internal/mail"}, "the seam speaks of mail and knows no provider"},
+	"internal/route":                 {[]string{"internal/mail", "internal/provider", "internal/limit"}, "a plan is a pure function"},
+	"internal/limit/limittest":       {[]string{"internal/limit"}, "the suite sees what a store sees"},
+	"internal/provider/esphttp":      {[]string{"internal/provider", "internal/seal"}, "shared HTTP knows no provider and no message"},
+	"internal/provider/mime":         {[]string{"internal/mail"}, "composing needs the message only"},
+	"internal/provider/providertest": {[]string{"internal/mail", "internal/provider", "internal/provider/esphttp", "internal/seal"}, "the suite treats all adapters alike"},
+	"internal/provider/sendgrid":     espRule,
+	"internal/provider/mailgun":      espRule,
+	"internal/provider/postmark":     espRule,
+	"internal/provider/ses":          espRule,
+	"internal/provider/smtp":         espRule,
+	"internal/provider/catalog": {append([]string{
+		"internal/provider/sendgrid", "internal/provider/mailgun", "internal/provider/postmark",
+		"internal/provider/ses", "internal/provider/smtp", "internal/provider/esphttp",
+	}, vocabulary...), "the catalog builds adapters, and is the one package that knows them all"},
+	"internal/emulator":        {[]string{"internal/limit"}, "an emulator that shared code with the adapters would share their mistakes"},
+	"internal/postgres":        {append([]string{"migrations"}, vocabulary...), "the store speaks the vocabulary and knows none of its users"},
+	"internal/postgres/pgtest": {[]string{"internal/devpg", "migrations"}, "tests of the store use it, so it cannot use the store"},
+	"internal/telemetry":       {[]string{"internal/seal"}, "it observes and knows nobody"},
+	"internal/config":          {[]string{"internal/seal"}, "it reads the environment and builds nothing"},
+	"internal/deliver":         {append([]string{"internal/telemetry"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
+	"internal/httpapi":         {append([]string{"api", "internal/telemetry"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
+	"internal/dash":            {vocabulary, "it declares the store methods that it uses, and app hands them in"},
+	"internal/forward":         {vocabulary, "it declares the store methods that it uses, and app hands them in"},
+	"internal/app":             {[]string{"*"}, ""},
+	"internal/cli": {[]string{
+		"api", "internal/config", "internal/app", "internal/emulator", "internal/devpg", "internal/seal",
+		"internal/telemetry",
+		// The emulators are told the limits that the catalog has for the accounts of the same kinds.
+		"internal/limit", "internal/provider", "internal/provider/catalog",
+	}, "a client command speaks HTTP through api; whatever needs the store goes through app"},
+	"cmd/sendgate": {[]string{"internal/cli"}, "main hands over and does nothing"},
+}
+
+// testOnly are the packages that only tests may import, and that may themselves import testing.
+var testOnly = []string{"internal/limit/limittest", "internal/provider/providertest", "internal/postgres/pgtest"}
+
+// pkg is one package of the module: its non-test files, for every operating system.
+type pkg struct {
+	name    string
+	comment string
+	imports map[string]string // path to the file that imports it
+}
+
+// tree parses the non-test files of the module, by folder.
+func tree(t *testing.T) map[string]*pkg {
+	t.Helper()
+	pkgs := map[string]*pkg{}
+	for _, file := range files(t) {
+		// The go command, too, passes over testdata and over names that begin with an underscore.
+		skip := strings.HasSuffix(file, "_test.go") || strings.Contains(file, "testdata/") || strings.Contains("/"+file, "/_")
+		if skip || path.Ext(file) != ".go" {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := strings.TrimPrefix(path.Dir(file), ".")
+		if pkgs[dir] == nil {
+			pkgs[dir] = &pkg{name: parsed.Name.Name, imports: map[string]string{}}
+		}
+		pkgs[dir].add(t, file, parsed)
+	}
+	if len(pkgs) < 2 {
+		t.Fatalf("found %d packages: the walk is broken", len(pkgs))
+	}
+	return pkgs
+}
+
+// add takes up what one file says.
+func (p *pkg) add(t *testing.T, file string, parsed *ast.File) {
+	t.Helper()
+	p.comment += parsed.Doc.Text()
+	for _, spec := range parsed.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.imports[imported] = file
+	}
+}
+
+// files lists the files of the repository by slash-separated path, without what git and the tools keep for themselves.
+func files(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{".git", ".sendgate", "bin", "vendor", "node_modules"}, d.Name()):
+			return filepath.SkipDir
+		case d.Type().IsRegular():
+			found = append(found, filepath.ToSlash(file))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestImportsFollowTheRules(t *testing.T) {
+	t.Parallel()
+	pkgs := tree(t)
+	for _, dir := range slices.Sorted(maps.Keys(pkgs)) {
+		r, ok := rules[dir]
+		if !ok {
+			t.Errorf("%q has no rule: say in arch_test.go what it may import, and why", dir)
+			continue
+		}
+		for _, arrow := range forbidden(pkgs[dir], r) {
+			t.Errorf("%s -> %s (in %s) is forbidden: %s. It may import of ours: %s",
+				dir, arrow, pkgs[dir].imports[module+"/"+arrow], r.why, strings.Join(r.may, ", "))
+		}
+	}
+}
+
+// forbidden returns those of our packages that p imports against r.
+func forbidden(p *pkg, r rule) []string {
+	var arrows []string
+	for _, imported := range slices.Sorted(maps.Keys(p.imports)) {
+		ours, ok := strings.CutPrefix(imported, module+"/")
+		if ok && !slices.Contains(r.may, ours) && !slices.Contains(r.may, "*") {
+			arrows = append(arrows, ours)
+		}
+	}
+	return arrows
+}
+
+func TestRulesCatchAForbiddenArrow(t *testing.T) {
+	t.Parallel()
+	p := &pkg{imports: map[string]string{
+		"context":                     "x.go",
+		module + "/internal/mail":     "x.go",
+		module + "/internal/route":    "x.go",
+		module + "/internal/postgres": "x.go",
+	}}
+	if got, want := forbidden(p, rules["internal/deliver"]), []string{"internal/postgres"}; !slices.Equal(got, want) {
+		t.Errorf("forbidden(deliver) = %v, want %v", got, want)
+	}
+	if got := forbidden(p, rules["internal/app"]); len(got) > 0 {
+		t.Errorf("forbidden(app) = %v, want none", got)
+	}
+}
+
+func TestProductionCodeImportsNoTestCode(t *testing.T) {
+	t.Parallel()
+	for dir, p := range tree(t) {
+		if slices.Contains(testOnly, dir) {
+			continue
+		}
+		for imported, file := range p.imports {
+			ours := strings.TrimPrefix(imported, module+"/")
+			if imported == "testing" || strings.HasPrefix(imported, "testing/") || slices.Contains(testOnly, ours) {
+				t.Errorf("%s imports %s: test code does not belong in the program", file, imported)
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasAComment(t *testing.T) {
+	t.Parallel()
+	for dir, p := range tree(t) {
+		want := "Package " + p.name + " "
+		if p.name == "main" {
+			want = "Command " + path.Base(dir) + " "
+		}
+		if !strings.HasPrefix(p.comment, want) {
+			t.Errorf("package %s in %q: no comment that begins with %q. It says what the package decides, what it leaves "+
+				"to others, and the mistake a newcomer would make", p.name, dir, want)
+		}
+		if strings.Count(p.comment, want) > 1 {
+			t.Errorf("package %s in %q has several package comments: keep one", p.name, dir)
+		}
+	}
+}
+
+// TestNothingPointsOutsideTheRepository looks for paths of the machines that sendgate was written on.
+func TestNothingPointsOutsideTheRepository(t *testing.T) {
+	t.Parallel()
+	// In two parts, so that this file does not find itself.
+	banned := []string{"../" + "shared", "/wor" + "k/"}
+	for _, file := range files(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range banned {
+			if at := bytes.Index(text, []byte(b)); at >= 0 {
+				t.Errorf("%s:%d mentions %q, which exists on one machine only", file, 1+bytes.Count(text[:at], []byte("\n")), b)
+			}
+		}
+	}
+}

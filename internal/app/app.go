@@ -1,0 +1,286 @@
+// Package app puts the rooms together: database, engine, API and the listener for operations, started in order and
+// stopped in reverse. It is the only package that imports all others, and it decides nothing that they could.
+//
+// A newcomer's likeliest mistake is to start something without registering its end: whatever start adds to an App, stop
+// must take down, in the opposite order.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
+
+	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/deliver"
+	"github.com/sendgate/sendgate/internal/httpapi"
+	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/provider/catalog"
+	"github.com/sendgate/sendgate/internal/seal"
+	"github.com/sendgate/sendgate/internal/telemetry"
+)
+
+// The packages that declare what they need of the store get it from one type.
+var (
+	_ httpapi.Store = (*store)(nil)
+	_ deliver.Store = (*postgres.DB)(nil)
+)
+
+// How a service leaves: for lingering it says that it is not ready and serves on, so that whoever balances load by
+// readiness has looked before anything is refused; then listeners get closingGrace for the requests under way. With
+// Config.DrainTimeout for the calls, its default of 25 s, that makes 30 s from the signal to the exit.
+const (
+	lingering    = 2 * time.Second
+	closingGrace = 3 * time.Second
+)
+
+// maxConns caps the connections of the API listener: what one process can hold without running out of descriptors.
+const maxConns = 4096
+
+// App is one running service.
+type App struct {
+	cfg      config.Config
+	log      *slog.Logger
+	box      *seal.Box
+	registry *prometheus.Registry
+	metrics  *telemetry.Metrics
+	db       *postgres.DB
+	engine   *deliver.Engine
+	started  atomic.Bool // all parts are up
+	leaving  atomic.Bool // not ready any more, though requests are still served
+	draining atomic.Bool // no new mail is taken
+	linger   time.Duration
+	failed   chan error
+	stops    []stop
+
+	// URL is where the API listens and OpsURL where the listener for operations does, once Start has returned.
+	URL, OpsURL string
+}
+
+// stop ends one thing that was started.
+type stop struct {
+	name string
+	run  func(context.Context) error
+}
+
+// New checks the configuration and builds the service without starting anything.
+func New(cfg config.Config, log *slog.Logger) (*App, error) {
+	key, err := seal.ParseKey(cfg.SecretKey.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	box, err := seal.NewBox(key)
+	if err != nil {
+		return nil, err
+	}
+	registry := telemetry.NewRegistry()
+	return &App{
+		cfg: cfg, log: log, box: box, registry: registry, metrics: telemetry.New(registry), failed: make(chan error, 4),
+		linger: lingering,
+	}, nil
+}
+
+// Start brings the service up. When a part fails, those before it are stopped again.
+func (a *App) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Stop())
+		}
+	}()
+	if err := a.startOps(ctx); err != nil { // first up and last down: it tells how the rest is
+		return err
+	}
+	if err := a.openDatabase(ctx); err != nil {
+		return err
+	}
+	if err := a.startEngine(); err != nil {
+		return err
+	}
+	if err := a.startAPI(ctx); err != nil {
+		return err
+	}
+	a.started.Store(true)
+	return nil
+}
+
+// Run waits until ctx ends or a part of the service fails, and stops it.
+func (a *App) Run(ctx context.Context) error {
+	var err error
+	select {
+	case <-ctx.Done():
+		a.log.Info("stopping: not ready from now on, then no new mail is taken and calls under way finish")
+		a.leave()
+	case err = <-a.failed:
+	}
+	return errors.Join(err, a.Stop())
+}
+
+// leave says that this replica is not ready and serves on for a while.
+func (a *App) leave() {
+	a.leaving.Store(true)
+	timer := time.NewTimer(a.linger)
+	defer timer.Stop()
+	<-timer.C
+}
+
+// Stop takes the service down in reverse order. A second call does nothing.
+func (a *App) Stop() error {
+	a.draining.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout+5*time.Second)
+	defer cancel()
+	var errs []error
+	for i := len(a.stops) - 1; i >= 0; i-- {
+		if err := a.stops[i].run(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", a.stops[i].name, err))
+		}
+	}
+	a.stops = nil
+	return errors.Join(errs...)
+}
+
+func (a *App) onStop(name string, run func(context.Context) error) {
+	a.stops = append(a.stops, stop{name, run})
+}
+
+func (a *App) openDatabase(ctx context.Context) error {
+	db, err := postgres.Open(ctx, postgres.Options{
+		URL: a.cfg.DatabaseURL.Reveal(), Box: a.box, AcceptQueue: a.cfg.AcceptQueue,
+		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes),
+		Observe: func(batch string, size int, _ time.Duration) {
+			a.metrics.BatchSize.WithLabelValues(batch).Observe(float64(size))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	a.db = db
+	a.onStop("database", func(context.Context) error { db.Close(); return nil })
+	return a.awaitDatabase(ctx)
+}
+
+// awaitDatabase gives a database that starts together with us a minute. A schema that does not fit is final.
+func (a *App) awaitDatabase(ctx context.Context) error {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		err := a.db.Ping(ctx)
+		if err == nil || errors.Is(err, postgres.ErrSchema) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("database %s: %w", postgres.SafeURL(a.cfg.DatabaseURL.Reveal()), err)
+		}
+		a.log.Warn("waiting for the database", "error", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (a *App) startEngine() error {
+	engine, err := deliver.New(deliver.Options{
+		Store: a.db, Build: catalog.New, Log: a.log, Metrics: a.metrics, Lease: a.cfg.Lease,
+		Policy: deliver.Policy{
+			UnknownWait: a.cfg.UnknownWait, ReconcileDeadline: a.cfg.ReconcileDeadline,
+			ReconcileResend: a.cfg.ReconcileFallback == "resend",
+		},
+		Retention: a.cfg.Retention, BodyAge: a.cfg.BodyRetention,
+	})
+	if err != nil {
+		return err
+	}
+	a.engine = engine
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- engine.Run(ctx, a.cfg.DrainTimeout) }()
+	a.onStop("engine", func(context.Context) error {
+		cancel()
+		return <-done
+	})
+	return nil
+}
+
+func (a *App) startAPI(ctx context.Context) error {
+	server, err := httpapi.New(httpapi.Options{
+		Store: &store{DB: a.db, engine: a.engine}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
+		MaxBody: int64(a.cfg.MaxBodyBytes), DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.cursorKey(),
+		Draining: a.draining.Load, TrustedProxies: a.proxies(),
+	})
+	if err != nil {
+		return err
+	}
+	a.onStop("api handlers", func(context.Context) error { server.Close(); return nil })
+	scheme := "http"
+	if a.cfg.TLS() {
+		scheme = "https"
+	}
+	addr, err := a.listen(ctx, "api", a.cfg.Listen, httpapi.HTTPServer(telemetry.Handler(server.Handler(), "api")), a.cfg.TLS())
+	if err != nil {
+		return fmt.Errorf("SENDGATE_LISTEN: %w", err)
+	}
+	a.URL = scheme + "://" + addr
+	return nil
+}
+
+func (a *App) startOps(ctx context.Context) error {
+	addr, err := a.listen(ctx, "ops", a.cfg.OpsListen, httpapi.HTTPServer(telemetry.Ops(a.registry, a.ready)), false)
+	if err != nil {
+		return fmt.Errorf("SENDGATE_OPS_LISTEN: %w", err)
+	}
+	a.OpsURL = "http://" + addr
+	return nil
+}
+
+// ready says whether this replica should get requests.
+func (a *App) ready(ctx context.Context) error {
+	switch {
+	case !a.started.Load():
+		return errors.New("starting")
+	case a.leaving.Load() || a.draining.Load():
+		return errors.New("draining")
+	case a.engine.Config() == nil:
+		return errors.New("configuration not read yet")
+	}
+	return a.db.Ping(ctx)
+}
+
+func (a *App) listen(ctx context.Context, name, addr string, server *http.Server, withTLS bool) (string, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return "", fmt.Errorf("%s listener: %w", name, err)
+	}
+	server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
+	limited := netutil.LimitListener(l, maxConns)
+	go func() {
+		var err error
+		if withTLS {
+			err = server.ServeTLS(limited, a.cfg.TLSCertFile, a.cfg.TLSKeyFile)
+		} else {
+			err = server.Serve(limited)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			a.failed <- fmt.Errorf("%s listener: %w", name, err)
+		}
+	}()
+	a.onStop(name+" listener", func(ctx context.Context) error { return shutDown(ctx, server) })
+	return l.Addr().String(), nil
+}
+
+// shutDown lets requests under way finish for closingGrace. What is slower, such as a body that trickles in, is cut off:
+// nothing was promised to it.
+func shutDown(ctx context.Context, server *http.Server) error {
+	grace, cancel := context.WithTimeout(ctx, closingGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		return server.Close()
+	}
+	return nil
+}

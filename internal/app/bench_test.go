@@ -1,0 +1,407 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/httpapi"
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/postgres/pgtest"
+	"github.com/sendgate/sendgate/internal/telemetry"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
+	}
+	os.Exit(code)
+}
+
+// binaryDir holds the built program, once a test asked for it.
+var binaryDir string
+
+// binary builds the program, once for all tests.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "sendgate-app-test-")
+	if err != nil {
+		return "", err
+	}
+	binaryDir = dir
+	path := filepath.Join(dir, "sendgate")
+	if out, err := exec.Command("go", "build", "-o", path, "github.com/sendgate/sendgate/cmd/sendgate").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the program: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+// accountNames are the five accounts of a bench, in the order of their names.
+func accountNames() []string { return []string{"mailgun", "postmark", "sendgrid", "ses", "smtp"} }
+
+// bench is what replicas run against: a database of their own, the emulated providers, five accounts in one pool and
+// keys.
+type bench struct {
+	dsn    string
+	secret string
+	keys   devKeys
+	emu    *emulator.Emulator
+	rows   *pgxpool.Pool // for looking at what is stored
+	http   *http.Client
+}
+
+// benchOptions shape a bench. The zero value has a fresh database and no limits.
+type benchOptions struct {
+	dsn    string                    // of a migrated database
+	limits map[string][]limit.Window // of the accounts and of the emulators, by kind
+	trust  bool                      // the emulators hold no limits, they only count
+}
+
+func newBench(t *testing.T, o benchOptions) *bench {
+	t.Helper()
+	b := &bench{dsn: o.dsn, secret: strings.Repeat("5e", 32), http: newHTTPClient(t)}
+	if b.dsn == "" {
+		b.dsn = pgtest.NewURL(t)
+	}
+	_, b.keys.api, _ = httpapi.NewKey()
+	_, b.keys.admin, _ = httpapi.NewKey()
+	b.startEmulator(t, o)
+	b.store(t, o)
+	var err error
+	if b.rows, err = pgxpool.New(t.Context(), b.dsn); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.rows.Close)
+	return b
+}
+
+func newHTTPClient(t *testing.T) *http.Client {
+	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: 256}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 70 * time.Second}
+}
+
+func (b *bench) startEmulator(t *testing.T, o benchOptions) {
+	t.Helper()
+	options := emulator.Options{Limits: o.limits}
+	if o.trust {
+		options.Limits = nil
+	}
+	emu, err := emulator.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := emu.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := emu.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	b.emu = emu
+}
+
+// store writes keys, accounts and limits as sendgate dev does.
+func (b *bench) store(t *testing.T, o benchOptions) {
+	t.Helper()
+	a, err := New(b.config(t), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := postgres.Open(t.Context(), postgres.Options{URL: b.dsn, Box: a.box})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	d := &dev{DevOptions: DevOptions{Limits: "none"}, keys: b.keys, emu: b.emu}
+	if err := errors.Join(d.storeKeys(t.Context(), db), d.storeAccounts(t.Context(), db)); err != nil {
+		t.Fatal(err)
+	}
+	for account, windows := range o.limits {
+		if err := db.SetLimits(t.Context(), "test", account, windows); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// environ is the environment of one replica. Later settings win.
+func (b *bench) environ(extra ...string) []string {
+	return append([]string{
+		"SENDGATE_LISTEN=127.0.0.1:0", "SENDGATE_OPS_LISTEN=127.0.0.1:0", "SENDGATE_DATABASE_URL=" + b.dsn,
+		"SENDGATE_SECRET_KEY=" + b.secret, "SENDGATE_LEASE=5s",
+	}, extra...)
+}
+
+func (b *bench) config(t *testing.T, extra ...string) config.Config {
+	t.Helper()
+	cfg, err := config.Load(b.environ(extra...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// replica is one running service, seen from outside.
+type replica struct {
+	url, ops   string
+	api, admin *api.Client
+}
+
+func (b *bench) client(url, ops string) *replica {
+	return &replica{url: url, ops: ops, api: api.NewWith(url, b.keys.api, b.http), admin: api.NewWith(url, b.keys.admin, b.http)}
+}
+
+// start runs a replica in this process until the test ends.
+func (b *bench) start(t *testing.T, extra ...string) *replica {
+	t.Helper()
+	log := &tail{}
+	a, err := New(b.config(t, extra...), telemetry.NewLogger(log, slog.LevelInfo, "text"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		b.http.CloseIdleConnections()
+		if err := a.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the end of the log:\n%s", log)
+		}
+	})
+	r := b.client(a.URL, a.OpsURL)
+	r.await(t, b.http)
+	return r
+}
+
+// await waits until the replica says that it is ready.
+func (r *replica) await(t *testing.T, c *http.Client) {
+	t.Helper()
+	eventually(t, 30*time.Second, "the replica is ready", func() bool { return r.ready(t.Context(), c) })
+}
+
+func (r *replica) ready(ctx context.Context, c *http.Client) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.ops+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// faults replaces the script of the providers.
+func (b *bench) faults(t *testing.T, script map[string][]emulator.Fault) {
+	t.Helper()
+	if err := b.emu.SetFaults(script); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ledger groups what the providers accepted by message.
+func (b *bench) ledger() map[string][]emulator.Entry {
+	all := map[string][]emulator.Entry{}
+	for _, e := range b.emu.Ledger() {
+		all[e.MessageID] = append(all[e.MessageID], e)
+	}
+	return all
+}
+
+// shares counts what each provider accepted.
+func (b *bench) shares() map[string]int {
+	n := map[string]int{}
+	for _, e := range b.emu.Ledger() {
+		n[e.Provider]++
+	}
+	return n
+}
+
+// count runs a query for one number. It may be called from any goroutine; an error of the database is -1.
+func (b *bench) count(ctx context.Context, query string, args ...any) int {
+	n := -1
+	if err := b.rows.QueryRow(ctx, query, args...).Scan(&n); err != nil {
+		return -1
+	}
+	return n
+}
+
+// settleTime is more than a few messages need on a busy machine.
+const settleTime = 30 * time.Second
+
+const openSQL = `SELECT (SELECT count(*) FROM ready) + (SELECT count(*) FROM inflight) + (SELECT count(*) FROM unknown)`
+
+// settle waits until nothing is queued, in flight or unknown.
+func (b *bench) settle(t *testing.T, within time.Duration) {
+	t.Helper()
+	eventually(t, within, "every message is settled", func() bool { return b.count(t.Context(), openSQL) == 0 })
+}
+
+// statuses counts messages by status.
+func (b *bench) statuses(t *testing.T) map[string]int {
+	t.Helper()
+	rows, err := b.rows.Query(t.Context(), `SELECT status, count(*) FROM message GROUP BY 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	all := map[string]int{}
+	for rows.Next() {
+		var status string
+		var n int
+		if err := rows.Scan(&status, &n); err != nil {
+			t.Fatal(err)
+		}
+		all[status] = n
+	}
+	return all
+}
+
+// letter is the nth message of a test.
+func letter(n int) api.SendRequest {
+	return api.SendRequest{
+		From: api.Address{Email: "shop@example.com"}, To: []api.Address{{Email: fmt.Sprintf("ann%d@example.org", n)}},
+		Subject: fmt.Sprintf("Order %d", n), Text: "It is on its way.",
+	}
+}
+
+func letters(n int) []api.SendRequest {
+	all := make([]api.SendRequest, n)
+	for i := range all {
+		all[i] = letter(i)
+	}
+	return all
+}
+
+// submit has all messages accepted in batches and returns their ids. What is refused for now is offered again.
+func submit(t *testing.T, c *api.Client, all []api.SendRequest) []string {
+	t.Helper()
+	ids := make([]string, 0, len(all))
+	for chunk := range slices.Chunk(all, 250) {
+		for len(chunk) > 0 {
+			got, err := c.SendBatch(t.Context(), api.BatchRequest{Messages: chunk})
+			var p *api.Problem
+			if errors.As(err, &p) && p.Status == http.StatusServiceUnavailable {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var again []api.SendRequest
+			for i, item := range got.Results {
+				switch {
+				case item.Error == nil:
+					ids = append(ids, item.ID)
+				case item.Error.Status == http.StatusServiceUnavailable:
+					again = append(again, chunk[i])
+				default:
+					t.Fatal(item.Error)
+				}
+			}
+			chunk = again
+		}
+	}
+	return ids
+}
+
+// send has one message accepted.
+func send(t *testing.T, c *api.Client, m api.SendRequest) string {
+	t.Helper()
+	got, err := c.Send(t.Context(), m, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.ID
+}
+
+func message(t *testing.T, c *api.Client, id string) *api.Message {
+	t.Helper()
+	m, err := c.Message(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// becomes waits until the message has one of the statuses and returns it.
+func becomes(t *testing.T, c *api.Client, id string, within time.Duration, statuses ...string) *api.Message {
+	t.Helper()
+	var m *api.Message
+	eventually(t, within, fmt.Sprintf("message %s is %s", id, strings.Join(statuses, " or ")), func() bool {
+		m = message(t, c, id)
+		return slices.Contains(statuses, m.Status)
+	})
+	return m
+}
+
+// eventually polls until the condition holds, and fails the test when it does not within the time given.
+func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", within, what)
+		}
+		pause(t, 20*time.Millisecond)
+	}
+}
+
+// pause lets time pass in which a test watches for something that must not happen.
+func pause(t *testing.T, d time.Duration) {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
+
+// tail keeps the end of a log.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (l *tail) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if bytes.Contains(p, []byte("request answered")) || bytes.Contains(p, []byte("attempt recorded")) {
+		return len(p), nil
+	}
+	if l.buf = append(l.buf, p...); len(l.buf) > 64<<10 {
+		l.buf = slices.Clone(l.buf[len(l.buf)-(8<<10):])
+	}
+	return len(p), nil
+}
+
+func (l *tail) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.buf[max(0, len(l.buf)-(3<<10)):])
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -1,0 +1,248 @@
+package app
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/postgres/pgtest"
+)
+
+// Not parallel: it starts a database server three times.
+func TestDevKeepsItsDataOverStopsAndKills(t *testing.T) {
+	data := filepath.Join(openDir(t), "data")
+	if err := os.Mkdir(data, 0o711); err != nil { //nolint:gosec // see openDir
+		t.Fatal(err)
+	}
+	first := devInProcess(t, data)
+	env := devEnv(t, data)
+	var ids []string
+	for _, account := range accountNames() {
+		m := becomes(t, env.api, send(t, env.api, pinned(account)), 15*time.Second, "sent")
+		ids = append(ids, m.ID)
+		if len(m.Attempts) != 1 || m.Attempts[0].Account != account || decision(t, m.Attempts[0]).Chosen != account {
+			t.Errorf("attempts of the message for %s = %s, decision %s", account, classes(m), m.Attempts[0].Decision)
+		}
+	}
+	first()
+
+	second := spawnDev(t, data)
+	again := devEnv(t, data)
+	if again.keys != env.keys {
+		t.Error("the second start has other keys")
+	}
+	for _, id := range ids {
+		if got := message(t, again.api, id).Status; got != "sent" {
+			t.Errorf("message %s after a restart = %s, want sent", id, got)
+		}
+	}
+	last := send(t, again.api, letter(1))
+	becomes(t, again.api, last, 15*time.Second, "sent")
+	second.kill()
+
+	third := spawnDev(t, data)
+	again = devEnv(t, data)
+	for _, id := range append(ids, last) {
+		if got := message(t, again.api, id).Status; got != "sent" {
+			t.Errorf("message %s after a kill = %s, want sent", id, got)
+		}
+	}
+	if got := ledgerLines(t, data); got != len(ids)+1 {
+		t.Errorf("ledger lines after a kill = %d, want %d", got, len(ids)+1)
+	}
+	third.terminate(t)
+	third.exits(t, 30*time.Second)
+	if left := serversOf(t, data); len(left) != 0 {
+		t.Errorf("processes left = %v, want none", left)
+	}
+}
+
+func TestDevUsesADatabaseOfTheUsers(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	o := DevOptions{Listen: "127.0.0.1:0", Data: data, Limits: "none", DatabaseURL: pgtest.NewURL(t)}
+	stop := startDev(t, o)
+	id := send(t, devEnv(t, data).api, letter(1))
+	becomes(t, devEnv(t, data).api, id, 15*time.Second, "sent")
+	stop()
+	stop = startDev(t, o) // dev.env names that database now
+	if got := message(t, devEnv(t, data).api, id).Status; got != "sent" {
+		t.Errorf("message after a restart = %s, want sent", got)
+	}
+	stop()
+	if _, err := os.Stat(filepath.Join(data, "pg")); !os.IsNotExist(err) {
+		t.Errorf("a private server was set up beside the user's: %v", err)
+	}
+}
+
+// openDir is a temporary directory that other users can pass through, as the one does who runs PostgreSQL for root.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o711); err != nil { //nolint:gosec // see above
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// devInProcess runs Dev until the function that it returns is called.
+func devInProcess(t *testing.T, data string) (stop func()) {
+	t.Helper()
+	return startDev(t, DevOptions{Listen: "127.0.0.1:0", Data: data, Limits: "documented"})
+}
+
+func startDev(t *testing.T, o DevOptions) (stop func()) {
+	t.Helper()
+	out := &readyWriter{ready: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		o.Out = out
+		ended <- Dev(ctx, o)
+	}()
+	select {
+	case <-out.ready:
+	case err := <-ended:
+		cancel()
+		t.Fatalf("dev ended: %v", err)
+	case <-time.After(2 * time.Minute):
+		cancel()
+		t.Fatal("dev is not ready")
+	}
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("dev ended: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// readyWriter closes a channel when a line begins with "ready".
+type readyWriter struct {
+	mu    sync.Mutex
+	text  []byte
+	ready chan struct{}
+	done  bool
+}
+
+func (w *readyWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text = append(w.text, p...)
+	if !w.done && (bytes.HasPrefix(w.text, []byte("ready")) || bytes.Contains(w.text, []byte("\nready"))) {
+		w.done = true
+		close(w.ready)
+	}
+	return len(p), nil
+}
+
+// spawnDev runs "sendgate dev" in a process of its own and returns when it says that it is ready.
+func spawnDev(t *testing.T, data string) *process {
+	t.Helper()
+	ready := make(chan struct{})
+	p := spawn(t, nil, []string{"dev", "--listen", "127.0.0.1:0", "--data", data}, func(out, errs io.Reader, log io.Writer) {
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = io.Copy(log, errs) })
+		lines := bufio.NewScanner(out)
+		said := false
+		for lines.Scan() {
+			_, _ = log.Write(append(lines.Bytes(), '\n'))
+			if !said && strings.HasPrefix(lines.Text(), "ready") {
+				said = true
+				close(ready)
+			}
+		}
+		wg.Wait()
+	})
+	select {
+	case <-ready:
+	case <-p.done:
+		t.Fatalf("dev exited: %v\n%s", p.err, p.log)
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("dev is not ready\n%s", p.log)
+	}
+	return p
+}
+
+type devSettings struct {
+	keys devKeys
+	api  *api.Client
+}
+
+// devEnv reads dev.env as a shell would, and checks its form.
+func devEnv(t *testing.T, data string) devSettings {
+	t.Helper()
+	path := filepath.Join(data, "dev.env")
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode of dev.env = %o, want 600", info.Mode().Perm())
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if !ok || value == "" || strings.ContainsAny(value, " &;'\"$") {
+			t.Errorf("line %s of dev.env does not survive a shell", name)
+		}
+		vars[name] = value
+	}
+	for _, name := range []string{
+		"SENDGATE_URL", "SENDGATE_API_KEY", "SENDGATE_ADMIN_KEY", "SENDGATE_DATABASE_URL", "SENDGATE_EMULATOR_URL",
+	} {
+		if vars[name] == "" {
+			t.Errorf("dev.env has no %s", name)
+		}
+	}
+	if len(vars) != 5 {
+		t.Errorf("dev.env has %d names, want 5", len(vars))
+	}
+	return devSettings{
+		keys: devKeys{api: vars["SENDGATE_API_KEY"], admin: vars["SENDGATE_ADMIN_KEY"]},
+		api:  api.NewWith(vars["SENDGATE_URL"], vars["SENDGATE_API_KEY"], newHTTPClient(t)),
+	}
+}
+
+func ledgerLines(t *testing.T, data string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(data, "ledger.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(text, []byte{'\n'})
+}
+
+// serversOf finds the processes whose command line names the data folder, or the place that a private server has
+// instead. Where there is no /proc it finds none.
+func serversOf(t *testing.T, data string) []string {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, path := range lines {
+		text, err := os.ReadFile(path) // a process that has ended is no finding
+		if err == nil && bytes.Contains(text, []byte(data)) {
+			found = append(found, path+" "+string(bytes.ReplaceAll(text, []byte{0}, []byte{' '})))
+		}
+	}
+	return found
+}

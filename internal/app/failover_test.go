@@ -1,0 +1,298 @@
+package app
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/emulator"
+)
+
+// only keeps the accounts named in the default pool, at equal weight, and takes the others out.
+func only(t *testing.T, r *replica, names ...string) {
+	t.Helper()
+	pool, err := r.admin.Pool(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.Accounts = nil
+	for _, name := range names {
+		pool.Accounts = append(pool.Accounts, api.PoolMember{Account: name, Weight: 1})
+	}
+	if _, err = r.admin.PutPool(t.Context(), *pool); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "the pool binds", func() bool {
+		x, err := r.admin.Explain(t.Context(), letter(0))
+		return err == nil && len(x.Decision.Candidates) == len(names)
+	})
+}
+
+// pinned is a message that only one account may take.
+func pinned(account string) api.SendRequest {
+	m := letter(0)
+	m.Account = &account
+	return m
+}
+
+func classes(m *api.Message) string {
+	var all []string
+	for _, a := range m.Attempts {
+		all = append(all, a.Account+" "+a.Class)
+	}
+	return strings.Join(all, ", ")
+}
+
+func TestTransientFailureGoesToAnotherAccountAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	only(t, r, "ses", "sendgrid")
+	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "error", Status: 503}}})
+	failedOver := 0
+	for i, id := range submit(t, r.api, letters(12)) {
+		m := becomes(t, r.api, id, 20*time.Second, "sent")
+		switch got := classes(m); got {
+		case "ses accepted":
+		case "sendgrid transient, ses accepted":
+			failedOver++
+			second := decision(t, m.Attempts[1])
+			at := slices.IndexFunc(second.Candidates, func(c api.Candidate) bool { return c.Account == "sendgrid" })
+			if at < 0 || second.Candidates[at].Reason == "" {
+				t.Errorf("the second decision does not say why not sendgrid: %s", m.Attempts[1].Decision)
+			}
+			if m.Attempts[0].Status != http.StatusServiceUnavailable {
+				t.Errorf("status of the first attempt = %d, want 503", m.Attempts[0].Status)
+			}
+		default:
+			t.Errorf("attempts of message %d = %s", i, got)
+		}
+	}
+	if failedOver == 0 {
+		t.Error("no message met the fault")
+	}
+	if got := b.shares(); got["ses"] != 12 || len(got) != 1 {
+		t.Errorf("ledger = %v, want 12 by ses", got)
+	}
+}
+
+func TestThrottleBlocksTheAccountOnEveryReplicaAndUsesUpNoTry(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	first, second := b.start(t), b.start(t)
+	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "throttle", Seconds: 6}}})
+	id := send(t, first.api, pinned("sendgrid"))
+	eventually(t, 10*time.Second, "the account is blocked", func() bool {
+		return b.count(t.Context(), `SELECT count(*) FROM rate_account WHERE blocked_until > now() + interval '1 s'`) == 1
+	})
+	for name, r := range map[string]*replica{"the one that was told": first, "the other": second} {
+		eventually(t, 4*time.Second, "blocked on "+name, func() bool {
+			x, err := r.admin.Explain(t.Context(), pinned("sendgrid"))
+			return err == nil && len(x.Decision.Candidates) == 1 && strings.Contains(x.Decision.Candidates[0].Reason, "throttled")
+		})
+	}
+	states, err := second.admin.Limits(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("limit states while blocked: %d", len(states))
+	if got := b.emu.Stats()["sendgrid"].Throttled; got > 3 {
+		t.Errorf("calls while throttled = %d, want no more than the first and its like", got)
+	}
+	m := becomes(t, first.api, id, 20*time.Second, "sent")
+	if first := m.Attempts[0]; first.Class != "throttled" || first.Status != http.StatusTooManyRequests {
+		t.Errorf("first attempt: class %s, status %d; want throttled, 429", first.Class, first.Status)
+	}
+	if gap := m.Attempts[len(m.Attempts)-1].StartedAt.Sub(m.Attempts[0].StartedAt); gap < 5*time.Second {
+		t.Errorf("sent %s after the throttle, want not before its end", gap)
+	}
+	if tries := b.count(t.Context(), `SELECT coalesce(max(tries), 0) FROM ready`); tries != 0 {
+		t.Errorf("tries = %d, want 0", tries)
+	}
+}
+
+func TestWrongCredentialsParkTheAccountUntilItIsResumed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	first, second := b.start(t), b.start(t)
+	only(t, first, "mailgun", "postmark")
+	b.faults(t, map[string][]emulator.Fault{"mailgun": {{Mode: "error", Status: 401}}})
+	ids := submit(t, first.api, letters(30))
+	b.settle(t, 30*time.Second)
+	if got := b.shares(); got["postmark"] != len(ids) || len(got) != 1 {
+		t.Errorf("ledger = %v, want %d by postmark", got, len(ids))
+	}
+	for _, r := range []*replica{first, second} {
+		eventually(t, 5*time.Second, "the account shows as parked", func() bool {
+			a, err := r.admin.Account(t.Context(), "mailgun")
+			return err == nil && a.State == "parked" && len(a.Parked) == 1 && a.Parked[0].Reason != ""
+		})
+		eventually(t, 5*time.Second, "the park binds", func() bool { return strings.HasPrefix(reason(t, r, "mailgun"), "parked") })
+	}
+	calls := b.emu.Stats()["mailgun"].Requests
+	submit(t, second.api, letters(30))
+	b.settle(t, 30*time.Second)
+	if more := b.emu.Stats()["mailgun"].Requests - calls; more != 0 {
+		t.Errorf("calls to a parked account = %d, want none", more)
+	}
+	if n := b.count(t.Context(), `SELECT count(*) FROM audit WHERE action = 'account.park'`); n != 1 {
+		t.Errorf("audit entries for one park = %d, want 1", n)
+	}
+
+	b.faults(t, nil)
+	if _, err := first.admin.ResumeAccount(t.Context(), "mailgun"); err != nil {
+		t.Fatal(err)
+	}
+	id := send(t, second.api, pinned("mailgun"))
+	m := becomes(t, second.api, id, 10*time.Second, "sent")
+	if got := classes(m); got != "mailgun accepted" {
+		t.Errorf("attempts after the resume = %s", got)
+	}
+	audited(t, first, "account.resume", "mailgun")
+}
+
+// audited looks for an entry of the audit.
+func audited(t *testing.T, r *replica, action, target string) {
+	t.Helper()
+	page, err := r.admin.Audit(t.Context(), "", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	for _, e := range page.Data {
+		if e.Action == action && e.Target == target {
+			return
+		}
+		seen = append(seen, e.Action+" "+e.Target)
+	}
+	t.Errorf("no audit entry %s %s among %v", action, target, seen)
+}
+
+func TestLostAnswerIsUnknownAndGoesNowhereElse(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"accept_then_drop", "accept_then_500"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, benchOptions{})
+			r := b.start(t, "SENDGATE_UNKNOWN_WAIT=3s", "SENDGATE_RECONCILE_DEADLINE=3s")
+			only(t, r, "mailgun", "sendgrid", "ses")
+			lost := []emulator.Fault{{Mode: mode, Match: "lost*"}}
+			b.faults(t, map[string][]emulator.Fault{"mailgun": lost, "sendgrid": lost, "ses": lost})
+			ids := map[string]string{}
+			for _, policy := range []string{"never", "reconcile", "resend"} {
+				m := letter(0)
+				m.To[0].Email, m.OnAmbiguous = "lost-"+policy+"@example.org", policy
+				ids[policy] = send(t, r.api, m)
+			}
+			for policy, id := range ids {
+				m := becomes(t, r.api, id, 15*time.Second, "unknown")
+				if len(m.Attempts) != 1 || m.Attempts[0].Class != "uncertain" || m.Recipients[0].Status != "unknown" {
+					t.Errorf("%s: attempts %s, recipient %s; want one uncertain attempt and an unknown recipient",
+						policy, classes(m), m.Recipients[0].Status)
+				}
+			}
+			b.faults(t, nil)
+			b.settle(t, 30*time.Second)
+			for policy, want := range map[string]string{"never": "failed_unknown", "reconcile": "failed_unknown", "resend": "sent"} {
+				checkDecided(t, b, message(t, r.api, ids[policy]), policy, want)
+			}
+		})
+	}
+}
+
+// checkDecided holds a message whose answer was lost to what its policy promises.
+func checkDecided(t *testing.T, b *bench, m *api.Message, policy, want string) {
+	t.Helper()
+	if m.Status != want {
+		t.Errorf("%s: status = %s, want %s", policy, m.Status, want)
+	}
+	entries := 1
+	if policy == "resend" {
+		entries = 2
+	}
+	if got := len(b.ledger()[m.ID]); got != entries {
+		t.Errorf("%s: ledger entries = %d, want %d (%s)", policy, got, entries, classes(m))
+	}
+	if m.Attempts[0].VerdictSource != "deadline" {
+		t.Errorf("%s: verdict source = %q, want deadline", policy, m.Attempts[0].VerdictSource)
+	}
+}
+
+func TestBreakerOpensOnRepeatedFailuresAndClosesAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	only(t, r, "postmark", "ses")
+	b.faults(t, map[string][]emulator.Fault{"postmark": {{Mode: "error", Status: 503}}})
+	sent := 0
+	eventually(t, 30*time.Second, "the breaker shows as open", func() bool {
+		submit(t, r.api, letters(20))
+		sent += 20
+		eventually(t, 20*time.Second, "the batch is sent", func() bool { return b.statuses(t)["sent"] == sent })
+		return reason(t, r, "postmark") == "breaker open"
+	})
+	calls := b.emu.Stats()["postmark"].Requests
+	submit(t, r.api, letters(20))
+	b.settle(t, 20*time.Second)
+	if more := b.emu.Stats()["postmark"].Requests - calls; more > 2 {
+		t.Errorf("calls through an open breaker = %d, want a probe at most", more)
+	}
+	if got := b.shares(); got["ses"] != sent+20 {
+		t.Errorf("ledger = %v, want all by ses", got)
+	}
+
+	b.faults(t, nil)
+	id := send(t, r.api, pinned("postmark")) // the probe
+	becomes(t, r.api, id, 20*time.Second, "sent")
+	eventually(t, 10*time.Second, "the breaker is closed", func() bool { return reason(t, r, "postmark") == "" })
+}
+
+// reason asks why the account would not get a message now.
+func reason(t *testing.T, r *replica, account string) string {
+	t.Helper()
+	x, err := r.admin.Explain(t.Context(), letter(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range x.Decision.Candidates {
+		if c.Account == account {
+			return c.Reason
+		}
+	}
+	return "not a candidate"
+}
+
+func TestBlackHoleDoesNotHoldUpTheOthers(t *testing.T) {
+	t.Parallel()
+	for _, overflow := range []string{"spill", "wait"} {
+		t.Run(overflow, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, benchOptions{})
+			r := b.start(t)
+			setOverflow(t, r, overflow)
+			b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "black_hole"}}})
+			const n = 600
+			ids := submit(t, r.api, letters(n))
+			others := 0
+			for _, h := range homes(t, ids, equal()) {
+				if h != "sendgrid" {
+					others++
+				}
+			}
+			start := time.Now()
+			eventually(t, 25*time.Second, "what is not for the black hole is sent", func() bool { return len(b.emu.Ledger()) >= others })
+			t.Logf("%d of %d sent in %s beside a black hole", len(b.emu.Ledger()), n, time.Since(start).Round(time.Millisecond))
+			for id, entries := range b.ledger() {
+				if len(entries) != 1 {
+					t.Errorf("ledger entries of %s = %d, want 1", id, len(entries))
+				}
+			}
+			if err := b.emu.Stop(t.Context()); err != nil { // ends the calls, so that the drain is quick
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,106 @@
+package app
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+func TestOneKeyIsOneMessageHoweverManyAsk(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	replicas := []*replica{b.start(t), b.start(t)}
+	const keys, clients = 10, 64
+	for k := range keys {
+		key := "order-" + string(rune('a'+k))
+		ids := make([]string, clients)
+		errs := make([]error, clients)
+		gun := make(chan struct{})
+		var wg sync.WaitGroup
+		for c := range clients {
+			wg.Go(func() {
+				<-gun
+				got, err := replicas[c%2].api.Send(t.Context(), letter(k), key)
+				if errs[c] = err; err == nil {
+					ids[c] = got.ID
+				}
+			})
+		}
+		close(gun)
+		wg.Wait()
+		first := ""
+		for c, id := range ids {
+			switch {
+			case errs[c] != nil && refusedStatus(errs[c]) != http.StatusServiceUnavailable:
+				t.Errorf("key %s, client %d: %v", key, c, errs[c])
+			case errs[c] == nil && first == "":
+				first = id
+			case errs[c] == nil && id != first:
+				t.Errorf("key %s: ids %s and %s", key, first, id)
+			}
+		}
+		_, err := replicas[k%2].api.Send(t.Context(), letter(1000+k), key)
+		wantProblem(t, "the same key with another body", err, http.StatusUnprocessableEntity)
+	}
+	if got := b.count(t.Context(), `SELECT count(*) FROM message`); got != keys {
+		t.Errorf("messages = %d, want one for each of %d keys", got, keys)
+	}
+	b.settle(t, settleTime)
+	if got := len(b.emu.Ledger()); got != keys {
+		t.Errorf("ledger entries = %d, want %d", got, keys)
+	}
+}
+
+func TestKeyIsKnownAfterTheReplicaThatTookItWasKilled(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	stays := b.start(t)
+	goes := b.serve(t)
+	const n = 20
+	ids := map[string]string{}
+	for i := range n {
+		key := "key-" + string(rune('a'+i))
+		got, err := goes.api.Send(t.Context(), letter(i), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[key] = got.ID
+	}
+	goes.kill()
+	for i := range n {
+		key := "key-" + string(rune('a'+i))
+		got, err := stays.api.Send(t.Context(), letter(i), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.ID != ids[key] {
+			t.Errorf("key %s after the kill: id %s, want %s", key, got.ID, ids[key])
+		}
+	}
+	if got := b.count(t.Context(), `SELECT count(*) FROM message`); got != n {
+		t.Errorf("messages = %d, want %d", got, n)
+	}
+}
+
+// The order of members in the JSON does not make another request.
+func TestKeyMatchesTheSameRequestInOtherWords(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	var results []*api.SendResult
+	for _, body := range []string{
+		`{"from":"shop@example.com","to":["ann@example.org"],"subject":"hi","text":"hello"}`,
+		`{ "text":"hello", "subject":"h\u0069", "to":[{"email":"ann@example.org"}], "from":{"email":"shop@example.com"} }`,
+	} {
+		got, err := r.api.SendRaw(t.Context(), []byte(body), "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		results = append(results, got)
+	}
+	if results[0].ID != results[1].ID {
+		t.Errorf("ids = %s and %s, want one", results[0].ID, results[1].ID)
+	}
+}

@@ -1,0 +1,209 @@
+package app
+
+import (
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/limit"
+)
+
+func at(d time.Duration) *time.Time {
+	when := time.Now().Add(d)
+	return &when
+}
+
+func wantProblem(t *testing.T, what string, err error, status int) {
+	t.Helper()
+	var p *api.Problem
+	if !errors.As(err, &p) || p.Status != status {
+		t.Errorf("%s: error = %v, want status %d", what, err, status)
+	}
+}
+
+func TestScheduledMessageIsSentWhenItsTimeComes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	m := letter(1)
+	m.SendAt = at(3 * time.Second)
+	id := send(t, r.api, m)
+	if got := message(t, r.api, id).Status; got != "scheduled" {
+		t.Errorf("status before send_at = %s, want scheduled", got)
+	}
+	becomes(t, r.api, id, 15*time.Second, "sent")
+	if got := b.ledger()[id]; len(got) != 1 || got[0].At.Before(m.SendAt.Truncate(time.Millisecond)) {
+		t.Errorf("ledger = %+v, want one entry not before %s", got, m.SendAt)
+	}
+}
+
+func TestCancelledMessageIsNeverSent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	m := letter(1)
+	m.SendAt = at(2 * time.Second)
+	id := send(t, r.api, m)
+	got, err := r.api.Cancel(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Status != "cancelled" || got.Recipients[0].Status != "cancelled" {
+		t.Errorf("status = %s, recipient %s; want cancelled", got.Status, got.Recipients[0].Status)
+	}
+	_, err = r.api.Cancel(t.Context(), id)
+	wantProblem(t, "a second cancel", err, http.StatusConflict)
+	sent := send(t, r.api, letter(2))
+	becomes(t, r.api, sent, 10*time.Second, "sent")
+	_, err = r.api.Cancel(t.Context(), sent)
+	wantProblem(t, "cancel of a sent message", err, http.StatusConflict)
+	pause(t, time.Until(m.SendAt.Add(time.Second)))
+	if n := len(b.ledger()[id]); n != 0 {
+		t.Errorf("ledger entries of a cancelled message = %d, want 0", n)
+	}
+}
+
+func TestMessageThatCannotGoInTimeExpires(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "the pause binds", func() bool { return reason(t, r, "ses") == "paused" })
+	m := pinned("ses")
+	m.ExpiresAt = at(2 * time.Second)
+	id := send(t, r.api, m)
+	got := becomes(t, r.api, id, 20*time.Second, "expired")
+	if len(got.Attempts) != 0 || got.Recipients[0].Status != "expired" || got.Recipients[0].Detail == "" {
+		t.Errorf("attempts %q, recipient %+v; want none, and expired with its reason", classes(got), got.Recipients[0])
+	}
+	if n := len(b.emu.Ledger()); n != 0 {
+		t.Errorf("ledger entries = %d, want 0", n)
+	}
+}
+
+func TestFailedMessageCanBeResent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	b.faults(t, map[string][]emulator.Fault{"postmark": {{Mode: "error", Status: 422, Body: `{"ErrorCode":300,"Message":"Zero recipients specified"}`}}})
+	id := send(t, r.api, pinned("postmark"))
+	failed := becomes(t, r.api, id, 10*time.Second, "failed")
+	if got := classes(failed); got != "postmark rejected" && got != "postmark bad_recipient" {
+		t.Errorf("attempts = %s, want one refusal", got)
+	}
+	b.faults(t, nil)
+	if _, err := r.api.Resend(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	m := becomes(t, r.api, id, 10*time.Second, "sent")
+	if len(m.Attempts) != 2 || m.Attempts[1].Class != "accepted" {
+		t.Errorf("attempts = %s, want the second accepted", classes(m))
+	}
+	_, err := r.api.Resend(t.Context(), id)
+	wantProblem(t, "resend of a sent message", err, http.StatusConflict)
+	if n := len(b.ledger()[id]); n != 1 {
+		t.Errorf("ledger entries = %d, want 1", n)
+	}
+}
+
+func TestSuppressedRecipientsAreNotMailed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	suppress := func(email string) {
+		t.Helper()
+		if _, err := r.api.Suppress(t.Context(), api.SuppressionRequest{Email: email}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	suppress("gone@example.org")
+
+	alone := letter(1)
+	alone.To[0].Email = "Gone@Example.org"
+	got, err := r.api.Send(t.Context(), alone, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Status != "suppressed" {
+		t.Errorf("a suppressed address in other case was accepted as %s, want suppressed", got.Status)
+	}
+
+	both := letter(2)
+	both.To = append(both.To, api.Address{Email: "gone@example.org"})
+	id := send(t, r.api, both)
+	m := becomes(t, r.api, id, 10*time.Second, "sent", "suppressed")
+	if m.Recipients[0].Status != "sent" || m.Recipients[1].Status != "suppressed" {
+		t.Errorf("recipients = %s, %s; want sent, suppressed", m.Recipients[0].Status, m.Recipients[1].Status)
+	}
+	if e := b.ledger()[id]; len(e) != 1 || len(e[0].To) != 1 || e[0].To[0] != "ann2@example.org" {
+		t.Errorf("ledger = %+v, want one entry for ann2 only", e)
+	}
+
+	later := letter(3)
+	later.SendAt = at(3 * time.Second)
+	id = send(t, r.api, later)
+	suppress("ann3@example.org")
+	m = becomes(t, r.api, id, 15*time.Second, "suppressed")
+	if m.Recipients[0].Status != "suppressed" || len(b.ledger()[id]) != 0 {
+		t.Errorf("suppressed after acceptance: recipient %s, ledger entries %d; want suppressed, 0",
+			m.Recipients[0].Status, len(b.ledger()[id]))
+	}
+}
+
+func TestBusyTenantDoesNotHoldUpAnother(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{limits: map[string][]limit.Window{"ses": {{N: 20, Per: time.Second, Unit: limit.Requests}}}})
+	r := b.start(t)
+	only(t, r, "ses")
+	if _, err := r.admin.CreateTenant(t.Context(), api.TenantRequest{Name: "small"}); err != nil {
+		t.Fatal(err)
+	}
+	key, err := r.admin.CreateKey(t.Context(), api.KeyRequest{Tenant: "small", Name: "k", Scopes: []string{"send", "read"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := api.NewWith(r.url, key.Secret, b.http)
+	submit(t, r.api, letters(2000)) // a hundred seconds at 20 a second
+	eventually(t, 10*time.Second, "the backlog is being worked off", func() bool { return len(b.emu.Ledger()) > 20 })
+	for i := range 3 {
+		start := time.Now()
+		id := send(t, small, letter(i))
+		becomes(t, small, id, 10*time.Second, "sent")
+		t.Logf("sent %s after its acceptance, beside a backlog of %d", time.Since(start).Round(time.Millisecond),
+			b.count(t.Context(), `SELECT count(*) FROM ready`))
+	}
+	if left := b.count(t.Context(), `SELECT count(*) FROM ready`); left < 500 {
+		t.Errorf("backlog at the end = %d: the test shows nothing", left)
+	}
+}
+
+func TestNewSettingsUnderLoadFailNoCall(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	b.faults(t, map[string][]emulator.Fault{"ses": {{Mode: "latency", Latency: emulator.Duration(20 * time.Millisecond)}}})
+	r := b.start(t)
+	const n = 1500
+	only(t, r, "ses")
+	submit(t, r.api, letters(n))
+	secret := emulator.DefaultCredentials().AWSSecretAccessKey
+	for range 8 {
+		if _, err := r.admin.PatchAccount(t.Context(), "ses", api.AccountRequest{Secrets: map[string]string{"secret_access_key": secret}}); err != nil {
+			t.Fatal(err)
+		}
+		pause(t, 250*time.Millisecond)
+	}
+	t.Logf("queued after the changes: %d", b.count(t.Context(), openSQL))
+	b.settle(t, time.Minute)
+	if got := b.statuses(t); got["sent"] != n {
+		t.Errorf("statuses = %v, want %d sent", got, n)
+	}
+	if bad := b.count(t.Context(), `SELECT count(*) FROM attempt WHERE class <> 'accepted'`); bad != 0 {
+		t.Errorf("attempts that were not accepted = %d, want 0", bad)
+	}
+	b.checkOnce(t)
+}

@@ -1,0 +1,138 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/httpapi"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/provider/catalog"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// Serve runs one replica until ctx ends, then drains. On the first start it turns the conventional variables of the
+// environment into accounts in the pool "default" at equal weight; later changes belong to the admin API.
+func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	a, err := New(cfg, log)
+	if err != nil {
+		return err
+	}
+	accounts, secrets, err := catalog.Accounts(os.Environ())
+	if err != nil {
+		return err
+	}
+	log.Info("starting", "config", cfg.Dump())
+	if err := a.openForBootstrap(ctx, accounts, secrets); err != nil {
+		return err
+	}
+	if err := a.Start(ctx); err != nil {
+		return err
+	}
+	log.Info("ready", "url", a.URL, "ops", a.OpsURL)
+	if err := a.Run(ctx); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// openForBootstrap stores what the environment gives, before the engine reads the configuration for the first time.
+func (a *App) openForBootstrap(ctx context.Context, accounts []route.Account, secrets secretsByAccount) error {
+	db, err := postgres.Open(ctx, postgres.Options{URL: a.cfg.DatabaseURL.Reveal(), Box: a.box})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	a.db = db
+	if err := a.awaitDatabase(ctx); err != nil {
+		return err
+	}
+	if err := ensureAdminKey(ctx, db, a.cfg.AdminKey.Reveal()); err != nil {
+		return err
+	}
+	return a.firstAccounts(ctx, db, accounts, secrets)
+}
+
+// firstAccounts makes the accounts, unless there is one already: then somebody configured this installation.
+func (a *App) firstAccounts(ctx context.Context, db *postgres.DB, accounts []route.Account, secrets secretsByAccount) error {
+	c, err := db.Config(ctx)
+	if err != nil || len(c.Accounts) > 0 || len(accounts) == 0 {
+		return err
+	}
+	for _, acc := range accounts {
+		err := db.CreateAccount(ctx, "system", acc, secrets[acc.Name])
+		if errors.Is(err, mail.ErrConflict) { // another replica starts at the same time
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		a.log.Info("account made from the environment", "account", acc.Name, "kind", acc.Kind)
+	}
+	return equalWeights(ctx, db, accounts)
+}
+
+// equalWeights puts accounts into the default pool at weight 1, unless the pool has members.
+func equalWeights(ctx context.Context, db *postgres.DB, accounts []route.Account) error {
+	c, err := db.Config(ctx)
+	if err != nil {
+		return err
+	}
+	pool := c.Pool(route.DefaultPool)
+	if pool == nil || len(pool.Members) > 0 {
+		return nil
+	}
+	next := route.Pool{Name: pool.Name, Overflow: pool.Overflow}
+	for _, acc := range accounts {
+		next.Members = append(next.Members, route.Member{Account: acc.Name, Weight: 1})
+	}
+	_, err = db.UpdatePool(ctx, "system", next, pool.Version)
+	if errors.Is(err, mail.ErrStale) {
+		return nil
+	}
+	return err
+}
+
+// ensureAdminKey stores the bootstrap admin key, if one is given and not there yet.
+func ensureAdminKey(ctx context.Context, db *postgres.DB, full string) error {
+	if full == "" {
+		return nil
+	}
+	id, hash, err := httpapi.ParseKey(full)
+	if err != nil {
+		return errors.New("SENDGATE_ADMIN_KEY is not a sendgate key; make one with: sendgate keys generate")
+	}
+	key := mail.Key{ID: id, Tenant: mail.DefaultTenant, Name: "bootstrap", Hash: hash, Scopes: []mail.Scope{mail.ScopeAdmin}}
+	return ensureKey(ctx, db, key)
+}
+
+func ensureKey(ctx context.Context, db *postgres.DB, key mail.Key) error {
+	_, err := db.KeyByID(ctx, key.ID)
+	if !errors.Is(err, mail.ErrNotFound) {
+		return err
+	}
+	if err := db.CreateKey(ctx, "system", key); err != nil && !errors.Is(err, mail.ErrConflict) {
+		return err
+	}
+	return nil
+}
+
+// MigrateUp applies what is missing of the schema.
+func MigrateUp(ctx context.Context, dsn string, out io.Writer) error {
+	if err := postgres.Migrate(ctx, dsn, out); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "schema is at version %d\n", postgres.SchemaVersion)
+	return err
+}
+
+// MigrateStatus lists what is applied and what is not.
+func MigrateStatus(ctx context.Context, dsn string, out io.Writer) error {
+	return postgres.MigrateStatus(ctx, dsn, out)
+}

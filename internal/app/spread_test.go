@@ -1,0 +1,258 @@
+package app
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+func TestEqualWeightsSpreadEvenlyAndEachMessageGoesOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	const n = 1000
+	ids := submit(t, r.api, letters(n))
+	b.settle(t, time.Minute)
+
+	ledger := b.ledger()
+	for _, id := range ids {
+		if got := len(ledger[id]); got != 1 {
+			t.Errorf("ledger entries of %s = %d, want 1", id, got)
+		}
+	}
+	if got := len(b.emu.Ledger()); got != n {
+		t.Errorf("ledger entries = %d, want %d", got, n)
+	}
+	if got := b.statuses(t); got["sent"] != n {
+		t.Errorf("statuses = %v, want %d sent", got, n)
+	}
+	sigma := math.Sqrt(n * 0.2 * 0.8)
+	for _, name := range accountNames() {
+		got := b.shares()[name]
+		t.Logf("%-8s %d", name, got)
+		if math.Abs(float64(got)-n/5) > 4*sigma {
+			t.Errorf("share of %s = %d, want %d +- %.0f", name, got, n/5, 4*sigma)
+		}
+	}
+}
+
+func TestNewWeightsBindTheBacklogWithinTwoSeconds(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	slow := []emulator.Fault{{Mode: "latency", Latency: emulator.Duration(time.Second)}}
+	b.faults(t, map[string][]emulator.Fault{"sendgrid": slow, "mailgun": slow, "postmark": slow, "ses": slow, "smtp": slow})
+	first, second := b.start(t), b.start(t)
+	const n = 1500
+	submit(t, first.api, letters(n))
+	eventually(t, 20*time.Second, "all providers are in use", func() bool { return len(b.shares()) == 5 })
+
+	pool, err := first.admin.Pool(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, weight := range []float64{0, 0, 1, 0, 0} {
+		pool.Accounts[i].Weight = weight
+	}
+	only := pool.Accounts[2].Account
+	if _, err := first.admin.PutPool(t.Context(), *pool); err != nil {
+		t.Fatal(err)
+	}
+	bound := time.Now().Add(2 * time.Second)
+	pause(t, 3*time.Second)
+	backlog := b.count(t.Context(), `SELECT count(*) FROM ready`)
+	t.Logf("backlog 3 s after the change: %d", backlog)
+	if backlog == 0 {
+		t.Fatal("nothing is queued any more: the test shows nothing")
+	}
+	submit(t, second.api, letters(20))
+	b.faults(t, nil)
+	b.settle(t, time.Minute)
+
+	late := map[string]int{}
+	for _, e := range b.emu.Ledger() {
+		if e.At.After(bound) {
+			late[e.Provider]++
+		}
+	}
+	if len(late) != 1 || late[only] < backlog {
+		t.Errorf("calls later than 2 s after the change = %v, want only %s", late, only)
+	}
+	if got := b.statuses(t); got["sent"] != n+20 {
+		t.Errorf("statuses = %v, want %d sent", got, n+20)
+	}
+}
+
+// idle is the view of a routing in which every account is healthy and free.
+type idle struct{}
+
+func (idle) Health(*route.Account) string { return "" }
+func (idle) Free(*route.Account) string   { return "" }
+
+// equal are the weights of a new bench.
+func equal() map[string]float64 {
+	return map[string]float64{"mailgun": 1, "postmark": 1, "sendgrid": 1, "ses": 1, "smtp": 1}
+}
+
+// homes tells where the weights alone put each message.
+func homes(t *testing.T, ids []string, weights map[string]float64) map[string]string {
+	t.Helper()
+	c := &route.Config{Pools: []route.Pool{{Name: route.DefaultPool, Overflow: route.Spill}}}
+	for i, name := range accountNames() {
+		c.Accounts = append(c.Accounts, route.Account{ID: int32(i + 1), Name: name}) //nolint:gosec // five
+		c.Pools[0].Members = append(c.Pools[0].Members, route.Member{Account: name, Weight: weights[name]})
+	}
+	for i := range c.Accounts {
+		c.Accounts[i].Capabilities.MaxBytes = 1 << 30
+	}
+	home := map[string]string{}
+	for _, id := range ids {
+		parsed, err := mail.ParseID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, _ := route.Plan(c, idle{}, route.Request{Facts: &mail.Facts{Recipients: 1}, Seed: route.Seed(parsed), Now: time.Now()})
+		home[id] = d.Chosen
+	}
+	return home
+}
+
+func TestWaitKeepsSharesAndSpillSaysSo(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{limits: map[string][]limit.Window{"mailgun": {{N: 5, Per: time.Hour, Unit: limit.Messages}}}})
+	r := b.start(t)
+	setOverflow(t, r, "wait")
+	const n = 300
+	ids := submit(t, r.api, letters(n))
+	home := homes(t, ids, equal())
+	want := map[string]int{}
+	for _, h := range home {
+		want[h]++
+	}
+	atHome := n - want["mailgun"] + 5
+	eventually(t, 30*time.Second, "all but the messages of the full account are sent", func() bool {
+		return len(b.emu.Ledger()) >= atHome
+	})
+	pause(t, 2*time.Second) // nothing more may leave
+
+	for id, entries := range b.ledger() {
+		if entries[0].Provider != home[id] {
+			t.Errorf("message %s went to %s, its share is %s", id, entries[0].Provider, home[id])
+		}
+	}
+	got := b.shares()
+	for _, name := range accountNames() {
+		if name != "mailgun" && got[name] != want[name] {
+			t.Errorf("share of %s = %d, want %d", name, got[name], want[name])
+		}
+	}
+	if got["mailgun"] != 5 {
+		t.Errorf("sent by the full account = %d, want its limit, 5", got["mailgun"])
+	}
+	if queued := b.statuses(t)["queued"]; queued != n-atHome {
+		t.Errorf("queued = %d, want %d", queued, n-atHome)
+	}
+
+	setOverflow(t, r, "spill")
+	b.settle(t, 30*time.Second)
+	if got := b.statuses(t)["sent"]; got != n {
+		t.Errorf("sent = %d, want %d", got, n)
+	}
+	for id, entries := range b.ledger() {
+		if len(entries) != 1 {
+			t.Errorf("ledger entries of %s = %d, want 1", id, len(entries))
+		}
+		if entries[0].Provider != home[id] {
+			checkSpilled(t, message(t, r.api, id))
+		}
+	}
+}
+
+// Most of the pool's mail is for an account that has no slot for an hour, or only a few a second.
+func TestFullAccountDoesNotHoldUpTheOthersOfItsPool(t *testing.T) {
+	t.Parallel()
+	for name, window := range map[string]limit.Window{
+		"full for an hour": {N: 5, Per: time.Hour, Unit: limit.Requests},
+		"a few a second":   {N: 5, Per: time.Second, Unit: limit.Requests},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, benchOptions{limits: map[string][]limit.Window{"ses": {window}}})
+			r := b.start(t)
+			weights := map[string]float64{"mailgun": 1, "postmark": 1, "sendgrid": 1, "ses": 60, "smtp": 1}
+			pool, err := r.admin.Pool(t.Context(), "default")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range pool.Accounts {
+				pool.Accounts[i].Weight = weights[pool.Accounts[i].Account]
+			}
+			if _, err := r.admin.PutPool(t.Context(), *pool); err != nil {
+				t.Fatal(err)
+			}
+			setOverflow(t, r, "wait")
+			ids := submit(t, r.api, letters(1200))
+			others := 0
+			for _, home := range homes(t, ids, weights) {
+				if home != "ses" {
+					others++
+				}
+			}
+			start := time.Now()
+			eventually(t, 20*time.Second, "the mail of the accounts that are free is sent", func() bool {
+				n := b.shares()
+				return len(b.emu.Ledger())-n["ses"] == others
+			})
+			t.Logf("%d for the others sent in %s, %d by the full account meanwhile", others, time.Since(start).Round(time.Millisecond),
+				b.shares()["ses"])
+		})
+	}
+}
+
+func setOverflow(t *testing.T, r *replica, rule string) {
+	t.Helper()
+	pool, err := r.admin.Pool(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.Overflow = rule
+	if pool, err = r.admin.PutPool(t.Context(), *pool); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "the pool's rule binds", func() bool {
+		x, err := r.admin.Explain(t.Context(), letter(0))
+		return err == nil && x.Decision.Config >= pool.Version
+	})
+	pause(t, time.Second)
+}
+
+func decision(t *testing.T, a api.Attempt) api.Decision {
+	t.Helper()
+	var d api.Decision
+	if err := json.Unmarshal(a.Decision, &d); err != nil {
+		t.Fatalf("decision %s: %v", a.Decision, err)
+	}
+	return d
+}
+
+// checkSpilled holds the record of a message that did not go where its weight put it to the truth.
+func checkSpilled(t *testing.T, m *api.Message) {
+	t.Helper()
+	last := m.Attempts[len(m.Attempts)-1]
+	d := decision(t, last)
+	if !d.Spilled || d.Chosen != last.Account {
+		t.Errorf("decision of a spilled message: spilled %t, chosen %s, account %s", d.Spilled, d.Chosen, last.Account)
+	}
+	for _, c := range d.Candidates {
+		if c.Account == "mailgun" && !strings.Contains(c.Reason, "no slot") {
+			t.Errorf("reason of the full account = %q, want one that names the missing slot", c.Reason)
+		}
+	}
+}

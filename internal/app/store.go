@@ -1,0 +1,68 @@
+package app
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"net/netip"
+
+	"github.com/sendgate/sendgate/internal/deliver"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/postgres"
+)
+
+// store is the database as the API sees it: what it accepts is put in the lane that the engine's configuration says, and
+// the engine is woken.
+type store struct {
+	*postgres.DB
+	engine *deliver.Engine
+}
+
+// Accept makes a submission durable and wakes the engine.
+func (s *store) Accept(ctx context.Context, sub *mail.Submission) (mail.Accepted, error) {
+	s.place(sub)
+	a, err := s.DB.Accept(ctx, sub)
+	if err == nil {
+		s.wake(sub, a)
+	}
+	return a, err
+}
+
+// AcceptAll does so for many.
+func (s *store) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+	for _, sub := range subs {
+		s.place(sub)
+	}
+	accepted, errs := s.DB.AcceptAll(ctx, subs)
+	for i, sub := range subs {
+		if errs[i] == nil {
+			s.wake(sub, accepted[i])
+		}
+	}
+	return accepted, errs
+}
+
+func (s *store) place(sub *mail.Submission) {
+	f := sub.Message.Facts()
+	sub.Lane = s.engine.Lane(&f)
+}
+
+func (s *store) wake(sub *mail.Submission, a mail.Accepted) {
+	if a.Status == mail.Queued && !a.Replayed {
+		s.engine.Wake(mail.Lane{Number: sub.Lane, Tenant: sub.Message.Tenant})
+	}
+}
+
+// cursorKey derives the key of the API's cursors from the secret key, so that all replicas agree on it.
+func (a *App) cursorKey() []byte {
+	mac := hmac.New(sha256.New, []byte(a.cfg.SecretKey.Reveal()))
+	mac.Write([]byte("sendgate cursor key"))
+	return mac.Sum(nil)
+}
+
+func (a *App) proxies() []netip.Prefix {
+	if !a.cfg.BehindProxy {
+		return nil
+	}
+	return a.cfg.TrustedProxies
+}

@@ -1,0 +1,120 @@
+// Package cli is the command line of sendgate: the grammar, what each command prints, and its exit code.
+//
+// Two kinds of commands live here. dev, serve, emulate, migrate and doctor run the program itself; they hand over to
+// package app (run.go) or to the emulator (emulate.go). All others are clients: they speak HTTP through package api and
+// know nothing of the server's inside, so that they work against any installation.
+//
+// A newcomer's likeliest mistake: to print with fmt.Println or to call os.Getenv. A command touches the outside only
+// through the Streams that it is given, so that tests run whole command lines in parallel.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes of every command.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// grammar is the whole command line. kong fills it and calls Run of the command that was chosen.
+type grammar struct {
+	Dev     devCmd     `cmd:"" group:"run" help:"Run everything on this machine with nothing configured: Postgres, emulated providers, API."`
+	Serve   serveCmd   `cmd:"" group:"run" help:"Run the service, configured by SENDGATE_* variables."`
+	Emulate emulateCmd `cmd:"" group:"run" help:"Run the provider emulators alone."`
+	Migrate migrateCmd `cmd:"" group:"run" help:"Bring the database schema up to date, or show where it stands."`
+	Doctor  doctorCmd  `cmd:"" group:"run" help:"Check database, clock, keys and provider accounts, and say how to mend what is wrong."`
+	Version versionCmd `cmd:"" group:"run" help:"Print what was built, from which commit, with which Go."`
+
+	Send     sendCmd     `cmd:"" group:"mail" help:"Send one message."`
+	Messages messagesCmd `cmd:"" group:"mail" help:"List messages, show one with its attempts, cancel or resend it."`
+	Suppress suppressCmd `cmd:"" name:"suppressions" group:"mail" help:"List, add and remove addresses that get no mail."`
+
+	Providers providersCmd `cmd:"" group:"ops" help:"List, add, pause and change provider accounts and their limits."`
+	Pools     poolsCmd     `cmd:"" group:"ops" help:"Show pools and set their weights."`
+	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create and revoke API keys."`
+	Queue     queueCmd     `cmd:"" group:"ops" help:"Show what waits, what is in flight and who works on it."`
+	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
+	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`
+}
+
+const description = `One send API in front of many email providers.
+
+Start with "sendgate dev"; it prints the next command to try. Client commands read SENDGATE_URL, SENDGATE_API_KEY and ` +
+	`SENDGATE_ADMIN_KEY from the environment, else from ./.sendgate/dev.env, which "sendgate dev" writes.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.`
+
+// errHelp ends parsing after --help has been printed.
+var errHelp = errors.New("help was printed")
+
+// Main runs one command line (without the program's name) and returns its exit code. It returns when the command is
+// done or, soon, after ctx is.
+func Main(ctx context.Context, args []string, s Streams) int {
+	s = s.quiet()
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parser, err := newParser(ctx, &s)
+	if err != nil {
+		return fail(s, err)
+	}
+	line, err := parser.Parse(args)
+	switch {
+	case errors.Is(err, errHelp):
+		return exitDone
+	case err != nil:
+		return fail(s, parseError(err))
+	}
+	if err := line.Run(); err != nil {
+		return fail(s, err)
+	}
+	return exitDone
+}
+
+func newParser(ctx context.Context, s *Streams) (*kong.Kong, error) {
+	return kong.New(&grammar{},
+		kong.Name(s.program()),
+		kong.Description(description),
+		kong.Writers(s.Out, s.Err),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.Help(func(o kong.HelpOptions, line *kong.Context) error {
+			if err := kong.DefaultHelpPrinter(o, line); err != nil {
+				return err
+			}
+			return errHelp
+		}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "run", Title: "Run sendgate:"},
+			{Key: "mail", Title: "Mail:"},
+			{Key: "ops", Title: "Operations:"},
+			{Key: "msg", Title: "The message:"},
+			{Key: "way", Title: "How it is sent:"},
+		}),
+		kong.TypeMapper(reflect.TypeFor[time.Time](), kong.MapperFunc(decodeTime)),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(s),
+	)
+}
+
+// decodeTime reads the time of a flag. kong's own decoder complains in the layout of Go's time package.
+func decodeTime(line *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := line.Scan.PopValueInto("time", &text); err != nil {
+		return err
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return fmt.Errorf("want a time such as 2026-01-31T12:00:00Z (RFC 3339), got %q", text)
+	}
+	target.Set(reflect.ValueOf(t))
+	return nil
+}

@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"strconv"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+type queueCmd struct{ format }
+
+// Help implements kong.HelpProvider.
+func (*queueCmd) Help() string {
+	return "ready is due now, scheduled is due later (send_at, or a retry), unknown waits for evidence of what a provider did.\n\nExample:\n\n  sendgate queue"
+}
+
+// Run implements the command.
+func (c *queueCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	q, err := client.Queue(ctx)
+	if err != nil {
+		return err
+	}
+	return c.show(s, q, func(w io.Writer) {
+		for _, line := range []struct {
+			name string
+			n    int64
+		}{{"ready", q.Ready}, {"scheduled", q.Scheduled}, {"in flight", q.Inflight}, {"unknown", q.Unknown}} {
+			row(w, line.name, strconv.FormatInt(line.n, 10))
+		}
+		row(w, "oldest due", stampOf(q.OldestDue))
+		for _, t := range q.Tenants {
+			row(w, "tenant "+t.Tenant, strconv.FormatInt(t.Ready, 10)+" ready")
+		}
+		for _, r := range q.Replicas {
+			row(w, "replica "+r.Host, r.ID+"  since "+stamp(r.StartedAt)+"  lease until "+stamp(r.LeaseUntil))
+		}
+	})
+}
+
+type auditCmd struct {
+	Limit  int    `default:"50" help:"At most this many, 1 to 200."`
+	Cursor string `help:"Continue where the last page ended."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*auditCmd) Help() string {
+	return "Examples:\n\n  sendgate audit\n  sendgate audit --limit 200 --json"
+}
+
+// Run implements the command.
+func (c *auditCmd) Run(ctx context.Context, s *Streams) error {
+	if c.Limit < 1 || c.Limit > maxPage {
+		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
+	}
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	page, err := client.Audit(ctx, c.Cursor, c.Limit)
+	if err != nil {
+		return err
+	}
+	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
+		row(w, "ID", "AT", "WHO", "ACTION", "TARGET", "DETAIL")
+		for _, e := range page.Data {
+			row(w, strconv.FormatInt(e.ID, 10), stamp(e.At), e.Actor, e.Action, e.Target, detailText(e.Detail))
+		}
+	})
+}
+
+// detailText gives the details of an entry; a dash when there are none.
+func detailText(detail json.RawMessage) string {
+	if len(detail) == 0 || string(detail) == "null" {
+		return "-"
+	}
+	return shorten(string(detail), 100)
+}
+
+type suppressCmd struct {
+	List   suppressListCmd   `cmd:"" help:"List suppressed addresses."`
+	Add    suppressAddCmd    `cmd:"" help:"Stop mail to an address."`
+	Remove suppressRemoveCmd `cmd:"" help:"Allow mail to an address again."`
+}
+
+type suppressListCmd struct {
+	Email  string `help:"Only this address: is it suppressed?"`
+	Limit  int    `default:"50" help:"At most this many, 1 to 200."`
+	Cursor string `help:"Continue where the last page ended."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*suppressListCmd) Help() string {
+	return "Examples:\n\n  sendgate suppressions list\n  sendgate suppressions list --email ann@example.org"
+}
+
+// Run implements the command.
+func (c *suppressListCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	page, err := client.Suppressions(ctx, c.Email, c.Cursor, c.Limit)
+	if err != nil {
+		return err
+	}
+	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
+		row(w, "ADDRESS", "REASON", "ORIGIN", "SINCE")
+		for _, x := range page.Data {
+			row(w, x.Email, x.Reason, x.Origin, stamp(x.CreatedAt))
+		}
+	})
+}
+
+type suppressAddCmd struct {
+	Email  string `arg:"" help:"Address."`
+	Reason string `default:"manual" help:"manual, hard_bounce, complaint or unsubscribe."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*suppressAddCmd) Help() string {
+	return "Example:\n\n  sendgate suppressions add ann@example.org"
+}
+
+// Run implements the command.
+func (c *suppressAddCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	x, err := client.Suppress(ctx, api.SuppressionRequest{Email: c.Email, Reason: c.Reason})
+	if err != nil {
+		return err
+	}
+	return c.show(s, x, func(w io.Writer) { row(w, "suppressed", x.Email, x.Reason) })
+}
+
+type suppressRemoveCmd struct {
+	Email string `arg:"" help:"Address."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*suppressRemoveCmd) Help() string {
+	return "Providers keep suppression lists of their own, which this does not touch.\n\nExample:\n\n  sendgate suppressions remove ann@example.org"
+}
+
+// Run implements the command.
+func (c *suppressRemoveCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	if err := client.Unsuppress(ctx, c.Email); err != nil {
+		return err
+	}
+	return c.show(s, map[string]string{"removed": c.Email}, func(w io.Writer) { row(w, "removed", c.Email) })
+}

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// format is what every client command takes.
+type format struct {
+	JSON bool `name:"json" help:"Print the API's JSON."`
+}
+
+// show prints v as JSON, or calls human for people.
+func (f format) show(s *Streams, v any, human func(w io.Writer)) error {
+	if f.JSON {
+		return printJSON(s.Out, v)
+	}
+	t := tabwriter.NewWriter(s.Out, 0, 4, 2, ' ', 0)
+	human(t)
+	return flush(t)
+}
+
+// showPage is show, and tells people how to see the next page.
+func (f format) showPage(s *Streams, v any, next string, human func(w io.Writer)) error {
+	if err := f.show(s, v, human); err != nil {
+		return err
+	}
+	if next != "" && !f.JSON {
+		fmt.Fprintln(s.Err, "more: add --cursor", next)
+	}
+	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+func flush(t *tabwriter.Writer) error {
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// row prints one line of a table. Cells are cleaned: they may come from a message or from a provider.
+func row(w io.Writer, cells ...string) {
+	for i, c := range cells {
+		cells[i] = clean(c)
+	}
+	fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+// clean replaces what would move the cursor, colour the terminal, turn the writing direction or break a table.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
+			return '\ufffd'
+		}
+		return r
+	}, s)
+}
+
+// oneLine is clean for errors that come in several lines, as those of the database do.
+func oneLine(s string) string {
+	return clean(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\t' }), " "))
+}
+
+// stamp gives a time in UTC to the second; "-" for none.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+func stampOf(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return stamp(*t)
+}
+
+// orDash keeps the columns of a table in place.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// number gives weights and shares without a tail of zeros.
+func number(f float64) string { return strings.TrimSuffix(fmt.Sprintf("%.4g", f), ".0") }

@@ -1,0 +1,256 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+type providersCmd struct {
+	List   providersListCmd   `cmd:"" help:"List accounts, their state and what is left of their limits."`
+	Show   providersShowCmd   `cmd:"" help:"Show one account."`
+	Add    providersAddCmd    `cmd:"" help:"Add an account."`
+	Change providersChangeCmd `cmd:"" help:"Change settings or secrets of an account, such as a rotated key."`
+	Limits providersLimitsCmd `cmd:"" help:"Show or replace the limits of an account."`
+	Pause  providersPauseCmd  `cmd:"" help:"Give an account no more mail."`
+	Resume providersResumeCmd `cmd:"" help:"Give a paused or parked account mail again."`
+	Remove providersRemoveCmd `cmd:"" help:"Remove an account; it finishes what it has."`
+}
+
+type providersListCmd struct{ format }
+
+// Help implements kong.HelpProvider.
+func (*providersListCmd) Help() string {
+	return "LEFT is what each window still allows now.\n\nExample:\n\n  sendgate providers list"
+}
+
+// Run implements the command.
+func (c *providersListCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	accounts, err := client.Accounts(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(s.Out, api.List[api.Account]{Data: accounts})
+	}
+	windows, err := client.Limits(ctx)
+	if err != nil {
+		return err
+	}
+	return c.show(s, nil, func(w io.Writer) {
+		row(w, "ACCOUNT", "KIND", "STATE", "CALLS", "LIMIT", "LEFT", "BLOCKED UNTIL")
+		for _, a := range accounts {
+			accountRows(w, a, windows)
+		}
+	})
+}
+
+// accountRows prints a line per window; the account's own columns only on the first.
+func accountRows(w io.Writer, a api.Account, windows []api.WindowState) {
+	head := []string{a.Name, a.Kind, stateOf(a), strconv.Itoa(a.Concurrency)}
+	if len(a.Limits) == 0 {
+		row(w, append(head, "none")...)
+	}
+	for _, l := range a.Limits {
+		left, blocked := windowState(windows, a.Name, l)
+		row(w, append(head, limitText(l), left, blocked)...)
+		head = []string{"", "", "", ""}
+	}
+}
+
+// windowState gives what a window has left and until when it is blocked; dashes for one that has not been used yet.
+func windowState(windows []api.WindowState, account string, l api.Limit) (left, blocked string) {
+	i := slices.IndexFunc(windows, func(s api.WindowState) bool { return s.Account == account && s.Limit == l })
+	if i < 0 {
+		return "-", "-"
+	}
+	return strconv.Itoa(windows[i].Free), stampOf(windows[i].BlockedUntil)
+}
+
+func stateOf(a api.Account) string {
+	if len(a.Parked) == 0 {
+		return a.State
+	}
+	return a.State + " (see show)"
+}
+
+// limitText gives "100 requests per 5m".
+func limitText(l api.Limit) string {
+	per := l.Per
+	if d, err := time.ParseDuration(per); err == nil {
+		per = shortDuration(d)
+	}
+	return fmt.Sprintf("%d %s per %s", l.N, l.Unit, per)
+}
+
+// shortDuration leaves the zero parts of a duration away: 5m, not 5m0s.
+func shortDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+type providersShowCmd struct {
+	Name string `arg:"" help:"Account."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*providersShowCmd) Help() string {
+	return "Secrets are listed by name only: the API never gives them out.\n\nExample:\n\n  sendgate providers show ses-eu"
+}
+
+// Run implements the command.
+func (c *providersShowCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	a, err := client.Account(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	return showAccount(s, c.format, a)
+}
+
+func showAccount(s *Streams, f format, a *api.Account) error {
+	return f.show(s, a, func(w io.Writer) {
+		row(w, "account", a.Name)
+		row(w, "kind", a.Kind)
+		row(w, "state", a.State)
+		for _, p := range a.Parked {
+			what := "parked"
+			if p.SenderDomain != "" {
+				what = "parked for senders of " + p.SenderDomain
+			}
+			row(w, what, "since "+stamp(p.Since)+": "+p.Reason)
+		}
+		if len(a.Parked) > 0 {
+			row(w, "to mend", "remove the cause, then: sendgate providers resume "+a.Name)
+		}
+		row(w, "settings", string(a.Settings))
+		row(w, "secrets set", orDash(strings.Join(a.Secrets, ", ")))
+		row(w, "calls at once", strconv.Itoa(a.Concurrency))
+		for _, l := range a.Limits {
+			row(w, "limit", limitText(l))
+		}
+		for _, line := range capabilities(a.Capabilities) {
+			row(w, "carries", line)
+		}
+		row(w, "changed", stamp(a.UpdatedAt))
+	})
+}
+
+type accountFlags struct {
+	Set         []string `sep:"none" placeholder:"KEY=VALUE" help:"Setting of the account (repeat); KEY:=JSON for numbers and true or false."`
+	Secret      []string `sep:"none" placeholder:"NAME=@FILE" help:"Secret from a file (NAME=@FILE), a variable (NAME=env:VAR), or asked for (NAME)."`
+	Concurrency *int     `help:"Calls in flight at most, all replicas together."`
+}
+
+type providersAddCmd struct {
+	Name  string       `arg:"" help:"Name of the new account, such as ses-eu."`
+	Kind  string       `required:"" placeholder:"KIND" help:"sendgrid, mailgun, postmark, ses or smtp."`
+	Limit []string     `sep:"none" placeholder:"N/PER/UNIT" help:"Limit instead of the kind's documented ones (repeat), such as 14/1s/requests."`
+	Flags accountFlags `embed:""`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*providersAddCmd) Help() string {
+	return `The settings and secrets of each kind are in docs/providers.md. A new account gets no mail until a pool gives it a weight (sendgate pools set).
+
+Examples:
+
+  sendgate providers add sendgrid --kind sendgrid --secret api_key=env:SENDGRID_API_KEY
+  sendgate providers add mg-eu --kind mailgun --set domain=mg.example.com --set region=eu --secret api_key=@mailgun.key
+  sendgate providers add relay --kind smtp --set host=mail.internal --set port:=587 --secret password`
+}
+
+// Run implements the command.
+func (c *providersAddCmd) Run(ctx context.Context, s *Streams) error {
+	req, err := c.Flags.request(ctx, s)
+	if err != nil {
+		return err
+	}
+	req.Name, req.Kind = c.Name, c.Kind
+	if len(c.Limit) > 0 {
+		limits, err := parseLimits(c.Limit)
+		if err != nil {
+			return err
+		}
+		req.Limits = &limits
+	}
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	a, err := client.CreateAccount(ctx, req)
+	if err != nil {
+		return err
+	}
+	if err := showAccount(s, c.format, a); err != nil || c.JSON {
+		return err
+	}
+	fmt.Fprintf(s.Out, "next: %s pools set default %s=1\n", s.program(), a.Name)
+	return nil
+}
+
+type providersChangeCmd struct {
+	Name  string       `arg:"" help:"Account."`
+	Flags accountFlags `embed:""`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*providersChangeCmd) Help() string {
+	return `What is not named stays as it is. A change also takes the account out of its parks.
+
+Examples:
+
+  sendgate providers change sendgrid --secret api_key
+  sendgate providers change ses-eu --set region=eu-central-1 --concurrency 32`
+}
+
+// Run implements the command.
+func (c *providersChangeCmd) Run(ctx context.Context, s *Streams) error {
+	req, err := c.Flags.request(ctx, s)
+	if err != nil {
+		return err
+	}
+	if req.Settings == nil && req.Secrets == nil && req.Concurrency == nil {
+		return usagef("nothing to change: give --set, --secret or --concurrency")
+	}
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	if req.Settings != nil { // the API replaces settings as a whole
+		old, err := client.Account(ctx, c.Name)
+		if err != nil {
+			return err
+		}
+		if req.Settings, err = mergeSettings(old.Settings, c.Flags.Set); err != nil {
+			return err
+		}
+	}
+	a, err := client.PatchAccount(ctx, c.Name, req)
+	if err != nil {
+		return err
+	}
+	return showAccount(s, c.format, a)
+}

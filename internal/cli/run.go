@@ -1,0 +1,279 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/app"
+	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/telemetry"
+)
+
+type devCmd struct {
+	Listen string `default:"127.0.0.1:8025" help:"Where the API listens, host:port."`
+	Data   string `default:".sendgate" help:"Directory of everything that is kept."`
+	Limits string `enum:"documented,none" default:"documented" help:"Hold the providers' documented limits, or none (for load tests)."`
+}
+
+// Help implements kong.HelpProvider.
+func (*devCmd) Help() string {
+	return `Starts a private Postgres under the data directory, emulators of the five providers, one account for each of them at equal weight, and the API. ` +
+		`No mail leaves this machine. Address and keys go to DATA/dev.env. Runs until Ctrl-C; the next run has all data. ` +
+		`With SENDGATE_DATABASE_URL it uses that database instead of a private Postgres.
+
+Examples:
+
+  sendgate dev
+  sendgate dev --listen 127.0.0.1:9025 --data /tmp/try --limits none`
+}
+
+// Run implements the command.
+func (c *devCmd) Run(ctx context.Context, s *Streams) error {
+	return ended(ctx, app.Dev(ctx, app.DevOptions{Listen: c.Listen, Data: s.path(c.Data), Limits: c.Limits, Out: s.Out}))
+}
+
+type serveCmd struct{}
+
+// Help implements kong.HelpProvider.
+func (*serveCmd) Help() string {
+	return `Settings are environment variables; the README has the table. Any number of these run on one database. Logs go to standard error. ` +
+		`SIGTERM drains: no new mail is taken, calls under way finish.
+
+Example:
+
+  SENDGATE_DATABASE_URL=postgres://sendgate@db/sendgate SENDGATE_SECRET_KEY_FILE=/run/secrets/sendgate sendgate serve`
+}
+
+// Run implements the command.
+func (*serveCmd) Run(ctx context.Context, s *Streams) error {
+	cfg, err := config.Load(s.Env)
+	if err != nil {
+		return configError(s, err)
+	}
+	return ended(ctx, app.Serve(ctx, cfg, telemetry.NewLogger(s.Err, cfg.LogLevel, cfg.LogFormat)))
+}
+
+// ended takes the end that was asked for, by a signal, for success.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// configError prints all that is wrong with the settings, one line each.
+func configError(s *Streams, err error) error {
+	for _, line := range splitErrors(err) {
+		fmt.Fprintln(s.Err, "sendgate:", clean(line))
+	}
+	return errShown
+}
+
+// splitErrors takes an errors.Join apart.
+func splitErrors(err error) []string {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{err.Error()}
+	}
+	var lines []string
+	for _, e := range joined.Unwrap() {
+		lines = append(lines, splitErrors(e)...)
+	}
+	return lines
+}
+
+type keysGenerateCmd struct{}
+
+// Help implements kong.HelpProvider.
+func (*keysGenerateCmd) Help() string {
+	return `Asks no server. Serve stores the hash of SENDGATE_ADMIN_KEY when it starts; make every other key with keys create.
+
+Example:
+
+  sendgate keys generate > admin.key`
+}
+
+// Run implements the command.
+func (*keysGenerateCmd) Run(s *Streams) error {
+	if _, err := fmt.Fprintln(s.Out, app.GenerateKey()); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+type migrateCmd struct {
+	Up     migrateUpCmd     `cmd:"" help:"Apply what is missing."`
+	Status migrateStatusCmd `cmd:"" help:"List what is applied and what is missing."`
+}
+
+type migrateUpCmd struct{}
+
+// Help implements kong.HelpProvider.
+func (*migrateUpCmd) Help() string {
+	return `Works on SENDGATE_DATABASE_URL. A running server of the previous version keeps working on the new schema.
+
+Example:
+
+  SENDGATE_DATABASE_URL=postgres://sendgate@db/sendgate sendgate migrate up`
+}
+
+// Run implements the command.
+func (*migrateUpCmd) Run(ctx context.Context, s *Streams) error {
+	dsn, err := s.databaseURL()
+	if err != nil {
+		return err
+	}
+	return app.MigrateUp(ctx, dsn, s.Out)
+}
+
+type migrateStatusCmd struct{}
+
+// Help implements kong.HelpProvider.
+func (*migrateStatusCmd) Help() string {
+	return "Works on SENDGATE_DATABASE_URL and changes nothing.\n\nExample:\n\n  sendgate migrate status"
+}
+
+// Run implements the command.
+func (*migrateStatusCmd) Run(ctx context.Context, s *Streams) error {
+	dsn, err := s.databaseURL()
+	if err != nil {
+		return err
+	}
+	return app.MigrateStatus(ctx, dsn, s.Out)
+}
+
+type doctorCmd struct {
+	Ready bool `help:"Only ask the server of this environment once whether it is ready (for a container's health check)."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*doctorCmd) Help() string {
+	return `Reads the same SENDGATE_* variables as serve and changes nothing. Exit code 1 when a check failed; warnings leave it at 0.
+
+Examples:
+
+  sendgate doctor
+  sendgate doctor --json
+  sendgate doctor --ready`
+}
+
+// Run implements the command.
+func (c *doctorCmd) Run(ctx context.Context, s *Streams) error {
+	cfg, err := config.Load(s.doctorEnv())
+	if c.Ready {
+		return askReady(ctx, cfg.OpsListen)
+	}
+	var checks []app.Check
+	if err != nil {
+		for _, line := range splitErrors(err) {
+			checks = append(checks, app.Check{Name: "settings", Level: "error", Detail: line, Fix: "correct it in the environment of this process"})
+		}
+	} else {
+		checks = app.Doctor(ctx, cfg)
+	}
+	if err := showChecks(s, c.format, checks); err != nil {
+		return err
+	}
+	for _, check := range checks {
+		if failed(check) {
+			return errShown
+		}
+	}
+	return nil
+}
+
+// doctorEnv is the environment, and beside "sendgate dev" what that left in its folder.
+func (s *Streams) doctorEnv() []string {
+	if s.getenv("SENDGATE_DATABASE_URL") != "" {
+		return s.Env
+	}
+	vars, err := readEnvFile(s.path(devEnv))
+	if err != nil {
+		return s.Env
+	}
+	env := slices.Clone(s.Env)
+	for name, value := range vars {
+		if s.getenv(name) == "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	key := filepath.Join(filepath.Dir(s.path(devEnv)), "secret.key")
+	if _, err := os.Stat(key); err == nil && s.getenv("SENDGATE_SECRET_KEY")+s.getenv("SENDGATE_SECRET_KEY_FILE") == "" {
+		env = append(env, "SENDGATE_SECRET_KEY_FILE="+key)
+	}
+	return env
+}
+
+func failed(c app.Check) bool { return !c.OK && c.Level != "warn" }
+
+func showChecks(s *Streams, f format, checks []app.Check) error {
+	return f.show(s, api.List[app.Check]{Data: checks}, func(w io.Writer) {
+		for _, c := range checks {
+			mark := "ok"
+			switch {
+			case failed(c):
+				mark = "FAILED"
+			case !c.OK:
+				mark = "warning"
+			}
+			row(w, mark, c.Name, oneLine(c.Detail))
+			if !c.OK && c.Fix != "" {
+				row(w, "", "", "-> "+c.Fix)
+			}
+		}
+	})
+}
+
+// askReady asks /readyz once. A listener on all addresses is asked on loopback.
+func askReady(ctx context.Context, listen string) error {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("SENDGATE_OPS_LISTEN: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+		if ip != nil && ip.To4() == nil {
+			host = "::1"
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return fmt.Errorf("ask readiness: %w", err)
+	}
+	client := &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask readiness: %w", err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // only its status counts
+	if resp.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 300))
+		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(why))
+	}
+	return nil
+}
+
+// databaseURL finds the database as serve would, or the private one of sendgate dev.
+func (s *Streams) databaseURL() (string, error) {
+	if dsn := s.getenv("SENDGATE_DATABASE_URL"); dsn != "" {
+		return dsn, nil
+	}
+	vars, err := readEnvFile(s.path(devEnv))
+	if err == nil && vars["SENDGATE_DATABASE_URL"] != "" {
+		return vars["SENDGATE_DATABASE_URL"], nil
+	}
+	return "", fmt.Errorf("no database: set SENDGATE_DATABASE_URL, or run this where \"sendgate dev\" left ./%s", devEnv)
+}

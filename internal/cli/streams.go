@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Streams is what a command may touch of the world around it.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Env      []string // in the form of os.Environ
+	Dir      string   // where relative paths and .sendgate/dev.env are looked for; "" is the working directory
+	Program  string   // how this program is called, for hints; "" is "sendgate"
+}
+
+// Stdio returns the streams of this process.
+func Stdio() Streams {
+	s := Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.Environ()}
+	if exe, err := os.Executable(); err == nil && strings.Contains(exe, "go-build") {
+		s.Program = "go run ./cmd/sendgate"
+	}
+	return s
+}
+
+// program is what a hint begins with, so that it can be copied as it stands.
+func (s *Streams) program() string {
+	if s.Program == "" {
+		return "sendgate"
+	}
+	return s.Program
+}
+
+// getenv returns a variable, "" when it is not set.
+func (s *Streams) getenv(name string) string {
+	for _, line := range s.Env {
+		if v, ok := strings.CutPrefix(line, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// path makes name relative to the directory of the streams.
+func (s *Streams) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(s.Dir, name)
+}
+
+// quiet makes writes to a reader that went away ("sendgate messages list | head") succeed without effect, so that they
+// neither print an error nor end a server half-way through its teardown.
+func (s Streams) quiet() Streams {
+	s.Out, s.Err = quietPipe(s.Out), quietPipe(s.Err)
+	return s
+}
+
+type pipeWriter struct{ io.Writer }
+
+func quietPipe(w io.Writer) io.Writer {
+	if _, done := w.(pipeWriter); done {
+		return w
+	}
+	return pipeWriter{w}
+}
+
+// Write implements io.Writer.
+func (p pipeWriter) Write(b []byte) (int, error) {
+	n, err := p.Writer.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		return len(b), nil
+	}
+	return n, err
+}
+
+// isTTY reports whether the stream is a terminal, as far as the file mode tells.
+func isTTY(stream any) bool {
+	if p, ok := stream.(pipeWriter); ok {
+		stream = p.Writer
+	}
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
+}

@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+)
+
+type versionCmd struct{ format }
+
+// Help implements kong.HelpProvider.
+func (*versionCmd) Help() string { return "Example:\n\n  sendgate version --json" }
+
+// build is what the Go toolchain recorded about this binary.
+type build struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"`
+	Time     string `json:"commit_time,omitempty"`
+	Modified bool   `json:"modified"` // built from a tree with uncommitted changes
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+// Run implements the command.
+func (c *versionCmd) Run(s *Streams) error {
+	b := readBuild()
+	return c.show(s, b, func(w io.Writer) {
+		row(w, "sendgate", b.Version)
+		if b.Commit != "" {
+			row(w, "commit", fmt.Sprintf("%s of %s%s", b.Commit, orDash(b.Time), map[bool]string{true: ", with changes"}[b.Modified]))
+		}
+		row(w, "go", b.Go+" "+b.Platform)
+	})
+}
+
+func readBuild() build {
+	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	b.Version = info.Main.Version
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Commit = s.Value
+		case "vcs.time":
+			b.Time = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
+		}
+	}
+	return b
+}

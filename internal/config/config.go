@@ -1,0 +1,87 @@
+// Package config reads the settings of `sendgate serve` from SENDGATE_* variables of the environment, and from nowhere
+// else: no flags, no files but the secret key's. Accounts, pools, limits and keys are rows behind the admin API, not
+// settings.
+//
+// It decides names, defaults, ranges and which settings contradict each other; it opens no connection. Load reports
+// every problem at once, so that an operator mends a deployment in one round.
+//
+// A newcomer's likeliest mistake is to read os.Getenv elsewhere: a variable that is not a field here, or in Elsewhere,
+// is refused at start as a misspelling.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Prefix is what the name of every setting begins with.
+const Prefix = "SENDGATE_"
+
+// Config is a checked configuration. Only Load makes one.
+type Config struct {
+	Listen    string `env:"LISTEN"     envDefault:"127.0.0.1:8025"` // API and dashboard, host:port
+	OpsListen string `env:"OPS_LISTEN" envDefault:"127.0.0.1:8026"` // /healthz, /readyz, /metrics
+
+	DatabaseURL   seal.Secret `env:"DATABASE_URL"`    // postgres:// URL or key=value DSN; required
+	SecretKey     seal.Secret `env:"SECRET_KEY"`      // 32 bytes in hex or base64; Load fills it from the file
+	SecretKeyFile string      `env:"SECRET_KEY_FILE"` // instead of SECRET_KEY; readable by its owner only
+	AdminKey      seal.Secret `env:"ADMIN_KEY"`       // first admin key, optional; from "sendgate keys generate"
+
+	LogLevel  slog.Level `env:"LOG_LEVEL"  envDefault:"info"` // debug, info, warn, error
+	LogFormat string     `env:"LOG_FORMAT" envDefault:"json"` // json, text
+
+	MaxBodyBytes     Bytes `env:"MAX_BODY_BYTES"     envDefault:"30MiB"` // of one request, 1KiB..1GiB
+	AcceptQueue      int   `env:"ACCEPT_QUEUE"       envDefault:"4096"`  // messages waiting for a commit, 1..1,000,000
+	AcceptQueueBytes Bytes `env:"ACCEPT_QUEUE_BYTES" envDefault:"64MiB"` // their bytes; at least MaxBodyBytes
+
+	Lease             time.Duration `env:"LEASE"              envDefault:"15s"`  // of claimed messages, 1s..10m
+	DrainTimeout      time.Duration `env:"DRAIN_TIMEOUT"      envDefault:"25s"`  // calls under way at SIGTERM, 1s..1h
+	UnknownWait       time.Duration `env:"UNKNOWN_WAIT"       envDefault:"60s"`  // before resend and never decide, 1s..24h
+	ReconcileDeadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"30m"`  // for evidence, UnknownWait..168h
+	ReconcileFallback string        `env:"RECONCILE_FALLBACK" envDefault:"fail"` // after it: fail, resend
+	DefaultExpiry     time.Duration `env:"DEFAULT_EXPIRY"     envDefault:"72h"`  // of a message that names none, 1m..720h
+
+	TLSCertFile    string   `env:"TLS_CERT_FILE"`   // PEM chain; with TLSKeyFile
+	TLSKeyFile     string   `env:"TLS_KEY_FILE"`    // PEM key
+	BehindProxy    bool     `env:"BEHIND_PROXY"`    // a proxy in front terminates TLS
+	TrustedProxies Networks `env:"TRUSTED_PROXIES"` // whose X-Forwarded-For is believed, comma-separated CIDRs
+
+	Retention     time.Duration `env:"RETENTION"      envDefault:"2160h"` // of messages and events, 24h..87600h
+	BodyRetention time.Duration `env:"BODY_RETENTION" envDefault:"168h"`  // of bodies, DefaultExpiry..Retention
+}
+
+// TLS reports whether the API listener speaks TLS itself.
+func (c *Config) TLS() bool { return c.TLSCertFile != "" }
+
+// Box returns the box that seals credentials under the secret key.
+func (c *Config) Box() (*seal.Box, error) {
+	key, err := seal.ParseKey(c.SecretKey.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	return seal.NewBox(key)
+}
+
+// Trusts reports whether X-Forwarded-For of this peer may be believed: only behind a proxy, and only from the proxies
+// that were named.
+func (c *Config) Trusts(peer netip.Addr) bool {
+	if !c.BehindProxy {
+		return false
+	}
+	peer = peer.Unmap()
+	for _, n := range c.TrustedProxies {
+		if n.Contains(peer) {
+			return true
+		}
+	}
+	return false
+}
+
+// Elsewhere lists the SENDGATE_ variables that are not settings of serve: those of the client commands, and those read
+// by package catalog. They are allowed in the environment and ignored here.
+func Elsewhere() []string {
+	return []string{"SENDGATE_URL", "SENDGATE_API_KEY", "SENDGATE_EMULATOR_URL", "SENDGATE_SES"}
+}

@@ -1,0 +1,149 @@
+package config
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Load reads the environment (the form of os.Environ) and checks it. The error joins all problems, one line each, none
+// of which holds a secret. A variable that is set but empty counts as not set.
+func Load(environ []string) (Config, error) {
+	var c Config
+	values := env.ToMap(environ)
+	problems := parse(&c, values)
+	problems = append(problems, unknown(values)...)
+	if err := c.readKeyFile(); err != nil {
+		problems = append(problems, err)
+	}
+	if len(problems) == 0 {
+		return c, c.Validate()
+	}
+	return c, errors.Join(append(problems, c.Validate())...)
+}
+
+// Dump lists the settings for the log at start, one attribute each, named as the variable without its prefix in lower
+// case. Secrets show only whether they are set.
+func (c *Config) Dump() []slog.Attr {
+	v := reflect.ValueOf(*c)
+	attrs := make([]slog.Attr, 0, v.NumField())
+	for i := range v.NumField() {
+		name := strings.ToLower(v.Type().Field(i).Tag.Get("env"))
+		switch field := v.Field(i).Interface().(type) {
+		case seal.Secret:
+			attrs = append(attrs, slog.Bool(name+"_set", !field.IsZero()))
+		case time.Duration:
+			attrs = append(attrs, slog.String(name, field.String()))
+		default:
+			attrs = append(attrs, slog.String(name, fmt.Sprint(field)))
+		}
+	}
+	return attrs
+}
+
+func options(values map[string]string) env.Options {
+	return env.Options{
+		Prefix:      Prefix,
+		Environment: values,
+		FuncMap:     map[reflect.Type]env.ParserFunc{reflect.TypeFor[time.Duration](): parseDuration},
+	}
+}
+
+// parse fills c and gives each value that can't be read under the name of its variable. The field takes its default
+// then, so that checks between fields make no second complaint about it.
+func parse(c *Config, values map[string]string) []error {
+	err := env.ParseWithOptions(c, options(values))
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return nil
+	}
+	var problems []error
+	sane := maps.Clone(values)
+	for _, e := range all.Errors {
+		var pe env.ParseError
+		if !errors.As(e, &pe) {
+			problems = append(problems, oneLine(e))
+			continue
+		}
+		name := variable(pe.Name)
+		delete(sane, name)
+		problems = append(problems, fmt.Errorf("%s: %w", name, oneLine(pe.Err)))
+	}
+	*c = Config{}
+	if err := env.ParseWithOptions(c, options(sane)); err != nil {
+		problems = append(problems, oneLine(err))
+	}
+	return problems
+}
+
+func variable(field string) string {
+	f, _ := reflect.TypeFor[Config]().FieldByName(field)
+	return Prefix + f.Tag.Get("env")
+}
+
+// names lists the settings, sorted.
+func names() []string {
+	t := reflect.TypeFor[Config]()
+	list := make([]string, 0, t.NumField())
+	for i := range t.NumField() {
+		list = append(list, variable(t.Field(i).Name))
+	}
+	slices.Sort(list)
+	return list
+}
+
+func oneLine(err error) error {
+	return errors.New(strings.Join(strings.Fields(err.Error()), " "))
+}
+
+// maxKeyFile is how much of the secret key's file is read, in bytes: 64 hex digits and some white space.
+const maxKeyFile = 256
+
+// readKeyFile takes SECRET_KEY from SECRET_KEY_FILE. The file must be a regular one that its group and others can't
+// touch.
+func (c *Config) readKeyFile() error {
+	if c.SecretKeyFile == "" {
+		return nil
+	}
+	const name = Prefix + "SECRET_KEY_FILE"
+	if !c.SecretKey.IsZero() {
+		return fmt.Errorf("%s: SENDGATE_SECRET_KEY is set as well; unset one of the two", name)
+	}
+	f, err := os.Open(c.SecretKeyFile)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s: %s is not a regular file", name, c.SecretKeyFile)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%s: %s has mode %#o, others could read it; run: chmod 600 %[2]s", name, c.SecretKeyFile, mode)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	key, err := seal.ParseKey(string(b))
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", name, c.SecretKeyFile, err)
+	}
+	c.SecretKey = seal.NewSecret(hex.EncodeToString(key))
+	return nil
+}

@@ -1,0 +1,248 @@
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+	"golang.org/x/time/rate"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// errNeutral is an outcome that says nothing of an account's health.
+var errNeutral = errors.New("no verdict on the account")
+
+// account is the live side of one configured account: its adapter, its breaker, its pacers and what is in flight here.
+type account struct {
+	name string
+	kind provider.Kind
+
+	mu        sync.Mutex // guards what follows, up to the blank line
+	conf      route.Account
+	client    provider.Provider
+	failure   string // why there is no client
+	inflight  int
+	share     int           // of the account's concurrency that is ours
+	capped    time.Time     // since when inflight is at share and no call has ended; zero when it is not
+	since     time.Time     // since when ends are counted
+	ends      int           // calls that ended since then
+	gap       time.Duration // between the ends of calls, in the last span of counting
+	turn      time.Time     // when the last message that was put aside for this account is due again
+	busy      time.Time     // no slot before; for calls of at least busyCost recipients
+	busyCost  int
+	blocked   time.Time // the provider said so
+	throttles int       // in a row
+
+	breaker *gobreaker.TwoStepCircuitBreaker[any]
+	pacers  []pacer
+	floor   floor
+}
+
+// breakerPause is how long an open breaker waits before one probe.
+const breakerPause = 5 * time.Second
+
+func newAccount(conf route.Account, share int) *account {
+	a := &account{name: conf.Name, kind: conf.Kind, share: share}
+	a.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
+		Name: conf.Name, MaxRequests: 1, Interval: 30 * time.Second, Timeout: breakerPause,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.ConsecutiveFailures >= 10 || c.Requests >= 50 && c.TotalFailures*2 >= c.Requests
+		},
+		IsExcluded: func(err error) bool { return errors.Is(err, errNeutral) },
+	})
+	a.configure(conf)
+	return a
+}
+
+// configure takes over settings that need no new adapter. The caller holds mu or is the only one to know a.
+func (a *account) configure(conf route.Account) {
+	a.conf = conf
+	a.pacers = nil
+	for _, w := range conf.Limits {
+		if w.Per <= 10*time.Second {
+			every := rate.Limit(float64(w.N) / w.Per.Seconds())
+			a.pacers = append(a.pacers, pacer{w, rate.NewLimiter(every, max(w.N/4, 1)+1)})
+		}
+	}
+	a.busy, a.blocked = time.Time{}, time.Time{}
+}
+
+// current reports whether the adapter of a still fits the settings. Changing a secret moves UpdatedAt.
+func (a *account) current(conf *route.Account) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.client != nil && bytes.Equal(a.conf.Settings, conf.Settings) && a.conf.UpdatedAt.Equal(conf.UpdatedAt)
+}
+
+// connect makes the adapter. An account whose adapter can't be made takes no mail and says why. It returns an error only
+// when the database is to blame and a later try may do better.
+func (a *account) connect(ctx context.Context, s *accounts) error {
+	secrets, err := s.store.Secrets(ctx, a.conf.ID)
+	if err == nil {
+		a.client, a.conf.Capabilities, err = s.build(a.conf.Kind, a.conf.Settings, secrets)
+	}
+	if err != nil {
+		a.failure = "settings: " + provider.Cut(err.Error())
+		s.log.Error("account is not usable", "account", a.conf.Name, "kind", a.conf.Kind, "error", err)
+	}
+	if _, away := errors.AsType[*mail.Unavailable](err); away {
+		return err
+	}
+	return nil
+}
+
+// retire closes the adapter once its calls are done.
+func (a *account) retire() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failure = "replaced by newer settings"
+	a.closeIdle()
+}
+
+// closeIdle closes a retired adapter that nobody uses. The caller holds mu.
+func (a *account) closeIdle() {
+	if a.failure != "" && a.inflight == 0 && a.client != nil {
+		_ = a.client.Close() // idle connections only
+		a.client = nil
+	}
+}
+
+// limited reports whether the account has windows.
+func (a *account) limited() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.conf.Limits) > 0
+}
+
+// adapter is what makes calls, or nil when the account was retired before the first of them was booked.
+func (a *account) adapter() provider.Provider {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.client
+}
+
+// start books one call in flight; done takes it back.
+func (a *account) start() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inflight++
+	if a.inflight >= a.share && a.capped.IsZero() {
+		a.capped = time.Now()
+	}
+}
+
+func (a *account) done() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inflight--
+	now := time.Now()
+	if a.capped = (time.Time{}); a.inflight >= a.share {
+		a.capped = now
+	}
+	a.ends++
+	a.measure(now)
+	a.closeIdle()
+}
+
+// stallAfter is how long an account at its number of calls may go without the end of one before its messages may spill.
+const stallAfter = 5 * time.Second
+
+// stalled reports whether the account is full of calls that do not end. The caller holds mu.
+func (a *account) stalled(now time.Time) bool {
+	return !a.capped.IsZero() && now.Sub(a.capped) > stallAfter
+}
+
+// measure counts over spans of a second: calls end in bursts, and the time between two ends says little. The caller holds
+// mu.
+func (a *account) measure(now time.Time) {
+	switch span := now.Sub(a.since); {
+	case a.since.IsZero():
+		a.since = now
+	case span > time.Second:
+		a.gap = span / time.Duration(max(a.ends, 1))
+		a.since, a.ends = now, 0
+	}
+}
+
+// For how long a message is put aside at the longest: what a limit lets through is known, what a provider takes at once
+// may be quite different in a moment.
+const (
+	longAside  = 10 * time.Minute
+	shortAside = 3 * time.Second
+)
+
+// aside tells for how long to put a message aside that waits for this account until first, so that what waits comes back
+// about twice as fast as the account can take it: it never runs dry, and few rows are written more than twice.
+func (a *account) aside(now, first time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.measure(now)
+	gap, longest := min(max(a.gap, time.Millisecond), time.Second), longAside
+	if len(a.conf.Limits) == 0 {
+		longest = shortAside
+	}
+	for _, w := range a.conf.Limits {
+		if w.Per <= time.Minute { // longer ones may be spent at once: what they leave is in first
+			gap = max(gap, w.Per/time.Duration(w.N))
+		}
+	}
+	if first.Before(now) {
+		first = now
+	}
+	if a.turn.Before(first) {
+		a.turn = first
+	}
+	if a.turn = a.turn.Add(gap / 2); a.turn.After(first.Add(longest)) {
+		a.turn = first.Add(longest)
+	}
+	return a.turn
+}
+
+// noSlot notes that a call of that cost finds no slot before until.
+func (a *account) noSlot(until time.Time, cost int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.busy, a.busyCost = until, cost
+}
+
+// block notes locally what the provider's answer did to the shared state.
+func (a *account) block(until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if until.After(a.blocked) {
+		a.blocked = until
+	}
+}
+
+// park notes locally what the database was told, until the next reading of the configuration. It reports whether that
+// was news.
+func (a *account) park(domain, reason string, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.ContainsFunc(a.conf.Parked, func(p route.Park) bool { return p.SenderDomain == domain }) {
+		return false
+	}
+	a.conf.Parked = append(append([]route.Park{}, a.conf.Parked...), route.Park{SenderDomain: domain, Reason: reason, Since: now})
+	return true
+}
+
+// throttled counts the throttled calls in a row, this one included, or forgets them after another outcome.
+func (a *account) throttled(yes bool) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !yes {
+		a.throttles = 0
+		return 0
+	}
+	if now := time.Now(); a.blocked.Before(now) { // calls that were under way together count once
+		a.throttles++
+	}
+	return a.throttles
+}

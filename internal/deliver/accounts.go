@@ -1,0 +1,112 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// accounts is the set of live accounts.
+type accounts struct {
+	build Build
+	store configStore
+	log   *slog.Logger
+
+	mu       sync.RWMutex
+	byID     map[int32]*account
+	replicas int
+}
+
+func (s *accounts) init(b Build, store configStore, log *slog.Logger) {
+	s.build, s.store, s.log, s.byID, s.replicas = b, store, log, map[int32]*account{}, 1
+}
+
+func (s *accounts) get(id int32) *account {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byID[id]
+}
+
+func (s *accounts) each(f func(id int32, a *account)) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for id, a := range s.byID {
+		f(id, a)
+	}
+}
+
+// reload brings the live accounts in line with the configuration and fills in the capabilities of each. An adapter is
+// made anew only when settings or secrets changed; the old one is closed when its calls are done. An error says that the
+// database did not give the secrets of an account, which is unusable until it is loaded again.
+func (s *accounts) reload(ctx context.Context, c *route.Config) error {
+	keep := map[int32]bool{}
+	var errs []error
+	for i := range c.Accounts {
+		conf := &c.Accounts[i]
+		keep[conf.ID] = true
+		errs = append(errs, s.apply(ctx, conf))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, a := range s.byID {
+		if !keep[id] {
+			delete(s.byID, id)
+			a.retire()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *accounts) apply(ctx context.Context, conf *route.Account) error {
+	old, share := s.get(conf.ID), s.shareOf(conf.Concurrency) // not while old is locked: each locks in the other order
+	if old != nil && old.current(conf) {
+		old.mu.Lock()
+		conf.Capabilities = old.conf.Capabilities
+		old.configure(*conf)
+		old.share = share
+		old.mu.Unlock()
+		return nil
+	}
+	a := newAccount(*conf, share)
+	err := a.connect(ctx, s)
+	conf.Capabilities = a.conf.Capabilities
+	s.mu.Lock()
+	s.byID[conf.ID] = a
+	s.mu.Unlock()
+	if old != nil {
+		old.retire()
+	}
+	return err
+}
+
+func (s *accounts) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.byID {
+		a.retire()
+	}
+}
+
+// shareOf divides an account's concurrency over the replicas that are alive.
+func (s *accounts) shareOf(concurrency int) int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return max(concurrency/s.replicas, 1)
+}
+
+func (s *accounts) setReplicas(n int) {
+	s.mu.Lock()
+	changed := s.replicas != n
+	s.replicas = n
+	s.mu.Unlock()
+	if changed {
+		s.each(func(_ int32, a *account) {
+			a.mu.Lock()
+			a.share = max(a.conf.Concurrency/n, 1)
+			a.mu.Unlock()
+		})
+	}
+}

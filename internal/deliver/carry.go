@@ -1,0 +1,277 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// intentAge is how old an intent may be when its call starts: a process that was stopped for longer sends nothing.
+const intentAge = 2 * time.Second
+
+// turnAge is how old it may be when the call's slot has come: a rescuer's resend is at least a minute away from it.
+const turnAge = 10 * time.Second
+
+// carryAll loads what was claimed and carries each message in a goroutine of its own. Their number is bounded by the
+// accounts' concurrency.
+func (e *Engine) carryAll(items []*item) {
+	for _, it := range items {
+		it.acc.start()
+		e.held.add(it.due.ID)
+	}
+	e.Metrics.Inflight.Add(float64(len(items)))
+	e.carried.Go(func() {
+		ids := make([]mail.ID, len(items))
+		for i, it := range items {
+			ids[i] = it.due.ID
+		}
+		ctx, cancel := context.WithTimeout(e.finish, dbWait)
+		loaded, err := e.Store.Load(ctx, ids)
+		cancel()
+		if err != nil { // half of a message is none
+			e.Log.Warn("load claimed messages", "error", err)
+			loaded = nil
+		}
+		for _, it := range items {
+			e.carried.Go(func() { e.carry(it, loaded[it.due.ID]) })
+		}
+	})
+}
+
+// carry takes one claimed message through intent, call and record. However it ends, the claim is closed.
+func (e *Engine) carry(it *item, l mail.Loaded) {
+	defer func() {
+		it.acc.done()
+		e.held.remove(it.due.ID)
+		e.Metrics.Inflight.Dec()
+		e.nudge()
+	}()
+	result, ours := e.attempt(it, l)
+	if ours {
+		e.record(it, result)
+	}
+}
+
+// attempt makes the call, or finds that it must not be made. It reports false when the claim is no longer ours to close.
+func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
+	none := mail.Result{ID: it.due.ID, N: it.due.Attempts + 1, Requeue: &mail.Requeue{Tries: it.due.Tries, Avoid: it.due.Avoid}}
+	if l.Message == nil || len(l.Recipients) == 0 { // it could not be loaded; nothing was announced
+		none.Requeue.In = time.Second
+		return none, true
+	}
+	if it.client = it.acc.adapter(); it.client == nil { // newer settings came between the claim and here
+		return none, true
+	}
+	c := e.newCall(it, l)
+	if len(c.open) == 0 { // all were suppressed since it was accepted
+		return suppressed(none, l), true
+	}
+	done, err := it.acc.breaker.Allow()
+	if err != nil {
+		return none, true
+	}
+	announced, ours := e.announce(it)
+	if !announced {
+		done(errNeutral)
+		e.Metrics.SlotsDropped.WithLabelValues(c.name).Inc()
+		none.Class = mail.Aborted
+		none.Error = "the call was announced and not made: nothing was sent"
+		return none, ours
+	}
+	receipt, failure, settle := e.call(it, l.Message, c)
+	if settle == nil {
+		done(errNeutral)
+		none.Class = mail.Aborted
+		none.Error = "this replica was stopped before the call: nothing was sent"
+		return none, true
+	}
+	c.throttles = it.acc.throttled(failure != nil && failure.Class == provider.Throttled)
+	result, health := next(c, receipt, failure, e.Policy, it.now(), jitter())
+	if it.acc.limited() {
+		result.Settle = settle
+	}
+	addSuppressed(&result, l)
+	done(verdict(health, failure))
+	e.applyLocally(it, &result)
+	e.observe(it, c, result)
+	return result, true
+}
+
+// verdict is what the breaker is told.
+func verdict(h health, failure *provider.Error) error {
+	switch h {
+	case healthy:
+		return nil
+	case failing:
+		return failure
+	case neutral:
+	}
+	return errNeutral
+}
+
+func (e *Engine) newCall(it *item, l mail.Loaded) call {
+	c := call{due: it.due, account: it.account, name: it.acc.name, sender: l.Message.From.Domain()}
+	for _, r := range l.Recipients {
+		if r.Status == mail.Queued {
+			c.open = append(c.open, r)
+		}
+	}
+	return c
+}
+
+// suppressed closes a message whose recipients were all suppressed since acceptance.
+func suppressed(r mail.Result, l mail.Loaded) mail.Result {
+	r.Requeue = nil
+	addSuppressed(&r, l)
+	return r
+}
+
+// addSuppressed writes down the recipients that were found suppressed at the claim.
+func addSuppressed(r *mail.Result, l mail.Loaded) {
+	for _, rc := range l.Recipients {
+		if rc.Status == mail.Suppressed {
+			r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: mail.Suppressed, Detail: "on the suppression list"})
+		}
+	}
+}
+
+// announce commits the intent. It reports whether the call may be made, and if not whether the claim is still ours.
+func (e *Engine) announce(it *item) (may, ours bool) {
+	asked := time.Now()
+	it.announced = asked
+	ok, err := e.Store.Intend(e.finish, it.owner, mail.Intent{
+		ID: it.due.ID, N: it.due.Attempts + 1, Account: it.account, Decision: it.decision,
+	})
+	switch {
+	case err != nil: // committed or not, nobody knows: so nothing is sent, and the record closes whatever is there
+		return false, true
+	case !ok:
+		e.Log.Warn("claim lost before its call", "message_id", it.due.ID)
+		return false, false
+	}
+	return time.Since(asked) < intentAge, true
+}
+
+// call waits for the slot and makes exactly one call. It returns when the call arrived at the latest, or nil if it was
+// not made.
+func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error, settle *mail.Settle) {
+	if !sleepUntil(e.calls, it.slot) || !it.acc.pace(e.calls, len(c.open)) {
+		return receipt, nil, nil
+	}
+	if time.Since(it.announced) > turnAge { // this process was stopped on the way
+		return receipt, nil, nil
+	}
+	ctx, cancel := context.WithTimeout(e.calls, e.CallTimeout)
+	defer cancel()
+	start := time.Now()
+	receipt, failure = e.send(ctx, it, m, c)
+	took := time.Since(start)
+	e.Metrics.CallSeconds.WithLabelValues(string(it.acc.kind)).Observe(took.Seconds())
+	latest, floor := it.now(), it.acc.floor.note(took, time.Now())
+	if failure == nil || failure.Class != provider.Uncertain { // without an answer it may arrive until it is given up
+		latest = latest.Add(-min(floor, took))
+	}
+	return receipt, failure, &mail.Settle{At: latest, Recipients: len(c.open)}
+}
+
+func (e *Engine) send(ctx context.Context, it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error) {
+	defer func() {
+		if p := recover(); p != nil { // a bug in an adapter: whether it sent is not known
+			e.Log.Error("adapter panicked", "account", c.name, "message_id", m.ID, "panic_type", fmt.Sprintf("%T", p))
+			failure = &provider.Error{Class: provider.Uncertain, Detail: "the adapter panicked"}
+		}
+	}()
+	receipt, err := it.client.Send(ctx, work(m, c))
+	return receipt, asError(err)
+}
+
+// asError makes sure that an outcome has a class: an error without one may have sent.
+func asError(err error) *provider.Error {
+	if err == nil {
+		return nil
+	}
+	if pe, ok := errors.AsType[*provider.Error](err); ok {
+		return pe
+	}
+	return &provider.Error{Class: provider.Uncertain, Detail: "the adapter gave no class", Err: err}
+}
+
+// work is what the adapter gets: the recipients that are open.
+func work(m *mail.Message, c call) *provider.Send {
+	s := &provider.Send{Message: m, Attempt: c.due.Attempts + 1}
+	for _, r := range c.open {
+		switch r.Kind {
+		case mail.To:
+			s.To = append(s.To, r.Address)
+		case mail.Cc:
+			s.Cc = append(s.Cc, r.Address)
+		case mail.Bcc:
+			s.Bcc = append(s.Bcc, r.Address)
+		}
+	}
+	return s
+}
+
+func sleepUntil(ctx context.Context, t time.Time) bool {
+	wait := time.Until(t)
+	if wait <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// applyLocally lets this replica act at once on what the record will tell all of them.
+func (e *Engine) applyLocally(it *item, r *mail.Result) {
+	if r.Block != nil {
+		it.acc.block(time.Now().Add(r.Block.For))
+	}
+	if r.Park != nil && it.acc.park(r.Park.SenderDomain, r.Park.Reason, it.now()) {
+		e.Log.Error("account parked: it needs an operator", "account", it.acc.name, "sender_domain", r.Park.SenderDomain,
+			"reason", r.Park.Reason)
+	}
+}
+
+// record writes the result until it is written. While the database is away the claim stays ours as long as the lease
+// does; after that a rescuer calls it unknown, and this result, when it arrives, settles it.
+func (e *Engine) record(it *item, r mail.Result) {
+	for pause := 50 * time.Millisecond; ; pause = min(pause*2, time.Second) {
+		ours, err := e.Store.Record(e.finish, it.owner, r)
+		if err == nil {
+			if !ours {
+				e.Log.Warn("result came after a rescue and found the message settled", "message_id", r.ID, "class", r.Class)
+			}
+			return
+		}
+		if !sleepUntil(e.finish, time.Now().Add(pause)) {
+			e.Log.Error("result not recorded", "message_id", r.ID, "class", r.Class, "error", err)
+			return
+		}
+	}
+}
+
+// observe counts and logs one attempt.
+func (e *Engine) observe(it *item, c call, r mail.Result) {
+	kind := string(it.acc.kind)
+	e.Metrics.Attempts.WithLabelValues(c.name, kind, r.Class).Inc()
+	if r.Unknown != nil {
+		e.Metrics.UnknownTotal.WithLabelValues(kind).Inc()
+	}
+	level := slog.LevelDebug
+	if r.Class != string(provider.Accepted) {
+		level = slog.LevelInfo
+	}
+	e.Log.Log(context.Background(), level, "attempt recorded", "message_id", r.ID, "n", r.N, "account", c.name,
+		"class", r.Class, "status", r.Status, "code", r.Code, "recipients", len(c.open), "took", it.now().Sub(it.dbNow))
+}

@@ -1,0 +1,374 @@
+package deliver
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+const (
+	claimPause = 4 * time.Millisecond // between claims, so that what becomes free meanwhile shares one
+	idlePoll   = 500 * time.Millisecond
+	horizon    = 250 * time.Millisecond // slots are not taken further ahead than this
+	maxHold    = 15 * time.Second
+	keepStuck  = 32 // messages for one full account that stay at the head of a lane; it takes them next
+	fullRetry  = 20 * time.Millisecond
+	laneNap    = 2 * time.Second // a lane without room is looked at again after this, whatever was foreseen
+)
+
+// claimLoop claims whenever there may be something to claim and room for it.
+func (e *Engine) claimLoop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.wake:
+		case <-timer.C:
+		}
+		wait := e.claimOnce(ctx)
+		timer.Reset(wait)
+		if wait > claimPause { // let wakes that come at once share a claim
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(claimPause):
+			}
+		}
+	}
+}
+
+// claimOnce runs one claim and returns how long to wait for the next, if nothing wakes the engine before.
+func (e *Engine) claimOnce(ctx context.Context) time.Duration {
+	owner, config := e.owner.Load(), e.config.Load()
+	if owner == nil || config == nil {
+		return 50 * time.Millisecond
+	}
+	now := time.Now()
+	v := e.accounts.view(1)
+	room := 0
+	for _, a := range v.accounts {
+		room += v.room(a)
+	}
+	quotas, wakes := e.lanes.ask(min(room, maxClaim), now)
+	if len(quotas) == 0 {
+		return until(now, wakes, room == 0)
+	}
+	c := &claim{engine: e, config: config, view: v, owner: *owner, started: now}
+	start := time.Now()
+	claimCtx, cancel := context.WithTimeout(ctx, dbWait)
+	defer cancel()
+	if err := e.Store.Claim(claimCtx, *owner, quotas, c.decide); err != nil {
+		if ctx.Err() == nil {
+			e.Log.Warn("claim", "error", err)
+		}
+		c.undo()
+		return idlePoll
+	}
+	e.Metrics.ClaimSeconds.Observe(time.Since(start).Seconds())
+	e.learn(c, quotas)
+	if e.config.Load().Version != config.Version { // what it put aside was locked when the new one freed what was held
+		e.behind.Store(true)
+	}
+	if len(c.items) == 0 {
+		if c.deeper {
+			return claimPause
+		}
+		_, wakes = e.lanes.ask(0, now)
+		return until(time.Now(), sooner(wakes, c.room), false)
+	}
+	e.Metrics.Claimed.Add(float64(len(c.items)))
+	e.carryAll(c.items)
+	return claimPause
+}
+
+// sooner gives the earlier of two times that are set.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// until picks the wait before the next claim: short when an account's slot is what is missing.
+func until(now, wakes time.Time, full bool) time.Duration {
+	wait := idlePoll
+	if full {
+		wait = 20 * time.Millisecond
+	}
+	if !wakes.IsZero() {
+		wait = min(wait, max(wakes.Sub(now), time.Millisecond))
+	}
+	return wait
+}
+
+// learn tells the lanes how the claim went.
+func (e *Engine) learn(c *claim, quotas []mail.LaneQuota) {
+	for _, q := range quotas {
+		s := c.seen[q.Lane]
+		if s == nil {
+			s = &seen{}
+		}
+		asleep := time.Time{}
+		if s.passing {
+			c.deeper = c.deeper || s.rows >= q.Max
+			if s.room.After(c.started) {
+				c.room = sooner(c.room, s.room)
+			}
+		} else if s.rows > 0 && s.took == 0 && s.gone == 0 {
+			asleep = c.started.Add(laneNap)
+			if !s.room.IsZero() && s.room.Before(asleep) {
+				asleep = s.room
+			}
+		}
+		c.deeper = c.deeper || s.gone > 0 && s.rows >= q.Max
+		e.lanes.learn(q, s.rows-s.stuck, s.took+s.aside+s.gone, s.oldest, asleep)
+		e.lanes.leave(q.Lane, s.stuck)
+	}
+	for _, l := range c.moved {
+		e.lanes.rewind(l)
+	}
+}
+
+// claim is one run of decide: what it saw and what it took.
+type claim struct {
+	engine  *Engine
+	config  *route.Config
+	view    *view
+	owner   mail.ID
+	started time.Time // local
+	dbNow   time.Time
+	items   []*item
+	seen    map[mail.Lane]*seen
+	full    map[mail.Lane][]mail.Hold
+	moved   []mail.Lane // lanes that got messages from others
+	deeper  bool        // more may lie behind messages whose account is full
+	room    time.Time   // local: when the first full account has room again
+}
+
+// seen is what a claim saw of one lane.
+type seen struct {
+	rows, took int
+	oldest     time.Time // due
+	room       time.Time // local: when the first of its accounts has room again
+	passing    bool      // a message whose account is full must not hold up those of accounts that are free
+	stuck      int       // such messages left at the head of the lane
+	aside      int       // and those put aside
+	gone       int       // messages that left the head of the lane by a fate of their own
+	perAccount map[int32]int
+}
+
+// item is one claimed message on its way.
+type item struct {
+	due      mail.Due
+	acc      *account
+	client   provider.Provider // of acc, from the start of the attempt
+	account  int32
+	owner    mail.ID
+	decision []byte
+	slot     time.Time // local
+	dbNow    time.Time // the database's time at localNow, or a little more
+	localNow time.Time
+
+	announced time.Time // local: when its intent was asked for
+}
+
+// now is the database's time, by our monotonic clock.
+func (it *item) now() time.Time { return it.dbNow.Add(time.Since(it.localNow)) }
+
+// decide runs inside the claim's transaction: pure, but for the live view.
+func (c *claim) decide(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+	c.dbNow = now
+	local := time.Now()
+	c.seen, c.full = map[mail.Lane]*seen{}, map[mail.Lane][]mail.Hold{}
+	var out mail.Claim
+	for _, d := range c.engine.lanes.interleave(due) {
+		s := c.seen[d.Lane]
+		if s == nil {
+			s = &seen{}
+			c.seen[d.Lane] = s
+		}
+		s.rows++
+		if s.oldest.IsZero() || d.Due.Before(s.oldest) {
+			s.oldest = d.Due
+		}
+		c.one(d, s, limits, local, &out)
+	}
+	for l, holds := range c.full { // in a lane where others pass, those that can't stand aside
+		if c.seen[l].took > 0 {
+			out.Hold = append(out.Hold, holds...)
+		}
+	}
+	return out
+}
+
+// one decides on one message.
+func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local time.Time, out *mail.Claim) {
+	if !d.ExpiresAt.After(c.dbNow) {
+		s.gone++
+		out.End = append(out.End, mail.Ending{ID: d.ID, Status: mail.Expired, Detail: "not sent before expires_at"})
+		return
+	}
+	c.view.recipients = d.Facts.Recipients
+	request := route.Request{Facts: d.Facts, Seed: route.Seed(d.ID), Avoid: d.Avoid, Now: c.dbNow}
+	for {
+		decision, verdict := route.Plan(c.config, c.view, request)
+		switch verdict {
+		case route.Chosen:
+			if c.take(d, decision, limits, local, out) {
+				s.took++
+				return
+			}
+			continue // that account turned out to have no slot, and the view knows it now
+		case route.Impossible:
+			s.gone++
+			out.End = append(out.End, mail.Ending{ID: d.ID, Status: mail.Failed, Detail: why(decision)})
+		case route.Full:
+			c.stay(d, s, decision, local, out)
+		case route.Unfit:
+			out.Hold = append(out.Hold, mail.Hold{ID: d.ID, Until: c.fitAgain(d, c.unfit(s, decision))})
+		}
+		if want := c.config.Lane(d.Facts); want != d.Lane.Number && verdict != route.Impossible {
+			out.Relane = append(out.Relane, mail.Relane{ID: d.ID, Lane: want})
+			c.moved = append(c.moved, mail.Lane{Number: want, Tenant: d.Lane.Tenant})
+		}
+		return
+	}
+}
+
+// take tries to get the slot that the decision needs.
+func (c *claim) take(d mail.Due, decision route.Decision, limits map[int32]*limit.Account, local time.Time, out *mail.Claim) bool {
+	conf := c.config.Account(decision.Chosen)
+	acc := c.view.accounts[conf.ID] // not nil: it has passed Health
+	state := limits[conf.ID]
+	if state == nil {
+		state = &limit.Account{}
+	}
+	grant := limit.Grant{Retry: c.dbNow.Add(horizon/2 + fullRetry)}
+	if state.Open.Calls < conf.Concurrency { // of all replicas together: their shares may overlap while their number changes
+		grant = state.Take(c.dbNow, d.Facts.Recipients, horizon)
+	}
+	if !grant.OK {
+		retry := grant.Retry
+		if retry.IsZero() { // the cost is over a window that was lowered since the configuration was read
+			retry = c.dbNow.Add(laneNap)
+		}
+		wait := max(retry.Sub(c.dbNow)-horizon/2, 5*time.Millisecond)
+		c.view.refuse(conf.ID, acc, local.Add(wait))
+		return false
+	}
+	c.view.taken[conf.ID]++
+	c.engine.Metrics.SlotsGranted.WithLabelValues(conf.Name).Inc()
+	out.Take = append(out.Take, mail.Assignment{Due: d, Account: conf.ID})
+	c.items = append(c.items, &item{
+		due: d, acc: acc, account: conf.ID, owner: c.owner, decision: decision.JSON(),
+		slot: local.Add(grant.Slot.Sub(c.dbNow)), dbNow: c.dbNow, localNow: local,
+	})
+	return true
+}
+
+// stay leaves a message whose accounts are full, and notes when the first of them has room. One that waits for a certain
+// account while others of its pool are free must not stand in the way of what they could take: beyond the few that its
+// account takes next, it is put aside until about its turn.
+func (c *claim) stay(d mail.Due, s *seen, decision route.Decision, local time.Time, out *mail.Claim) {
+	first := c.roomAt(decision, local)
+	if s.room.IsZero() || first.Before(s.room) {
+		s.room = first
+	}
+	waits := c.config.Account(decision.WaitsFor)
+	if waits == nil || !c.othersFree(decision) {
+		if wait := first.Sub(local); wait > time.Second {
+			c.full[d.Lane] = append(c.full[d.Lane], mail.Hold{ID: d.ID, Until: c.dbNow.Add(wait)})
+		}
+		return
+	}
+	s.passing = true
+	if s.perAccount == nil {
+		s.perAccount = map[int32]int{}
+	}
+	if s.perAccount[waits.ID]++; s.perAccount[waits.ID] <= keepStuck {
+		s.stuck++
+		return
+	}
+	until := c.view.accounts[waits.ID].aside(local, first)
+	out.Hold = append(out.Hold, mail.Hold{ID: d.ID, Until: c.dbNow.Add(until.Sub(local))})
+	s.aside++
+}
+
+// roomAt is when the first of the accounts that were full has room again.
+func (c *claim) roomAt(decision route.Decision, local time.Time) time.Time {
+	first := local.Add(maxHold)
+	for _, cand := range decision.Candidates {
+		if a := c.config.Account(cand.Account); a != nil {
+			if t, ok := c.view.until[a.ID]; ok && t.Before(first) {
+				first = t
+			}
+		}
+	}
+	return first
+}
+
+// othersFree reports whether an account that the message may not go to could take one now.
+func (c *claim) othersFree(d route.Decision) bool {
+	return slices.ContainsFunc(d.Candidates, func(cand route.Candidate) bool {
+		a := c.config.Account(cand.Account)
+		return cand.Reason == "" && a != nil && c.view.Free(a) == ""
+	})
+}
+
+// unfitPause is for how long a message is held that only itself or an operator can make fit.
+const unfitPause = time.Minute
+
+// unfit notes a message that no account is fit for, and gives the pause after which to look at it again: a short one where
+// an account may recover. When one of its accounts is free for others, what lies behind must not wait for it.
+func (c *claim) unfit(s *seen, decision route.Decision) time.Duration {
+	pause, free := unfitPause, false
+	for _, cand := range decision.Candidates {
+		a := c.config.Account(cand.Account)
+		if a == nil || a.Paused || a.Draining || cand.Weight <= 0 {
+			continue
+		}
+		if c.view.Health(a) != "" { // breakers close and accounts come back
+			pause = breakerPause
+			continue
+		}
+		free = free || c.view.Free(a) == ""
+	}
+	if free {
+		s.gone++
+	}
+	return pause
+}
+
+// fitAgain is when a message that no account is fit for is looked at again: when the first that it avoids is tried again,
+// or after the pause. A change of configuration frees it at once.
+func (c *claim) fitAgain(d mail.Due, pause time.Duration) time.Time {
+	at := c.dbNow.Add(pause)
+	for _, a := range d.Avoid {
+		if !a.Final && a.Until.After(c.dbNow) && a.Until.Before(at) {
+			at = a.Until
+		}
+	}
+	if d.ExpiresAt.Before(at) {
+		at = d.ExpiresAt
+	}
+	return at
+}
+
+// why puts a hopeless decision into words.
+func why(d route.Decision) string {
+	s := "no account can carry this message"
+	for _, c := range d.Candidates {
+		s += "; " + c.Account + ": " + c.Reason
+	}
+	return s
+}
+
+// undo forgets a claim whose commit failed. If it did commit after all, its rows are orphans, which keepLease finds.
+func (c *claim) undo() { c.items = nil }

@@ -1,0 +1,234 @@
+// Package deliver moves accepted messages to providers.
+//
+// An Engine claims due messages under a lease, asks route where each may go, takes a slot of that account's limits in the
+// same transaction, announces the call durably (the intent), makes exactly one call and records its result. A retry is a
+// later claim, so each attempt is a row that someone can look at. No transaction is open and no lock is held during a
+// call. Failover is for outcomes that say for certain that nothing was sent; a send whose answer was lost is unknown and
+// goes to no other provider until evidence, or its deadline, decides.
+//
+// What an outcome means is decided by next, a pure function over the class that the adapter gave. What replicas must
+// agree on lives in the database and goes by its clock.
+//
+// A newcomer's likeliest mistake is to drop a claimed message on an error path. Every claimed message ends in Record, or
+// in a rescuer's hands: a row that neither touches would stay in flight for as long as its replica lives.
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+	"github.com/sendgate/sendgate/internal/telemetry"
+)
+
+// Build makes the adapter of an account. Package catalog has it.
+type Build func(kind provider.Kind, settings []byte, secrets map[string]seal.Secret) (provider.Provider, provider.Capabilities, error)
+
+// Options shape an Engine. Zero durations take the defaults named.
+type Options struct {
+	Store       Store
+	Build       Build
+	Log         *slog.Logger
+	Metrics     *telemetry.Metrics
+	Policy      Policy        // 60 s, 30 min, fail
+	Lease       time.Duration // 15 s: for how long after its last heartbeat a replica's claims are its own
+	CallTimeout time.Duration // 30 s: one provider call
+	ConfigPoll  time.Duration // 500 ms: how soon a change of configuration binds here
+	Retention   time.Duration // 90 days: messages, recipients, attempts
+	BodyAge     time.Duration // 7 days: bodies
+	KeyAge      time.Duration // 72 h: idempotency keys
+}
+
+func (o *Options) defaults() {
+	set := func(d *time.Duration, to time.Duration) {
+		if *d <= 0 {
+			*d = to
+		}
+	}
+	set(&o.Policy.UnknownWait, time.Minute)
+	set(&o.Policy.ReconcileDeadline, 30*time.Minute)
+	set(&o.Lease, 15*time.Second)
+	set(&o.CallTimeout, 30*time.Second)
+	set(&o.ConfigPoll, 500*time.Millisecond)
+	set(&o.Retention, 90*24*time.Hour)
+	set(&o.BodyAge, 7*24*time.Hour)
+	set(&o.KeyAge, 72*time.Hour)
+}
+
+// Engine is one replica's delivery. Make it with New, run it with Run. Its other methods are safe for concurrent use.
+type Engine struct {
+	Options
+	host     string
+	accounts accounts
+	config   atomic.Pointer[route.Config]
+	owner    atomic.Pointer[mail.ID] // under which this replica claims; nil while it has no lease
+	behind   atomic.Bool             // the configuration is not in force in all parts: it must be read again
+	wake     chan struct{}
+	lanes    lanes
+	held     held
+	claiming atomic.Bool    // a claim may still add to held
+	carried  sync.WaitGroup // messages that this replica carries
+	calls    context.Context
+	cut      context.CancelFunc // ends calls: provider calls in flight are given up, and become unknown
+	finish   context.Context
+	abandon  context.CancelFunc // ends finish: nothing is written any more
+}
+
+// New makes an engine that does nothing yet.
+func New(o Options) (*Engine, error) {
+	if o.Store == nil || o.Build == nil || o.Log == nil || o.Metrics == nil {
+		return nil, errors.New("deliver: Store, Build, Log and Metrics are required")
+	}
+	o.defaults()
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	e := &Engine{Options: o, host: fmt.Sprintf("%s/%d", host, os.Getpid()), wake: make(chan struct{}, 1)}
+	e.accounts.init(o.Build, o.Store, o.Log)
+	e.lanes.init()
+	e.held.ids = map[mail.ID]struct{}{}
+	e.finish, e.abandon = context.WithCancel(context.Background())
+	e.calls, e.cut = context.WithCancel(e.finish)
+	return e, nil
+}
+
+// dbWait bounds one exchange with the database outside of the lease: a server that vanished without a word answers never,
+// and only a new connection finds its successor.
+const dbWait = 10 * time.Second
+
+// recordGrace is how long calls that were cut off have to be recorded as unknown.
+const recordGrace = 3 * time.Second
+
+// Run claims and delivers until ctx ends, then drains: it claims nothing more and finishes what it claimed, for at most
+// drain. Calls that take longer are cut off and recorded as unknown; Run then returns an error that says how many.
+func (e *Engine) Run(ctx context.Context, drain time.Duration) error {
+	var loops sync.WaitGroup
+	e.claiming.Store(true)
+	loops.Go(func() { e.watchConfig(ctx) })
+	loops.Go(func() { e.keepLease(ctx) })
+	loops.Go(func() { e.maintain(ctx) })
+	loops.Go(func() {
+		defer e.claiming.Store(false)
+		e.claimLoop(ctx)
+	})
+	<-ctx.Done()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		loops.Wait()
+		e.carried.Wait()
+	}()
+	var err error
+	if !within(done, drain) {
+		err = fmt.Errorf("drain: %d messages were in flight after %s: they are unknown now", e.held.count(), drain)
+		e.cut()
+		within(done, recordGrace)
+	}
+	clean := e.held.count() == 0
+	e.abandon()
+	<-done
+	e.unregister(clean)
+	e.accounts.close()
+	return err
+}
+
+func within(done <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+func (e *Engine) unregister(clean bool) {
+	id := e.owner.Load()
+	if id == nil || !clean { // without a clean drain the lease must run out: its claims need a rescuer
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := e.Store.Unregister(ctx, *id); err != nil {
+		e.Log.Warn("replica not unregistered", "error", err)
+	}
+}
+
+// Wake tells the engine that a message is ready in the lane.
+func (e *Engine) Wake(l mail.Lane) {
+	e.lanes.note(l)
+	e.nudge()
+}
+
+func (e *Engine) nudge() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Config returns the configuration in force here, or nil before the first reading.
+func (e *Engine) Config() *route.Config { return e.config.Load() }
+
+// Lane returns the lane of a message with these facts, by the configuration in force here.
+func (e *Engine) Lane(f *mail.Facts) int32 {
+	if c := e.config.Load(); c != nil {
+		return c.Lane(f)
+	}
+	return 0
+}
+
+// Explain routes a message that is not sent, as it would be routed here and now.
+func (e *Engine) Explain(f mail.Facts) route.Decision {
+	c := e.config.Load()
+	if c == nil {
+		return route.Decision{Candidates: []route.Candidate{}}
+	}
+	d, _ := route.Plan(c, e.accounts.view(f.Recipients), route.Request{Facts: &f, Seed: route.Seed(mail.NewID()), Now: time.Now()})
+	return d
+}
+
+// held is the set of claims that this replica carries.
+type held struct {
+	mu  sync.Mutex
+	ids map[mail.ID]struct{}
+}
+
+func (h *held) add(id mail.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ids[id] = struct{}{}
+}
+
+func (h *held) remove(id mail.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.ids, id)
+}
+
+func (h *held) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.ids)
+}
+
+func (h *held) list() []mail.ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ids := make([]mail.ID, 0, len(h.ids))
+	for id := range h.ids {
+		ids = append(ids, id)
+	}
+	return ids
+}

@@ -1,0 +1,428 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+	"github.com/sendgate/sendgate/internal/telemetry"
+)
+
+// fakeStore answers what a test sets; everything else is a nil dereference.
+type fakeStore struct {
+	Store
+	load      func(context.Context, []mail.ID) (map[mail.ID]mail.Loaded, error)
+	claim     func(context.Context, func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error
+	heartbeat func(context.Context) (int, error)
+	secrets   func() error
+	recorded  chan mail.Result
+	freed     int
+}
+
+func (s *fakeStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+	return s.load(ctx, ids)
+}
+
+func (s *fakeStore) Claim(ctx context.Context, _ mail.ID, _ []mail.LaneQuota,
+	decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim,
+) error {
+	return s.claim(ctx, decide)
+}
+
+func (s *fakeStore) Heartbeat(ctx context.Context, _ mail.ID, _ time.Duration) (int, error) {
+	return s.heartbeat(ctx)
+}
+
+func (s *fakeStore) Record(_ context.Context, _ mail.ID, r mail.Result) (bool, error) {
+	s.recorded <- r
+	return true, nil
+}
+
+func (s *fakeStore) Register(ctx context.Context, _ mail.ID, _ string, _ time.Duration) error {
+	_, err := s.heartbeat(ctx)
+	return err
+}
+
+func (*fakeStore) Orphans(context.Context, mail.ID, []mail.ID, map[mail.Policy]time.Duration) (int, error) {
+	return 0, nil
+}
+
+func (s *fakeStore) Secrets(context.Context, int32) (map[string]seal.Secret, error) {
+	return nil, s.secrets()
+}
+
+func (*fakeStore) ConfigVersion(context.Context) (int64, error) { return 1, nil }
+
+func (*fakeStore) Config(context.Context) (*route.Config, error) { return testConfig(), nil }
+
+func (s *fakeStore) FreeHeld(context.Context, int) (bool, error) {
+	s.freed++
+	return true, nil
+}
+
+func (*fakeStore) Relane(context.Context, mail.ID, int, func(*mail.Facts) int32) (mail.ID, error) {
+	return mail.ID{}, nil
+}
+
+// fakeProvider does what a test says.
+type fakeProvider func(ctx context.Context) (provider.Receipt, error)
+
+func (f fakeProvider) Send(ctx context.Context, _ *provider.Send) (provider.Receipt, error) {
+	return f(ctx)
+}
+
+func (fakeProvider) Close() error { return nil }
+
+func testConfig() *route.Config {
+	return &route.Config{
+		Version:  1,
+		Accounts: []route.Account{{ID: 7, Name: "ses-eu", Concurrency: 300}},
+		Pools:    []route.Pool{{ID: 1, Name: route.DefaultPool, Members: []route.Member{{Account: "ses-eu", Weight: 1}}}},
+	}
+}
+
+// testEngine has one account, whose calls do what send says.
+func testEngine(t *testing.T, store *fakeStore, send fakeProvider) *Engine {
+	t.Helper()
+	store.recorded = make(chan mail.Result, 300)
+	if store.secrets == nil {
+		store.secrets = func() error { return nil }
+	}
+	build := func(provider.Kind, []byte, map[string]seal.Secret) (provider.Provider, provider.Capabilities, error) {
+		return send, provider.Capabilities{}, nil
+	}
+	e, err := New(Options{
+		Store: store, Build: build, Log: slog.New(slog.DiscardHandler), Metrics: telemetry.New(telemetry.NewRegistry()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// loadConfig makes testConfig the one in force.
+func loadConfig(t *testing.T, e *Engine) {
+	t.Helper()
+	if err := e.refreshConfig(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testItem(e *Engine) *item {
+	now := time.Now()
+	return &item{
+		due: mail.Due{ID: mail.NewID(), Facts: &mail.Facts{Recipients: 1}}, acc: e.accounts.get(7), account: 7,
+		slot: now, dbNow: now, localNow: now, announced: now,
+	}
+}
+
+// A reading of the configuration, an upkeep job that walks the accounts and a heartbeat that changes their share each
+// take two locks.
+func TestReloadWalkAndHeartbeatDoNotLockEachOtherOut(t *testing.T) {
+	t.Parallel()
+	e := testEngine(t, &fakeStore{}, nil)
+	loadConfig(t, e)
+	var all sync.WaitGroup
+	for _, f := range []func(int){
+		func(int) { _ = e.accounts.reload(context.Background(), testConfig()) },
+		func(int) { e.accounts.each(func(_ int32, a *account) { a.block(time.Time{}) }) },
+		func(int) { e.accounts.each(func(_ int32, a *account) { a.block(time.Time{}) }) },
+		func(i int) { e.accounts.setReplicas(1 + i%2) },
+		func(i int) { e.accounts.setReplicas(1 + i%2) },
+	} {
+		all.Go(func() {
+			for i := range 20000 {
+				f(i)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("they wait for each other")
+	}
+}
+
+func TestMessageOfAHalfFailedLoadGoesBackToTheQueue(t *testing.T) {
+	t.Parallel()
+	store := &fakeStore{load: func(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+		return map[mail.ID]mail.Loaded{ids[0]: {Message: &mail.Message{ID: ids[0]}}}, errors.New("connection reset")
+	}}
+	e := testEngine(t, store, nil)
+	loadConfig(t, e)
+	e.carryAll([]*item{testItem(e)})
+	if r := <-store.recorded; r.Requeue == nil {
+		t.Errorf("the claim was closed with %+v and goes nowhere: the message is lost", r)
+	}
+	e.carried.Wait()
+}
+
+// claimOf runs one claim over n messages that expire after the given time.
+func claimOf(t *testing.T, n int, expires time.Duration, change func(*mail.Due)) []mail.LaneQuota {
+	t.Helper()
+	store := &fakeStore{}
+	store.claim = func(_ context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+		now := time.Now()
+		var due []mail.Due
+		for range n {
+			d := mail.Due{
+				ID: mail.NewID(), Lane: mail.Lane{Number: 1, Tenant: 1}, Due: now.Add(-time.Hour), ExpiresAt: now.Add(expires),
+				Facts: &mail.Facts{Recipients: 1, SenderDomain: "example.com"},
+			}
+			if change != nil {
+				change(&d)
+			}
+			due = append(due, d)
+		}
+		decide(now, due, map[int32]*limit.Account{7: {}})
+		return nil
+	}
+	e := testEngine(t, store, nil)
+	loadConfig(t, e)
+	owner := mail.NewID()
+	e.owner.Store(&owner)
+	e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+	if wait := e.claimOnce(t.Context()); wait > claimPause {
+		t.Errorf("the next claim waits for %s", wait)
+	}
+	quotas, _ := e.lanes.ask(200, time.Now())
+	return quotas
+}
+
+func TestExpiredMessagesDoNotHoldUpThoseBehindThem(t *testing.T) {
+	t.Parallel()
+	if quotas := claimOf(t, 16, -time.Minute, nil); len(quotas) == 0 {
+		t.Error("the lane sleeps, though more may lie behind the messages that have expired")
+	}
+}
+
+// Shares follow heartbeats: when a replica joins, the others are still at the whole of an account's concurrency.
+func TestConcurrencyIsNotExceededWhileSharesMove(t *testing.T) {
+	t.Parallel()
+	e := testEngine(t, &fakeStore{}, nil)
+	loadConfig(t, e)
+	c := &claim{engine: e, config: e.config.Load(), view: e.accounts.view(1), started: time.Now()}
+	now := time.Now()
+	var due []mail.Due
+	for range 3 {
+		due = append(due, mail.Due{ID: mail.NewID(), Lane: mail.Lane{Number: 1, Tenant: 1}, Due: now, ExpiresAt: now.Add(time.Hour), Facts: &mail.Facts{Recipients: 1}})
+	}
+	out := c.decide(now, due, map[int32]*limit.Account{7: {Open: limit.Open{Calls: 298}}})
+	if len(out.Take) != 2 {
+		t.Errorf("took %d beside 298 calls of all replicas, where 300 may be in flight", len(out.Take))
+	}
+}
+
+// Messages whose sender an operator must put in order stand at the head of a lane whose account works.
+func TestUnfitMessagesDoNotHoldUpThoseBehindThem(t *testing.T) {
+	t.Parallel()
+	avoid := func(d *mail.Due) {
+		d.Avoid = map[string]mail.Avoid{"ses-eu": {Until: time.Now().Add(time.Hour), Why: "550"}}
+	}
+	if quotas := claimOf(t, 16, time.Hour, avoid); len(quotas) == 0 {
+		t.Error("the lane sleeps, though its account is free for what lies behind")
+	}
+}
+
+// What such a claim puts aside is locked while a change of configuration frees what is held.
+func TestMessagesHeldUnderAnOldConfigurationAreFreed(t *testing.T) {
+	t.Parallel()
+	store := &fakeStore{}
+	e := testEngine(t, store, nil)
+	loadConfig(t, e)
+	fresh, old := e.config.Load(), *e.config.Load()
+	old.Version = 0
+	e.config.Store(&old)
+	store.claim = func(context.Context, func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+		e.config.Store(fresh)
+		return nil
+	}
+	owner := mail.NewID()
+	e.owner.Store(&owner)
+	e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+	e.claimOnce(t.Context())
+	loadConfig(t, e)
+	if store.freed == 0 {
+		t.Error("they stay held for as long as the old configuration said")
+	}
+	if loadConfig(t, e); store.freed != 1 {
+		t.Errorf("what is held was freed %d times, want once", store.freed)
+	}
+}
+
+func TestSecretsThatCouldNotBeReadAreReadAgain(t *testing.T) {
+	t.Parallel()
+	failures := 1
+	store := &fakeStore{secrets: func() error {
+		if failures--; failures >= 0 {
+			return &mail.Unavailable{Reason: "database"}
+		}
+		return nil
+	}}
+	e := testEngine(t, store, func(context.Context) (provider.Receipt, error) { return provider.Receipt{}, nil })
+	for range 2 {
+		if err := e.refreshConfig(t.Context()); err != nil {
+			t.Log(err)
+		}
+	}
+	c := e.config.Load()
+	if c == nil {
+		t.Fatal("no configuration")
+	}
+	if why := e.accounts.view(1).Health(&c.Accounts[0]); why != "" {
+		t.Errorf("the account stays unusable: %s", why)
+	}
+}
+
+func TestReplicaWhoseHeartbeatHangsStopsClaimingBeforeItsLeaseRunsOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var hangs atomic.Bool
+		store := &fakeStore{heartbeat: func(ctx context.Context) (int, error) {
+			if hangs.Load() {
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}
+			return 1, nil
+		}}
+		e := testEngine(t, store, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); e.keepLease(ctx) }()
+		synctest.Wait()
+		if e.owner.Load() == nil {
+			t.Fatal("no lease to begin with")
+		}
+		hangs.Store(true)
+		time.Sleep(e.Lease - time.Second)
+		if e.owner.Load() != nil {
+			t.Error("it still claims under a lease that is about to run out")
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestClaimThatHangsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{claim: func(ctx context.Context, _ func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		e := testEngine(t, store, nil)
+		loadConfig(t, e)
+		owner := mail.NewID()
+		e.owner.Store(&owner)
+		e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		e.claimOnce(ctx)
+		if ctx.Err() != nil {
+			t.Error("one lost answer of the database stops this replica for as long as it runs")
+		}
+	})
+}
+
+func TestLoadThatHangsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{load: func(ctx context.Context, _ []mail.ID) (map[mail.ID]mail.Loaded, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
+		e := testEngine(t, store, nil)
+		loadConfig(t, e)
+		time.AfterFunc(time.Hour, e.abandon)
+		e.carryAll([]*item{testItem(e)})
+		<-store.recorded
+		e.carried.Wait()
+		if e.finish.Err() != nil {
+			t.Error("the claim stays open for as long as the database owes an answer")
+		}
+	})
+}
+
+func TestCallWithoutAnswerCountsUntilItWasGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var failure error
+		e := testEngine(t, &fakeStore{}, func(context.Context) (provider.Receipt, error) {
+			time.Sleep(400 * time.Millisecond)
+			return provider.Receipt{}, failure
+		})
+		loadConfig(t, e)
+		call1 := func() (*mail.Settle, time.Time) {
+			it := testItem(e)
+			it.client = it.acc.adapter()
+			_, _, settle := e.call(it, &mail.Message{}, call{open: []mail.Recipient{{Kind: mail.To}}})
+			return settle, it.now()
+		}
+		for range 2 * floorCalls {
+			call1()
+		}
+		if settle, end := call1(); !settle.At.Equal(end.Add(-400 * time.Millisecond)) {
+			t.Errorf("an answered call counts %s before its end, want 400 ms", end.Sub(settle.At))
+		}
+		failure = &provider.Error{Class: provider.Uncertain, Detail: "connection reset"}
+		if settle, end := call1(); settle.At.Before(end) {
+			t.Errorf("a call without an answer counts %s before it was given up: it may have arrived later", end.Sub(settle.At))
+		}
+	})
+}
+
+func TestCallWhoseTurnComesLongAfterItsIntentIsNotMade(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		e := testEngine(t, &fakeStore{}, func(context.Context) (provider.Receipt, error) {
+			calls++
+			return provider.Receipt{}, nil
+		})
+		loadConfig(t, e)
+		it := testItem(e)
+		it.client = it.acc.adapter()
+		it.slot = it.announced.Add(2 * time.Minute) // as if the process had been stopped for so long
+		_, _, settle := e.call(it, &mail.Message{}, call{open: []mail.Recipient{{Kind: mail.To}}})
+		if settle != nil || calls != 0 {
+			t.Errorf("it was made, %s after its intent: a rescuer may have had it sent again", 2*time.Minute)
+		}
+	})
+}
+
+func TestClaimThatEndsDuringTheDrainKeepsItsLease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var beats atomic.Int64
+		e := testEngine(t, &fakeStore{heartbeat: func(context.Context) (int, error) { beats.Add(1); return 1, nil }}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		e.claiming.Store(true)
+		go func() { defer close(done); e.keepLease(ctx) }()
+		synctest.Wait()
+		cancel()
+		time.Sleep(time.Second) // the claim's commit is under way
+		id := mail.NewID()
+		e.held.add(id)
+		e.claiming.Store(false)
+		before := beats.Load()
+		time.Sleep(e.Lease)
+		if beats.Load() == before {
+			t.Error("no heartbeat for the length of a lease, with a message in flight")
+		}
+		e.held.remove(id)
+		<-done
+	})
+}

@@ -1,0 +1,194 @@
+package deliver
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+const (
+	maxClaim    = 256
+	markMargin  = 5 * time.Second  // an accept transaction may take this long: rows due before the mark may still appear
+	markForget  = 30 * time.Second // then a full sweep looks for stragglers
+	laneMaxIdle = time.Minute      // unseen lanes are forgotten
+)
+
+// lanes is what this replica knows of the queues: which hold messages, up to where they are emptied, and which wait for
+// an account to have room.
+type lanes struct {
+	mu    sync.Mutex
+	known map[mail.Lane]*lane
+	turn  int // where the next claim begins, so that no tenant is always last
+}
+
+type lane struct {
+	seen   time.Time
+	low    time.Time // on the database's clock: nothing older is ready
+	swept  time.Time
+	asleep time.Time // all its accounts are full until then
+	appeal int       // rows to ask for next: grows while all that is asked for is taken
+	stuck  int       // rows at the head that wait for their account while those of others pass
+	weight int       // of its tenant
+}
+
+func (l *lanes) init() { l.known = map[mail.Lane]*lane{} }
+
+// note makes a lane known.
+func (l *lanes) note(id mail.Lane) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ensure(id).seen = time.Now()
+}
+
+func (l *lanes) ensure(id mail.Lane) *lane {
+	if l.known[id] == nil {
+		l.known[id] = &lane{appeal: 16, weight: 100}
+	}
+	return l.known[id]
+}
+
+// refresh takes over what the database lists, and the weights of tenants.
+func (l *lanes) refresh(ids []mail.Lane, tenants []mail.Tenant, now time.Time) {
+	weights := make(map[mail.TenantID]int, len(tenants))
+	for _, t := range tenants {
+		weights[t.ID] = t.Weight
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		l.ensure(id).seen = now
+	}
+	for id, x := range l.known {
+		if w := weights[id.Tenant]; w > 0 {
+			x.weight = w
+		}
+		if now.Sub(x.seen) > laneMaxIdle {
+			delete(l.known, id)
+		}
+	}
+}
+
+// awaken lets every lane be looked at again: accounts, pools or limits changed.
+func (l *lanes) awaken() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range l.known {
+		x.asleep, x.low = time.Time{}, time.Time{}
+	}
+}
+
+// rewind makes the next claim look at a lane from its beginning: it got messages from another.
+func (l *lanes) rewind(id mail.Lane) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.ensure(id)
+	x.seen, x.low, x.asleep = time.Now(), time.Time{}, time.Time{}
+}
+
+// ask divides room for n messages over the lanes that are awake, by tenant weight, and returns when the first sleeping
+// one wakes. A lane that would wake within a moment is asked along with an awake one of the same pool: the tenants that
+// wait for one account must meet in one claim to get its slots by turns, or the one that wakes first takes all.
+func (l *lanes) ask(n int, now time.Time) (quotas []mail.LaneQuota, wakes time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	total := 0
+	var ids []mail.Lane
+	awake := map[int32]bool{}
+	for id, x := range l.known {
+		awake[id.Number] = awake[id.Number] || !x.asleep.After(now)
+	}
+	for id, x := range l.known {
+		switch {
+		case !x.asleep.After(now), awake[id.Number] && !x.asleep.After(now.Add(horizon)):
+			ids = append(ids, id)
+			total += x.weight
+		case wakes.IsZero() || x.asleep.Before(wakes):
+			wakes = x.asleep
+		}
+	}
+	if n <= 0 {
+		return nil, wakes
+	}
+	if len(ids) > n { // more lanes than messages: take turns
+		sortLanes(ids)
+		l.turn %= len(ids)
+		ids = append(ids[l.turn:], ids[:l.turn]...)[:n]
+		l.turn += n
+	}
+	for _, id := range ids {
+		x := l.known[id]
+		if now.Sub(x.swept) > markForget {
+			x.low, x.swept = time.Time{}, now
+		}
+		share := max(n*x.weight/max(total, 1), 1)
+		quotas = append(quotas, mail.LaneQuota{Lane: id, Max: min(share, x.appeal) + x.stuck, Low: x.low})
+	}
+	return quotas, wakes
+}
+
+// learn notes how a claim went in one lane: how many rows it saw and took, the oldest due time that it saw, and, when it
+// took none, until when the lane may sleep.
+func (l *lanes) learn(q mail.LaneQuota, saw, took int, oldest, asleep time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.known[q.Lane]
+	if x == nil {
+		return
+	}
+	if !oldest.IsZero() {
+		x.low = oldest.Add(-markMargin)
+	}
+	x.asleep = asleep
+	switch {
+	case took >= q.Max-x.stuck:
+		x.appeal = min(x.appeal*2, maxClaim)
+	case took < saw:
+		x.appeal = max(took*2, 16)
+	}
+}
+
+// interleave puts what was found into the order of its turns: lane by lane as each tenant's weight says, and within a lane
+// as it was.
+func (l *lanes) interleave(due []mail.Due) []mail.Due {
+	l.mu.Lock()
+	weights := map[mail.Lane]int{}
+	for i := range due {
+		if x := l.known[due[i].Lane]; x != nil {
+			weights[due[i].Lane] = x.weight
+		}
+	}
+	l.mu.Unlock()
+	type turn struct {
+		at  float64
+		due mail.Due
+	}
+	turns, n := make([]turn, len(due)), map[mail.Lane]int{}
+	for i, d := range due {
+		n[d.Lane]++
+		turns[i] = turn{float64(n[d.Lane]) / float64(max(weights[d.Lane], 1)), d}
+	}
+	slices.SortStableFunc(turns, func(a, b turn) int { return cmp.Compare(a.at, b.at) })
+	out := make([]mail.Due, len(due))
+	for i := range turns {
+		out[i] = turns[i].due
+	}
+	return out
+}
+
+// leave notes how many rows stay at the head of a lane. The next claim looks past them.
+func (l *lanes) leave(id mail.Lane, stuck int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x := l.known[id]; x != nil {
+		x.stuck = min(stuck, maxClaim)
+	}
+}
+
+func sortLanes(ids []mail.Lane) {
+	slices.SortFunc(ids, func(a, b mail.Lane) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Tenant, b.Tenant))
+	})
+}

@@ -1,0 +1,89 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// keepLease registers this replica and renews its lease. While the database does not answer, the engine stops claiming
+// before the lease can have run out; once the lease is lost it goes on under a new id, since the claims of the old one
+// belong to a rescuer.
+func (e *Engine) keepLease(ctx context.Context) {
+	every := e.Lease / 5
+	var renewed time.Time
+	var owner mail.ID
+	beats := 0
+	for {
+		now := time.Now()
+		if e.owner.Load() == nil {
+			owner = mail.NewID()
+		}
+		switch err := e.beat(ctx, owner, every); {
+		case err == nil:
+			renewed = now
+			if beats++; beats%4 == 0 {
+				e.adopt(ctx, owner, every)
+			}
+		case errors.Is(err, mail.ErrConflict):
+			e.Log.Warn("lease lost, going on as a new replica", "replica", owner)
+			e.owner.Store(nil)
+			continue
+		case ctx.Err() == nil:
+			e.Log.Warn("lease not renewed", "error", err)
+			if time.Since(renewed) > e.Lease-2*every {
+				e.owner.Store(nil)
+			}
+		}
+		if !sleepUntil(ctx, now.Add(every)) {
+			e.keepLeaseWhileDraining(owner, every)
+			return
+		}
+	}
+}
+
+// keepLeaseWhileDraining goes on renewing until the last claim is closed, or the drain is given up.
+func (e *Engine) keepLeaseWhileDraining(owner mail.ID, every time.Duration) {
+	busy := func() bool { return e.claiming.Load() || e.held.count() > 0 }
+	for busy() && sleepUntil(e.finish, time.Now().Add(min(every, 100*time.Millisecond))) && busy() {
+		ctx, cancel := context.WithTimeout(e.finish, every)
+		if _, err := e.Store.Heartbeat(ctx, owner, e.Lease); err != nil && e.finish.Err() == nil {
+			e.Log.Warn("lease not renewed while draining", "error", err)
+		}
+		cancel()
+	}
+}
+
+// beat gives up after wait: a heartbeat that hangs must not hide that the lease runs out.
+func (e *Engine) beat(ctx context.Context, owner mail.ID, wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if e.owner.Load() == nil {
+		if err := e.Store.Register(ctx, owner, e.host, e.Lease); err != nil {
+			return err
+		}
+		e.owner.Store(&owner)
+		e.nudge()
+	}
+	replicas, err := e.Store.Heartbeat(ctx, owner, e.Lease)
+	if err == nil {
+		e.accounts.setReplicas(replicas)
+	}
+	return err
+}
+
+// adopt gives back claims that carry our name and that we do not know of.
+func (e *Engine) adopt(ctx context.Context, owner mail.ID, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	n, err := e.Store.Orphans(ctx, owner, e.held.list(), e.Policy.Waits())
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		e.Log.Warn("look for orphaned claims", "error", err)
+	}
+	if n > 0 {
+		e.Log.Warn("orphaned claims given back", "count", n)
+		e.nudge()
+	}
+}

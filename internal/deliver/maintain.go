@@ -1,0 +1,238 @@
+package deliver
+
+import (
+	"context"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/telemetry"
+)
+
+// watchConfig reads the configuration again when its version moves.
+func (e *Engine) watchConfig(ctx context.Context) {
+	for {
+		next := time.Now().Add(e.ConfigPoll)
+		if err := e.refreshConfig(ctx); err != nil && ctx.Err() == nil {
+			e.Log.Warn("read configuration", "error", err)
+		}
+		if !sleepUntil(ctx, next) {
+			return
+		}
+	}
+}
+
+func (e *Engine) refreshConfig(ctx context.Context) error {
+	old := e.config.Load()
+	c, missing, err := e.readConfig(ctx, old)
+	if err != nil || c == nil {
+		return err
+	}
+	e.behind.Store(missing != nil) // before the new one is seen: claims under the old one set it
+	e.config.Store(c)
+	e.lanes.awaken()
+	e.nudge()
+	if old != nil {
+		e.Log.Info("configuration changed", "version", c.Version)
+		if err := e.rearrange(ctx, c); err != nil {
+			e.behind.Store(true)
+			return err
+		}
+	}
+	return missing
+}
+
+// readConfig reads the configuration and brings the accounts in line with it. It returns nil when it is the old one, and
+// what is missing of it for now.
+func (e *Engine) readConfig(ctx context.Context, old *route.Config) (c *route.Config, missing, err error) {
+	ctx, cancel := context.WithTimeout(ctx, dbWait)
+	defer cancel()
+	version, err := e.Store.ConfigVersion(ctx)
+	if err != nil || old != nil && old.Version == version && !e.behind.Load() {
+		return nil, nil, err
+	}
+	if c, err = e.Store.Config(ctx); err != nil {
+		return nil, nil, err
+	}
+	return c, e.accounts.reload(ctx, c), nil
+}
+
+// rearrange lets the new configuration bind the backlog: what was held is due again, and what lies in the queue of a pool
+// that it no longer belongs to moves. Every replica does so; they skip what another has locked.
+func (e *Engine) rearrange(ctx context.Context, c *route.Config) error {
+	const step = 5000
+	for all := false; !all; {
+		var err error
+		if all, err = e.Store.FreeHeld(ctx, step); err != nil {
+			return err
+		}
+	}
+	e.nudge()
+	for after := (mail.ID{}); ; {
+		last, err := e.Store.Relane(ctx, after, step, c.Lane)
+		if err != nil {
+			return err
+		}
+		if last.IsZero() {
+			break
+		}
+		after = last
+	}
+	e.lanes.awaken()
+	e.nudge()
+	return nil
+}
+
+// maintain does what time brings: rescue every 2 s, decisions on what is unknown, partitions, retention, gauges.
+func (e *Engine) maintain(ctx context.Context) {
+	jobs := []struct {
+		every time.Duration
+		name  string
+		run   func(context.Context) error
+		due   time.Time
+	}{
+		{every: time.Second, name: "list lanes", run: e.listLanes},
+		{every: 2 * time.Second, name: "rescue", run: e.rescue},
+		{every: 2 * time.Second, name: "decide unknown", run: e.decideUnknown},
+		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},
+		{every: 5 * time.Second, name: "measure queue", run: e.measure},
+		{every: time.Hour, name: "make partitions", run: e.makePartitions},
+		{every: 10 * time.Minute, name: "retention", run: e.retain},
+	}
+	for {
+		now := time.Now()
+		for i := range jobs {
+			j := &jobs[i]
+			if now.Before(j.due) {
+				continue
+			}
+			j.due = now.Add(j.every)
+			if err := runJob(ctx, j.run); err != nil && ctx.Err() == nil {
+				e.Log.Warn("maintenance", "job", j.name, "error", err)
+			}
+		}
+		if !sleepUntil(ctx, now.Add(250*time.Millisecond)) {
+			return
+		}
+	}
+}
+
+// jobWait bounds one job of maintenance, so that one that hangs does not end all of them. What retention leaves undone it
+// does the next time.
+const jobWait = 30 * time.Second
+
+func runJob(ctx context.Context, run func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, jobWait)
+	defer cancel()
+	return run(ctx)
+}
+
+func (e *Engine) listLanes(ctx context.Context) error {
+	ids, err := e.Store.Lanes(ctx)
+	if err != nil {
+		return err
+	}
+	tenants, err := e.Store.Tenants(ctx)
+	if err != nil {
+		return err
+	}
+	e.lanes.refresh(ids, tenants, time.Now())
+	return nil
+}
+
+func (e *Engine) rescue(ctx context.Context) error {
+	unstarted, started, err := e.Store.Rescue(ctx, e.Policy.Waits())
+	if err != nil {
+		return err
+	}
+	e.Metrics.Rescued.WithLabelValues(telemetry.RescuedUnstarted).Add(float64(unstarted))
+	e.Metrics.Rescued.WithLabelValues(telemetry.RescuedStarted).Add(float64(started))
+	if unstarted+started > 0 {
+		e.Log.Warn("rescued the work of a dead replica", "unstarted", unstarted, "unknown", started)
+		e.nudge()
+	}
+	return nil
+}
+
+func (e *Engine) decideUnknown(ctx context.Context) error {
+	resent, failed, err := e.Store.DecideUnknown(ctx, e.Policy.ReconcileResend)
+	if err != nil {
+		return err
+	}
+	e.Metrics.Resolved.WithLabelValues("deadline", "resent").Add(float64(resent))
+	e.Metrics.Resolved.WithLabelValues("deadline", "failed").Add(float64(failed))
+	if resent > 0 {
+		e.nudge()
+	}
+	return nil
+}
+
+func (e *Engine) readBlocks(ctx context.Context) error {
+	blocks, err := e.Store.Blocks(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	e.accounts.each(func(id int32, a *account) {
+		if wait := blocks[id]; wait > 0 {
+			a.block(now.Add(wait))
+		}
+	})
+	return nil
+}
+
+func (e *Engine) measure(ctx context.Context) error {
+	e.accounts.each(func(_ int32, a *account) {
+		a.mu.Lock()
+		name, parked := a.conf.Name, len(a.conf.Parked) > 0
+		a.mu.Unlock()
+		states := map[gobreaker.State]float64{gobreaker.StateClosed: 0, gobreaker.StateHalfOpen: 1, gobreaker.StateOpen: 2}
+		e.Metrics.BreakerState.WithLabelValues(name).Set(states[a.breaker.State()])
+		e.Metrics.Parked.WithLabelValues(name).Set(map[bool]float64{true: 1}[parked])
+	})
+	q, err := e.Store.Queue(ctx)
+	if err != nil {
+		return err
+	}
+	e.Metrics.ReadyDepth.Set(float64(q.Ready))
+	e.Metrics.Unknown.Set(float64(q.Unknown))
+	return nil
+}
+
+func (e *Engine) makePartitions(ctx context.Context) error {
+	n, err := e.Store.EnsurePartitions(ctx)
+	if n > 0 {
+		e.Log.Info("partitions made", "count", n)
+	}
+	return err
+}
+
+func (e *Engine) retain(ctx context.Context) error {
+	now := time.Now()
+	ages := []struct {
+		table string
+		age   time.Duration
+	}{{"body", e.BodyAge}, {"attempt", e.Retention}, {"recipient", e.Retention}, {"message", e.Retention}}
+	for _, t := range ages {
+		n, err := e.Store.DropPartitions(ctx, t.table, now.Add(-t.age))
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			e.Log.Info("old partitions dropped", "table", t.table, "count", n)
+		}
+	}
+	if n, err := e.Store.ForgetSecrets(ctx); err != nil {
+		return err
+	} else if n > 0 {
+		e.Log.Info("secrets of deleted accounts forgotten", "count", n)
+	}
+	for {
+		n, err := e.Store.DropKeys(ctx, e.KeyAge)
+		if err != nil || n < 5000 {
+			return err
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package deliver
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// Policy is how long the engine waits for what.
+type Policy struct {
+	UnknownWait       time.Duration // resend and never: for evidence before deciding
+	ReconcileDeadline time.Duration // reconcile: the same
+	ReconcileResend   bool          // what reconcile falls to at its deadline: resend, else fail
+}
+
+// Waits gives the wait of each on_ambiguous policy.
+func (p Policy) Waits() map[mail.Policy]time.Duration {
+	return map[mail.Policy]time.Duration{
+		mail.Resend: p.UnknownWait, mail.Never: p.UnknownWait, mail.Reconcile: p.ReconcileDeadline,
+	}
+}
+
+// call is one finished call: what next needs to know of it.
+type call struct {
+	due     mail.Due
+	account int32
+	name    string           // of the account
+	sender  string           // domain
+	open    []mail.Recipient // recipients that the call was for
+
+	throttles int // throttled calls of the account in a row, this one included
+}
+
+// health is what an outcome says about the account's breaker.
+type health int
+
+const (
+	neutral health = iota
+	healthy
+	failing
+)
+
+// next decides what becomes of a message after a call: the table of classes, as code. It is pure; now is the database's
+// time and jitter a number in [0, 1).
+func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (mail.Result, health) {
+	r := mail.Result{ID: c.due.ID, N: c.due.Attempts + 1}
+	if failure == nil {
+		r.Class, r.ProviderMessageID = string(provider.Accepted), provider.Cut(receipt.ProviderMessageID)
+		accepted(&r, c, receipt, now, jitter)
+		return r, healthy
+	}
+	r.Class, r.Status, r.Code, r.Error = string(failure.Class), failure.Status, provider.Cut(failure.Code), provider.Cut(failure.Error())
+	switch failure.Class {
+	case provider.Transient:
+		again(&r, c, max(backoff(c.due.Tries, jitter), failure.RetryAfter), failure, now)
+		return r, failing
+	case provider.Throttled:
+		wait := failure.RetryAfter
+		if wait <= 0 { // no time was given: 1 s, doubled while it goes on, up to a minute
+			wait = min(time.Second<<min(max(c.throttles-1, 0), 6), time.Minute)
+		}
+		r.Block = &mail.Block{Account: c.account, For: wait, Reason: provider.Cut(failure.Detail)}
+		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
+		return r, neutral
+	case provider.Misconfigured:
+		r.Park = &mail.Park{Account: c.account, Reason: provider.Cut(failure.Error())}
+		if failure.Scope == provider.ScopeSender {
+			r.Park.SenderDomain = c.sender
+		}
+		avoid(&r, c, mail.Avoid{Until: now.Add(parkNotice), Why: provider.Cut(failure.Error())})
+		r.Requeue.Tries = c.due.Tries
+		return r, neutral
+	case provider.Rejected:
+		if failure.Elsewhere {
+			avoid(&r, c, mail.Avoid{Final: true, Why: provider.Cut(failure.Error())})
+			r.Requeue.Tries = c.due.Tries
+			return r, healthy
+		}
+		end(&r, c, mail.Failed, failure.Error())
+		return r, healthy
+	case provider.BadRecipient:
+		refused(&r, c, failure)
+		return r, healthy
+	case provider.Uncertain:
+		end(&r, c, mail.Unknown, failure.Error())
+		r.Unknown = &mail.Hanging{DecideIn: p.Waits()[c.due.OnAmbiguous], Policy: c.due.OnAmbiguous}
+		return r, failing
+	case provider.Accepted:
+	}
+	// Not a class that an error can have: providertest holds adapters to the set. Whatever happened, it may have sent.
+	return next(c, receipt, &provider.Error{Class: provider.Uncertain, Detail: "adapter bug: " + failure.Error()}, p, now, jitter)
+}
+
+// accepted settles the recipients that were taken; those refused for now stay queued.
+func accepted(r *mail.Result, c call, receipt provider.Receipt, now time.Time, jitter float64) {
+	refusals := byEmail(receipt.Refused)
+	left := 0
+	for _, rc := range c.open {
+		ref, ok := refusals[rc.Address.Email]
+		switch {
+		case !ok:
+			r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: mail.Sent, Detail: provider.Cut(receipt.Detail)})
+		case ref.Class == provider.Transient:
+			left++
+		default:
+			r.Recipients = append(r.Recipients, refusalChange(rc, ref))
+		}
+	}
+	if left > 0 {
+		again(r, c, backoff(c.due.Tries, jitter), &provider.Error{Class: provider.Transient, Detail: "some recipients were put off"}, now)
+	}
+}
+
+// refused settles the recipients that the provider named; the others are sent for again, at once. Naming nobody, or
+// everybody, ends the message.
+func refused(r *mail.Result, c call, failure *provider.Error) {
+	refusals := byEmail(failure.Refused)
+	for _, rc := range c.open {
+		if ref, ok := refusals[rc.Address.Email]; ok && ref.Class != provider.Transient {
+			r.Recipients = append(r.Recipients, refusalChange(rc, ref))
+		}
+	}
+	left := len(c.open) - len(r.Recipients)
+	if len(r.Recipients) == 0 {
+		end(r, c, mail.Failed, failure.Error())
+		return
+	}
+	if left > 0 {
+		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
+	}
+}
+
+func byEmail(refused []provider.Refusal) map[string]provider.Refusal {
+	m := make(map[string]provider.Refusal, len(refused))
+	for _, ref := range refused {
+		m[ref.Email] = ref
+	}
+	return m
+}
+
+func refusalChange(rc mail.Recipient, ref provider.Refusal) mail.RecipientChange {
+	status := mail.Failed
+	if ref.Suppressed {
+		status = mail.Suppressed
+	}
+	detail := ref.Detail
+	if ref.Code != "" {
+		detail = ref.Code + " " + detail
+	}
+	return mail.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)}
+}
+
+// end gives every recipient of the call one status.
+func end(r *mail.Result, c call, status mail.Status, detail string) {
+	for _, rc := range c.open {
+		r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)})
+	}
+}
+
+// again requeues for now, and keeps the account out of it for the wait: another may take the message at once.
+func again(r *mail.Result, c call, wait time.Duration, failure *provider.Error, now time.Time) {
+	avoid(r, c, mail.Avoid{Until: now.Add(wait), Why: provider.Cut(failure.Error())})
+}
+
+func avoid(r *mail.Result, c call, a mail.Avoid) {
+	all := map[string]mail.Avoid{c.name: a}
+	for name, other := range c.due.Avoid {
+		if name != c.name {
+			all[name] = other
+		}
+	}
+	r.Requeue = &mail.Requeue{Tries: c.due.Tries + 1, Avoid: all}
+}
+
+// parkNotice is how long a message stays away from an account that its own call has parked: until every replica knows.
+const parkNotice = 2 * time.Second
+
+const (
+	firstBackoff = 2 * time.Second
+	maxBackoff   = 30 * time.Minute
+)
+
+// backoff is the wait after the given number of failed tries: 2 s, doubled each time up to 30 min, and spread by a
+// fifth either way so that what failed together does not come back together.
+func backoff(tries int, jitter float64) time.Duration {
+	wait := maxBackoff
+	if tries < 10 {
+		wait = min(firstBackoff<<max(tries, 0), maxBackoff)
+	}
+	return time.Duration(float64(wait) * (0.8 + 0.4*jitter))
+}
+
+// jitter is the source of jitter outside of tests.
+func jitter() float64 { return rand.Float64() } //nolint:gosec // spreading load, not guarding a secret

@@ -1,0 +1,59 @@
+package deliver
+
+import (
+	"context"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Store is what the engine needs of the database.
+type Store interface {
+	queueStore
+	leaseStore
+	configStore
+	upkeepStore
+}
+
+// queueStore moves messages. Claim runs decide inside its transaction; Intend and Record are group commits.
+type queueStore interface {
+	Lanes(ctx context.Context) ([]mail.Lane, error)
+	Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota,
+		decide func(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim) error
+	Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error)
+	Intend(ctx context.Context, owner mail.ID, in mail.Intent) (bool, error)
+	Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error)
+}
+
+// leaseStore keeps replicas apart.
+type leaseStore interface {
+	Register(ctx context.Context, id mail.ID, host string, lease time.Duration) error
+	Heartbeat(ctx context.Context, id mail.ID, lease time.Duration) (replicas int, err error)
+	Unregister(ctx context.Context, id mail.ID) error
+	Rescue(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error)
+	Orphans(ctx context.Context, owner mail.ID, known []mail.ID, wait map[mail.Policy]time.Duration) (int, error)
+}
+
+// configStore reads what operators set.
+type configStore interface {
+	ConfigVersion(ctx context.Context) (int64, error)
+	Config(ctx context.Context) (*route.Config, error)
+	Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error)
+	Tenants(ctx context.Context) ([]mail.Tenant, error)
+	Blocks(ctx context.Context) (map[int32]time.Duration, error)
+}
+
+// upkeepStore does what time brings.
+type upkeepStore interface {
+	DecideUnknown(ctx context.Context, resendAfterReconcile bool) (resent, failed int, err error)
+	FreeHeld(ctx context.Context, limit int) (all bool, err error)
+	Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (last mail.ID, err error)
+	Queue(ctx context.Context) (mail.QueueState, error)
+	EnsurePartitions(ctx context.Context) (int, error)
+	DropPartitions(ctx context.Context, table string, before time.Time) (int, error)
+	DropKeys(ctx context.Context, age time.Duration) (int, error)
+	ForgetSecrets(ctx context.Context) (int, error)
+}

@@ -1,0 +1,106 @@
+package deliver
+
+import (
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// view is what one claim, or one explanation, sees of the accounts. It implements route.View. The set of accounts is that
+// of its beginning: an account that is replaced meanwhile finishes as what it was.
+type view struct {
+	accounts   map[int32]*account
+	now        time.Time // local
+	recipients int       // of the message that is being routed
+	taken      map[int32]int
+	refused    map[int32]int       // accounts that had no slot for a call of so many recipients
+	until      map[int32]time.Time // of the accounts that were full: when they have room
+}
+
+func (s *accounts) view(recipients int) *view {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return &view{
+		accounts: maps.Clone(s.byID), now: time.Now(), recipients: recipients,
+		taken: map[int32]int{}, refused: map[int32]int{}, until: map[int32]time.Time{},
+	}
+}
+
+// Health implements route.View.
+func (v *view) Health(conf *route.Account) string {
+	a := v.accounts[conf.ID]
+	if a == nil {
+		return "not loaded yet"
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failure != "" {
+		return a.failure
+	}
+	for _, p := range a.conf.Parked {
+		if p.SenderDomain == "" {
+			return "parked: " + p.Reason
+		}
+	}
+	switch a.breaker.State() {
+	case gobreaker.StateOpen:
+		return "breaker open"
+	case gobreaker.StateHalfOpen:
+		if a.inflight+v.taken[conf.ID] > 0 {
+			return "breaker half open, a probe is running"
+		}
+	case gobreaker.StateClosed:
+	}
+	return ""
+}
+
+// refuse notes that an account has no slot before a time, for this claim and the next ones.
+func (v *view) refuse(id int32, a *account, until time.Time) {
+	v.refused[id] = v.recipients
+	a.noSlot(until, v.recipients)
+}
+
+// Free implements route.View.
+func (v *view) Free(conf *route.Account) string {
+	a := v.accounts[conf.ID]
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cost, refused := v.refused[conf.ID]
+	switch {
+	case refused && v.recipients >= cost:
+		v.until[conf.ID] = a.busy
+		return "no slot until " + clock(a.busy)
+	case a.blocked.After(v.now):
+		v.until[conf.ID] = a.blocked
+		return "throttled until " + clock(a.blocked)
+	case a.busy.After(v.now) && v.recipients >= a.busyCost:
+		v.until[conf.ID] = a.busy
+		return "no slot until " + clock(a.busy)
+	case a.inflight+v.taken[conf.ID] >= a.share:
+		v.until[conf.ID] = v.now
+		if a.stalled(v.now) {
+			return fmt.Sprintf("%d calls in flight, none of which ends", a.share)
+		}
+		return fmt.Sprintf("%s%d calls in flight", route.BusyPrefix, a.share)
+	}
+	return ""
+}
+
+// room is how many more calls the account could start, slots aside; 0 when it has none before a known time.
+func (v *view) room(a *account) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failure != "" || a.conf.Paused || a.blocked.After(v.now) || a.busy.After(v.now) && a.busyCost <= 1 {
+		return 0
+	}
+	if a.breaker.State() == gobreaker.StateOpen {
+		return 0
+	}
+	return max(a.share-a.inflight, 0)
+}
+
+func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }

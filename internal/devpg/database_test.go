@@ -1,0 +1,48 @@
+//go:build linux || darwin || freebsd
+
+package devpg
+
+import (
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestEnsureDatabaseFromSeveralProcessesAtOnce(t *testing.T) {
+	t.Parallel()
+	c := mustStart(t, Options{Dir: clusterDir(t)})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			dsn, err := EnsureDatabase(t.Context(), c.URL(), `odd "name"`)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if got := query(t, dsn, "SELECT current_database()::text"); got != `odd "name"` {
+				t.Errorf("database = %q", got)
+			}
+		})
+	}
+	wg.Wait()
+	if got := query(t, c.URLFor(`odd "name"`), "SELECT current_database()::text"); got != `odd "name"` {
+		t.Errorf("URLFor leads to %q", got)
+	}
+}
+
+func TestWithDatabase(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ dsn, want string }{
+		{"postgres://u:p@h:5432/old?sslmode=disable", "postgres://u:p@h:5432/new?sslmode=disable"},
+		{"postgresql://u@/old?host=%2Ftmp%2Fx", "postgresql://u@/new?host=%2Ftmp%2Fx"},
+		{"postgres://h", "postgres://h/new"},
+		{"host=h dbname=old", "host=h dbname=old dbname='new'"},
+	} {
+		if got, err := WithDatabase(c.dsn, "new"); err != nil || got != c.want {
+			t.Errorf("WithDatabase(%s) = %s, %v; want %s", c.dsn, got, err, c.want)
+		}
+	}
+	if got, err := WithDatabase("postgres://u:hunter2@h:port/x", "new"); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("WithDatabase of a malformed URL = %s, %v; want an error without the password", got, err)
+	}
+}

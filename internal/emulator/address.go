@@ -1,0 +1,102 @@
+package emulator
+
+import (
+	"encoding/base64"
+	"io"
+	netmail "net/mail"
+	"strings"
+	"unicode/utf8"
+)
+
+// bareAddress checks an addr-spec as all the providers do at their door: one at sign outside quotes, a local part of
+// up to 64 bytes, a domain of letters, digits, hyphens and dots (or beyond ASCII), 254 bytes in all.
+func bareAddress(s string) bool {
+	if len(s) > 254 || strings.ContainsAny(s, " \t\r\n<>,;") || !utf8.ValidString(s) {
+		return false
+	}
+	a, err := netmail.ParseAddress("<" + s + ">")
+	if err != nil || a.Name != "" {
+		return false
+	}
+	at := strings.LastIndexByte(s, '@')
+	return at > 0 && at <= 64 && validDomain(s[at+1:])
+}
+
+func validDomain(d string) bool {
+	if strings.HasPrefix(d, "[") {
+		return strings.HasSuffix(d, "]")
+	}
+	for label := range strings.SplitSeq(d, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, r := range label {
+			ascii := r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '-' || r == '_'
+			if !ascii && r < utf8.RuneSelf {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// asciiLocal reports whether the local part needs no SMTPUTF8.
+func asciiLocal(addr string) bool {
+	return isASCII(addr[:max(strings.LastIndexByte(addr, '@'), 0)])
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// parseOne reads one address with or without a display name and returns it bare.
+func parseOne(s string) (string, bool) {
+	a, err := netmail.ParseAddress(s)
+	if err != nil || !bareAddress(a.Address) {
+		return "", false
+	}
+	return a.Address, true
+}
+
+// parseList reads addresses separated by commas and returns them bare. An empty list is not an error.
+func parseList(s string) ([]string, bool) {
+	if strings.TrimSpace(s) == "" {
+		return nil, true
+	}
+	list, err := netmail.ParseAddressList(s)
+	if err != nil {
+		return nil, false
+	}
+	bare := make([]string, 0, len(list))
+	for _, a := range list {
+		if !bareAddress(a.Address) {
+			return nil, false
+		}
+		bare = append(bare, a.Address)
+	}
+	return bare, true
+}
+
+// unique drops addresses that differ from an earlier one only in case.
+func unique(list []string) []string {
+	seen := make(map[string]bool, len(list))
+	out := list[:0:0]
+	for _, a := range list {
+		if key := strings.ToLower(a); !seen[key] {
+			seen[key] = true
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// validBase64 checks without keeping the decoded bytes.
+func validBase64(s string) bool {
+	_, err := io.Copy(io.Discard, base64.NewDecoder(base64.StdEncoding, strings.NewReader(s)))
+	return err == nil
+}

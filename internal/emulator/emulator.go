@@ -1,0 +1,262 @@
+package emulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/sendgate/sendgate/internal/limit"
+)
+
+// The provider kinds, as they name limits, faults, statistics and ledger lines.
+const (
+	kindSendGrid = "sendgrid"
+	kindMailgun  = "mailgun"
+	kindPostmark = "postmark"
+	kindSES      = "ses"
+	kindSMTP     = "smtp"
+)
+
+func kinds() []string {
+	return []string{kindSendGrid, kindMailgun, kindPostmark, kindSES, kindSMTP}
+}
+
+// Options is what an Emulator is made from. The zero value is a working one: all providers on free loopback ports,
+// ledger in memory, no limits, default credentials.
+type Options struct {
+	Listen      string                    // HTTP, default 127.0.0.1:0
+	SMTPListen  string                    // default 127.0.0.1:0
+	AllowRemote bool                      // permits addresses that are not loopback; /_ledger and /_faults have no password
+	LedgerPath  string                    // JSON lines, made with mode 0600; "" keeps the ledger in memory only
+	Limits      map[string][]limit.Window // by provider kind; nil is none
+	Credentials Credentials               // zero is DefaultCredentials
+	Log         *slog.Logger              // nil is silent
+}
+
+// Emulator is the five providers. Its methods are safe for concurrent use.
+type Emulator struct {
+	opt    Options
+	log    *slog.Logger
+	now    func() time.Time
+	meters map[string]*meter
+	faults *script
+	ledger *ledger
+
+	stopping chan struct{} // closed when Stop begins: wakes what is held by a fault
+	gate     sync.RWMutex  // HTTP handlers hold it for reading; the end of Stop takes it for good
+	serving  sync.WaitGroup
+
+	mu       sync.Mutex
+	state    state
+	stopped  chan struct{} // closed when Stop is done
+	httpSrv  *http.Server
+	httpAddr string
+	smtpSrv  *smtp.Server
+	smtpConn *sinkListener
+}
+
+type state int
+
+const (
+	stateNew state = iota
+	stateRunning
+	stateStopped
+)
+
+// New checks the options. It opens nothing.
+func New(opt Options) (*Emulator, error) {
+	if opt.Listen == "" {
+		opt.Listen = "127.0.0.1:0"
+	}
+	if opt.SMTPListen == "" {
+		opt.SMTPListen = "127.0.0.1:0"
+	}
+	if opt.Credentials == (Credentials{}) {
+		opt.Credentials = DefaultCredentials()
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, addr := range []string{opt.Listen, opt.SMTPListen} {
+		if err := checkListen(addr, opt.AllowRemote); err != nil {
+			return nil, err
+		}
+	}
+	meters, err := newMeters(opt.Limits)
+	if err != nil {
+		return nil, err
+	}
+	return &Emulator{
+		opt:      opt,
+		log:      opt.Log,
+		now:      time.Now,
+		meters:   meters,
+		faults:   newScript(),
+		ledger:   newLedger(),
+		stopping: make(chan struct{}),
+		stopped:  make(chan struct{}),
+	}, nil
+}
+
+func checkListen(addr string, remote bool) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("emulator listen address: %w", err)
+	}
+	ip := net.ParseIP(host)
+	if remote || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("emulator listen address %s: not a loopback address, and AllowRemote is not set", addr)
+}
+
+// Start reads the ledger, binds both listeners and serves until Stop. The context bounds only the start itself. An
+// Emulator starts once.
+func (e *Emulator) Start(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.state != stateNew {
+		return errors.New("start emulator: already started once")
+	}
+	hl, sl, err := e.acquire(ctx)
+	if err != nil {
+		e.state = stateStopped
+		close(e.stopped)
+		return err
+	}
+	e.httpAddr = hl.Addr().String()
+	e.httpSrv = &http.Server{
+		Handler:           e.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       5 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(e.log.Handler(), slog.LevelDebug),
+	}
+	e.smtpConn = newSinkListener(sl)
+	e.smtpSrv = e.newSink()
+	e.serve("http", func() error { return e.httpSrv.Serve(hl) })
+	e.serve("smtp", func() error { return e.smtpSrv.Serve(e.smtpConn) })
+	e.state = stateRunning
+	e.log.InfoContext(ctx, "emulator started", "http", e.httpAddr, "smtp", sl.Addr().String(), "ledger_entries", len(e.ledger.snapshot()))
+	return nil
+}
+
+// acquire opens the ledger and binds both listeners, or leaves nothing open.
+func (e *Emulator) acquire(ctx context.Context) (httpSide, smtpSide net.Listener, err error) {
+	if err := e.ledger.open(e.opt.LedgerPath); err != nil {
+		return nil, nil, err
+	}
+	var lc net.ListenConfig
+	httpSide, err = lc.Listen(ctx, "tcp", e.opt.Listen)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("listen for emulator http: %w", err), e.ledger.close())
+	}
+	smtpSide, err = lc.Listen(ctx, "tcp", e.opt.SMTPListen)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("listen for emulator smtp: %w", err), httpSide.Close(), e.ledger.close())
+	}
+	return httpSide, smtpSide, nil
+}
+
+func (e *Emulator) serve(name string, run func() error) {
+	e.serving.Go(func() {
+		if err := run(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			e.log.Error("emulator listener ended", "listener", name, "error", err)
+		}
+	})
+}
+
+// stopGrace is how long Stop waits for answers under way before it closes their connections.
+const stopGrace = time.Second
+
+// Stop ends faults that hold requests, closes the listeners, lets answers under way finish for up to a second and
+// closes the ledger. When it returns nil no goroutine is left. Further calls wait for the first and return nil.
+func (e *Emulator) Stop(ctx context.Context) error {
+	e.mu.Lock()
+	before := e.state
+	e.state = stateStopped
+	e.mu.Unlock()
+	switch before {
+	case stateNew:
+		close(e.stopped)
+		return nil
+	case stateStopped:
+		select {
+		case <-e.stopped:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("stop emulator: %w", ctx.Err())
+		}
+	case stateRunning:
+	}
+	defer close(e.stopped)
+	close(e.stopping)
+	return e.shutdown(ctx)
+}
+
+func (e *Emulator) shutdown(ctx context.Context) error {
+	grace, cancel := context.WithTimeout(ctx, stopGrace)
+	defer cancel()
+	if err := e.httpSrv.Shutdown(grace); err != nil {
+		_ = e.httpSrv.Close()
+	}
+	err := e.smtpConn.Close()
+	e.serving.Wait() // no listener takes a connection any more
+	smtpDone := make(chan error, 1)
+	go func() { smtpDone <- e.smtpSrv.Shutdown(context.WithoutCancel(ctx)) }()
+	e.smtpConn.closeAll(grace)
+	err = errors.Join(err, <-smtpDone)
+	e.gate.Lock() // handlers whose connections were closed under them are still running: wait, and let no new one in
+	if err := errors.Join(err, e.ledger.close()); err != nil {
+		return fmt.Errorf("stop emulator: %w", err)
+	}
+	return nil
+}
+
+// URL is the base of the HTTP side, such as http://127.0.0.1:40123; a provider's base URL is this plus "/sendgrid" and
+// so on. It is "" before Start.
+func (e *Emulator) URL() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.httpAddr == "" {
+		return ""
+	}
+	return "http://" + e.httpAddr
+}
+
+// SMTPAddr is host:port of the SMTP side, "" before Start.
+func (e *Emulator) SMTPAddr() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.smtpConn == nil {
+		return ""
+	}
+	return e.smtpConn.Addr().String()
+}
+
+// Ledger lists what was accepted, in order of acceptance. The caller must not change the entries' To.
+func (e *Emulator) Ledger() []Entry {
+	return append([]Entry(nil), e.ledger.snapshot()...)
+}
+
+// hold waits for d, or until Stop begins; it reports whether the whole time passed.
+func (e *Emulator) hold(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-e.stopping:
+		return false
+	}
+}

@@ -1,0 +1,248 @@
+package emulator
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
+)
+
+// Stats is what came in for one provider since Start. Requests is the sum of the five ends, once all are answered.
+type Stats struct {
+	Requests  int64         `json:"requests"`  // send calls; for SMTP transactions, counted at MAIL
+	Accepted  int64         `json:"accepted"`  // at least one message went into the ledger, whatever was answered
+	Rejected  int64         `json:"rejected"`  // answered with an error other than a throttle, or abandoned
+	Throttled int64         `json:"throttled"` // 429, SMTP 450 4.7.1 or 421
+	Tested    int64         `json:"tested"`    // accepted in a test mode: nobody is mailed
+	Faulted   int64         `json:"faulted"`   // no answer, nothing accepted
+	Windows   []WindowStats `json:"windows"`
+}
+
+// WindowStats is one configured window and how full it was.
+type WindowStats struct {
+	limit.Window     // per is in nanoseconds
+	Used         int `json:"used"` // admitted in the window that ends now
+	Peak         int `json:"peak"` // the highest count ever in one window, refused requests included
+}
+
+// cost is what one call charges, by unit.
+type cost struct{ requests, messages, recipients int }
+
+func (c cost) in(u limit.Unit) int {
+	switch u {
+	case limit.Requests:
+		return c.requests
+	case limit.Messages:
+		return c.messages
+	case limit.Recipients:
+		return c.recipients
+	}
+	return 0
+}
+
+// end is how a call ended, for Stats.
+type end int
+
+const (
+	endAccepted end = iota
+	endRejected
+	endThrottled
+	endTested
+	endFaulted
+)
+
+// meter counts one provider's calls and holds its windows. Each call reads the clock under the lock, so that the
+// windows' hits are in order of time.
+type meter struct {
+	mu      sync.Mutex
+	total   Stats
+	windows []*window
+}
+
+func newMeters(limits map[string][]limit.Window) (map[string]*meter, error) {
+	meters := map[string]*meter{}
+	for _, k := range kinds() {
+		meters[k] = &meter{}
+	}
+	for k, ws := range limits {
+		m := meters[k]
+		if m == nil {
+			return nil, fmt.Errorf("emulator limits: no provider %q; there are %v", k, kinds())
+		}
+		for _, w := range ws {
+			if err := w.Validate(); err != nil {
+				return nil, fmt.Errorf("emulator limits for %s: %w", k, err)
+			}
+			m.windows = append(m.windows, &window{Window: w})
+		}
+	}
+	return meters, nil
+}
+
+// arrive counts a call that has begun.
+func (m *meter) arrive() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.total.Requests++
+}
+
+// finish counts how a call ended.
+func (m *meter) finish(e end) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch e {
+	case endAccepted:
+		m.total.Accepted++
+	case endRejected:
+		m.total.Rejected++
+	case endThrottled:
+		m.total.Throttled++
+	case endTested:
+		m.total.Tested++
+	case endFaulted:
+		m.total.Faulted++
+	}
+}
+
+// see counts an authenticated call for the peaks, whatever becomes of it.
+func (m *meter) see(clock func() time.Time, c cost) {
+	if len(m.windows) == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := clock()
+	for _, w := range m.windows {
+		w.seen.add(now, w.Per, c.in(w.Unit))
+		w.peak = max(w.peak, w.seen.sum)
+	}
+}
+
+// full is a window that has no room, and when it will have.
+type full struct {
+	limit.Window
+	until time.Time
+}
+
+// admit charges all windows, or none and returns the one that has room last.
+func (m *meter) admit(clock func() time.Time, c cost) *full {
+	if len(m.windows) == 0 {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := clock()
+	var worst *full
+	for _, w := range m.windows {
+		w.taken.expire(now, w.Per)
+		if until := w.roomAt(now, c.in(w.Unit)); until.After(now) && (worst == nil || until.After(worst.until)) {
+			worst = &full{w.Window, until}
+		}
+	}
+	if worst != nil {
+		return worst
+	}
+	for _, w := range m.windows {
+		w.taken.add(now, w.Per, c.in(w.Unit))
+	}
+	return nil
+}
+
+// tightest tells the window with the least room, how much that is, and when it next gets more; nil without windows.
+func (m *meter) tightest(clock func() time.Time) (w *full, remaining int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := clock()
+	for _, c := range m.windows {
+		c.taken.expire(now, c.Per)
+		if left := c.N - c.taken.sum; w == nil || left < remaining {
+			w, remaining = &full{c.Window, c.taken.nextFree(now, c.Per)}, left
+		}
+	}
+	return w, remaining
+}
+
+func (m *meter) stats(clock func() time.Time) Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := clock()
+	s := m.total
+	s.Windows = make([]WindowStats, 0, len(m.windows))
+	for _, w := range m.windows {
+		w.taken.expire(now, w.Per)
+		s.Windows = append(s.Windows, WindowStats{Window: w.Window, Used: w.taken.sum, Peak: w.peak})
+	}
+	return s
+}
+
+// Stats tells per provider kind what came in; all five kinds are there.
+func (e *Emulator) Stats() map[string]Stats {
+	all := map[string]Stats{}
+	for k, m := range e.meters {
+		all[k] = m.stats(e.now)
+	}
+	return all
+}
+
+// window is one limit over the half-open span (now-Per, now].
+type window struct {
+	limit.Window
+	taken track // admitted calls: these fill the window
+	seen  track // all calls
+	peak  int
+}
+
+// roomAt is when n more fit: now, or when enough of the oldest have left. What is larger than the whole window never
+// fits; it is told to come back when the window is empty.
+func (w *window) roomAt(now time.Time, n int) time.Time {
+	over := w.taken.sum + n - w.N
+	if over <= 0 {
+		return now
+	}
+	at := now.Add(w.Per)
+	for _, h := range w.taken.hits {
+		at = h.at.Add(w.Per)
+		if over -= h.n; over <= 0 {
+			break
+		}
+	}
+	return at
+}
+
+// track is a queue of charges in order of time.
+type track struct {
+	hits []hit
+	sum  int
+}
+
+type hit struct {
+	at time.Time
+	n  int
+}
+
+func (t *track) add(now time.Time, per time.Duration, n int) {
+	t.expire(now, per)
+	if n > 0 {
+		t.hits = append(t.hits, hit{now, n})
+		t.sum += n
+	}
+}
+
+// expire drops what is per or older. The memory stays in proportion to the window, since append copies only what is
+// left when it grows.
+func (t *track) expire(now time.Time, per time.Duration) {
+	dead := 0
+	for dead < len(t.hits) && now.Sub(t.hits[dead].at) >= per {
+		t.sum -= t.hits[dead].n
+		dead++
+	}
+	t.hits = t.hits[dead:]
+}
+
+func (t *track) nextFree(now time.Time, per time.Duration) time.Time {
+	if len(t.hits) == 0 {
+		return now
+	}
+	return t.hits[0].at.Add(per)
+}

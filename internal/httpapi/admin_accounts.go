@@ -1,0 +1,327 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+const (
+	minConcurrency = 1
+	maxConcurrency = 1000
+	maxSecret      = 16 << 10 // bytes: a PEM key fits
+	maxWindows     = 10
+)
+
+// validName is the form of the names of accounts, pools and tenants.
+func validName(name string) bool {
+	return name != "" && len(name) <= 40 && only(name[:1], "abcdefghijklmnopqrstuvwxyz") &&
+		only(name, "abcdefghijklmnopqrstuvwxyz0123456789-")
+}
+
+func invalidName(field string) error {
+	return invalid(field, "invalid_name", "must begin with a letter a-z and hold at most 40 of a-z, 0-9 and hyphens")
+}
+
+// account reads the account that the path names.
+func (s *Server) account(r *http.Request) (*route.Account, error) {
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	a := cfg.Account(pathParam(r, "account"))
+	if a == nil {
+		return nil, errNoAccount()
+	}
+	return a, nil
+}
+
+func errNoAccount() error {
+	return refuse(http.StatusNotFound, "not_found", "There is no such account.")
+}
+
+func (s *Server) listAccounts(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return err
+	}
+	out := api.List[api.Account]{Data: make([]api.Account, 0, len(cfg.Accounts))}
+	for i := range cfg.Accounts {
+		out.Data = append(out.Data, s.accountView(&cfg.Accounts[i]))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) getAccount(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	return s.showAccount(w, r, http.StatusOK)
+}
+
+func (s *Server) showAccount(w http.ResponseWriter, r *http.Request, status int) error {
+	a, err := s.account(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, status, s.accountView(a))
+}
+
+func (s *Server) createAccount(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.AccountRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	if !validName(in.Name) {
+		return invalidName("name")
+	}
+	kind := provider.Kind(in.Kind)
+	spec, known := s.kinds.Spec(kind)
+	if !known {
+		return invalid("kind", "unknown_kind", "is not a provider kind of this server")
+	}
+	a := route.Account{
+		Name: in.Name, Kind: kind, Settings: settingsOr(in.Settings, "{}"), Capabilities: spec.Capabilities,
+		Concurrency: spec.Concurrency, Limits: s.kinds.DocumentedLimits(kind),
+	}
+	secrets, err := s.applyAccount(&a, in, spec)
+	if err != nil {
+		return err
+	}
+	if err := s.kinds.Validate(a.Kind, a.Settings, secrets); err != nil {
+		return errSettings(err)
+	}
+	if err := s.store.CreateAccount(r.Context(), principal(r).ID, a, secrets); err != nil {
+		return conflict(err, "name_taken", "There is an account of that name.")
+	}
+	w.Header().Set("Location", "/admin/v1/accounts/"+a.Name)
+	return s.showCreated(w, r, a.Name)
+}
+
+// showCreated answers 201 with the account as the store has it now.
+func (s *Server) showCreated(w http.ResponseWriter, r *http.Request, name string) error {
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return err
+	}
+	a := cfg.Account(name)
+	if a == nil {
+		return errNoAccount()
+	}
+	return writeJSON(w, http.StatusCreated, s.accountView(a))
+}
+
+func (s *Server) patchAccount(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.AccountRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	a, err := s.account(r)
+	if err != nil {
+		return err
+	}
+	if err := fixedFields(in, a); err != nil {
+		return err
+	}
+	spec, known := s.kinds.Spec(a.Kind)
+	if !known {
+		return refuse(http.StatusConflict, "unknown_kind", "This server does not know the account's provider kind.")
+	}
+	a.Settings = settingsOr(in.Settings, string(a.Settings))
+	secrets, err := s.applyAccount(a, in, spec)
+	if err != nil {
+		return err
+	}
+	if err := s.validatePatch(r, a, secrets); err != nil {
+		return err
+	}
+	if err := s.store.UpdateAccount(r.Context(), principal(r).ID, *a, secrets); err != nil {
+		return missing(err, "There is no such account.")
+	}
+	return s.showAccount(w, r, http.StatusOK)
+}
+
+// fixedFields refuses what a PATCH can't change.
+func fixedFields(in api.AccountRequest, a *route.Account) error {
+	switch {
+	case in.Name != "" && in.Name != a.Name:
+		return invalid("name", "fixed", "can't be changed")
+	case in.Kind != "" && in.Kind != string(a.Kind):
+		return invalid("kind", "fixed", "can't be changed")
+	case in.Limits != nil:
+		return invalid("limits", "fixed", "are changed with PUT /admin/v1/accounts/{account}/limits")
+	}
+	return nil
+}
+
+// applyAccount checks the parts of a request that do not need the adapter and puts them into the account.
+func (s *Server) applyAccount(
+	a *route.Account, in api.AccountRequest, spec provider.Spec,
+) (map[string]seal.Secret, error) {
+	if in.Concurrency != nil {
+		if *in.Concurrency < minConcurrency || *in.Concurrency > maxConcurrency {
+			return nil, invalid("concurrency", "out_of_range", "must be 1 to 1000")
+		}
+		a.Concurrency = *in.Concurrency
+	}
+	if in.Limits != nil {
+		windows, err := windowsOf(*in.Limits)
+		if err != nil {
+			return nil, err
+		}
+		a.Limits = windows
+	}
+	if err := openSettings(a.Settings, spec); err != nil {
+		return nil, err
+	}
+	return secretsOf(in.Secrets, spec)
+}
+
+// openSettings checks that the settings are an object without a secret in it: settings are shown.
+func openSettings(settings json.RawMessage, spec provider.Spec) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(settings, &fields); err != nil || fields == nil {
+		return invalid("settings", "expected_object", "must be an object")
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if slices.Contains(spec.Secrets, name) {
+			return invalid("settings."+name, "is_secret", "is a secret: give it under secrets")
+		}
+	}
+	return nil
+}
+
+func secretsOf(in map[string]string, spec provider.Spec) (map[string]seal.Secret, error) {
+	out := make(map[string]seal.Secret, len(in))
+	bad := &mail.Invalid{}
+	for _, name := range slices.Sorted(maps.Keys(in)) {
+		field := "secrets." + name
+		switch value := in[name]; {
+		case !slices.Contains(spec.Secrets, name):
+			message := "is not a secret of this kind"
+			if hint := didYouMean(name, spec.Secrets); hint != "" {
+				message += "; " + hint
+			}
+			bad.Fields = append(bad.Fields, mail.Field{Field: field, Code: "unknown_field", Message: message})
+		case value == "" || len(value) > maxSecret:
+			bad.Fields = append(bad.Fields, mail.Field{
+				Field: field, Code: "invalid_length", Message: "must have 1 to " + strconv.Itoa(maxSecret) + " bytes",
+			})
+		default:
+			out[name] = seal.NewSecret(value)
+		}
+	}
+	if len(bad.Fields) > 0 {
+		return nil, bad
+	}
+	return out, nil
+}
+
+// settingsOr gives the settings of the request, compacted, or those that stay.
+func settingsOr(given json.RawMessage, stay string) json.RawMessage {
+	if len(given) == 0 {
+		return json.RawMessage(stay)
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, given); err != nil {
+		return given
+	}
+	return b.Bytes()
+}
+
+// validatePatch has the adapter check the account as it will be: with the stored secrets, and the given ones over them.
+func (s *Server) validatePatch(r *http.Request, a *route.Account, given map[string]seal.Secret) error {
+	secrets, err := s.store.Secrets(r.Context(), a.ID)
+	if err != nil {
+		return missing(err, "There is no such account.")
+	}
+	all := make(map[string]seal.Secret, len(secrets)+len(given))
+	maps.Copy(all, secrets)
+	maps.Copy(all, given)
+	if err := s.kinds.Validate(a.Kind, a.Settings, all); err != nil {
+		return errSettings(err)
+	}
+	return nil
+}
+
+func errSettings(err error) error {
+	return invalid("settings", "invalid_settings", err.Error())
+}
+
+func (s *Server) pauseAccount(w http.ResponseWriter, r *http.Request) error {
+	return s.turnAccount(w, r, s.store.PauseAccount)
+}
+
+func (s *Server) resumeAccount(w http.ResponseWriter, r *http.Request) error {
+	return s.turnAccount(w, r, s.store.ResumeAccount)
+}
+
+// deleteAccount takes the account out of service. It answers 202 with the account while it drains, 204 when it is gone
+// at once.
+func (s *Server) deleteAccount(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	name := pathParam(r, "account")
+	if err := s.store.DeleteAccount(r.Context(), principal(r).ID, name); err != nil {
+		return missing(err, "There is no such account.")
+	}
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return err
+	}
+	if a := cfg.Account(name); a != nil {
+		return writeJSON(w, http.StatusAccepted, s.accountView(a))
+	}
+	return noContent(w)
+}
+
+func (s *Server) getAccountLimits(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	a, err := s.account(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, s.limitsView(a.Kind, a.Limits))
+}
+
+func (s *Server) putAccountLimits(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.LimitsRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	if in.Limits == nil {
+		return invalid("limits", "missing", "must be a list; an empty one means no limit")
+	}
+	windows, err := windowsOf(in.Limits)
+	if err != nil {
+		return err
+	}
+	a, err := s.account(r)
+	if err != nil {
+		return err
+	}
+	if err := s.store.SetLimits(r.Context(), principal(r).ID, a.Name, windows); err != nil {
+		return missing(err, "There is no such account.")
+	}
+	return writeJSON(w, http.StatusOK, s.limitsView(a.Kind, windows))
+}
+
+func (s *Server) limitsView(kind provider.Kind, windows []limit.Window) api.AccountLimits {
+	return api.AccountLimits{Limits: limitViews(windows), Documented: limitViews(s.kinds.DocumentedLimits(kind))}
+}

@@ -1,0 +1,197 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+const (
+	maxKeyName      = 100
+	maxKeyRate      = 100_000
+	maxSenderDomain = 100
+)
+
+func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	keys, err := s.store.Keys(r.Context())
+	if err != nil {
+		return err
+	}
+	tenants, err := s.store.Tenants(r.Context())
+	if err != nil {
+		return err
+	}
+	names := make(map[mail.TenantID]string, len(tenants))
+	for _, t := range tenants {
+		names[t.ID] = t.Name
+	}
+	out := api.List[api.Key]{Data: make([]api.Key, 0, len(keys))}
+	for i := range keys {
+		out.Data = append(out.Data, keyView(&keys[i], names[keys[i].Tenant]))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// createKey answers with the only copy of the key that there will ever be.
+func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.KeyRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	if in.Tenant == "" {
+		in.Tenant = "default"
+	}
+	tenant, err := s.tenant(r.Context(), in.Tenant)
+	if err != nil {
+		return err
+	}
+	if tenant == nil {
+		return invalid("tenant", "unknown_tenant", "is not a tenant")
+	}
+	key, err := s.keyOf(in, tenant)
+	if err != nil {
+		return err
+	}
+	id, full, hash := NewKey()
+	key.ID, key.Hash = id, hash
+	if err := s.store.CreateKey(r.Context(), principal(r).ID, key); err != nil {
+		return err
+	}
+	s.keys.forget(id)
+	out := keyView(&key, tenant.Name)
+	out.Secret = full
+	return writeJSON(w, http.StatusCreated, out)
+}
+
+// keyOf checks a request for a key and collects all that is wrong with it.
+func (s *Server) keyOf(in api.KeyRequest, tenant *mail.Tenant) (mail.Key, error) {
+	now := s.now().UTC()
+	k := mail.Key{
+		Tenant: tenant.ID, Name: in.Name, RatePerSecond: in.RatePerSecond, TenantPaused: tenant.Paused, CreatedAt: now,
+	}
+	bad := &mail.Invalid{}
+	complain := func(field, code, message string) {
+		bad.Fields = append(bad.Fields, mail.Field{Field: field, Code: code, Message: message})
+	}
+	if in.Name == "" || len(in.Name) > maxKeyName || !clean(in.Name) {
+		complain("name", "invalid_name", "must have 1 to 100 bytes and no control characters")
+	}
+	if in.RatePerSecond < 0 || in.RatePerSecond > maxKeyRate {
+		complain("rate_per_second", "out_of_range", "must be 0 (no limit) to 100000")
+	}
+	if in.ExpiresAt != nil {
+		if k.ExpiresAt = in.ExpiresAt.UTC(); !k.ExpiresAt.After(now) || k.ExpiresAt.Year() > 9998 {
+			complain("expires_at", "out_of_range", "must be in the future")
+		}
+	}
+	bad.Fields = append(bad.Fields, scopesInto(&k, in.Scopes)...)
+	bad.Fields = append(bad.Fields, domainsInto(&k, in.SenderDomains)...)
+	if len(bad.Fields) > 0 {
+		return mail.Key{}, bad
+	}
+	return k, nil
+}
+
+// scopesInto checks scopes. Admin stands alone: a key that configures must not be spread to where mail is sent.
+func scopesInto(k *mail.Key, in []string) []mail.Field {
+	all := []mail.Scope{mail.ScopeSend, mail.ScopeRead, mail.ScopeAdmin}
+	for i, name := range in {
+		scope := mail.Scope(name)
+		if !slices.Contains(all, scope) || k.May(scope) {
+			return []mail.Field{{
+				Field: fmt.Sprintf("scopes[%d]", i), Code: "invalid_scope", Message: "must be send, read or admin, each once",
+			}}
+		}
+		k.Scopes = append(k.Scopes, scope)
+	}
+	switch {
+	case len(k.Scopes) == 0:
+		return []mail.Field{{Field: "scopes", Code: "missing", Message: "must name at least one of send, read, admin"}}
+	case k.May(mail.ScopeAdmin) && len(k.Scopes) > 1:
+		return []mail.Field{{Field: "scopes", Code: "invalid_scope", Message: "admin can't be joined with other scopes"}}
+	}
+	return nil
+}
+
+func domainsInto(k *mail.Key, in []string) []mail.Field {
+	if len(in) > maxSenderDomain {
+		return []mail.Field{{Field: "sender_domains", Code: "too_many", Message: "must be at most 100"}}
+	}
+	var fields []mail.Field
+	for i, name := range in {
+		domain, err := mail.ParseDomain(name)
+		if err != nil {
+			fields = append(fields, mail.Field{
+				Field: fmt.Sprintf("sender_domains[%d]", i), Code: "invalid_domain", Message: "must be a domain",
+			})
+			continue
+		}
+		if !slices.Contains(k.SenderDomains, domain) {
+			k.SenderDomains = append(k.SenderDomains, domain)
+		}
+	}
+	return fields
+}
+
+// revokeKey ends a key on every replica within keyTTL. The last admin key can't be revoked: nobody could make another.
+func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	id := pathParam(r, "key")
+	keys, err := s.store.Keys(r.Context())
+	if err != nil {
+		return err
+	}
+	if lastAdmin(keys, id, s.now()) {
+		return refuse(http.StatusConflict, "last_admin_key", "This is the last admin key. Create another one first.")
+	}
+	if err := s.store.RevokeKey(r.Context(), principal(r).ID, id); err != nil {
+		return missing(err, "There is no such key.")
+	}
+	s.keys.forget(id)
+	return noContent(w)
+}
+
+func lastAdmin(keys []mail.Key, id string, now time.Time) bool {
+	is, others := false, false
+	for i := range keys {
+		if k := &keys[i]; k.May(mail.ScopeAdmin) && valid(k, now) {
+			is, others = is || k.ID == id, others || k.ID != id
+		}
+	}
+	return is && !others
+}
+
+// tenant finds a tenant by name, or nil.
+func (s *Server) tenant(ctx context.Context, name string) (*mail.Tenant, error) {
+	tenants, err := s.store.Tenants(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(tenants, func(t mail.Tenant) bool { return t.Name == name })
+	if i < 0 {
+		return nil, nil //nolint:nilnil // nil stands for "no such tenant"
+	}
+	return &tenants[i], nil
+}
+
+func keyView(k *mail.Key, tenant string) api.Key {
+	out := api.Key{
+		ID: k.ID, Tenant: tenant, Name: k.Name, SenderDomains: k.SenderDomains, RatePerSecond: k.RatePerSecond,
+		CreatedAt: k.CreatedAt, ExpiresAt: optional(k.ExpiresAt), RevokedAt: optional(k.RevokedAt),
+		LastUsedAt: optional(k.LastUsedAt),
+	}
+	for _, scope := range k.Scopes {
+		out.Scopes = append(out.Scopes, string(scope))
+	}
+	return out
+}

@@ -1,0 +1,219 @@
+package httpapi
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+const (
+	maxWeight  = 1e6
+	maxMembers = 100
+)
+
+func (s *Server) listPools(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return err
+	}
+	out := api.List[api.Pool]{Data: make([]api.Pool, 0, len(cfg.Pools))}
+	for i := range cfg.Pools {
+		out.Data = append(out.Data, poolView(&cfg.Pools[i]))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) getPool(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return err
+	}
+	p := cfg.Pool(pathParam(r, "pool"))
+	if p == nil {
+		return errNoPool()
+	}
+	return showPool(w, http.StatusOK, p)
+}
+
+func (s *Server) createPool(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.PoolRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	if !validName(in.Name) {
+		return invalidName("name")
+	}
+	p, err := s.pool(r, in.Name, in)
+	if err != nil {
+		return err
+	}
+	if err := s.store.CreatePool(r.Context(), principal(r).ID, p); err != nil {
+		return conflict(err, "name_taken", "There is a pool of that name.")
+	}
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return err
+	}
+	created := cfg.Pool(p.Name)
+	if created == nil {
+		return errNoPool()
+	}
+	w.Header().Set("Location", "/admin/v1/pools/"+p.Name)
+	return showPool(w, http.StatusCreated, created)
+}
+
+// putPool replaces a pool. It asks for If-Match, so that of two operators who turn at once one is told
+// (RFC 6585 section 3, RFC 9110 section 13.1.1).
+func (s *Server) putPool(w http.ResponseWriter, r *http.Request) error {
+	version, err := ifMatch(r)
+	if err != nil {
+		return err
+	}
+	in, err := read[api.PoolRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	name := pathParam(r, "pool")
+	if in.Name != "" && in.Name != name {
+		return invalid("name", "fixed", "can't be changed")
+	}
+	p, err := s.pool(r, name, in)
+	if err != nil {
+		return err
+	}
+	updated, err := s.store.UpdatePool(r.Context(), principal(r).ID, p, version)
+	if err != nil {
+		return missing(err, "There is no such pool.")
+	}
+	return showPool(w, http.StatusOK, &updated)
+}
+
+// pool makes a pool of a request and checks it against the accounts that exist.
+func (s *Server) pool(r *http.Request, name string, in api.PoolRequest) (route.Pool, error) {
+	if in.Overflow == "" {
+		in.Overflow = string(route.Spill)
+	}
+	p := route.Pool{Name: name, Overflow: route.Overflow(in.Overflow)}
+	if p.Overflow != route.Spill && p.Overflow != route.Wait {
+		return p, invalid("overflow", "unknown_overflow", "must be spill or wait")
+	}
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return p, err
+	}
+	if p.Members, err = membersOf(in.Accounts, cfg); err != nil {
+		return p, err
+	}
+	return p, nil
+}
+
+// membersOf checks weights: finite, 0 to 1e6, at least one above 0, each account known and named once.
+func membersOf(in []api.PoolMember, cfg *route.Config) ([]route.Member, error) {
+	if len(in) > maxMembers {
+		return nil, invalid("accounts", "too_many", fmt.Sprintf("must be at most %d", maxMembers))
+	}
+	out, bad, total := make([]route.Member, 0, len(in)), &mail.Invalid{}, 0.0
+	seen := map[string]bool{}
+	for i, m := range in {
+		if f := memberFault(m, cfg, seen); f != nil {
+			f.Field = fmt.Sprintf("accounts[%d].%s", i, f.Field)
+			bad.Fields = append(bad.Fields, *f)
+			continue
+		}
+		seen[m.Account] = true
+		total += m.Weight
+		out = append(out, route.Member{Account: m.Account, Weight: m.Weight})
+	}
+	if len(bad.Fields) == 0 && total <= 0 {
+		return nil, invalid("accounts", "no_weight", "must have at least one account with a weight above 0")
+	}
+	if len(bad.Fields) > 0 {
+		return nil, bad
+	}
+	slices.SortFunc(out, func(a, b route.Member) int { return strings.Compare(a.Account, b.Account) })
+	return out, nil
+}
+
+func memberFault(m api.PoolMember, cfg *route.Config, seen map[string]bool) *mail.Field {
+	a := cfg.Account(m.Account)
+	switch {
+	case a == nil || a.Draining:
+		message := "is not an account"
+		if hint := didYouMean(m.Account, accountNames(cfg)); hint != "" {
+			message += "; " + hint
+		}
+		return &mail.Field{Field: "account", Code: "unknown_account", Message: message}
+	case seen[m.Account]:
+		return &mail.Field{Field: "account", Code: "duplicate", Message: "is in the list twice"}
+	case math.IsNaN(m.Weight) || m.Weight < 0 || m.Weight > maxWeight:
+		return &mail.Field{Field: "weight", Code: "out_of_range", Message: "must be 0 to 1000000"}
+	}
+	return nil
+}
+
+func accountNames(cfg *route.Config) []string {
+	names := make([]string, 0, len(cfg.Accounts))
+	for i := range cfg.Accounts {
+		if a := &cfg.Accounts[i]; !a.Draining {
+			names = append(names, a.Name)
+		}
+	}
+	return names
+}
+
+func errNoPool() error { return refuse(http.StatusNotFound, "not_found", "There is no such pool.") }
+
+func showPool(w http.ResponseWriter, status int, p *route.Pool) error {
+	w.Header().Set("ETag", etag(p.Version))
+	return writeJSON(w, status, poolView(p))
+}
+
+func poolView(p *route.Pool) api.Pool {
+	out := api.Pool{
+		Name: p.Name, Overflow: string(p.Overflow), Version: p.Version, Accounts: make([]api.PoolMember, 0, len(p.Members)),
+	}
+	for _, m := range p.Members {
+		out.Accounts = append(out.Accounts, api.PoolMember{Account: m.Account, Weight: m.Weight})
+	}
+	return out
+}
+
+func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
+
+// ifMatch reads the version that the caller has seen; 0 stands for "*", whatever there is now. A well-formed tag that
+// we never gave is stale; weak tags never match.
+func ifMatch(r *http.Request) (int64, error) {
+	tag := strings.TrimSpace(strings.Join(r.Header.Values("If-Match"), ","))
+	switch {
+	case tag == "":
+		return 0, refuse(http.StatusPreconditionRequired, "precondition_required",
+			"Send If-Match with the ETag of the version that you have read.")
+	case tag == "*":
+		return 0, nil
+	case strings.Contains(tag, ","):
+		return 0, refuse(http.StatusBadRequest, "invalid_if_match", "Send exactly one entity tag, or *.")
+	case len(tag) < 2 || tag[0] != '"' || tag[len(tag)-1] != '"':
+		if strings.HasPrefix(tag, `W/"`) {
+			return 0, mail.ErrStale
+		}
+		return 0, refuse(http.StatusBadRequest, "invalid_if_match", `If-Match must be an entity tag, such as "3", or *.`)
+	}
+	version, err := strconv.ParseInt(tag[1:len(tag)-1], 10, 64)
+	if err != nil || version < 1 || etag(version) != tag {
+		return 0, mail.ErrStale
+	}
+	return version, nil
+}

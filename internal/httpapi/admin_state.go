@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	q, err := s.store.Queue(r.Context())
+	if err != nil {
+		return err
+	}
+	out := api.Queue{
+		Ready: q.Ready, Scheduled: q.Scheduled, Inflight: q.Inflight, Unknown: q.Unknown, OldestDue: optional(q.OldestDue),
+	}
+	for _, t := range q.Tenants {
+		out.Tenants = append(out.Tenants, api.TenantRow{Tenant: t.Tenant, Ready: t.Ready})
+	}
+	for _, rep := range q.Replicas {
+		out.Replicas = append(out.Replicas, api.Replica{
+			ID: rep.ID, Host: rep.Host, StartedAt: rep.StartedAt, LeaseUntil: rep.LeaseUntil,
+		})
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// listLimits shows what each window of each account has used and has left.
+func (s *Server) listLimits(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	states, err := s.store.LimitStates(r.Context())
+	if err != nil {
+		return err
+	}
+	out := api.List[api.WindowState]{Data: make([]api.WindowState, 0, len(states))}
+	for _, st := range states {
+		line := api.WindowState{
+			Account: st.Account, Limit: limitView(st.Window), Used: st.Used, Free: max(st.Window.N-st.Used, 0),
+		}
+		if st.BlockedUntil.After(s.now()) {
+			line.BlockedUntil = optional(st.BlockedUntil)
+		}
+		out.Data = append(out.Data, line)
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
+	q, err := readQuery(r, "limit", "cursor")
+	if err != nil {
+		return err
+	}
+	limit := q.limit()
+	if err := q.err(); err != nil {
+		return err
+	}
+	l := listing{name: "audit"}
+	before, err := q.auditCursor(s.cursors, l)
+	if err != nil {
+		return err
+	}
+	rows, err := s.store.Audit(r.Context(), before, limit+1)
+	if err != nil {
+		return err
+	}
+	rows, next := page(s.cursors, l, rows, limit, func(e *mail.AuditEntry) string { return strconv.FormatInt(e.ID, 10) })
+	out := api.AuditPage{Data: make([]api.AuditEntry, 0, len(rows)), NextCursor: next}
+	for _, e := range rows {
+		out.Data = append(out.Data, api.AuditEntry{
+			ID: e.ID, At: e.At, Actor: e.Actor, Action: e.Action, Target: e.Target, Detail: e.Detail,
+		})
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (q *query) auditCursor(c *cursors, l listing) (int64, error) {
+	last, err := q.cursor(c, l)
+	if err != nil || last == "" {
+		return 0, err
+	}
+	before, err := strconv.ParseInt(last, 10, 64)
+	if err != nil {
+		return 0, errCursor()
+	}
+	return before, nil
+}

@@ -1,0 +1,131 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// turnAccount pauses or resumes and shows what came of it.
+func (s *Server) turnAccount(
+	w http.ResponseWriter, r *http.Request, turn func(ctx context.Context, actor, account string) error,
+) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	if err := turn(r.Context(), principal(r).ID, pathParam(r, "account")); err != nil {
+		return missing(err, "There is no such account.")
+	}
+	return s.showAccount(w, r, http.StatusOK)
+}
+
+// accountView shows an account. What it can carry follows from its kind, and secrets are names only.
+func (s *Server) accountView(a *route.Account) api.Account {
+	if spec, known := s.kinds.Spec(a.Kind); known {
+		a.Capabilities = spec.Capabilities
+	}
+	out := api.Account{
+		Name: a.Name, Kind: string(a.Kind), Settings: a.Settings, Secrets: a.SecretFields,
+		Concurrency: a.Concurrency, Limits: limitViews(a.Limits), State: accountState(a),
+		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
+	}
+	if len(out.Settings) == 0 {
+		out.Settings = json.RawMessage("{}")
+	}
+	out.Capabilities, _ = json.Marshal(a.Capabilities) // a struct of numbers and strings always encodes
+	for _, p := range a.Parked {
+		out.Parked = append(out.Parked, api.Park{SenderDomain: p.SenderDomain, Reason: p.Reason, Since: p.Since})
+	}
+	return out
+}
+
+// accountState gives the strongest reason why the account takes no mail. A park of one sender domain leaves it active.
+func accountState(a *route.Account) string {
+	switch {
+	case a.Draining:
+		return "draining"
+	case a.Paused:
+		return "paused"
+	}
+	for _, p := range a.Parked {
+		if p.SenderDomain == "" {
+			return "parked"
+		}
+	}
+	return "active"
+}
+
+func limitViews(windows []limit.Window) []api.Limit {
+	out := make([]api.Limit, 0, len(windows))
+	for _, w := range windows {
+		out = append(out, limitView(w))
+	}
+	return out
+}
+
+func limitView(w limit.Window) api.Limit {
+	return api.Limit{N: w.N, Per: per(w.Per), Unit: string(w.Unit)}
+}
+
+// per writes a duration without its trailing zeros: "5m", not "5m0s".
+func per(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// windowsOf checks the limits of a request. Two windows may not have the same unit and period.
+func windowsOf(in []api.Limit) ([]limit.Window, error) {
+	if len(in) > maxWindows {
+		return nil, invalid("limits", "too_many", fmt.Sprintf("must be at most %d", maxWindows))
+	}
+	out, bad := make([]limit.Window, 0, len(in)), &mail.Invalid{}
+	for i, l := range in {
+		field := fmt.Sprintf("limits[%d]", i)
+		d, err := time.ParseDuration(l.Per)
+		if err != nil {
+			bad.Fields = append(bad.Fields, mail.Field{
+				Field: field + ".per", Code: "invalid_duration", Message: `must be a duration such as "1s", "5m" or "24h"`,
+			})
+			continue
+		}
+		w := limit.Window{N: l.N, Per: d, Unit: limit.Unit(l.Unit)}
+		if err := checkWindow(w, out); err != nil {
+			bad.Fields = append(bad.Fields, mail.Field{Field: field, Code: "invalid_limit", Message: err.Error()})
+			continue
+		}
+		out = append(out, w)
+	}
+	if len(bad.Fields) > 0 {
+		return nil, bad
+	}
+	return out, nil
+}
+
+func checkWindow(w limit.Window, others []limit.Window) error {
+	if err := w.Validate(); err != nil {
+		return err
+	}
+	if w.Per%time.Millisecond != 0 {
+		return fmt.Errorf("limit %s: period must be whole milliseconds", w)
+	}
+	for _, o := range others {
+		if o.Unit == w.Unit && o.Per == w.Per {
+			return fmt.Errorf("limit %s: given twice for this unit and period", w)
+		}
+	}
+	return nil
+}

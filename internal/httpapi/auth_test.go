@@ -1,0 +1,305 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// scopeOf is who may call what. A new route needs a line here.
+func scopeOf() map[string]mail.Scope {
+	return map[string]mail.Scope{
+		"POST /v1/send":                 mail.ScopeSend,
+		"POST /v1/send/batch":           mail.ScopeSend,
+		"GET /v1/messages":              mail.ScopeRead,
+		"GET /v1/messages/{id}":         mail.ScopeRead,
+		"POST /v1/messages/{id}/cancel": mail.ScopeSend,
+		"POST /v1/messages/{id}/resend": mail.ScopeSend,
+
+		"GET /v1/suppressions":            mail.ScopeRead,
+		"POST /v1/suppressions":           mail.ScopeSend,
+		"DELETE /v1/suppressions/{email}": mail.ScopeSend,
+
+		"GET /admin/v1/accounts":                   mail.ScopeAdmin,
+		"POST /admin/v1/accounts":                  mail.ScopeAdmin,
+		"GET /admin/v1/accounts/{account}":         mail.ScopeAdmin,
+		"PATCH /admin/v1/accounts/{account}":       mail.ScopeAdmin,
+		"DELETE /admin/v1/accounts/{account}":      mail.ScopeAdmin,
+		"POST /admin/v1/accounts/{account}/pause":  mail.ScopeAdmin,
+		"POST /admin/v1/accounts/{account}/resume": mail.ScopeAdmin,
+		"GET /admin/v1/accounts/{account}/limits":  mail.ScopeAdmin,
+		"PUT /admin/v1/accounts/{account}/limits":  mail.ScopeAdmin,
+
+		"GET /admin/v1/pools":           mail.ScopeAdmin,
+		"POST /admin/v1/pools":          mail.ScopeAdmin,
+		"GET /admin/v1/pools/{pool}":    mail.ScopeAdmin,
+		"PUT /admin/v1/pools/{pool}":    mail.ScopeAdmin,
+		"GET /admin/v1/rules":           mail.ScopeAdmin,
+		"POST /admin/v1/rules":          mail.ScopeAdmin,
+		"PUT /admin/v1/rules":           mail.ScopeAdmin,
+		"DELETE /admin/v1/rules/{rule}": mail.ScopeAdmin,
+		"POST /admin/v1/route/explain":  mail.ScopeAdmin,
+
+		"GET /admin/v1/keys":               mail.ScopeAdmin,
+		"POST /admin/v1/keys":              mail.ScopeAdmin,
+		"DELETE /admin/v1/keys/{key}":      mail.ScopeAdmin,
+		"GET /admin/v1/tenants":            mail.ScopeAdmin,
+		"POST /admin/v1/tenants":           mail.ScopeAdmin,
+		"PATCH /admin/v1/tenants/{tenant}": mail.ScopeAdmin,
+
+		"GET /admin/v1/queue":  mail.ScopeAdmin,
+		"GET /admin/v1/limits": mail.ScopeAdmin,
+		"GET /admin/v1/audit":  mail.ScopeAdmin,
+	}
+}
+
+func TestEveryRouteOpensToItsScopeOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	table := scopeOf()
+	keys := map[mail.Scope]string{mail.ScopeSend: r.send, mail.ScopeRead: r.read, mail.ScopeAdmin: r.admin}
+	for _, route := range r.routesOf() {
+		wanted, ok := table[route]
+		if !ok {
+			t.Errorf("route %s has no line in scopeOf", route)
+			continue
+		}
+		method, pattern, _ := strings.Cut(route, " ")
+		path := strings.NewReplacer("{", "", "}", "").Replace(pattern)
+		if got := r.do(method, path, "", "").status; got != http.StatusUnauthorized {
+			t.Errorf("%s without a key = %d, want 401", route, got)
+		}
+		for scope, key := range keys {
+			a := r.do(method, path, key, "")
+			if refused := a.status == http.StatusForbidden && a.problem.Code == "scope_missing"; refused == (scope == wanted) {
+				t.Errorf("%s with scope %s = %d %s, wanted scope is %s", route, scope, a.status, a.problem.Code, wanted)
+			}
+		}
+		r.clock.move(time.Minute) // the 401s above count as failures
+	}
+}
+
+func TestWrongKeysAllGetTheSameAnswer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	revoked := r.store.addKey(func(k *mail.Key) { k.RevokedAt = r.clock.now() }, mail.ScopeRead)
+	expired := r.store.addKey(func(k *mail.Key) { k.ExpiresAt = r.clock.now() }, mail.ScopeRead)
+	_, unknown, _ := NewKey()
+	other, _, _ := NewKey()
+	_, stolen, _ := NewKey()
+	wrongSecret := "sg_" + r.read[3:11] + stolen[11:len(stolen)-checkLen]
+	wrongSecret += checkOf(wrongSecret)
+	headers := map[string]string{
+		"none": "", "empty": "Bearer ", "basic": "Basic " + r.read, "bare": r.read, "revoked": "Bearer " + revoked,
+		"expired": "Bearer " + expired, "unknown": "Bearer " + unknown, "id alone": "Bearer sg_" + other,
+		"wrong secret": "Bearer " + wrongSecret, "wrong check": "Bearer " + r.read[:len(r.read)-1] + "!",
+	}
+	for name, value := range headers {
+		a := r.do("GET", "/v1/messages", "", "", "Authorization", value, "X-Request-Id", "same")
+		r.want(a, http.StatusUnauthorized, "unauthorized")
+		if a.header.Get("WWW-Authenticate") != `Bearer realm="sendgate"` {
+			t.Errorf("%s: WWW-Authenticate = %q", name, a.header.Get("WWW-Authenticate"))
+		}
+		first := r.do("GET", "/v1/messages", "", "", "X-Request-Id", "same")
+		if diff := cmp.Diff(string(first.body), string(a.body)); diff != "" {
+			t.Errorf("%s: body differs from that without a key:\n%s", name, diff)
+		}
+		r.clock.move(time.Minute)
+	}
+}
+
+func TestKeyInQueryOrTwiceIsNoKey(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.want(r.do("GET", "/v1/messages?key="+r.read+"&access_token="+r.read, "", ""), 401, "unauthorized")
+	req := httptest.NewRequest(http.MethodGet, "/v1/messages", http.NoBody)
+	req.Header["Authorization"] = []string{"Bearer " + r.read, "Bearer " + r.send}
+	r.want(r.exchange(req), 401, "unauthorized")
+}
+
+func TestStoreFailureIsNotAnAuthFailure(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.store.failWith(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
+	a := r.do("GET", "/v1/messages", r.read, "")
+	r.want(a, http.StatusServiceUnavailable, "database")
+}
+
+func TestRevokedKeyStopsWithinTwoSeconds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.want(r.do("GET", "/v1/messages", r.read, ""), 200, "")
+	r.store.mu.Lock()
+	k := r.store.keys[r.read[3:11]]
+	k.RevokedAt = r.clock.now()
+	r.store.keys[k.ID] = k
+	r.store.mu.Unlock()
+	r.clock.move(2 * time.Second)
+	r.want(r.do("GET", "/v1/messages", r.read, ""), 401, "unauthorized")
+}
+
+func TestKeyIsLookedUpOncePerSecond(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, unknown, _ := NewKey()
+	for range 5 {
+		r.do("GET", "/v1/messages", r.read, "")
+		r.do("GET", "/v1/messages", unknown, "")
+	}
+	if got := r.store.count("KeyByID"); got != 2 {
+		t.Errorf("look-ups for one good and one unknown key = %d, want 2", got)
+	}
+	r.clock.move(keyTTL)
+	r.do("GET", "/v1/messages", r.read, "")
+	if got := r.store.count("KeyByID"); got != 3 {
+		t.Errorf("look-ups after the time to live = %d, want 3", got)
+	}
+}
+
+func TestWrongKeysAreHeldBackAndGoodOnesNot(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	refused := map[int]int{}
+	for i := range 100 {
+		_, wrong, _ := NewKey()
+		a := r.do("GET", "/v1/messages", wrong, "")
+		refused[a.status]++
+		if a.status == http.StatusTooManyRequests && a.header.Get("Retry-After") == "" {
+			t.Error("429 without Retry-After")
+		}
+		if i%10 == 9 {
+			r.want(r.do("GET", "/v1/messages", r.read, ""), 200, "")
+		}
+	}
+	if refused[http.StatusUnauthorized] != failuresPerMinute || refused[http.StatusTooManyRequests] != 80 {
+		t.Errorf("answers to 100 wrong keys = %v, want 20 times 401 and 80 times 429", refused)
+	}
+	r.clock.move(time.Minute)
+	_, wrong, _ := NewKey()
+	r.want(r.do("GET", "/v1/messages", wrong, ""), 401, "unauthorized")
+}
+
+func TestFailuresCountPerAddressAndPerV6Network(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	f := newFailures(func() time.Time { return now })
+	for range failuresPerMinute {
+		f.note(netip.MustParseAddr("2001:db8::1"))
+		f.note(netip.MustParseAddr("192.0.2.1"))
+	}
+	for ip, want := range map[string]bool{
+		"2001:db8::ffff:1": true, "2001:db8:0:1::1": false, "192.0.2.1": true, "::ffff:192.0.2.1": true, "192.0.2.2": false,
+	} {
+		if got := f.note(netip.MustParseAddr(ip)) > 0; got != want {
+			t.Errorf("held back %s = %v, want %v", ip, got, want)
+		}
+	}
+}
+
+func TestFailuresAndKeysTakeBoundedMemory(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	f := newFailures(func() time.Time { return now })
+	k := newKeyring(newFakeStore(now), func() time.Time { return now })
+	for i := range failuresKept + 100 {
+		f.note(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+		k.keep(fmt.Sprint(i), keyEntry{until: now.Add(keyTTL)})
+	}
+	if len(f.clients) > failuresKept || len(k.entries) > keysKept {
+		t.Errorf("kept %d clients and %d keys, want at most %d and %d", len(f.clients), len(k.entries), failuresKept, keysKept)
+	}
+}
+
+func TestClientAddressIsTakenFromTrustedProxiesOnly(t *testing.T) {
+	t.Parallel()
+	s := &Server{proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	tests := map[string]struct{ peer, forwarded, want string }{
+		"direct":             {"192.0.2.7:1", "", "192.0.2.7"},
+		"direct, forged":     {"192.0.2.7:1", "203.0.113.9", "192.0.2.7"},
+		"one proxy":          {"10.0.0.1:1", "203.0.113.9", "203.0.113.9"},
+		"forged behind one":  {"10.0.0.1:1", "198.51.100.1, 203.0.113.9", "203.0.113.9"},
+		"two proxies":        {"10.0.0.1:1", "203.0.113.9, 10.0.0.2", "203.0.113.9"},
+		"garbage":            {"10.0.0.1:1", "unknown", "10.0.0.1"},
+		"proxy itself":       {"10.0.0.1:1", "", "10.0.0.1"},
+		"mapped peer":        {"[::ffff:192.0.2.7]:1", "", "192.0.2.7"},
+		"no address of peer": {"@", "203.0.113.9", "invalid IP"},
+	}
+	for name, tt := range tests {
+		req := &http.Request{RemoteAddr: tt.peer, Header: http.Header{}}
+		if tt.forwarded != "" {
+			req.Header.Set("X-Forwarded-For", tt.forwarded)
+		}
+		if got := s.clientIP(req).String(); got != tt.want {
+			t.Errorf("%s: client = %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+func TestKeyIsHeldToItsRate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	slow := r.store.addKey(func(k *mail.Key) { k.RatePerSecond = 2 }, mail.ScopeRead)
+	for _, want := range []int{200, 200, 429} {
+		if a := r.do("GET", "/v1/messages", slow, ""); a.status != want {
+			t.Fatalf("answer = %d, want %d", a.status, want)
+		}
+	}
+	a := r.do("GET", "/v1/messages", slow, "")
+	r.want(a, 429, "rate_limited")
+	if got := a.header.Get("Retry-After"); got != "1" {
+		t.Errorf("Retry-After = %q, want 1", got)
+	}
+	r.want(r.do("GET", "/v1/messages", r.read, ""), 200, "")
+	r.clock.move(500 * time.Millisecond)
+	r.want(r.do("GET", "/v1/messages", slow, ""), 200, "")
+}
+
+func TestPausedTenantCantSendButMayLook(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.store.tenants[0].Paused = true
+	r.want(r.do("POST", "/v1/send", r.send, "{}"), 403, "tenant_paused")
+	r.want(r.do("POST", "/v1/send/batch", r.send, "{}"), 403, "tenant_paused")
+	r.want(r.do("POST", "/v1/messages/"+mail.NewID().String()+"/resend", r.send, ""), 403, "tenant_paused")
+	r.want(r.do("POST", "/v1/messages/"+mail.NewID().String()+"/cancel", r.send, ""), 404, "not_found")
+	r.want(r.do("GET", "/v1/messages", r.read, ""), 200, "")
+}
+
+func TestDrainingServerAcceptsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *Options) { o.Draining = func() bool { return true } })
+	a := r.do("POST", "/v1/send", r.send, "{}")
+	r.want(a, 503, "draining")
+	r.want(r.do("GET", "/v1/messages", r.read, ""), 200, "")
+	if r.store.count("Accept") != 0 {
+		t.Error("a draining server asked the store to accept")
+	}
+}
+
+func TestKeyUseIsNotedOncePerMinute(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for range 3 {
+		r.do("GET", "/v1/messages", r.read, "")
+	}
+	r.clock.move(touchEvery)
+	r.server.touches.wg.Wait()
+	r.do("GET", "/v1/messages", r.read, "")
+	r.server.Close()
+	if got := r.store.count("TouchKey"); got != 2 {
+		t.Errorf("notes of 4 requests in just over a minute = %d, want 2", got)
+	}
+	r.clock.move(touchEvery)
+	r.do("GET", "/v1/messages", r.read, "")
+	if got := r.store.count("TouchKey"); got != 2 {
+		t.Errorf("notes after Close = %d, want still 2", got)
+	}
+}

@@ -1,0 +1,153 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// maxBatch caps the messages of one batch.
+const maxBatch = 1000
+
+// sendBatch accepts 1 to 1,000 messages, each on its own: POST /v1/send/batch. The answer is 202 with a result for
+// each, in order, though some or all of them are refused for what they are. Only when nothing could be stored because
+// the store is not available, the whole answer is a 503, so that callers who look at the status alone try again.
+func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	idem, err := idempotencyKey(r.Header, maxIdempotencyKey-len("/999")-1)
+	if err != nil {
+		return err
+	}
+	body, err := s.readJSON(w, r)
+	if err != nil {
+		return err
+	}
+	items, err := splitBatch(body)
+	if err != nil {
+		return err
+	}
+	b := batch{items: make([]api.BatchItem, len(items))}
+	for i, item := range items {
+		sub, err := s.submission(principal(r), item, itemKey(idem, i))
+		if err != nil {
+			if first, ok := s.repeated(r.Context(), principal(r), item, itemKey(idem, i), err); ok {
+				b.items[i] = api.BatchItem{SendResult: sendResult(first)}
+			} else {
+				b.refuse(i, err)
+			}
+			continue
+		}
+		b.subs, b.index = append(b.subs, sub), append(b.index, i)
+	}
+	if err := b.accept(s.store, r); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusAccepted, api.BatchResult{Results: b.items})
+}
+
+// batch is one batch on its way: the answers so far, and what is left to store with its place among them.
+type batch struct {
+	items []api.BatchItem
+	subs  []*mail.Submission
+	index []int
+}
+
+func (b *batch) refuse(i int, err error) {
+	p := problemOf(err)
+	b.items[i] = api.BatchItem{Error: &p}
+}
+
+// accept stores what is left and fills in its results.
+func (b *batch) accept(store Store, r *http.Request) error {
+	if len(b.subs) == 0 {
+		return nil
+	}
+	accepted, errs := store.AcceptAll(r.Context(), b.subs)
+	var unavailable *mail.Unavailable
+	stored := 0
+	for j, i := range b.index {
+		if err := errs[j]; err != nil {
+			errors.As(err, &unavailable)
+			b.refuse(i, acceptProblem(err))
+			continue
+		}
+		stored++
+		b.items[i] = api.BatchItem{SendResult: sendResult(accepted[j])}
+	}
+	if stored == 0 && unavailable != nil {
+		return unavailable
+	}
+	return nil
+}
+
+// splitBatch finds the messages of {"messages": […]} without looking into them: what is wrong inside of one, bad UTF-8
+// included, must not fail its neighbours. The messages are parts of body.
+func splitBatch(body []byte) ([][]byte, error) {
+	if err := checkStart(body); err != nil {
+		return nil, err
+	}
+	dec := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, syntaxProblem(body, err)
+	}
+	var items [][]byte
+	for names := 0; dec.PeekKind() == jsontext.KindString; names++ {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return nil, syntaxProblem(body, err)
+		}
+		if name := token.String(); name != "messages" {
+			return nil, invalid(cut(name), "unknown_field", "unknown field; a batch has messages and nothing else")
+		}
+		if names > 0 {
+			return nil, refuse(http.StatusBadRequest, "duplicate_key", `The name "messages" occurs twice.`)
+		}
+		if items, err = batchItems(dec, body); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, syntaxProblem(body, err)
+	}
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, refuse(http.StatusBadRequest, "trailing_data", "There is more behind the JSON object.")
+	}
+	if len(items) == 0 {
+		return nil, invalid("messages", "required", "a batch has at least one message")
+	}
+	return items, nil
+}
+
+func batchItems(dec *jsontext.Decoder, body []byte) ([][]byte, error) {
+	if kind := dec.PeekKind(); kind != jsontext.KindBeginArray && kind != jsontext.KindInvalid {
+		return nil, invalid("messages", "wrong_type", "expected a list of messages")
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, syntaxProblem(body, err)
+	}
+	var items [][]byte
+	for dec.PeekKind() != jsontext.KindEndArray {
+		value, err := dec.ReadValue()
+		if err != nil {
+			return nil, syntaxProblem(body, err)
+		}
+		if len(items) == maxBatch {
+			return nil, invalid("messages", "too_many", fmt.Sprintf("a batch has at most %d messages", maxBatch))
+		}
+		end := dec.InputOffset()
+		items = append(items, body[end-int64(len(value)):end])
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, syntaxProblem(body, err)
+	}
+	return items, nil
+}

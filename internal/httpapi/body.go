@@ -1,0 +1,87 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strings"
+)
+
+// readJSON reads a whole JSON body under the server's cap. Nothing is decompressed: a few kilobytes of gzip can hold
+// gigabytes (415). A body that announces more than the cap is not read at all, and one that turns out longer is read
+// to the cap (413); in both cases the connection is closed.
+func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	switch {
+	case r.Host == "": // HTTP/1.0 may leave it out; nothing that sends mail does
+		return nil, refuse(http.StatusBadRequest, "missing_host", "The request has no Host.")
+	case r.ContentLength == 0:
+		return nil, checkStart(nil)
+	}
+	if len(r.TransferEncoding) > 0 {
+		// net/http drops a Content-Length beside "chunked" before we can see it. Such a request may be smuggling
+		// another one, and RFC 9112 section 6.1 wants its connection closed, so that is done after every chunked one.
+		w.Header().Set("Connection", "close")
+	}
+	if err := checkContent(r.Header); err != nil {
+		return nil, err
+	}
+	if r.ContentLength > s.maxBody {
+		return nil, &http.MaxBytesError{Limit: s.maxBody}
+	}
+	// The announced length is not trusted with more memory than a common send needs.
+	buf := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), 64<<10)+bytes.MinRead))
+	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, s.maxBody)); err != nil {
+		return nil, readProblem(w, err)
+	}
+	return buf.Bytes(), nil
+}
+
+// readProblem answers a body that did not arrive. What is left of it on the connection can't be told from a next
+// request, so the connection is closed.
+func readProblem(w http.ResponseWriter, err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return tooLarge
+	}
+	w.Header().Set("Connection", "close")
+	e := refuse(http.StatusBadRequest, "incomplete_body", "The body ended before its announced length, or is malformed.")
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		e = refuse(http.StatusRequestTimeout, "body_timeout", "The body arrived too slowly.")
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		e.cause = io.ErrUnexpectedEOF
+	}
+	return e
+}
+
+// checkContent takes application/json in UTF-8, not encoded further.
+func checkContent(h http.Header) error {
+	for _, encoding := range h.Values("Content-Encoding") {
+		if encoding = strings.TrimSpace(encoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
+			e := refuse(http.StatusUnsupportedMediaType, "unsupported_encoding", "The body must not be compressed.")
+			e.header = http.Header{"Accept-Encoding": {"identity"}} // RFC 9110 section 15.5.16
+			return e
+		}
+	}
+	types := h.Values("Content-Type")
+	if len(types) != 1 {
+		return unsupportedType("The request needs one Content-Type: application/json.")
+	}
+	kind, params, err := mime.ParseMediaType(types[0])
+	if err != nil || kind != "application/json" {
+		return unsupportedType("The Content-Type must be application/json.")
+	}
+	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return unsupportedType("JSON is sent in UTF-8 only (RFC 8259 section 8.1).")
+	}
+	return nil
+}
+
+func unsupportedType(detail string) error {
+	e := refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", detail)
+	e.header = http.Header{"Accept-Post": {"application/json"}}
+	return e
+}

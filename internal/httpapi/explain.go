@@ -1,0 +1,48 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// explain takes the body of a send, checks it as a send is checked, and tells what routing would do with it now. It
+// stores nothing. The rules of a key, such as its sender domains, are not looked at: no key sends here.
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[sendRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	caps := mail.DefaultCaps()
+	caps.Expiry = s.defaultExpiry
+	m, err := in.draft().Message(s.now(), caps)
+	if err != nil {
+		return err
+	}
+	facts := m.Facts()
+	return writeJSON(w, http.StatusOK, api.Explanation{
+		Facts: factsView(facts), Decision: decisionView(s.router.Explain(facts)),
+	})
+}
+
+func factsView(f mail.Facts) api.Facts {
+	return api.Facts{
+		Account: f.Account, Stream: f.Stream, Tags: f.Tags, SenderDomain: f.SenderDomain, RecipientDomains: f.Domains,
+		Recipients: f.Recipients, Bytes: f.Bytes, Attachments: f.Attachments, NeedsSMTPUTF8: f.NeedsSMTPUTF8,
+	}
+}
+
+func decisionView(d route.Decision) api.Decision {
+	out := api.Decision{
+		Config: d.Config, Rule: d.Rule, Pool: d.Pool, Pinned: d.Pinned, Chosen: d.Chosen, WaitsFor: d.WaitsFor,
+		Spilled:    d.Spilled,
+		Omitted:    d.Omitted,
+		Candidates: make([]api.Candidate, 0, len(d.Candidates)),
+	}
+	for _, c := range d.Candidates {
+		out.Candidates = append(out.Candidates, api.Candidate{Account: c.Account, Weight: c.Weight, Reason: c.Reason})
+	}
+	return out
+}

@@ -1,0 +1,175 @@
+package httpapi
+
+import (
+	"context"
+	"slices"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// The routing configuration of fakeStore. What Config gives is a copy: handlers may write into it.
+
+func (f *fakeStore) Config(context.Context) (*route.Config, error) {
+	done, err := f.enter("Config")
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	c := f.config
+	c.Accounts, c.Pools, c.Rules = slices.Clone(c.Accounts), slices.Clone(c.Pools), slices.Clone(c.Rules)
+	return &c, nil
+}
+
+// change runs one change of the configuration.
+func (f *fakeStore) change(method, actor, target string, do func() error) error {
+	done, err := f.enter(method)
+	defer done()
+	if err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	f.config.Version++
+	f.note(actor, method, target)
+	return nil
+}
+
+// onAccount changes one account.
+func (f *fakeStore) onAccount(method, actor, name string, do func(*route.Account)) error {
+	return f.change(method, actor, name, func() error {
+		a := f.config.Account(name)
+		if a == nil {
+			return mail.ErrNotFound
+		}
+		do(a)
+		a.Version++
+		return nil
+	})
+}
+
+func (f *fakeStore) Secrets(_ context.Context, id int32) (map[string]seal.Secret, error) {
+	done, err := f.enter("Secrets")
+	defer done()
+	for i := range f.config.Accounts {
+		if a := &f.config.Accounts[i]; a.ID == id {
+			return f.secrets[a.Name], err
+		}
+	}
+	return nil, err
+}
+
+func (f *fakeStore) CreateAccount(_ context.Context, actor string, a route.Account, s map[string]seal.Secret) error {
+	return f.change("CreateAccount", actor, a.Name, func() error {
+		if f.config.Account(a.Name) != nil {
+			return mail.ErrConflict
+		}
+		a.ID, a.Version, a.CreatedAt, a.UpdatedAt = int32(len(f.config.Accounts)+1), 1, f.at, f.at
+		f.secrets[a.Name] = map[string]seal.Secret{}
+		f.config.Accounts = append(f.config.Accounts, a)
+		f.keepSecrets(a.Name, s)
+		return nil
+	})
+}
+
+func (f *fakeStore) keepSecrets(account string, s map[string]seal.Secret) {
+	for name, secret := range s {
+		f.secrets[account][name] = secret
+	}
+	a := f.config.Account(account)
+	a.SecretFields = nil
+	for name := range f.secrets[account] {
+		a.SecretFields = append(a.SecretFields, name)
+	}
+	slices.Sort(a.SecretFields)
+}
+
+func (f *fakeStore) UpdateAccount(_ context.Context, actor string, n route.Account, s map[string]seal.Secret) error {
+	return f.onAccount("UpdateAccount", actor, n.Name, func(a *route.Account) {
+		a.Settings, a.Concurrency, a.Parked = n.Settings, n.Concurrency, nil
+		f.keepSecrets(n.Name, s)
+	})
+}
+
+func (f *fakeStore) SetLimits(_ context.Context, actor, account string, windows []limit.Window) error {
+	return f.onAccount("SetLimits", actor, account, func(a *route.Account) { a.Limits = windows })
+}
+
+func (f *fakeStore) PauseAccount(_ context.Context, actor, account string) error {
+	return f.onAccount("PauseAccount", actor, account, func(a *route.Account) { a.Paused = true })
+}
+
+func (f *fakeStore) ResumeAccount(_ context.Context, actor, account string) error {
+	return f.onAccount("ResumeAccount", actor, account, func(a *route.Account) { a.Paused, a.Parked = false, nil })
+}
+
+func (f *fakeStore) DeleteAccount(_ context.Context, actor, account string) error {
+	return f.onAccount("DeleteAccount", actor, account, func(a *route.Account) {
+		a.Draining = true
+		for i := range f.config.Pools {
+			p := &f.config.Pools[i]
+			p.Members = slices.DeleteFunc(slices.Clone(p.Members), func(m route.Member) bool { return m.Account == account })
+		}
+	})
+}
+
+func (f *fakeStore) CreatePool(_ context.Context, actor string, p route.Pool) error {
+	return f.change("CreatePool", actor, p.Name, func() error {
+		if f.config.Pool(p.Name) != nil {
+			return mail.ErrConflict
+		}
+		p.Version = 1
+		f.config.Pools = append(f.config.Pools, p)
+		return nil
+	})
+}
+
+func (f *fakeStore) UpdatePool(_ context.Context, actor string, p route.Pool, ifVersion int64) (route.Pool, error) {
+	err := f.change("UpdatePool", actor, p.Name, func() error {
+		have := f.config.Pool(p.Name)
+		switch {
+		case have == nil:
+			return mail.ErrNotFound
+		case ifVersion != 0 && ifVersion != have.Version:
+			return mail.ErrStale
+		}
+		p.Version = have.Version + 1
+		*have = p
+		return nil
+	})
+	return p, err
+}
+
+func (f *fakeStore) SetRules(_ context.Context, actor string, rules []route.Rule) error {
+	return f.change("SetRules", actor, "rules", func() error {
+		f.config.Rules = nil
+		for i, r := range rules {
+			r.ID = int64(100 + i)
+			f.config.Rules = append(f.config.Rules, r)
+		}
+		return nil
+	})
+}
+
+func (f *fakeStore) CreateRule(_ context.Context, actor string, r route.Rule) (route.Rule, error) {
+	err := f.change("CreateRule", actor, "rule", func() error {
+		r.ID = int64(len(f.config.Rules) + 1)
+		f.config.Rules = append(f.config.Rules, r)
+		return nil
+	})
+	return r, err
+}
+
+func (f *fakeStore) DeleteRule(_ context.Context, actor string, id int64) error {
+	return f.change("DeleteRule", actor, "rule", func() error {
+		n := len(f.config.Rules)
+		f.config.Rules = slices.DeleteFunc(f.config.Rules, func(r route.Rule) bool { return r.ID == id })
+		if len(f.config.Rules) == n {
+			return mail.ErrNotFound
+		}
+		return nil
+	})
+}

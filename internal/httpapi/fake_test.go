@@ -1,0 +1,437 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// fakeStore keeps everything in memory and obeys the contract of Store. With fail set, every method answers with it
+// and changes nothing.
+type fakeStore struct {
+	mu    sync.Mutex
+	fail  error
+	calls map[string]int // by method, of those that tests count
+
+	keys         map[string]mail.Key
+	tenants      []mail.Tenant
+	messages     map[mail.ID]*mail.View
+	order        []mail.ID
+	idempotency  map[string]idempotent
+	suppressions map[string]mail.Suppression
+	config       route.Config
+	secrets      map[string]map[string]seal.Secret
+	queue        mail.QueueState
+	limits       []limit.State
+	audit        []mail.AuditEntry
+	at           time.Time
+}
+
+type idempotent struct {
+	fingerprint [32]byte
+	accepted    mail.Accepted
+}
+
+var _ Store = (*fakeStore)(nil)
+
+func newFakeStore(now time.Time) *fakeStore {
+	return &fakeStore{
+		calls: map[string]int{}, keys: map[string]mail.Key{}, messages: map[mail.ID]*mail.View{},
+		idempotency: map[string]idempotent{}, suppressions: map[string]mail.Suppression{},
+		secrets: map[string]map[string]seal.Secret{}, at: now,
+		tenants: []mail.Tenant{{ID: mail.DefaultTenant, Name: "default", Weight: 100, CreatedAt: now}},
+		config: route.Config{Version: 1, Pools: []route.Pool{
+			{ID: 1, Name: route.DefaultPool, Overflow: route.Spill, Version: 1},
+		}},
+	}
+}
+
+// enter locks, counts the call and gives the failure that is set.
+func (f *fakeStore) enter(method string) (func(), error) {
+	f.mu.Lock()
+	f.calls[method]++
+	return f.mu.Unlock, f.fail
+}
+
+func (f *fakeStore) count(method string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[method]
+}
+
+func (f *fakeStore) failWith(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
+
+// addKey stores a key of the default tenant and returns its full text.
+func (f *fakeStore) addKey(change func(*mail.Key), scopes ...mail.Scope) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id, full, hash := NewKey()
+	k := mail.Key{ID: id, Tenant: mail.DefaultTenant, Name: "test", Hash: hash, Scopes: scopes, CreatedAt: f.at}
+	if change != nil {
+		change(&k)
+	}
+	f.keys[k.ID] = k
+	return full
+}
+
+func (f *fakeStore) Accept(_ context.Context, s *mail.Submission) (mail.Accepted, error) {
+	done, err := f.enter("Accept")
+	defer done()
+	if err != nil {
+		return mail.Accepted{}, err
+	}
+	return f.accept(s)
+}
+
+func (f *fakeStore) AcceptAll(_ context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+	done, fail := f.enter("AcceptAll")
+	defer done()
+	accepted, errs := make([]mail.Accepted, len(subs)), make([]error, len(subs))
+	for i, s := range subs {
+		if errs[i] = fail; fail == nil {
+			accepted[i], errs[i] = f.accept(s)
+		}
+	}
+	return accepted, errs
+}
+
+func (f *fakeStore) Replay(_ context.Context, s *mail.Submission) (mail.Accepted, error) {
+	done, err := f.enter("Replay")
+	defer done()
+	if err != nil {
+		return mail.Accepted{}, err
+	}
+	if _, ok := f.idempotency[fmt.Sprint(s.Message.Tenant, "/", s.Key)]; !ok {
+		return mail.Accepted{}, &mail.Unavailable{Reason: "database"}
+	}
+	return f.accept(s)
+}
+
+func (f *fakeStore) accept(s *mail.Submission) (mail.Accepted, error) {
+	key := fmt.Sprint(s.Message.Tenant, "/", s.Key)
+	if seen, ok := f.idempotency[key]; ok && s.Key != "" {
+		if seen.fingerprint != s.Fingerprint {
+			return mail.Accepted{}, mail.ErrMismatch
+		}
+		seen.accepted.Replayed = true
+		return seen.accepted, nil
+	}
+	v := &mail.View{Message: s.Message, UpdatedAt: f.at, Recipients: s.Message.Recipients()}
+	a := mail.Accepted{ID: s.Message.ID}
+	var statuses []mail.Status
+	for i := range v.Recipients {
+		rc := &v.Recipients[i]
+		rc.UpdatedAt = f.at
+		if _, no := f.suppressions[suppressionKey(s.Message.Tenant, rc.Address.Email)]; no {
+			rc.Status = mail.Suppressed
+		}
+		statuses = append(statuses, rc.Status)
+		a.Recipients = append(a.Recipients, mail.RecipientStatus{Email: rc.Address.Email, Status: rc.Status})
+	}
+	v.Status = mail.Fold(statuses)
+	if v.Status == mail.Queued && s.Message.SendAt.After(f.at) {
+		v.Status = mail.Scheduled
+	}
+	a.Status = v.Status
+	f.messages[a.ID] = v
+	f.order = append(f.order, a.ID)
+	if s.Key != "" {
+		f.idempotency[key] = idempotent{s.Fingerprint, a}
+	}
+	return a, nil
+}
+
+func (f *fakeStore) Message(_ context.Context, t mail.TenantID, id mail.ID) (*mail.View, error) {
+	done, err := f.enter("Message")
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	return f.message(t, id)
+}
+
+func (f *fakeStore) message(t mail.TenantID, id mail.ID) (*mail.View, error) {
+	v, ok := f.messages[id]
+	if !ok || v.Message.Tenant != t {
+		return nil, mail.ErrNotFound
+	}
+	return v, nil
+}
+
+func (f *fakeStore) Messages(_ context.Context, q mail.Filter) ([]mail.View, error) {
+	done, err := f.enter("Messages")
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	var out []mail.View
+	for _, id := range slices.Backward(f.order) {
+		v := f.messages[id]
+		before := q.Before.IsZero() || bytes.Compare(id[:], q.Before[:]) < 0
+		if before && matches(v, q) && len(out) < q.Limit {
+			line := *v
+			line.Attempts = nil
+			out = append(out, line)
+		}
+	}
+	return out, nil
+}
+
+func matches(v *mail.View, q mail.Filter) bool {
+	m := v.Message
+	to := q.To == "" || slices.ContainsFunc(v.Recipients, func(r mail.Recipient) bool { return r.Address.Email == q.To })
+	return to && m.Tenant == q.Tenant && (q.Status == "" || v.Status == q.Status) &&
+		(q.From == "" || m.From.Email == q.From) && (q.Stream == "" || m.Stream == q.Stream) &&
+		(q.Account == "" || m.Account == q.Account) && (q.Tag == "" || slices.Contains(m.Tags, q.Tag)) &&
+		(q.Since.IsZero() || !m.CreatedAt.Before(q.Since)) && (q.Until.IsZero() || m.CreatedAt.Before(q.Until))
+}
+
+func (f *fakeStore) Cancel(_ context.Context, t mail.TenantID, id mail.ID) error {
+	return f.turn("Cancel", t, id, mail.Cancelled, mail.Queued, mail.Scheduled)
+}
+
+func (f *fakeStore) Resend(_ context.Context, t mail.TenantID, id mail.ID) error {
+	return f.turn("Resend", t, id, mail.Queued, mail.Failed, mail.FailedUnknown, mail.Expired)
+}
+
+func (f *fakeStore) turn(method string, t mail.TenantID, id mail.ID, to mail.Status, from ...mail.Status) error {
+	done, err := f.enter(method)
+	defer done()
+	if err != nil {
+		return err
+	}
+	v, err := f.message(t, id)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(from, v.Status) {
+		return mail.ErrConflict
+	}
+	turned := *v
+	turned.Status = to
+	f.messages[id] = &turned
+	return nil
+}
+
+func suppressionKey(t mail.TenantID, email string) string { return fmt.Sprint(t, "/", email) }
+
+func (f *fakeStore) Suppress(_ context.Context, s mail.Suppression) error {
+	done, err := f.enter("Suppress")
+	defer done()
+	if err == nil {
+		f.suppressions[suppressionKey(s.Tenant, s.Email)] = s
+	}
+	return err
+}
+
+func (f *fakeStore) Unsuppress(_ context.Context, t mail.TenantID, email string) error {
+	done, err := f.enter("Unsuppress")
+	defer done()
+	if err != nil {
+		return err
+	}
+	if _, ok := f.suppressions[suppressionKey(t, email)]; !ok {
+		return mail.ErrNotFound
+	}
+	delete(f.suppressions, suppressionKey(t, email))
+	return nil
+}
+
+func (f *fakeStore) Suppressions(
+	_ context.Context, t mail.TenantID, email, after string, limit int,
+) ([]mail.Suppression, error) {
+	done, err := f.enter("Suppressions")
+	defer done()
+	var out []mail.Suppression
+	for _, s := range f.suppressions {
+		if s.Tenant == t && (email == "" || s.Email == email) && s.Email > after {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b mail.Suppression) int { return strings.Compare(a.Email, b.Email) })
+	return out[:min(limit, len(out))], err
+}
+
+func (f *fakeStore) KeyByID(_ context.Context, id string) (*mail.Key, error) {
+	done, err := f.enter("KeyByID")
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	k, ok := f.keys[id]
+	if !ok {
+		return nil, mail.ErrNotFound
+	}
+	for _, t := range f.tenants {
+		k.TenantPaused = k.TenantPaused || t.ID == k.Tenant && t.Paused
+	}
+	return &k, nil
+}
+
+func (f *fakeStore) TouchKey(_ context.Context, id string) error {
+	done, err := f.enter("TouchKey")
+	defer done()
+	k := f.keys[id]
+	k.LastUsedAt = f.at
+	f.keys[id] = k
+	return err
+}
+
+func (f *fakeStore) Keys(context.Context) ([]mail.Key, error) {
+	done, err := f.enter("Keys")
+	defer done()
+	var out []mail.Key
+	for _, k := range f.keys {
+		out = append(out, k)
+	}
+	slices.SortFunc(out, func(a, b mail.Key) int { return strings.Compare(a.ID, b.ID) })
+	return out, err
+}
+
+func (f *fakeStore) CreateKey(_ context.Context, actor string, k mail.Key) error {
+	done, err := f.enter("CreateKey")
+	defer done()
+	if err == nil {
+		f.keys[k.ID] = k
+		f.note(actor, "key.create", k.ID)
+	}
+	return err
+}
+
+func (f *fakeStore) RevokeKey(_ context.Context, actor, id string) error {
+	done, err := f.enter("RevokeKey")
+	defer done()
+	if err != nil {
+		return err
+	}
+	k, ok := f.keys[id]
+	if !ok {
+		return mail.ErrNotFound
+	}
+	k.RevokedAt = f.at
+	f.keys[id] = k
+	f.note(actor, "key.revoke", id)
+	return nil
+}
+
+func (f *fakeStore) note(actor, action, target string) {
+	f.audit = append(f.audit, mail.AuditEntry{
+		ID: int64(len(f.audit) + 1), At: f.at, Actor: actor, Action: action, Target: target, Detail: json.RawMessage(`{}`),
+	})
+}
+
+func (f *fakeStore) Tenants(context.Context) ([]mail.Tenant, error) {
+	done, err := f.enter("Tenants")
+	defer done()
+	return slices.Clone(f.tenants), err
+}
+
+func (f *fakeStore) CreateTenant(_ context.Context, actor string, t mail.Tenant) (mail.Tenant, error) {
+	done, err := f.enter("CreateTenant")
+	defer done()
+	if err != nil {
+		return mail.Tenant{}, err
+	}
+	if slices.ContainsFunc(f.tenants, func(have mail.Tenant) bool { return have.Name == t.Name }) {
+		return mail.Tenant{}, mail.ErrConflict
+	}
+	t.ID, t.CreatedAt = mail.TenantID(len(f.tenants)+1), f.at
+	f.tenants = append(f.tenants, t)
+	f.note(actor, "tenant.create", t.Name)
+	return t, nil
+}
+
+func (f *fakeStore) UpdateTenant(_ context.Context, actor, name string, weight int, paused bool) error {
+	done, err := f.enter("UpdateTenant")
+	defer done()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(f.tenants, func(t mail.Tenant) bool { return t.Name == name })
+	if i < 0 {
+		return mail.ErrNotFound
+	}
+	f.tenants[i].Weight, f.tenants[i].Paused = weight, paused
+	f.note(actor, "tenant.update", name)
+	return nil
+}
+
+func (f *fakeStore) Queue(context.Context) (mail.QueueState, error) {
+	done, err := f.enter("Queue")
+	defer done()
+	return f.queue, err
+}
+
+func (f *fakeStore) LimitStates(context.Context) ([]limit.State, error) {
+	done, err := f.enter("LimitStates")
+	defer done()
+	return f.limits, err
+}
+
+func (f *fakeStore) Audit(_ context.Context, before int64, n int) ([]mail.AuditEntry, error) {
+	done, err := f.enter("Audit")
+	defer done()
+	var out []mail.AuditEntry
+	for _, e := range slices.Backward(f.audit) {
+		if (before == 0 || e.ID < before) && len(out) < n {
+			out = append(out, e)
+		}
+	}
+	return out, err
+}
+
+func (f *fakeStore) Ping(context.Context) error {
+	done, err := f.enter("Ping")
+	defer done()
+	return err
+}
+
+// fakeKinds knows one kind, "ses", whose settings must have a region and whose api_key must be "good".
+type fakeKinds struct{}
+
+func (fakeKinds) Spec(k provider.Kind) (provider.Spec, bool) {
+	return provider.Spec{
+		Kind: "ses", Concurrency: 8, Secrets: []string{"api_key", "webhook_key"},
+		Capabilities: provider.Capabilities{MaxBytes: 1 << 20, MaxRecipients: 50},
+	}, k == "ses"
+}
+
+func (fakeKinds) Validate(_ provider.Kind, settings []byte, secrets map[string]seal.Secret) error {
+	var c struct{ Region string }
+	if err := json.Unmarshal(settings, &c); err != nil || c.Region == "" {
+		return fmt.Errorf("region is missing")
+	}
+	if secrets["api_key"].Reveal() != "good" {
+		return fmt.Errorf("api_key is missing or not good")
+	}
+	return nil
+}
+
+func (fakeKinds) DocumentedLimits(provider.Kind) []limit.Window {
+	return []limit.Window{{N: 100, Per: 5 * time.Minute, Unit: limit.Requests}}
+}
+
+// fakeRouter sends everything to the account "a" of pool default.
+type fakeRouter struct{}
+
+func (fakeRouter) Explain(f mail.Facts) route.Decision {
+	return route.Decision{
+		Config: 7, Pool: "default", Chosen: "a", Pinned: f.Account != "",
+		Candidates: []route.Candidate{{Account: "a", Weight: 70}, {Account: "b", Weight: 30, Reason: "paused"}},
+	}
+}

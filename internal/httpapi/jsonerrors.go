@@ -1,0 +1,126 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// wantError is returned by UnmarshalJSONFrom when the JSON has another type than the one it names: "an address".
+type wantError string
+
+// Error implements error.
+func (e wantError) Error() string { return "want " + string(e) }
+
+// syntaxProblem is the 400 for a text that is no JSON. It quotes nothing of the text but field names.
+func syntaxProblem(body []byte, err error) error {
+	var (
+		own    *refusal
+		syntax *jsontext.SyntacticError
+	)
+	if errors.As(err, &own) {
+		return own
+	}
+	if !utf8.Valid(body) {
+		return refuse(http.StatusBadRequest, "invalid_utf8", "The body is not UTF-8.")
+	}
+	at, where := int64(len(body)), ""
+	if errors.As(err, &syntax) {
+		at = syntax.ByteOffset
+		if path := fieldPath(syntax.JSONPointer); path != "" {
+			where = " (in " + path + ")"
+		}
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return refuse(http.StatusBadRequest, "truncated_json", fmt.Sprintf("The JSON ends too early, at byte %d%s.", at, where))
+	}
+	return refuse(http.StatusBadRequest, "malformed_json", fmt.Sprintf("The JSON is malformed at byte %d%s.", at, where))
+}
+
+// decodeProblem is the answer for JSON that the target type does not take.
+func decodeProblem(err error) error {
+	var (
+		semantic *json.SemanticError
+		want     wantError
+	)
+	if !errors.As(err, &semantic) {
+		return refuse(http.StatusBadRequest, "malformed_json", "The JSON can't be decoded.")
+	}
+	path := fieldPath(semantic.JSONPointer)
+	switch {
+	case errors.Is(err, json.ErrUnknownName):
+		return invalid(path, "unknown_field", unknownMessage(semantic))
+	case errors.As(err, &want):
+		return invalid(path, "wrong_type", "expected "+string(want))
+	case semantic.GoType == reflect.TypeFor[time.Time]() && semantic.JSONKind == jsontext.KindString:
+		return invalid(path, "invalid_time", "a time is RFC 3339 with a zone: 2026-01-31T08:30:00Z")
+	case semantic.JSONKind == jsontext.KindNumber && isNumber(semantic.GoType):
+		return invalid(path, "invalid_number", "expected "+typeName(semantic.GoType)+" in range")
+	}
+	return invalid(path, "wrong_type", "expected "+typeName(semantic.GoType))
+}
+
+func unknownMessage(e *json.SemanticError) string {
+	name := e.JSONPointer.LastToken()
+	message := fmt.Sprintf("unknown field %q", cut(name))
+	if hint := didYouMean(name, jsonNames(e.GoType)); hint != "" {
+		message += "; " + hint
+	}
+	return message
+}
+
+func isNumber(t reflect.Type) bool {
+	return t != nil && t.Kind() >= reflect.Int && t.Kind() <= reflect.Float64
+}
+
+// typeName says in plain words what a Go type is decoded from.
+func typeName(t reflect.Type) string {
+	if t == nil {
+		return "another type"
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map:
+		return "an object"
+	case reflect.Struct:
+		if t == reflect.TypeFor[time.Time]() {
+			return "a time in RFC 3339"
+		}
+		return "an object"
+	case reflect.Pointer:
+		return typeName(t.Elem())
+	}
+	if isNumber(t) {
+		return "an integer"
+	}
+	return "another type"
+}
+
+// jsonNames lists the member names that a struct takes.
+func jsonNames(t reflect.Type) []string {
+	if t == nil || t.Kind() != reflect.Struct {
+		return nil
+	}
+	var names []string
+	for i := range t.NumField() {
+		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "" && name != "-" {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,181 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+)
+
+type contextKey int
+
+const (
+	requestIDKey contextKey = iota
+	principalKey
+)
+
+const maxRequestID = 128
+
+// withRequestID takes the caller's X-Request-Id when it is harmless, else makes one, and answers with it.
+func withRequestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("X-Request-Id")
+		if !validRequestID(id) {
+			id = newRequestID()
+		}
+		w.Header().Set("X-Request-Id", id)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestIDKey, id)))
+	})
+}
+
+// validRequestID allows what neither a log line nor a header can be broken with.
+func validRequestID(id string) bool {
+	if id == "" || len(id) > maxRequestID {
+		return false
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-_.:/+=", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func newRequestID() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails since Go 1.24
+	return hex.EncodeToString(b[:])
+}
+
+// requestID returns the id of the request in progress.
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey).(string)
+	return id
+}
+
+// withHeaders sets what every answer carries: nothing here may be stored by a cache or guessed at by a browser.
+func withHeaders(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// withAccessLog writes one line and counts one request. The query is left out: it may hold addresses.
+func (s *Server) withAccessLog(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := s.now()
+		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		next.ServeHTTP(ww, r)
+		status, took, route := ww.Status(), s.now().Sub(start), routeOf(r)
+		if status == 0 {
+			status = http.StatusOK
+		}
+		s.metrics.HTTPRequests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+		s.metrics.HTTPSeconds.WithLabelValues(route).Observe(took.Seconds())
+		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request answered",
+			slog.String("request_id", requestID(r.Context())), slog.String("method", methodLabel(r.Method)),
+			slog.String("route", route), slog.Int("status", status), slog.Duration("took", took),
+			slog.Int("bytes", ww.BytesWritten()))
+	})
+}
+
+// withRecover turns a panic of a handler into a 500, and its stack into a log line.
+func (s *Server) withRecover(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { //nolint:contextcheck // the request has it
+			cause := recover()
+			if cause == nil {
+				return
+			}
+			if cause == http.ErrAbortHandler { //nolint:errorlint // the panic value itself is the signal
+				panic(cause)
+			}
+			s.log.ErrorContext(r.Context(), "handler panicked",
+				"request_id", requestID(r.Context()), "route", routeOf(r), "stack", string(debug.Stack()))
+			s.writeProblem(w, r, fmt.Errorf("handler panicked: %v", cause))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// routeOf returns the pattern that the request matched, or "other".
+func routeOf(r *http.Request) string {
+	rc := chi.RouteContext(r.Context())
+	if rc == nil {
+		return "other"
+	}
+	pattern := rc.RoutePattern()
+	if pattern == "" || strings.HasSuffix(pattern, "/*") {
+		return "other"
+	}
+	return pattern
+}
+
+// methodLabel keeps made-up methods out of logs and metrics.
+func methodLabel(m string) string {
+	known := []string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodOptions,
+	}
+	if slices.Contains(known, m) {
+		return m
+	}
+	return "OTHER"
+}
+
+// pathParam returns a part of the path, unescaped, or "" for what no name or address can be: text that is not UTF-8 or
+// holds a control character, which Postgres would refuse with an error.
+func pathParam(r *http.Request, name string) string {
+	plain := chi.URLParam(r, name)
+	if r.URL.RawPath != "" {
+		if unescaped, err := url.PathUnescape(plain); err == nil {
+			plain = unescaped
+		}
+	}
+	if !clean(plain) {
+		return ""
+	}
+	return plain
+}
+
+// clientIP returns who is calling: the peer of the connection, or, when the peer is a trusted proxy, the last address
+// in X-Forwarded-For that is not one.
+func (s *Server) clientIP(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	ip := peer.Addr().Unmap().WithZone("")
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		if !s.trusted(ip) {
+			return ip
+		}
+		next, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			return ip
+		}
+		ip = next.Unmap().WithZone("")
+	}
+	return ip
+}
+
+func (s *Server) trusted(ip netip.Addr) bool {
+	return slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+}

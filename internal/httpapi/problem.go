@@ -1,0 +1,202 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// refusal is an error that brings its own answer. Handlers make one with refuse when the error is theirs; errors of
+// the store and of package mail get their answer from problemOf.
+type refusal struct {
+	status     int
+	code       string // a stable word: callers branch on it
+	detail     string // a sentence for people, never with a secret or a full address
+	fields     []mail.Field
+	retryAfter time.Duration // 0: no Retry-After
+	header     http.Header   // further headers of the answer
+	cause      error
+}
+
+// refuse makes a refusal.
+func refuse(status int, code, detail string) *refusal {
+	return &refusal{status: status, code: code, detail: detail}
+}
+
+// Error implements error.
+func (e *refusal) Error() string {
+	if e.detail == "" {
+		return e.code
+	}
+	return e.code + ": " + e.detail
+}
+
+// Unwrap returns the cause.
+func (e *refusal) Unwrap() error { return e.cause }
+
+// invalid makes the 422 for one field.
+func invalid(field, code, message string) *mail.Invalid {
+	return &mail.Invalid{Fields: []mail.Field{{Field: field, Code: code, Message: message}}}
+}
+
+// refusalOf is the one table from errors to answers (RFC 9457). What is not listed is a 500 that tells nothing.
+func refusalOf(err error) *refusal {
+	var (
+		own         *refusal
+		bad         *mail.Invalid
+		unavailable *mail.Unavailable
+		tooLarge    *http.MaxBytesError
+	)
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &bad):
+		return &refusal{
+			status: http.StatusUnprocessableEntity, code: "invalid", detail: "Some fields can't be accepted.",
+			fields: bad.Fields, cause: err,
+		}
+	case errors.As(err, &unavailable):
+		return &refusal{
+			status: http.StatusServiceUnavailable, code: unavailableCode(unavailable.Reason), cause: err,
+			detail: "Nothing was stored. Try again later.", retryAfter: jitter(unavailable.RetryAfter),
+		}
+	case errors.As(err, &tooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, "too_large",
+			"The body is over the cap of "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes.")
+	}
+	return sentinelOf(err)
+}
+
+// sentinelOf answers for the errors that are plain values.
+func sentinelOf(err error) *refusal {
+	switch {
+	case errors.Is(err, mail.ErrNotFound):
+		return &refusal{status: http.StatusNotFound, code: "not_found", cause: err}
+	case errors.Is(err, mail.ErrConflict):
+		return &refusal{status: http.StatusConflict, code: "conflict", cause: err}
+	case errors.Is(err, mail.ErrStale):
+		return &refusal{
+			status: http.StatusPreconditionFailed, code: "stale", cause: err,
+			detail: "It was changed by someone else. Read it again and repeat your change.",
+		}
+	case errors.Is(err, mail.ErrMismatch):
+		return &refusal{
+			status: http.StatusUnprocessableEntity, code: "idempotency_mismatch", cause: err,
+			detail: "This Idempotency-Key was used with another request body.",
+		}
+	case errors.Is(err, mail.ErrForbidden):
+		return &refusal{status: http.StatusForbidden, code: "forbidden", cause: err}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &refusal{
+			status: http.StatusServiceUnavailable, code: "timeout", cause: err,
+			detail: "The request took too long. It may have taken effect.", retryAfter: jitter(time.Second),
+		}
+	}
+	return &refusal{status: http.StatusInternalServerError, code: "internal", cause: err}
+}
+
+// unavailableCode keeps the codes of 503 a closed set.
+func unavailableCode(reason string) string {
+	switch reason {
+	case "queue_full", "database", "storage_full", "draining":
+		return reason
+	default:
+		return "unavailable"
+	}
+}
+
+// problem gives the body of an error answer. Batch items carry it too, without a request id.
+func (e *refusal) problem() api.Problem {
+	p := api.Problem{
+		Type: "https://sendgate.dev/problems/" + e.code, Title: title(e.code),
+		Status: e.status, Code: e.code, Detail: e.detail,
+	}
+	for _, f := range e.fields {
+		p.Errors = append(p.Errors, api.FieldProblem{Field: f.Field, Code: f.Code, Message: f.Message})
+	}
+	return p
+}
+
+// problemOf gives the body of the answer to any error.
+func problemOf(err error) api.Problem { return refusalOf(err).problem() }
+
+// title makes "Idempotency mismatch" of "idempotency_mismatch": by RFC 9457 section 3.1.3 a title belongs to the type
+// and does not change from one answer to the next.
+func title(code string) string {
+	words := strings.ReplaceAll(code, "_", " ")
+	if words == "" {
+		return ""
+	}
+	return strings.ToUpper(words[:1]) + words[1:]
+}
+
+// writeProblem answers a request with an error and logs it: 5xx as errors, everything else for debugging.
+func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error) {
+	e := refusalOf(err)
+	p := e.problem()
+	p.RequestID = requestID(r.Context())
+	h := w.Header()
+	for name, values := range e.header {
+		h[name] = values
+	}
+	if e.retryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((e.retryAfter+time.Second-1)/time.Second), 10))
+	}
+	if e.status == http.StatusRequestEntityTooLarge {
+		h.Set("Connection", "close")
+	}
+	h.Del("Etag")
+	h.Del("Location")
+	s.logProblem(r, e, err)
+	writeBody(w, e.status, "application/problem+json", p)
+}
+
+// logProblem tells the cause of a 5xx. Of what the caller did wrong it tells codes only: details and field paths hold
+// names that the caller chose, which may be addresses.
+func (s *Server) logProblem(r *http.Request, e *refusal, err error) {
+	level, why := slog.LevelError, slog.Any("error", err)
+	if e.status < http.StatusInternalServerError {
+		level, why = slog.LevelDebug, slog.Any("field_codes", e.fieldCodes())
+	}
+	s.log.LogAttrs(r.Context(), level, "request refused",
+		slog.String("request_id", requestID(r.Context())), slog.String("method", methodLabel(r.Method)),
+		slog.String("route", routeOf(r)), slog.Int("status", e.status), slog.String("code", e.code), why)
+}
+
+func (e *refusal) fieldCodes() []string {
+	codes := make([]string, len(e.fields))
+	for i, f := range e.fields {
+		codes[i] = f.Code
+	}
+	return codes
+}
+
+// missing gives mail.ErrNotFound a sentence; other errors pass.
+func missing(err error, detail string) error {
+	if !errors.Is(err, mail.ErrNotFound) {
+		return err
+	}
+	return &refusal{status: http.StatusNotFound, code: "not_found", detail: detail, cause: err}
+}
+
+// conflict gives mail.ErrConflict a code and a sentence; other errors pass.
+func conflict(err error, code, detail string) error {
+	if !errors.Is(err, mail.ErrConflict) {
+		return err
+	}
+	return &refusal{status: http.StatusConflict, code: code, detail: detail, cause: err}
+}
+
+// jitter spreads a wait of d over d..d+2 s in whole seconds, so that refused callers do not return all at once.
+func jitter(d time.Duration) time.Duration {
+	whole := max(d.Round(time.Second), time.Second)
+	return whole + time.Duration(rand.IntN(3))*time.Second //nolint:gosec // spreading load needs no secrecy
+}

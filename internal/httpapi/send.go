@@ -1,0 +1,146 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// send accepts one message: POST /v1/send. The 202 is written when the store has committed, and not before.
+func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	idem, err := idempotencyKey(r.Header, maxIdempotencyKey)
+	if err != nil {
+		return err
+	}
+	body, err := s.readJSON(w, r)
+	if err != nil {
+		return err
+	}
+	accepted, err := s.accept(r, body, idem)
+	if err != nil {
+		return err
+	}
+	if accepted.Replayed {
+		w.Header().Set("Idempotent-Replayed", "true")
+	}
+	return writeJSON(w, http.StatusAccepted, sendResult(accepted))
+}
+
+func (s *Server) accept(r *http.Request, body []byte, idem string) (mail.Accepted, error) {
+	sub, err := s.submission(principal(r), body, idem)
+	if err != nil {
+		if first, ok := s.repeated(r.Context(), principal(r), body, idem, err); ok {
+			return first, nil
+		}
+		return mail.Accepted{}, err
+	}
+	accepted, err := s.store.Accept(r.Context(), sub)
+	if err != nil {
+		return mail.Accepted{}, acceptProblem(err)
+	}
+	return accepted, nil
+}
+
+func (s *Server) caps() mail.Caps {
+	caps := mail.DefaultCaps()
+	caps.Expiry = s.defaultExpiry
+	return caps
+}
+
+// submission turns the JSON of one message into what the store takes, or says why it is refused. Nothing but the
+// database can refuse it afterwards.
+func (s *Server) submission(key *mail.Key, body []byte, idem string) (*mail.Submission, error) {
+	var in sendRequest
+	if err := decodeStrict(body, &in); err != nil {
+		return nil, err
+	}
+	draft := in.draft()
+	m, err := draft.Message(s.now(), s.caps())
+	if err != nil {
+		return nil, err
+	}
+	if !maySendAs(key, m.From.Domain()) {
+		return nil, refuse(http.StatusForbidden, "sender_not_allowed", "This key may not send from the domain of from.")
+	}
+	if err := s.routable(m); err != nil {
+		return nil, err
+	}
+	m.ID, m.Tenant = mail.NewID(), key.Tenant
+	sub := &mail.Submission{Message: m, Key: idem}
+	if idem != "" {
+		sub.Fingerprint = fingerprint(draft, m)
+	}
+	return sub, nil
+}
+
+// maySendAs reports whether the key may send from a domain: exactly that one, since a subdomain may belong to someone
+// else. A key without domains may send from any.
+func maySendAs(key *mail.Key, domain string) bool {
+	return len(key.SenderDomains) == 0 ||
+		slices.ContainsFunc(key.SenderDomains, func(d string) bool { return strings.EqualFold(d, domain) })
+}
+
+// noSuchAccount is what route.Plan says of a pinned account that is not configured.
+const noSuchAccount = "no such account"
+
+// routable refuses what no account will ever carry as things are configured: the message would wait until it expires,
+// and its sender hear of it only then. What is merely paused, parked or busy is accepted.
+func (s *Server) routable(m *mail.Message) error {
+	facts := m.Facts()
+	d := s.router.Explain(facts)
+	if d.Pinned && slices.ContainsFunc(d.Candidates, func(c route.Candidate) bool { return c.Reason == noSuchAccount }) {
+		return invalid("account", "unknown_account", "there is no account of this name")
+	}
+	if len(d.Candidates) == 0 || d.Omitted > 0 {
+		return nil
+	}
+	for _, c := range d.Candidates {
+		if !strings.HasPrefix(c.Reason, route.CapabilityPrefix) {
+			return nil
+		}
+	}
+	why := strings.TrimPrefix(d.Candidates[0].Reason, route.CapabilityPrefix)
+	if facts.NeedsSMTPUTF8 && s.carriesInASCII(facts) {
+		return refuse(http.StatusUnprocessableEntity, "smtputf8_unsupported",
+			"No account that may take this message carries addresses with a non-ASCII local part.")
+	}
+	return refuse(http.StatusUnprocessableEntity, "no_route_capability",
+		"No account that may take this message can carry it: "+why+".")
+}
+
+// carriesInASCII reports whether an account would take the message if its addresses were ASCII.
+func (s *Server) carriesInASCII(facts mail.Facts) bool {
+	facts.NeedsSMTPUTF8 = false
+	return slices.ContainsFunc(s.router.Explain(facts).Candidates, func(c route.Candidate) bool {
+		return !strings.HasPrefix(c.Reason, route.CapabilityPrefix)
+	})
+}
+
+// acceptProblem adds what the caller of a send should know about an error of the store.
+func acceptProblem(err error) error {
+	if !errors.Is(err, mail.ErrConflict) {
+		return err
+	}
+	e := refuse(http.StatusConflict, "idempotency_in_progress", "A request with this Idempotency-Key is in progress.")
+	e.retryAfter, e.cause = time.Second, err
+	return e
+}
+
+func sendResult(a mail.Accepted) *api.SendResult {
+	out := &api.SendResult{
+		ID: a.ID.String(), Status: string(a.Status), Recipients: make([]api.RecipientStatus, len(a.Recipients)),
+	}
+	for i, rc := range a.Recipients {
+		out.Recipients[i] = api.RecipientStatus{Email: rc.Email, Status: string(rc.Status)}
+	}
+	return out
+}

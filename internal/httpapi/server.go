@@ -1,0 +1,136 @@
+// Package httpapi is the HTTP surface of sendgate: the sending API under /v1 and the admin API under /admin/v1. It
+// decides who may call what, what a request must look like, and how each error is answered. It leaves storage to a
+// Store, routing to a Router and provider kinds to Kinds, each declared here and given by package app.
+//
+// routes.go shows the whole surface, problem.go every error answer. A handler returns an error and writes nothing
+// when it does; the one adapter in server.go turns it into application/problem+json.
+//
+// A newcomer's likeliest mistake: to answer 2xx for something that is not committed yet. Write the answer last.
+package httpapi
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sendgate/sendgate/internal/telemetry"
+)
+
+// Options is what a Server is made of. Store, Router, Kinds and SecretKey are required.
+type Options struct {
+	Store   Store
+	Router  Router
+	Kinds   Kinds
+	Log     *slog.Logger
+	Metrics *telemetry.Metrics // default: some that nobody reads
+
+	MaxBody        int64            // cap on a request body in bytes, default 30 MiB
+	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
+	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
+	Now            func() time.Time // default time.Now
+	Draining       func() bool      // true: nothing new is accepted, reads go on; default never
+	TrustedProxies []netip.Prefix   // peers whose X-Forwarded-For is believed
+}
+
+// Defaults of Options.
+const (
+	DefaultMaxBody = 30 << 20
+	DefaultExpiry  = 72 * time.Hour
+
+	minSecretKey = 32
+)
+
+// Server answers the HTTP API. It is safe for concurrent use. Close it after the listener has stopped.
+type Server struct {
+	store         Store
+	router        Router
+	kinds         Kinds
+	log           *slog.Logger
+	metrics       *telemetry.Metrics
+	maxBody       int64
+	defaultExpiry time.Duration
+	now           func() time.Time
+	draining      func() bool
+	proxies       []netip.Prefix
+
+	keys    *keyring
+	cursors *cursors
+	touches *toucher
+	handler http.Handler
+}
+
+// New checks the options and builds the routes.
+func New(o Options) (*Server, error) {
+	if o.Store == nil || o.Router == nil || o.Kinds == nil {
+		return nil, errors.New("new http server: store, router and kinds are required")
+	}
+	if len(o.SecretKey) < minSecretKey {
+		return nil, errors.New("new http server: secret key must have at least 32 bytes")
+	}
+	s := &Server{
+		store: o.Store, router: o.Router, kinds: o.Kinds, log: o.Log, metrics: o.Metrics, maxBody: o.MaxBody,
+		defaultExpiry: o.DefaultExpiry, now: o.Now, draining: o.Draining, proxies: o.TrustedProxies,
+	}
+	s.setDefaults()
+	s.keys = newKeyring(o.Store, s.now)
+	s.cursors = newCursors(o.SecretKey)
+	s.touches = newToucher(o.Store, s.log, s.now)
+	s.handler = s.routes()
+	return s, nil
+}
+
+func (s *Server) setDefaults() {
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.metrics == nil {
+		s.metrics = telemetry.New(prometheus.NewRegistry())
+	}
+	if s.maxBody <= 0 {
+		s.maxBody = DefaultMaxBody
+	}
+	if s.defaultExpiry <= 0 {
+		s.defaultExpiry = DefaultExpiry
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.draining == nil {
+		s.draining = func() bool { return false }
+	}
+}
+
+// Handler returns the API as one http.Handler. It answers every path; package app mounts it beside the dashboard.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Close ends the background work (noting when keys were last used) and waits for it.
+func (s *Server) Close() { s.touches.close() }
+
+// HTTPServer returns a server for the handler whose time limits hold against slow and silent clients. The caller
+// listens, serves and shuts it down.
+func HTTPServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       60 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		MaxHeaderBytes:    28 << 10, // net/http adds 4 KiB: more than 32 KiB is a 431
+	}
+}
+
+// handlerFunc is a handler that leaves the answer to an error to the adapter.
+type handlerFunc func(w http.ResponseWriter, r *http.Request) error
+
+// handle is the one adapter from handlerFunc to http.Handler.
+func (s *Server) handle(h handlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			s.writeProblem(w, r, err)
+		}
+	}
+}

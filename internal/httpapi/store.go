@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"context"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Store is what the handlers need of the database. Every method that changes configuration writes its audit entry and
+// moves the configuration version in the same transaction. Unknown names answer mail.ErrNotFound, names taken
+// mail.ErrConflict, a stale version mail.ErrStale, a database that can't answer *mail.Unavailable.
+type Store interface {
+	// Accept makes a submission durable, or refuses it: mail.ErrMismatch, *mail.Unavailable.
+	Accept(ctx context.Context, s *mail.Submission) (mail.Accepted, error)
+	// AcceptAll does so for many at once, each on its own account: errs[i] belongs to subs[i].
+	AcceptAll(ctx context.Context, subs []*mail.Submission) (accepted []mail.Accepted, errs []error)
+	// Replay gives the first answer to a submission whose key is there already, with the same fingerprint.
+	Replay(ctx context.Context, s *mail.Submission) (mail.Accepted, error)
+
+	Message(ctx context.Context, t mail.TenantID, id mail.ID) (*mail.View, error)
+	Messages(ctx context.Context, f mail.Filter) ([]mail.View, error) // without Attempts
+	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error    // mail.ErrConflict: too late
+	Resend(ctx context.Context, t mail.TenantID, id mail.ID) error    // mail.ErrConflict: not failed
+
+	Suppress(ctx context.Context, s mail.Suppression) error
+	Unsuppress(ctx context.Context, t mail.TenantID, email string) error
+	Suppressions(ctx context.Context, t mail.TenantID, email, after string, limit int) ([]mail.Suppression, error)
+
+	KeyByID(ctx context.Context, id string) (*mail.Key, error)
+	TouchKey(ctx context.Context, id string) error
+	Keys(ctx context.Context) ([]mail.Key, error)
+	CreateKey(ctx context.Context, actor string, k mail.Key) error
+	RevokeKey(ctx context.Context, actor, id string) error
+
+	Tenants(ctx context.Context) ([]mail.Tenant, error)
+	CreateTenant(ctx context.Context, actor string, t mail.Tenant) (mail.Tenant, error)
+	UpdateTenant(ctx context.Context, actor, name string, weight int, paused bool) error
+
+	// Config reads the whole routing configuration from the database. Capabilities may be empty: they are the kind's.
+	Config(ctx context.Context) (*route.Config, error)
+	// Secrets opens the secrets of an account, by its id, so that a change of its settings is validated with them.
+	// Handlers give them to Kinds.Validate and to nobody else.
+	Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error)
+	CreateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error
+	// UpdateAccount stores settings, concurrency and the given secrets; secrets that are not given stay. It also takes
+	// the account out of its parks.
+	UpdateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error
+	SetLimits(ctx context.Context, actor, account string, windows []limit.Window) error
+	PauseAccount(ctx context.Context, actor, account string) error
+	ResumeAccount(ctx context.Context, actor, account string) error // unpauses and clears parks
+	DeleteAccount(ctx context.Context, actor, account string) error // drains first
+
+	CreatePool(ctx context.Context, actor string, p route.Pool) error
+	UpdatePool(ctx context.Context, actor string, p route.Pool, ifVersion int64) (route.Pool, error) // 0: any version
+	SetRules(ctx context.Context, actor string, rules []route.Rule) error                            // replaces all
+	CreateRule(ctx context.Context, actor string, r route.Rule) (route.Rule, error)
+	DeleteRule(ctx context.Context, actor string, id int64) error
+
+	Queue(ctx context.Context) (mail.QueueState, error)
+	LimitStates(ctx context.Context) ([]limit.State, error)
+	Audit(ctx context.Context, before int64, limit int) ([]mail.AuditEntry, error)
+	Ping(ctx context.Context) error // database answers and its schema is ours
+}
+
+// Kinds tells what provider kinds exist and checks an account's settings.
+type Kinds interface {
+	Spec(kind provider.Kind) (provider.Spec, bool)
+	// Validate builds the adapter from settings and secrets and throws it away; an error is for the operator's eyes.
+	Validate(kind provider.Kind, settings []byte, secrets map[string]seal.Secret) error
+	DocumentedLimits(kind provider.Kind) []limit.Window
+}
+
+// Router answers for a message that is not sent, from the configuration in force and the live state of this replica.
+type Router interface {
+	Explain(f mail.Facts) route.Decision
+}

@@ -1,0 +1,212 @@
+// Package limit is the arithmetic of documented limits: "at most N per Per, in any sliding window, by all replicas
+// together". It decides when the next call of an account may start. It does no I/O and reads no clock: the state comes
+// from rows that the caller holds locked, and now is an argument, on the clock of the database.
+//
+// A provider counts a call when it arrives, and nobody here knows when that is: only that it is not before the call was
+// started and not after it was answered. So a call counts as open from its claim to its answer, whatever the clock says,
+// and from then on in the bin of its latest possible arrival. A call may start when the open ones, the bins of the
+// window before it (the oldest partial bin counted in full) and its own cost are at most N together. No assumption on
+// jitter, pauses or slow sockets is left in that: a call that is late is open for longer, and counts for longer.
+//
+// A token bucket of burst N would let up to 2N through in one window; so would a counter that is reset each period.
+//
+// A newcomer's likeliest mistake is to forget a call whose outcome is not known: it may have arrived, at any time until
+// it was given up, so it is settled like any other.
+package limit
+
+import (
+	"slices"
+	"time"
+)
+
+// Slack stretches every window. It bears what open calls do not: replicas whose shortest ways to the provider differ.
+func (w Window) Slack() time.Duration {
+	return min(max(w.Per/200, 5*time.Millisecond), 2*time.Second)
+}
+
+// smoothing is how far behind its even spacing a short window may catch up after a stall.
+const smoothing = 200 * time.Millisecond
+
+// openRetry is when to ask again while calls in flight are what fills a window.
+const openRetry = 20 * time.Millisecond
+
+// bins is how many bins a window is cut into. The use under demand is at least bins/(bins+1) of N.
+func (w Window) bins() int64 {
+	switch {
+	case w.Per <= 10*time.Second:
+		return 1000
+	case w.Per <= time.Hour:
+		return 120
+	default:
+		return 288
+	}
+}
+
+// BinWidth is the width of one bin of the window.
+func (w Window) BinWidth() time.Duration { return w.Per / time.Duration(w.bins()) }
+
+// short windows are spaced evenly, long ones may be spent at once.
+func (w Window) short() bool { return w.Per <= 10*time.Second }
+
+// Bin is what the calls that ended in one bin cost. Its number counts bin widths since 1970.
+type Bin struct {
+	Number int64
+	Used   int64
+}
+
+// Ledger is the state of one window: its bins in use, ascending. Without bins the window was never used.
+type Ledger struct {
+	Window Window
+	Bins   []Bin
+	TAT    time.Time // short windows: when the slots so far would be used up at an even pace
+}
+
+// earliest returns the first time at or after t at which a call of the given cost fits beside the open ones, and false
+// when no settled bin stands in its way, so that only the end of open calls can make room.
+func (l *Ledger) earliest(t time.Time, cost, open int) (time.Time, bool) {
+	width, span := l.Window.BinWidth(), l.Window.Per+l.Window.Slack()
+	floor := t.Add(-span).UnixNano() / int64(width)
+	sum := int64(cost + open)
+	i := len(l.Bins)
+	for i > 0 && l.Bins[i-1].Number >= floor {
+		i--
+		sum += l.Bins[i].Used
+	}
+	for ; sum > int64(l.Window.N); i++ { // wait until the oldest bins have left the window
+		if i == len(l.Bins) {
+			return t, false
+		}
+		sum -= l.Bins[i].Used
+		t = time.Unix(0, (l.Bins[i].Number+1)*int64(width)).Add(span)
+	}
+	return l.spaced(t), true
+}
+
+// spaced moves t of a short window up to its even spacing, less what may be caught up after a stall: the generic cell
+// rate algorithm, here for smoothness only. The count is what guards the limit.
+func (l *Ledger) spaced(t time.Time) time.Time {
+	if next := l.TAT.Add(-smoothing); l.Window.short() && next.After(t) {
+		return next
+	}
+	return t
+}
+
+// pace notes a slot at t.
+func (l *Ledger) pace(t time.Time, cost int) {
+	if !l.Window.short() {
+		return
+	}
+	if t.After(l.TAT) {
+		l.TAT = t
+	}
+	l.TAT = l.TAT.Add(time.Duration(cost) * l.Window.Per / time.Duration(l.Window.N))
+}
+
+// charge books the cost of a call that arrived at t at the latest.
+func (l *Ledger) charge(t time.Time, cost int) {
+	n := t.UnixNano() / int64(l.Window.BinWidth())
+	i, found := slices.BinarySearchFunc(l.Bins, n, func(b Bin, n int64) int { return int(b.Number - n) })
+	if found {
+		l.Bins[i].Used += int64(cost)
+		return
+	}
+	l.Bins = slices.Insert(l.Bins, i, Bin{Number: n, Used: int64(cost)})
+}
+
+// prune forgets bins that can't matter any more at now.
+func (l *Ledger) prune(now time.Time) {
+	floor := now.Add(-l.Window.Per-l.Window.Slack()).UnixNano()/int64(l.Window.BinWidth()) - 1
+	i := 0
+	for i < len(l.Bins) && l.Bins[i].Number < floor {
+		i++
+	}
+	l.Bins = l.Bins[i:]
+}
+
+// Used returns what the calls that ended in the window before now cost.
+func (l *Ledger) Used(now time.Time) int {
+	floor := now.Add(-l.Window.Per).UnixNano() / int64(l.Window.BinWidth())
+	sum := int64(0)
+	for _, b := range l.Bins {
+		if b.Number >= floor {
+			sum += b.Used
+		}
+	}
+	return int(sum)
+}
+
+// Account is the limit state of one account: all its windows, its open calls, and a block that a provider's 429 set.
+type Account struct {
+	BlockedUntil time.Time
+	Ledgers      []Ledger
+	Open         Open
+	Lag          time.Duration // by how much the caller's now may be ahead of the clock that it means
+	Changed      bool          // by Take or Settle: the ledgers must be written back
+}
+
+// Open counts the calls that are claimed and not settled, of all replicas, and their recipients.
+type Open struct {
+	Calls, Recipients int
+}
+
+// In gives the open cost in a window's unit.
+func (o Open) In(w Window) int {
+	if w.Unit == Recipients {
+		return o.Recipients
+	}
+	return o.Calls
+}
+
+// Grant is the answer to Take.
+type Grant struct {
+	OK    bool
+	Slot  time.Time // when OK: the call may start then by the caller's reading of the clock, Lag is in it; later is safe
+	Retry time.Time // when not OK: the earliest time worth asking again; zero: this cost never fits a window
+}
+
+// Take opens one call with the given number of recipients, at the earliest common slot of all windows at or after now.
+// A slot beyond now+horizon is not taken: slots far ahead would bind mail to an account for too long.
+func (a *Account) Take(now time.Time, recipients int, horizon time.Duration) Grant {
+	slot := now
+	if a.BlockedUntil.After(slot) {
+		slot = a.BlockedUntil
+	}
+	for moved := true; moved; {
+		moved = false
+		for i := range a.Ledgers {
+			l := &a.Ledgers[i]
+			cost := l.Window.Cost(recipients)
+			if cost > l.Window.N {
+				return Grant{}
+			}
+			t, ok := l.earliest(slot, cost, a.Open.In(l.Window))
+			if !ok {
+				return Grant{Retry: now.Add(openRetry)}
+			}
+			if t.After(slot) {
+				slot, moved = t, true
+			}
+		}
+	}
+	if slot.After(now.Add(horizon)) {
+		return Grant{Retry: slot}
+	}
+	for i := range a.Ledgers {
+		l := &a.Ledgers[i]
+		l.pace(slot, l.Window.Cost(recipients))
+		a.Changed = a.Changed || l.Window.short()
+	}
+	a.Open.Calls++
+	a.Open.Recipients += recipients
+	return Grant{OK: true, Slot: slot.Add(a.Lag)}
+}
+
+// Settle books a call that is no longer open: it arrived at t at the latest.
+func (a *Account) Settle(now, t time.Time, recipients int) {
+	for i := range a.Ledgers {
+		l := &a.Ledgers[i]
+		l.prune(now)
+		l.charge(t, l.Window.Cost(recipients))
+		a.Changed = true
+	}
+}

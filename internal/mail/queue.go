@@ -1,0 +1,149 @@
+package mail
+
+import "time"
+
+// Lane is one queue of ready messages: those of one tenant that go to one pool (its id), or are pinned to one account
+// (minus its id). The lane of a message is a hint that keeps a full pool's backlog out of everybody's way; where the
+// message goes is decided when it is claimed.
+type Lane struct {
+	Number int32
+	Tenant TenantID
+}
+
+// LaneQuota says how many messages a claim may look at in one lane. Rows due before Low are skipped: they were claimed
+// earlier and stand dead in the index.
+type LaneQuota struct {
+	Lane
+	Max int
+	Low time.Time
+}
+
+// Avoid is one account that a message stays away from, since an attempt there failed. Until, on the database's clock,
+// is when it may be tried again; Final says never.
+type Avoid struct {
+	Until time.Time `json:"until,omitzero"`
+	Final bool      `json:"final,omitempty"`
+	Why   string    `json:"why"`
+}
+
+// Due is a message that is ready to be sent.
+type Due struct {
+	ID          ID
+	Lane        Lane
+	Due         time.Time
+	Attempts    int // calls made so far
+	Tries       int // those that count for the backoff
+	Avoid       map[string]Avoid
+	Facts       *Facts
+	OnAmbiguous Policy
+	ExpiresAt   time.Time
+}
+
+// Claim is what one claim does with the messages it looked at. Those in none of the lists stay as they are.
+type Claim struct {
+	Take   []Assignment
+	Hold   []Hold   // put off until a time
+	Relane []Relane // configuration moved them to another lane
+	End    []Ending // will not be sent
+}
+
+// Assignment gives one message to one account.
+type Assignment struct {
+	Due     Due
+	Account int32
+}
+
+// Hold puts a message off. Held messages are freed by every change of configuration.
+type Hold struct {
+	ID    ID
+	Until time.Time
+}
+
+// Relane moves a message to another lane.
+type Relane struct {
+	ID   ID
+	Lane int32
+}
+
+// Ending closes the open recipients of a message that will not be sent.
+type Ending struct {
+	ID     ID
+	Status Status // Expired or Failed
+	Detail string
+}
+
+// Loaded is a claimed message with what is needed to send it.
+type Loaded struct {
+	Message    *Message
+	Recipients []Recipient // all, with their status now; those suppressed since acceptance are Suppressed
+}
+
+// Intent is the durable announcement of one call.
+type Intent struct {
+	ID       ID
+	N        int // 1-based attempt number
+	Account  int32
+	Decision []byte
+}
+
+// Result is what became of one claimed message, with or without a call.
+type Result struct {
+	ID                ID
+	N                 int
+	Class             string // a provider class, or Aborted
+	Status            int
+	Code              string
+	Error             string
+	ProviderMessageID string
+	Recipients        []RecipientChange
+	Requeue           *Requeue
+	Unknown           *Hanging
+	Park              *Park
+	Block             *Block
+	Settle            *Settle
+}
+
+// Aborted is the class of an attempt that was announced but not made: nothing was sent.
+const Aborted = "aborted"
+
+// RecipientChange is the new state of one recipient.
+type RecipientChange struct {
+	N      int
+	Status Status
+	Detail string
+}
+
+// Requeue makes a message ready again, due after In.
+type Requeue struct {
+	In    time.Duration
+	Tries int
+	Avoid map[string]Avoid
+	Held  bool
+}
+
+// Hanging keeps a message whose send has no known outcome until evidence comes, or DecideIn is over.
+type Hanging struct {
+	DecideIn time.Duration
+	Policy   Policy
+}
+
+// Park takes an account, or one sender domain on it, out of routing until an operator touches it.
+type Park struct {
+	Account      int32
+	SenderDomain string
+	Reason       string
+}
+
+// Settle books a call to the account's limits: when it arrived at the provider at the latest, on the database's clock,
+// and how many recipients it had. Without it no call was made.
+type Settle struct {
+	At         time.Time
+	Recipients int
+}
+
+// Block keeps an account from its next slot, for every replica.
+type Block struct {
+	Account int32
+	For     time.Duration
+	Reason  string
+}

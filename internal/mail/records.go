@@ -1,0 +1,195 @@
+package mail
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// Errors that cross package borders. httpapi/problem.go gives each its status.
+var (
+	ErrNotFound  = errors.New("not found")
+	ErrConflict  = errors.New("conflict")
+	ErrStale     = errors.New("changed by someone else")                            // If-Match did not match
+	ErrMismatch  = errors.New("idempotency key was used with another request body") // 422
+	ErrForbidden = errors.New("not allowed")
+)
+
+// Unavailable says that nothing was stored and when to come back: 503 with Retry-After.
+type Unavailable struct {
+	RetryAfter time.Duration
+	Reason     string // queue_full, database, storage_full, draining
+	Err        error
+}
+
+// Error implements error.
+func (u *Unavailable) Error() string {
+	if u.Err != nil {
+		return "unavailable: " + u.Reason + ": " + u.Err.Error()
+	}
+	return "unavailable: " + u.Reason
+}
+
+// Unwrap returns the cause.
+func (u *Unavailable) Unwrap() error { return u.Err }
+
+// Field is one complaint about one field of a request, named by its path ("to[3].email").
+type Field struct {
+	Field   string `json:"field"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Invalid is a request whose meaning is wrong: 422 with a Field for each mistake.
+type Invalid struct{ Fields []Field }
+
+// Error implements error.
+func (e *Invalid) Error() string {
+	if len(e.Fields) == 0 {
+		return "invalid request"
+	}
+	return e.Fields[0].Field + ": " + e.Fields[0].Message
+}
+
+// Submission is a validated message on its way into the store.
+type Submission struct {
+	Message     *Message
+	Key         string   // Idempotency-Key, "" for none; unique per tenant
+	Fingerprint [32]byte // of the parsed request, compared when the key repeats
+	Lane        int32    // the queue it starts in, by the configuration in force
+}
+
+// Accepted is the store's answer to a Submission: what the caller is told with the 202.
+type Accepted struct {
+	ID         ID
+	Status     Status
+	Recipients []RecipientStatus
+	Replayed   bool // the key was seen before with the same fingerprint
+}
+
+// RecipientStatus is one line of an Accepted.
+type RecipientStatus struct {
+	Email  string `json:"email"`
+	Status Status `json:"status"`
+}
+
+// Attempt is one call to one account for one message.
+type Attempt struct {
+	N                 int
+	Account           string
+	Provider          string
+	Decision          json.RawMessage // route.Decision
+	Class             string          // "" while the call is open
+	Status            int             // HTTP or SMTP status, 0 if none came
+	Code              string          // the provider's own code
+	Error             string
+	ProviderMessageID string
+	VerdictSource     string // response, rescue, webhook, lookup, deadline
+	StartedAt         time.Time
+	FinishedAt        time.Time
+}
+
+// View is a message as the API shows it.
+type View struct {
+	Message    *Message // without bodies in listings
+	Status     Status
+	UpdatedAt  time.Time
+	Recipients []Recipient
+	Attempts   []Attempt
+}
+
+// Filter selects messages of one tenant. Zero fields select everything. Cursor is the id of the last row seen; rows
+// come newest first.
+type Filter struct {
+	Tenant                                  TenantID
+	Status                                  Status
+	To, From, Tag, Stream, Account, Subject string
+	Since, Until                            time.Time
+	Before                                  ID // keyset cursor
+	Limit                                   int
+}
+
+// Tenant is the owner of keys and messages.
+type Tenant struct {
+	ID        TenantID
+	Name      string
+	Weight    int // share of the claim under contention, 1..1000
+	Paused    bool
+	CreatedAt time.Time
+}
+
+// Scope is what a key may do.
+type Scope string
+
+// The scopes. An admin key opens /admin/v1 and nothing else.
+const (
+	ScopeSend  Scope = "send"
+	ScopeRead  Scope = "read"
+	ScopeAdmin Scope = "admin"
+)
+
+// Key is an API key as stored: the secret itself is shown once, at creation, and only its hash is kept.
+type Key struct {
+	ID            string // 8 hex characters, public part
+	Tenant        TenantID
+	Name          string
+	Hash          []byte // SHA-256 of the secret part
+	Scopes        []Scope
+	SenderDomains []string // empty: any
+	RatePerSecond int      // 0: no limit
+	TenantPaused  bool
+	CreatedAt     time.Time
+	ExpiresAt     time.Time
+	RevokedAt     time.Time
+	LastUsedAt    time.Time
+}
+
+// May reports whether the key has the scope.
+func (k *Key) May(s Scope) bool {
+	for _, have := range k.Scopes {
+		if have == s {
+			return true
+		}
+	}
+	return false
+}
+
+// Suppression stops mail of one tenant to one address.
+type Suppression struct {
+	Tenant    TenantID
+	Email     string
+	Reason    string // hard_bounce, complaint, unsubscribe, manual
+	Origin    string // api, webhook, import
+	CreatedAt time.Time
+}
+
+// AuditEntry is one change of configuration.
+type AuditEntry struct {
+	ID     int64
+	At     time.Time
+	Actor  string // key id, or "system"
+	Action string // "pool.update"
+	Target string
+	Detail json.RawMessage // secrets never
+}
+
+// QueueState is the depth of the queue at one moment.
+type QueueState struct {
+	Ready, Scheduled, Inflight, Unknown int64
+	OldestDue                           time.Time
+	Tenants                             []TenantDepth
+	Replicas                            []Replica
+}
+
+// TenantDepth is one tenant's share of the ready rows.
+type TenantDepth struct {
+	Tenant string
+	Ready  int64
+}
+
+// Replica is one running engine and its lease.
+type Replica struct {
+	ID                    string
+	Host                  string
+	StartedAt, LeaseUntil time.Time
+}

@@ -1,0 +1,348 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// acceptWait bounds how long a caller waits for its commit: with the look-up of its key that is a 503 within two seconds.
+// A message that is heavier than a whole ordinary batch gets time in proportion, or a slow disk could never take it.
+const (
+	acceptWait       = 1400 * time.Millisecond
+	acceptWaitPerMiB = 400 * time.Millisecond
+)
+
+func (db *DB) acceptBudget(bytes int64) time.Duration {
+	return db.acceptWait + time.Duration(max(0, bytes-acceptWeight)>>20)*acceptWaitPerMiB
+}
+
+// acceptWeight bounds one transaction to what it can write in time: bytes as mail.Message.Bytes counts them, in which a
+// message to a thousand recipients has 65 kB.
+const acceptWeight = 4 << 20
+
+// Accept makes a submission durable together with others that wait. It returns mail.ErrMismatch when the idempotency
+// key was used with another request, and *mail.Unavailable when the database can't take it: nothing is promised then.
+func (db *DB) Accept(ctx context.Context, s *mail.Submission) (mail.Accepted, error) {
+	size := s.Message.Bytes()
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), db.acceptBudget(size), errSlow)
+	defer cancel()
+	return db.accepts.do(ctx, s, size)
+}
+
+var errSlow = errors.New("no commit in time")
+
+// AcceptAll is Accept for many submissions at once, each answered on its own.
+func (db *DB) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), db.acceptBudget(weigh(subs)), errSlow)
+	defer cancel()
+	accepted, errs := make([]mail.Accepted, len(subs)), make([]error, len(subs))
+	jobs := make([]*job[*mail.Submission, mail.Accepted], len(subs))
+	for i, s := range subs {
+		j := &job[*mail.Submission, mail.Accepted]{value: s, size: s.Message.Bytes(), done: make(chan struct{})}
+		if errs[i] = db.accepts.submit(j); errs[i] == nil {
+			jobs[i] = j
+		}
+	}
+	for i, j := range jobs {
+		if j != nil {
+			accepted[i], errs[i] = j.wait(ctx)
+		}
+	}
+	return accepted, errs
+}
+
+// acceptSQL writes a batch in one statement, which is its own transaction. Submissions that lost their idempotency key
+// to an earlier one are left out of everything and looked up afterwards: this statement's snapshot can't see the winner.
+const acceptSQL = `
+WITH i AS (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
+        $9::jsonb[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::bytea[], $15::int[])
+        AS i(id, tenant_id, key, fingerprint, stream, sender, subject, tags, facts, on_ambiguous, created_at, send_at,
+             expires_at, payload, lane)
+), k AS (
+    INSERT INTO idempotency (tenant_id, key, fingerprint, message_id)
+    SELECT tenant_id, key, fingerprint, id FROM i WHERE key <> '' ORDER BY tenant_id, key
+    ON CONFLICT DO NOTHING
+    RETURNING message_id
+), win AS (
+    SELECT * FROM i WHERE key = '' OR id IN (SELECT message_id FROM k)
+), r AS (
+    INSERT INTO recipient (message_id, n, tenant_id, kind, email, name, status, updated_at)
+    SELECT win.id, x.n, win.tenant_id, x.kind, x.email, x.name,
+           CASE WHEN s.email IS NULL THEN 'queued' ELSE 'suppressed' END, win.created_at
+    FROM unnest($16::int[], $17::smallint[], $18::text[], $19::text[], $20::text[]) AS x(row, n, kind, email, name)
+    JOIN unnest($1::uuid[]) WITH ORDINALITY AS o(id, row) ON o.row = x.row
+    JOIN win ON win.id = o.id
+    LEFT JOIN suppression s ON s.tenant_id = win.tenant_id AND s.email = lower(x.email)
+    RETURNING message_id, n, status
+), dead AS (
+    SELECT message_id FROM r GROUP BY message_id HAVING bool_and(status = 'suppressed')
+), m AS (
+    INSERT INTO message (id, tenant_id, status, stream, sender, subject, tags, facts, on_ambiguous, created_at, send_at,
+                         expires_at, updated_at)
+    SELECT id, tenant_id, CASE WHEN id IN (SELECT message_id FROM dead) THEN 'suppressed' ELSE 'queued' END, stream, sender,
+           subject, tags::text[], facts, on_ambiguous, created_at, send_at, expires_at, created_at
+    FROM win
+), b AS (
+    INSERT INTO body (id, payload) SELECT id, payload FROM win
+), q AS (
+    INSERT INTO ready (id, lane, tenant_id, due)
+    SELECT id, lane, tenant_id, greatest(now(), send_at) FROM win WHERE id NOT IN (SELECT message_id FROM dead)
+)
+SELECT win.id, coalesce(s.gone, '{}')
+FROM win
+LEFT JOIN (SELECT message_id, array_agg(n ORDER BY n) AS gone FROM r WHERE status = 'suppressed' GROUP BY message_id) s
+    ON s.message_id = win.id`
+
+func (db *DB) acceptBatch(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+	// Two batches with overlapping keys in different order would deadlock.
+	order := make([]int, len(subs))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(subs[a].Key, subs[b].Key) })
+	sorted := make([]*mail.Submission, len(subs))
+	for i, at := range order {
+		sorted[i] = subs[at]
+	}
+	got, errs := bisect(ctx, sorted, db.acceptOnce)
+	results, failures := make([]mail.Accepted, len(subs)), make([]error, len(subs))
+	for i, at := range order {
+		results[at], failures[at] = got[i].accepted, errs[i]
+		if failures[at] == nil {
+			failures[at] = got[i].err
+		}
+	}
+	return results, failures
+}
+
+type acceptOutcome struct {
+	accepted mail.Accepted
+	err      error // this row's own fate, the batch went through: mail.ErrMismatch
+}
+
+func (db *DB) acceptOnce(ctx context.Context, subs []*mail.Submission) ([]acceptOutcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, db.acceptBudget(weigh(subs)))
+	defer cancel()
+	suppressed, err := db.insertSubmissions(ctx, subs)
+	if isCode(err, "23514") { // no partition for these ids: the job that makes them ahead did not run
+		if _, err = db.EnsurePartitions(ctx); err == nil {
+			suppressed, err = db.insertSubmissions(ctx, subs)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make([]acceptOutcome, len(subs))
+	var lost []int
+	for i, s := range subs {
+		gone, won := suppressed[s.Message.ID]
+		if !won {
+			lost = append(lost, i)
+			continue
+		}
+		out[i].accepted = firstAnswer(s.Message, gone)
+	}
+	db.replay(ctx, subs, lost, out)
+	return out, nil
+}
+
+func weigh(subs []*mail.Submission) int64 {
+	sum := int64(0)
+	for _, s := range subs {
+		sum += s.Message.Bytes()
+	}
+	return sum
+}
+
+// insertSubmissions writes a batch. An ordinary one is a single statement and its own transaction; a heavy one needs a
+// transaction to give its statement more time.
+func (db *DB) insertSubmissions(ctx context.Context, subs []*mail.Submission) (map[mail.ID][]int16, error) {
+	args, err := acceptArgs(subs)
+	if err != nil {
+		return nil, err
+	}
+	budget := db.acceptBudget(weigh(subs))
+	if budget <= db.acceptWait {
+		return insertAccepted(ctx, db.accept, args)
+	}
+	var won map[mail.ID][]int16
+	err = pgx.BeginFunc(ctx, db.accept, func(tx pgx.Tx) error {
+		timeout := strconv.FormatInt(budget.Milliseconds(), 10)
+		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`, timeout); err != nil {
+			return fmt.Errorf("accept: %w", err)
+		}
+		won, err = insertAccepted(ctx, tx, args)
+		return err
+	})
+	return won, err
+}
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func insertAccepted(ctx context.Context, q querier, args []any) (map[mail.ID][]int16, error) {
+	rows, err := q.Query(ctx, acceptSQL, args...)
+	if err != nil {
+		return nil, fmt.Errorf("accept: %w", err)
+	}
+	won := make(map[mail.ID][]int16)
+	var id [16]byte
+	var gone []int16
+	_, err = pgx.ForEachRow(rows, []any{&id, &gone}, func() error {
+		won[id] = slices.Clone(gone)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("accept: %w", err)
+	}
+	return won, nil
+}
+
+// replay answers the submissions whose key was there already, with the first answer. Each has its own fate: the others of
+// the batch are committed.
+func (db *DB) replay(ctx context.Context, subs []*mail.Submission, lost []int, out []acceptOutcome) {
+	for _, i := range lost {
+		out[i].accepted, out[i].err = db.Replay(ctx, subs[i])
+	}
+}
+
+// Replay reads the first answer to a submission whose key is there already. It returns mail.ErrMismatch when that had
+// another fingerprint, and *mail.Unavailable when the key is not there: it may have expired a moment ago. It needs no
+// body: that may be gone. A recipient that is suppressed and never changed since the message was made was so at
+// acceptance.
+func (db *DB) Replay(ctx context.Context, s *mail.Submission) (mail.Accepted, error) {
+	const q = `
+SELECT k.fingerprint, m.id, coalesce(m.send_at > m.created_at, false), r.email, r.status = 'suppressed' AND r.updated_at = m.created_at
+FROM idempotency k
+JOIN message m ON m.id = k.message_id
+JOIN recipient r ON r.message_id = k.message_id
+WHERE k.tenant_id = $1 AND k.key = $2
+ORDER BY r.n`
+	rows, err := db.accept.Query(ctx, q, s.Message.Tenant, s.Key)
+	if err != nil {
+		return mail.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))
+	}
+	a := mail.Accepted{Replayed: true}
+	var fingerprint []byte
+	var id [16]byte
+	var scheduled, suppressed bool
+	var email string
+	_, err = pgx.ForEachRow(rows, []any{&fingerprint, &id, &scheduled, &email, &suppressed}, func() error {
+		a.ID = id
+		a.Recipients = append(a.Recipients, mail.RecipientStatus{Email: email, Status: firstStatus(scheduled, suppressed)})
+		return nil
+	})
+	switch {
+	case err != nil:
+		return mail.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))
+	case len(a.Recipients) == 0: // deleted since the insert met it
+		return mail.Accepted{}, &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: errKeyGone}
+	case !bytes.Equal(fingerprint, s.Fingerprint[:]):
+		return mail.Accepted{}, mail.ErrMismatch
+	}
+	a.Status = foldAnswer(a.Recipients)
+	return a, nil
+}
+
+var errKeyGone = errors.New("the idempotency key is not there, or expired a moment ago")
+
+// firstAnswer is what the caller is told at acceptance.
+func firstAnswer(m *mail.Message, suppressed []int16) mail.Accepted {
+	a := mail.Accepted{ID: m.ID}
+	scheduled := m.SendAt.After(m.CreatedAt)
+	for _, r := range m.Recipients() {
+		status := firstStatus(scheduled, slices.Contains(suppressed, int16(r.N))) //nolint:gosec // at most 1000 recipients
+		a.Recipients = append(a.Recipients, mail.RecipientStatus{Email: r.Address.Email, Status: status})
+	}
+	a.Status = foldAnswer(a.Recipients)
+	return a
+}
+
+func firstStatus(scheduled, suppressed bool) mail.Status {
+	switch {
+	case suppressed:
+		return mail.Suppressed
+	case scheduled:
+		return mail.Scheduled
+	}
+	return mail.Queued
+}
+
+func foldAnswer(recipients []mail.RecipientStatus) mail.Status {
+	all := make([]mail.Status, len(recipients))
+	for i, r := range recipients {
+		all[i] = r.Status
+	}
+	return mail.Fold(all)
+}
+
+func acceptArgs(subs []*mail.Submission) ([]any, error) {
+	n := len(subs)
+	ids, tenants, lanes := make([][16]byte, n), make([]int32, n), make([]int32, n)
+	keys, fps, payloads, facts := make([]string, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
+	streams, senders, subjects, tags, policies := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	created, sendAt, expires := make([]time.Time, n), make([]*time.Time, n), make([]time.Time, n)
+	var row []int32
+	var pos []int16
+	var kinds, emails, names []string
+	for i, s := range subs {
+		m := s.Message
+		f, err := json.Marshal(m.Facts())
+		if err != nil {
+			return nil, fmt.Errorf("encode facts: %w", err)
+		}
+		payload, err := json.Marshal(m)
+		if err != nil {
+			return nil, fmt.Errorf("encode message: %w", err)
+		}
+		ids[i], tenants[i], keys[i], fps[i], payloads[i], facts[i], lanes[i] = m.ID, int32(m.Tenant), s.Key, s.Fingerprint[:], payload, f, s.Lane
+		streams[i], senders[i], subjects[i], tags[i], policies[i] = m.Stream, m.From.Email, m.Subject, textArray(m.Tags), string(m.OnAmbiguous)
+		created[i], expires[i] = m.CreatedAt, m.ExpiresAt
+		if !m.SendAt.IsZero() {
+			sendAt[i] = &m.SendAt
+		}
+		for _, r := range m.Recipients() {
+			row, pos = append(row, int32(i+1)), append(pos, int16(r.N)) //nolint:gosec // bounded by the caps on requests
+			kinds, emails, names = append(kinds, string(r.Kind)), append(emails, r.Address.Email), append(names, r.Address.Name)
+		}
+	}
+	return []any{
+		ids, tenants, keys, fps, streams, senders, subjects, tags, facts, policies, created, sendAt, expires, payloads, lanes,
+		row, pos, kinds, emails, names,
+	}, nil
+}
+
+// textArray writes a text[] literal: unnest can't carry an array of arrays of different lengths.
+func textArray(items []string) string {
+	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, s := range items {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('"')
+		_, _ = quote.WriteString(&b, s)
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+// rowFault reports whether the database refused a batch for the content of one of its rows.
+func rowFault(err error) bool {
+	return isCode(err, "22021", "22P05", "22P02", "22001", "22003", "22023", "22P03", "23502", "23503", "23505", "23514", "54000")
+}

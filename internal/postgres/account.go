@@ -1,0 +1,234 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// affectedRow turns "no rows" of a RETURNING or SELECT into mail.ErrNotFound.
+func affectedRow(err error, what string) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("%s: %w", what, mail.ErrNotFound)
+	}
+	return err
+}
+
+// accountID finds and locks the account of that name, but not its key: claims refer to that while they hold what a
+// change waits for.
+func accountID(ctx context.Context, tx pgx.Tx, name string) (int32, error) {
+	var id int32
+	err := tx.QueryRow(ctx, `SELECT id FROM account WHERE name = $1 AND deleted_at IS NULL FOR NO KEY UPDATE`, name).Scan(&id)
+	return id, affectedRow(err, "account "+name)
+}
+
+// binding ties a sealed secret to its row and field.
+func binding(account int32, field string) string { return fmt.Sprintf("account/%d/%s", account, field) }
+
+// CreateAccount stores an account with its limits and seals its secrets.
+func (db *DB) CreateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error {
+	return db.change(ctx, actor, "account.create", a.Name, accountDetail(a, secrets), func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `INSERT INTO account (name, kind, settings, concurrency) VALUES ($1, $2, $3, $4) RETURNING id`,
+			a.Name, string(a.Kind), settings(a), a.Concurrency).Scan(&a.ID)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO rate_account (account_id) VALUES ($1)`, a.ID); err != nil {
+			return err
+		}
+		if err := db.putSecrets(ctx, tx, a.ID, secrets); err != nil {
+			return err
+		}
+		return putLimits(ctx, tx, a.ID, a.Limits)
+	})
+}
+
+func settings(a route.Account) []byte {
+	if len(a.Settings) == 0 {
+		return []byte("{}")
+	}
+	return a.Settings
+}
+
+// accountDetail is what the audit keeps of an account: which secrets were set, never their values.
+func accountDetail(a route.Account, secrets map[string]seal.Secret) any {
+	var fields []string
+	for f := range secrets {
+		fields = append(fields, f)
+	}
+	return map[string]any{"kind": a.Kind, "settings": a.Settings, "concurrency": a.Concurrency, "secrets": fields, "limits": a.Limits}
+}
+
+func (db *DB) putSecrets(ctx context.Context, tx pgx.Tx, id int32, secrets map[string]seal.Secret) error {
+	for field, s := range secrets {
+		_, err := tx.Exec(ctx, `INSERT INTO account_secret (account_id, field, sealed) VALUES ($1, $2, $3)
+			ON CONFLICT (account_id, field) DO UPDATE SET sealed = $3`, id, field, db.box.Seal(s, binding(id, field)))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putLimits replaces an account's windows. The account's limit state is locked, so that a call is counted either by the
+// seed of a new window or by the window itself. What an old window counted is forgotten with it.
+func putLimits(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Window) error {
+	b := &pgx.Batch{}
+	b.Queue(`SELECT FROM rate_account WHERE account_id = $1 FOR UPDATE`, id)
+	b.Queue(`DELETE FROM account_limit WHERE account_id = $1`, id)
+	for _, w := range windows {
+		b.Queue(`INSERT INTO account_limit (account_id, unit, per_ms, n) VALUES ($1, $2, $3, $4)`,
+			id, string(w.Unit), w.Per.Milliseconds(), w.N)
+	}
+	b.Queue(`DELETE FROM rate_window w WHERE account_id = $1 AND NOT EXISTS (
+		SELECT 1 FROM account_limit l WHERE l.account_id = $1 AND l.unit = w.unit AND l.per_ms = w.per_ms)`, id)
+	return tx.SendBatch(ctx, b).Close()
+}
+
+// seedSQL books to a window that counts nothing yet what our attempts say, as if it had just happened: a limit that is
+// set late is not exceeded. Calls in flight count by themselves. N calls fill the window, so no more are looked at. Calls
+// end within a day of their start, and the index is on the start.
+const seedSQL = `
+INSERT INTO rate_window (account_id, unit, per_ms, bins, used)
+SELECT $1, $2::text, $3::bigint, ARRAY[floor(extract(epoch FROM clock_timestamp()) * 1e9 / $4::numeric)::bigint], ARRAY[s.n]
+FROM (SELECT sum(cost) AS n FROM (
+    SELECT CASE WHEN $2 = 'recipients' THEN (SELECT (m.facts->>'rcp')::bigint FROM message m WHERE m.id = t.message_id) ELSE 1 END AS cost
+    FROM attempt t
+    WHERE t.account_id = $1 AND t.class <> 'aborted' AND t.finished_at > now() - $3 * interval '1 ms'
+      AND t.started_at > now() - $3 * interval '1 ms' - interval '1 day'
+    LIMIT $5) c) s
+WHERE s.n > 0
+ON CONFLICT DO NOTHING`
+
+func seedWindow(ctx context.Context, tx pgx.Tx, id int32, w limit.Window) error {
+	_, err := tx.Exec(ctx, seedSQL, id, string(w.Unit), w.Per.Milliseconds(), int64(w.BinWidth()), w.N)
+	return err
+}
+
+// UpdateAccount stores settings, concurrency and the secrets that are given, and takes the account out of its parks: an
+// operator touched it.
+func (db *DB) UpdateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error {
+	return db.change(ctx, actor, "account.update", a.Name, accountDetail(a, secrets), func(tx pgx.Tx) error {
+		id, err := accountID(ctx, tx, a.Name)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE account SET settings = $2, concurrency = $3, updated_at = now() WHERE id = $1`,
+			id, settings(a), a.Concurrency)
+		if err != nil {
+			return err
+		}
+		if err := db.putSecrets(ctx, tx, id, secrets); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `DELETE FROM account_park WHERE account_id = $1`, id)
+		return err
+	})
+}
+
+// SetLimits replaces an account's windows. A new one counts what was sent before it was set.
+func (db *DB) SetLimits(ctx context.Context, actor, account string, windows []limit.Window) error {
+	return db.change(ctx, actor, "account.limits", account, windows, func(tx pgx.Tx) error {
+		id, err := accountID(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		if err := putLimits(ctx, tx, id, windows); err != nil {
+			return err
+		}
+		for _, w := range windows {
+			if err := seedWindow(ctx, tx, id, w); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// PauseAccount takes an account out of routing until it is resumed.
+func (db *DB) PauseAccount(ctx context.Context, actor, account string) error {
+	return db.setPaused(ctx, actor, "account.pause", account, true)
+}
+
+// ResumeAccount lets an account take mail again: it is no longer paused, parked or blocked.
+func (db *DB) ResumeAccount(ctx context.Context, actor, account string) error {
+	return db.setPaused(ctx, actor, "account.resume", account, false)
+}
+
+func (db *DB) setPaused(ctx context.Context, actor, action, account string, paused bool) error {
+	return db.change(ctx, actor, action, account, nil, func(tx pgx.Tx) error {
+		id, err := accountID(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		b := &pgx.Batch{}
+		b.Queue(`UPDATE account SET paused = $2, updated_at = now() WHERE id = $1`, id, paused)
+		if !paused {
+			b.Queue(`DELETE FROM account_park WHERE account_id = $1`, id)
+			b.Queue(`UPDATE rate_account SET blocked_until = now(), reason = '' WHERE account_id = $1 AND blocked_until > now()`, id)
+		}
+		return tx.SendBatch(ctx, b).Close()
+	})
+}
+
+// DeleteAccount takes an account out of all pools at once. Calls in flight finish; the row stays, for attempts name it.
+// Messages pinned to it will fail. The last account of a pool may go: its messages wait.
+func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
+	return db.change(ctx, actor, "account.delete", account, nil, func(tx pgx.Tx) error {
+		id, err := accountID(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		b := &pgx.Batch{}
+		b.Queue(`UPDATE account SET deleted_at = now(), updated_at = now() WHERE id = $1`, id)
+		b.Queue(`UPDATE pool SET version = version + 1 WHERE id IN (SELECT pool_id FROM pool_account WHERE account_id = $1)`, id)
+		b.Queue(`DELETE FROM pool_account WHERE account_id = $1`, id)
+		b.Queue(`DELETE FROM account_secret WHERE account_id = $1
+			AND NOT EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = $1)
+			AND NOT EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = $1)`, id)
+		return tx.SendBatch(ctx, b).Close()
+	})
+}
+
+// Secrets opens the secrets of one account, by field. It returns seal.ErrSealed when the key is not the one they were
+// sealed with.
+func (db *DB) Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error) {
+	rows, err := db.api.Query(ctx, `SELECT field, sealed FROM account_secret WHERE account_id = $1`, account)
+	if err != nil {
+		return nil, fmt.Errorf("read secrets: %w", unavailable(err))
+	}
+	secrets := map[string]seal.Secret{}
+	var field string
+	var sealed []byte
+	_, err = pgx.ForEachRow(rows, []any{&field, &sealed}, func() error {
+		s, err := db.box.Open(sealed, binding(account, field))
+		secrets[field] = s
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read secrets of account %d: %w", account, unavailable(err))
+	}
+	return secrets, nil
+}
+
+// ForgetSecrets deletes the secrets of deleted accounts that have nothing in flight or unknown any more, and reports how
+// many there were.
+func (db *DB) ForgetSecrets(ctx context.Context) (int, error) {
+	const q = `
+DELETE FROM account_secret s USING account a
+WHERE a.id = s.account_id AND a.deleted_at IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = a.id)
+  AND NOT EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = a.id)`
+	tag, err := db.api.Exec(ctx, q)
+	if err != nil {
+		return 0, fmt.Errorf("forget secrets: %w", unavailable(err))
+	}
+	return int(tag.RowsAffected()), nil
+}

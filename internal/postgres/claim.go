@@ -1,0 +1,291 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// Decide is the caller's part of a claim: pure and quick, for it runs inside the transaction. It gets the database's
+// time, the messages that are due and the limit state of every account, from which it takes slots.
+type Decide = func(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim
+
+// LaneQuota rows come first by due time within each lane; SKIP LOCKED keeps replicas out of each other's way. The
+// lateral sub-select is materialised by its LIMIT and row lock: no plan can lock more rows than it returns.
+//
+// Here and in the other statements of the engine, each table that grows is read by a condition on its own key: the OFFSET
+// 0 that keeps a sub-select apart, or an = ANY beside the join. With a join alone the planner, where it believes a table
+// or a coming day's partition to be empty, reads the whole of it, and keeps that plan while it fills.
+const dueSQL = `
+SELECT r.id, p.lane, p.tenant_id, r.due, r.attempts, r.tries, r.avoid, m.facts, m.on_ambiguous, m.expires_at
+FROM unnest($1::int[], $2::int[], $3::int[], $4::timestamptz[]) AS p(lane, tenant_id, quota, low)
+CROSS JOIN LATERAL (
+    SELECT id, due, attempts, tries, avoid
+    FROM ready
+    WHERE lane = p.lane AND tenant_id = p.tenant_id AND due <= now() AND due >= p.low
+    ORDER BY due, id
+    LIMIT p.quota
+    FOR UPDATE SKIP LOCKED
+) r
+CROSS JOIN LATERAL (SELECT facts, on_ambiguous, expires_at FROM message WHERE id = r.id OFFSET 0) m`
+
+// Claim looks at due messages, asks decide what to do with them, and does it, in one transaction. The accounts' limit
+// rows are locked meanwhile, so that slots are granted in one order. The commit need not reach the disk: a claim
+// without its intents, whose commits do, sends nothing, and is rolled back with the slots that it took.
+func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota, decide Decide) error {
+	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+		due, err := readDue(ctx, tx, lanes)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		limits, err := lockLimits(ctx, tx, nil)
+		if err != nil {
+			return err
+		}
+		asked := time.Now()
+		now, err := readClock(ctx, tx)
+		if err != nil {
+			return err
+		}
+		lag := time.Since(asked) // now may be ahead by the round trip: a call that starts by it must not be early
+		for _, acc := range limits {
+			acc.Lag = lag
+		}
+		return applyClaim(ctx, tx, owner, decide(now, due, limits), limits)
+	})
+	if err != nil {
+		return fmt.Errorf("claim: %w", unavailable(err))
+	}
+	return nil
+}
+
+// readClock reads the database's clock. What it returns is at or after the time that the clock shows when it returns,
+// by at most the round trip: who maps local times onto the database's with it never dates a call too early.
+func readClock(ctx context.Context, tx pgx.Tx) (time.Time, error) {
+	asked := time.Now()
+	var at time.Time
+	err := tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&at)
+	return at.Add(time.Since(asked)), err
+}
+
+func readDue(ctx context.Context, tx pgx.Tx, lanes []mail.LaneQuota) ([]mail.Due, error) {
+	numbers, tenants, quotas := make([]int32, len(lanes)), make([]int32, len(lanes)), make([]int32, len(lanes))
+	lows := make([]time.Time, len(lanes))
+	for i, l := range lanes {
+		numbers[i], tenants[i], quotas[i], lows[i] = l.Number, int32(l.Tenant), int32(l.Max), l.Low //nolint:gosec // small
+	}
+	b := &pgx.Batch{}
+	b.Queue("SET LOCAL synchronous_commit = off")
+	b.Queue(dueSQL, numbers, tenants, quotas, lows)
+	br := tx.SendBatch(ctx, b)
+	defer func() { _ = br.Close() }()
+	if _, err := br.Exec(); err != nil {
+		return nil, err
+	}
+	rows, err := br.Query()
+	if err != nil {
+		return nil, err
+	}
+	due, err := pgx.CollectRows(rows, scanDue)
+	return due, errors.Join(err, br.Close())
+}
+
+func scanDue(row pgx.CollectableRow) (mail.Due, error) {
+	var d mail.Due
+	var avoid, facts []byte
+	var id [16]byte
+	err := row.Scan(&id, &d.Lane.Number, &d.Lane.Tenant, &d.Due, &d.Attempts, &d.Tries, &avoid, &facts, &d.OnAmbiguous,
+		&d.ExpiresAt)
+	if err != nil {
+		return d, err
+	}
+	d.ID, d.Facts = id, &mail.Facts{}
+	if err := json.Unmarshal(facts, d.Facts); err != nil {
+		return d, fmt.Errorf("facts of message %s: %w", d.ID, err)
+	}
+	if avoid != nil {
+		if err := json.Unmarshal(avoid, &d.Avoid); err != nil {
+			return d, fmt.Errorf("avoid list of message %s: %w", d.ID, err)
+		}
+	}
+	return d, nil
+}
+
+func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c mail.Claim, limits map[int32]*limit.Account) error {
+	b := &pgx.Batch{}
+	queueLimits(b, limits)
+	if err := queueTake(b, owner, c.Take); err != nil {
+		return err
+	}
+	if len(c.Hold) > 0 {
+		ids, until := make([]mail.ID, len(c.Hold)), make([]time.Time, len(c.Hold))
+		for i, h := range c.Hold {
+			ids[i], until[i] = h.ID, h.Until
+		}
+		b.Queue(`UPDATE ready r SET due = h.until, held = true FROM unnest($1::uuid[], $2::timestamptz[]) AS h(id, until)
+			WHERE r.id = ANY ($1) AND r.id = h.id`, rawIDs(ids), until)
+	}
+	if len(c.Relane) > 0 {
+		ids, lanes := make([]mail.ID, len(c.Relane)), make([]int32, len(c.Relane))
+		for i, r := range c.Relane {
+			ids[i], lanes[i] = r.ID, r.Lane
+		}
+		b.Queue(`UPDATE ready r SET lane = l.lane FROM unnest($1::uuid[], $2::int[]) AS l(id, lane)
+			WHERE r.id = ANY ($1) AND r.id = l.id`,
+			rawIDs(ids), lanes)
+	}
+	queueEndings(b, c.End)
+	if b.Len() == 0 {
+		return nil
+	}
+	return tx.SendBatch(ctx, b).Close()
+}
+
+func queueTake(b *pgx.Batch, owner mail.ID, take []mail.Assignment) error {
+	if len(take) == 0 {
+		return nil
+	}
+	n := len(take)
+	ids, lanes, tenants, accounts := make([]mail.ID, n), make([]int32, n), make([]int32, n), make([]int32, n)
+	ns, tries, recipients, avoid := make([]int32, n), make([]int32, n), make([]int32, n), make([][]byte, n)
+	for i, a := range take {
+		ids[i], lanes[i], tenants[i], accounts[i] = a.Due.ID, a.Due.Lane.Number, int32(a.Due.Lane.Tenant), a.Account
+		ns[i], tries[i] = int32(a.Due.Attempts+1), int32(a.Due.Tries) //nolint:gosec // capped by expiry and backoff
+		recipients[i] = int32(a.Due.Facts.Recipients)                 //nolint:gosec // at most 1000
+		var err error
+		if avoid[i], err = avoidJSON(a.Due.Avoid); err != nil {
+			return err
+		}
+	}
+	raw := rawIDs(ids)
+	b.Queue(`DELETE FROM ready WHERE id = ANY($1)`, raw)
+	b.Queue(`INSERT INTO inflight (id, lane, tenant_id, owner, account_id, n, tries, recipients, avoid)
+		SELECT i.id, i.lane, i.tenant_id, $9, i.account_id, i.n, i.tries, i.recipients, i.avoid
+		FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::jsonb[])
+			AS i(id, lane, tenant_id, account_id, n, tries, recipients, avoid)`,
+		raw, lanes, tenants, accounts, ns, tries, recipients, avoid, [16]byte(owner))
+	return nil
+}
+
+func avoidJSON(avoid map[string]mail.Avoid) ([]byte, error) {
+	if len(avoid) == 0 {
+		return nil, nil
+	}
+	b, err := json.Marshal(avoid)
+	if err != nil {
+		return nil, fmt.Errorf("encode avoid list: %w", err)
+	}
+	return b, nil
+}
+
+func queueEndings(b *pgx.Batch, endings []mail.Ending) {
+	if len(endings) == 0 {
+		return
+	}
+	ids, status, detail := make([]mail.ID, len(endings)), make([]string, len(endings)), make([]string, len(endings))
+	for i, e := range endings {
+		ids[i], status[i], detail[i] = e.ID, string(e.Status), e.Detail
+	}
+	raw := rawIDs(ids)
+	b.Queue(`DELETE FROM ready WHERE id = ANY($1)`, raw)
+	b.Queue(`UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
+		FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
+		WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'`, raw, status, detail)
+	queueFold(b, raw)
+}
+
+// foldSQL recomputes the status of messages from their recipients: the worst that is open, else the worst final one.
+// The order is that of mail.Fold; a test holds the two together.
+const foldSQL = `
+UPDATE message m SET updated_at = now(), status = coalesce((
+    SELECT r.status FROM recipient r WHERE r.message_id = m.id
+    ORDER BY array_position(ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expired', 'failed_unknown', 'failed',
+        'bounced', 'complained', 'deferred', 'scheduled', 'queued', 'sending', 'unknown'], r.status) DESC
+    LIMIT 1), 'failed')
+WHERE m.id = ANY($1)`
+
+func queueFold(b *pgx.Batch, ids [][16]byte) { b.Queue(foldSQL, ids) }
+
+// Load reads what is needed to send claimed messages. Recipients that were suppressed since acceptance are shown so.
+func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+	raw := rawIDs(ids)
+	loaded := make(map[mail.ID]mail.Loaded, len(ids))
+	rows, err := db.engine.Query(ctx, `SELECT id, payload FROM body WHERE id = ANY($1)`, raw)
+	if err != nil {
+		return nil, fmt.Errorf("load bodies: %w", unavailable(err))
+	}
+	var id [16]byte
+	var payload []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &payload}, func() error {
+		m := &mail.Message{}
+		if err := json.Unmarshal(payload, m); err != nil {
+			return fmt.Errorf("body of message %s: %w", mail.ID(id), err)
+		}
+		loaded[id] = mail.Loaded{Message: m}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load bodies: %w", unavailable(err))
+	}
+	if err := db.loadRecipients(ctx, raw, loaded); err != nil {
+		return nil, err // bodies without their recipients would look like messages that nobody is to get
+	}
+	return loaded, nil
+}
+
+func (db *DB) loadRecipients(ctx context.Context, raw [][16]byte, loaded map[mail.ID]mail.Loaded) error {
+	const q = `
+SELECT r.message_id, r.n, r.kind, r.email, r.name,
+       CASE WHEN r.status = 'queued' AND (SELECT true FROM suppression s WHERE s.tenant_id = r.tenant_id AND s.email = lower(r.email))
+            THEN 'suppressed' ELSE r.status END
+FROM recipient r
+WHERE r.message_id = ANY($1)
+ORDER BY r.message_id, r.n`
+	rows, err := db.engine.Query(ctx, q, raw)
+	if err != nil {
+		return fmt.Errorf("load recipients: %w", unavailable(err))
+	}
+	var id [16]byte
+	var r mail.Recipient
+	_, err = pgx.ForEachRow(rows, []any{&id, &r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status}, func() error {
+		l := loaded[id]
+		l.Recipients = append(l.Recipients, r)
+		loaded[id] = l
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("load recipients: %w", unavailable(err))
+	}
+	return nil
+}
+
+// Lanes lists the lanes that hold ready rows, by a loose scan of the index: its cost follows the number of lanes, not
+// of messages.
+func (db *DB) Lanes(ctx context.Context) ([]mail.Lane, error) {
+	const q = `
+WITH RECURSIVE l AS (
+    (SELECT lane, tenant_id FROM ready ORDER BY lane, tenant_id LIMIT 1)
+    UNION ALL
+    SELECT n.lane, n.tenant_id FROM l CROSS JOIN LATERAL (
+        SELECT lane, tenant_id FROM ready WHERE (lane, tenant_id) > (l.lane, l.tenant_id) ORDER BY lane, tenant_id LIMIT 1) n
+)
+SELECT lane, tenant_id FROM l`
+	rows, err := db.engine.Query(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("list lanes: %w", unavailable(err))
+	}
+	lanes, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l mail.Lane, err error) {
+		return l, row.Scan(&l.Number, &l.Tenant)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list lanes: %w", unavailable(err))
+	}
+	return lanes, nil
+}

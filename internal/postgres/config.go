@@ -1,0 +1,241 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// ConfigVersion returns the version of the configuration. It is cheap: replicas poll it.
+func (db *DB) ConfigVersion(ctx context.Context) (int64, error) {
+	var v int64
+	if err := db.engine.QueryRow(ctx, `SELECT version FROM config_state`).Scan(&v); err != nil {
+		return 0, fmt.Errorf("read configuration version: %w", unavailable(err))
+	}
+	return v, nil
+}
+
+// Config reads accounts, pools and rules in one snapshot. Capabilities are left empty: they belong to the kind. Deleted
+// accounts are part of it, as draining, while something of theirs is still in flight or unknown.
+func (db *DB) Config(ctx context.Context) (*route.Config, error) {
+	c := &route.Config{}
+	err := unavailable(pgx.BeginTxFunc(ctx, db.api, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+		func(tx pgx.Tx) error {
+			if err := tx.QueryRow(ctx, `SELECT version FROM config_state`).Scan(&c.Version); err != nil {
+				return err
+			}
+			for _, read := range []func(context.Context, pgx.Tx, *route.Config) error{readAccounts, readLimits, readParks, readPools, readRules} {
+				if err := read(ctx, tx, c); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return c, nil
+}
+
+func readAccounts(ctx context.Context, tx pgx.Tx, c *route.Config) error {
+	rows, err := tx.Query(ctx, `
+		SELECT a.id, a.name, a.kind, a.settings, a.concurrency, a.paused, a.deleted_at IS NOT NULL, a.created_at, a.updated_at,
+		       coalesce((SELECT array_agg(s.field ORDER BY s.field) FROM account_secret s WHERE s.account_id = a.id), '{}')
+		FROM account a
+		WHERE a.deleted_at IS NULL OR EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = a.id)
+			OR EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = a.id)
+		ORDER BY a.id`)
+	if err != nil {
+		return err
+	}
+	c.Accounts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a route.Account, err error) {
+		return a, row.Scan(&a.ID, &a.Name, &a.Kind, &a.Settings, &a.Concurrency, &a.Paused, &a.Draining, &a.CreatedAt,
+			&a.UpdatedAt, &a.SecretFields)
+	})
+	return err
+}
+
+func (c byID) find(id int32) *route.Account {
+	for i := range c.Accounts {
+		if c.Accounts[i].ID == id {
+			return &c.Accounts[i]
+		}
+	}
+	return nil
+}
+
+type byID struct{ *route.Config }
+
+func readLimits(ctx context.Context, tx pgx.Tx, c *route.Config) error {
+	rows, err := tx.Query(ctx, `SELECT account_id, n, per_ms, unit FROM account_limit ORDER BY account_id, per_ms, unit`)
+	if err != nil {
+		return err
+	}
+	var id int32
+	var perMS int64
+	var w limit.Window
+	_, err = pgx.ForEachRow(rows, []any{&id, &w.N, &perMS, &w.Unit}, func() error {
+		w.Per = time.Duration(perMS) * time.Millisecond
+		if a := (byID{c}).find(id); a != nil {
+			a.Limits = append(a.Limits, w)
+		}
+		return nil
+	})
+	return err
+}
+
+func readParks(ctx context.Context, tx pgx.Tx, c *route.Config) error {
+	rows, err := tx.Query(ctx, `SELECT account_id, sender_domain, reason, since FROM account_park ORDER BY account_id, sender_domain`)
+	if err != nil {
+		return err
+	}
+	var id int32
+	var p route.Park
+	_, err = pgx.ForEachRow(rows, []any{&id, &p.SenderDomain, &p.Reason, &p.Since}, func() error {
+		if a := (byID{c}).find(id); a != nil {
+			a.Parked = append(a.Parked, p)
+		}
+		return nil
+	})
+	return err
+}
+
+func readPools(ctx context.Context, tx pgx.Tx, c *route.Config) error {
+	rows, err := tx.Query(ctx, `SELECT id, name, overflow, version FROM pool ORDER BY name`)
+	if err != nil {
+		return err
+	}
+	c.Pools, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p route.Pool, err error) {
+		return p, row.Scan(&p.ID, &p.Name, &p.Overflow, &p.Version)
+	})
+	if err != nil {
+		return err
+	}
+	rows, err = tx.Query(ctx, `SELECT p.pool_id, a.name, p.weight FROM pool_account p JOIN account a ON a.id = p.account_id
+		WHERE a.deleted_at IS NULL ORDER BY a.name`)
+	if err != nil {
+		return err
+	}
+	var pool int32
+	var m route.Member
+	_, err = pgx.ForEachRow(rows, []any{&pool, &m.Account, &m.Weight}, func() error {
+		for i := range c.Pools {
+			if c.Pools[i].ID == pool {
+				c.Pools[i].Members = append(c.Pools[i].Members, m)
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+func readRules(ctx context.Context, tx pgx.Tx, c *route.Config) error {
+	rows, err := tx.Query(ctx, `SELECT r.id, r.position, r.stream, r.tag, r.sender_domain, r.recipient_domain, p.name
+		FROM rule r JOIN pool p ON p.id = r.pool_id ORDER BY r.position, r.id`)
+	if err != nil {
+		return err
+	}
+	c.Rules, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r route.Rule, err error) {
+		return r, row.Scan(&r.ID, &r.Position, &r.Stream, &r.Tag, &r.SenderDomain, &r.RecipientDomain, &r.Pool)
+	})
+	return err
+}
+
+// CreatePool stores a pool, or returns mail.ErrConflict when the name is taken and mail.ErrNotFound for an account that
+// does not exist.
+func (db *DB) CreatePool(ctx context.Context, actor string, p route.Pool) error {
+	return db.change(ctx, actor, "pool.create", p.Name, poolDetail(p), func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `INSERT INTO pool (name, overflow) VALUES ($1, $2) RETURNING id`, p.Name, string(p.Overflow)).Scan(&p.ID)
+		if err != nil {
+			return err
+		}
+		return setMembers(ctx, tx, p)
+	})
+}
+
+// UpdatePool replaces a pool's overflow and weights and returns it with its new version. It returns mail.ErrStale when
+// ifVersion, unless 0, is not the version in force.
+func (db *DB) UpdatePool(ctx context.Context, actor string, p route.Pool, ifVersion int64) (route.Pool, error) {
+	err := db.change(ctx, actor, "pool.update", p.Name, poolDetail(p), func(tx pgx.Tx) error {
+		var version int64
+		err := tx.QueryRow(ctx, `SELECT id, version FROM pool WHERE name = $1 FOR UPDATE`, p.Name).Scan(&p.ID, &version)
+		if err = affectedRow(err, "pool "+p.Name); err != nil {
+			return err
+		}
+		if ifVersion != 0 && ifVersion != version {
+			return fmt.Errorf("pool %s is at version %d, not %d: %w", p.Name, version, ifVersion, mail.ErrStale)
+		}
+		p.Version = version + 1
+		_, err = tx.Exec(ctx, `UPDATE pool SET overflow = $2, version = $3 WHERE id = $1`, p.ID, string(p.Overflow), p.Version)
+		if err != nil {
+			return err
+		}
+		return setMembers(ctx, tx, p)
+	})
+	return p, err
+}
+
+func poolDetail(p route.Pool) any {
+	return map[string]any{"overflow": p.Overflow, "accounts": p.Members}
+}
+
+func setMembers(ctx context.Context, tx pgx.Tx, p route.Pool) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM pool_account WHERE pool_id = $1`, p.ID); err != nil {
+		return err
+	}
+	for _, m := range p.Members {
+		tag, err := tx.Exec(ctx, `INSERT INTO pool_account (pool_id, account_id, weight)
+			SELECT $1, id, $3 FROM account WHERE name = $2 AND deleted_at IS NULL`, p.ID, m.Account, m.Weight)
+		if err = affected(tag.RowsAffected(), err, "account "+m.Account); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SetRules replaces all rules.
+func (db *DB) SetRules(ctx context.Context, actor string, rules []route.Rule) error {
+	return db.change(ctx, actor, "rules.replace", "rules", rules, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM rule`); err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if _, err := insertRule(ctx, tx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// CreateRule stores a rule and returns it with its id; mail.ErrNotFound when its pool does not exist.
+func (db *DB) CreateRule(ctx context.Context, actor string, r route.Rule) (route.Rule, error) {
+	err := db.change(ctx, actor, "rule.create", "rules", r, func(tx pgx.Tx) error {
+		var err error
+		r.ID, err = insertRule(ctx, tx, r)
+		return err
+	})
+	return r, err
+}
+
+func insertRule(ctx context.Context, tx pgx.Tx, r route.Rule) (int64, error) {
+	var id int64
+	err := tx.QueryRow(ctx, `INSERT INTO rule (position, stream, tag, sender_domain, recipient_domain, pool_id)
+		SELECT $1, $2, $3, $4, $5, id FROM pool WHERE name = $6 RETURNING id`,
+		r.Position, r.Stream, r.Tag, r.SenderDomain, r.RecipientDomain, r.Pool).Scan(&id)
+	return id, affectedRow(err, "pool "+r.Pool)
+}
+
+// DeleteRule removes a rule, or returns mail.ErrNotFound.
+func (db *DB) DeleteRule(ctx context.Context, actor string, id int64) error {
+	return db.change(ctx, actor, "rule.delete", fmt.Sprint(id), nil, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `DELETE FROM rule WHERE id = $1`, id)
+		return affected(tag.RowsAffected(), err, fmt.Sprintf("rule %d", id))
+	})
+}

@@ -1,0 +1,202 @@
+// Package postgres holds every SQL statement of sendgate, a file per noun. It decides nothing about routing, retries or
+// what a caller may do; it keeps the invariants that only a transaction can keep: a 202 is a commit, a message is in
+// exactly one of ready, inflight and unknown or it is settled, an attempt exists before its call, and a slot is taken
+// in the transaction that claims the message it is for.
+//
+// Every decision reads the primary. Time that replicas must agree on is the database's: clock_timestamp() and now(),
+// never a value computed in Go, except that ids are made in Go.
+//
+// A newcomer's likeliest mistake is to hold a transaction open while waiting for something outside the database.
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Options shape a DB.
+type Options struct {
+	URL              string // postgres:// URL or keyword DSN; several hosts are allowed
+	Box              *seal.Box
+	AcceptQueue      int           // submissions waiting for a commit, default 4096
+	AcceptQueueBytes int64         // their bytes, default 64 MiB
+	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 1.4 s
+	Observe          func(batch string, size int, took time.Duration)
+}
+
+// DB is the store. It is safe for concurrent use. It keeps three pools, so that no kind of work starves another:
+// accept (4 connections), engine (6, with the planner pinned to index plans) and api (6).
+type DB struct {
+	accept, engine, api *pgxpool.Pool
+	box                 *seal.Box
+	acceptWait          time.Duration
+	accepts             *committer[*mail.Submission, mail.Accepted]
+	intents             *committer[ownedIntent, bool]
+	results             *committer[ownedResult, bool]
+}
+
+// Open connects lazily: it returns an error for a bad URL, not for a database that is down.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	db := &DB{box: o.Box, acceptWait: cmp.Or(o.AcceptWait, acceptWait)}
+	var err error
+	backstop := strconv.FormatInt((db.acceptWait + 100*time.Millisecond).Milliseconds(), 10)
+	if db.accept, err = newPool(ctx, o.URL, 4, map[string]string{"statement_timeout": backstop}); err != nil {
+		return nil, err
+	}
+	// Flipped plans cost these few statements a factor of ten on young statistics: pin their shape. A plan that is pinned
+	// looks dear to the planner, which would compile it at each run (a third of a second): hence no JIT, see newPool.
+	pinned := map[string]string{
+		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+	}
+	if db.engine, err = newPool(ctx, o.URL, 6, pinned); err != nil {
+		return nil, err
+	}
+	if db.api, err = newPool(ctx, o.URL, 6, map[string]string{"statement_timeout": "2s"}); err != nil {
+		return nil, err
+	}
+	observe := o.Observe
+	if observe == nil {
+		observe = func(string, int, time.Duration) {}
+	}
+	queue, bytes := o.AcceptQueue, o.AcceptQueueBytes
+	if queue <= 0 {
+		queue = 4096
+	}
+	if bytes <= 0 {
+		bytes = 64 << 20
+	}
+	db.accepts = newCommitter(committerOptions{
+		name: "accept", workers: 2, batch: 400, weight: acceptWeight, queue: queue, bytes: bytes, observe: observe,
+	}, db.acceptBatch)
+	db.intents = newCommitter(committerOptions{
+		name: "intent", workers: 2, batch: 400, queue: 8192, bytes: 1 << 40, observe: observe,
+	}, db.intentBatch)
+	db.results = newCommitter(committerOptions{
+		name: "record", workers: 2, batch: 400, queue: 8192, bytes: 1 << 40, observe: observe,
+	}, db.recordBatch)
+	return db, nil
+}
+
+// Close waits for running commits and closes the pools. Nothing may be submitted any more.
+func (db *DB) Close() {
+	db.accepts.close()
+	db.intents.close()
+	db.results.close()
+	db.accept.Close()
+	db.engine.Close()
+	db.api.Close()
+}
+
+func newPool(ctx context.Context, dsn string, conns int32, params map[string]string) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("database URL %s: %w", SafeURL(dsn), errors.New("not a valid postgres:// URL or DSN"))
+	}
+	cfg.MaxConns = conns
+	cfg.MaxConnIdleTime = 10 * time.Minute
+	cfg.HealthCheckPeriod = 5 * time.Second
+	cfg.ConnConfig.ConnectTimeout = 1500 * time.Millisecond
+	rp := cfg.ConnConfig.RuntimeParams
+	rp["timezone"] = "UTC"
+	rp["jit"] = "off" // every statement here is short
+	rp["lock_timeout"] = "1s"
+	rp["idle_in_transaction_session_timeout"] = "5s"
+	if rp["application_name"] == "" {
+		rp["application_name"] = "sendgate"
+	}
+	for k, v := range params {
+		rp[k] = v
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("database pool: %w", err)
+	}
+	return pool, nil
+}
+
+// SafeURL gives the URL without its password, for errors and logs.
+func SafeURL(dsn string) string {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Scheme == "" {
+		return "(DSN)"
+	}
+	return u.Redacted()
+}
+
+// Ping reports whether the database answers and has the schema that this binary needs.
+func (db *DB) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return db.checkSchema(ctx)
+}
+
+// unavailable turns an error of the database itself (gone, full, overloaded, timed out) into *mail.Unavailable and
+// leaves every other error as it is.
+func unavailable(err error) error {
+	if err == nil || errors.Is(err, pgx.ErrNoRows) || ours(err) {
+		return err
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok { // no answer of the server: connection refused, reset, timeout
+		return &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
+	}
+	switch {
+	case pg.Code == "53100":
+		return &mail.Unavailable{RetryAfter: 3 * time.Second, Reason: "storage_full", Err: err}
+	case pg.Code[:2] == "53", pg.Code[:2] == "57", pg.Code[:2] == "40", pg.Code[:2] == "08", pg.Code == "55P03",
+		pg.Code[:2] == "58", pg.Code == "25006":
+		return &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
+	}
+	return err
+}
+
+// ours reports whether err is one of the words of package mail, said by our own code inside a transaction.
+func ours(err error) bool {
+	for _, known := range []error{mail.ErrNotFound, mail.ErrConflict, mail.ErrStale, mail.ErrMismatch, seal.ErrSealed, ErrSchema} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	_, is := errors.AsType[*mail.Unavailable](err)
+	return is
+}
+
+// isCode reports whether err is the server's error with one of the SQLSTATE codes.
+func isCode(err error, codes ...string) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	for _, c := range codes {
+		if pg.Code == c {
+			return true
+		}
+	}
+	return false
+}
+
+// inTx runs f in one transaction on the api pool and maps its errors.
+func (db *DB) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	return unavailable(pgx.BeginFunc(ctx, db.api, f))
+}
+
+// rawIDs converts ids for a uuid[] parameter.
+func rawIDs(ids []mail.ID) [][16]byte {
+	raw := make([][16]byte, len(ids))
+	for i, id := range ids {
+		raw[i] = id
+	}
+	return raw
+}

@@ -1,0 +1,71 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+type ownedIntent struct {
+	mail.Intent
+	owner mail.ID
+}
+
+// Intend announces one call: it writes the attempt row and marks the claim as started, durably, before the caller may
+// write to the socket. It reports false when the claim is no longer the owner's, or the owner's lease has run out: then
+// nothing may be sent. On an error the outcome is not known, and nothing may be sent either.
+func (db *DB) Intend(ctx context.Context, owner mail.ID, in mail.Intent) (bool, error) {
+	return db.intents.do(ctx, ownedIntent{in, owner}, 1)
+}
+
+// The inflight row is the lock between this and a rescuer: whoever updates or deletes it first wins.
+const intentSQL = `
+WITH i AS (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[], $5::uuid[]) AS i(id, n, account_id, decision, owner)
+), u AS (
+    UPDATE inflight f SET started_at = clock_timestamp()
+    FROM i
+    WHERE f.id = ANY ($1) AND f.id = i.id AND f.owner = i.owner AND f.n = i.n AND f.started_at IS NULL
+      AND EXISTS (SELECT 1 FROM replica r WHERE r.id = i.owner AND r.lease_until > clock_timestamp())
+    RETURNING i.id, i.n, i.owner, i.account_id, i.decision, f.started_at
+)
+INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at)
+SELECT id, n, owner, account_id, decision, started_at FROM u
+RETURNING message_id`
+
+func (db *DB) intentBatch(ctx context.Context, batch []ownedIntent) ([]bool, []error) {
+	return bisect(ctx, batch, db.intentOnce)
+}
+
+func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	n := len(batch)
+	ids, owners, ns := make([][16]byte, n), make([][16]byte, n), make([]int32, n)
+	accounts, decisions := make([]int32, n), make([][]byte, n)
+	for i, in := range batch {
+		ids[i], owners[i], accounts[i], decisions[i] = in.ID, in.owner, in.Account, in.Decision
+		ns[i] = int32(in.N) //nolint:gosec // see queueTake
+	}
+	rows, err := db.engine.Query(ctx, intentSQL, ids, ns, accounts, decisions, owners)
+	if err != nil {
+		return nil, fmt.Errorf("intend: %w", err)
+	}
+	started, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	if err != nil {
+		return nil, fmt.Errorf("intend: %w", err)
+	}
+	ok := make(map[[16]byte]bool, n)
+	for _, id := range started {
+		ok[id] = true
+	}
+	out := make([]bool, n)
+	for i := range batch {
+		out[i] = ok[ids[i]]
+	}
+	return out, nil
+}

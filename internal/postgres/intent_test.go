@@ -1,0 +1,193 @@
+package postgres
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+func TestIntendAnnouncesOneCallOnce(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	id := b.acceptN(t, 1)[0]
+	owner, account := b.replica(t), b.relay(t)
+	d := b.claim(t, owner, account, 1)[0]
+	in := intent(d, account)
+	if !b.intend(t, owner, in) {
+		t.Fatal("the owner's intent was refused")
+	}
+	if got := b.place(t, id); got != "started" {
+		t.Errorf("message is %s, want started", got)
+	}
+	row := get[string](t, b, `SELECT concat_ws(' ', a.n, a.account_id, a.decision, a.class, a.finished_at, a.started_at = f.started_at)
+		FROM attempt a JOIN inflight f ON f.id = a.message_id WHERE a.message_id = $1`, [16]byte(id))
+	if want := fmt.Sprintf(`1 %d {"chosen": "relay", "candidates": []} t`, account); row != want {
+		t.Errorf("attempt = %s, want %s", row, want)
+	}
+	before := b.rows(t, id)
+	if b.intend(t, owner, in) {
+		t.Error("the same call was announced twice")
+	}
+	if diff := cmp.Diff(before, b.rows(t, id)); diff != "" {
+		t.Errorf("the second intent changed something:\n%s", diff)
+	}
+}
+
+func TestIntendRefusesWhoDoesNotHoldTheClaim(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	account := b.relay(t)
+	for _, tc := range []struct {
+		name  string
+		spoil func(owner *mail.ID, in *mail.Intent)
+	}{
+		{"another owner", func(owner *mail.ID, _ *mail.Intent) { *owner = b.replica(t) }},
+		{"another attempt", func(_ *mail.ID, in *mail.Intent) { in.N = 2 }},
+		{"another message", func(_ *mail.ID, in *mail.Intent) { in.ID = mail.NewID() }},
+		{"lease run out", func(owner *mail.ID, _ *mail.Intent) { b.expire(t, *owner) }},
+		{"unregistered", func(owner *mail.ID, _ *mail.Intent) { must(t, b.db.Unregister(t.Context(), *owner)) }},
+		{"rescued", func(owner *mail.ID, _ *mail.Intent) {
+			b.expire(t, *owner)
+			_, _, err := b.db.Rescue(t.Context(), waits)
+			must(t, err)
+		}},
+		{"rescued and claimed by another", func(owner *mail.ID, _ *mail.Intent) {
+			b.expire(t, *owner)
+			_, _, err := b.db.Rescue(t.Context(), waits)
+			must(t, err)
+			b.claim(t, b.replica(t), account, 10)
+		}},
+	} {
+		id := b.acceptN(t, 1)[0]
+		owner := b.replica(t)
+		in := intent(b.claim(t, owner, account, 1)[0], account)
+		tc.spoil(&owner, &in)
+		before := b.rows(t, id)
+		if b.intend(t, owner, in) {
+			t.Errorf("%s: intent granted", tc.name)
+		}
+		if diff := cmp.Diff(before, b.rows(t, id)); diff != "" {
+			t.Errorf("%s: a refused intent changed something:\n%s", tc.name, diff)
+		}
+		b.exec(t, `DELETE FROM ready`)
+	}
+}
+
+func TestIntentsShareTransactionsAndAreAnsweredOneByOne(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	owner, account := b.replica(t), b.relay(t)
+	b.acceptN(t, 200)
+	due := b.claim(t, owner, account, 200)
+	var mu sync.Mutex
+	commits := 0
+	db := b.open(t, Options{Observe: func(batch string, _ int, _ time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		if batch == "intent" {
+			commits++
+		}
+	}})
+	var wg sync.WaitGroup
+	for i, d := range due {
+		wg.Go(func() {
+			in := intent(d, account)
+			switch i % 10 {
+			case 3:
+				in.N = 5
+			case 7:
+				in.Decision = []byte(`{"poisoned":"\u0000"}`)
+			}
+			ok, err := db.Intend(t.Context(), owner, in)
+			if want := i%10 != 3 && i%10 != 7; ok != want || (err != nil) != (i%10 == 7) {
+				t.Errorf("intent %d: %t, %v; want %t", i, ok, err, want)
+			}
+		})
+	}
+	wg.Wait()
+	if n := get[int](t, b, `SELECT count(*) FROM attempt JOIN inflight ON id = message_id AND attempt.started_at = inflight.started_at`); n != 160 {
+		t.Errorf("%d calls are announced, want 160", n)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if commits == 0 || commits > 100 {
+		t.Errorf("200 intents took %d transactions, want at most 100", commits)
+	}
+}
+
+// The rescuer of a replica whose lease runs out, and that replica's own intent, meet on one message.
+func TestIntentAndRescueNeverBothWin(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	account := b.relay(t)
+	other := b.open(t, Options{})
+	const workers, rounds = 8, 25
+	var mu sync.Mutex
+	outcomes := map[string]int{}
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for range rounds {
+				s := with(func(s *mail.Submission) { s.Lane = int32(100 + w) })
+				if _, err := b.db.Accept(t.Context(), s); err != nil {
+					t.Errorf("accept: %v", err)
+					return
+				}
+				got := raceRescue(t, b, other, s, account)
+				mu.Lock()
+				outcomes[got]++
+				mu.Unlock()
+				b.exec(t, `DELETE FROM ready WHERE id = $1`, [16]byte(s.Message.ID))
+			}
+		})
+	}
+	wg.Wait()
+	for got, n := range outcomes {
+		if got != "announced: unknown uncertain/rescue unknown: unknown" && got != "refused: ready  queued: queued" {
+			t.Errorf("%d messages ended %q", n, got)
+		}
+	}
+	t.Log(outcomes)
+}
+
+// raceRescue claims a message under a lease that is about to end, and returns what became of it.
+func raceRescue(t *testing.T, b *bed, other *DB, s *mail.Submission, account int32) string {
+	owner := mail.NewID()
+	if err := b.db.Register(t.Context(), owner, "test", time.Hour); err != nil {
+		t.Errorf("register: %v", err)
+	}
+	var taken []mail.Due
+	quotas := []mail.LaneQuota{{Lane: mail.Lane{Number: s.Lane, Tenant: 1}, Max: 1}}
+	if err := b.db.Claim(t.Context(), owner, quotas, takeAll(account, &taken)); err != nil || len(taken) != 1 {
+		t.Errorf("claim: %v, %v", taken, err)
+		return "not claimed"
+	}
+	b.exec(t, `UPDATE replica SET lease_until = clock_timestamp() + $2::interval WHERE id = $1`, [16]byte(owner),
+		time.Duration(rand.IntN(4000))*time.Microsecond)
+	announced := make(chan string, 1)
+	go func() {
+		word := "refused"
+		if ok, err := b.db.Intend(t.Context(), owner, intent(taken[0], account)); err != nil {
+			t.Errorf("intend: %v", err)
+		} else if ok {
+			word = "announced"
+		}
+		announced <- word
+	}()
+	until(t, "the rescue", func() bool {
+		if _, _, err := other.Rescue(t.Context(), waits); err != nil {
+			t.Errorf("rescue: %v", err)
+		}
+		p := b.place(t, s.Message.ID)
+		return p != "inflight" && p != "started"
+	})
+	word := <-announced
+	id := s.Message.ID
+	return word + ": " + b.place(t, id) + " " + b.attempts(t, id) + " " + b.status(t, id)
+}

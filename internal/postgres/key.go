@@ -1,0 +1,135 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+const keyColumns = `k.id, k.tenant_id, k.name, k.hash, k.scopes, k.sender_domains, k.rate_per_second, t.paused, k.created_at,
+	k.expires_at, k.revoked_at, k.last_used_at FROM api_key k JOIN tenant t ON t.id = k.tenant_id`
+
+func scanKey(row pgx.CollectableRow) (mail.Key, error) {
+	var k mail.Key
+	var expires, revoked, used *time.Time
+	err := row.Scan(&k.ID, &k.Tenant, &k.Name, &k.Hash, &k.Scopes, &k.SenderDomains, &k.RatePerSecond, &k.TenantPaused,
+		&k.CreatedAt, &expires, &revoked, &used)
+	k.ExpiresAt, k.RevokedAt, k.LastUsedAt = orZero(expires), orZero(revoked), orZero(used)
+	return k, err
+}
+
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// KeyByID returns the key with that public id, or mail.ErrNotFound. Revoked and expired keys are returned as such.
+func (db *DB) KeyByID(ctx context.Context, id string) (*mail.Key, error) {
+	rows, err := db.api.Query(ctx, `SELECT `+keyColumns+` WHERE k.id = $1`, id)
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", unavailable(err))
+	}
+	k, err := pgx.CollectExactlyOneRow(rows, scanKey)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("key: %w", mail.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", unavailable(err))
+	}
+	return &k, nil
+}
+
+// TouchKey notes that a key was used.
+func (db *DB) TouchKey(ctx context.Context, id string) error {
+	if _, err := db.api.Exec(ctx, `UPDATE api_key SET last_used_at = now() WHERE id = $1`, id); err != nil {
+		return fmt.Errorf("touch key: %w", unavailable(err))
+	}
+	return nil
+}
+
+// Keys lists all keys, newest first.
+func (db *DB) Keys(ctx context.Context) ([]mail.Key, error) {
+	rows, err := db.api.Query(ctx, `SELECT `+keyColumns+` ORDER BY k.created_at DESC, k.id LIMIT 1000`)
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", unavailable(err))
+	}
+	keys, err := pgx.CollectRows(rows, scanKey)
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", unavailable(err))
+	}
+	return keys, nil
+}
+
+// CreateKey stores a key. Its hash is that of the secret part; the secret itself is never stored. It returns
+// mail.ErrConflict when the id is taken and mail.ErrNotFound for a tenant that does not exist.
+func (db *DB) CreateKey(ctx context.Context, actor string, k mail.Key) error {
+	return db.change(ctx, actor, "key.create", k.ID, map[string]any{"name": k.Name, "scopes": k.Scopes, "tenant": k.Tenant},
+		func(tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, `INSERT INTO api_key (id, tenant_id, name, hash, scopes, sender_domains, rate_per_second, expires_at)
+				SELECT $1, id, $3, $4, $5, $6, $7, $8 FROM tenant WHERE id = $2`, k.ID, k.Tenant, k.Name, k.Hash, k.Scopes, notNil(k.SenderDomains),
+				k.RatePerSecond, orNull(k.ExpiresAt))
+			return affected(tag.RowsAffected(), err, fmt.Sprintf("tenant %d", k.Tenant))
+		})
+}
+
+func notNil[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+// RevokeKey ends a key at once.
+func (db *DB) RevokeKey(ctx context.Context, actor, id string) error {
+	return db.change(ctx, actor, "key.revoke", id, nil, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `UPDATE api_key SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1`, id)
+		return affected(tag.RowsAffected(), err, "key "+id)
+	})
+}
+
+// Tenants lists all tenants by name.
+func (db *DB) Tenants(ctx context.Context) ([]mail.Tenant, error) {
+	rows, err := db.api.Query(ctx, `SELECT id, name, weight, paused, created_at FROM tenant ORDER BY name`)
+	if err != nil {
+		return nil, fmt.Errorf("list tenants: %w", unavailable(err))
+	}
+	tenants, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t mail.Tenant, err error) {
+		return t, row.Scan(&t.ID, &t.Name, &t.Weight, &t.Paused, &t.CreatedAt)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list tenants: %w", unavailable(err))
+	}
+	return tenants, nil
+}
+
+// CreateTenant stores a tenant and returns it with its id, or mail.ErrConflict when the name is taken.
+func (db *DB) CreateTenant(ctx context.Context, actor string, t mail.Tenant) (mail.Tenant, error) {
+	err := db.change(ctx, actor, "tenant.create", t.Name, nil, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `INSERT INTO tenant (name, weight, paused) VALUES ($1, $2, $3) RETURNING id, created_at`,
+			t.Name, t.Weight, t.Paused).Scan(&t.ID, &t.CreatedAt)
+	})
+	return t, err
+}
+
+// UpdateTenant sets a tenant's share and whether it may send.
+func (db *DB) UpdateTenant(ctx context.Context, actor, name string, weight int, paused bool) error {
+	detail := map[string]any{"weight": weight, "paused": paused}
+	return db.change(ctx, actor, "tenant.update", name, detail, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `UPDATE tenant SET weight = $2, paused = $3 WHERE name = $1`, name, weight, paused)
+		return affected(tag.RowsAffected(), err, "tenant "+name)
+	})
+}

@@ -1,0 +1,100 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// partitionsAhead is how many days of partitions exist before they are needed.
+const partitionsAhead = 7
+
+// EnsurePartitions makes the day partitions from yesterday to a week ahead and returns how many it made. Ids are made
+// by the clocks of replicas, so yesterday belongs to the range.
+func (db *DB) EnsurePartitions(ctx context.Context) (int, error) {
+	today := time.Now().UTC()
+	var made int
+	err := db.engine.QueryRow(ctx, `SELECT ensure_partitions($1::date, $2::date)`, today.AddDate(0, 0, -1),
+		today.AddDate(0, 0, partitionsAhead)).Scan(&made)
+	if err != nil {
+		return 0, fmt.Errorf("make partitions: %w", unavailable(err))
+	}
+	return made, nil
+}
+
+// oldSQL lists the day tables of a parent that lie wholly before a time and hold no open message, and how each hangs on
+// its parent: attached, half detached (by a DETACH CONCURRENTLY that gave up, which comes first, for there can be only
+// one) or not at all.
+const oldSQL = `
+WITH t AS MATERIALIZED (
+    SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') AS day, i.inhparent IS NOT NULL AS attached,
+           coalesce(i.inhdetachpending, false) AS pending
+    FROM pg_class p
+    JOIN pg_class c ON c.relnamespace = p.relnamespace AND c.relkind = 'r'
+    LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+    WHERE p.oid = $1::text::regclass AND c.relname ~ ('^' || $1 || '_[0-9]{8}$')
+)
+SELECT relname, attached, pending
+FROM t
+WHERE day + 1 <= $2::timestamptz::date
+  AND NOT EXISTS (SELECT 1 FROM ready WHERE id >= uuid_floor(day) AND id < uuid_floor(day + 1))
+  AND NOT EXISTS (SELECT 1 FROM inflight WHERE id >= uuid_floor(day) AND id < uuid_floor(day + 1))
+  AND NOT EXISTS (SELECT 1 FROM unknown WHERE id >= uuid_floor(day) AND id < uuid_floor(day + 1))
+ORDER BY pending DESC, day
+LIMIT 10`
+
+// DropPartitions drops the day partitions of a table that lie wholly before the given time, at most ten. A day on which
+// a message is still queued, in flight or unknown is kept. Detaching does not block the parent's readers and writers; one
+// that a long reader held up is finished the next time.
+func (db *DB) DropPartitions(ctx context.Context, table string, before time.Time) (int, error) {
+	rows, err := db.engine.Query(ctx, oldSQL, table, before)
+	if err != nil {
+		return 0, fmt.Errorf("list old partitions: %w", unavailable(err))
+	}
+	old, err := pgx.CollectRows(rows, pgx.RowToStructByPos[oldPartition])
+	if err != nil {
+		return 0, fmt.Errorf("list old partitions: %w", unavailable(err))
+	}
+	for i, p := range old {
+		if err := db.dropPartition(ctx, table, p); err != nil {
+			return i, fmt.Errorf("drop %s: %w", p.Name, unavailable(err))
+		}
+	}
+	return len(old), nil
+}
+
+type oldPartition struct {
+	Name              string
+	Attached, Pending bool
+}
+
+func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) error {
+	child := pgx.Identifier{p.Name}.Sanitize()
+	detach := `ALTER TABLE ` + pgx.Identifier{table}.Sanitize() + ` DETACH PARTITION ` + child
+	var err error
+	switch {
+	case p.Pending:
+		_, err = db.engine.Exec(ctx, detach+` FINALIZE`)
+	case p.Attached:
+		_, err = db.engine.Exec(ctx, detach+` CONCURRENTLY`)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = db.engine.Exec(ctx, `DROP TABLE `+child)
+	return err
+}
+
+// DropKeys deletes up to 5,000 idempotency keys older than the given age and reports how many.
+func (db *DB) DropKeys(ctx context.Context, age time.Duration) (int, error) {
+	const q = `
+DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM idempotency WHERE created_at < now() - $1::interval ORDER BY created_at LIMIT 5000))`
+	tag, err := db.engine.Exec(ctx, q, age)
+	if err != nil {
+		return 0, fmt.Errorf("drop idempotency keys: %w", unavailable(err))
+	}
+	return int(tag.RowsAffected()), nil
+}

@@ -1,0 +1,221 @@
+package postgres
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// parents are the partitioned tables.
+var parents = []string{"attempt", "body", "message", "recipient"}
+
+// partitions lists the days of a table, as "20060102".
+func (b *bed) partitions(t *testing.T, table string) []string {
+	t.Helper()
+	return list[string](t, b, `SELECT right(inhrelid::regclass::text, 8) FROM pg_inherits WHERE inhparent = $1::text::regclass AND NOT inhdetachpending ORDER BY 1`, table)
+}
+
+func day(offset int) time.Time { return time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, offset) }
+
+// aged is a submission that was made on another day.
+func aged(at time.Time) *mail.Submission {
+	return with(func(s *mail.Submission) {
+		id := mail.IDAt(at)
+		copy(id[6:], s.Message.ID[6:])
+		s.Message.ID, s.Message.CreatedAt = id, at
+	})
+}
+
+func TestEnsurePartitionsKeepsAWeekAhead(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	ctx := t.Context()
+	if n, err := b.db.EnsurePartitions(ctx); n != 0 || err != nil {
+		t.Errorf("EnsurePartitions on a new database = %d, %v; want nothing to do", n, err)
+	}
+	var want []string
+	for d := -1; d <= 7; d++ {
+		want = append(want, day(d).Format("20060102"))
+	}
+	for _, table := range parents {
+		if got := b.partitions(t, table); !slices.Equal(got, want) {
+			t.Errorf("%s has the days %v, want %v", table, got, want)
+		}
+	}
+	ahead := func(want int) {
+		t.Helper()
+		if n, err := b.db.PartitionsAhead(ctx); n != want || err != nil {
+			t.Errorf("PartitionsAhead = %d, %v; want %d", n, err, want)
+		}
+	}
+	ahead(7)
+	reader := b.begin(t) // a backup, which must not keep us from it
+	_, err := reader.Exec(ctx, `SELECT FROM message, body, recipient, attempt`)
+	must(t, err)
+	if _, err := b.db.engine.Exec(ctx, `SELECT ensure_partitions($1::date, $1::date)`, day(40)); err != nil {
+		t.Errorf("make partitions beside a long reader: %v", err)
+	}
+	must(t, reader.Rollback(ctx))
+	b.exec(t, `DROP TABLE body_`+day(3).Format("20060102"))
+	ahead(6)
+	b.exec(t, `DROP TABLE message_`+day(7).Format("20060102")+`, attempt_`+day(7).Format("20060102"))
+	ahead(5)
+	if n, err := b.db.EnsurePartitions(ctx); n != 3 || err != nil {
+		t.Errorf("EnsurePartitions = %d, %v; want the 3 that were missing", n, err)
+	}
+	ahead(7)
+}
+
+func TestPartitionsMeetAtMidnightUTC(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	for _, tc := range []struct {
+		at   time.Time
+		want string
+	}{
+		{day(0), day(0).Format("20060102")},
+		{day(0).Add(-time.Millisecond), day(-1).Format("20060102")},
+		{day(1).Add(-time.Millisecond), day(0).Format("20060102")},
+		{time.Now(), time.Now().UTC().Format("20060102")},
+	} {
+		id := b.accept(t, aged(tc.at.Truncate(time.Millisecond)))[0]
+		for _, table := range []string{"message", "body"} {
+			if got := get[string](t, b, `SELECT tableoid::regclass::text FROM `+table+` WHERE id = $1`, [16]byte(id)); got != table+"_"+tc.want {
+				t.Errorf("a message of %s lies in %s, want %s_%s", tc.at, got, table, tc.want)
+			}
+		}
+	}
+}
+
+func TestDropPartitionsKeepsDaysWithOpenMessages(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	ctx := t.Context()
+	b.exec(t, `SELECT ensure_partitions($1::date, $2::date)`, day(-20), day(-2))
+	noon := func(d int) time.Time { return day(d).Add(12 * time.Hour) }
+	ids := b.accept(t, aged(noon(-19)), aged(noon(-18)), aged(noon(-17)), aged(noon(-16)), aged(day(-14)), aged(day(-13).Add(-time.Millisecond)))
+	owner, account := b.replica(t), b.relay(t)
+	b.exec(t, `UPDATE ready SET lane = 99 WHERE id <> ALL ($1)`, rawIDs(ids[1:4]))
+	due := b.claim(t, owner, account, 3)
+	b.intend(t, owner, intent(due[1], account))
+	b.intend(t, owner, intent(due[2], account))
+	b.record(t, owner, mail.Result{ID: due[1].ID, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: mail.Never}})
+	b.record(t, owner, sent(due[2]))
+	if got := []string{b.place(t, ids[0]), b.place(t, ids[1]), b.place(t, ids[2]), b.place(t, ids[3])}; !slices.Equal(got, []string{"ready", "inflight", "unknown", "settled"}) {
+		t.Fatalf("messages are %v", got)
+	}
+	kept := []string{day(-19).Format("20060102"), day(-18).Format("20060102"), day(-17).Format("20060102"), day(-14).Format("20060102")}
+	for d := -10; d <= 7; d++ {
+		kept = append(kept, day(d).Format("20060102"))
+	}
+	for _, table := range parents {
+		n, err := b.db.DropPartitions(ctx, table, day(-10).Add(23*time.Hour))
+		if n != 6 || err != nil { // days 20, 16, 15, 13, 12 and 11 ago
+			t.Errorf("DropPartitions(%s) = %d, %v; want 6", table, n, err)
+		}
+		if got := b.partitions(t, table); !slices.Equal(got, kept) {
+			t.Errorf("%s keeps %v\nwant %v", table, got, kept)
+		}
+		if n, err := b.db.DropPartitions(ctx, table, day(-10).Add(23*time.Hour)); n != 0 || err != nil {
+			t.Errorf("DropPartitions(%s) again = %d, %v; want 0", table, n, err)
+		}
+	}
+	if n := get[int](t, b, `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname ~ $1`, `_(`+day(-20).Format("20060102")+`|`+day(-11).Format("20060102")+`)$`); n != 0 {
+		t.Errorf("%d tables of dropped days are left", n)
+	}
+}
+
+func TestDropPartitionsGoesOnWhereItWasStopped(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	ctx := t.Context()
+	b.exec(t, `SELECT ensure_partitions($1::date, $2::date)`, day(-6), day(-2))
+	reader := b.begin(t) // a report that takes its time
+	_, err := reader.Exec(ctx, `SELECT count(*) FROM body`)
+	must(t, err)
+	if n, err := b.db.DropPartitions(ctx, "body", day(-3)); n != 0 || err == nil {
+		t.Fatalf("DropPartitions under a reader = %d, %v; want it to give up", n, err)
+	}
+	if n := get[int](t, b, `SELECT count(*) FROM pg_inherits WHERE inhdetachpending`); n != 1 {
+		t.Fatalf("%d partitions are half detached, want 1", n)
+	}
+	must(t, reader.Rollback(ctx))
+	b.exec(t, `ALTER TABLE recipient DETACH PARTITION recipient_`+day(-5).Format("20060102")) // and one process died between detach and drop
+	for _, table := range []string{"body", "recipient"} {
+		if n, err := b.db.DropPartitions(ctx, table, day(-3)); n != 3 || err != nil {
+			t.Errorf("DropPartitions(%s) = %d, %v; want 3", table, n, err)
+		}
+		if got := b.partitions(t, table)[0]; got != day(-3).Format("20060102") {
+			t.Errorf("oldest day of %s is %s", table, got)
+		}
+		if n := get[int](t, b, `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname ~ $1`, "^"+table+"_"); n != 11 {
+			t.Errorf("%d tables of %s, want 11", n, table)
+		}
+	}
+	b.acceptN(t, 1)
+}
+
+func TestDropKeysForgetsOldKeysInSteps(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.accept(t, keyed("young"))
+	b.exec(t, `INSERT INTO idempotency (tenant_id, key, fingerprint, message_id, created_at)
+		SELECT 1, 'old-' || n, '\x00', gen_random_uuid(), now() - interval '25 h' FROM generate_series(1, 5001) n`)
+	for _, want := range []int{5000, 1, 0} {
+		if n, err := b.db.DropKeys(t.Context(), 24*time.Hour); n != want || err != nil {
+			t.Errorf("DropKeys = %d, %v; want %d", n, err, want)
+		}
+	}
+	if got := list[string](t, b, `SELECT key FROM idempotency`); !slices.Equal(got, []string{"young"}) {
+		t.Errorf("keys left: %v", got)
+	}
+}
+
+func TestQueueCountsWhatWaitsWhere(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	if q, err := b.db.Queue(t.Context()); err != nil || q.Ready+q.Scheduled+q.Inflight+q.Unknown != 0 || !q.OldestDue.IsZero() {
+		t.Errorf("Queue of nothing = %+v, %v", q, err)
+	}
+	other, err := b.db.CreateTenant(t.Context(), "ops", mail.Tenant{Name: "other", Weight: 1})
+	must(t, err)
+	b.rescued(t)
+	f := b.flying(t)
+	ids := b.acceptN(t, 3)
+	b.accept(t, with(func(s *mail.Submission) { s.Message.SendAt = time.Now().Add(time.Hour) }), with(func(s *mail.Submission) { s.Message.Tenant = other.ID }))
+	b.exec(t, `UPDATE ready SET due = now() - interval '1 min' WHERE id = $1`, [16]byte(ids[1]))
+	q, err := b.db.Queue(t.Context())
+	must(t, err)
+	got := fmt.Sprintf("%d ready, %d scheduled, %d in flight, %d unknown, %v", q.Ready, q.Scheduled, q.Inflight, q.Unknown, q.Tenants)
+	if want := "4 ready, 1 scheduled, 1 in flight, 1 unknown, [{default 4} {other 1}]"; got != want {
+		t.Errorf("queue: %s\nwant: %s", got, want)
+	}
+	if due := get[time.Time](t, b, `SELECT min(due) FROM ready`); !q.OldestDue.Equal(due) {
+		t.Errorf("oldest due %s, want %s", q.OldestDue, due)
+	}
+	if len(q.Replicas) != 1 || q.Replicas[0].ID != f.owner.String() || q.Replicas[0].Host != "test" || !q.Replicas[0].LeaseUntil.After(q.Replicas[0].StartedAt) {
+		t.Errorf("replicas = %+v", q.Replicas)
+	}
+}
+
+func TestVitalsTellWhatDurabilityDependsOn(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	v, err := b.db.Vitals(t.Context())
+	must(t, err)
+	want := get[string](t, b, `SELECT concat_ws(' ', current_setting('server_version'), current_setting('server_version_num'),
+		current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'), current_setting('max_connections'))`)
+	got := fmt.Sprint(strings.Join([]string{
+		v.Version, fmt.Sprint(v.VersionNum), v.Fsync, v.FullPageWrites, v.SynchronousCommit, fmt.Sprint(v.MaxConnections),
+	}, " "))
+	if got != want || v.InRecovery {
+		t.Errorf("vitals %s (in recovery: %t), want %s", got, v.InRecovery, want)
+	}
+	if v.ClockSkew.Abs() > time.Minute { // one clock, read twice
+		t.Errorf("this host's clock is %s off itself", v.ClockSkew)
+	}
+}

@@ -1,0 +1,255 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// shownStatus is the status of a message as the API tells it: one that waits for its time is scheduled, one that an
+// engine holds is sending.
+const shownStatus = `
+CASE WHEN m.status = 'queued' AND EXISTS (SELECT 1 FROM inflight f WHERE f.id = m.id) THEN 'sending'
+     WHEN m.status = 'queued' AND m.send_at > now() THEN 'scheduled' ELSE m.status END`
+
+// shownColumns are what a view holds of a message without its body.
+const shownColumns = `m.id, m.tenant_id, ` + shownStatus + `, m.created_at, m.updated_at, m.send_at, m.expires_at, m.sender, m.subject,
+	m.stream, m.tags, m.on_ambiguous, coalesce(m.facts->>'acc', '')`
+
+// Message returns one message with its recipients and attempts, or mail.ErrNotFound; that of another tenant is not found.
+// A message outlives its body: then it is shown as in a listing.
+func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.View, error) {
+	v := &mail.View{}
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		var payload []byte
+		q := `SELECT ` + shownColumns + `, coalesce(b.payload, '{}') FROM message m LEFT JOIN body b ON b.id = m.id
+			WHERE m.id = $1 AND m.tenant_id = $2`
+		err := scanShown(tx.QueryRow(ctx, q, [16]byte(id), tenant), v, &payload)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("message %s: %w", id, mail.ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(payload, v.Message); err != nil {
+			return fmt.Errorf("body of message %s: %w", id, err)
+		}
+		if v.Recipients, err = readRecipients(ctx, tx, id); err != nil {
+			return err
+		}
+		v.Attempts, err = readAttempts(ctx, tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read message: %w", err)
+	}
+	return v, nil
+}
+
+func readRecipients(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Recipient, error) {
+	rows, err := tx.Query(ctx, `SELECT n, kind, email, name, status, detail, updated_at FROM recipient
+		WHERE message_id = $1 ORDER BY n`, [16]byte(id))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (r mail.Recipient, err error) {
+		return r, row.Scan(&r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt)
+	})
+}
+
+func readAttempts(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Attempt, error) {
+	rows, err := tx.Query(ctx, `SELECT t.n, a.name, a.kind, t.decision, coalesce(t.class, ''), t.status, t.code, t.error,
+			t.provider_message_id, t.verdict_source, t.started_at, t.finished_at
+		FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = $1 ORDER BY t.n`, [16]byte(id))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Attempt, error) {
+		var a mail.Attempt
+		var finished *time.Time
+		err := row.Scan(&a.N, &a.Account, &a.Provider, &a.Decision, &a.Class, &a.Status, &a.Code, &a.Error,
+			&a.ProviderMessageID, &a.VerdictSource, &a.StartedAt, &finished)
+		if finished != nil {
+			a.FinishedAt = *finished
+		}
+		return a, err
+	})
+}
+
+// Messages lists messages of one tenant, newest first, without bodies and attempts. Recipients are part of it.
+func (db *DB) Messages(ctx context.Context, f mail.Filter) ([]mail.View, error) {
+	q, args := listSQL(f)
+	var views []mail.View
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, q, args...)
+		if err != nil {
+			return err
+		}
+		views, err = pgx.CollectRows(rows, scanListed)
+		if err != nil || len(views) == 0 {
+			return err
+		}
+		return listRecipients(ctx, tx, views)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list messages: %w", err)
+	}
+	return views, nil
+}
+
+// listSQL adds a condition per field that is set; every value is a parameter.
+func listSQL(f mail.Filter) (string, []any) {
+	q := `SELECT ` + shownColumns + ` FROM message m WHERE m.tenant_id = $1`
+	args := []any{f.Tenant}
+	and := func(condition string, value any) {
+		args = append(args, value)
+		q += " AND " + fmt.Sprintf(condition, len(args))
+	}
+	if f.Status != "" {
+		and(shownStatus+" = $%d", string(f.Status))
+	}
+	if f.From != "" {
+		and("m.sender = $%d", f.From)
+	}
+	if f.To != "" {
+		and("m.id IN (SELECT message_id FROM recipient WHERE tenant_id = m.tenant_id AND email = $%d)", f.To)
+	}
+	if f.Tag != "" {
+		and("$%d = ANY (m.tags)", f.Tag)
+	}
+	if f.Stream != "" {
+		and("m.stream = $%d", f.Stream)
+	}
+	if f.Account != "" {
+		and(`m.id IN (SELECT t.message_id FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = m.id AND a.name = $%d)`, f.Account)
+	}
+	if !f.Since.IsZero() {
+		and("m.id >= $%d", [16]byte(mail.IDAt(f.Since)))
+	}
+	if !f.Until.IsZero() {
+		and("m.id < $%d", [16]byte(mail.IDAt(f.Until)))
+	}
+	if !f.Before.IsZero() {
+		and("m.id < $%d", [16]byte(f.Before))
+	}
+	args = append(args, f.Limit)
+	return q + fmt.Sprintf(" ORDER BY m.id DESC LIMIT $%d", len(args)), args
+}
+
+func scanListed(row pgx.CollectableRow) (v mail.View, err error) {
+	return v, scanShown(row, &v)
+}
+
+// scanShown reads shownColumns, and what comes after them into more.
+func scanShown(row pgx.Row, v *mail.View, more ...any) error {
+	m := &mail.Message{}
+	v.Message = m
+	var id [16]byte
+	var sendAt *time.Time
+	err := row.Scan(append([]any{
+		&id, &m.Tenant, &v.Status, &m.CreatedAt, &v.UpdatedAt, &sendAt, &m.ExpiresAt, &m.From.Email, &m.Subject, &m.Stream,
+		&m.Tags, &m.OnAmbiguous, &m.Account,
+	}, more...)...)
+	m.ID, m.SendAt = id, orZero(sendAt)
+	if len(m.Tags) == 0 {
+		m.Tags = nil
+	}
+	return err
+}
+
+func listRecipients(ctx context.Context, tx pgx.Tx, views []mail.View) error {
+	ids := make([]mail.ID, len(views))
+	at := make(map[[16]byte]int, len(views))
+	for i := range views {
+		ids[i] = views[i].Message.ID
+		at[ids[i]] = i
+	}
+	rows, err := tx.Query(ctx, `SELECT message_id, n, kind, email, name, status, detail, updated_at FROM recipient
+		WHERE message_id = ANY($1) ORDER BY message_id, n`, rawIDs(ids))
+	if err != nil {
+		return err
+	}
+	var id [16]byte
+	var r mail.Recipient
+	_, err = pgx.ForEachRow(rows, []any{&id, &r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt},
+		func() error {
+			views[at[id]].Recipients = append(views[at[id]].Recipients, r)
+			return nil
+		})
+	return err
+}
+
+// Cancel ends a message that no engine holds. It returns mail.ErrConflict when it is too late, mail.ErrNotFound when
+// there is no such message of the tenant.
+func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) error {
+	return db.inTx(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `DELETE FROM ready WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return missingOr(ctx, tx, tenant, id, "it is being sent, or settled already")
+		}
+		b := &pgx.Batch{}
+		b.Queue(`UPDATE recipient SET status = 'cancelled', updated_at = now() WHERE message_id = $1 AND status = 'queued'`, [16]byte(id))
+		queueFold(b, [][16]byte{id})
+		return tx.SendBatch(ctx, b).Close()
+	})
+}
+
+// Resend makes a message ready again for those of its recipients that failed, expired or were cancelled. It returns
+// mail.ErrConflict when there are none, the message is still open or its body is gone, mail.ErrNotFound when there is no
+// such message.
+func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID) error {
+	const failed = `('failed', 'failed_unknown', 'expired', 'cancelled')`
+	return db.inTx(ctx, func(tx pgx.Tx) error {
+		var open, whole bool
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ready WHERE id = $1) OR EXISTS (SELECT 1 FROM inflight WHERE id = $1)
+			OR EXISTS (SELECT 1 FROM unknown WHERE id = $1), EXISTS (SELECT 1 FROM body WHERE id = $1)
+			FROM message WHERE id = $1 AND tenant_id = $2 FOR UPDATE`, [16]byte(id), tenant).Scan(&open, &whole)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("message %s: %w", id, mail.ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		if open {
+			return fmt.Errorf("message %s is still open: %w", id, mail.ErrConflict)
+		}
+		if !whole {
+			return fmt.Errorf("message %s: its body is past its retention: %w", id, mail.ErrConflict)
+		}
+		tag, err := tx.Exec(ctx, `UPDATE recipient SET status = 'queued', detail = '', updated_at = now()
+			WHERE message_id = $1 AND status IN `+failed, [16]byte(id))
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return missingOr(ctx, tx, tenant, id, "none of its recipients failed")
+		}
+		b := &pgx.Batch{}
+		b.Queue(`UPDATE message SET expires_at = greatest(expires_at, now() + interval '1 day') WHERE id = $1`, [16]byte(id))
+		b.Queue(`INSERT INTO ready (id, lane, tenant_id, due, attempts)
+			SELECT $1, 0, $2, now(), coalesce((SELECT max(n) FROM attempt WHERE message_id = $1), 0)`, [16]byte(id), tenant)
+		queueFold(b, [][16]byte{id})
+		return tx.SendBatch(ctx, b).Close()
+	})
+}
+
+func missingOr(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID, why string) error {
+	var there bool
+	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM message WHERE id = $1 AND tenant_id = $2)`, [16]byte(id), tenant).Scan(&there)
+	switch {
+	case err != nil:
+		return err
+	case !there:
+		return fmt.Errorf("message %s: %w", id, mail.ErrNotFound)
+	}
+	return fmt.Errorf("message %s: %s: %w", id, why, mail.ErrConflict)
+}

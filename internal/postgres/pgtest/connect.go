@@ -1,0 +1,26 @@
+//go:build linux || darwin || freebsd
+
+package pgtest
+
+import (
+	"context"
+	"os"
+)
+
+// connect finds the server, or joins the shared one, and makes sure of the template.
+func connect() (*host, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startGrace)
+	defer cancel()
+	h := &host{admin: os.Getenv("SENDGATE_TEST_DATABASE_URL")}
+	h.external = h.admin != ""
+	if !h.external {
+		url, use, err := join(ctx, sharedDir())
+		if err != nil {
+			return nil, err
+		}
+		h.admin, h.use = url, use
+	}
+	var err error
+	h.template, err = ensureTemplate(ctx, h.admin)
+	return h, err
+}

@@ -1,0 +1,23 @@
+//go:build !linux && !darwin && !freebsd
+
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+)
+
+// connect finds the server: here there is no private one to share.
+func connect() (*host, error) {
+	h := &host{admin: os.Getenv("SENDGATE_TEST_DATABASE_URL"), external: true}
+	if h.admin == "" {
+		return nil, errors.New("set SENDGATE_TEST_DATABASE_URL to a server whose role may create databases")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	var err error
+	h.template, err = ensureTemplate(ctx, h.admin)
+	return h, err
+}

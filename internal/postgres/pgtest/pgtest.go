@@ -1,0 +1,133 @@
+// Package pgtest gives each test a migrated PostgreSQL database of its own.
+//
+// It decides where the server comes from and how databases are made; what is tested, and whether in parallel, is left
+// to the tests. The server is that of SENDGATE_TEST_DATABASE_URL, whose role may create databases, or else a private
+// one that all test binaries of a run share, started by the first and stopped a few seconds after the last. A database
+// is a copy of a template that has every migration, made once for each content of package migrations: a copy takes
+// tens of milliseconds where the migrations take seconds.
+//
+// The mistake a newcomer makes: to skip a test when there is no server. A store that was not tested is not known to
+// work, so without a server a test fails and says how to get one.
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sendgate/sendgate/internal/devpg"
+)
+
+// closeGrace is how long a pool may take to close before the test is told that it kept a connection.
+const closeGrace = 5 * time.Second
+
+// server is where the databases of this process are made. The first test finds or starts it; all wait for that.
+var server = sync.OnceValues(connect)
+
+// host is a server that is ready to make databases.
+type host struct {
+	admin    string   // connection string that may create databases
+	template string   // the database that has every migration
+	external bool     // it is not ours to stop, so that databases can outlive the run
+	use      *os.File // held open for the life of this process: it keeps the shared server running
+}
+
+// New returns a pool on a fresh migrated database. The pool is closed and the database dropped when the test ends; on
+// the server of SENDGATE_TEST_DATABASE_URL, the database of a failed test is kept for a day.
+func New(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), NewURL(t))
+	if err != nil {
+		t.Fatalf("open pool: %v", err)
+	}
+	t.Cleanup(func() { closePool(t, pool, closeGrace) })
+	return pool
+}
+
+// NewURL returns the connection string of a fresh migrated database, for tests that open their own connections.
+func NewURL(t testing.TB) string {
+	t.Helper()
+	h, err := server()
+	if err != nil {
+		t.Fatalf("tests need PostgreSQL: %v", err)
+	}
+	name := databaseName(h.template)
+	if err := h.clone(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.finish(t, name) })
+	url, err := devpg.WithDatabase(h.admin, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// databaseName returns a name that says which template a database came from and when it was made.
+func databaseName(template string) string {
+	return strings.Join([]string{clonePrefix, hashOf(template), stamp(time.Now()), strings.ToLower(rand.Text()[:10])}, "_")
+}
+
+// clone copies the template. STRATEGY file_copy is quicker than the default where data need not be written to disk.
+func (h *host) clone(ctx context.Context, name string) error {
+	return h.exec(ctx, "CREATE DATABASE "+quote(name)+" TEMPLATE "+quote(h.template)+" STRATEGY file_copy")
+}
+
+// finish drops a test's database, or says where a failed test's database is.
+func (h *host) finish(t testing.TB, name string) {
+	t.Helper()
+	if t.Failed() && h.external {
+		t.Logf("database kept for %s: %s", keepFor, name)
+		return
+	}
+	if t.Failed() {
+		t.Log("set SENDGATE_TEST_DATABASE_URL to keep the database of a failed test")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := h.exec(ctx, "DROP DATABASE IF EXISTS "+quote(name)+" WITH (FORCE)"); err != nil {
+		t.Error(err)
+	}
+}
+
+// exec runs one statement on a connection of its own: CREATE and DROP DATABASE are rare, and a connection that is not
+// kept leaves no goroutine for a leak check to find.
+func (h *host) exec(ctx context.Context, statement string) error {
+	conn, err := pgx.Connect(ctx, h.admin)
+	if err != nil {
+		return fmt.Errorf("connect to test server: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
+	}
+	return nil
+}
+
+// quote returns name as an SQL identifier.
+func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// closePool closes pool. A connection that the test never gave back would block that for good: it is an error instead.
+func closePool(t testing.TB, pool *pgxpool.Pool, grace time.Duration) {
+	t.Helper()
+	closed := make(chan struct{})
+	go func() {
+		pool.Close()
+		close(closed)
+	}()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-closed:
+	case <-timer.C:
+		t.Errorf("%d connections were not given back to the pool by the end of the test", pool.Stat().AcquiredConns())
+	}
+}

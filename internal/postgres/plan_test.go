@@ -1,0 +1,218 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// statement is one statement as the engine's pool ran it.
+type statement struct {
+	sql  string
+	args []any
+}
+
+// recorder notes every statement of a pool.
+type recorder struct {
+	mu   sync.Mutex
+	seen []statement
+}
+
+func (r *recorder) note(sql string, args []any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = append(r.seen, statement{sql, slices.Clone(args)})
+}
+
+func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	r.note(d.SQL, d.Args)
+	return ctx
+}
+
+func (r *recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (r *recorder) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (r *recorder) TraceBatchQuery(_ context.Context, _ *pgx.Conn, d pgx.TraceBatchQueryData) {
+	r.note(d.SQL, d.Args)
+}
+
+func (r *recorder) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// watch replaces the engine's pool by one of the same settings whose statements are noted.
+func (b *bed) watch(t *testing.T) *recorder {
+	t.Helper()
+	cfg := b.db.engine.Config()
+	r := &recorder{}
+	cfg.ConnConfig.Tracer = r
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	must(t, err)
+	b.db.engine.Close()
+	b.db.engine = pool
+	return r
+}
+
+const keptTable = `(?:ready|inflight|message|body|recipient|attempt|unknown)(?:_\d{8})?\b`
+
+var (
+	// whole is a table of messages that is read as a whole.
+	whole = regexp.MustCompile(`Seq Scan on ` + keptTable)
+	// byIndex is one that is read by an index; without a condition, that is as a whole too. ready_held holds only what is
+	// looked for.
+	byIndex = regexp.MustCompile(`Index (?:Only )?Scan .*using (\S+) on ` + keptTable)
+	// exempt statements read inflight by design: the claims of all accounts are summed up, all owners are looked at. It
+	// has as many rows as there are calls. The first lane is the first row of an index.
+	exempt = regexp.MustCompile(`FROM inflight\s+WHERE EXISTS|DELETE FROM inflight f WHERE f.owner|WITH RECURSIVE l `)
+)
+
+// readsAll returns the first line of a plan that reads a table as a whole, or "".
+func readsAll(plan []string) string {
+	for i, line := range plan {
+		if whole.MatchString(line) {
+			return line
+		}
+		m := byIndex.FindStringSubmatch(line)
+		if m == nil || m[1] == "ready_held" {
+			continue
+		}
+		if i+1 == len(plan) || !strings.Contains(plan[i+1], "Index Cond:") {
+			return line
+		}
+	}
+	return ""
+}
+
+// checkPlans asks the planner how it would run each statement again.
+func (b *bed) checkPlans(t *testing.T, state string, seen []statement) {
+	t.Helper()
+	done := map[string]bool{}
+	for _, s := range seen {
+		if verb := strings.Fields(s.sql)[0]; done[s.sql] || !slices.Contains([]string{"SELECT", "WITH", "INSERT", "UPDATE", "DELETE"}, verb) {
+			continue
+		}
+		done[s.sql] = true
+		rows, err := b.db.engine.Query(t.Context(), "EXPLAIN (COSTS OFF) "+s.sql, s.args...)
+		must(t, err)
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatalf("explain %s: %v", s.sql, err)
+		}
+		if bad := readsAll(lines); bad != "" && !exempt.MatchString(s.sql) {
+			t.Errorf("%s: %s\nin the plan of\n%s\n%s", state, strings.TrimSpace(bad), s.sql, strings.Join(lines, "\n"))
+		}
+	}
+	if len(done) < 25 {
+		t.Errorf("%s: only %d statements were looked at", state, len(done))
+	}
+}
+
+// work takes messages through everything that the engine does with them.
+func (b *bed) work(t *testing.T, account int32) {
+	t.Helper()
+	ctx := t.Context()
+	owner := b.replica(t)
+	b.acceptN(t, 12)
+	_, err := b.db.Lanes(ctx)
+	must(t, err)
+	var due []mail.Due
+	must(t, b.db.Claim(ctx, owner, quota(10), func(now time.Time, all []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+		due = all[:7]
+		var c mail.Claim
+		for _, d := range due {
+			limits[account].Take(now, 1, time.Minute)
+			c.Take = append(c.Take, mail.Assignment{Due: d, Account: account})
+		}
+		c.Hold = []mail.Hold{{ID: all[7].ID, Until: now.Add(time.Hour)}}
+		c.Relane = []mail.Relane{{ID: all[8].ID, Lane: 9}}
+		c.End = []mail.Ending{{ID: all[9].ID, Status: mail.Expired, Detail: "late"}}
+		return c
+	}))
+	ids := make([]mail.ID, len(due))
+	for i, d := range due {
+		ids[i] = d.ID
+	}
+	_, err = b.db.Load(ctx, ids)
+	must(t, err)
+	for _, d := range due {
+		if !b.intend(t, owner, intent(d, account)) {
+			t.Fatal("intent refused")
+		}
+	}
+	b.record(t, owner, sent(due[0]))
+	b.record(t, owner, mail.Result{ID: ids[1], N: due[1].Attempts + 1, Class: "transient", Requeue: &mail.Requeue{Tries: 1}, Block: &mail.Block{Account: account, For: time.Millisecond}})
+	b.record(t, owner, mail.Result{ID: ids[2], N: due[2].Attempts + 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: mail.Resend}})
+	_, _, err = b.db.DecideUnknown(ctx, true)
+	must(t, err)
+	b.exec(t, `UPDATE inflight SET claimed_at = now() - interval '1 min' WHERE id = $1`, [16]byte(ids[3]))
+	_, err = b.db.Orphans(ctx, owner, ids[4:], waits)
+	must(t, err)
+	b.expire(t, owner)
+	_, _, err = b.db.Rescue(ctx, waits)
+	must(t, err)
+	late := sent(due[4])
+	b.record(t, owner, late)
+	b.record(t, owner, mail.Result{ID: ids[5], N: due[5].Attempts + 1, Class: "transient", Requeue: &mail.Requeue{Tries: 1}})
+	_, err = b.db.FreeHeld(ctx, 5)
+	must(t, err)
+	_, err = b.db.Relane(ctx, mail.ID{}, 100, func(f *mail.Facts) int32 { return lane })
+	must(t, err)
+}
+
+// A plan that reads a whole table costs a factor of ten (and did so on young statistics), so every statement that the
+// engine runs is planned anew on tables that are empty, and on tables that were filled and never analyzed.
+func TestEngineReadsByIndexWhateverTheStatisticsSay(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	for _, table := range append([]string{"ready", "inflight", "unknown"}, b.days(t)...) {
+		b.exec(t, `ALTER TABLE `+table+` SET (autovacuum_enabled = off)`)
+	}
+	account := b.account(t, "relay", limit.Window{N: 1000000, Per: time.Hour, Unit: limit.Requests})
+	r := b.watch(t)
+	b.work(t, account)
+	b.checkPlans(t, "statistics of empty tables", r.seen)
+
+	b.exec(t, `TRUNCATE ready, inflight, unknown, message, body, recipient, attempt`)
+	b.exec(t, `VACUUM ANALYZE`) // the statistics now say: empty
+	b.checkPlans(t, "empty tables", r.seen)
+
+	b.fill(t, 50_000)
+	r.seen = nil
+	b.work(t, account)
+	b.checkPlans(t, "50,000 messages since the last analyze", r.seen)
+	if n := get[int](t, b, `SELECT count(*) FROM ready`); n < 50_000 {
+		t.Errorf("%d rows are ready, want the tables filled", n)
+	}
+}
+
+// days lists all partitions.
+func (b *bed) days(t *testing.T) []string {
+	t.Helper()
+	return list[string](t, b, `SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE relkind = 'r' AND relispartition`)
+}
+
+// fill puts n messages of now into every table.
+func (b *bed) fill(t *testing.T, n int) {
+	t.Helper()
+	floor := mail.IDAt(time.Now().Add(-time.Minute)).String()[:13]
+	b.exec(t, `CREATE TEMP TABLE x AS SELECT (`+fmt.Sprintf("'%s'", floor)+` || '-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid AS id FROM generate_series(1, `+fmt.Sprint(n)+`) g;
+INSERT INTO message (id, tenant_id, status, stream, sender, subject, facts, on_ambiguous, created_at, expires_at, updated_at)
+	SELECT id, 1, 'queued', 'transactional', 'shop@example.com', '', '{"rcp": 1}', 'reconcile', now(), now() + interval '1 day', now() FROM x;
+INSERT INTO body (id, payload) SELECT id, '{}' FROM x;
+INSERT INTO recipient (message_id, n, tenant_id, kind, email, status, updated_at) SELECT id, 0, 1, 'to', 'ann@example.org', 'queued', now() FROM x;
+INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at) SELECT id, 1, id, 1, '{}', now() FROM x;
+INSERT INTO ready (id, lane, tenant_id, due, attempts) SELECT id, 1, 1, now(), 1 FROM x;
+DROP TABLE x`)
+}

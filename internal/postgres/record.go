@@ -1,0 +1,346 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+type ownedResult struct {
+	mail.Result
+	owner mail.ID
+}
+
+// Record closes one claim: attempt, recipients, message, and the next place of the message, if any. It reports whether
+// the claim was still ours to close. When a rescuer took it meanwhile, because our lease had run out, the result is
+// evidence all the same: it settles the message if nothing else did, else it only tells what became of its own attempt.
+func (db *DB) Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error) {
+	return db.results.do(ctx, ownedResult{r, owner}, 1)
+}
+
+// recordSQL frees claims from inflight and returns what it freed with what the next place needs. A release, which made no
+// call, frees only what is not started: its number is used again, so a release that is repeated could meet the next call.
+const recordSQL = `
+DELETE FROM inflight f
+USING unnest($1::uuid[], $2::int[], $3::uuid[], $4::boolean[]) WITH ORDINALITY AS i(id, n, owner, release, row)
+WHERE f.id = ANY ($1) AND f.id = i.id AND f.n = i.n AND f.owner = i.owner AND (f.started_at IS NULL OR NOT i.release)
+RETURNING i.row, f.lane, f.tenant_id, f.account_id, f.tries`
+
+// lateSQL does so from unknown, where a rescuer had put them. It is a statement of its own: one that waited for that
+// rescuer can't see what he wrote.
+const lateSQL = `
+DELETE FROM unknown u
+USING unnest($1::uuid[], $2::int[], $3::uuid[], $4::boolean[]) WITH ORDINALITY AS i(id, n, owner, silent, row)
+WHERE u.id = ANY ($1) AND u.id = i.id AND u.n = i.n AND u.owner = i.owner AND NOT i.silent
+RETURNING i.row, u.lane, u.tenant_id, u.account_id, u.tries`
+
+const closeAttemptSQL = `
+UPDATE attempt t SET finished_at = now(), class = i.class, status = i.status, code = i.code, error = i.error,
+    provider_message_id = i.pmid, verdict_source = 'response'
+FROM unnest($1::uuid[], $2::int[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::uuid[])
+    AS i(id, n, class, status, code, error, pmid, owner)
+WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.owner = i.owner AND (t.class IS NULL OR t.class = 'uncertain' AND i.class <> 'uncertain')`
+
+const recipientSQL = `
+UPDATE recipient r SET status = i.status, detail = i.detail, updated_at = now()
+FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[]) AS i(id, n, status, detail)
+WHERE r.message_id = ANY ($1) AND r.message_id = i.id AND r.n = i.n AND r.status IN ('queued', 'unknown')`
+
+const requeueSQL = `
+INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid, held)
+SELECT i.id, i.lane, i.tenant_id, now() + i.wait, i.n, i.tries, i.avoid, i.held
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::interval[], $5::int[], $6::int[], $7::jsonb[], $8::boolean[])
+    AS i(id, lane, tenant_id, wait, n, tries, avoid, held)
+ON CONFLICT (id) DO NOTHING`
+
+const hangSQL = `
+INSERT INTO unknown (id, lane, tenant_id, account_id, n, tries, policy, decide_at, owner)
+SELECT i.id, i.lane, i.tenant_id, i.account_id, i.n, i.tries, i.policy, now() + i.wait, i.owner
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[], $7::text[], $8::interval[], $9::uuid[])
+    AS i(id, lane, tenant_id, account_id, n, tries, policy, wait, owner)
+ON CONFLICT (id) DO NOTHING`
+
+func (db *DB) recordBatch(ctx context.Context, batch []ownedResult) ([]bool, []error) {
+	return bisect(ctx, batch, db.recordOnce)
+}
+
+// freed is a claim that this result closes, and where it lay.
+type freed struct {
+	lane, tenant, account, tries int32
+	wasUnknown                   bool
+}
+
+func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var owned []*freed
+	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+		var err error
+		if owned, err = freeClaims(ctx, tx, batch); err != nil {
+			return err
+		}
+		b := &pgx.Batch{}
+		if err := settle(ctx, tx, b, batch, owned); err != nil {
+			return err
+		}
+		queueAttempts(b, batch)
+		queueRecipients(b, batch, owned)
+		if err := queueNext(b, batch, owned); err != nil {
+			return err
+		}
+		queueSideEffects(b, batch, owned)
+		if b.Len() == 0 {
+			return nil
+		}
+		return tx.SendBatch(ctx, b).Close()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	out := make([]bool, len(batch))
+	for i := range batch {
+		out[i] = owned[i] != nil
+	}
+	return out, nil
+}
+
+// freeClaims gives for each result of the batch what it freed, or nil. One message may be in a batch twice, with a late
+// result of an earlier call.
+func freeClaims(ctx context.Context, tx pgx.Tx, batch []ownedResult) ([]*freed, error) {
+	n := len(batch)
+	ids, owners, ns := make([][16]byte, n), make([][16]byte, n), make([]int32, n)
+	release, silent := make([]bool, n), make([]bool, n)
+	for i, r := range batch {
+		ids[i], owners[i], ns[i] = r.ID, r.owner, int32(r.N) //nolint:gosec // see queueTake
+		release[i] = r.Class == ""
+	}
+	owned := make([]*freed, n)
+	if err := scanFreed(ctx, tx, owned, false, recordSQL, ids, ns, owners, release); err != nil {
+		return nil, err
+	}
+	late := false
+	for i, r := range batch { // a result that says nothing of what is unknown leaves it there
+		silent[i] = owned[i] != nil || release[i] || r.Unknown != nil
+		late = late || !silent[i]
+	}
+	if !late {
+		return owned, nil
+	}
+	return owned, scanFreed(ctx, tx, owned, true, lateSQL, ids, ns, owners, silent)
+}
+
+func scanFreed(ctx context.Context, tx pgx.Tx, owned []*freed, wasUnknown bool, q string, args ...any) error {
+	rows, err := tx.Query(ctx, q, args...)
+	if err != nil {
+		return err
+	}
+	var row int
+	var f freed
+	_, err = pgx.ForEachRow(rows, []any{&row, &f.lane, &f.tenant, &f.account, &f.tries}, func() error {
+		one := f
+		one.wasUnknown = wasUnknown
+		owned[row-1] = &one
+		return nil
+	})
+	return err
+}
+
+// settle books the calls of freed claims to their accounts' windows, in the transaction in which they cease to be open.
+func settle(ctx context.Context, tx pgx.Tx, b *pgx.Batch, batch []ownedResult, owned []*freed) error {
+	accounts := touched(batch, owned)
+	if len(accounts) == 0 {
+		return nil
+	}
+	limits, err := lockLimits(ctx, tx, accounts)
+	if err != nil {
+		return err
+	}
+	now, err := readClock(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for i, r := range batch {
+		f := owned[i]
+		if f == nil || r.Settle == nil || f.wasUnknown {
+			continue
+		}
+		if acc := limits[f.account]; acc != nil {
+			acc.Settle(now, r.Settle.At, r.Settle.Recipients)
+		}
+	}
+	queueLimits(b, limits)
+	return nil
+}
+
+// touched lists the accounts whose limit rows a batch writes: those of settled calls and those that are blocked. All are
+// locked at once, for the sake of one order.
+func touched(batch []ownedResult, owned []*freed) []int32 {
+	var accounts []int32
+	add := func(id int32) {
+		if !slices.Contains(accounts, id) {
+			accounts = append(accounts, id)
+		}
+	}
+	for i, r := range batch {
+		if owned[i] == nil {
+			continue
+		}
+		if r.Settle != nil && !owned[i].wasUnknown {
+			add(owned[i].account)
+		}
+		if r.Block != nil {
+			add(r.Block.Account)
+		}
+	}
+	return accounts
+}
+
+func queueAttempts(b *pgx.Batch, batch []ownedResult) {
+	var ids, owners [][16]byte
+	var ns, status []int32
+	var class, code, errs, pmid []string
+	for _, r := range batch {
+		if r.Class == "" { // nothing was announced
+			continue
+		}
+		ids, ns, status = append(ids, r.ID), append(ns, int32(r.N)), append(status, int32(r.Status)) //nolint:gosec // three digits
+		class, code = append(class, r.Class), append(code, r.Code)
+		errs, pmid, owners = append(errs, r.Error), append(pmid, r.ProviderMessageID), append(owners, r.owner)
+	}
+	if len(ids) > 0 {
+		b.Queue(closeAttemptSQL, ids, ns, class, status, code, errs, pmid, owners)
+	}
+}
+
+// queueRecipients settles recipients. The status of the message is folded anew and not taken from the result: an event
+// may have settled some of them first.
+func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) {
+	var ids, messages [][16]byte
+	var ns []int16
+	var status, detail []string
+	for i, r := range batch {
+		if owned[i] == nil || len(r.Recipients) == 0 {
+			continue
+		}
+		messages = append(messages, r.ID)
+		for _, c := range r.Recipients {
+			ids, ns = append(ids, r.ID), append(ns, int16(c.N)) //nolint:gosec // at most 1000
+			status, detail = append(status, string(c.Status)), append(detail, c.Detail)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	b.Queue(recipientSQL, ids, ns, status, detail)
+	queueFold(b, messages)
+}
+
+func queueNext(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
+	var again, hang nextRows
+	var settled [][16]byte
+	for i, r := range batch {
+		f := owned[i]
+		switch {
+		case f == nil:
+		case r.Requeue != nil:
+			avoid, err := avoidJSON(r.Requeue.Avoid)
+			if err != nil {
+				return err
+			}
+			if f.wasUnknown {
+				settled = append(settled, r.ID)
+			}
+			again.add(r, f, r.Requeue.In)
+			again.tries = append(again.tries, int32(r.Requeue.Tries)) //nolint:gosec // see queueTake
+			again.avoid, again.held = append(again.avoid, avoid), append(again.held, r.Requeue.Held)
+		case r.Unknown != nil:
+			hang.add(r, f, r.Unknown.DecideIn)
+			hang.tries, hang.owners = append(hang.tries, f.tries), append(hang.owners, r.owner)
+			hang.policy = append(hang.policy, string(r.Unknown.Policy))
+		}
+	}
+	if len(again.ids) > 0 {
+		b.Queue(requeueSQL, again.ids, again.lanes, again.tenants, again.waits, again.ns, again.tries, again.avoid, again.held)
+	}
+	if len(settled) > 0 { // the late answer says that nothing was sent
+		b.Queue(`UPDATE recipient SET status = 'queued', updated_at = now() WHERE message_id = ANY($1) AND status = 'unknown'`, settled)
+		queueFold(b, settled)
+	}
+	if len(hang.ids) > 0 {
+		b.Queue(hangSQL, hang.ids, hang.lanes, hang.tenants, hang.accounts, hang.ns, hang.tries, hang.policy, hang.waits, hang.owners)
+	}
+	return nil
+}
+
+// nextRows are the columns of the rows that go back to ready or to unknown.
+type nextRows struct {
+	ids, owners              [][16]byte
+	lanes, tenants, accounts []int32
+	ns, tries                []int32
+	waits                    []time.Duration
+	avoid                    [][]byte
+	held                     []bool
+	policy                   []string
+}
+
+func (x *nextRows) add(r ownedResult, f *freed, wait time.Duration) {
+	n := r.N
+	if r.Class == "" { // no call was made: the number is free again
+		n--
+	}
+	x.ids, x.lanes, x.tenants, x.accounts = append(x.ids, r.ID), append(x.lanes, f.lane), append(x.tenants, f.tenant), append(x.accounts, f.account)
+	x.ns, x.waits = append(x.ns, int32(n)), append(x.waits, wait) //nolint:gosec // see queueTake
+}
+
+// parkSQL parks an account, and tells everybody if it was not parked so already: many calls fail at once.
+const parkSQL = `
+WITH p AS (
+    INSERT INTO account_park (account_id, sender_domain, reason) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+    RETURNING account_id
+), a AS (
+    INSERT INTO audit (actor, action, target, detail)
+    SELECT 'system', 'account.park', a.name, $4 FROM p JOIN account a ON a.id = p.account_id
+)
+UPDATE config_state SET version = version + 1, at = now() WHERE EXISTS (SELECT 1 FROM p)`
+
+// queueSideEffects blocks and parks accounts, for the results that closed their claims. Blocks go by account, one each,
+// and before the configuration version: others lock the same rows in that order.
+func queueSideEffects(b *pgx.Batch, batch []ownedResult, owned []*freed) {
+	blocks := map[int32]*mail.Block{}
+	var parks []*mail.Park
+	for i, r := range batch {
+		if owned[i] == nil {
+			continue
+		}
+		if r.Park != nil {
+			parks = append(parks, r.Park)
+		}
+		if x := r.Block; x != nil && (blocks[x.Account] == nil || blocks[x.Account].For < x.For) {
+			blocks[x.Account] = x
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(blocks)) {
+		queueBlock(b, id, blocks[id].For, blocks[id].Reason)
+	}
+	for _, p := range parks {
+		b.Queue(parkSQL, p.Account, p.SenderDomain, p.Reason, parkDetail(p))
+	}
+}
+
+func parkDetail(p *mail.Park) json.RawMessage {
+	b, err := json.Marshal(map[string]string{"sender_domain": p.SenderDomain, "reason": p.Reason})
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// bumpSQL moves the configuration version: every replica reads the configuration again.
+const bumpSQL = `UPDATE config_state SET version = version + 1, at = now()`

@@ -1,0 +1,122 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// DecideUnknown ends the wait of unknown messages for which no evidence came in time: they are sent again when their
+// policy is resend, or reconcile with the fallback resend; else they are failed_unknown. The verdict's source is the
+// deadline. At most 500 at a time.
+func (db *DB) DecideUnknown(ctx context.Context, resendAfterReconcile bool) (resent, failed int, err error) {
+	const q = `
+WITH d AS (
+    DELETE FROM unknown WHERE id = ANY (ARRAY(
+        SELECT id FROM unknown WHERE decide_at <= now() ORDER BY decide_at LIMIT 500 FOR UPDATE SKIP LOCKED))
+    RETURNING id, lane, tenant_id, n, tries, policy = 'resend' OR policy = 'reconcile' AND $1::boolean AS again
+), r AS (
+    INSERT INTO ready (id, lane, tenant_id, due, attempts, tries)
+    SELECT id, lane, tenant_id, now(), n, tries FROM d WHERE again
+)
+SELECT id, n, again FROM d`
+	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, q, resendAfterReconcile)
+		if err != nil {
+			return err
+		}
+		var ids [][16]byte
+		var ns []int32
+		var repeat []bool
+		var id [16]byte
+		var n int32
+		var again bool
+		_, err = pgx.ForEachRow(rows, []any{&id, &n, &again}, func() error {
+			ids, ns, repeat = append(ids, id), append(ns, n), append(repeat, again)
+			if again {
+				resent++
+			} else {
+				failed++
+			}
+			return nil
+		})
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		b := &pgx.Batch{}
+		b.Queue(decideAttemptSQL, ids, ns)
+		b.Queue(decideRecipientSQL, ids, repeat)
+		queueFold(b, ids)
+		return tx.SendBatch(ctx, b).Close()
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("decide unknown: %w", unavailable(err))
+	}
+	return resent, failed, nil
+}
+
+const decideAttemptSQL = `
+UPDATE attempt t SET verdict_source = 'deadline'
+FROM unnest($1::uuid[], $2::int[]) AS d(id, n)
+WHERE t.message_id = ANY ($1) AND t.message_id = d.id AND t.n = d.n`
+
+const decideRecipientSQL = `
+UPDATE recipient c SET updated_at = now(), status = CASE WHEN d.again THEN 'queued' ELSE 'failed_unknown' END,
+    detail = CASE WHEN d.again THEN '' ELSE 'no evidence of the outcome came in time' END
+FROM unnest($1::uuid[], $2::boolean[]) AS d(id, again)
+WHERE c.message_id = ANY ($1) AND c.message_id = d.id AND c.status = 'unknown'`
+
+// FreeHeld makes held messages due again: a change of configuration may have made room for them. Those of one lane
+// first keep their order. At most limit rows; it reports whether that was all.
+func (db *DB) FreeHeld(ctx context.Context, limit int) (bool, error) {
+	const q = `
+UPDATE ready SET due = now(), held = false WHERE id = ANY (ARRAY(
+    SELECT id FROM ready WHERE held ORDER BY due LIMIT $1 FOR UPDATE SKIP LOCKED))`
+	tag, err := db.engine.Exec(ctx, q, limit)
+	if err != nil {
+		return false, fmt.Errorf("free held messages: %w", unavailable(err))
+	}
+	return tag.RowsAffected() < int64(limit), nil
+}
+
+// Relane moves up to limit ready messages of a lane elsewhere, by what the function says of their facts, starting after
+// an id. It returns the last id that it looked at, or the zero id at the end.
+func (db *DB) Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (mail.ID, error) {
+	var last mail.ID
+	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT r.id, r.lane, m.facts FROM ready r
+			CROSS JOIN LATERAL (SELECT facts FROM message WHERE id = r.id OFFSET 0) m
+			WHERE r.id > $1 ORDER BY r.id LIMIT $2 FOR UPDATE OF r SKIP LOCKED`, [16]byte(after), limit)
+		if err != nil {
+			return err
+		}
+		var id [16]byte
+		var have int32
+		var facts mail.Facts
+		var moved []mail.Relane
+		n := 0
+		_, err = pgx.ForEachRow(rows, []any{&id, &have, &facts}, func() error {
+			n++
+			last = id
+			if want := lane(&facts); want != have {
+				moved = append(moved, mail.Relane{ID: id, Lane: want})
+			}
+			facts = mail.Facts{}
+			return nil
+		})
+		if n < limit {
+			last = mail.ID{}
+		}
+		if err != nil || len(moved) == 0 {
+			return err
+		}
+		return applyClaim(ctx, tx, mail.ID{}, mail.Claim{Relane: moved}, nil)
+	})
+	if err != nil {
+		return mail.ID{}, fmt.Errorf("relane: %w", unavailable(err))
+	}
+	return last, nil
+}

@@ -1,0 +1,137 @@
+package catalog
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+func allVariables() []string {
+	return []string{
+		"PATH=/bin", "SENDGRID_API_KEY=SG.canary-value", "MAILGUN_API_KEY=canary-key", "MAILGUN_DOMAIN=mg.example.com",
+		"MAILGUN_API_BASE=https://api.eu.mailgun.net", "POSTMARK_SERVER_TOKEN=canary-token", "AWS_REGION=eu-west-1", "SENDGATE_SES=1",
+		"SMTP_RELAY_URL=smtp://user:canary-pass@relay.example.com:587?tls=starttls",
+	}
+}
+
+func settingsOf(t *testing.T, a route.Account) map[string]any {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal(a.Settings, &m); err != nil {
+		t.Fatalf("settings of %s: %v", a.Name, err)
+	}
+	return m
+}
+
+func TestConventionalVariablesBecomeAccounts(t *testing.T) {
+	t.Parallel()
+	accounts, secrets, err := Accounts(allVariables())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []struct {
+		name, field, secret string
+		settings            map[string]any
+	}{
+		{"sendgrid", "api_key", "SG.canary-value", map[string]any{}},
+		{"mailgun", "api_key", "canary-key", map[string]any{"domain": "mg.example.com", "base_url": "https://api.eu.mailgun.net"}},
+		{"postmark", "server_token", "canary-token", map[string]any{}},
+		{"ses", "", "", map[string]any{"region": "eu-west-1", "use_default_credentials": true}},
+		{"smtp", "password", "canary-pass", map[string]any{"host": "relay.example.com", "port": 587., "tls": "starttls", "username": "user"}},
+	}
+	if len(accounts) != len(want) {
+		t.Fatalf("accounts = %d, want %d", len(accounts), len(want))
+	}
+	for i, w := range want {
+		a := accounts[i]
+		spec, _ := Spec(a.Kind)
+		if a.Name != w.name || string(a.Kind) != w.name || a.Concurrency != spec.Concurrency || a.Capabilities.MaxBytes == 0 {
+			t.Errorf("account %d = %+v, want %s with the concurrency and the capabilities of its kind", i, a, w.name)
+		}
+		if diff := cmp.Diff(DocumentedLimits(a.Kind), a.Limits); diff != "" {
+			t.Errorf("limits of %s (-want +got):\n%s", a.Name, diff)
+		}
+		if diff := cmp.Diff(w.settings, settingsOf(t, a)); diff != "" {
+			t.Errorf("settings of %s (-want +got):\n%s", a.Name, diff)
+		}
+		if strings.Contains(string(a.Settings), "canary") {
+			t.Errorf("settings of %s hold a secret", a.Name)
+		}
+		wantSecrets, wantFields := map[string]seal.Secret{}, []string(nil)
+		if w.field != "" {
+			wantSecrets[w.field], wantFields = seal.NewSecret(w.secret), []string{w.field}
+		}
+		if diff := cmp.Diff(wantSecrets, secrets[a.Name]); diff != "" {
+			t.Errorf("secrets of %s differ", a.Name)
+		}
+		if diff := cmp.Diff(wantFields, a.SecretFields); diff != "" {
+			t.Errorf("secret fields of %s (-want +got):\n%s", a.Name, diff)
+		}
+	}
+}
+
+func TestOnlyWhatIsSetBecomesAnAccount(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		environ []string
+		want    []string
+	}{
+		"nothing":              {nil, nil},
+		"set but empty":        {[]string{"SENDGRID_API_KEY=", "SMTP_RELAY_URL=", "SENDGATE_SES="}, nil},
+		"a region alone":       {[]string{"AWS_REGION=eu-west-1"}, nil},
+		"SES switched off":     {[]string{"AWS_REGION=eu-west-1", "SENDGATE_SES=0"}, nil},
+		"mailgun without base": {[]string{"MAILGUN_API_KEY=k", "MAILGUN_DOMAIN=mg.example.com"}, []string{"mailgun"}},
+		"a local relay":        {[]string{"SMTP_RELAY_URL=smtp://127.0.0.1:25"}, []string{"smtp"}},
+	} {
+		accounts, _, err := Accounts(c.environ)
+		if err != nil {
+			t.Errorf("%s: Accounts = %v", name, err)
+		}
+		var got []string
+		for _, a := range accounts {
+			got = append(got, a.Name)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: accounts (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestProblemsOfVariablesComeAtOnceWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	_, _, err := Accounts([]string{
+		"SENDGRID_API_KEY=canary with space", "MAILGUN_API_KEY=canary", "POSTMARK_SERVER_TOKEN=canary\n", "SENDGATE_SES=1",
+		"SMTP_RELAY_URL=http://u:canary@h",
+	})
+	if err == nil {
+		t.Fatal("Accounts succeeded")
+	}
+	var got []string
+	for line := range strings.Lines(err.Error()) {
+		name, _, _ := strings.Cut(line, ":")
+		got = append(got, name)
+	}
+	want := []string{"SENDGRID_API_KEY", "MAILGUN_API_KEY", "POSTMARK_SERVER_TOKEN", "SENDGATE_SES", "SMTP_RELAY_URL"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("lines (-want +got):\n%s\n%v", diff, err)
+	}
+	if strings.Contains(err.Error(), "canary") {
+		t.Errorf("the error holds a secret: %v", err)
+	}
+	for _, environ := range [][]string{
+		{"MAILGUN_DOMAIN=mg.example.com"},
+		{"SENDGATE_SES=maybe", "AWS_REGION=eu-west-1"},
+		{"SENDGATE_SES=1", "AWS_REGION=nowhere"},
+		{"SMTP_RELAY_URL=smtp://h?colour=red"},
+		{"MAILGUN_API_KEY=k", "MAILGUN_DOMAIN=a/b"},
+	} {
+		if _, _, err := Accounts(environ); err == nil {
+			t.Errorf("Accounts(%v) succeeded", environ)
+		}
+	}
+}

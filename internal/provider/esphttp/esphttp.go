@@ -1,0 +1,174 @@
+// Package esphttp is the HTTP that adapters and their SDKs speak to providers: one client per account with timeouts,
+// a cap on every answer, no redirects, no cookies, and a Trace that knows whether any byte of a request left.
+//
+// It decides what a call without a verdict means (Fail) and what a bare status means (ByStatus). It leaves the
+// provider's own codes, which come first, to the adapter.
+//
+// A newcomer's likeliest mistake is to hand an SDK some other http.Client: without this one a POST may be sent twice.
+// net/http replays a POST that carries an Idempotency-Key header, and over HTTP/2 replays any POST whose stream the
+// peer reset with PROTOCOL_ERROR. Here the header is taken off and the body can't be read a second time.
+package esphttp
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// The timeouts of one call. The context of the call is expected to be tighter; these are what holds without it.
+const (
+	DialTimeout    = 5 * time.Second
+	TLSTimeout     = 5 * time.Second
+	HeaderTimeout  = 30 * time.Second
+	IdleTimeout    = 30 * time.Second
+	OverallTimeout = 30 * time.Second
+)
+
+// DefaultMaxResponse is the cap on a response body, in bytes, when Options names none.
+const DefaultMaxResponse = 1 << 20
+
+// maxHeader caps the header of a response, in bytes. Go's own default is 10 MB.
+const maxHeader = 64 << 10
+
+// Options shape a Client. The zero value works.
+type Options struct {
+	Concurrency int               // calls in flight, which is how many idle connections are kept; default 16
+	Secrets     []seal.Secret     // replaced by [secret] in every text that Scrub or Fail returns
+	MaxResponse int64             // cap on any response body after decompression, in bytes; default DefaultMaxResponse
+	Transport   http.RoundTripper // for tests; nil makes one
+}
+
+// Client is the outgoing HTTP of one account. It is safe for concurrent use.
+type Client struct {
+	http    *http.Client
+	base    http.RoundTripper
+	secrets []string
+}
+
+// New makes a Client with a connection pool of its own.
+func New(o Options) *Client {
+	if o.Concurrency <= 0 {
+		o.Concurrency = 16
+	}
+	if o.MaxResponse <= 0 {
+		o.MaxResponse = DefaultMaxResponse
+	}
+	base := o.Transport
+	if base == nil {
+		base = newTransport(o.Concurrency)
+	}
+	return &Client{
+		base:    base,
+		secrets: secretForms(o.Secrets),
+		http: &http.Client{
+			Transport:     &onceTransport{base: base, max: o.MaxResponse},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			Timeout:       OverallTimeout,
+		},
+	}
+}
+
+func newTransport(concurrency int) *http.Transport {
+	dialer := &net.Dialer{Timeout: DialTimeout, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return &countedConn{Conn: conn}, nil
+		},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    TLSTimeout,
+		ResponseHeaderTimeout:  HeaderTimeout,
+		IdleConnTimeout:        IdleTimeout,
+		MaxIdleConns:           2 * concurrency,
+		MaxIdleConnsPerHost:    concurrency,
+		MaxResponseHeaderBytes: maxHeader,
+		ForceAttemptHTTP2:      true,
+	}
+}
+
+// HTTP returns the client that SDKs are given. It follows no redirect (a 3xx is returned as it came), keeps no
+// cookies, and gives up after OverallTimeout whatever the context says.
+func (c *Client) HTTP() *http.Client { return c.http }
+
+// Close closes the idle connections. It always returns nil.
+func (c *Client) Close() error {
+	if t, ok := c.base.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+	return nil
+}
+
+// onceTransport sends each request at most once and records what happened in the request's Trace.
+type onceTransport struct {
+	base http.RoundTripper
+	max  int64
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *onceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	tr := traceFrom(req.Context())
+	leg := tr.begin()
+	out := req.Clone(httptrace.WithClientTrace(req.Context(), leg.hooks()))
+	out.GetBody = nil // what can't be read again can't be sent again
+	dropReplayHeaders(out.Header)
+
+	resp, err := t.base.RoundTrip(out)
+	tr.end(leg, resp)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = &cappedBody{body: resp.Body, left: t.max, trace: tr}
+	return resp, nil
+}
+
+// CloseIdleConnections lets http.Client.CloseIdleConnections reach the pool.
+func (t *onceTransport) CloseIdleConnections() {
+	if b, ok := t.base.(interface{ CloseIdleConnections() }); ok {
+		b.CloseIdleConnections()
+	}
+}
+
+// dropReplayHeaders removes the headers that make net/http take a POST for replayable, in any spelling. No provider
+// here honours them.
+func dropReplayHeaders(h http.Header) {
+	for key := range h {
+		if strings.EqualFold(key, "Idempotency-Key") || strings.EqualFold(key, "X-Idempotency-Key") {
+			delete(h, key)
+		}
+	}
+}
+
+// cappedBody ends after max bytes as if the response ended there, and keeps its first bytes in the trace.
+type cappedBody struct {
+	body  io.ReadCloser
+	left  int64
+	trace *Trace
+}
+
+// Read implements io.Reader.
+func (b *cappedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, io.EOF
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := b.body.Read(p)
+	b.left -= int64(n)
+	b.trace.keep(p[:n])
+	return n, err
+}
+
+// Close implements io.Closer. A body that was not read to its end costs its connection.
+func (b *cappedBody) Close() error { return b.body.Close() }

@@ -1,0 +1,136 @@
+package esphttp
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// MaxRetryAfter caps what a provider may ask us to wait.
+const MaxRetryAfter = 24 * time.Hour
+
+// ByStatus is the class of an HTTP status (RFC 9110 section 15) when the provider's own code says nothing. Accepted
+// means only that the status is 2xx; whether the body holds an acceptance is the adapter's to see. A status that can
+// come after the message was taken is Uncertain.
+func ByStatus(status int) provider.Class {
+	switch {
+	case status >= 100 && status < 200, status >= 300 && status < 400:
+		return provider.Misconfigured // no send API redirects: the base URL is wrong
+	case status >= 200 && status < 300:
+		return provider.Accepted
+	}
+	switch status {
+	case http.StatusTooManyRequests:
+		return provider.Throttled
+	case http.StatusServiceUnavailable,
+		http.StatusRequestTimeout,     // the request did not arrive whole, section 15.5.9
+		http.StatusMisdirectedRequest, // wrong connection, section 15.5.20
+		http.StatusTooEarly:           // not processed, RFC 8470 section 5.2
+		return provider.Transient
+	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden, http.StatusNotFound,
+		http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusProxyAuthRequired,
+		http.StatusUnsupportedMediaType, http.StatusUpgradeRequired:
+		return provider.Misconfigured
+	}
+	if status >= 400 && status < 500 {
+		return provider.Rejected
+	}
+	return provider.Uncertain
+}
+
+// RetryAfter reads the Retry-After header (RFC 9110 section 10.2.3), seconds or a date. It returns 0 when there is
+// none that makes sense, never less, and at most MaxRetryAfter.
+func RetryAfter(h http.Header, now time.Time) time.Duration {
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	if v == "" {
+		return 0
+	}
+	if strings.Trim(v, "0123456789") == "" {
+		s, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || s > int64(MaxRetryAfter/time.Second) {
+			return MaxRetryAfter
+		}
+		return time.Duration(s) * time.Second
+	}
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0
+	}
+	return min(max(at.Sub(now), 0), MaxRetryAfter)
+}
+
+// Fail turns a call that brought no verdict into an Error. Nothing was written: Transient, or Misconfigured when the
+// server's certificate is not to be trusted. Something may have been: Uncertain. The text holds no secret and no query.
+func (c *Client) Fail(tr *Trace, err error) *provider.Error {
+	if err == nil {
+		err = errNoVerdict
+	}
+	detail := c.Scrub(withoutQuery(err))
+	return &provider.Error{Class: failClass(tr, err), Detail: detail, Err: &scrubbedError{text: detail, err: err}}
+}
+
+var errNoVerdict = errors.New("no verdict from the provider")
+
+func failClass(tr *Trace, err error) provider.Class {
+	switch {
+	case tr.Wrote() && !peerDisowned(err):
+		return provider.Uncertain
+	case badCertificate(err):
+		return provider.Misconfigured
+	default:
+		return provider.Transient
+	}
+}
+
+// peerDisowned reports whether the peer vowed that it did nothing with the HTTP/2 stream: REFUSED_STREAM, or a graceful
+// GOAWAY below the stream (RFC 9113 sections 6.8 and 8.7). Load balancers do the latter routinely. net/http wants to
+// replay such a request, finds no GetBody and says so with these words; it has no error value for them.
+func peerDisowned(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "http2: Transport: cannot retry err [") &&
+		(strings.Contains(text, "REFUSED_STREAM") || strings.Contains(text, "graceful shutdown GOAWAY"))
+}
+
+// badCertificate reports a handshake that failed on the server's certificate: a wrong base URL, a missing CA, or
+// someone in between.
+func badCertificate(err error) bool {
+	var (
+		verification *tls.CertificateVerificationError
+		authority    x509.UnknownAuthorityError
+		hostname     x509.HostnameError
+		invalid      x509.CertificateInvalidError
+	)
+	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
+}
+
+// withoutQuery returns the error's text with the URL of a url.Error cut to scheme, host and path.
+func withoutQuery(err error) string {
+	var wrapped *url.Error
+	if !errors.As(err, &wrapped) {
+		return err.Error()
+	}
+	target := "request"
+	if u, perr := url.Parse(wrapped.URL); perr == nil {
+		target = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	}
+	return strings.ToLower(wrapped.Op) + " " + target + ": " + wrapped.Err.Error()
+}
+
+// scrubbedError prints the scrubbed text and lets errors.Is and errors.As see the cause.
+type scrubbedError struct {
+	text string
+	err  error
+}
+
+// Error implements error.
+func (e *scrubbedError) Error() string { return e.text }
+
+// Unwrap returns the cause, whose own text is not scrubbed.
+func (e *scrubbedError) Unwrap() error { return e.err }

@@ -1,0 +1,205 @@
+package mailgun
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+)
+
+// throttlePause is our wait after a 429 that gives no time we can read.
+const throttlePause = time.Minute
+
+// row maps answers to a class: those with the status, or any 4xx for 0, and with the text in lower case.
+type row struct {
+	status int
+	text   string
+	class  provider.Class
+
+	elsewhere bool // a cap of Mailgun's; another provider may take the message
+	address   bool // about recipients, perhaps named in the text
+}
+
+// rows are tried in order, the first match decides; what none matches has its class by status. Mailgun has no error
+// codes: its texts are all there is ("Error Codes", "Messages"). "Domain" in them is the account's sending domain.
+var rows = []row{
+	{text: "try again after", class: provider.Throttled}, // "Domain X is not allowed to send: request limit exceeded, try again after <date>"
+	{status: 429, class: provider.Throttled},
+	{status: 400, text: "from parameter", class: provider.Rejected},
+	{status: 400, text: "from' parameter", class: provider.Rejected},
+	{status: 400, text: "reply-to", class: provider.Rejected},
+	{status: 400, text: "is not a valid address", class: provider.Rejected, address: true},
+	{status: 400, text: "not allowed to send", class: provider.Misconfigured}, // not verified, disabled, plan
+	{status: 400, text: "sandbox subdomain", class: provider.Misconfigured},   // authorized recipients only
+	{status: 400, text: "authorized recipients", class: provider.Misconfigured},
+	{status: 400, text: "free accounts", class: provider.Misconfigured},
+	{status: 400, text: "needs activation", class: provider.Misconfigured},
+	{status: 400, text: "too many recipients", class: provider.Rejected, elsewhere: true},
+	{status: 400, text: "too large", class: provider.Rejected, elsewhere: true},
+	{status: 400, text: "message size", class: provider.Rejected, elsewhere: true},
+	{status: 400, class: provider.Rejected},
+	{status: 401, class: provider.Misconfigured},
+	{status: 402, class: provider.Misconfigured},
+	{status: 403, class: provider.Misconfigured},
+	{status: 404, class: provider.Misconfigured}, // no such domain, or in the other region
+	{status: 413, class: provider.Rejected, elsewhere: true},
+}
+
+func (r row) matches(status int, text string) bool {
+	if r.status == 0 && status/100 != 4 || r.status != 0 && r.status != status {
+		return false
+	}
+	return strings.Contains(text, r.text)
+}
+
+// answer is Mailgun's response to one call. Cut is the error that ended the body early, if any.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	cut    error
+}
+
+// said is the JSON of a response. A 401 is plain text.
+type said struct {
+	ID      string `json:"id"`
+	Message string `json:"message"`
+}
+
+// verdict turns the answer into a receipt or an error, whose texts are not scrubbed yet.
+func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *provider.Error) {
+	var got said
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		got = said{Message: string(a.body)}
+	}
+	if a.status/100 == 2 {
+		return a.success(got)
+	}
+	perr := &provider.Error{Class: a.byStatus(), Status: a.status, Detail: got.Message, Err: a.cut}
+	text := strings.ToLower(got.Message)
+	for _, r := range rows {
+		if !r.matches(a.status, text) {
+			continue
+		}
+		perr.Class, perr.Elsewhere = r.class, r.elsewhere
+		if r.address {
+			blame(perr, s)
+		}
+		break
+	}
+	if perr.Class == provider.Throttled {
+		perr.RetryAfter = a.pause(text, now)
+	}
+	return provider.Receipt{}, perr
+}
+
+// success tells an acceptance, JSON with an id, from a 2xx of somebody else. Text that is no JSON comes from a wrong
+// path or another server; half an answer, or JSON without an id, leaves it open.
+func (a answer) success(got said) (provider.Receipt, *provider.Error) {
+	if id := strings.Trim(strings.TrimSpace(got.ID), "<>"); id != "" && a.cut == nil {
+		// Events name the id without angle brackets.
+		return provider.Receipt{ProviderMessageID: provider.Cut(id), Detail: got.Message}, nil
+	}
+	perr := &provider.Error{Class: provider.Uncertain, Status: a.status, Detail: got.Message, Err: a.cut}
+	if body := bytes.TrimSpace(a.body); a.cut == nil && len(body) > 0 && body[0] != '{' {
+		perr.Class = provider.Misconfigured
+		perr.Detail = "not an answer of the messages API; check base_url and domain: " + got.Message
+	}
+	return provider.Receipt{}, perr
+}
+
+// byStatus is the class where no row speaks. A 5xx, 503 included, has been seen for a message that was delivered.
+func (a answer) byStatus() provider.Class {
+	if a.status >= 500 {
+		return provider.Uncertain
+	}
+	return esphttp.ByStatus(a.status)
+}
+
+// blame finds whom "is not a valid address" is about. Mailgun refuses the whole call for one bad address and often does
+// not say which: with one recipient it is that one, with several another provider may say.
+func blame(perr *provider.Error, s *provider.Send) {
+	all := s.Envelope()
+	var bad []string
+	for _, a := range all {
+		if mentions(perr.Detail, a.Email) {
+			bad = append(bad, a.Email)
+		}
+	}
+	if len(bad) == 0 && len(all) == 1 {
+		bad = []string{all[0].Email}
+	}
+	if len(bad) == 0 {
+		perr.Elsewhere = true
+		return
+	}
+	perr.Class = provider.BadRecipient
+	for _, email := range bad {
+		perr.Refused = append(perr.Refused, provider.Refusal{Email: email, Class: provider.BadRecipient, Detail: perr.Detail})
+	}
+}
+
+// mentions reports whether the text holds the address as a whole, not as the end or the beginning of a longer one.
+func mentions(text, email string) bool {
+	text, email = strings.ToLower(text), strings.ToLower(email)
+	for from := 0; ; {
+		i := strings.Index(text[from:], email)
+		if i < 0 {
+			return false
+		}
+		i += from
+		before, after := text[:i], text[i+len(email):]
+		if !endsInLocal(before) && !continuesDomain(after) {
+			return true
+		}
+		from = i + 1
+	}
+}
+
+// endsInLocal tells "xann@" from "'ann@": the apostrophe may be part of a local part, but here it quotes.
+func endsInLocal(before string) bool {
+	return before != "" && isAlnum(before[len(before)-1]) || strings.HasSuffix(before, ".") || strings.HasSuffix(before, "+") ||
+		strings.HasSuffix(before, "-") || strings.HasSuffix(before, "_")
+}
+
+// continuesDomain tells "example.org.uk" from "example.org." at the end of a sentence.
+func continuesDomain(after string) bool {
+	if after == "" {
+		return false
+	}
+	if after[0] == '.' || after[0] == '-' {
+		return len(after) > 1 && isAlnum(after[1])
+	}
+	return isAlnum(after[0])
+}
+
+func isAlnum(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// retryDate finds the date in "try again after Mon, 23 Nov 2026 10:00:00 UTC", in lower case as rows see it.
+var retryDate = regexp.MustCompile(`try again after ([a-z]{3}, \d{1,2} [a-z]{3} \d{4} \d\d:\d\d:\d\d (?:gmt|utc|[+-]\d{4}))`)
+
+// pause is how long to wait: until the date in the text, else as Retry-After says, else throttlePause. The date is
+// Mailgun's, so it is measured by Mailgun's clock where the answer has a Date. At least a second, at most a day.
+func (a answer) pause(text string, now time.Time) time.Duration {
+	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
+		now = date
+	}
+	if m := retryDate.FindStringSubmatch(text); m != nil {
+		for _, layout := range []string{"Mon, 2 Jan 2006 15:04:05 -0700", "Mon, 2 Jan 2006 15:04:05 MST"} {
+			if at, err := time.Parse(layout, strings.ToUpper(m[1])); err == nil {
+				return min(max(at.Sub(now), time.Second), esphttp.MaxRetryAfter)
+			}
+		}
+	}
+	if d := esphttp.RetryAfter(a.header, now); d > 0 {
+		return d
+	}
+	return throttlePause
+}

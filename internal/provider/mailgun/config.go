@@ -1,0 +1,148 @@
+// Package mailgun sends through Mailgun's HTTP API, as MIME: POST /v3/{domain}/messages.mime with the bytes of package
+// mime. The other endpoint would build the message itself, and then an attachment has no content type, an inline image
+// is found by its file name only, and the bytes differ from what every other provider sends.
+//
+// It decides how a message becomes one call and what each documented answer means (the table in answers.go). It leaves
+// retrying, limits and events to others. Mailgun's documentation pages: "Messages" (API reference), "Sending Messages",
+// "Batch Sending" and "Error Codes".
+//
+// A newcomer's likeliest mistakes: to leave Cc and Bcc out of "to", which is the envelope here and must list everyone;
+// to put anything confidential into metadata, because Mailgun shows variables to recipients in the header
+// X-Mailgun-Variables; and to trust a 200, which a wrong path answers too ("Mailgun Magnificent API").
+package mailgun
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// The hosts of the two regions. A domain lives in exactly one; the other answers 404 or 401.
+const (
+	globalURL = "https://api.mailgun.net"
+	euURL     = "https://api.eu.mailgun.net"
+)
+
+// The caps ("Messages": recipients, tags, parameters, size).
+const (
+	maxBytes      = 25_000_000
+	maxRecipients = 1000
+	maxTags       = 3
+	maxTagLen     = 128
+	maxParameters = 16 << 10 // names and values of all o:, h:, v: and t: parameters together, in bytes
+)
+
+// Config is one sending domain. APIKey and Domain are required.
+type Config struct {
+	APIKey     seal.Secret `json:"-"`          // secret "api_key"; a domain sending key is enough
+	Domain     string      `json:"domain"`     // as set up at Mailgun: mg.example.com
+	BaseURL    string      `json:"base_url"`   // default: the host of Region; a /v3 at its end is taken off
+	Region     string      `json:"region"`     // "us" (default) or "eu"; not together with BaseURL
+	Subaccount string      `json:"subaccount"` // id, sent as X-Mailgun-On-Behalf-Of
+	TestMode   bool        `json:"test_mode"`  // Mailgun takes messages, bills them and delivers none
+	Tracking   Tracking    `json:"tracking"`
+
+	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
+}
+
+// Tracking overrides the domain's own tracking settings. What is not set is left to the domain.
+type Tracking struct {
+	Opens  *bool `json:"opens"`
+	Clicks *bool `json:"clicks"`
+}
+
+// ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "api_key".
+func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error) {
+	var c Config
+	if err := esphttp.DecodeSettings(settings, &c); err != nil {
+		return Config{}, fmt.Errorf("mailgun: %w", err)
+	}
+	if err := esphttp.OnlySecrets(secrets, Spec().Secrets...); err != nil {
+		return Config{}, fmt.Errorf("mailgun: %w", err)
+	}
+	c.APIKey = secrets["api_key"]
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Validate reports what is wrong with the configuration, all of it in one error.
+func (c Config) Validate() error {
+	errs := []error{esphttp.CheckCredential("api_key", c.APIKey)}
+	if !isDomain(c.Domain) {
+		errs = append(errs, errors.New("domain is not a domain name"))
+	}
+	if c.BaseURL != "" {
+		errs = append(errs, esphttp.CheckBaseURL(c.BaseURL))
+	}
+	if c.Region != "" && c.Region != "us" && c.Region != "eu" {
+		errs = append(errs, errors.New("region is neither us nor eu"))
+	}
+	if c.Region != "" && c.BaseURL != "" {
+		errs = append(errs, errors.New("region and base_url are both set"))
+	}
+	if strings.Trim(c.Subaccount, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+		errs = append(errs, errors.New("subaccount is not an id"))
+	}
+	if c.Concurrency < 0 {
+		errs = append(errs, errors.New("concurrency is negative"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("mailgun: %w", err)
+	}
+	return nil
+}
+
+// isDomain wants at least two labels of letters, digits and hyphens. The domain becomes a part of the path: a slash in
+// it would call another endpoint, and a wrong path answers 200.
+func isDomain(s string) bool {
+	if len(s) > 253 || !strings.Contains(s, ".") {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		odd := strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-") != ""
+		if odd || label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// apiBase is what mailgun-go wants: with the version.
+func (c Config) apiBase() string {
+	host := globalURL
+	if c.Region == "eu" {
+		host = euURL
+	}
+	base := strings.TrimRight(cmp.Or(c.BaseURL, host), "/")
+	return strings.TrimSuffix(base, "/v3") + "/v3"
+}
+
+// Capabilities is what the account can carry: the same for every Mailgun account.
+func (Config) Capabilities() provider.Capabilities {
+	return provider.Capabilities{
+		MaxBytes:      maxBytes,
+		MaxRecipients: maxRecipients,
+		MaxTags:       maxTags,
+		MaxTagLen:     maxTagLen,
+		// What the cap on parameters leaves when tags, options, our own id and the prefixes of some dozens of keys are
+		// taken off. Send counts exactly.
+		MaxMetadataBytes: maxParameters - maxTags*(maxTagLen+len("o:tag")) - 512,
+	}
+}
+
+// Spec describes the kind.
+func Spec() provider.Spec {
+	return provider.Spec{
+		Kind:         "mailgun",
+		Capabilities: Config{}.Capabilities(),
+		Concurrency:  64,
+		Secrets:      []string{"api_key"},
+	}
+}

@@ -1,0 +1,185 @@
+package mailgun
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	mailgun "github.com/mailgun/mailgun-go/v4"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+	"github.com/sendgate/sendgate/internal/provider/mime"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Client sends through one domain. It is safe for concurrent use.
+type Client struct {
+	cfg  Config
+	http *esphttp.Client
+	api  *mailgun.MailgunImpl
+}
+
+// New makes a Client.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Concurrency == 0 {
+		cfg.Concurrency = Spec().Concurrency
+	}
+	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: []seal.Secret{cfg.APIKey}})
+	api := mailgun.NewMailgun(cfg.Domain, cfg.APIKey.Reveal())
+	api.SetClient(hc.HTTP()) // its own would be http.DefaultClient, which never times out
+	api.SetAPIBase(cfg.apiBase())
+	if cfg.Subaccount != "" {
+		api.SetOnBehalfOfSubaccount(cfg.Subaccount)
+	}
+	return &Client{cfg: cfg, http: hc, api: api}, nil
+}
+
+// Close implements provider.Provider.
+func (c *Client) Close() error { return c.http.Close() }
+
+// Send implements provider.Provider: POST /v3/{domain}/messages.mime. Mailgun takes a message whole or not at all.
+func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, error) {
+	p, perr := c.parcel(s)
+	if perr != nil {
+		perr.Detail = c.http.Scrub(perr.Detail)
+		return provider.Receipt{}, perr
+	}
+	ctx, tr := esphttp.Track(ctx)
+	_, _, err := c.api.Send(ctx, p)
+	switch {
+	case tr.Requests() == 0 && err != nil: // mailgun-go refused it
+		return provider.Receipt{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error())}
+	case tr.Status() == 0:
+		return provider.Receipt{}, c.http.Fail(tr, err)
+	}
+	// The answer is read from the trace: mailgun-go keeps no header, and of a 200 that is not JSON it keeps nothing.
+	a := answer{status: tr.Status(), header: tr.Header(), body: tr.Body(), cut: cutShort(err)}
+	return c.judge(a, s, time.Now())
+}
+
+func (c *Client) judge(a answer, s *provider.Send, now time.Time) (provider.Receipt, error) {
+	receipt, perr := a.verdict(s, now)
+	if perr == nil {
+		receipt.Detail = c.http.Scrub(receipt.Detail)
+		return receipt, nil
+	}
+	perr.Detail = c.http.Scrub(perr.Detail)
+	for i := range perr.Refused {
+		perr.Refused[i].Detail = c.http.Scrub(perr.Refused[i].Detail)
+	}
+	return provider.Receipt{}, perr
+}
+
+// cutShort returns the error that ended the reading of an answer, or nil when the answer was read whole: what
+// mailgun-go says about a whole one is about its status or its JSON.
+func cutShort(err error) error {
+	var (
+		status *mailgun.UnexpectedResponseError
+		syntax *json.SyntaxError
+		typ    *json.UnmarshalTypeError
+	)
+	if err == nil || errors.As(err, &status) || errors.As(err, &syntax) || errors.As(err, &typ) {
+		return nil
+	}
+	return errors.New("the answer was cut short")
+}
+
+// parcel makes mailgun-go's message, or refuses what is over Mailgun's caps: routing does not check a pinned account.
+func (c *Client) parcel(s *provider.Send) (*mailgun.Message, *provider.Error) {
+	facts := s.Message.Facts()
+	facts.Recipients = len(s.Envelope())
+	if why := c.cfg.Capabilities().Refuse(&facts); why != "" {
+		return nil, overCap(why)
+	}
+	raw, err := mime.Build(s.Message)
+	if err != nil {
+		return nil, &provider.Error{Class: provider.Rejected, Detail: "mailgun: " + err.Error()}
+	}
+	if len(raw) > maxBytes {
+		return nil, overCap(fmt.Sprintf("message of %d bytes is over the cap of %d", len(raw), maxBytes))
+	}
+	p := mailgun.NewMIMEMessage(io.NopCloser(bytes.NewReader(raw)), envelope(s)...)
+	size := c.options(p)
+	for _, tag := range tags(s.Message) {
+		size += len("o:tag") + len(tag)
+		if err := p.AddTag(tag); err != nil {
+			return nil, overCap(err.Error())
+		}
+	}
+	for name, value := range variables(s.Message) {
+		size += len("v:") + len(name) + len(value)
+		if err := p.AddVariable(name, value); err != nil {
+			return nil, overCap(err.Error())
+		}
+	}
+	if size > maxParameters {
+		return nil, overCap(fmt.Sprintf("parameters of %d bytes are over the cap of %d", size, maxParameters))
+	}
+	return p, nil
+}
+
+func overCap(why string) *provider.Error {
+	return &provider.Error{Class: provider.Rejected, Detail: "mailgun: " + why, Elsewhere: true}
+}
+
+// envelope lists every recipient, bare. NewMIMEMessage takes the list as it is, while AddRecipient would stop at 990.
+func envelope(s *provider.Send) []string {
+	all := s.Envelope()
+	to := make([]string, 0, len(all))
+	for _, a := range all {
+		to = append(to, a.Email)
+	}
+	return to
+}
+
+// options sets what the account overrides and returns its size in bytes. SetTrackingOptions is not used: it sends an
+// empty o:tracking-clicks.
+func (c *Client) options(p *mailgun.Message) int {
+	size := 0
+	if c.cfg.TestMode {
+		p.EnableTestMode()
+		size += len("o:testmodeyes")
+	}
+	if v := c.cfg.Tracking.Opens; v != nil {
+		p.SetTrackingOpens(*v)
+		size += len("o:tracking-opensyes")
+	}
+	if v := c.cfg.Tracking.Clicks; v != nil {
+		p.SetTrackingClicks(*v)
+		size += len("o:tracking-clicksyes")
+	}
+	return size
+}
+
+// tags are the first three that Mailgun takes: ASCII, at most 128 characters. mailgun-go checks the number only before
+// it adds, so they are added one by one.
+func tags(m *mail.Message) []string {
+	var out []string
+	for _, tag := range m.Tags {
+		visible := !strings.ContainsFunc(tag, func(r rune) bool { return r < ' ' || r > '~' })
+		if tag != "" && len(tag) <= maxTagLen && visible && len(out) < maxTags {
+			out = append(out, tag)
+		}
+	}
+	return out
+}
+
+// variables is the caller's metadata and our id. Recipients can read all of it in the header X-Mailgun-Variables.
+func variables(m *mail.Message) map[string]string {
+	out := make(map[string]string, len(m.Metadata)+1)
+	for k, v := range m.Metadata {
+		out[k] = v
+	}
+	out[provider.MessageKey] = m.ID.String()
+	return out
+}

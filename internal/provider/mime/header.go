@@ -1,0 +1,122 @@
+package mime
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	softLine = 76  // RFC 5322 section 2.1.1 asks for 78, RFC 2047 section 2 for 76 where there are encoded words
+	hardLine = 998 // RFC 5322 section 2.1.1
+)
+
+// fields is a list of header fields, each folded and closed by CRLF.
+//
+// We fold ourselves and hand go-message the raw field: its own folding breaks a token that is too long by inserting a
+// space, which changes the value, and its parameters are encoded as RFC 2047 words where RFC 2231 is the rule.
+type fields struct{ list [][]byte }
+
+// add appends a field whose tokens are joined by single spaces, each of which may become a fold (RFC 5322 section
+// 2.2.3). The caller has checked the tokens.
+func (f *fields) add(name string, tokens ...string) {
+	b := make([]byte, 0, len(name)+2+len(tokens)*32)
+	b = append(b, name...)
+	b = append(b, ':')
+	line := len(b)
+	for i, t := range tokens {
+		// The first token stays beside the name unless the line would get too long for any server: some readers
+		// drop a field whose first line is empty.
+		if limit := softLine; (i > 0 && line+1+len(t) > limit) || line+1+len(t) > hardLine {
+			b = append(b, '\r', '\n')
+			line = 0
+		}
+		b = append(b, ' ')
+		b = append(b, t...)
+		line += 1 + len(t)
+	}
+	f.list = append(f.list, append(b, '\r', '\n'))
+}
+
+// addText appends an unstructured field (RFC 5322 section 3.6.5). The value arrives as given: whatever a reader could
+// change (leading or trailing space, a literal "=?", an unfoldable stretch) goes as RFC 2047 encoded words.
+func (f *fields) addText(name, value string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := checkValue(name, value); err != nil {
+		return err
+	}
+	if value == "" {
+		f.add(name)
+		return nil
+	}
+	if tokens, ok := plainTokens(value, hardLine-len(name)-2); ok {
+		f.add(name, tokens...)
+		return nil
+	}
+	f.add(name, encodedWords(value, softLine-len(name)-2)...)
+	return nil
+}
+
+// checkName holds a field name to RFC 5322 section 3.6.8 and to a length that leaves room on the line.
+func checkName(name string) error {
+	if name == "" || len(name) > softLine {
+		return fmt.Errorf("header name of %d characters, want 1..%d", len(name), softLine)
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || c == ':' {
+			return fmt.Errorf("header name holds the character %#02x", c)
+		}
+	}
+	return nil
+}
+
+// checkValue refuses what could end the field or be read differently by the next server: control characters and
+// invalid UTF-8. The value itself stays out of the error.
+func checkValue(name, value string) error {
+	for i := range len(value) {
+		if c := value[i]; (c < ' ' && c != '\t') || c == 0x7f {
+			return fmt.Errorf("header %s holds the control character %#02x", name, c)
+		}
+	}
+	if !utf8.ValidString(value) {
+		return fmt.Errorf("header %s is not valid UTF-8", name)
+	}
+	return nil
+}
+
+// plainTokens splits a value at the spaces where a fold changes nothing: single ones between visible characters. It
+// reports false when the value needs encoded words.
+func plainTokens(value string, maxToken int) ([]string, bool) {
+	if strings.Contains(value, "=?") || strings.Trim(value, " \t") != value || !printable(value, "\t") {
+		return nil, false
+	}
+	var tokens []string
+	start := 0
+	for i := 1; i < len(value)-1; i++ {
+		if value[i] == ' ' && !isBlank(value[i-1]) && !isBlank(value[i+1]) {
+			tokens = append(tokens, value[start:i])
+			start = i + 1
+		}
+	}
+	tokens = append(tokens, value[start:])
+	for _, t := range tokens {
+		if len(t) > maxToken {
+			return nil, false
+		}
+	}
+	return tokens, true
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// printable reports whether s is printable ASCII, or one of the extra characters.
+func printable(s, extra string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < ' ' || c > '~') && strings.IndexByte(extra, c) < 0 {
+			return false
+		}
+	}
+	return true
+}

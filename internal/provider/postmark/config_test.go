@@ -1,0 +1,51 @@
+package postmark_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sendgate/sendgate/internal/provider/postmark"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+func TestParseConfig(t *testing.T) {
+	t.Parallel()
+	token := map[string]seal.Secret{"server_token": seal.NewSecret(testToken)}
+	for _, c := range []struct {
+		name, settings string
+		secrets        map[string]seal.Secret
+		ok             bool
+	}{
+		{"token alone", "", token, true},
+		{"everything", `{"base_url":"http://127.0.0.1:8025/postmark","message_stream":"outbound","streams":{"bulk":"broadcasts"},"tracking":{"opens":true,"clicks":false},"concurrency":4}`, token, true},
+		{"no token", "{}", nil, false},
+		{"token with a space", "", map[string]seal.Secret{"server_token": seal.NewSecret("a b")}, false},
+		{"unknown secret", "", map[string]seal.Secret{"server_token": token["server_token"], "api_key": token["server_token"]}, false},
+		{"unknown field", `{"stream":"outbound"}`, token, false},
+		{"token among the settings", `{"server_token":"` + testToken + `"}`, token, false},
+		{"bad stream", `{"message_stream":"Out Bound"}`, token, false},
+		{"bad stream in the map", `{"streams":{"bulk":""}}`, token, false},
+		{"bad base URL", `{"base_url":"//x"}`, token, false},
+		{"negative concurrency", `{"concurrency":-1}`, token, false},
+	} {
+		cfg, err := postmark.ParseConfig([]byte(c.settings), c.secrets)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: ParseConfig = %v, want ok %t", c.name, err, c.ok)
+		}
+		if err != nil && strings.Contains(err.Error(), testToken) {
+			t.Errorf("%s: the error shows the token", c.name)
+		}
+		if err == nil {
+			if _, err := postmark.New(cfg); err != nil {
+				t.Errorf("%s: New = %v", c.name, err)
+			}
+		}
+	}
+}
+
+func TestNewRefusesAnInvalidConfig(t *testing.T) {
+	t.Parallel()
+	if _, err := postmark.New(postmark.Config{}); err == nil {
+		t.Error("New took a config without a token")
+	}
+}

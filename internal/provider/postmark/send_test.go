@@ -1,0 +1,166 @@
+package postmark_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/postmark"
+	"github.com/sendgate/sendgate/internal/provider/providertest"
+)
+
+// sent makes one call with the settings and returns what the server got.
+func sent(t *testing.T, work *provider.Send, more ...func(*postmark.Config)) map[string]any {
+	t.Helper()
+	var body map[string]any
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Errorf("decode request: %v", err)
+		}
+		accept(w, r)
+	}))
+	defer srv.Close()
+	c := newClient(t, srv.URL, more...)
+	defer c.Close()
+	if _, err := c.Send(t.Context(), work); err != nil {
+		t.Fatalf("Send: %v", err)
+	}
+	return body
+}
+
+func plain(change func(*mail.Message)) *provider.Send {
+	m := providertest.Plain()
+	change(m)
+	return &provider.Send{Message: m, To: m.To, Cc: m.Cc, Bcc: m.Bcc, Attempt: 1}
+}
+
+func TestTrackingIsLeftToTheServerUnlessSet(t *testing.T) {
+	t.Parallel()
+	body := sent(t, providertest.PlainSend())
+	if body["TrackOpens"] != nil || body["TrackLinks"] != nil {
+		t.Errorf("TrackOpens %v, TrackLinks %v though nothing is set", body["TrackOpens"], body["TrackLinks"])
+	}
+	on, off := true, false
+	body = sent(t, providertest.PlainSend(), func(c *postmark.Config) { c.Tracking = postmark.Tracking{Opens: &off, Clicks: &on} })
+	if body["TrackOpens"] != false || body["TrackLinks"] != "HtmlAndText" {
+		t.Errorf("TrackOpens %v, TrackLinks %v, want false and HtmlAndText", body["TrackOpens"], body["TrackLinks"])
+	}
+	body = sent(t, providertest.PlainSend(), func(c *postmark.Config) { c.Tracking.Clicks = &off })
+	if body["TrackLinks"] != "None" {
+		t.Errorf("TrackLinks %v, want None", body["TrackLinks"])
+	}
+}
+
+func TestStreamsAreTranslated(t *testing.T) {
+	t.Parallel()
+	configure := func(c *postmark.Config) {
+		c.MessageStream, c.Streams = "receipts", map[string]string{"bulk": "broadcasts"}
+	}
+	for ours, want := range map[string]string{"bulk": "broadcasts", "transactional": "receipts"} {
+		body := sent(t, plain(func(m *mail.Message) { m.Stream = ours }), configure)
+		if body["MessageStream"] != want {
+			t.Errorf("stream %s goes to %v, want %s", ours, body["MessageStream"], want)
+		}
+	}
+}
+
+// One Bcc that is left takes the place of To. Several are never put where they could read each other's address.
+func TestBccRecipientsNeverSeeEachOther(t *testing.T) {
+	t.Parallel()
+	bcc := []mail.Address{{Email: "dave@example.org"}, {Email: "erin@example.org"}}
+	one := sent(t, &provider.Send{Message: providertest.Plain(), Bcc: bcc[:1], Attempt: 2})
+	if one["To"] != "dave@example.org" || one["Cc"] != nil || one["Bcc"] != nil {
+		t.Errorf("one left: To %v, Cc %v, Bcc %v", one["To"], one["Cc"], one["Bcc"])
+	}
+	both := sent(t, &provider.Send{Message: providertest.Plain(), Bcc: bcc, Attempt: 2})
+	if both["To"] != nil || both["Cc"] != nil || both["Bcc"] != "dave@example.org, erin@example.org" {
+		t.Errorf("two left: To %v, Cc %v, Bcc %v", both["To"], both["Cc"], both["Bcc"])
+	}
+}
+
+func TestNamesAreQuoted(t *testing.T) {
+	t.Parallel()
+	body := sent(t, plain(func(m *mail.Message) {
+		m.To = []mail.Address{{Email: "a@example.org", Name: `Smith, "Al" \ Co`}, {Email: "b@example.org"}}
+	}))
+	if want := `"Smith, \"Al\" \\ Co" <a@example.org>, b@example.org`; body["To"] != want {
+		t.Errorf("To = %v, want %s", body["To"], want)
+	}
+}
+
+func TestOneTagTravels(t *testing.T) {
+	t.Parallel()
+	body := sent(t, plain(func(m *mail.Message) { m.Tags = []string{"first", "second"} }))
+	if body["Tag"] != "first" {
+		t.Errorf("Tag = %v, want first", body["Tag"])
+	}
+}
+
+func TestOurIDWinsOverMetadata(t *testing.T) {
+	t.Parallel()
+	work := plain(func(m *mail.Message) { m.Metadata = map[string]string{"GW_MSG": "forged", "order": "42"} })
+	want := map[string]any{"gw_msg": work.Message.ID.String(), "order": "42"}
+	if diff := cmp.Diff(want, sent(t, work)["Metadata"]); diff != "" {
+		t.Errorf("Metadata (-want +got):\n%s", diff)
+	}
+}
+
+func TestMessageIDOfTheCallerIsKept(t *testing.T) {
+	t.Parallel()
+	body := sent(t, plain(func(m *mail.Message) { m.Headers = []mail.Header{{Name: "message-id", Value: "<own@example.com>"}} }))
+	want := []any{
+		map[string]any{"Name": "Message-ID", "Value": "<own@example.com>"},
+		map[string]any{"Name": "X-PM-KeepID", "Value": "true"},
+	}
+	if diff := cmp.Diff(want, body["Headers"]); diff != "" {
+		t.Errorf("Headers (-want +got):\n%s", diff)
+	}
+}
+
+func TestEmptyAttachmentIsAnEmptyString(t *testing.T) {
+	t.Parallel()
+	body := sent(t, plain(func(m *mail.Message) { m.Attachments = []mail.Attachment{{ContentType: "text/plain"}} }))
+	want := []any{map[string]any{"Name": "attachment", "Content": "", "ContentType": "text/plain"}}
+	if diff := cmp.Diff(want, body["Attachments"]); diff != "" {
+		t.Errorf("Attachments (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatPostmarkCannotCarryIsNotSent(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	defer srv.Close()
+	c := newClient(t, srv.URL)
+	defer c.Close()
+	tenKeys := map[string]string{}
+	for i := range 10 {
+		tenKeys[fmt.Sprint(i)] = ""
+	}
+	for name, change := range map[string]func(*mail.Message){
+		"recipients":            func(m *mail.Message) { m.To = make([]mail.Address, 51) },
+		"metadata key":          func(m *mail.Message) { m.Metadata = map[string]string{strings.Repeat("k", 21): ""} },
+		"metadata value":        func(m *mail.Message) { m.Metadata = map[string]string{"k": strings.Repeat("v", 81)} },
+		"metadata keys":         func(m *mail.Message) { m.Metadata = tenKeys },
+		"metadata keys in case": func(m *mail.Message) { m.Metadata = map[string]string{"key": "", "Key": ""} },
+		"attachment type":       func(m *mail.Message) { m.Attachments = []mail.Attachment{{Filename: "a.EXE"}} },
+		"size":                  func(m *mail.Message) { m.Attachments = []mail.Attachment{{Content: make([]byte, 10<<20)}} },
+		"non-ASCII local part":  func(m *mail.Message) { m.To = []mail.Address{{Email: "žofie@example.org"}} },
+	} {
+		_, err := c.Send(t.Context(), plain(change))
+		if perr := providertest.AsError(t, err); perr.Class != provider.Rejected || !perr.Elsewhere {
+			t.Errorf("%s: %v, want rejected here and not elsewhere", name, err)
+		}
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("requests = %d, want none", n)
+	}
+}

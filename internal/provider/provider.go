@@ -1,0 +1,153 @@
+// Package provider is the seam between the engine and the email service providers (ESPs): what an adapter is given,
+// what it answers, and the closed set of classes that its answers fall into.
+//
+// An adapter makes exactly one try per Send: no retry of its own, of its SDK's or of net/http's. It reads its
+// provider's words and turns them into one Class; nobody else parses them.
+//
+// # How to add a provider
+//
+//  1. A folder with config.go (Config, Validate, secrets as seal.Secret), send.go and Spec, each naming the provider's
+//     documentation page on top.
+//  2. The table from the provider's own codes to Class, as data, one entry per documented code.
+//  3. providertest.Run green: golden requests, every HTTP status, cancellation, dropped connections, parallel sends.
+//  4. One line in package catalog, one value in api/openapi.yaml, one row in the README's provider table.
+//  5. An emulator written from the provider's documentation.
+//  6. If package deliver had to be touched, the seam is wrong: say so and mend the seam first.
+package provider
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// Kind names a provider: sendgrid, mailgun, postmark, ses, smtp.
+type Kind string
+
+// MessageKey is the name under which our message id travels with a message, in whatever the provider gives back in its
+// events: custom arguments, user variables, metadata, tags. Metadata of the caller under this name is not passed on.
+const MessageKey = "gw_msg"
+
+// Provider sends messages through one account. Implementations are safe for concurrent use.
+type Provider interface {
+	// Send makes one call. A nil error means that the provider took responsibility for the message, except for the
+	// recipients listed in Receipt.Refused. Every other outcome is an *Error. The context carries the deadline of the
+	// whole call; a cancel before the first byte of the message was written is Transient, later it is Uncertain.
+	Send(ctx context.Context, s *Send) (Receipt, error)
+	// Close releases idle connections. No Send may be running.
+	Close() error
+}
+
+// Send is the work of one call. Message is shared and read-only; To, Cc and Bcc are the recipients of this attempt,
+// those of the message that are not settled yet. At least one of the three is not empty.
+type Send struct {
+	Message     *mail.Message
+	To, Cc, Bcc []mail.Address
+	Attempt     int // 1-based
+}
+
+// Envelope lists all recipients of the attempt.
+func (s *Send) Envelope() []mail.Address {
+	all := make([]mail.Address, 0, len(s.To)+len(s.Cc)+len(s.Bcc))
+	return append(append(append(all, s.To...), s.Cc...), s.Bcc...)
+}
+
+// Receipt is the provider's acceptance.
+type Receipt struct {
+	ProviderMessageID string    // as later events name it; "" when the provider gives none
+	Detail            string    // the reply in the provider's words, at most 500 bytes
+	Refused           []Refusal // recipients that were not taken although the message was
+}
+
+// Refusal is one recipient that the provider would not take. Class is BadRecipient (ends the recipient) or Transient
+// (the recipient stays queued).
+type Refusal struct {
+	Email      string // canonical, as given in Send
+	Class      Class
+	Code       string // provider's code or enhanced status
+	Detail     string // at most 500 bytes
+	Suppressed bool   // the provider has the address on a suppression list
+}
+
+// Class is what an adapter says happened. The engine acts on it and on nothing else.
+type Class string
+
+// The classes. The zero value is not a class.
+const (
+	Accepted      Class = "accepted"      // the provider took responsibility
+	Transient     Class = "transient"     // nothing was sent; later or elsewhere it may work
+	Throttled     Class = "throttled"     // nothing was sent; a limit was hit
+	Rejected      Class = "rejected"      // nothing was sent; this content will never be taken here
+	BadRecipient  Class = "bad_recipient" // nothing was sent; the recipients listed can't be mailed
+	Misconfigured Class = "misconfigured" // nothing was sent; our credential, account or sender is wrong
+	Uncertain     Class = "uncertain"     // the message may or may not have been taken
+)
+
+// Classes lists every class, for tables and tests.
+func Classes() []Class {
+	return []Class{Accepted, Transient, Throttled, Rejected, BadRecipient, Misconfigured, Uncertain}
+}
+
+// Scope is how far a Misconfigured reaches.
+type Scope string
+
+// The scopes.
+const (
+	ScopeAccount Scope = ""       // the whole account is parked
+	ScopeSender  Scope = "sender" // only this sender domain is parked on this account
+)
+
+// Error is any outcome of a call that is not an acceptance. It never holds a credential or a message body.
+type Error struct {
+	Class      Class
+	Scope      Scope         // for Misconfigured
+	Status     int           // HTTP or SMTP status, 0 when none came
+	Code       string        // the provider's own code: "406", "MessageRejected", "5.7.1"
+	Detail     string        // the provider's words, at most 500 bytes, scrubbed
+	RetryAfter time.Duration // for Throttled and Transient: earliest next try, 0 unknown
+	Refused    []Refusal     // for BadRecipient: whom; empty means all of them
+	Elsewhere  bool          // for Rejected: a cap of this provider; another account may take the message
+	Err        error         // cause, if any
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	s := string(e.Class)
+	if e.Status != 0 {
+		s += fmt.Sprintf(": status %d", e.Status)
+	}
+	if e.Code != "" {
+		s += " (" + e.Code + ")"
+	}
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	if e.Err != nil && e.Detail == "" {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// MaxDetail caps Detail fields, in bytes.
+const MaxDetail = 500
+
+// Cut shortens s to MaxDetail bytes on a rune border and replaces control characters by spaces.
+func Cut(s string) string {
+	b := make([]rune, 0, min(len(s), MaxDetail))
+	n := 0
+	for _, r := range s {
+		if r < 0x20 || r == 0x7f {
+			r = ' '
+		}
+		if n += len(string(r)); n > MaxDetail {
+			break
+		}
+		b = append(b, r)
+	}
+	return string(b)
+}

@@ -1,0 +1,86 @@
+// Package providertest is the conformance suite that every adapter runs. It decides what all adapters owe the engine:
+// one request per Send whatever happens, the right Class for every HTTP status and every documented code, Transient
+// before the first byte and Uncertain after, and no credential in any text. What is peculiar to one provider stays in
+// that adapter's own tests.
+//
+// HTTP adapters call Run. An adapter that speaks something else uses the parts: Samples, Numbered, Parallel, CheckError,
+// CheckNoSecret, Golden.
+//
+// A newcomer's likeliest mistake is to list a wrong class in WantByStatus to make a status pass. Only what the
+// provider's documentation says belongs there.
+package providertest
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// Suite is what Run needs to know of an adapter. Fields that say "optional" may be left zero.
+type Suite struct {
+	// New builds the adapter against a server at baseURL (no trailing slash), with credentials that are in Secrets.
+	New func(t *testing.T, baseURL string) provider.Provider
+	// Accept answers a send as the provider does when it takes the message. The body of the request can be read.
+	Accept http.Handler
+	// Answer gives the body and the header that go with a bare status. Optional: "{}" as JSON.
+	Answer func(status int) (string, http.Header)
+	// WantByStatus overrides the class of single statuses when the body is Answer's. Statuses not listed are expected to
+	// have the class of esphttp.ByStatus.
+	WantByStatus map[int]provider.Class
+	// Codes holds one case for each documented code or text.
+	Codes []CodeCase
+	// Secrets must not be found in any error.
+	Secrets []string
+	// ExtractID finds our message id in a request as the provider receives it.
+	ExtractID func(r *http.Request, body []byte) string
+	// Decode makes the texts of a request searchable, where the body hides them (base64). Optional.
+	Decode func(r *http.Request, body []byte) []byte
+	// Normalise renders a request for the golden files, without what changes from run to run. Optional: see Render.
+	Normalise func(t *testing.T, r *http.Request, body []byte) []byte
+}
+
+// CodeCase is one documented answer and what it means.
+type CodeCase struct {
+	Name   string
+	Status int
+	Header http.Header // optional; Content-Type defaults to JSON
+	Body   string
+	Send   *provider.Send // optional: the sample "plain"
+
+	// Want is compared with the error but for Err; Detail, Status and RetryAfter are compared only when set here. With
+	// Class Accepted, Receipt is compared with the receipt instead, but for Detail when it is not set.
+	Want    provider.Error
+	Receipt provider.Receipt
+	// Check looks at what Want can't say. Optional; err is nil after an acceptance.
+	Check func(t *testing.T, r provider.Receipt, err *provider.Error)
+}
+
+// Run runs the suite. Each part builds its own server and its own adapter.
+func Run(t *testing.T, s Suite) {
+	t.Helper()
+	parts := []struct {
+		name string
+		run  func(*testing.T, Suite)
+	}{
+		{"accepts", accepts},
+		{"golden requests", goldenRequests},
+		{"every status", everyStatus},
+		{"documented codes", documentedCodes},
+		{"cancel before the write", cancelBeforeWrite},
+		{"refused connection", refusedConnection},
+		{"cancel after the write", cancelAfterWrite},
+		{"deadline after the write", deadlineAfterWrite},
+		{"dropped connection", droppedConnection},
+		{"truncated answer", truncatedAnswer},
+		{"parallel sends", parallelSends},
+		{"secrets stay out of errors", secretsStayOut},
+		{"endless answer", endlessAnswer},
+	}
+	for _, part := range parts {
+		t.Run(part.name, func(t *testing.T) {
+			t.Parallel()
+			part.run(t, s)
+		})
+	}
+}

@@ -1,0 +1,201 @@
+package sendgrid
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	sgmail "github.com/sendgrid/sendgrid-go/helpers/mail"
+
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+)
+
+// blockPause is how long we stay away after SendGrid's temporary block, whose length it does not tell.
+const blockPause = 15 * time.Minute
+
+// code is one documented answer: a status, and words of the message where the status alone does not tell.
+type code struct {
+	status int
+	text   string // lower case, "" for any
+	class  provider.Class
+	scope  provider.Scope
+	size   bool // a cap of SendGrid's: another provider may take the message
+	pause  time.Duration
+	source string
+}
+
+// codes is the table of what SendGrid says, first match wins. SendGrid has no machine-readable codes, so texts decide
+// where one status has several meanings. What is not listed is decided by esphttp.ByStatus.
+func codes() []code {
+	const (
+		mailErrors = "Mail Send errors"
+		apiErrors  = "SendGrid v3 API, Errors"
+		support    = "support: 4XX API Errors and Troubleshooting Suggestions"
+		rateLimits = "SendGrid v3 API, Rate Limits"
+	)
+	return []code{
+		{status: 400, class: provider.Rejected, source: mailErrors}, // all validation errors; a recipient's is found before
+		{status: 401, text: "maximum credits exceeded", class: provider.Misconfigured, source: support},
+		{status: 401, text: "not authorized to send mail", class: provider.Misconfigured, source: support},
+		{status: 401, text: "authorization grant is invalid", class: provider.Misconfigured, source: support},
+		{status: 401, class: provider.Misconfigured, source: apiErrors},
+		{status: 403, text: "verified sender identity", class: provider.Misconfigured, scope: provider.ScopeSender, source: support},
+		{status: 403, text: "send from that email address", class: provider.Misconfigured, scope: provider.ScopeSender, source: "SMTP Errors and Troubleshooting"},
+		{status: 403, text: "too many bad requests", class: provider.Throttled, pause: blockPause, source: apiErrors},
+		{status: 403, text: "temporary block", class: provider.Throttled, pause: blockPause, source: apiErrors},
+		{status: 403, text: "temporarily blocked", class: provider.Throttled, pause: blockPause, source: apiErrors},
+		{status: 403, class: provider.Misconfigured, source: support},
+		{status: 404, class: provider.Misconfigured, source: apiErrors},
+		{status: 405, class: provider.Misconfigured, source: apiErrors},
+		{status: 406, class: provider.Misconfigured, source: apiErrors},
+		{status: 413, class: provider.Rejected, size: true, source: mailErrors},
+		{status: 415, class: provider.Misconfigured, source: mailErrors},
+		{status: 429, class: provider.Throttled, source: rateLimits},
+		{status: 451, class: provider.Misconfigured, source: apiErrors}, // data residency: this region may not send it
+		{status: 500, class: provider.Uncertain, source: mailErrors},
+		{status: 502, class: provider.Uncertain, source: mailErrors},
+		{status: 503, class: provider.Transient, source: mailErrors},
+		{status: 504, class: provider.Uncertain, source: mailErrors},
+	}
+}
+
+// answer is SendGrid's response to one call. Cut is the error that ended the body early, if any.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	cut    error
+}
+
+// verdict turns the answer into a receipt or an error, whose texts are not scrubbed yet. M is the request, in which a
+// complaint about a field is looked up.
+func (a answer) verdict(m *sgmail.SGMailV3, sandbox bool, now time.Time) (provider.Receipt, *provider.Error) {
+	if a.status >= 200 && a.status < 300 {
+		return a.acceptance(sandbox)
+	}
+	errs := a.errors()
+	perr := &provider.Error{Class: esphttp.ByStatus(a.status), Status: a.status, Detail: a.words(errs), Err: a.cut}
+	if len(errs) > 0 {
+		perr.Code = errs[0].Field
+	}
+	if a.status == http.StatusBadRequest {
+		if refused := recipients(errs, m); len(refused) > 0 {
+			perr.Class, perr.Refused = provider.BadRecipient, refused
+			return provider.Receipt{}, perr
+		}
+	}
+	if c, ok := lookUp(a.status, strings.ToLower(perr.Detail)); ok {
+		perr.Class, perr.Scope, perr.Elsewhere, perr.RetryAfter = c.class, c.scope, c.size, c.pause
+	}
+	if after := a.retryAfter(now); after > 0 && (perr.Class == provider.Throttled || perr.Class == provider.Transient) {
+		perr.RetryAfter = after
+	}
+	return provider.Receipt{}, perr
+}
+
+// acceptance reads a 2xx. SendGrid accepts with 202, an empty body and X-Message-Id; in sandbox mode with 200. A 2xx
+// without the header is somebody else's, unless it is just what SendGrid would say: it proves nothing either way.
+func (a answer) acceptance(sandbox bool) (provider.Receipt, *provider.Error) {
+	id := a.header.Get("X-Message-Id")
+	switch {
+	case id != "", a.status == http.StatusAccepted && a.cut == nil, a.status == http.StatusOK && sandbox && a.cut == nil:
+		return provider.Receipt{ProviderMessageID: provider.Cut(id), Detail: strconv.Itoa(a.status)}, nil
+	}
+	return provider.Receipt{}, &provider.Error{
+		Class: provider.Uncertain, Status: a.status, Detail: "a success without X-Message-Id: " + string(a.body), Err: a.cut,
+	}
+}
+
+// fieldError is one entry of {"errors":[...]}.
+type fieldError struct {
+	Message string `json:"message"`
+	Field   string `json:"field"`
+}
+
+// errors reads the entries, or none when the body is not SendGrid's (a gateway's HTML, a cut text).
+func (a answer) errors() []fieldError {
+	var body struct {
+		Errors []fieldError `json:"errors"`
+	}
+	if err := json.Unmarshal(a.body, &body); err != nil {
+		return nil
+	}
+	return body.Errors
+}
+
+// words is what SendGrid said, or the start of whatever came.
+func (a answer) words(errs []fieldError) string {
+	var said []string
+	for _, e := range errs {
+		if e.Message != "" {
+			said = append(said, e.Message)
+		}
+	}
+	if len(said) == 0 {
+		return string(a.body)
+	}
+	return strings.Join(said, "; ")
+}
+
+// recipients names the addresses that every one of the errors is about, or none when one of them is about anything
+// else. SendGrid points at them as personalizations.N.to.M.email.
+func recipients(errs []fieldError, m *sgmail.SGMailV3) []provider.Refusal {
+	var refused []provider.Refusal
+	seen := map[string]bool{}
+	for _, e := range errs {
+		address := recipientAt(m, e.Field)
+		if address == "" {
+			return nil
+		}
+		if !seen[address] {
+			seen[address] = true
+			refused = append(refused, provider.Refusal{
+				Email: address, Class: provider.BadRecipient, Code: e.Field, Detail: e.Message,
+			})
+		}
+	}
+	return refused
+}
+
+func recipientAt(m *sgmail.SGMailV3, field string) string {
+	parts := strings.Split(field, ".")
+	if len(parts) != 5 || parts[0] != "personalizations" || parts[4] != "email" {
+		return ""
+	}
+	n, err := strconv.Atoi(parts[1])
+	if err != nil || n < 0 || n >= len(m.Personalizations) {
+		return ""
+	}
+	p := m.Personalizations[n]
+	list := map[string][]*sgmail.Email{"to": p.To, "cc": p.CC, "bcc": p.BCC}[parts[2]]
+	i, err := strconv.Atoi(parts[3])
+	if err != nil || i < 0 || i >= len(list) {
+		return ""
+	}
+	return list[i].Address
+}
+
+func lookUp(status int, text string) (code, bool) {
+	for _, c := range codes() {
+		if c.status == status && strings.Contains(text, c.text) {
+			return c, true
+		}
+	}
+	return code{}, false
+}
+
+// retryAfter reads X-RateLimit-Reset, which is in Unix seconds ("Rate Limits"), else Retry-After. A reset that has
+// passed means now, which is a second from now: 0 would mean that nobody knows.
+func (a answer) retryAfter(now time.Time) time.Duration {
+	reset, err := strconv.ParseInt(strings.TrimSpace(a.header.Get("X-Ratelimit-Reset")), 10, 64)
+	if a.status != http.StatusTooManyRequests || err != nil || reset <= 0 {
+		return esphttp.RetryAfter(a.header, now)
+	}
+	if reset-now.Unix() > int64(esphttp.MaxRetryAfter/time.Second) {
+		return esphttp.MaxRetryAfter
+	}
+	return max(time.Unix(reset, 0).Sub(now), time.Second)
+}

@@ -1,0 +1,113 @@
+// Package sendgrid sends through Twilio SendGrid's v3 mail send API.
+//
+// It decides how a message becomes one call and what each documented answer means (the table in codes.go). It leaves
+// retrying, limits and events to others. Twilio's documentation pages: "Mail Send" and "Mail Send errors".
+//
+// A newcomer's likeliest mistake is to share a sendgrid.Client: its SendWithContext stores the body on the receiver, so
+// that two goroutines may send the same body twice and the other never. Here each call builds its own rest.Request.
+package sendgrid
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// The hosts of the two regions ("Mail Send", base URLs).
+const (
+	globalURL = "https://api.sendgrid.com"
+	euURL     = "https://api.eu.sendgrid.com"
+)
+
+// Config is one account. Only APIKey is required.
+type Config struct {
+	APIKey   seal.Secret `json:"-"`        // secret "api_key"; needs the scope mail.send
+	BaseURL  string      `json:"base_url"` // default: the host of Region
+	Region   string      `json:"region"`   // "global" (default) or "eu"; not together with BaseURL
+	Subuser  string      `json:"subuser"`  // sent as On-Behalf-Of
+	IPPool   string      `json:"ip_pool"`  // 2 to 64 characters
+	Sandbox  bool        `json:"sandbox"`  // SendGrid checks messages and delivers none
+	Tracking Tracking    `json:"tracking"`
+
+	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
+}
+
+// Tracking overrides the account's own tracking settings. What is not set is left to the account.
+type Tracking struct {
+	Opens  *bool `json:"opens"`
+	Clicks *bool `json:"clicks"`
+}
+
+// ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "api_key".
+func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error) {
+	var c Config
+	if err := esphttp.DecodeSettings(settings, &c); err != nil {
+		return Config{}, fmt.Errorf("sendgrid: %w", err)
+	}
+	if err := esphttp.OnlySecrets(secrets, Spec().Secrets...); err != nil {
+		return Config{}, fmt.Errorf("sendgrid: %w", err)
+	}
+	c.APIKey = secrets["api_key"]
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Validate reports what is wrong with the configuration, all of it in one error.
+func (c Config) Validate() error {
+	errs := []error{esphttp.CheckCredential("api_key", c.APIKey)}
+	if c.BaseURL != "" {
+		errs = append(errs, esphttp.CheckBaseURL(c.BaseURL))
+	}
+	switch {
+	case c.Region != "" && c.Region != "global" && c.Region != "eu":
+		errs = append(errs, fmt.Errorf("region is %q, want global or eu", c.Region))
+	case c.Region != "" && c.BaseURL != "":
+		errs = append(errs, errors.New("region and base_url are both set"))
+	}
+	if strings.ContainsFunc(c.Subuser, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		errs = append(errs, errors.New("subuser holds a space or a character that is not printable ASCII"))
+	}
+	if n := len(c.IPPool); n == 1 || n > 64 {
+		errs = append(errs, errors.New("ip_pool is not 2 to 64 characters"))
+	}
+	if c.Concurrency < 0 {
+		errs = append(errs, errors.New("concurrency is negative"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("sendgrid: %w", err)
+	}
+	return nil
+}
+
+// host is the base URL without a trailing slash.
+func (c Config) host() string {
+	region := globalURL
+	if c.Region == "eu" {
+		region = euURL
+	}
+	return strings.TrimRight(cmp.Or(c.BaseURL, region), "/")
+}
+
+// Spec describes the kind. Sources: "Mail Send" (recipients, categories, custom_args); the size of 30 MB is SendGrid's
+// published figure for a whole message.
+func Spec() provider.Spec {
+	return provider.Spec{
+		Kind:        "sendgrid",
+		Concurrency: 64,
+		Secrets:     []string{"api_key"},
+		Capabilities: provider.Capabilities{
+			MaxBytes:         30_000_000,
+			MaxRecipients:    1000, // over all personalizations
+			MaxTags:          10,
+			MaxTagLen:        255,
+			MaxMetadataBytes: 9900, // custom_args may have 10,000 bytes, ours among them
+		},
+	}
+}

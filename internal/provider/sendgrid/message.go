@@ -1,0 +1,173 @@
+package sendgrid
+
+import (
+	"cmp"
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	sgmail "github.com/sendgrid/sendgrid-go/helpers/mail"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// build makes the request of one attempt ("Mail Send", request body).
+func build(cfg Config, s *provider.Send) *sgmail.SGMailV3 {
+	m := s.Message
+	out := sgmail.NewV3Mail()
+	out.SetFrom(email(m.From))
+	out.Subject = m.Subject
+	out.AddPersonalizations(personalizations(s)...)
+	if len(m.ReplyTo) == 1 { // reply_to and reply_to_list exclude each other
+		out.SetReplyTo(email(m.ReplyTo[0]))
+	} else if len(m.ReplyTo) > 1 {
+		out.SetReplyToList(emails(m.ReplyTo))
+	}
+	if m.Text != "" { // text/plain must come first, and no value may be empty
+		out.AddContent(sgmail.NewContent("text/plain", m.Text))
+	}
+	if m.HTML != "" {
+		out.AddContent(sgmail.NewContent("text/html", m.HTML))
+	}
+	for _, a := range m.Attachments {
+		out.AddAttachment(attachment(a))
+	}
+	out.Headers = headers(m)
+	out.CustomArgs = customArgs(m)
+	out.Categories = categories(m.Tags)
+	out.IPPoolID = cfg.IPPool
+	if cfg.Sandbox {
+		out.SetMailSettings(sgmail.NewMailSettings().SetSandboxMode(sgmail.NewSetting(true)))
+	}
+	out.TrackingSettings = tracking(cfg.Tracking)
+	return out
+}
+
+// personalizations puts all recipients into one, so that they see each other as in any mail. SendGrid wants a To in
+// each: where all of To is settled Cc takes its place, and where only Bcc are left each of them gets a personalization
+// of its own, so that nobody sees another.
+func personalizations(s *provider.Send) []*sgmail.Personalization {
+	to, cc := s.To, s.Cc
+	if len(to) == 0 {
+		to, cc = cc, nil
+	}
+	if len(to) > 0 {
+		p := sgmail.NewPersonalization()
+		p.AddTos(emails(to)...)
+		p.AddCCs(emails(cc)...)
+		p.AddBCCs(emails(s.Bcc)...)
+		return []*sgmail.Personalization{p}
+	}
+	ps := make([]*sgmail.Personalization, 0, len(s.Bcc))
+	for _, a := range s.Bcc {
+		p := sgmail.NewPersonalization()
+		p.AddTos(email(a))
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+func email(a mail.Address) *sgmail.Email { return sgmail.NewEmail(a.Name, a.Email) }
+
+func emails(as []mail.Address) []*sgmail.Email {
+	es := make([]*sgmail.Email, 0, len(as))
+	for _, a := range as {
+		es = append(es, email(a))
+	}
+	return es
+}
+
+func attachment(a mail.Attachment) *sgmail.Attachment {
+	out := sgmail.NewAttachment().
+		SetContent(base64.StdEncoding.EncodeToString(a.Content)).
+		SetType(a.ContentType).
+		SetFilename(cmp.Or(a.Filename, a.ContentID, "attachment")). // required
+		SetDisposition("attachment")
+	if a.ContentID != "" {
+		out.SetDisposition("inline").SetContentID(a.ContentID)
+	}
+	return out
+}
+
+// headers are the caller's, and our Message-ID unless the caller set one. SendGrid refuses the whole message for those
+// that it writes itself.
+func headers(m *mail.Message) map[string]string {
+	out := map[string]string{"Message-ID": "<" + m.MessageID() + ">"}
+	for _, h := range m.Headers {
+		switch strings.ToLower(h.Name) {
+		case "x-sg-id", "x-sg-eid", "received", "dkim-signature", "content-type", "content-transfer-encoding",
+			"to", "from", "subject", "reply-to", "cc", "bcc":
+			continue
+		case "message-id":
+			out["Message-ID"] = h.Value
+		default:
+			out[h.Name] = h.Value
+		}
+	}
+	return out
+}
+
+// repeatedHeader says that a header stands twice, which SendGrid's map of headers can't carry, or returns "".
+func repeatedHeader(hs []mail.Header) string {
+	seen := map[string]bool{}
+	for _, h := range hs {
+		name := strings.ToLower(h.Name)
+		if seen[name] {
+			return "header " + h.Name + " stands more than once"
+		}
+		seen[name] = true
+	}
+	return ""
+}
+
+// customArgs carry our id and the caller's metadata; every event repeats them as keys beside its own. So keys that an
+// event has itself are not passed on: "event": "bounce" in somebody's metadata must not make a bounce.
+func customArgs(m *mail.Message) map[string]string {
+	out := map[string]string{}
+	for k, v := range m.Metadata {
+		if !slices.Contains(eventFields(), strings.ToLower(k)) {
+			out[k] = v
+		}
+	}
+	out[provider.MessageKey] = m.ID.String()
+	return out
+}
+
+// eventFields lists the keys of SendGrid's events ("Event Webhook Reference").
+func eventFields() []string {
+	return []string{
+		"asm_group_id", "attempt", "bounce_classification", "category", "cert_err", "email", "event", "ip",
+		"marketing_campaign_id", "marketing_campaign_name", "pool", "reason", "response", "send_at", "sg_content_type",
+		"sg_event_id", "sg_machine_open", "sg_message_id", "sg_template_id", "sg_template_name", "smtp-id", "status",
+		"timestamp", "tls", "type", "unique_args", "url", "url_offset", "useragent",
+	}
+}
+
+// categories are the tags that fit, each once. The others are kept by us.
+func categories(tags []string) []string {
+	var out []string
+	for _, t := range tags {
+		if t != "" && len(t) <= Spec().Capabilities.MaxTagLen && !slices.Contains(out, t) && len(out) < Spec().Capabilities.MaxTags {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func tracking(t Tracking) *sgmail.TrackingSettings {
+	if t.Opens == nil && t.Clicks == nil {
+		return nil
+	}
+	out := sgmail.NewTrackingSettings()
+	if t.Opens != nil {
+		out.SetOpenTracking(sgmail.NewOpenTrackingSetting().SetEnable(*t.Opens))
+	}
+	if t.Clicks != nil {
+		out.SetClickTracking(sgmail.NewClickTrackingSetting().SetEnable(*t.Clicks).SetEnableText(*t.Clicks))
+	}
+	return out
+}
+
+func secretsOf(cfg Config) []seal.Secret { return []seal.Secret{cfg.APIKey} }

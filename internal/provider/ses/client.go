@@ -1,0 +1,107 @@
+package ses
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sesv2"
+
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Client sends through one SES account in one region. It is safe for concurrent use.
+type Client struct {
+	config Config
+	http   *esphttp.Client
+	api    *sesv2.Client
+	rules  []rule
+	chain  *aws.CredentialsCache // nil with keys of our own
+}
+
+// New makes a Client. It opens no connection; with use_default_credentials it reads the environment and the shared
+// files of AWS, and asks for credentials at the first Send.
+func New(c Config) (*Client, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	client := &Client{config: c, rules: rules()}
+	creds, err := client.credentials()
+	if err != nil {
+		return nil, err
+	}
+	client.http = esphttp.New(esphttp.Options{
+		Concurrency: cmp.Or(c.Concurrency, concurrency),
+		Secrets:     []seal.Secret{c.AccessKeyID, c.SecretAccessKey, c.SessionToken},
+	})
+	client.api = sesv2.New(client.options(creds))
+	return client, nil
+}
+
+// options leaves nothing to the environment. The SDK's default retryer would make three attempts and so three mails.
+func (c *Client) options(creds aws.CredentialsProvider) sesv2.Options {
+	o := sesv2.Options{
+		AppID:       "sendgate",
+		Region:      c.config.Region,
+		Credentials: creds,
+		HTTPClient:  c.http.HTTP(),
+		Retryer:     aws.NopRetryer{},
+	}
+	if c.config.BaseURL != "" {
+		o.BaseEndpoint = aws.String(c.config.BaseURL)
+	}
+	return o
+}
+
+// loadTimeout caps the reading of AWS's shared configuration, which is local files unless AWS_DEFAULTS_MODE=auto makes
+// the SDK ask the instance where it runs.
+const loadTimeout = 5 * time.Second
+
+func (c *Client) credentials() (aws.CredentialsProvider, error) {
+	if !c.config.UseDefaultCredentials {
+		return credentials.NewStaticCredentialsProvider(
+			c.config.AccessKeyID.Reveal(), c.config.SecretAccessKey.Reveal(), c.config.SessionToken.Reveal()), nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+	defer cancel()
+	loaded, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(c.config.Region))
+	if err != nil {
+		return nil, fmt.Errorf("use_default_credentials: read AWS configuration: %w", err)
+	}
+	cache, ok := loaded.Credentials.(*aws.CredentialsCache)
+	if !ok {
+		cache = aws.NewCredentialsCache(loaded.Credentials)
+	}
+	c.chain = cache // a cache around the cache would keep what Invalidate drops
+	return c.chain, nil
+}
+
+// Send implements provider.Provider by one SendEmail call.
+func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, error) {
+	in, refusal := c.input(s)
+	if refusal != nil {
+		return provider.Receipt{}, refusal
+	}
+	ctx, tr := esphttp.Track(ctx)
+	out, err := c.api.SendEmail(ctx, in)
+	if err != nil {
+		return provider.Receipt{}, c.classify(s, tr, err)
+	}
+	id := aws.ToString(out.MessageId)
+	if id == "" {
+		return provider.Receipt{}, &provider.Error{
+			Class: provider.Uncertain, Status: tr.Status(), Code: "NoMessageId",
+			Detail: "answer without a MessageId: " + c.http.Scrub(string(tr.Body())),
+		}
+	}
+	return provider.Receipt{ProviderMessageID: id}, nil
+}
+
+// Close implements provider.Provider.
+func (c *Client) Close() error { return c.http.Close() }

@@ -1,0 +1,147 @@
+// Package ses sends through Amazon SES, API v2 (POST /v2/email/outbound-emails), by the AWS SDK.
+//
+// It decides how a message becomes a SendEmail request and what each error code of SES means (classify.go, after the
+// API reference page "SendEmail" and the developer guide's "Amazon SES API v2 error codes" and "Errors related to the
+// sending quotas"). Signing, endpoints and the wire format are the SDK's; connections are esphttp's.
+//
+// Three things differ from other providers. SES replaces Message-ID and Date by its own, so a twin can't be recognised
+// by our Message-ID. Events carry our id (tag gw_msg) only if a configuration set publishes them. And a suppressed
+// recipient is accepted here and comes back later as a bounce.
+//
+// A newcomer's likeliest mistake is to build the SDK client from aws.Config: that brings the SDK's retries, which mail
+// people twice, and takes endpoint and retry settings from the environment. Only credentials come from there.
+package ses
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Kind names this provider.
+const Kind provider.Kind = "ses"
+
+// The names of the secrets.
+const (
+	secretAccessKeyID     = "access_key_id"
+	secretSecretAccessKey = "secret_access_key"
+	secretSessionToken    = "session_token"
+)
+
+// concurrency is the default cap on calls in flight. At the default rate of 14 calls a second and some 150 ms a call,
+// 3 would do; the rest is for slow hours.
+const concurrency = 20
+
+// Config is the settings of one account.
+type Config struct {
+	Region           string `json:"region"`                      // such as eu-west-1
+	BaseURL          string `json:"base_url,omitempty"`          // instead of https://email.{region}.amazonaws.com
+	ConfigurationSet string `json:"configuration_set,omitempty"` // publishes events, chooses the IP pool; at most 64 characters
+
+	// UseDefaultCredentials takes the credentials from the AWS default chain: environment, shared files, web identity,
+	// container, instance. The secrets must be empty then.
+	UseDefaultCredentials bool `json:"use_default_credentials,omitempty"`
+
+	Concurrency int `json:"concurrency,omitempty"` // calls in flight; default Spec().Concurrency
+
+	AccessKeyID     seal.Secret `json:"-"`
+	SecretAccessKey seal.Secret `json:"-"`
+	SessionToken    seal.Secret `json:"-"` // only with temporary keys
+}
+
+// Spec describes the kind.
+func Spec() provider.Spec {
+	return provider.Spec{
+		Kind:         Kind,
+		Capabilities: Config{}.Capabilities(),
+		Concurrency:  concurrency,
+		Secrets:      []string{secretAccessKeyID, secretSecretAccessKey, secretSessionToken},
+	}
+}
+
+// ParseConfig reads an account's settings, strictly, and its secrets, and checks them.
+func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error) {
+	var c Config
+	if err := esphttp.DecodeSettings(settings, &c); err != nil {
+		return Config{}, fmt.Errorf("ses: %w", err)
+	}
+	if err := esphttp.OnlySecrets(secrets, Spec().Secrets...); err != nil {
+		return Config{}, fmt.Errorf("ses: %w", err)
+	}
+	c.AccessKeyID = secrets[secretAccessKeyID]
+	c.SecretAccessKey = secrets[secretSecretAccessKey]
+	c.SessionToken = secrets[secretSessionToken]
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Validate reports what is wrong with the configuration, all of it in one error that names the settings.
+func (c Config) Validate() error {
+	var errs []error
+	if !isRegion(c.Region) {
+		errs = append(errs, fmt.Errorf("region is %q, want the name of an AWS region, such as eu-west-1", c.Region))
+	}
+	if c.BaseURL != "" {
+		errs = append(errs, esphttp.CheckBaseURL(c.BaseURL))
+	}
+	if c.ConfigurationSet != "" && (len(c.ConfigurationSet) > 64 || !isTag(c.ConfigurationSet)) {
+		errs = append(errs, errors.New("configuration_set is not at most 64 of A-Z a-z 0-9 _ -"))
+	}
+	if c.Concurrency < 0 {
+		errs = append(errs, errors.New("concurrency is negative"))
+	}
+	if err := errors.Join(append(errs, c.checkCredentials())...); err != nil {
+		return fmt.Errorf("ses: %w", err)
+	}
+	return nil
+}
+
+func (c Config) checkCredentials() error {
+	if c.UseDefaultCredentials {
+		if c.AccessKeyID.IsZero() && c.SecretAccessKey.IsZero() && c.SessionToken.IsZero() {
+			return nil
+		}
+		return errors.New("use_default_credentials is set, and secrets are as well; remove one or the other")
+	}
+	if c.AccessKeyID.IsZero() && c.SecretAccessKey.IsZero() {
+		return errors.New("access_key_id and secret_access_key are missing; set both, or use_default_credentials for the AWS default chain")
+	}
+	errs := []error{
+		esphttp.CheckCredential(secretAccessKeyID, c.AccessKeyID),
+		esphttp.CheckCredential(secretSecretAccessKey, c.SecretAccessKey),
+	}
+	if !c.SessionToken.IsZero() {
+		errs = append(errs, esphttp.CheckCredential(secretSessionToken, c.SessionToken))
+	}
+	return errors.Join(errs...)
+}
+
+// Capabilities says what SES can carry. Metadata has no cap here: what does not fit in a message tag is kept by us and
+// not passed on.
+func (c Config) Capabilities() provider.Capabilities {
+	return provider.Capabilities{
+		MaxBytes:            40_000_000, // developer guide, "Service quotas": 40 MB after encoding
+		MaxRecipients:       50,
+		ForbiddenExtensions: forbiddenExtensions(),
+	}
+}
+
+// forbiddenExtensions is the list of the developer guide's page "Amazon SES unsupported attachment types".
+func forbiddenExtensions() []string {
+	return slices.Sorted(strings.FieldsSeq(`ade adp app asp bas bat cer chm cmd com cpl crt csh der exe fxp gadget hlp hta
+		inf ins isp its js jse ksh lib lnk mad maf mag mam maq mar mas mat mau mav maw mda mdb mde mdt mdw mdz msc msh
+		msh1 msh2 mshxml msh1xml msh2xml msi msp mst ops pcd pif plg prf prg reg scf scr sct shb shs sys ps1 ps1xml ps2
+		ps2xml psc1 psc2 tmp url vb vbe vbs vps vsmacros vss vst vsw vxd ws wsc wsf wsh xnk`))
+}
+
+func isRegion(s string) bool {
+	return regexp.MustCompile(`^[a-z]{2,8}(-[a-z]{2,12}){1,3}-[0-9]{1,2}$`).MatchString(s)
+}

@@ -1,0 +1,118 @@
+package smtp
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// quitTimeout is how long a server gets to answer QUIT.
+const quitTimeout = time.Second
+
+// pool keeps connections for reuse, the last used first, so that the others can grow old and close. A slot is the right
+// to one connection in use; idle ones hold none, and there are never more of them than slots.
+type pool struct {
+	dial        func(context.Context) (*session, *provider.Error)
+	slots       chan struct{}
+	maxMessages int
+	idleTimeout time.Duration
+
+	mu       sync.Mutex
+	idle     []*session
+	closed   bool
+	quitting sync.WaitGroup
+}
+
+func newPool(cfg Config, dial func(context.Context) (*session, *provider.Error)) *pool {
+	return &pool{
+		dial: dial, slots: make(chan struct{}, cfg.MaxConnections),
+		maxMessages: cfg.MaxMessagesPerConnection, idleTimeout: cfg.IdleTimeout,
+	}
+}
+
+// get takes an idle connection or opens one, waiting for a slot as long as the context lasts. The caller gives the
+// session back with put; a failed get holds nothing.
+func (p *pool) get(ctx context.Context) (*session, *provider.Error) {
+	if err := ctx.Err(); err != nil {
+		return nil, unreachable(ctx, "wait for a connection", err)
+	}
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, unreachable(ctx, "wait for a connection", ctx.Err())
+	}
+	if s := p.take(); s != nil {
+		return s, nil
+	}
+	return p.open(ctx)
+}
+
+// replace swaps a dead connection for a fresh one under the same slot. The other idle ones are as old or older, so none
+// of them is tried.
+func (p *pool) replace(ctx context.Context, dead *session) (*session, *provider.Error) {
+	dead.quit()
+	return p.open(ctx)
+}
+
+func (p *pool) open(ctx context.Context) (*session, *provider.Error) {
+	s, perr := p.dial(ctx)
+	if perr != nil {
+		<-p.slots
+	}
+	return s, perr
+}
+
+func (p *pool) take() *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 {
+		return nil
+	}
+	s := p.idle[n-1]
+	p.idle = p.idle[:n-1]
+	s.idleTimer.Stop() // if it fires nonetheless, expire finds the session gone
+	s.reused = true
+	return s
+}
+
+// put gives a session back. One that is broken, worn out or has annoyed the server is closed instead of kept.
+func (p *pool) put(s *session) {
+	p.mu.Lock()
+	if !s.broken && s.messages < p.maxMessages && s.errors < errorBudget/2 && !p.closed {
+		s.idleTimer = time.AfterFunc(p.idleTimeout, func() { p.expire(s) })
+		p.idle = append(p.idle, s)
+	} else {
+		p.quitting.Go(s.quit)
+	}
+	p.mu.Unlock()
+	<-p.slots
+}
+
+// expire closes a session that lay idle too long. The server would soon do the same, and a message would find out.
+func (p *pool) expire(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, other := range p.idle {
+		if other == s {
+			p.idle = append(p.idle[:i], p.idle[i+1:]...)
+			p.quitting.Go(s.quit)
+			return
+		}
+	}
+}
+
+// close ends all idle sessions and waits for those that are saying goodbye.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	for _, s := range p.idle {
+		s.idleTimer.Stop()
+		p.quitting.Go(s.quit)
+	}
+	p.idle = nil
+	p.mu.Unlock()
+	p.quitting.Wait()
+}

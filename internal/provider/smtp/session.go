@@ -1,0 +1,293 @@
+package smtp
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	gosmtp "github.com/emersion/go-smtp"
+
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// errorBudget is how many error replies a connection may collect between two accepted messages. Postfix slows down at 10
+// and hangs up at 20 (postconf(5) smtpd_soft_error_limit, smtpd_hard_error_limit).
+const errorBudget = 15
+
+// session is one open connection. One goroutine at a time uses it.
+type session struct {
+	client *gosmtp.Client
+	wire   *wire
+
+	reused    bool // came out of the pool
+	dirty     bool // needs RSET before the next transaction
+	broken    bool // must not be used again
+	messages  int  // bodies given to the server
+	errors    int  // error replies since the last acceptance
+	idleTimer *time.Timer
+}
+
+// transact runs one transaction. stale says that the connection had died before its first reply to it, that nothing was
+// sent, and that a fresh connection may be tried. The context's end closes the connection.
+func (s *session) transact(ctx context.Context, j *job) (receipt provider.Receipt, perr *provider.Error, stale bool) {
+	stop := context.AfterFunc(ctx, func() { _ = s.wire.Close() })
+	defer func() {
+		if !stop() {
+			s.broken = true
+		}
+	}()
+	if perr := s.fits(j); perr != nil {
+		return receipt, perr, false
+	}
+	if err := s.begin(j); err != nil {
+		perr = s.failed(ctx, atMail, err)
+		return receipt, perr, s.reused && s.broken && ctx.Err() == nil
+	}
+	refused, perr := s.recipients(ctx, j)
+	if perr != nil {
+		return receipt, perr, false
+	}
+	receipt, perr = s.data(ctx, j, len(j.rcpts)-len(refused))
+	receipt.Refused = append(append(receipt.Refused, j.refused...), refused...)
+	if perr != nil && perr.Class == provider.BadRecipient {
+		perr.Refused = s.blame(j, refused, perr)
+	}
+	return receipt, perr, false
+}
+
+// fits compares the job with what the server's EHLO offers: SIZE (RFC 1870) and SMTPUTF8. Another relay may offer more.
+func (s *session) fits(j *job) *provider.Error {
+	if limit, ok := s.client.MaxMessageSize(); ok && limit > 0 && len(j.msg) > limit {
+		return &provider.Error{
+			Class: provider.Rejected, Elsewhere: true, Code: "5.3.4",
+			Detail: fmt.Sprintf("message of %d bytes is over the relay's limit of %d", len(j.msg), limit),
+		}
+	}
+	if ok, _ := s.client.Extension("SMTPUTF8"); j.utf8 && !ok {
+		return &provider.Error{
+			Class: provider.Rejected, Elsewhere: true, Code: "5.6.7",
+			Detail: "an address is not ASCII and the relay does not offer SMTPUTF8",
+		}
+	}
+	return nil
+}
+
+// begin sends MAIL FROM, after RSET where an earlier transaction was left open. ENVID carries our id into bounces
+// (RFC 3461), where the server offers it.
+func (s *session) begin(j *job) error {
+	if s.dirty {
+		if err := s.client.Reset(); err != nil {
+			return err
+		}
+	}
+	s.dirty = true
+	return s.client.Mail(j.from, &gosmtp.MailOptions{
+		Size: int64(len(j.msg)), UTF8: j.utf8, Return: gosmtp.DSNReturnHeaders, EnvelopeID: j.id,
+	})
+}
+
+// recipients sends RCPT TO for each recipient and returns those that were not taken. An error means that the transaction
+// goes no further.
+func (s *session) recipients(ctx context.Context, j *job) ([]provider.Refusal, *provider.Error) {
+	var t tally
+	for i, rcpt := range j.rcpts {
+		if t.full || s.errors >= errorBudget {
+			t.postpone(j.rcpts[i:])
+			break
+		}
+		err := s.client.Rcpt(rcpt, rcptOptions(j, rcpt))
+		if err == nil {
+			t.accepted++
+			continue
+		}
+		perr := s.failed(ctx, atRcpt, err)
+		if s.broken {
+			return nil, t.lost(j, perr)
+		}
+		t.refuse(rcpt, perr)
+	}
+	if t.accepted == 0 {
+		return nil, t.verdict(j)
+	}
+	return t.refused, nil
+}
+
+func rcptOptions(j *job, rcpt string) *gosmtp.RcptOptions {
+	o := &gosmtp.RcptOptions{}
+	if isASCII(rcpt) {
+		o.OriginalRecipientType, o.OriginalRecipient = gosmtp.DSNAddressTypeRFC822, rcpt
+	}
+	if j.notify {
+		o.Notify = []gosmtp.DSNNotify{gosmtp.DSNNotifyFailure, gosmtp.DSNNotifyDelayed}
+	}
+	return o
+}
+
+// data sends the body and reads the verdict.
+func (s *session) data(ctx context.Context, j *job, accepted int) (provider.Receipt, *provider.Error) {
+	w, err := s.client.Data()
+	if err != nil {
+		return provider.Receipt{}, s.failed(ctx, atData, err)
+	}
+	s.messages++
+	before := s.wire.written.Load()
+	resp, err := writeBody(w, j.msg)
+	if err == nil {
+		return s.accepted(resp.StatusText), nil
+	}
+	if p, ok := replyOf(err); ok {
+		if p.code/100 == 2 { // some servers say 251 or 252 here
+			return s.accepted(p.text), nil
+		}
+		perr := s.failed(ctx, atDot, err)
+		if perr.Class == provider.BadRecipient && accepted > 1 {
+			perr.Class = provider.Rejected // it speaks of one of them and does not say of which
+		}
+		return provider.Receipt{}, perr
+	}
+	perr := s.lostConnection(ctx, atDot, err)
+	if s.wire.written.Load() > before {
+		perr.Class = provider.Uncertain
+	}
+	return provider.Receipt{}, perr
+}
+
+// writeBody writes the message and the final dot. go-smtp's writer doubles leading dots; the message has CRLF only.
+func writeBody(w *gosmtp.DataCommand, msg []byte) (*gosmtp.DataResponse, error) {
+	if _, err := w.Write(msg); err != nil {
+		return nil, err
+	}
+	return w.CloseWithResponse()
+}
+
+func (s *session) accepted(text string) provider.Receipt {
+	s.errors, s.dirty = 0, false
+	return provider.Receipt{ProviderMessageID: queueID(text), Detail: text}
+}
+
+// blame names the one accepted recipient that the server refused after the body, beside those refused before.
+func (s *session) blame(j *job, refused []provider.Refusal, perr *provider.Error) []provider.Refusal {
+	out := append([]provider.Refusal(nil), j.refused...)
+	was := map[string]bool{}
+	for _, r := range refused {
+		was[r.Email] = true
+		if r.Class == provider.BadRecipient {
+			out = append(out, r)
+		}
+	}
+	for _, rcpt := range j.rcpts {
+		if !was[rcpt] {
+			out = append(out, refusal(rcpt, provider.BadRecipient, perr))
+		}
+	}
+	return out
+}
+
+// failed turns an error into an outcome and decides whether the connection lives on: it does after an error reply, it
+// does not after 421 (RFC 5321 section 3.8), a lost connection, a timeout or a line that is not SMTP.
+func (s *session) failed(ctx context.Context, at stage, err error) *provider.Error {
+	p, ok := replyOf(err)
+	if !ok {
+		return s.lostConnection(ctx, at, err)
+	}
+	s.errors++
+	if p.code == 421 || p.code < 400 {
+		s.broken = true
+	}
+	e := judge(at, p)
+	e.Err = err
+	return e
+}
+
+func (s *session) lostConnection(ctx context.Context, at stage, err error) *provider.Error {
+	s.broken = true
+	return unreachable(ctx, at.String(), err)
+}
+
+// quit says goodbye and closes.
+func (s *session) quit() {
+	s.client.CommandTimeout = quitTimeout
+	if s.broken || s.client.Quit() != nil {
+		_ = s.wire.Close()
+	}
+}
+
+// tally counts what became of the recipients of one transaction.
+type tally struct {
+	accepted int
+	refused  []provider.Refusal
+	account  *provider.Error // the first refusal that is about us, not about the recipient
+	soft     *provider.Error // the first that may pass
+	hard     *provider.Error // the first that ends a recipient
+	full     bool            // the server takes no more recipients
+}
+
+func (t *tally) refuse(rcpt string, e *provider.Error) {
+	class := e.Class
+	switch class {
+	case provider.BadRecipient:
+		if t.hard == nil {
+			t.hard = e
+		}
+	case provider.Misconfigured, provider.Throttled, provider.Rejected:
+		// For this recipient it means: not by this transaction. Alone in the next one, it decides it.
+		class = provider.Transient
+		if t.account == nil {
+			t.account = e
+		}
+	case provider.Transient, provider.Accepted, provider.Uncertain:
+		class = provider.Transient
+		if t.soft == nil {
+			t.soft = e
+		}
+		t.full = e.Status == 452 && (e.Code == "4.5.3" || e.Code == strconv.Itoa(e.Status)) // RFC 5321 section 4.5.3.1.10
+	}
+	t.refused = append(t.refused, refusal(rcpt, class, e))
+}
+
+func refusal(rcpt string, class provider.Class, e *provider.Error) provider.Refusal {
+	return provider.Refusal{Email: rcpt, Class: class, Code: e.Code, Detail: e.Detail}
+}
+
+// postpone leaves recipients for a transaction of their own.
+func (t *tally) postpone(rcpts []string) {
+	for _, r := range rcpts {
+		t.refused = append(t.refused, provider.Refusal{Email: r, Class: provider.Transient, Code: "4.5.3", Detail: "left for another transaction"})
+	}
+}
+
+func (t *tally) bad() []provider.Refusal {
+	var bad []provider.Refusal
+	for _, r := range t.refused {
+		if r.Class == provider.BadRecipient {
+			bad = append(bad, r)
+		}
+	}
+	return bad
+}
+
+// verdict is the outcome when the server took no recipient. Where the dialogue was cut short after some were found bad,
+// those are reported, or the rest would never be reached.
+func (t *tally) verdict(j *job) *provider.Error {
+	switch {
+	case t.account != nil:
+		return t.account
+	case t.soft != nil:
+		return t.soft
+	case t.hard == nil:
+		return &provider.Error{Class: provider.Transient, Detail: "relay took no recipient"}
+	}
+	e := *t.hard
+	e.Refused = append(append([]provider.Refusal(nil), j.refused...), t.bad()...)
+	return &e
+}
+
+// lost is the outcome when the connection ended among the recipients. When the server hung up with 421, those already
+// found bad are settled by it: they may be why, and the same would happen again.
+func (t *tally) lost(j *job, perr *provider.Error) *provider.Error {
+	if t.hard != nil && perr.Status == 421 {
+		return (&tally{refused: t.refused, hard: t.hard}).verdict(j)
+	}
+	return perr
+}

@@ -1,0 +1,188 @@
+// Package smtp sends through a mail relay: Postfix on the same machine, a company's submission server, any host that
+// speaks RFC 5321. It decides what a reply means (reply.go, a table by stage), keeps a pool of connections and signs with
+// DKIM; the message's bytes are package mime's, and what follows from a class is the engine's.
+//
+// One Send is one transaction. A connection that the relay closed while it lay idle is replaced once, before anything of
+// the message was written; that is reconnecting, not a second try. After the first byte of the body no failure is
+// retried here: without the reply to the final dot nobody knows (RFC 1047), which is Uncertain.
+//
+// A newcomer's likeliest mistake is to read the code without the stage: 550 at RCPT TO is about one recipient, at MAIL
+// FROM about our sender, at the greeting about us.
+//
+// Sources: RFC 5321, 3207, 3461, 1870, 6531; Postfix's postconf(5) and smtpd(8).
+package smtp
+
+import (
+	"context"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+	"github.com/sendgate/sendgate/internal/provider/mime"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Client sends through one relay. It is safe for concurrent use.
+type Client struct {
+	cfg    Config
+	signer *signer
+	pool   *pool
+	scrub  func(string) string
+}
+
+// New checks the configuration and makes a Client. It opens no connection.
+func New(cfg Config) (*Client, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	signer, err := newSigner(cfg.DKIM)
+	if err != nil {
+		return nil, err
+	}
+	d := newDialer(cfg)
+	return &Client{cfg: cfg, signer: signer, pool: newPool(cfg, d.dial), scrub: scrubber(cfg)}, nil
+}
+
+// scrubber makes replies fit to be stored: servers like to echo commands, and AUTH commands hold the password. The rules
+// are esphttp's, so that every adapter's details read alike.
+func scrubber(cfg Config) func(string) string {
+	var secrets []seal.Secret
+	if !cfg.Password.IsZero() {
+		secrets = []seal.Secret{cfg.Password, seal.NewSecret("\x00" + cfg.Username + "\x00" + cfg.Password.Reveal())}
+	}
+	return esphttp.New(esphttp.Options{Secrets: secrets}).Scrub
+}
+
+// Capabilities is what this relay can carry.
+func (c *Client) Capabilities() provider.Capabilities { return c.cfg.Capabilities() }
+
+// Close ends the idle connections with QUIT and waits for it, a second at most. No Send may be running.
+func (c *Client) Close() error {
+	c.pool.close()
+	return nil
+}
+
+// Send implements provider.Provider.
+func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, error) {
+	j, perr := c.prepare(s)
+	if perr == nil && len(j.rcpts) == 0 {
+		perr = j.nobody()
+	}
+	var receipt provider.Receipt
+	if perr == nil {
+		receipt, perr = c.deliver(ctx, j)
+	}
+	if perr != nil {
+		return provider.Receipt{}, c.scrubbed(perr)
+	}
+	receipt.Detail = c.scrub(receipt.Detail)
+	c.scrubRefusals(receipt.Refused)
+	return receipt, nil
+}
+
+// deliver runs the job on a pooled connection, and on a fresh one if the pooled one turns out to be dead.
+func (c *Client) deliver(ctx context.Context, j *job) (provider.Receipt, *provider.Error) {
+	s, perr := c.pool.get(ctx)
+	if perr != nil {
+		return provider.Receipt{}, perr
+	}
+	receipt, perr, stale := s.transact(ctx, j)
+	if stale {
+		if s, perr = c.pool.replace(ctx, s); perr != nil {
+			return provider.Receipt{}, perr
+		}
+		receipt, perr, _ = s.transact(ctx, j)
+	}
+	c.pool.put(s)
+	return receipt, perr
+}
+
+// job is one transaction to be.
+type job struct {
+	id      string
+	from    string
+	rcpts   []string
+	msg     []byte
+	utf8    bool // an address needs SMTPUTF8
+	notify  bool // bounces come to an address of ours, so delays may be reported too
+	refused []provider.Refusal
+}
+
+// prepare builds and signs the message and checks every address on the form that goes on the wire. A recipient that may
+// not go there is refused here, the others go on.
+func (c *Client) prepare(s *provider.Send) (*job, *provider.Error) {
+	msg, err := mime.Build(s.Message)
+	if err == nil {
+		msg, err = c.signer.sign(msg)
+	}
+	if err != nil {
+		return nil, &provider.Error{Class: provider.Rejected, Detail: err.Error(), Err: err}
+	}
+	j := &job{id: s.Message.ID.String(), from: s.Message.From.Email, msg: msg, utf8: needsUTF8(s), notify: c.cfg.EnvelopeFrom != ""}
+	if j.notify {
+		j.from = c.cfg.EnvelopeFrom
+	}
+	if !wireSafe(j.from) {
+		return nil, &provider.Error{Class: provider.Rejected, Detail: "sender address can't be sent over SMTP"}
+	}
+	for _, a := range s.Envelope() {
+		if wireSafe(a.Email) {
+			j.rcpts = append(j.rcpts, a.Email)
+			continue
+		}
+		j.refused = append(j.refused, provider.Refusal{
+			Email: a.Email, Class: provider.BadRecipient, Code: "5.1.3", Detail: "address can't be sent over SMTP",
+		})
+	}
+	return j, nil
+}
+
+// needsUTF8 reports whether any address of envelope or header is not ASCII (RFC 6531 section 3.1). Texts are not asked:
+// they are encoded to ASCII, which every next hop takes.
+func needsUTF8(s *provider.Send) bool {
+	m := s.Message
+	if m.From.NeedsSMTPUTF8() {
+		return true
+	}
+	for _, list := range [][]mail.Address{s.To, s.Cc, s.Bcc, m.To, m.Cc, m.ReplyTo} {
+		for _, a := range list {
+			if a.NeedsSMTPUTF8() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// nobody is the outcome of a job whose every recipient is unusable.
+func (j *job) nobody() *provider.Error {
+	return &provider.Error{Class: provider.BadRecipient, Code: "5.1.3", Detail: "no recipient can be sent to over SMTP", Refused: j.refused}
+}
+
+func (c *Client) scrubbed(e *provider.Error) *provider.Error {
+	e.Detail = c.scrub(e.Detail)
+	c.scrubRefusals(e.Refused)
+	if e.Err != nil {
+		e.Err = &quiet{text: e.Detail, err: e.Err}
+	}
+	return e
+}
+
+func (c *Client) scrubRefusals(rs []provider.Refusal) {
+	for i := range rs {
+		rs[i].Detail = c.scrub(rs[i].Detail)
+	}
+}
+
+// quiet prints the scrubbed text and lets errors.Is and errors.As see the cause.
+type quiet struct {
+	text string
+	err  error
+}
+
+// Error implements error.
+func (q *quiet) Error() string { return q.text }
+
+// Unwrap returns the cause, whose own text is not scrubbed.
+func (q *quiet) Unwrap() error { return q.err }

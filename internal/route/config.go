@@ -1,0 +1,120 @@
+package route
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// Account is one configured set of credentials at one provider kind. Secrets are not part of it.
+type Account struct {
+	ID           int32
+	Name         string
+	Kind         provider.Kind
+	Settings     json.RawMessage // not secret: base URL, domain, region
+	SecretFields []string        // names of the secrets that are set
+	Capabilities provider.Capabilities
+	Concurrency  int // calls in flight, all replicas together
+	Limits       []limit.Window
+	Paused       bool
+	Draining     bool // deleted; finishes what it has
+	Parked       []Park
+	Version      int64
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+}
+
+// Park is why an account, or one sender domain on it, gets no mail until an operator touches it.
+type Park struct {
+	SenderDomain string    `json:"sender_domain"` // "" for the whole account
+	Reason       string    `json:"reason"`
+	Since        time.Time `json:"since"`
+}
+
+// Overflow says what a pool does with a message whose account has no slot now.
+type Overflow string
+
+// The overflow rules. Spill gives it to the next account that has a slot and says so in the decision; Wait keeps the
+// pool's shares exactly.
+const (
+	Spill Overflow = "spill"
+	Wait  Overflow = "wait"
+)
+
+// Member is one account of a pool. A weight of 0 takes no mail.
+type Member struct {
+	Account string  `json:"account"`
+	Weight  float64 `json:"weight"` // 0..1e6
+}
+
+// Pool is a named set of accounts with weights.
+type Pool struct {
+	ID       int32
+	Name     string
+	Overflow Overflow
+	Members  []Member // sorted by account
+	Version  int64    // ETag
+}
+
+// DefaultPool is the pool of messages that no rule matches. It exists from the start.
+const DefaultPool = "default"
+
+// Rule sends what it matches to a pool. Empty fields match everything; the first match by position wins.
+type Rule struct {
+	ID              int64  `json:"id"`
+	Position        int    `json:"position"`
+	Stream          string `json:"stream,omitempty"`
+	Tag             string `json:"tag,omitempty"`
+	SenderDomain    string `json:"sender_domain,omitempty"`
+	RecipientDomain string `json:"recipient_domain,omitempty"` // every recipient must be in it
+	Pool            string `json:"pool"`
+}
+
+// Config is one consistent reading of accounts, pools and rules. It is immutable; replicas replace it as a whole when
+// the version in the database moves.
+type Config struct {
+	Version  int64
+	Accounts []Account // sorted by id
+	Pools    []Pool    // sorted by name
+	Rules    []Rule    // sorted by position
+}
+
+// Account returns the account of that name, or nil. Where a deleted one still drains, its successor of the same name
+// is meant.
+func (c *Config) Account(name string) *Account {
+	var found *Account
+	for i := range c.Accounts {
+		if a := &c.Accounts[i]; a.Name == name && (found == nil || found.Draining) {
+			found = a
+		}
+	}
+	return found
+}
+
+// Lane returns the number of the queue that a message with these facts waits in: minus the account's id for a pinned
+// message, else the id of its pool. Lane 0 is for those whose account or pool does not exist.
+func (c *Config) Lane(f *mail.Facts) int32 {
+	if f.Account != "" {
+		if a := c.Account(f.Account); a != nil {
+			return -a.ID
+		}
+		return 0
+	}
+	if p, _ := c.PoolFor(f); p != nil {
+		return p.ID
+	}
+	return 0
+}
+
+// Pool returns the pool of that name, or nil.
+func (c *Config) Pool(name string) *Pool {
+	for i := range c.Pools {
+		if c.Pools[i].Name == name {
+			return &c.Pools[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+// Package route decides which account takes a message: rules pick a pool, the pool's weights pick an account, and what
+// an account can carry, its health and its free slots strike it from the list. It is pure: the same configuration,
+// facts, live view and seed give the same Decision. It takes no slot and makes no call.
+//
+// A newcomer's likeliest mistake is to renormalise weights over what is free: in a pool that waits, a message whose
+// account has no slot must stay with that account, or the shares are no longer those that the operator set.
+package route
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// CapabilityPrefix begins the reason of a candidate that can never carry the message as it is.
+const CapabilityPrefix = "cannot: "
+
+// View is the live state of accounts as one replica sees it.
+type View interface {
+	// Health returns why the account should get no mail at all now ("breaker open", "blocked until 10:00:05"), or "".
+	Health(a *Account) string
+	// Free returns why the account can't take one more call right now ("no slot"), or "". See BusyPrefix.
+	Free(a *Account) string
+}
+
+// BusyPrefix begins the reason of a View for an account that is only at the number of its calls for the moment. That
+// is no overflow: in a burst every account is at it, and shares that followed it would follow how many calls each account
+// may make at once, not the weights.
+const BusyPrefix = "busy: "
+
+// Verdict is what a Plan comes to.
+type Verdict int
+
+// The verdicts.
+const (
+	Chosen     Verdict = iota // Decision.Chosen can take it now
+	Full                      // accounts are fit for it, but none of those allowed is free now
+	Unfit                     // no account is fit for it now; that may change
+	Impossible                // no account of its pool can ever carry it, as things are configured
+)
+
+// Request is one message to be routed.
+type Request struct {
+	Facts *mail.Facts
+	Seed  uint64                // the same for every plan of one message: its choice is sticky while weights are
+	Avoid map[string]mail.Avoid // accounts that failed it
+	Now   time.Time
+}
+
+// Seed derives the seed of a message.
+func Seed(id mail.ID) uint64 {
+	return mix(binary.BigEndian.Uint64(id[8:]) ^ mix(binary.BigEndian.Uint64(id[:8])))
+}
+
+// Plan routes one message. The candidates of the decision stand in the order in which they were considered.
+func Plan(c *Config, v View, r Request) (Decision, Verdict) {
+	d, members, overflow := candidates(c, r.Facts)
+	type fit struct {
+		at    int // index in d.Candidates
+		acc   *Account
+		score float64
+	}
+	var fits []fit
+	ever := false
+	for i, m := range members {
+		acc := c.Account(m.Account)
+		reason, final := unfit(acc, m, d.Pinned, v, r)
+		d.Candidates[i].Reason = reason
+		ever = ever || !final
+		if reason == "" {
+			fits = append(fits, fit{i, acc, score(r.Seed, acc.Name, m.Weight)})
+		}
+	}
+	if len(fits) == 0 {
+		if !ever && len(members) > 0 {
+			return d, Impossible
+		}
+		return d, Unfit
+	}
+	slices.SortFunc(fits, func(a, b fit) int {
+		if a.score < b.score {
+			return -1
+		}
+		return 1
+	})
+	for i, f := range fits {
+		busy := v.Free(f.acc)
+		if busy == "" {
+			d.Chosen, d.Spilled = f.acc.Name, i > 0
+			return d, Chosen
+		}
+		d.Candidates[f.at].Reason = busy
+		if overflow == Wait || strings.HasPrefix(busy, BusyPrefix) {
+			d.WaitsFor = f.acc.Name
+			break
+		}
+	}
+	return d, Full
+}
+
+// candidates finds the pool, or the pinned account, and lists its members.
+func candidates(c *Config, f *mail.Facts) (Decision, []Member, Overflow) {
+	d := Decision{Config: c.Version, Candidates: []Candidate{}}
+	var members []Member
+	overflow := Wait
+	if f.Account != "" {
+		d.Pinned = true
+		members = []Member{{Account: f.Account, Weight: 1}}
+	} else {
+		pool, rule := c.PoolFor(f)
+		d.Rule = rule
+		if pool != nil {
+			d.Pool, members, overflow = pool.Name, pool.Members, pool.Overflow
+		}
+	}
+	for _, m := range members {
+		d.Candidates = append(d.Candidates, Candidate{Account: m.Account, Weight: m.Weight})
+	}
+	return d, members, overflow
+}
+
+// PoolFor returns the pool of a message that is not pinned and the id of the rule that named it (0: the default pool).
+// It returns nil when a rule names a pool that does not exist.
+func (c *Config) PoolFor(f *mail.Facts) (*Pool, int64) {
+	for i := range c.Rules {
+		if c.Rules[i].matches(f) {
+			return c.Pool(c.Rules[i].Pool), c.Rules[i].ID
+		}
+	}
+	return c.Pool(DefaultPool), 0
+}
+
+func (r *Rule) matches(f *mail.Facts) bool {
+	return (r.Stream == "" || r.Stream == f.Stream) &&
+		(r.Tag == "" || slices.Contains(f.Tags, r.Tag)) &&
+		(r.SenderDomain == "" || r.SenderDomain == f.SenderDomain) &&
+		(r.RecipientDomain == "" || len(f.Domains) == 1 && f.Domains[0] == r.RecipientDomain)
+}
+
+// unfit says why the account is struck from the list, and whether that holds for good as things are configured.
+func unfit(a *Account, m Member, pinned bool, v View, r Request) (reason string, final bool) {
+	switch {
+	case a == nil:
+		return "no such account", pinned
+	case m.Weight <= 0:
+		return "weight 0", false
+	case a.Draining:
+		return "draining", pinned
+	case a.Paused:
+		return "paused", false
+	}
+	if why := a.Capabilities.Refuse(r.Facts); why != "" {
+		return CapabilityPrefix + why, true
+	}
+	for _, w := range a.Limits {
+		if cost := w.Cost(r.Facts.Recipients); cost > w.N {
+			return CapabilityPrefix + "more recipients than its limit of " + w.String(), true
+		}
+	}
+	if av, ok := r.Avoid[a.Name]; ok && (av.Final || av.Until.After(r.Now)) {
+		return "tried: " + av.Why, av.Final
+	}
+	for _, p := range a.Parked {
+		if p.SenderDomain == "" || p.SenderDomain == r.Facts.SenderDomain {
+			return "parked: " + p.Reason, false
+		}
+	}
+	return v.Health(a), false
+}
+
+// score orders accounts by weighted rendezvous hashing: over many seeds each account comes first in proportion to its
+// weight, and a change of one weight moves no more messages than it must.
+func score(seed uint64, account string, weight float64) float64 {
+	h := seed
+	for i := range len(account) {
+		h = mix(h ^ uint64(account[i]))
+	}
+	u := (float64(h>>11) + 0.5) / (1 << 53) // in (0, 1)
+	return -math.Log(u) / weight
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+func mix(z uint64) uint64 {
+	z += 0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}

@@ -1,0 +1,144 @@
+// Package seal keeps credentials from leaking: Secret never prints itself, and Box encrypts what is stored.
+//
+// A newcomer's likeliest mistake is to call Reveal early. Call it where the bytes go on the wire, nowhere else.
+package seal
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+// Secret is a credential. Every way of printing it gives "[secret]", or an address in memory where fmt may not ask the
+// Secret itself: in an unexported field of another struct, and under a verb that does not exist.
+type Secret struct {
+	value *string // fmt follows no pointer inside a struct; nil for none
+}
+
+// NewSecret wraps a credential. The empty one is the zero Secret.
+func NewSecret(s string) Secret {
+	if s == "" {
+		return Secret{}
+	}
+	return Secret{value: &s}
+}
+
+const redacted = "[secret]"
+
+// Reveal returns the credential itself, for the wire.
+func (s Secret) Reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
+
+// IsZero reports whether no credential is set.
+func (s Secret) IsZero() bool { return s.value == nil }
+
+// Equal reports whether both hold the same credential, in a time that depends on their lengths only. Comparing with ==
+// tells whether they are copies of one Secret.
+func (s Secret) Equal(other Secret) bool {
+	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
+}
+
+// String implements fmt.Stringer.
+func (s Secret) String() string { return redacted }
+
+// GoString implements fmt.GoStringer.
+func (s Secret) GoString() string { return redacted }
+
+// Format implements fmt.Formatter, so that no verb reaches the field.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalJSON implements json.Marshaler.
+func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler, so that secrets are read from the environment and from JSON. What
+// a Secret prints is refused: someone would write back what was hidden from them, and lose the credential.
+func (s *Secret) UnmarshalText(b []byte) error {
+	if string(b) == redacted {
+		return errRedacted
+	}
+	*s = NewSecret(string(b))
+	return nil
+}
+
+// LogValue implements slog.LogValuer.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+var errRedacted = errors.New(redacted + " stands for a hidden credential and is not one")
+
+// KeySize is the length of a Box key, in bytes.
+const KeySize = 32
+
+// ErrSealed says that a sealed value can't be opened: wrong key, or moved to another row or field.
+var ErrSealed = errors.New("sealed value does not open: wrong SENDGATE_SECRET_KEY, or the value was moved or changed")
+
+// Box seals with AES-256-GCM under one key. It is safe for concurrent use.
+type Box struct{ aead cipher.AEAD }
+
+// NewBox takes a key of KeySize bytes.
+func NewBox(key []byte) (*Box, error) {
+	if len(key) != KeySize {
+		return nil, fmt.Errorf("secret key: want %d bytes, got %d", KeySize, len(key))
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("secret key: %w", err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, fmt.Errorf("secret key: %w", err)
+	}
+	return &Box{aead: aead}, nil
+}
+
+// ParseKey reads a key of KeySize bytes in hex or in base64 (standard or URL alphabet, padded or not).
+func ParseKey(s string) ([]byte, error) {
+	s = strings.TrimSpace(s)
+	decoders := []func(string) ([]byte, error){
+		hex.DecodeString, base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString,
+		base64.URLEncoding.DecodeString, base64.RawURLEncoding.DecodeString,
+	}
+	for _, decode := range decoders {
+		if key, err := decode(s); err == nil && len(key) == KeySize {
+			return key, nil
+		}
+	}
+	return nil, fmt.Errorf("secret key: want %d random bytes in hex or base64 (make one: openssl rand -hex %d)", KeySize, KeySize)
+}
+
+// Seal encrypts the secret. The same binding (row and field, such as "account/7/api_key") must be given to Open, so
+// that a sealed value copied to another row does not open there.
+func (b *Box) Seal(s Secret, binding string) []byte {
+	nonce := make([]byte, b.aead.NonceSize())
+	if _, err := rand.Read(nonce); err != nil {
+		panic("seal: no randomness: " + err.Error()) // crypto/rand.Read never returns an error since Go 1.24
+	}
+	return b.aead.Seal(nonce, nonce, []byte(s.Reveal()), []byte(binding))
+}
+
+// Open decrypts what Seal made, or returns ErrSealed.
+func (b *Box) Open(sealed []byte, binding string) (Secret, error) {
+	n := b.aead.NonceSize()
+	if len(sealed) < n {
+		return Secret{}, ErrSealed
+	}
+	plain, err := b.aead.Open(nil, sealed[:n], sealed[n:], []byte(binding))
+	if err != nil {
+		return Secret{}, ErrSealed
+	}
+	return NewSecret(string(plain)), nil
+}

@@ -1,0 +1,151 @@
+package telemetry
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Metrics is everything that sendgate counts. All fields are safe for concurrent use. Label values are closed sets:
+// kind, class and the values named at each field, routes as chi patterns, and account names.
+type Metrics struct {
+	Accepted      *prometheus.CounterVec   // result: accepted, replayed, invalid, conflict, unavailable
+	AcceptSeconds prometheus.Histogram     // from the parsed request to the commit
+	HTTPRequests  *prometheus.CounterVec   // route, code
+	HTTPSeconds   *prometheus.HistogramVec // route
+
+	Attempts     *prometheus.CounterVec   // account, kind, class
+	CallSeconds  *prometheus.HistogramVec // kind; one provider call
+	Claimed      prometheus.Counter       // messages taken under a lease
+	ClaimSeconds prometheus.Histogram     // one claim statement
+	SlotsGranted *prometheus.CounterVec   // account
+	SlotsDropped *prometheus.CounterVec   // account; granted and not used for a call
+
+	ReadyDepth prometheus.Gauge // messages due
+	Inflight   prometheus.Gauge // calls running in this process
+	Unknown    prometheus.Gauge // messages whose outcome is not known, all replicas
+
+	UnknownTotal *prometheus.CounterVec   // kind; attempts that ended Uncertain
+	Resolved     *prometheus.CounterVec   // by: webhook, lookup, deadline, rescue, operator; verdict: sent, failed, resent
+	Rescued      *prometheus.CounterVec   // kind: unstarted, started; attempts taken over from a dead lease
+	BreakerState *prometheus.GaugeVec     // account; 0 closed, 1 half open, 2 open
+	Parked       *prometheus.GaugeVec     // account; 1 while it is parked
+	BatchSize    *prometheus.HistogramVec // batch: accept, intent, record; rows in one transaction
+}
+
+// Label values of the fixed sets.
+const (
+	BatchAccept      = "accept"
+	BatchIntent      = "intent"
+	BatchRecord      = "record"
+	RescuedUnstarted = "unstarted"
+	RescuedStarted   = "started"
+)
+
+const namespace = "sendgate"
+
+// New makes the metrics and registers them. It panics if reg already has them, since two of them in one registry would
+// hide each other.
+func New(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		Accepted:      counters("accepted_total", "Submissions by result.", "result"),
+		AcceptSeconds: histogram("accept_seconds", "Time to make a submission durable.", fast()),
+		HTTPRequests:  counters("http_requests_total", "Requests answered.", "route", "code"),
+		HTTPSeconds:   histograms("http_seconds", "Time to answer a request.", fast(), "route"),
+		Attempts:      counters("attempts_total", "Provider calls by outcome.", "account", "kind", "class"),
+		CallSeconds:   histograms("call_seconds", "Duration of one provider call.", slow(), "kind"),
+		Claimed:       counter("claimed_total", "Messages claimed."),
+		ClaimSeconds:  histogram("claim_seconds", "Time of one claim.", fast()),
+		SlotsGranted:  counters("slots_granted_total", "Slots taken from the shared limits.", "account"),
+		SlotsDropped:  counters("slots_dropped_total", "Slots granted and never used.", "account"),
+		ReadyDepth:    gauge("ready_depth", "Messages that are due and wait."),
+		Inflight:      gauge("inflight", "Provider calls running in this process."),
+		Unknown:       gauge("unknown", "Messages whose outcome is not known."),
+		UnknownTotal:  counters("unknown_total", "Calls that ended without a verdict.", "kind"),
+		Resolved:      counters("resolved_total", "Unknown messages settled.", "by", "verdict"),
+		Rescued:       counters("rescued_total", "Attempts taken over from a dead replica.", "kind"),
+		BreakerState:  gauges("breaker_state", "0 closed, 1 half open, 2 open.", "account"),
+		Parked:        gauges("parked", "1 while the account is parked.", "account"),
+		BatchSize:     histograms("batch_size", "Rows in one batched transaction.", sizes(), "batch"),
+	}
+	reg.MustRegister(m.all()...)
+	m.zero()
+	return m
+}
+
+// Forget drops the series of an account that was deleted.
+func (m *Metrics) Forget(account string) {
+	label := prometheus.Labels{"account": account}
+	m.Attempts.DeletePartialMatch(label)
+	m.SlotsGranted.DeletePartialMatch(label)
+	m.SlotsDropped.DeletePartialMatch(label)
+	m.BreakerState.DeletePartialMatch(label)
+	m.Parked.DeletePartialMatch(label)
+}
+
+// NewRegistry returns a registry with the metrics of the Go runtime, the process and the build.
+func NewRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(),
+	)
+	return reg
+}
+
+func (m *Metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.Accepted, m.AcceptSeconds, m.HTTPRequests, m.HTTPSeconds, m.Attempts, m.CallSeconds, m.Claimed, m.ClaimSeconds,
+		m.SlotsGranted, m.SlotsDropped, m.ReadyDepth, m.Inflight, m.Unknown, m.UnknownTotal, m.Resolved, m.Rescued,
+		m.BreakerState, m.Parked, m.BatchSize,
+	}
+}
+
+// zero makes the series of the fixed sets, so that a rate over them exists before the first event.
+func (m *Metrics) zero() {
+	for _, result := range []string{"accepted", "replayed", "invalid", "conflict", "unavailable"} {
+		m.Accepted.WithLabelValues(result)
+	}
+	for _, batch := range []string{BatchAccept, BatchIntent, BatchRecord} {
+		m.BatchSize.WithLabelValues(batch)
+	}
+	for _, kind := range []string{RescuedUnstarted, RescuedStarted} {
+		m.Rescued.WithLabelValues(kind)
+	}
+}
+
+// fast covers what has to be done in milliseconds, 0.5 ms to 10 s.
+func fast() []float64 {
+	return []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}
+}
+
+// slow covers a call over the internet, 5 ms to 60 s.
+func slow() []float64 { return []float64{.005, .01, .025, .05, .1, .2, .5, 1, 2, 5, 10, 20, 30, 60} }
+
+// sizes covers batches of 1 to 1,024 rows.
+func sizes() []float64 { return prometheus.ExponentialBuckets(1, 2, 11) }
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+}
+
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+}
+
+func gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+}
+
+func gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
+}
+
+func histogram(name, help string, buckets []float64) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets})
+}
+
+func histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(
+		prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets}, labels)
+}

@@ -1,0 +1,55 @@
+package telemetry
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readyTimeout caps one readiness check. It is below the default period of a Kubernetes probe, 10 s, and above what a
+// busy database needs for a ping.
+const readyTimeout = 2 * time.Second
+
+// maxReason caps the reason of a 503, in bytes.
+const maxReason = 200
+
+// Ops serves the listener for operations: /healthz says that the process runs, /readyz that it can do its work, 503
+// with the reason in one line if ready returns an error, and /metrics what reg gathers. It needs no key, so it belongs
+// on a loopback or an inside address.
+func Ops(reg prometheus.Gatherer, ready func(context.Context) error) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		if err := ready(ctx); err != nil {
+			answer(w, http.StatusServiceUnavailable, "not ready: "+reason(err))
+			return
+		}
+		answer(w, http.StatusOK, "ready")
+	})
+	// A collector that fails must not hide the others, so what could be gathered is served.
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, line string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, line+"\n")
+}
+
+func reason(err error) string {
+	line := strings.Join(strings.Fields(err.Error()), " ")
+	if len(line) > maxReason {
+		line = strings.ToValidUTF8(line[:maxReason], "")
+	}
+	return line
+}

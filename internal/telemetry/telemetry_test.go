@@ -1,0 +1,253 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func TestJSONLogIsOneObjectALine(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log := NewLogger(&out, slog.LevelInfo, "json")
+	log.Debug("hidden")
+	log.Info("attempt recorded", "class", "accepted", "took", 1500*time.Microsecond, slog.Group("g", "took", time.Second))
+	if n := strings.Count(out.String(), "\n"); n != 1 {
+		t.Fatalf("lines = %d, want 1: %s", n, out.String())
+	}
+	var got map[string]any
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	at, err := time.Parse(timeFormat, fmt.Sprint(got["time"]))
+	if err != nil || at.Location() != time.UTC {
+		t.Errorf("time = %v (%v), want UTC with milliseconds", got["time"], err)
+	}
+	delete(got, "time")
+	want := map[string]any{
+		"level": "INFO", "msg": "attempt recorded", "class": "accepted", "took_ms": 1.5, "g": map[string]any{"took_ms": 1000.},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("record (-want +got):\n%s", diff)
+	}
+}
+
+func TestTextLogAndLevelThatMoves(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	level := &slog.LevelVar{}
+	log := NewLogger(&out, level, "text")
+	log.Debug("hidden")
+	level.Set(slog.LevelDebug)
+	log.Debug("shown", "class", "accepted")
+	if got := out.String(); strings.Contains(got, "hidden") || !strings.Contains(got, "msg=shown class=accepted") {
+		t.Errorf("log = %q, want only the second record, as text", got)
+	}
+}
+
+// use touches every metric once.
+func use(m *Metrics) {
+	m.Accepted.WithLabelValues("accepted").Inc()
+	m.AcceptSeconds.Observe(.01)
+	m.HTTPRequests.WithLabelValues("/v1/send", "202").Inc()
+	m.HTTPSeconds.WithLabelValues("/v1/send").Observe(.01)
+	m.Attempts.WithLabelValues("ses-eu", "ses", "accepted").Inc()
+	m.CallSeconds.WithLabelValues("ses").Observe(.1)
+	m.Claimed.Inc()
+	m.ClaimSeconds.Observe(.001)
+	m.SlotsGranted.WithLabelValues("ses-eu").Inc()
+	m.SlotsDropped.WithLabelValues("ses-eu").Inc()
+	m.ReadyDepth.Set(1)
+	m.Inflight.Set(1)
+	m.Unknown.Set(1)
+	m.UnknownTotal.WithLabelValues("ses").Inc()
+	m.Resolved.WithLabelValues("webhook", "sent").Inc()
+	m.Rescued.WithLabelValues(RescuedStarted).Inc()
+	m.BreakerState.WithLabelValues("ses-eu").Set(2)
+	m.Parked.WithLabelValues("ses-eu").Set(1)
+	m.BatchSize.WithLabelValues(BatchAccept).Observe(10)
+}
+
+// The names are what dashboards and alerts are written against.
+func TestMetricNamesAndLabels(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	use(New(reg))
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range families {
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		got = append(got, f.GetName()+"{"+strings.Join(labels, ",")+"}")
+	}
+	want := []string{
+		"sendgate_accept_seconds{}", "sendgate_accepted_total{result}", "sendgate_attempts_total{account,class,kind}",
+		"sendgate_batch_size{batch}", "sendgate_breaker_state{account}", "sendgate_call_seconds{kind}", "sendgate_claim_seconds{}",
+		"sendgate_claimed_total{}", "sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}", "sendgate_inflight{}",
+		"sendgate_parked{account}", "sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",
+		"sendgate_slots_dropped_total{account}", "sendgate_slots_granted_total{account}", "sendgate_unknown{}",
+		"sendgate_unknown_total{kind}",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+func TestFixedSetsExistBeforeTheFirstEvent(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	New(reg)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := map[string]int{}
+	for _, f := range families {
+		series[f.GetName()] = len(f.GetMetric())
+	}
+	for name, want := range map[string]int{"accepted_total": 5, "rescued_total": 2, "batch_size": 3, "claimed_total": 1} {
+		if got := series["sendgate_"+name]; got != want {
+			t.Errorf("series of %s = %d, want %d", name, got, want)
+		}
+	}
+}
+
+func TestForgetDropsOneAccountOnly(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	m := New(reg)
+	use(m)
+	m.SlotsGranted.WithLabelValues("mailgun").Inc()
+	m.Forget("ses-eu")
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprint(families); strings.Contains(text, "ses-eu") || !strings.Contains(text, "mailgun") {
+		t.Errorf("after Forget(ses-eu): %s", text)
+	}
+}
+
+func TestTwoRegistriesDoNotMeet(t *testing.T) {
+	t.Parallel()
+	quiet := prometheus.NewRegistry()
+	New(quiet)
+	New(prometheus.NewRegistry()).Claimed.Inc()
+	families, err := quiet.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "sendgate_claimed_total" && f.GetMetric()[0].GetCounter().GetValue() != 0 {
+			t.Error("a count of one registry shows in the other")
+		}
+	}
+}
+
+func get(t *testing.T, h http.Handler, method, path string) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
+	body, err := io.ReadAll(w.Result().Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.Code, string(body)
+}
+
+func TestOps(t *testing.T) {
+	t.Parallel()
+	var ready error
+	reg := NewRegistry()
+	use(New(reg))
+	h := Ops(reg, func(context.Context) error { return ready })
+	check := func(path string, status int, body string) {
+		t.Helper()
+		if code, got := get(t, h, http.MethodGet, path); code != status || got != body {
+			t.Errorf("GET %s = %d %q, want %d %q", path, code, got, status, body)
+		}
+	}
+	check("/healthz", 200, "ok\n")
+	check("/readyz", 200, "ready\n")
+	ready = errors.New("database: connection refused\nsecond line")
+	check("/readyz", 503, "not ready: database: connection refused second line\n")
+	check("/healthz", 200, "ok\n") // a process that waits for its database is not restarted
+	if code, _ := get(t, h, http.MethodPost, "/healthz"); code != http.StatusMethodNotAllowed {
+		t.Errorf("POST /healthz = %d, want 405", code)
+	}
+	if code, _ := get(t, h, http.MethodGet, "/debug/pprof/"); code != http.StatusNotFound {
+		t.Errorf("GET /debug/pprof/ = %d, want 404", code)
+	}
+	code, text := get(t, h, http.MethodGet, "/metrics")
+	for _, want := range []string{"sendgate_claimed_total 1", "go_goroutines", "go_build_info"} {
+		if code != 200 || !strings.Contains(text, want) {
+			t.Errorf("GET /metrics = %d without %s", code, want)
+		}
+	}
+}
+
+func TestReadyReasonIsShort(t *testing.T) {
+	t.Parallel()
+	h := Ops(NewRegistry(), func(context.Context) error { return errors.New(strings.Repeat("ž", 500)) })
+	if _, body := get(t, h, http.MethodGet, "/readyz"); len(body) > maxReason+20 || strings.ContainsRune(body, '\uFFFD') {
+		t.Errorf("reason of %d bytes, want at most %d and whole characters", len(body), maxReason+20)
+	}
+}
+
+func TestReadyCheckHasADeadline(t *testing.T) {
+	t.Parallel()
+	var left time.Duration
+	h := Ops(NewRegistry(), func(ctx context.Context) error {
+		deadline, ok := ctx.Deadline()
+		if ok {
+			left = time.Until(deadline)
+		}
+		return nil
+	})
+	get(t, h, http.MethodGet, "/readyz")
+	if left <= 0 || left > readyTimeout {
+		t.Errorf("deadline of the check in %s, want within %s", left, readyTimeout)
+	}
+}
+
+func TestTracingPassesRequestsUnchanged(t *testing.T) {
+	t.Parallel()
+	var header http.Header
+	srv := httptest.NewServer(Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header = r.Header.Clone()
+		w.WriteHeader(http.StatusAccepted)
+	}), "api"))
+	t.Cleanup(srv.Close)
+	client := &http.Client{Transport: Transport(http.DefaultTransport)}
+	resp, err := client.Post(srv.URL, "text/plain", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted {
+		t.Errorf("status = %d, want 202", resp.StatusCode)
+	}
+	for name := range header {
+		if slices.Contains([]string{"Traceparent", "Tracestate", "Baggage"}, name) {
+			t.Errorf("header %s left though nothing is configured", name)
+		}
+	}
+}
