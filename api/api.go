@@ -136,6 +136,7 @@ type Recipient struct {
 	Kind      string    `json:"kind"` // to, cc, bcc
 	Status    string    `json:"status"`
 	Detail    string    `json:"detail,omitempty"`
+	Bounce    *Bounce   `json:"bounce,omitempty"` // why it came back, by the event that settled it
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
@@ -153,13 +154,6 @@ type Attempt struct {
 	Status            int             `json:"status,omitempty"` // HTTP or SMTP status
 	Code              string          `json:"code,omitempty"`   // the provider's own code
 	Error             string          `json:"error,omitempty"`
-}
-
-// Event is one fact from a provider about a recipient.
-type Event struct {
-	Type      string    `json:"type"`
-	Recipient string    `json:"recipient"`
-	At        time.Time `json:"at"`
 }
 
 // Page is one page of a listing. NextCursor, given back with the same filter, opens the next one; on the last page it
@@ -354,10 +348,15 @@ type AuditEntry struct {
 
 // Suppression stops mail to one address.
 type Suppression struct {
-	Email     string    `json:"email"`
-	Reason    string    `json:"reason"`
-	Origin    string    `json:"origin"`
-	CreatedAt time.Time `json:"created_at"`
+	Email     string     `json:"email"`
+	Stream    string     `json:"stream,omitempty"` // absent: every stream
+	Reason    string     `json:"reason"`
+	Origin    string     `json:"origin"` // api, import, webhook, unsubscribe
+	Account   string     `json:"account,omitempty"`
+	MessageID string     `json:"message_id,omitempty"`
+	Detail    string     `json:"detail,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }
 
 // SuppressionPage is one page of GET /v1/suppressions, by address.
@@ -365,8 +364,11 @@ type SuppressionPage = Page[Suppression]
 
 // SuppressionRequest adds a suppression.
 type SuppressionRequest struct {
-	Email  string `json:"email"`
-	Reason string `json:"reason,omitempty"` // manual (default), hard_bounce, complaint, unsubscribe
+	Email     string     `json:"email"`
+	Stream    string     `json:"stream,omitempty"` // only this stream; absent: every stream
+	Reason    string     `json:"reason,omitempty"` // manual (default), hard_bounce, soft_bounce, complaint, unsubscribe
+	Detail    string     `json:"detail,omitempty"` // at most 200 characters
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }
 
 // AuditPage is one page of GET /admin/v1/audit, newest first.

@@ -40,9 +40,16 @@ type Config struct {
 	Lease             time.Duration `env:"LEASE"              envDefault:"15s"`  // of claimed messages, 1s..10m
 	DrainTimeout      time.Duration `env:"DRAIN_TIMEOUT"      envDefault:"25s"`  // calls under way at SIGTERM, 1s..1h
 	UnknownWait       time.Duration `env:"UNKNOWN_WAIT"       envDefault:"60s"`  // before resend and never decide, 1s..24h
-	ReconcileDeadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"30m"`  // for evidence, UnknownWait..168h
+	ReconcileDeadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"40m"`  // for evidence, UnknownWait..168h
 	ReconcileFallback string        `env:"RECONCILE_FALLBACK" envDefault:"fail"` // after it: fail, resend
 	DefaultExpiry     time.Duration `env:"DEFAULT_EXPIRY"     envDefault:"72h"`  // of a message that names none, 1m..720h
+
+	LookupSchedule  Durations `env:"LOOKUP_SCHEDULE"   envDefault:"1m,5m,30m"` // after an unknown call, when it is looked up; 1..10, rising
+	SoftBounceLimit int       `env:"SOFT_BOUNCE_LIMIT" envDefault:"5"`         // in a row within 30 days suppress for 30 days; 0 never, ..1000
+
+	PublicURL    string  `env:"PUBLIC_URL"`    // https://... under which providers and recipients reach us
+	LMTPListen   string  `env:"LMTP_LISTEN"`   // for bounces: host:port on loopback, or unix:/path
+	ForwardAllow Targets `env:"FORWARD_ALLOW"` // private addresses that webhook endpoints may have: CIDR:port, comma-separated
 
 	TLSCertFile    string   `env:"TLS_CERT_FILE"`   // PEM chain; with TLSKeyFile
 	TLSKeyFile     string   `env:"TLS_KEY_FILE"`    // PEM key

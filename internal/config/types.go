@@ -80,3 +80,51 @@ func parseDuration(s string) (any, error) {
 	}
 	return d, nil
 }
+
+// Durations is a comma-separated list of durations.
+type Durations []time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Durations) UnmarshalText(text []byte) error {
+	var list Durations
+	for part := range strings.SplitSeq(string(text), ",") {
+		v, err := parseDuration(strings.TrimSpace(part))
+		if err != nil {
+			return err
+		}
+		list = append(list, v.(time.Duration)) //nolint:forcetypeassert // that is what parseDuration returns
+	}
+	*d = list
+	return nil
+}
+
+// Target is a range of addresses at one port.
+type Target struct {
+	Prefix netip.Prefix
+	Port   uint16
+}
+
+// Targets is a comma-separated list of CIDR:port.
+type Targets []Target
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (t *Targets) UnmarshalText(text []byte) error {
+	var list Targets
+	for part := range strings.SplitSeq(string(text), ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		at := strings.LastIndexByte(part, ':')
+		if at < 0 {
+			return fmt.Errorf("%q is not CIDR:port, such as 10.0.0.0/8:8443", part)
+		}
+		prefix, err := netip.ParsePrefix(strings.Trim(part[:at], "[]"))
+		port, portErr := strconv.ParseUint(part[at+1:], 10, 16)
+		if err != nil || portErr != nil || port == 0 {
+			return fmt.Errorf("%q is not CIDR:port, such as 10.0.0.0/8:8443", part)
+		}
+		list = append(list, Target{prefix.Masked(), uint16(port)})
+	}
+	*t = list
+	return nil
+}

@@ -90,7 +90,8 @@ type Recipient struct {
 	Kind      RecipientKind
 	Address   Address
 	Status    Status
-	Detail    string // why, in the provider's words, at most 500 bytes
+	Detail    string  // why, in the provider's words, at most 500 bytes
+	Bounce    *Bounce // of an event that settled it
 	UpdatedAt time.Time
 }
 

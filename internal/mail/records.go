@@ -96,7 +96,11 @@ type View struct {
 	UpdatedAt  time.Time
 	Recipients []Recipient
 	Attempts   []Attempt
+	Events     []Event // oldest first by the provider's time; without payloads, at most MaxShownEvents
 }
+
+// MaxShownEvents caps the events of a View.
+const MaxShownEvents = 1000
 
 // Filter selects messages of one tenant. Zero fields select everything. Cursor is the id of the last row seen; rows
 // come newest first.
@@ -158,9 +162,14 @@ func (k *Key) May(s Scope) bool {
 type Suppression struct {
 	Tenant    TenantID
 	Email     string
-	Reason    string // hard_bounce, complaint, unsubscribe, manual
-	Origin    string // api, webhook, import
+	Stream    string // "" is every stream
+	Reason    string // hard_bounce, soft_bounce, complaint, unsubscribe, manual
+	Origin    string // api, webhook, import, unsubscribe
+	Account   string // whose event it was
+	MessageID ID     // of the message that led to it
+	Detail    string
 	CreatedAt time.Time
+	ExpiresAt time.Time // zero: never
 }
 
 // AuditEntry is one change of configuration.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
 )
@@ -14,6 +15,20 @@ type Spec struct {
 	Capabilities Capabilities
 	Concurrency  int      // default cap on calls in flight per account
 	Secrets      []string // names of the settings that are sealed and never shown
+	Events       EventSpec
+	Lookup       LookupSpec
+}
+
+// EventSpec says what a kind reports by itself.
+type EventSpec struct {
+	Accepted  bool // it reports its own acceptance; else our call's answer is that event
+	Delivered bool // it reports deliveries; else Sent is the last we hear of a good message
+}
+
+// LookupSpec says what a Finder of this kind is worth.
+type LookupSpec struct {
+	Works   bool          // there is one
+	Settled time.Duration // after the call, when not to be found is proof; 0 never
 }
 
 // Capabilities is what a kind can carry. Zero means no limit known to us.

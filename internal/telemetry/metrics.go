@@ -29,7 +29,13 @@ type Metrics struct {
 	Rescued      *prometheus.CounterVec   // kind: unstarted, started; attempts taken over from a dead lease
 	BreakerState *prometheus.GaugeVec     // account; 0 closed, 1 half open, 2 open
 	Parked       *prometheus.GaugeVec     // account; 1 while it is parked
-	BatchSize    *prometheus.HistogramVec // batch: accept, intent, record; rows in one transaction
+	BatchSize    *prometheus.HistogramVec // batch: accept, intent, record, events; rows in one transaction
+
+	HookRequests *prometheus.CounterVec // account, result: stored, refused, unavailable, busy
+	HookEvents   *prometheus.CounterVec // account, result: stored, duplicate, orphan, foreign, unmapped
+	Lookups      *prometheus.CounterVec // kind, result: found, absent, unclear, failed
+	Deliveries   *prometheus.CounterVec // outcome: delivered, retry, failed, disabled
+	Streams      prometheus.Gauge       // event streams that are open in this process
 }
 
 // Label values of the fixed sets.
@@ -37,6 +43,7 @@ const (
 	BatchAccept      = "accept"
 	BatchIntent      = "intent"
 	BatchRecord      = "record"
+	BatchEvents      = "events"
 	RescuedUnstarted = "unstarted"
 	RescuedStarted   = "started"
 )
@@ -67,6 +74,11 @@ func New(reg prometheus.Registerer) *Metrics {
 		Parked:        gauges("parked", "1 while the account is parked.", "account"),
 		BatchSize:     histograms("batch_size", "Rows in one batched transaction.", sizes(), "batch"),
 	}
+	m.HookRequests = counters("hook_requests_total", "Requests of providers by result.", "account", "result")
+	m.HookEvents = counters("hook_events_total", "Events of providers by what became of them.", "account", "result")
+	m.Lookups = counters("lookups_total", "Look-ups of unknown messages at their provider.", "kind", "result")
+	m.Deliveries = counters("deliveries_total", "Tries to tell a webhook endpoint.", "outcome")
+	m.Streams = gauge("event_streams", "Event streams that are open.")
 	reg.MustRegister(m.all()...)
 	m.zero()
 	return m
@@ -80,6 +92,8 @@ func (m *Metrics) Forget(account string) {
 	m.SlotsDropped.DeletePartialMatch(label)
 	m.BreakerState.DeletePartialMatch(label)
 	m.Parked.DeletePartialMatch(label)
+	m.HookRequests.DeletePartialMatch(label)
+	m.HookEvents.DeletePartialMatch(label)
 }
 
 // NewRegistry returns a registry with the metrics of the Go runtime, the process and the build.
@@ -97,7 +111,7 @@ func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.Accepted, m.AcceptSeconds, m.HTTPRequests, m.HTTPSeconds, m.Attempts, m.CallSeconds, m.Claimed, m.ClaimSeconds,
 		m.SlotsGranted, m.SlotsDropped, m.ReadyDepth, m.Inflight, m.Unknown, m.UnknownTotal, m.Resolved, m.Rescued,
-		m.BreakerState, m.Parked, m.BatchSize,
+		m.BreakerState, m.Parked, m.BatchSize, m.HookRequests, m.HookEvents, m.Lookups, m.Deliveries, m.Streams,
 	}
 }
 
@@ -106,7 +120,7 @@ func (m *Metrics) zero() {
 	for _, result := range []string{"accepted", "replayed", "invalid", "conflict", "unavailable"} {
 		m.Accepted.WithLabelValues(result)
 	}
-	for _, batch := range []string{BatchAccept, BatchIntent, BatchRecord} {
+	for _, batch := range []string{BatchAccept, BatchIntent, BatchRecord, BatchEvents} {
 		m.BatchSize.WithLabelValues(batch)
 	}
 	for _, kind := range []string{RescuedUnstarted, RescuedStarted} {

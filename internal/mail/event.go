@@ -1,0 +1,162 @@
+package mail
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"strings"
+	"time"
+)
+
+// EventType is the normalised name of what a provider reports.
+type EventType string
+
+// The types of events. Unmapped is what we have no word for: it is kept and counted, and changes nothing.
+const (
+	EventUnmapped     EventType = ""
+	EventAccepted     EventType = "accepted"     // the provider took responsibility
+	EventDeferred     EventType = "deferred"     // the receiving host put it off; the provider tries again
+	EventDelivered    EventType = "delivered"    // the receiving host took it
+	EventBounced      EventType = "bounced"      // it came back, for good; Bounce says why
+	EventRejected     EventType = "rejected"     // dropped before it was tried; Bounce says why
+	EventComplained   EventType = "complained"   // the recipient called it spam
+	EventUnsubscribed EventType = "unsubscribed" // the recipient asked for no more of this
+	EventOpened       EventType = "opened"
+	EventClicked      EventType = "clicked"
+
+	EventEndpointDisabled EventType = "endpoint_disabled" // ours: a webhook endpoint was given up; of no message
+)
+
+// EventTypes lists the types that a caller may filter by.
+func EventTypes() []EventType {
+	return []EventType{
+		EventAccepted, EventDeferred, EventDelivered, EventBounced, EventRejected, EventComplained, EventUnsubscribed,
+		EventOpened, EventClicked, EventEndpointDisabled,
+	}
+}
+
+// BounceClass says how long a bounce binds: hard is the address, soft is now, policy is about us and not the address.
+type BounceClass string
+
+// The bounce classes. A rejection by a provider's own suppression list has none.
+const (
+	Hard        BounceClass = "hard"
+	Soft        BounceClass = "soft"
+	PolicyClass BounceClass = "policy"
+)
+
+// Bounce says why a recipient was not reached.
+type Bounce struct {
+	Class    BounceClass `json:"class,omitempty"`
+	Reason   Reason      `json:"reason"`
+	Code     string      `json:"code,omitempty"`     // SMTP reply or the provider's number: "550", "605"
+	Enhanced string      `json:"enhanced,omitempty"` // RFC 3463: "5.1.1"
+	Text     string      `json:"text,omitempty"`     // the words of the receiving host or the provider, at most 500 bytes
+}
+
+// Reason is why, in one word.
+type Reason string
+
+// The reasons, by class. Those of the last group are told before the provider tried at all.
+const (
+	InvalidAddress Reason = "invalid_address" // hard
+	InvalidDomain  Reason = "invalid_domain"
+	Inactive       Reason = "inactive"
+
+	MailboxFull     Reason = "mailbox_full" // soft
+	MessageTooLarge Reason = "message_too_large"
+	Content         Reason = "content"
+	ThrottledThere  Reason = "throttled"
+	Connection      Reason = "connection"
+	TimedOut        Reason = "timed_out"
+	Technical       Reason = "technical"
+	Undetermined    Reason = "undetermined"
+
+	BlockedPolicy Reason = "blocked_policy" // policy
+	Reputation    Reason = "reputation"
+	AuthFailure   Reason = "auth_failure"
+
+	SuppressedBounce      Reason = "suppressed_bounce" // no class: the provider has the address on a list
+	SuppressedComplaint   Reason = "suppressed_complaint"
+	SuppressedUnsubscribe Reason = "suppressed_unsubscribe"
+	InvalidInput          Reason = "invalid_input"
+	OtherReason           Reason = "other"
+)
+
+// Class gives the class of a bounce with this reason, "" for those told before sending.
+func (r Reason) Class() BounceClass {
+	switch r {
+	case InvalidAddress, InvalidDomain, Inactive:
+		return Hard
+	case MailboxFull, MessageTooLarge, Content, ThrottledThere, Connection, TimedOut, Technical, Undetermined:
+		return Soft
+	case BlockedPolicy, Reputation, AuthFailure:
+		return PolicyClass
+	case SuppressedBounce, SuppressedComplaint, SuppressedUnsubscribe, InvalidInput, OtherReason:
+	}
+	return ""
+}
+
+// EventSource says how we know.
+type EventSource string
+
+// The sources of events, and of the verdict on an attempt.
+const (
+	FromWebhook     EventSource = "webhook"
+	FromLookup      EventSource = "lookup"
+	FromResponse    EventSource = "response"    // the answer to our own call
+	FromUnsubscribe EventSource = "unsubscribe" // our one-click endpoint
+	FromSystem      EventSource = "system"      // sendgate about itself
+)
+
+// Event is one fact about one recipient. Adapters fill what the provider said; the store fills the rest.
+type Event struct {
+	Type              EventType
+	Name              string // the provider's own word: "bounce", "failed/permanent", "Bounce/HardBounce"
+	UniqueID          string // the provider's id of the event, as unique as it gets; "" when it gives none
+	MessageID         ID     // ours, as it came back; zero when the provider did not say
+	ProviderMessageID string
+	SentAt            time.Time // when the provider took the message, if it says: finds it without MessageID
+	Recipient         string    // canonical address; "" when the event is not about one
+	At                time.Time // when it happened, on the provider's clock, UTC
+	Bounce            *Bounce   // of bounced, rejected and deferred
+	Machine           bool      // opened or clicked by a machine
+	URL               string    // clicked
+	Detail            string    // what tells apart two events of one kind and one second; not shown
+
+	ID       ID // given at receipt
+	Origin   ID // the event that keeps the payload
+	Part     int
+	Tenant   TenantID
+	Account  string
+	Provider string
+	Stream   string
+	Tags     []string
+	N        int // of the recipient, -1 when it is none of the message's
+	Source   EventSource
+	Raw      []byte
+	Position string // where a stream goes on after this event
+}
+
+// Keys gives the two keys by which a repeated event is known: that of the provider's id, and that of its content, which
+// holds when a provider gives a repetition a new id. The first equals the second when there is no id.
+func (e *Event) Keys(account int32) (byID, byContent ID) {
+	about := e.MessageID.String()
+	if e.MessageID.IsZero() {
+		about = e.ProviderMessageID
+	}
+	byContent = eventKey(account, "content", about, strings.ToLower(e.Recipient), e.Name, e.At.UTC().Format(time.RFC3339Nano), e.URL, e.Detail)
+	if e.UniqueID == "" {
+		return byContent, byContent
+	}
+	return eventKey(account, "id", e.UniqueID, strings.ToLower(e.Recipient)), byContent
+}
+
+func eventKey(account int32, parts ...string) ID {
+	h := sha256.New()
+	_ = binary.Write(h, binary.BigEndian, account)
+	for _, p := range parts {
+		_ = binary.Write(h, binary.BigEndian, uint32(len(p))) //nolint:gosec // events are capped far below
+		h.Write([]byte(p))
+	}
+	return ID(h.Sum(nil)[:16])
+}

@@ -1,0 +1,81 @@
+package mail
+
+import (
+	"bytes"
+	"time"
+)
+
+// Evidence is what events say of one recipient. It is folded by Max, which is commutative, associative and idempotent:
+// events may come in any order and any number, before our own result or after it, and lead to one state.
+type Evidence struct {
+	Rank   int // 0: no event said anything
+	At     time.Time
+	Key    ID // of the event's content
+	Status Status
+	Bounce *Bounce
+}
+
+// The ranks: a later stage outranks an earlier one, and a bounce after a delivery (they come days later) outranks it.
+// A message that was opened was delivered, if nobody says more.
+const (
+	rankAccepted = iota + 1
+	rankDeferred
+	rankOpened
+	rankDelivered
+	rankEnded
+	rankComplained
+)
+
+// Evidence says what the event is worth as evidence about its recipient; its Rank is 0 when it changes nothing.
+func (e *Event) Evidence(key ID) Evidence {
+	v := Evidence{At: e.At, Key: key, Bounce: e.Bounce}
+	switch e.Type {
+	case EventAccepted:
+		v.Rank, v.Status = rankAccepted, Sent
+	case EventDeferred:
+		v.Rank, v.Status = rankDeferred, Deferred
+	case EventOpened, EventClicked:
+		v.Rank, v.Status = rankOpened, Delivered
+	case EventDelivered:
+		v.Rank, v.Status = rankDelivered, Delivered
+	case EventBounced:
+		v.Rank, v.Status = rankEnded, Bounced
+	case EventRejected:
+		v.Rank, v.Status = rankEnded, rejectedStatus(e.Bounce)
+	case EventComplained:
+		v.Rank, v.Status = rankComplained, Complained
+	case EventUnmapped, EventUnsubscribed, EventEndpointDisabled:
+	}
+	return v
+}
+
+// rejectedStatus tells an address that the provider refuses to mail from a message that it refuses.
+func rejectedStatus(b *Bounce) Status {
+	if b == nil {
+		return Failed
+	}
+	switch b.Reason {
+	case SuppressedBounce, SuppressedComplaint, SuppressedUnsubscribe:
+		return Suppressed
+	default:
+		return Failed
+	}
+}
+
+// Max is the weightier of two pieces of evidence: by rank, then by the provider's time, then by key.
+func (v Evidence) Max(w Evidence) Evidence {
+	if w.outweighs(v) {
+		return w
+	}
+	return v
+}
+
+func (v Evidence) outweighs(w Evidence) bool {
+	if v.Rank != w.Rank {
+		return v.Rank > w.Rank
+	}
+	if !v.At.Equal(w.At) {
+		return v.At.After(w.At)
+	}
+	return bytes.Compare(v.Key[:], w.Key[:]) > 0
+}

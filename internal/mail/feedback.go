@@ -1,0 +1,195 @@
+package mail
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// Payload is one unit of what a provider sent: its bytes, and the events that it tells of. A payload that could not be
+// read has one unmapped event.
+type Payload struct {
+	Raw    []byte
+	Events []Event
+}
+
+// Once is a token that may come with one body only.
+type Once struct {
+	Token ID
+	Body  [32]byte // SHA-256
+}
+
+// Intake is one authentic request of a provider, on its way into the store.
+type Intake struct {
+	Account  int32
+	Source   EventSource
+	Payloads []Payload
+	Once     *Once
+}
+
+// ErrReplayed says that a token came with another body than before: the request is forged.
+var ErrReplayed = errors.New("this token was used with another body")
+
+// Taken is what became of the events of an Intake.
+type Taken struct {
+	Stored     int // new, of a message that we know
+	Duplicates int
+	Orphans    int // of no message that we know; kept and tried again for a day
+	Foreign    int // of a message that this account never sent; ignored
+	Unmapped   int // among those stored
+}
+
+// EventFilter selects events of one tenant. Zero fields select everything. Rows come newest first.
+type EventFilter struct {
+	Tenant       TenantID
+	Types        []EventType
+	MessageID    ID
+	Recipient    string
+	Account      string
+	Stream       string
+	Since, Until time.Time // of receipt
+	Before       ID        // keyset cursor
+	Limit        int
+}
+
+// StatsFilter selects what Stats counts: messages accepted in [Since, Until).
+type StatsFilter struct {
+	Tenant       TenantID
+	Since, Until time.Time
+	By           string // account, stream or domain
+	Limit        int
+}
+
+// Stat is one line of statistics, counted by recipient.
+type Stat struct {
+	Key                        string // name of the account, the stream or the recipients' domain
+	Recipients                 int64
+	Sent                       int64 // taken by a provider, whatever came after
+	Delivered                  int64
+	Deferred                   int64
+	Bounced                    map[BounceClass]int64
+	Complained                 int64
+	Suppressed                 int64
+	Failed                     int64
+	Unknown                    int64
+	Opened                     int64
+	Clicked                    int64
+	Unsubscribed               int64
+	SentP50, SentP95           time.Duration // from acceptance by us to that by the provider
+	DeliveredP50, DeliveredP95 time.Duration // from acceptance by us to delivery
+}
+
+// HookHealth is how the receiver of one account is doing.
+type HookHealth struct {
+	Account     string
+	LastEvent   time.Time
+	LastRefused time.Time
+	LastRefusal string // why
+	Events      int64
+	Refused     int64
+	LastSent    time.Time // the account's last accepted attempt
+}
+
+// HookTally is what one replica counted since it last told the store.
+type HookTally struct {
+	Account         int32
+	Events, Refused int64
+	LastEvent       time.Time
+	LastRefused     time.Time
+	LastRefusal     string
+}
+
+// RawEvent is a payload as it was kept, to be read again.
+type RawEvent struct {
+	Origin  ID
+	Account string
+	Raw     []byte
+}
+
+// Reprojected is what the parser makes of a payload today.
+type Reprojected struct {
+	Origin ID
+	Events []Event
+}
+
+// Lookup is an unknown call that is due to be looked up at its provider.
+type Lookup struct {
+	ID         ID
+	N          int
+	Account    int32
+	Sender     string
+	Recipients []string
+	StartedAt  time.Time
+	Waited     time.Duration // since the call ended, on the database's clock
+}
+
+// Verdict is what a look-up found.
+type Verdict struct {
+	ID                ID
+	N                 int
+	Account           int32
+	Found             bool // else it is proved that the provider never took the message
+	ProviderMessageID string
+	Payloads          []Payload
+}
+
+// Endpoint is where a tenant wants to be told of events.
+type Endpoint struct {
+	ID             ID
+	Tenant         TenantID
+	URL            string
+	Description    string
+	Types          []EventType // empty: all
+	Streams        []string    // empty: all
+	Disabled       bool
+	DisabledReason string
+	FailingSince   time.Time
+	LastSuccess    time.Time
+	Pending        int64 // deliveries that wait
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+}
+
+// Delivery is one event on its way to one endpoint, claimed by this replica.
+type Delivery struct {
+	Endpoint Endpoint
+	Event    Event
+	N        int       // 1-based try
+	FirstAt  time.Time // when the first try was due
+}
+
+// DeliveryResult is what became of one try.
+type DeliveryResult struct {
+	Endpoint ID
+	Event    ID
+	N        int
+	At       time.Time
+	Took     time.Duration
+	Status   int    // HTTP, 0 when none came
+	Outcome  string // delivered, retry, failed, disabled
+	Error    string // at most 500 bytes
+	RetryIn  time.Duration
+	Disable  string // why the endpoint is to be disabled, "" not
+}
+
+// The outcomes of a delivery.
+const (
+	DeliveryDone     = "delivered"
+	DeliveryRetry    = "retry"
+	DeliveryFailed   = "failed"   // given up
+	DeliveryDisabled = "disabled" // and the endpoint with it
+)
+
+// DeliveryEntry is one line of an endpoint's delivery log.
+type DeliveryEntry struct {
+	ID ID
+	DeliveryResult
+}
+
+// MarshalBounce writes a bounce for the store, nil for none.
+func MarshalBounce(b *Bounce) ([]byte, error) {
+	if b == nil {
+		return nil, nil
+	}
+	return json.Marshal(b)
+}
