@@ -351,7 +351,7 @@ type Suppression struct {
 	Email     string     `json:"email"`
 	Stream    string     `json:"stream,omitempty"` // absent: every stream
 	Reason    string     `json:"reason"`
-	Origin    string     `json:"origin"` // api, import, webhook, unsubscribe
+	Origin    string     `json:"origin"` // api, import, webhook, response (of a provider to our call), unsubscribe
 	Account   string     `json:"account,omitempty"`
 	MessageID string     `json:"message_id,omitempty"`
 	Detail    string     `json:"detail,omitempty"`

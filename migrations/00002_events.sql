@@ -28,6 +28,7 @@ CREATE TABLE event (
 ) PARTITION BY RANGE (id);
 CREATE INDEX event_message ON event (message_id, id) WHERE message_id IS NOT NULL;
 CREATE INDEX event_tenant ON event (tenant_id, id);
+CREATE INDEX event_origin ON event (origin) WHERE origin <> id;
 CREATE INDEX event_stream ON event (tenant_id, xid, id);
 
 -- Each event has two keys, by the provider's own id and by its content: it is new only if both are. Old ones are
@@ -148,17 +149,25 @@ CREATE TABLE delivery (
 ) PARTITION BY RANGE (id);
 CREATE INDEX delivery_endpoint ON delivery (endpoint_id, id);
 
--- fan_out puts events into the outbox of every endpoint of their tenant that asked for them.
+-- fan_out puts events into the outbox of every endpoint of their tenant that asked for them. What is of no stream is told
+-- whatever the streams; what we have no word for is told to nobody.
 -- +goose StatementBegin
 CREATE FUNCTION fan_out(ids uuid[], tenants integer[], kinds text[], in_streams text[]) RETURNS void LANGUAGE sql AS $$
     INSERT INTO outbox (endpoint_id, event_id)
     SELECT w.id, e.id
     FROM unnest(ids, tenants, kinds, in_streams) AS e(id, tenant_id, type, stream)
     JOIN webhook_endpoint w ON w.tenant_id = e.tenant_id
-    WHERE NOT w.disabled
+    WHERE NOT w.disabled AND e.type <> ''
       AND (w.types = '{}' OR e.type = ANY (w.types))
-      AND (w.streams = '{}' OR e.stream = ANY (w.streams))
+      AND (w.streams = '{}' OR e.stream = '' OR e.stream = ANY (w.streams))
     ON CONFLICT DO NOTHING
+$$;
+-- +goose StatementEnd
+
+-- new_event_id makes a UUIDv7 (RFC 9562 section 5.7) for events that are made by a statement.
+-- +goose StatementBegin
+CREATE FUNCTION new_event_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
+    SELECT (left(uuid_floor(clock_timestamp())::text, 14) || '7' || substr(gen_random_uuid()::text, 16))::uuid
 $$;
 -- +goose StatementEnd
 
@@ -195,6 +204,7 @@ $$;
 SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - 1, (now() AT TIME ZONE 'UTC')::date + 7);
 
 -- +goose Down
+DROP FUNCTION new_event_id();
 DROP FUNCTION fan_out(uuid[], integer[], text[], text[]);
 DROP TABLE delivery, outbox, webhook_endpoint, soft_bounce, hook_health, orphan, hook_token, event_key, event;
 DELETE FROM suppression WHERE stream <> '' OR expires_at IS NOT NULL;

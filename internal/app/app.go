@@ -20,7 +20,9 @@ import (
 
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/deliver"
+	"github.com/sendgate/sendgate/internal/forward"
 	"github.com/sendgate/sendgate/internal/httpapi"
+	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
 	"github.com/sendgate/sendgate/internal/seal"
@@ -53,6 +55,7 @@ type App struct {
 	metrics  *telemetry.Metrics
 	db       *postgres.DB
 	engine   *deliver.Engine
+	forward  *forward.Engine
 	started  atomic.Bool // all parts are up
 	leaving  atomic.Bool // not ready any more, though requests are still served
 	draining atomic.Bool // no new mail is taken
@@ -62,6 +65,8 @@ type App struct {
 
 	// URL is where the API listens and OpsURL where the listener for operations does, once Start has returned.
 	URL, OpsURL string
+	// LMTPAddr is where bounces come in, "" for nowhere.
+	LMTPAddr string
 }
 
 // stop ends one thing that was started.
@@ -101,6 +106,12 @@ func (a *App) Start(ctx context.Context) (err error) {
 		return err
 	}
 	if err := a.startEngine(); err != nil {
+		return err
+	}
+	if err := a.startForward(); err != nil {
+		return err
+	}
+	if err := a.startLMTP(); err != nil {
 		return err
 	}
 	if err := a.startAPI(ctx); err != nil {
@@ -152,7 +163,7 @@ func (a *App) onStop(name string, run func(context.Context) error) {
 func (a *App) openDatabase(ctx context.Context) error {
 	db, err := postgres.Open(ctx, postgres.Options{
 		URL: a.cfg.DatabaseURL.Reveal(), Box: a.box, AcceptQueue: a.cfg.AcceptQueue,
-		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes),
+		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes), SoftLimit: a.cfg.SoftBounceLimit,
 		Observe: func(batch string, size int, _ time.Duration) {
 			a.metrics.BatchSize.WithLabelValues(batch).Observe(float64(size))
 		},
@@ -186,11 +197,17 @@ func (a *App) awaitDatabase(ctx context.Context) error {
 }
 
 func (a *App) startEngine() error {
+	var unsubscribe deliver.Unsubscriber
+	if links, err := a.links(); err != nil {
+		return err
+	} else if links != nil {
+		unsubscribe = links
+	}
 	engine, err := deliver.New(deliver.Options{
-		Store: a.db, Build: catalog.New, Log: a.log, Metrics: a.metrics, Lease: a.cfg.Lease,
+		Store: a.db, Build: catalog.New, Spec: catalog.Spec, Unsubscribe: unsubscribe, Log: a.log, Metrics: a.metrics, Lease: a.cfg.Lease,
 		Policy: deliver.Policy{
 			UnknownWait: a.cfg.UnknownWait, ReconcileDeadline: a.cfg.ReconcileDeadline,
-			ReconcileResend: a.cfg.ReconcileFallback == "resend",
+			ReconcileResend: a.cfg.ReconcileFallback == "resend", Lookups: a.cfg.LookupSchedule,
 		},
 		Retention: a.cfg.Retention, BodyAge: a.cfg.BodyRetention,
 	})
@@ -209,15 +226,27 @@ func (a *App) startEngine() error {
 }
 
 func (a *App) startAPI(ctx context.Context) error {
+	var links httpapi.Unsubscriber
+	if l, err := a.links(); err != nil {
+		return err
+	} else if l != nil {
+		links = l
+	}
 	server, err := httpapi.New(httpapi.Options{
-		Store: &store{DB: a.db, engine: a.engine}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
-		MaxBody: int64(a.cfg.MaxBodyBytes), DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.cursorKey(),
+		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
+		MaxBody: int64(a.cfg.MaxBodyBytes), DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
 		Draining: a.draining.Load, TrustedProxies: a.proxies(),
+		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
+		Webhooks: httpapi.EndpointOptions{
+			Endpoints: a.db, TestDelivery: a.forward,
+			CheckWebhookURL: func(raw string) error { return jail.CheckURL(raw, a.jail()) },
+		},
 	})
 	if err != nil {
 		return err
 	}
 	a.onStop("api handlers", func(context.Context) error { server.Close(); return nil })
+	a.startTally(server)
 	scheme := "http"
 	if a.cfg.TLS() {
 		scheme = "https"

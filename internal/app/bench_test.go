@@ -72,6 +72,7 @@ type benchOptions struct {
 	dsn    string                    // of a migrated database
 	limits map[string][]limit.Window // of the accounts and of the emulators, by kind
 	trust  bool                      // the emulators hold no limits, they only count
+	emu    emulator.Options          // of the emulators beside; their limits are those above
 }
 
 func newBench(t *testing.T, o benchOptions) *bench {
@@ -101,9 +102,9 @@ func newHTTPClient(t *testing.T) *http.Client {
 
 func (b *bench) startEmulator(t *testing.T, o benchOptions) {
 	t.Helper()
-	options := emulator.Options{Limits: o.limits}
-	if o.trust {
-		options.Limits = nil
+	options := o.emu
+	if !o.trust {
+		options.Limits = o.limits
 	}
 	emu, err := emulator.New(options)
 	if err != nil {
@@ -132,7 +133,7 @@ func (b *bench) store(t *testing.T, o benchOptions) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	d := &dev{DevOptions: DevOptions{Limits: "none"}, keys: b.keys, emu: b.emu}
+	d := &dev{DevOptions: DevOptions{Limits: "none"}, keys: b.keys, emu: b.emu, secret: b.secret}
 	if err := errors.Join(d.storeKeys(t.Context(), db), d.storeAccounts(t.Context(), db)); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -35,6 +36,9 @@ type DevOptions struct {
 	Out    io.Writer // progress, and the line that begins with "ready"
 
 	DatabaseURL string // of a server of the user's; "" for a private one under Data
+
+	// As the variables of serve of the same names; "" is the default.
+	ForwardAllow, LookupSchedule, UnknownWait string
 }
 
 // dev is one running sendgate dev.
@@ -170,7 +174,9 @@ func (d *dev) startEmulator(ctx context.Context) error {
 func (d *dev) serve(ctx context.Context) error {
 	cfg, err := config.Load([]string{
 		"SENDGATE_LISTEN=" + d.Listen, "SENDGATE_OPS_LISTEN=127.0.0.1:0", "SENDGATE_DATABASE_URL=" + d.dsn,
-		"SENDGATE_SECRET_KEY=" + d.secret,
+		"SENDGATE_SECRET_KEY=" + d.secret, "SENDGATE_LMTP_LISTEN=127.0.0.1:0", "SENDGATE_PUBLIC_URL=" + d.publicURL(),
+		"SENDGATE_FORWARD_ALLOW=" + d.ForwardAllow, "SENDGATE_UNKNOWN_WAIT=" + cmp.Or(d.UnknownWait, "60s"),
+		"SENDGATE_LOOKUP_SCHEDULE=" + cmp.Or(d.LookupSchedule, "1m,5m,30m"),
 	})
 	if err != nil {
 		return err
@@ -186,10 +192,30 @@ func (d *dev) serve(ctx context.Context) error {
 	if err := a.Start(ctx); err != nil {
 		return err
 	}
+	if err := d.emu.SetHooks(d.hooks(a)); err != nil {
+		return errors.Join(err, a.Stop())
+	}
 	if err := d.announce(ctx, a); err != nil {
 		return errors.Join(err, a.Stop())
 	}
 	return a.Run(ctx)
+}
+
+// publicURL is where this service is reached from this machine, "" when its port is not known yet.
+func (d *dev) publicURL() string {
+	if _, port, err := net.SplitHostPort(d.Listen); err != nil || port == "0" {
+		return ""
+	}
+	return "http://" + d.Listen
+}
+
+// hooks tells the emulators where their events go.
+func (d *dev) hooks(a *App) map[string]emulator.Hook {
+	hooks := map[string]emulator.Hook{"smtp": {URL: "lmtp://" + a.LMTPAddr}}
+	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "ses"} {
+		hooks[kind] = emulator.Hook{URL: a.URL + "/hooks/" + kind}
+	}
+	return hooks
 }
 
 // configure stores the keys and brings the five accounts in line with the emulators, which are elsewhere at each start.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strconv"
 	"strings"
 
@@ -93,7 +92,7 @@ func (d *dev) storeAccounts(ctx context.Context, db *postgres.DB) error {
 		switch old := c.Account(acc.Name); {
 		case old == nil:
 			err = db.CreateAccount(ctx, "dev", acc, secrets[acc.Name])
-		case !sameJSON(old.Settings, acc.Settings):
+		default: // addresses and keys of the emulators are new
 			acc.Concurrency = old.Concurrency
 			err = db.UpdateAccount(ctx, "dev", acc, secrets[acc.Name])
 		}
@@ -107,11 +106,6 @@ func (d *dev) storeAccounts(ctx context.Context, db *postgres.DB) error {
 		}
 	}
 	return equalWeights(ctx, db, accounts)
-}
-
-func sameJSON(a, b []byte) bool {
-	var x, y any
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
 }
 
 func sameWindows(a, b []limit.Window) bool {
@@ -137,24 +131,33 @@ func (d *dev) accounts() ([]route.Account, secretsByAccount, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("emulator address: %w", err)
 	}
-	c, at := emulator.DefaultCredentials(), d.emu.URL()
+	c, at, keys := emulator.DefaultCredentials(), d.emu.URL(), d.emu.HookKeys()
 	kinds := []struct {
 		kind     provider.Kind
 		settings map[string]any
 		secrets  map[string]string
 	}{
-		{"sendgrid", map[string]any{"base_url": at + "/sendgrid"}, map[string]string{"api_key": c.SendGridKey}},
-		{"mailgun", map[string]any{"base_url": at + "/mailgun", "domain": c.MailgunDomain}, map[string]string{"api_key": c.MailgunKey}},
-		{"postmark", map[string]any{"base_url": at + "/postmark"}, map[string]string{"server_token": c.PostmarkToken}},
+		{"sendgrid", map[string]any{"base_url": at + "/sendgrid", "webhook_public_keys": []string{keys.SendGridPublicKey}}, map[string]string{"api_key": c.SendGridKey}},
+		{"mailgun", map[string]any{"base_url": at + "/mailgun", "domain": c.MailgunDomain}, map[string]string{"api_key": c.MailgunKey, "webhook_signing_key": keys.MailgunSigningKey}},
+		{
+			"postmark", map[string]any{"base_url": at + "/postmark", "webhook_username": keys.PostmarkUsername},
+			map[string]string{"server_token": c.PostmarkToken, "webhook_password": keys.PostmarkPassword},
+		},
 		{
 			"ses",
-			map[string]any{"base_url": at + "/ses", "region": c.AWSRegion},
+			map[string]any{
+				"base_url": at + "/ses", "region": c.AWSRegion, "configuration_set": "sendgate",
+				"sns_topic_arns": []string{keys.SNSTopicARN}, "sns_base_url": at + "/ses", "sns_ca_pem": keys.SNSCAPEM,
+			},
 			map[string]string{"access_key_id": c.AWSAccessKeyID, "secret_access_key": c.AWSSecretAccessKey},
 		},
 		{
 			"smtp",
-			map[string]any{"host": host, "port": smtpPort, "tls": "none", "username": c.SMTPUser, "smtputf8": true},
-			map[string]string{"password": c.SMTPPassword},
+			map[string]any{
+				"host": host, "port": smtpPort, "tls": "none", "username": c.SMTPUser, "smtputf8": true,
+				"bounce_domain": "bounces.sendgate.test",
+			},
+			map[string]string{"password": c.SMTPPassword, "verp_key": d.secret},
 		},
 	}
 	var accounts []route.Account

@@ -2,12 +2,14 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
 	"github.com/sendgate/sendgate/internal/route"
@@ -23,7 +25,7 @@ type Check struct {
 }
 
 // Doctor looks at everything that can be wrong before mail is: database, its settings, clock, schema, secret key,
-// accounts. It changes nothing and sends nothing.
+// accounts, whether their events arrive, and how far webhooks may reach. It changes nothing and sends nothing.
 func Doctor(ctx context.Context, cfg config.Config) []Check {
 	a, err := New(cfg, nil)
 	if err != nil {
@@ -51,7 +53,9 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	if err != nil {
 		checks = append(checks, Check{Name: "providers", Level: "error", Detail: err.Error(), Fix: "correct it: serve does not start with it"})
 	}
-	return append(checks, accountChecks(ctx, db, made)...)
+	checks = append(checks, accountChecks(ctx, db, made)...)
+	checks = append(checks, receiverChecks(ctx, db, time.Now())...)
+	return append(checks, reachChecks(ctx, db, &cfg)...)
 }
 
 func databaseChecks(v postgres.Vitals) []Check {
@@ -134,4 +138,140 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 		check.Detail += ", paused"
 	}
 	return check
+}
+
+// silence is for how long an account that sends may be without an event: the providers report within seconds, and batch
+// for half a minute at most. An event and the note of its call may be eventSlack out of order.
+const (
+	silence    = time.Hour
+	eventSlack = time.Minute
+)
+
+// receiverChecks looks at whether the events of the accounts arrive.
+func receiverChecks(ctx context.Context, db *postgres.DB, now time.Time) []Check {
+	health, err := db.HookHealth(ctx)
+	if err != nil {
+		return []Check{{Name: "events", Level: "error", Detail: err.Error()}}
+	}
+	c, err := db.Config(ctx)
+	if err != nil {
+		return []Check{{Name: "events", Level: "error", Detail: err.Error()}}
+	}
+	var checks []Check
+	for i := range c.Accounts {
+		for _, h := range health {
+			if h.Account == c.Accounts[i].Name && !h.LastSent.IsZero() && !c.Accounts[i].Draining {
+				checks = append(checks, receiverCheck(&c.Accounts[i], h, now))
+			}
+		}
+	}
+	return checks
+}
+
+// receiverCheck judges one account that has sent something.
+func receiverCheck(a *route.Account, h mail.HookHealth, now time.Time) Check {
+	check := Check{Name: "events of " + a.Name, Level: "warn", Fix: "sendgate providers webhooks " + a.Name + " shows more; with --url it sets them up"}
+	spec, _ := catalog.Spec(a.Kind)
+	switch {
+	case !spec.Events.Accepted && !spec.Events.Delivered: // silence is good news: it reports failures only
+		check.OK = reportsBounces(a.Settings)
+		check.Detail = onOff(check.OK, "it reports bounces only", "bounces that come later go unseen")
+		check.Fix = "set bounce_domain and verp_key, and lead its mail to us: docs/postfix.md"
+	case h.Events == 0 && h.Refused > 0:
+		check.Detail = fmt.Sprintf("none; %d requests were refused, the last for %q", h.Refused, h.LastRefusal)
+	case h.Events == 0 && now.Sub(h.LastSent) < eventSlack && now.Sub(a.CreatedAt) < silence:
+		check.OK, check.Detail = true, "none yet; it sent its first mail just now"
+	case h.Events == 0:
+		check.Detail = "none has ever come, though it sent " + ago(now, h.LastSent) + ": its webhooks are not set up"
+	case fellSilent(&h, now):
+		check.Detail = "the last came " + ago(now, h.LastEvent) + ", though it sent " + ago(now, h.LastSent)
+	default:
+		check.OK, check.Detail = true, "the last came "+ago(now, h.LastEvent)
+	}
+	return check
+}
+
+// fellSilent reports whether an hour went by without an event although the account sent after the last one.
+func fellSilent(h *mail.HookHealth, now time.Time) bool {
+	if !h.LastSent.After(h.LastEvent.Add(eventSlack)) {
+		return false
+	}
+	return h.LastSent.Sub(h.LastEvent) >= silence || now.Sub(h.LastSent) >= silence
+}
+
+// reportsBounces reports whether a relay's settings have bounces come back to us.
+func reportsBounces(settings json.RawMessage) bool {
+	var s struct {
+		BounceDomain string `json:"bounce_domain"`
+	}
+	return json.Unmarshal(settings, &s) == nil && s.BounceDomain != ""
+}
+
+func ago(now, then time.Time) string {
+	d := now.Sub(then).Abs()
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days ago", int(d.Hours()/24))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours ago", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%d minutes ago", int(d.Minutes()))
+	}
+}
+
+// bulkStream is the stream whose mail offers one-click unsubscribing, and so do those that are named after it: bulk-news.
+const bulkStream = "bulk"
+
+// reachChecks looks at the settings that say who reaches us, and whom we reach.
+func reachChecks(ctx context.Context, db *postgres.DB, cfg *config.Config) []Check {
+	var checks []Check
+	if cfg.PublicURL == "" && sendsBulk(ctx, db) {
+		checks = append(checks, Check{
+			Name: "unsubscribe", Level: "warn", Detail: "bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",
+			Fix: "set SENDGATE_PUBLIC_URL to the https URL under which recipients reach this service",
+		})
+	}
+	if len(cfg.ForwardAllow) > 0 {
+		checks = append(checks, Check{
+			Name: "SENDGATE_FORWARD_ALLOW", Level: "warn", Detail: "webhook endpoints may be at " + targets(cfg.ForwardAllow),
+			Fix: "unset it unless all who hold a key may reach those addresses",
+		})
+	}
+	return checks
+}
+
+func targets(list config.Targets) string {
+	words := make([]string, 0, len(list))
+	for _, t := range list {
+		words = append(words, fmt.Sprintf("%s port %d", t.Prefix, t.Port))
+	}
+	return strings.Join(words, ", ")
+}
+
+// sendsBulk looks for bulk mail of the last day, in the stream of that name and in those that a rule names. Whoever
+// can't be asked in time is taken to send none: it is a warning.
+func sendsBulk(ctx context.Context, db *postgres.DB) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	tenants, err := db.Tenants(ctx)
+	if err != nil {
+		return false
+	}
+	streams := []string{bulkStream}
+	if c, err := db.Config(ctx); err == nil {
+		for _, r := range c.Rules {
+			if strings.HasPrefix(r.Stream, bulkStream+"-") {
+				streams = append(streams, r.Stream)
+			}
+		}
+	}
+	for _, t := range tenants {
+		for _, stream := range streams {
+			found, err := db.Messages(ctx, mail.Filter{Tenant: t.ID, Stream: stream, Since: time.Now().Add(-24 * time.Hour), Limit: 1})
+			if err == nil && len(found) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

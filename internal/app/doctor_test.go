@@ -1,9 +1,18 @@
 package app
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/postgres/pgtest"
+	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -16,5 +25,97 @@ func TestDoctorTakesANewInstallationForHealthy(t *testing.T) {
 	soon := noAccounts([]route.Account{{Name: "sendgrid"}, {Name: "ses"}})
 	if !soon.OK || !strings.Contains(soon.Detail, "sendgrid, ses") {
 		t.Errorf("accounts of the environment: %+v, want them named", soon)
+	}
+}
+
+func TestDoctorTellsSilenceFromPeace(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	const m, h = time.Minute, time.Hour
+	for _, c := range []struct {
+		name     string
+		kind     provider.Kind
+		settings string
+		health   mail.HookHealth
+		ok       bool
+		says     string
+	}{
+		{"its first mail", "ses", "new", mail.HookHealth{LastSent: ago(m / 2)}, true, "none yet"},
+		{"its second mail", "ses", "new", mail.HookHealth{LastSent: ago(m)}, false, "none has ever come"},
+		{"one of many", "ses", "{}", mail.HookHealth{LastSent: ago(m / 2)}, false, "none has ever come"},
+		{"reports", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(59 * m), LastSent: ago(m)}, true, "the last came 59 minutes ago"},
+		{"fell silent", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(h + m), LastSent: ago(m)}, false, "the last came 61 minutes ago, though it sent 1 minutes ago"},
+		{"fell silent hours ago", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(50 * h), LastSent: ago(5 * h)}, false, "2 days ago, though it sent 5 hours ago"},
+		{"nothing about the last call", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(h + 5*m), LastSent: ago(h)}, false, "65 minutes ago"},
+		{"not for long enough", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(h + m), LastSent: ago(2 * m)}, true, "61 minutes ago"},
+		{"nothing to report since", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(3 * h), LastSent: ago(4 * h)}, true, "3 hours ago"},
+		{"event noted before its call", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(3*h + m), LastSent: ago(3 * h)}, true, "3 hours ago"},
+		{"never set up", "postmark", "{}", mail.HookHealth{LastSent: ago(23 * h)}, false, "none has ever come, though it sent 23 hours ago"},
+		{"wrong key", "mailgun", "{}", mail.HookHealth{Refused: 3, LastRefusal: "signature", LastSent: ago(m)}, false, `3 requests were refused, the last for "signature"`},
+		{"relay without a bounce domain", "smtp", `{"host":"x"}`, mail.HookHealth{LastSent: ago(m)}, false, "go unseen"},
+		{"relay", "smtp", `{"host":"x","bounce_domain":"b.example.com"}`, mail.HookHealth{LastSent: ago(m)}, true, "bounces only"},
+	} {
+		a := route.Account{Name: "a", Kind: c.kind, Settings: json.RawMessage(c.settings), CreatedAt: ago(30 * 24 * h)}
+		if c.settings == "new" {
+			a.Settings, a.CreatedAt = json.RawMessage("{}"), ago(10*m)
+		}
+		got := receiverCheck(&a, c.health, now)
+		if got.OK != c.ok || got.Level != "warn" || !strings.Contains(got.Detail, c.says) || got.Fix == "" {
+			t.Errorf("%s: %+v, want ok %v and a detail with %q", c.name, got, c.ok, c.says)
+		}
+	}
+}
+
+func TestDoctorLooksAtEventsAndReach(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.NewURL(t)
+	look := func(settings ...string) map[string]string {
+		t.Helper()
+		cfg, err := config.Load(append([]string{"SENDGATE_DATABASE_URL=" + dsn, "SENDGATE_SECRET_KEY=" + strings.Repeat("ab", 32)}, settings...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]string{}
+		for _, c := range Doctor(t.Context(), cfg) {
+			if strings.HasPrefix(c.Name, "events of ") || c.Name == "unsubscribe" || strings.HasPrefix(c.Name, "SENDGATE_") {
+				found[c.Name] = c.Level + ": " + c.Detail
+				if c.OK {
+					found[c.Name] = "ok"
+				}
+			}
+		}
+		return found
+	}
+	if diff := cmp.Diff(map[string]string{}, look()); diff != "" {
+		t.Errorf("new installation (-want +got)\n%s", diff)
+	}
+	db, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(t.Context()) //nolint:errcheck // it was only used to prepare
+	if _, err := db.Exec(t.Context(), `
+		INSERT INTO account (name, kind, concurrency, created_at) SELECT name, 'ses', 1, now() - interval '2 hours' FROM unnest(ARRAY['fine', 'silent', 'idle']) AS a(name);
+		INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at, finished_at, class)
+			SELECT uuid_floor(now()), id, gen_random_uuid(), id, '{}', now(), now(), 'accepted' FROM account WHERE name <> 'idle';
+		INSERT INTO hook_health (account_id, events, last_event_at) SELECT id, 1, now() FROM account WHERE name = 'fine';
+		INSERT INTO message (id, tenant_id, status, stream, sender, subject, facts, on_ambiguous, created_at, expires_at, updated_at)
+			VALUES (uuid_floor(now()), 1, 'sent', 'bulk', 'a@example.com', '', '{}', 'never', now(), now(), now())`); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"events of fine":         "ok",
+		"events of silent":       "warn: none has ever come, though it sent 0 minutes ago: its webhooks are not set up",
+		"unsubscribe":            "warn: bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",
+		"SENDGATE_FORWARD_ALLOW": "warn: webhook endpoints may be at 10.0.0.0/8 port 8443, fd00::/8 port 443",
+	}
+	if diff := cmp.Diff(want, look("SENDGATE_FORWARD_ALLOW=10.0.0.0/8:8443,[fd00::/8]:443")); diff != "" {
+		t.Errorf("findings (-want +got)\n%s", diff)
+	}
+	delete(want, "unsubscribe")
+	delete(want, "SENDGATE_FORWARD_ALLOW")
+	if diff := cmp.Diff(want, look("SENDGATE_PUBLIC_URL=https://send.example.com")); diff != "" {
+		t.Errorf("with a public URL (-want +got)\n%s", diff)
 	}
 }

@@ -196,8 +196,9 @@ func (g *guarded) keepCanaries(t *testing.T) {
 			Secrets:  map[string]string{"access_key_id": c.AWSAccessKeyID, "secret_access_key": c.AWSSecretAccessKey},
 		},
 		"smtp": {
-			Settings: json.RawMessage(`{"host":"` + host + `","port":` + port + `,"tls":"none","username":"` + c.SMTPUser + `"}`),
-			Secrets:  map[string]string{"password": c.SMTPPassword},
+			Settings: json.RawMessage(`{"host":"` + host + `","port":` + port + `,"tls":"none","username":"` + c.SMTPUser +
+				`","bounce_domain":"bounces.sendgate.test"}`),
+			Secrets: map[string]string{"password": c.SMTPPassword},
 		},
 	} {
 		if _, err := g.admin.PatchAccount(t.Context(), name, r); err != nil {
@@ -218,8 +219,9 @@ func (g *guarded) binds(t *testing.T) {
 
 // secrets lists what must be found nowhere.
 func (g *guarded) secrets() []string {
-	c := secretCanaries()
+	c, hooks := secretCanaries(), g.emu.HookKeys()
 	return []string{
+		hooks.MailgunSigningKey, hooks.PostmarkPassword,
 		c.SendGridKey, c.MailgunKey, c.PostmarkToken, c.AWSAccessKeyID, c.AWSSecretAccessKey, c.SMTPPassword, wrongSecret,
 		dbPassword, g.secret, g.keys.api[12:], g.keys.admin[12:], url.QueryEscape(c.SendGridKey), url.QueryEscape(c.AWSSecretAccessKey),
 		base64.StdEncoding.EncodeToString([]byte("api:" + c.MailgunKey)),

@@ -9,13 +9,24 @@ import (
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
 // store is the database as the API sees it: what it accepts is put in the lane that the engine's configuration says, and
 // the engine is woken.
 type store struct {
 	*postgres.DB
-	engine *deliver.Engine
+	engine  *deliver.Engine
+	metrics *telemetry.Metrics
+}
+
+// ReceiveEvents stores what a provider reported, and counts the unknown messages that it settled.
+func (s *store) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, error) {
+	taken, err := s.DB.ReceiveEvents(ctx, in)
+	if taken.Settled > 0 {
+		s.metrics.Resolved.WithLabelValues(string(in.Source), "sent").Add(float64(taken.Settled))
+	}
+	return taken, err
 }
 
 // Accept makes a submission durable and wakes the engine.
@@ -53,10 +64,10 @@ func (s *store) wake(sub *mail.Submission, a mail.Accepted) {
 	}
 }
 
-// cursorKey derives the key of the API's cursors from the secret key, so that all replicas agree on it.
-func (a *App) cursorKey() []byte {
+// derivedKey derives a key for one purpose from the secret key, so that all replicas agree on it.
+func (a *App) derivedKey(purpose string) []byte {
 	mac := hmac.New(sha256.New, []byte(a.cfg.SecretKey.Reveal()))
-	mac.Write([]byte("sendgate cursor key"))
+	mac.Write([]byte(purpose))
 	return mac.Sum(nil)
 }
 

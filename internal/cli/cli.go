@@ -35,10 +35,12 @@ type grammar struct {
 	Version versionCmd `cmd:"" group:"run" help:"Print what was built, from which commit, with which Go."`
 
 	Send     sendCmd     `cmd:"" group:"mail" help:"Send one message."`
-	Messages messagesCmd `cmd:"" group:"mail" help:"List messages, show one with its attempts, cancel or resend it."`
-	Suppress suppressCmd `cmd:"" name:"suppressions" group:"mail" help:"List, add and remove addresses that get no mail."`
+	Messages messagesCmd `cmd:"" group:"mail" help:"List messages, show one with all that happened to it, cancel or resend it."`
+	Events   eventsCmd   `cmd:"" group:"mail" help:"List and follow what became of messages, and count it."`
+	Suppress suppressCmd `cmd:"" name:"suppressions" group:"mail" help:"List, add, remove, import and export addresses that get no mail."`
+	Webhooks webhooksCmd `cmd:"" group:"mail" help:"List, add and change the endpoints that are told of events."`
 
-	Providers providersCmd `cmd:"" group:"ops" help:"List, add, pause and change provider accounts and their limits."`
+	Providers providersCmd `cmd:"" group:"ops" help:"List, add, pause and change provider accounts, their limits and their callbacks."`
 	Pools     poolsCmd     `cmd:"" group:"ops" help:"Show pools and set their weights."`
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create and revoke API keys."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show what waits, what is in flight and who works on it."`

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -15,29 +17,42 @@ import (
 )
 
 type emulateCmd struct {
-	Listen     string `default:"127.0.0.1:8027" help:"HTTP listener, host:port. Loopback only: the ledger and the faults have no password."`
-	SMTPListen string `default:"127.0.0.1:8028" help:"SMTP listener, host:port. Loopback only."`
-	Ledger     string `placeholder:"FILE" help:"Keep the ledger of accepted messages in this file; in memory when absent."`
-	Limits     string `enum:"documented,none" default:"documented" help:"Refuse calls over the documented limits, or none."`
-	Verbose    bool   `short:"v" help:"Log what the emulators do, to standard error."`
+	Listen     string            `default:"127.0.0.1:8027" help:"HTTP listener, host:port. Loopback only: the ledger and the faults have no password."`
+	SMTPListen string            `default:"127.0.0.1:8028" help:"SMTP listener, host:port. Loopback only."`
+	Ledger     string            `placeholder:"FILE" help:"Keep the ledger of accepted messages in this file; in memory when absent."`
+	Limits     string            `enum:"documented,none" default:"documented" help:"Refuse calls over the documented limits, or none."`
+	Hook       map[string]string `mapsep:"none" placeholder:"KIND=URL" help:"Where a provider's events go, such as mailgun=http://127.0.0.1:8080/hooks/mailgun; smtp=lmtp://127.0.0.1:2424. Repeatable; URLs of this machine only."`
+	EventPace  time.Duration     `default:"100ms" help:"Between two events of a message, on average."`
+	DeferFor   time.Duration     `default:"1h" help:"From a deferred event to the delivered one."`
+	Verbose    bool              `short:"v" help:"Log what the emulators do, to standard error."`
 }
 
 // Help implements kong.HelpProvider.
 func (*emulateCmd) Help() string {
 	return `Speaks the wire formats of SendGrid, Mailgun, Postmark, Amazon SES and SMTP; nothing is delivered anywhere. Runs until Ctrl-C. ` +
-		`The recipient's local part picks an outcome (bounce, softbounce, complaint, defer, suppressed, reject, open, click).
+		`The recipient's local part picks an outcome (bounce, softbounce, complaint, defer, suppressed, reject, open, click), ` +
+		`and what becomes of a message is told to the hooks, signed as the real ones are; GET /_hooks has the keys to check them with.
 
 Examples:
 
   sendgate emulate
   sendgate emulate --listen 127.0.0.1:9000 --ledger mail.jsonl --limits none
+  sendgate emulate --hook sendgrid=http://127.0.0.1:8080/hooks/sendgrid --hook smtp=lmtp://127.0.0.1:2424
   curl http://127.0.0.1:8027/_ledger
-  curl -X PUT http://127.0.0.1:8027/_faults -d '{"sendgrid": [{"mode": "throttle", "count": 3}]}'`
+  curl http://127.0.0.1:8027/_hooks
+  curl -X PUT http://127.0.0.1:8027/_faults -d '{"sendgrid": [{"mode": "throttle", "count": 3}]}'
+  curl -X PUT http://127.0.0.1:8027/_faults -d '{"mailgun": [{"mode": "hook_duplicate", "copies": 3, "match": "*@example.org"}]}'`
 }
 
 // Run implements the command.
 func (c *emulateCmd) Run(ctx context.Context, s *Streams) error {
-	opt := emulator.Options{Listen: c.Listen, SMTPListen: c.SMTPListen, Credentials: emulator.DefaultCredentials()}
+	opt := emulator.Options{
+		Listen: c.Listen, SMTPListen: c.SMTPListen, Credentials: emulator.DefaultCredentials(),
+		Hooks: map[string]emulator.Hook{}, EventPace: c.EventPace, DeferFor: c.DeferFor,
+	}
+	for kind, url := range c.Hook {
+		opt.Hooks[kind] = emulator.Hook{URL: url}
+	}
 	if c.Ledger != "" {
 		opt.LedgerPath = s.path(c.Ledger)
 	}
@@ -54,7 +69,7 @@ func (c *emulateCmd) Run(ctx context.Context, s *Streams) error {
 	if err := e.Start(ctx); err != nil {
 		return err
 	}
-	printErr := printEmulators(s.Out, e, opt.Credentials)
+	printErr := printEmulators(s.Out, e, &opt)
 	if printErr == nil {
 		<-ctx.Done()
 	}
@@ -75,7 +90,8 @@ func documentedLimits() map[string][]limit.Window {
 }
 
 // printEmulators prints where each stands and what it wants to be shown.
-func printEmulators(w io.Writer, e *emulator.Emulator, c emulator.Credentials) error {
+func printEmulators(w io.Writer, e *emulator.Emulator, opt *emulator.Options) error {
+	c := opt.Credentials
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	row(t, "PROVIDER", "BASE URL", "CREDENTIALS (public, they open nothing else)")
 	row(t, "sendgrid", e.URL()+"/sendgrid", "key "+c.SendGridKey)
@@ -85,6 +101,11 @@ func printEmulators(w io.Writer, e *emulator.Emulator, c emulator.Credentials) e
 	row(t, "smtp", e.SMTPAddr(), "user "+c.SMTPUser+", password "+c.SMTPPassword)
 	if err := flush(t); err != nil {
 		return err
+	}
+	for _, kind := range slices.Sorted(maps.Keys(opt.Hooks)) {
+		if _, err := fmt.Fprintf(w, "events of %s go to %s\n", kind, opt.Hooks[kind].URL); err != nil {
+			return err
+		}
 	}
 	_, err := fmt.Fprintf(w, "ready: curl %s/_ledger\n", e.URL())
 	return err

@@ -86,7 +86,7 @@ func (c *loadCmd) measure(ctx context.Context, s *Streams, g *generator) (*loadR
 			return nil, err
 		}
 	}
-	p := startProgress(s.Err, g)
+	p := startProgress(s.Err, g.progressLine())
 	began := time.Now()
 	g.run(ctx)
 	result := g.result(time.Since(began))

@@ -96,40 +96,15 @@ func errorList(errs map[string]int64) string {
 	return strings.Join(parts, ", ")
 }
 
-// progress writes a line each second over the last one on a terminal, and a line of its own each five seconds elsewhere.
-type progress struct{ stopped, done chan struct{} }
-
-func startProgress(w io.Writer, g *generator) *progress {
-	p := &progress{stopped: make(chan struct{}), done: make(chan struct{})}
-	if isTTY(w) {
-		go p.loop(w, g, time.Second, "\r\x1b[K", "")
-	} else {
-		go p.loop(w, g, 5*time.Second, "", "\n")
-	}
-	return p
-}
-
-func (p *progress) loop(w io.Writer, g *generator, every time.Duration, begin, end string) {
-	defer close(p.done)
-	tick := time.NewTicker(every)
-	defer tick.Stop()
+// progressLine tells how the load went since the last line.
+func (g *generator) progressLine() func(since time.Duration) string {
 	var last int64
-	for {
-		select {
-		case <-tick.C:
-			now := g.accepted.Load()
-			fmt.Fprintf(w, "%s%d accepted, %.0f/s, %d errors%s", begin, now, float64(now-last)/every.Seconds(), g.failed.Load(), end)
-			last = now
-		case <-p.stopped:
-			fmt.Fprint(w, begin) // leaves an empty line on a terminal
-			return
-		}
+	return func(since time.Duration) string {
+		now := g.accepted.Load()
+		rate := float64(now-last) / since.Seconds()
+		last = now
+		return fmt.Sprintf("%d accepted, %.0f/s, %d errors", now, rate, g.failed.Load())
 	}
-}
-
-func (p *progress) stop() {
-	close(p.stopped)
-	<-p.done
 }
 
 // maxPage is the longest page of a listing.

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -145,17 +147,59 @@ func TestCancelAndResendShowTheMessage(t *testing.T) {
 	w.run("messages", "resend", someID).want(t, 1, "", "Only a message that failed")
 }
 
-func TestSuppressions(t *testing.T) {
+func TestShowTellsAttemptsAndEventsInTheOrderOfTime(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, map[string]answer{
-		"GET /v1/suppressions":                    {200, nil, `{"data":[{"email":"ann@example.org","reason":"manual","origin":"api"}]}`},
-		"POST /v1/suppressions":                   {201, nil, `{"email":"ann@example.org","reason":"complaint","origin":"api"}`},
-		"DELETE /v1/suppressions/ann@example.org": {204, nil, ""},
-	})
-	w.run("suppressions", "list", "--email", "ann@example.org").want(t, 0, "manual", "")
-	w.run("suppressions", "add", "ann@example.org", "--reason", "complaint").want(t, 0, "complaint", "")
-	if got := w.last("POST", "/v1/suppressions").body; got != `{"email":"ann@example.org","reason":"complaint"}` {
-		t.Errorf("body = %s", got)
+	at := func(clock string) time.Time {
+		parsed, err := time.Parse(time.RFC3339Nano, "2026-01-31T"+clock+"Z")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parsed
 	}
-	w.run("suppressions", "remove", "ann@example.org").want(t, 0, "removed", "")
+	m := &api.Message{
+		ID: someID, Status: "bounced",
+		Attempts: []api.Attempt{
+			{N: 1, Account: "ses", Class: "uncertain", StartedAt: at("12:00:00.2")}, {N: 2, Account: "sendgrid", Class: "accepted", StartedAt: at("12:05:00.9")},
+		},
+		Events: []api.Event{
+			{Type: "bounced", At: at("12:05:03.9"), Source: "webhook"},
+			{Type: "accepted", At: at("12:05:00"), Source: "webhook"},
+			{Type: "delivered", At: at("12:05:03.1"), Source: "webhook"},
+			{Type: "deferred", At: at("12:00:09"), Source: "lookup"},
+		},
+	}
+	var out bytes.Buffer
+	for _, moment := range timeline(m) {
+		moment.show(&out)
+	}
+	var got []string
+	for line := range strings.Lines(out.String()) {
+		words := strings.Fields(line)
+		got = append(got, words[0]+" "+words[1])
+	}
+	want := []string{"attempt 1", "event deferred", "attempt 2", "event accepted", "event delivered", "event bounced"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("timeline (-want +got)\n%s", diff)
+	}
+	if m.Events[0].Type != "bounced" {
+		t.Error("the events of the message itself were sorted")
+	}
+}
+
+func TestShowTellsWhyARecipientWasNotReached(t *testing.T) {
+	t.Parallel()
+	bounce := `{"class":"hard","reason":"invalid_address","code":"550","enhanced":"5.1.1","text":"no such user"}`
+	w := newWorld(t, map[string]answer{"GET /v1/messages/" + someID: {200, nil, `{"id":"` + someID + `","status":"bounced","from":{"email":"a@example.com"},` +
+		`"recipients":[{"email":"ann@example.org","kind":"to","status":"bounced","detail":"no such user","bounce":` + bounce + `},` +
+		`{"email":"bob@example.org","kind":"cc","status":"suppressed","detail":"asked by phone"}],` +
+		`"events":[{"id":"e","type":"bounced","at":"2026-01-31T12:00:05Z","recipient":"ann@example.org","account":"ses","source":"lookup","bounce":` + bounce + `}]}`}})
+	o := w.run("messages", "show", someID)
+	for _, line := range []string{
+		"to ann@example.org bounced hard invalid_address 550 5.1.1: no such user", "cc bob@example.org suppressed asked by phone",
+		"event bounced ann@example.org 2026-01-31 12:00:05Z by ses from lookup", "hard invalid_address 550 5.1.1: no such user",
+	} {
+		if !slices.Contains(fields(o.out), line) {
+			t.Errorf("no line %q in\n%s", line, o.out)
+		}
+	}
 }

@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/api"
@@ -13,7 +11,7 @@ import (
 
 type messagesCmd struct {
 	List   messagesListCmd   `cmd:"" help:"List messages, newest first."`
-	Show   messagesShowCmd   `cmd:"" help:"Show one message with its recipients, its attempts and why each went where it went."`
+	Show   messagesShowCmd   `cmd:"" help:"Show one message with its recipients and, in the order of time, its attempts and the events that came back."`
 	Cancel messagesCancelCmd `cmd:"" help:"Stop a message that was not given to a provider yet."`
 	Resend messagesResendCmd `cmd:"" help:"Queue a failed message again."`
 }
@@ -90,7 +88,8 @@ type messagesShowCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*messagesShowCmd) Help() string {
-	return `Each attempt is one call to one account. Below it stands why the account was chosen, and why each other was not.
+	return `Each attempt is one call to one account. Below it stands why the account was chosen, and why each other was not. Events are what the provider, ` +
+		`or the recipient's host through it, reported later; their times are those of the provider's clock.
 
 Example:
 
@@ -162,120 +161,4 @@ func (c *messagesResendCmd) Run(ctx context.Context, s *Streams) error {
 		return err
 	}
 	return showMessage(s, c.format, m)
-}
-
-func showMessage(s *Streams, f format, m *api.Message) error {
-	return f.show(s, m, func(w io.Writer) {
-		row(w, "id", m.ID)
-		row(w, "status", m.Status)
-		row(w, "accepted", stamp(m.CreatedAt))
-		row(w, "updated", stamp(m.UpdatedAt))
-		if m.SendAt != nil {
-			row(w, "send at", stampOf(m.SendAt))
-		}
-		row(w, "expires", stampOf(m.ExpiresAt))
-		row(w, "from", mailbox(m.From.Name, m.From.Email))
-		row(w, "subject", orDash(m.Subject))
-		row(w, "stream", m.Stream)
-		if len(m.Tags) > 0 {
-			row(w, "tags", strings.Join(m.Tags, ", "))
-		}
-		row(w, "if unknown", m.OnAmbiguous)
-		if m.Account != "" {
-			row(w, "pinned to", m.Account)
-		}
-		for _, r := range m.Recipients {
-			row(w, r.Kind, strings.TrimSpace(mailbox(r.Name, r.Email)+"  "+r.Status+"  "+r.Detail))
-		}
-		for _, a := range m.Attempts {
-			showAttempt(w, a)
-		}
-		for _, e := range m.Events {
-			row(w, "event", stamp(e.At)+"  "+e.Type+"  "+e.Recipient)
-		}
-	})
-}
-
-func mailbox(name, email string) string {
-	if name == "" {
-		return email
-	}
-	return name + " <" + email + ">"
-}
-
-func showAttempt(w io.Writer, a api.Attempt) {
-	outcome := a.Class
-	if outcome == "" {
-		outcome = "under way"
-	}
-	facts := []string{a.Account + " (" + a.Provider + ")", outcome, stamp(a.StartedAt)}
-	if a.TookMS != nil {
-		facts = append(facts, fmt.Sprintf("%d ms", *a.TookMS))
-	}
-	if a.ProviderMessageID != "" {
-		facts = append(facts, "id "+a.ProviderMessageID)
-	}
-	if a.VerdictSource != "" {
-		facts = append(facts, "by "+a.VerdictSource)
-	}
-	row(w, fmt.Sprintf("attempt %d", a.N), strings.Join(facts, "  "))
-	if reply := replyOf(a); reply != "" {
-		row(w, "", "answer: "+reply)
-	}
-	for _, line := range explain(a.Decision) {
-		row(w, "", line)
-	}
-}
-
-// replyOf gives the provider's own words: "429 (rate_limit) too many requests".
-func replyOf(a api.Attempt) string {
-	var parts []string
-	if a.Status != 0 {
-		parts = append(parts, fmt.Sprint(a.Status))
-	}
-	if a.Code != "" {
-		parts = append(parts, "("+a.Code+")")
-	}
-	if a.Error != "" {
-		parts = append(parts, a.Error)
-	}
-	return strings.Join(parts, " ")
-}
-
-// explain tells a decision in sentences: how the account was found, then a line for each candidate.
-func explain(raw json.RawMessage) []string {
-	var d api.Decision
-	if len(raw) == 0 || json.Unmarshal(raw, &d) != nil {
-		return nil
-	}
-	lines := []string{headline(d)}
-	for _, c := range d.Candidates {
-		why := c.Reason
-		switch {
-		case c.Account == d.Chosen:
-			why = "chosen"
-		case why == "":
-			why = "could have taken it"
-		}
-		lines = append(lines, fmt.Sprintf("- %s, weight %s: %s", c.Account, number(c.Weight), why))
-	}
-	return lines
-}
-
-func headline(d api.Decision) string {
-	way := "pool " + d.Pool
-	if d.Rule != 0 {
-		way = fmt.Sprintf("rule %d, pool %s", d.Rule, d.Pool)
-	}
-	if d.Pinned {
-		way = "pinned by the message"
-	}
-	chosen := "chose " + d.Chosen
-	if d.Chosen == "" {
-		chosen = "nobody could take it then"
-	}
-	if d.Spilled {
-		chosen += ", spilled over since the first choice had no slot"
-	}
-	return fmt.Sprintf("why: %s, %s (configuration %d)", way, chosen, d.Config)
 }

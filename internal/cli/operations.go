@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"strconv"
-
-	"github.com/sendgate/sendgate/api"
 )
 
 type queueCmd struct{ format }
@@ -81,86 +79,4 @@ func detailText(detail json.RawMessage) string {
 		return "-"
 	}
 	return shorten(string(detail), 100)
-}
-
-type suppressCmd struct {
-	List   suppressListCmd   `cmd:"" help:"List suppressed addresses."`
-	Add    suppressAddCmd    `cmd:"" help:"Stop mail to an address."`
-	Remove suppressRemoveCmd `cmd:"" help:"Allow mail to an address again."`
-}
-
-type suppressListCmd struct {
-	Email  string `help:"Only this address: is it suppressed?"`
-	Limit  int    `default:"50" help:"At most this many, 1 to 200."`
-	Cursor string `help:"Continue where the last page ended."`
-	format
-}
-
-// Help implements kong.HelpProvider.
-func (*suppressListCmd) Help() string {
-	return "Examples:\n\n  sendgate suppressions list\n  sendgate suppressions list --email ann@example.org"
-}
-
-// Run implements the command.
-func (c *suppressListCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
-	page, err := client.Suppressions(ctx, c.Email, c.Cursor, c.Limit)
-	if err != nil {
-		return err
-	}
-	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
-		row(w, "ADDRESS", "REASON", "ORIGIN", "SINCE")
-		for _, x := range page.Data {
-			row(w, x.Email, x.Reason, x.Origin, stamp(x.CreatedAt))
-		}
-	})
-}
-
-type suppressAddCmd struct {
-	Email  string `arg:"" help:"Address."`
-	Reason string `default:"manual" help:"manual, hard_bounce, complaint or unsubscribe."`
-	format
-}
-
-// Help implements kong.HelpProvider.
-func (*suppressAddCmd) Help() string {
-	return "Example:\n\n  sendgate suppressions add ann@example.org"
-}
-
-// Run implements the command.
-func (c *suppressAddCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
-	x, err := client.Suppress(ctx, api.SuppressionRequest{Email: c.Email, Reason: c.Reason})
-	if err != nil {
-		return err
-	}
-	return c.show(s, x, func(w io.Writer) { row(w, "suppressed", x.Email, x.Reason) })
-}
-
-type suppressRemoveCmd struct {
-	Email string `arg:"" help:"Address."`
-	format
-}
-
-// Help implements kong.HelpProvider.
-func (*suppressRemoveCmd) Help() string {
-	return "Providers keep suppression lists of their own, which this does not touch.\n\nExample:\n\n  sendgate suppressions remove ann@example.org"
-}
-
-// Run implements the command.
-func (c *suppressRemoveCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
-	if err := client.Unsuppress(ctx, c.Email); err != nil {
-		return err
-	}
-	return c.show(s, map[string]string{"removed": c.Email}, func(w io.Writer) { row(w, "removed", c.Email) })
 }

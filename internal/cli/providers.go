@@ -21,6 +21,8 @@ type providersCmd struct {
 	Pause  providersPauseCmd  `cmd:"" help:"Give an account no more mail."`
 	Resume providersResumeCmd `cmd:"" help:"Give a paused or parked account mail again."`
 	Remove providersRemoveCmd `cmd:"" help:"Remove an account; it finishes what it has."`
+
+	Webhooks providersWebhooksCmd `cmd:"" help:"Show whether events of an account arrive, or set up that they do."`
 }
 
 type providersListCmd struct{ format }

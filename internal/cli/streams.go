@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -60,22 +61,32 @@ func (s Streams) quiet() Streams {
 	return s
 }
 
-type pipeWriter struct{ io.Writer }
+type pipeWriter struct {
+	io.Writer
+	gone *atomic.Bool // nobody reads any more
+}
 
 func quietPipe(w io.Writer) io.Writer {
 	if _, done := w.(pipeWriter); done {
 		return w
 	}
-	return pipeWriter{w}
+	return pipeWriter{w, &atomic.Bool{}}
 }
 
 // Write implements io.Writer.
 func (p pipeWriter) Write(b []byte) (int, error) {
 	n, err := p.Writer.Write(b)
 	if errors.Is(err, syscall.EPIPE) {
+		p.gone.Store(true)
 		return len(b), nil
 	}
 	return n, err
+}
+
+// readerGone reports whether what is printed reaches nobody: a command that prints without end stops then.
+func (s *Streams) readerGone() bool {
+	p, ok := s.Out.(pipeWriter)
+	return ok && p.gone.Load()
 }
 
 // isTTY reports whether the stream is a terminal, as far as the file mode tells.

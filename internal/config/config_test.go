@@ -42,7 +42,8 @@ func TestDefaults(t *testing.T) {
 		LogLevel: slog.LevelInfo, LogFormat: "json",
 		MaxBodyBytes: 30 << 20, AcceptQueue: 4096, AcceptQueueBytes: 64 << 20,
 		Lease: 15 * time.Second, DrainTimeout: 25 * time.Second, UnknownWait: time.Minute,
-		ReconcileDeadline: 30 * time.Minute, ReconcileFallback: "fail", DefaultExpiry: 72 * time.Hour,
+		ReconcileDeadline: 40 * time.Minute, ReconcileFallback: "fail", DefaultExpiry: 72 * time.Hour,
+		LookupSchedule: Durations{time.Minute, 5 * time.Minute, 30 * time.Minute}, SoftBounceLimit: 5,
 		Retention: 90 * 24 * time.Hour, BodyRetention: 7 * 24 * time.Hour,
 	}
 	got := load(t, base("SENDGATE_LOG_LEVEL=")) // set but empty is not set
@@ -67,6 +68,8 @@ func TestEverySettingIsRead(t *testing.T) {
 		"SENDGATE_RECONCILE_DEADLINE=5m", "SENDGATE_RECONCILE_FALLBACK=resend", "SENDGATE_DEFAULT_EXPIRY=6h",
 		"SENDGATE_TLS_CERT_FILE="+cert, "SENDGATE_TLS_KEY_FILE="+key, "SENDGATE_BEHIND_PROXY=true",
 		"SENDGATE_TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::/32", "SENDGATE_RETENTION=400d", "SENDGATE_BODY_RETENTION=30d",
+		"SENDGATE_LOOKUP_SCHEDULE=2s, 1h", "SENDGATE_SOFT_BOUNCE_LIMIT=0", "SENDGATE_PUBLIC_URL=https://mail.example.com/in",
+		"SENDGATE_LMTP_LISTEN=unix:/run/sendgate/lmtp", "SENDGATE_FORWARD_ALLOW=10.1.2.3/8:8443, [fd00::/8]:443",
 	))
 	want := Config{
 		Listen: "0.0.0.0:443", OpsListen: ":9000", AdminKey: seal.NewSecret("sg_0123abcd_adminKEY"),
@@ -79,6 +82,9 @@ func TestEverySettingIsRead(t *testing.T) {
 			netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32"),
 		},
 		Retention: 400 * 24 * time.Hour, BodyRetention: 30 * 24 * time.Hour,
+		LookupSchedule: Durations{2 * time.Second, time.Hour}, PublicURL: "https://mail.example.com/in",
+		LMTPListen:   "unix:/run/sendgate/lmtp",
+		ForwardAllow: Targets{{netip.MustParsePrefix("10.0.0.0/8"), 8443}, {netip.MustParsePrefix("fd00::/8"), 443}},
 	}
 	compare := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	if diff := cmp.Diff(want, got, compare); diff != "" {
@@ -121,6 +127,16 @@ func TestProblemsNameTheVariable(t *testing.T) {
 		"SENDGATE_TRUSTED_PROXIES=10.0.0.0/8":           "SENDGATE_TRUSTED_PROXIES:",
 		"SENDGATE_TRUSTED_PROXIES=proxy.internal":       "SENDGATE_TRUSTED_PROXIES:",
 		"SENDGATE_SECRET_KEY_FILE=/nonexistent/key":     "SENDGATE_SECRET_KEY_FILE:",
+		"SENDGATE_LOOKUP_SCHEDULE=5m,1m":                "SENDGATE_LOOKUP_SCHEDULE:",
+		"SENDGATE_LOOKUP_SCHEDULE=soon":                 "SENDGATE_LOOKUP_SCHEDULE:",
+		"SENDGATE_SOFT_BOUNCE_LIMIT=-1":                 "SENDGATE_SOFT_BOUNCE_LIMIT:",
+		"SENDGATE_PUBLIC_URL=http://mail.example.com":   "SENDGATE_PUBLIC_URL:",
+		"SENDGATE_PUBLIC_URL=https://mail.example.com/": "SENDGATE_PUBLIC_URL:",
+		"SENDGATE_PUBLIC_URL=https://u:p@example.com":   "SENDGATE_PUBLIC_URL:",
+		"SENDGATE_LMTP_LISTEN=0.0.0.0:24":               "SENDGATE_LMTP_LISTEN:",
+		"SENDGATE_LMTP_LISTEN=relative":                 "SENDGATE_LMTP_LISTEN:",
+		"SENDGATE_FORWARD_ALLOW=10.0.0.0/8":             "SENDGATE_FORWARD_ALLOW:",
+		"SENDGATE_FORWARD_ALLOW=host:80":                "SENDGATE_FORWARD_ALLOW:",
 	} {
 		_, err := Load(base(env))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -20,6 +20,7 @@ func (c *Config) Validate() error {
 	c.checkSecrets(&p)
 	c.checkSizes(&p)
 	c.checkTimes(&p)
+	c.checkFeedback(&p)
 	p.check(c.LogFormat == "json" || c.LogFormat == "text", "LOG_FORMAT", "%q is unknown; want json or text", c.LogFormat)
 	p.check(c.ReconcileFallback == "fail" || c.ReconcileFallback == "resend", "RECONCILE_FALLBACK",
 		"%q is unknown; want fail or resend", c.ReconcileFallback)

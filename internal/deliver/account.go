@@ -40,6 +40,10 @@ type account struct {
 	blocked   time.Time // the provider said so
 	throttles int       // in a row
 
+	lookup   provider.LookupSpec
+	announce bool          // the provider reports no acceptance of its own
+	lookups  *rate.Limiter // paces look-ups
+
 	breaker *gobreaker.TwoStepCircuitBreaker[any]
 	pacers  []pacer
 	floor   floor
@@ -49,7 +53,7 @@ type account struct {
 const breakerPause = 5 * time.Second
 
 func newAccount(conf route.Account, share int) *account {
-	a := &account{name: conf.Name, kind: conf.Kind, share: share}
+	a := &account{name: conf.Name, kind: conf.Kind, share: share, lookups: rate.NewLimiter(lookupRate, lookupsAtOnce)}
 	a.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		Name: conf.Name, MaxRequests: 1, Interval: 30 * time.Second, Timeout: breakerPause,
 		ReadyToTrip: func(c gobreaker.Counts) bool {

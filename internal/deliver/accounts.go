@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
 // accounts is the set of live accounts.
 type accounts struct {
 	build Build
+	spec  func(provider.Kind) (provider.Spec, bool)
 	store configStore
 	log   *slog.Logger
 
@@ -20,8 +22,8 @@ type accounts struct {
 	replicas int
 }
 
-func (s *accounts) init(b Build, store configStore, log *slog.Logger) {
-	s.build, s.store, s.log, s.byID, s.replicas = b, store, log, map[int32]*account{}, 1
+func (s *accounts) init(o *Options) {
+	s.build, s.spec, s.store, s.log, s.byID, s.replicas = o.Build, o.Spec, o.Store, o.Log, map[int32]*account{}, 1
 }
 
 func (s *accounts) get(id int32) *account {
@@ -71,6 +73,8 @@ func (s *accounts) apply(ctx context.Context, conf *route.Account) error {
 		return nil
 	}
 	a := newAccount(*conf, share)
+	spec, _ := s.spec(conf.Kind)
+	a.lookup, a.announce = spec.Lookup, !spec.Events.Accepted
 	err := a.connect(ctx, s)
 	conf.Capabilities = a.conf.Capabilities
 	s.mu.Lock()

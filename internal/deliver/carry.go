@@ -95,6 +95,7 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	if it.acc.limited() {
 		result.Settle = settle
 	}
+	result.Announce = it.acc.announce
 	addSuppressed(&result, l)
 	done(verdict(health, failure))
 	e.applyLocally(it, &result)
@@ -186,7 +187,7 @@ func (e *Engine) send(ctx context.Context, it *item, m *mail.Message, c call) (r
 			failure = &provider.Error{Class: provider.Uncertain, Detail: "the adapter panicked"}
 		}
 	}()
-	receipt, err := it.client.Send(ctx, work(m, c))
+	receipt, err := it.client.Send(ctx, work(e.withUnsubscribe(m, c.open), c))
 	return receipt, asError(err)
 }
 

@@ -39,7 +39,9 @@ type Options struct {
 	Build       Build
 	Log         *slog.Logger
 	Metrics     *telemetry.Metrics
-	Policy      Policy        // 60 s, 30 min, fail
+	Spec        func(provider.Kind) (provider.Spec, bool)
+	Unsubscribe Unsubscriber  // nil: bulk mail gets no link
+	Policy      Policy        // 60 s, 40 min, fail; look-ups after 1, 5 and 30 min
 	Lease       time.Duration // 15 s: for how long after its last heartbeat a replica's claims are its own
 	CallTimeout time.Duration // 30 s: one provider call
 	ConfigPoll  time.Duration // 500 ms: how soon a change of configuration binds here
@@ -55,13 +57,19 @@ func (o *Options) defaults() {
 		}
 	}
 	set(&o.Policy.UnknownWait, time.Minute)
-	set(&o.Policy.ReconcileDeadline, 30*time.Minute)
+	set(&o.Policy.ReconcileDeadline, 40*time.Minute)
 	set(&o.Lease, 15*time.Second)
 	set(&o.CallTimeout, 30*time.Second)
 	set(&o.ConfigPoll, 500*time.Millisecond)
 	set(&o.Retention, 90*24*time.Hour)
 	set(&o.BodyAge, 7*24*time.Hour)
 	set(&o.KeyAge, 72*time.Hour)
+	if o.Policy.Lookups == nil {
+		o.Policy.Lookups = []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute}
+	}
+	if o.Spec == nil {
+		o.Spec = func(provider.Kind) (provider.Spec, bool) { return provider.Spec{}, false }
+	}
 }
 
 // Engine is one replica's delivery. Make it with New, run it with Run. Its other methods are safe for concurrent use.
@@ -94,7 +102,7 @@ func New(o Options) (*Engine, error) {
 		host = "unknown"
 	}
 	e := &Engine{Options: o, host: fmt.Sprintf("%s/%d", host, os.Getpid()), wake: make(chan struct{}, 1)}
-	e.accounts.init(o.Build, o.Store, o.Log)
+	e.accounts.init(&e.Options)
 	e.lanes.init()
 	e.held.ids = map[mail.ID]struct{}{}
 	e.finish, e.abandon = context.WithCancel(context.Background())
@@ -117,6 +125,7 @@ func (e *Engine) Run(ctx context.Context, drain time.Duration) error {
 	loops.Go(func() { e.watchConfig(ctx) })
 	loops.Go(func() { e.keepLease(ctx) })
 	loops.Go(func() { e.maintain(ctx) })
+	loops.Go(func() { e.reconcile(ctx) })
 	loops.Go(func() {
 		defer e.claiming.Store(false)
 		e.claimLoop(ctx)

@@ -97,6 +97,7 @@ func (e *Engine) maintain(ctx context.Context) {
 		{every: 2 * time.Second, name: "rescue", run: e.rescue},
 		{every: 2 * time.Second, name: "decide unknown", run: e.decideUnknown},
 		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},
+		{every: 2 * time.Second, name: "match orphans", run: e.matchOrphans},
 		{every: 5 * time.Second, name: "measure queue", run: e.measure},
 		{every: time.Hour, name: "make partitions", run: e.makePartitions},
 		{every: 10 * time.Minute, name: "retention", run: e.retain},
@@ -214,7 +215,8 @@ func (e *Engine) retain(ctx context.Context) error {
 	ages := []struct {
 		table string
 		age   time.Duration
-	}{{"body", e.BodyAge}, {"attempt", e.Retention}, {"recipient", e.Retention}, {"message", e.Retention}}
+	}{{"body", e.BodyAge}, {"attempt", e.Retention}, {"recipient", e.Retention}, {"message", e.Retention},
+		{"event", e.Retention}, {"delivery", e.Retention}}
 	for _, t := range ages {
 		n, err := e.Store.DropPartitions(ctx, t.table, now.Add(-t.age))
 		if err != nil {
@@ -229,8 +231,24 @@ func (e *Engine) retain(ctx context.Context) error {
 	} else if n > 0 {
 		e.Log.Info("secrets of deleted accounts forgotten", "count", n)
 	}
+	if err := drain(ctx, e.Store.Sweep); err != nil {
+		return err
+	}
+	return drain(ctx, func(ctx context.Context) (int, error) { return e.Store.DropKeys(ctx, e.KeyAge) })
+}
+
+// orphansAtOnce bounds one round of matching orphans; a round that was full is followed by the next at once.
+const orphansAtOnce = 500
+
+func (e *Engine) matchOrphans(ctx context.Context) error {
+	_, err := e.Store.MatchOrphans(ctx, orphansAtOnce)
+	return err
+}
+
+// drain repeats a batched deletion until it has little left to do.
+func drain(ctx context.Context, run func(context.Context) (int, error)) error {
 	for {
-		n, err := e.Store.DropKeys(ctx, e.KeyAge)
+		n, err := run(ctx)
 		if err != nil || n < 5000 {
 			return err
 		}

@@ -10,9 +10,10 @@ import (
 
 // Policy is how long the engine waits for what.
 type Policy struct {
-	UnknownWait       time.Duration // resend and never: for evidence before deciding
-	ReconcileDeadline time.Duration // reconcile: the same
-	ReconcileResend   bool          // what reconcile falls to at its deadline: resend, else fail
+	UnknownWait       time.Duration   // resend and never: for evidence before deciding
+	ReconcileDeadline time.Duration   // reconcile: the same
+	Lookups           []time.Duration // reconcile: when after the call the provider is asked
+	ReconcileResend   bool            // what reconcile falls to at its deadline: resend, else fail
 }
 
 // Waits gives the wait of each on_ambiguous policy.
@@ -149,7 +150,11 @@ func refusalChange(rc mail.Recipient, ref provider.Refusal) mail.RecipientChange
 	if ref.Code != "" {
 		detail = ref.Code + " " + detail
 	}
-	return mail.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)}
+	c := mail.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)}
+	if ref.Reason != "" {
+		c.Bounce = &mail.Bounce{Class: ref.Reason.Class(), Reason: ref.Reason, Code: provider.Cut(ref.Code), Text: provider.Cut(ref.Detail)}
+	}
+	return c
 }
 
 // end gives every recipient of the call one status.

@@ -16,6 +16,7 @@ type Store interface {
 	leaseStore
 	configStore
 	upkeepStore
+	lookupStore
 }
 
 // queueStore moves messages. Claim runs decide inside its transaction; Intend and Record are group commits.
@@ -26,6 +27,13 @@ type queueStore interface {
 	Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error)
 	Intend(ctx context.Context, owner mail.ID, in mail.Intent) (bool, error)
 	Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error)
+}
+
+// lookupStore settles what is unknown.
+type lookupStore interface {
+	DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]mail.Lookup, error)
+	ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, wait time.Duration) error
+	Resolve(ctx context.Context, v mail.Verdict) (settled bool, err error)
 }
 
 // leaseStore keeps replicas apart.
@@ -54,6 +62,8 @@ type upkeepStore interface {
 	Queue(ctx context.Context) (mail.QueueState, error)
 	EnsurePartitions(ctx context.Context) (int, error)
 	DropPartitions(ctx context.Context, table string, before time.Time) (int, error)
+	Sweep(ctx context.Context) (int, error)
+	MatchOrphans(ctx context.Context, limit int) (matched int, err error)
 	DropKeys(ctx context.Context, age time.Duration) (int, error)
 	ForgetSecrets(ctx context.Context) (int, error)
 }

@@ -1,16 +1,30 @@
 package emulator_test
 
 import (
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
 // BenchmarkSends has 64 clients send 5 KB messages over HTTP, with the ledger on disk.
-func BenchmarkSends(b *testing.B) {
-	e, err := emulator.New(emulator.Options{LedgerPath: filepath.Join(b.TempDir(), "ledger")})
+func BenchmarkSends(b *testing.B) { benchmarkSends(b, emulator.Options{}) }
+
+// BenchmarkSendsWithHooks has a receiver for the events beside them.
+func BenchmarkSendsWithHooks(b *testing.B) {
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	defer srv.Close()
+	benchmarkSends(b, emulator.Options{Hooks: map[string]emulator.Hook{"postmark": {URL: srv.URL}}, EventPace: 10 * time.Millisecond})
+}
+
+func benchmarkSends(b *testing.B, opt emulator.Options) {
+	opt.LedgerPath = filepath.Join(b.TempDir(), "ledger")
+	e, err := emulator.New(opt)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -31,4 +45,7 @@ func BenchmarkSends(b *testing.B) {
 			}
 		}
 	})
+	s := e.Stats()["postmark"].Hooks
+	b.ReportMetric(float64(s.Events)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(float64(s.Pending), "pending")
 }

@@ -2,7 +2,6 @@ package emulator
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -20,6 +19,12 @@ func (e *Emulator) handler() http.Handler {
 	mux.HandleFunc("PUT /_faults", e.putFaults)
 	mux.HandleFunc("DELETE /_faults", e.deleteFaults)
 	mux.HandleFunc("GET /_stats", e.getStats)
+	mux.HandleFunc("GET /_hooks", e.getHooks)
+	mux.HandleFunc("PUT /_hooks", e.putHooks)
+	mux.HandleFunc("DELETE /_hooks", e.deleteHooks)
+	mux.HandleFunc("DELETE /_hooks/held", e.releaseHeld)
+	e.registrations(mux)
+	e.lookups(mux)
 
 	sg := sendGrid{e}
 	mux.Handle("POST /sendgrid/v3/mail/send", e.send(sg))
@@ -134,16 +139,18 @@ func (e *Emulator) putFaults(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.faults.set(all)
+	e.releaseUnheld()
 	writeControl(w, e.faults.left(e.now()))
 }
 
 func (e *Emulator) deleteFaults(w http.ResponseWriter, r *http.Request) {
-	kind := r.URL.Query().Get("provider")
-	if kind != "" && !slices.Contains(kinds(), kind) {
-		controlError(w, errors.New("provider is not one of "+strings.Join(kinds(), ", ")))
+	kind, err := kindParam(r)
+	if err != nil {
+		controlError(w, err)
 		return
 	}
 	e.faults.drop(kind)
+	e.releaseUnheld()
 	w.WriteHeader(http.StatusNoContent)
 }
 

@@ -3,9 +3,10 @@
 //
 // It decides what a provider would answer: it checks the credential, refuses what the provider refuses in the
 // provider's words, holds limits, fails on demand, and writes every accepted message to a ledger before the answer
-// leaves. It leaves to others what happens to the mail: nothing is delivered anywhere. The mistake a newcomer would
-// make is to read an answer of the emulator as the truth about a message: the truth is the ledger, which also has what
-// was accepted although the answer was lost.
+// leaves; and it tells what becomes of the messages afterwards, as the provider's webhooks do and signed as they are. It
+// leaves to others what happens to the mail: nothing is delivered anywhere. The mistake a newcomer would make is to read
+// an answer of the emulator as the truth about a message: the truth is the ledger, which also has what was accepted
+// although the answer was lost.
 //
 // # Addresses
 //
@@ -14,7 +15,7 @@
 //	http://HOST:PORT/sendgrid   POST /v3/mail/send
 //	http://HOST:PORT/mailgun    POST /v3/{domain}/messages, /v3/{domain}/messages.mime
 //	http://HOST:PORT/postmark   POST /email, /email/batch
-//	http://HOST:PORT/ses        POST /v2/email/outbound-emails, GET /v2/email/account
+//	http://HOST:PORT/ses        POST /v2/email/outbound-emails, GET /v2/email/account; SNS at POST and GET /
 //	SMTPHOST:PORT               AUTH PLAIN, PIPELINING, 8BITMIME, SMTPUTF8, DSN, SIZE, CHUNKING; no TLS
 //
 // Credentials are those of Options.Credentials; DefaultCredentials are public and open nothing but an emulator. The
@@ -31,13 +32,14 @@
 //
 //	local part   the ledger says   at the call
 //	(any other)  delivered         accepted
-//	bounce       bounce            accepted; a hard bounce comes later
-//	softbounce   softbounce        accepted; a soft bounce comes later
+//	bounce       bounce            accepted; a hard bounce, 5.1.1, comes later
+//	softbounce   softbounce        accepted; a soft bounce, mailbox full, 5.2.2, comes later
 //	complaint    complaint         accepted; delivered, then a complaint
-//	defer        defer             accepted; deferred, then delivered
+//	defer        defer             accepted; deferred, and delivered after Options.DeferFor, an hour if not given
 //	open, click  open, click       accepted; delivered, then opened or clicked
 //	suppressed   suppressed        Postmark: 422 with ErrorCode 406, or 200 with "will not deliver to these inactive
-//	                               addresses" when other recipients are left; the others accept and drop it later
+//	                               addresses" when other recipients are left. SMTP: as reject, since a relay has no list
+//	                               of its own. The others accept, and then drop it
 //	reject       (no line)         SendGrid 400 with the field, Mailgun 400, Postmark 422 with ErrorCode 300,
 //	                               SES 400 MessageRejected, SMTP 550 5.1.1 at RCPT
 //
@@ -64,20 +66,23 @@
 // TooManyRequestsException; SMTP 450 4.7.1) and takes no room. A Postmark batch is one request, and as many messages
 // and recipients as it has. Windows are forgotten at a restart.
 //
-// GET /_stats tells per provider how many requests came, and how they ended: accepted (at least one message went into
+// GET /_stats tells per provider how many requests and look-ups came, and how they ended: accepted (at least one message went into
 // the ledger), rejected, throttled, tested (accepted in a test mode) or faulted (no answer was given). For each window
 // it has the highest sliding count ever seen. That count is independent of the refusing: it has every authenticated
-// send request, those answered 429 too, so a peak of at most n proves that the sender kept the limit by itself.
+// send request, those answered 429 too, so a peak of at most n proves that the sender kept the limit by itself. "hooks"
+// counts the events and their requests: see HookStats.
 //
 // # Faults
 //
 // PUT /_faults replaces the script of all providers, GET shows what is left of it with hits, DELETE ends it
 // (?provider=KIND for one). Each provider has a list; a request takes the first fault that is not used up and matches.
+// Sends, look-ups and events do not stand in each other's way.
 //
 //	{"sendgrid": [{"mode": "throttle", "count": 3}, {"mode": "accept_then_drop", "count": 1, "match": "*@example.org"}]}
 //
 // Fields: mode; count (how many requests, 0 = until deleted); match (a pattern for a recipient's address, * is any run
-// of characters; without it every request); latency ("250ms", up to 10m); status, headers, body; seconds; stage.
+// of characters; without it every request); latency ("250ms", up to 10m); status, headers, body; seconds; stage; copies;
+// path ("send", which it is without, or "lookup", for modes latency, throttle and error).
 //
 //	mode              what happens
 //	latency           the request waits for latency, then goes on as usual
@@ -94,6 +99,92 @@
 //	                  second one, are refused; status is the ErrorCode and body the Message of items (300). SMTP: so at
 //	                  RCPT, with status and body (450 4.2.1); count is of refused recipients
 //
-// latency goes with every mode: it comes before the answer, and for the accept modes between ledger and answer.
+//	lookup_delay      look-ups show nothing that is younger than latency
+//	lookup_empty      look-ups find nothing
+//
+// latency goes with every mode of sends: it comes before the answer, and for the accept modes between ledger and answer.
 // Faults meet only requests with a good credential.
+//
+// Faults of events meet an event when it is first told; one event may meet several modes, and count is of events, but for
+// hook_shuffle, which meets messages.
+//
+//	hook_duplicate      it is told once more, or copies times (up to 100), with the same id
+//	hook_new_id         each copy and each repetition has an id of its own
+//	hook_delay          it is told latency later
+//	hook_shuffle        the events of the message are told in reverse; each keeps its own time
+//	hook_drop           it is never told
+//	hook_bad_signature  the signature is not ours. Postmark: the password or token is wrong. SMTP: the last character of the
+//	                    return path's local part is another one
+//	hook_hold           it is kept until DELETE /_hooks/held (?provider=KIND), or until the script has no hook_hold any more
+//	hook_signature_v1   SES: SignatureVersion 1 instead of 2
+//
+// # Events
+//
+// A provider with a hook tells what becomes of each recipient, by the outcome of its address. Hooks are set by
+// Options.Hooks, SetHooks, or the control API: PUT /_hooks {"mailgun": {"url": "http://127.0.0.1:8080/hooks/mailgun"}}
+// replaces them all, with ?provider=KIND that one's; DELETE forgets them (?provider=KIND), what was registered included;
+// GET shows them, what was registered, and the HookKeys with which a receiver checks who is speaking. Without AllowRemote
+// only URLs of this machine are taken.
+//
+//	outcome      SendGrid             Mailgun                Postmark              SES                     SMTP
+//	delivered    processed, delivered accepted, delivered    Delivery              Send, Delivery          (nothing)
+//	bounce       bounce               failed permanent       Bounce HardBounce,    Bounce Permanent        DSN failed 5.1.1
+//	                                  bounce 550             SubscriptionChange    General
+//	softbounce   bounce of type       failed permanent       Bounce SoftBounce     Bounce Transient        DSN failed 5.2.2
+//	             blocked              generic 552                                  MailboxFull
+//	complaint    ..., spamreport      ..., complained        ..., SpamComplaint,   ..., Complaint          ARF
+//	                                                         SubscriptionChange
+//	defer        deferred, delivered  failed temporary, del. Bounce Transient, D.  DeliveryDelay, Delivery DSN delayed
+//	suppressed   dropped, Bounced     failed permanent       (refused at the call) Bounce Permanent On-    (refused at RCPT)
+//	             Address              suppress-bounce 605                          AccountSuppressionList
+//	open, click  ..., open or click   ..., opened, clicked   ..., Open or Click    ..., Open or Click      (nothing)
+//
+// The first event comes after half to double Options.EventPace (100 ms), each other one as much after the one before it.
+// Times and ids follow from the message: an event has the same ones in a hook, in its repetition and in a look-up.
+// Messages whose answer was lost have their events like others. Those accepted while nobody was to be told never have.
+//
+// What is not taken is told again as the provider documents, on its schedule scaled to Options.RetryPace (1 s):
+//
+//	          taken  never again  repetitions, after paces of
+//	SendGrid  2xx    -            10, of 1, 2, 5, then 10
+//	Mailgun   200    406          6, of 1, 2, 5, 10, 15, 30; an event delivered: none, as its documentation has it
+//	Postmark  200    403          a Bounce 10, of 1 to 30; any other 3, of 1, 5, 15
+//	SES       2xx    3xx, 4xx     10, of 1, 2, 5, then 10: a topic with a delivery policy
+//	SMTP      2yz    5yz          10, of 1, 2, 5, then 10
+//
+// A repetition is the same request, byte for byte. No answer within 15 s is a failure. No redirect is followed.
+//
+// Up to 200,000 events of a provider may wait, about 500 bytes each; those of messages beyond are counted as dropped. A
+// slow receiver holds up events and nothing else. What is pending when Stop begins is dropped, and a restart does not
+// bring it back.
+//
+// SendGrid posts arrays of up to 500 events or 512 KB, gathered over one EventPace. SES publishes to everybody that a hook
+// names, as with a default configuration set, and tells of all recipients with the same end at once. Its notifications
+// are signed by a key of 1024 bits, with a certificate from an authority of the emulator's own, at
+// /ses/SimpleNotificationService-<32 hex>.pem. The relay reports to the envelope sender by LMTP, as a Postfix with
+// a transport for the bounce domain and delay_warning_time does: failures and delays unless NOTIFY says otherwise,
+// deliveries if NOTIFY=SUCCESS was asked for, nothing to a null sender; the message's header is returned, never its body.
+//
+// # Look-ups
+//
+// These answer from the ledger, a message read back from its file included; of the sender's own values they show gw_msg
+// only, and no tags. Options.LookupDelay is how long a message, and each thing that becomes of it, is not seen.
+//
+//	SendGrid  POST /v3/logs, GET /v3/logs/{sg_message_id}: all the fields and operators of its query; nothing has a category
+//	Mailgun   POST /v1/analytics/logs: filter by domain, recipient, recipient_domain, message-id, event. GET /v3/{domain}/events:
+//	          begin, end, ascending, limit, event, severity, recipient, message-id, from, subject
+//	Postmark  GET /messages/outbound: count, offset, one metadata_, recipient, fromemail, subject, messagestream, fromdate,
+//	          todate. GET /messages/outbound/{id}/details
+//
+// # Registration
+//
+// What is registered by the providers' own APIs is told beside the hook, each URL once, and only of the events that it is
+// registered for:
+//
+//	SendGrid  /v3/user/webhooks/event/settings, /all, /{id}, /signed/{id}; all webhooks share one key
+//	Mailgun   /v3/domains/{domain}/webhooks, /{name}; GET /v5/accounts/http_signing_key
+//	Postmark  /webhooks, /{id}: the URL is called once per enabled trigger, and ErrorCode 1364 answers unless each is a 200
+//	SES       /v2/email/configuration-sets, /{name}/event-destinations, /{name}: events of messages that name the set go to
+//	          the confirmed subscriptions of its topics. SNS: Subscribe (or Emulator.Subscribe) posts a
+//	          SubscriptionConfirmation, ConfirmSubscription with its token confirms. Sets need not exist to be named in a send
 package emulator

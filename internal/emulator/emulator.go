@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
-
-	"github.com/sendgate/sendgate/internal/limit"
 )
 
 // The provider kinds, as they name limits, faults, statistics and ledger lines.
@@ -28,18 +26,6 @@ func kinds() []string {
 	return []string{kindSendGrid, kindMailgun, kindPostmark, kindSES, kindSMTP}
 }
 
-// Options is what an Emulator is made from. The zero value is a working one: all providers on free loopback ports,
-// ledger in memory, no limits, default credentials.
-type Options struct {
-	Listen      string                    // HTTP, default 127.0.0.1:0
-	SMTPListen  string                    // default 127.0.0.1:0
-	AllowRemote bool                      // permits addresses that are not loopback; /_ledger and /_faults have no password
-	LedgerPath  string                    // JSON lines, made with mode 0600; "" keeps the ledger in memory only
-	Limits      map[string][]limit.Window // by provider kind; nil is none
-	Credentials Credentials               // zero is DefaultCredentials
-	Log         *slog.Logger              // nil is silent
-}
-
 // Emulator is the five providers. Its methods are safe for concurrent use.
 type Emulator struct {
 	opt    Options
@@ -48,10 +34,16 @@ type Emulator struct {
 	meters map[string]*meter
 	faults *script
 	ledger *ledger
+	timing timing
+	keys   *keyring
+	hooks  *registry
+	lanes  map[string]*lane // by kind
+	posts  messenger
 
 	stopping chan struct{} // closed when Stop begins: wakes what is held by a fault
 	gate     sync.RWMutex  // HTTP handlers hold it for reading; the end of Stop takes it for good
 	serving  sync.WaitGroup
+	telling  sync.WaitGroup // the lanes
 
 	mu       sync.Mutex
 	state    state
@@ -89,32 +81,43 @@ func New(opt Options) (*Emulator, error) {
 			return nil, err
 		}
 	}
+	if err := opt.setPaces(); err != nil {
+		return nil, err
+	}
 	meters, err := newMeters(opt.Limits)
 	if err != nil {
 		return nil, err
 	}
-	return &Emulator{
+	keys, err := newKeyring(opt.Credentials.AWSRegion, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	e := &Emulator{
 		opt:      opt,
 		log:      opt.Log,
 		now:      time.Now,
 		meters:   meters,
 		faults:   newScript(),
 		ledger:   newLedger(),
+		timing:   timing{opt.EventPace, opt.DeferFor},
+		keys:     keys,
+		hooks:    newRegistry(),
+		posts:    newMessenger(),
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
-	}, nil
+	}
+	e.lanes = e.newLanes()
+	return e, e.SetHooks(opt.Hooks)
 }
 
-func checkListen(addr string, remote bool) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("emulator listen address: %w", err)
+func (e *Emulator) newLanes() map[string]*lane {
+	return map[string]*lane{
+		kindSendGrid: newLane(e, kindSendGrid, sendGridHerald{e.posts, e.keys, e.now}),
+		kindMailgun:  newLane(e, kindMailgun, mailgunHerald{e.posts, e.now}),
+		kindPostmark: newLane(e, kindPostmark, postmarkHerald{e.posts}),
+		kindSES:      newLane(e, kindSES, sesHerald{e.posts, e}),
+		kindSMTP:     newLane(e, kindSMTP, smtpHerald{}),
 	}
-	ip := net.ParseIP(host)
-	if remote || host == "localhost" || ip != nil && ip.IsLoopback() {
-		return nil
-	}
-	return fmt.Errorf("emulator listen address %s: not a loopback address, and AllowRemote is not set", addr)
 }
 
 // Start reads the ledger, binds both listeners and serves until Stop. The context bounds only the start itself. An
@@ -143,6 +146,7 @@ func (e *Emulator) Start(ctx context.Context) error {
 	e.smtpSrv = e.newSink()
 	e.serve("http", func() error { return e.httpSrv.Serve(hl) })
 	e.serve("smtp", func() error { return e.smtpSrv.Serve(e.smtpConn) })
+	e.runLanes()
 	e.state = stateRunning
 	e.log.InfoContext(ctx, "emulator started", "http", e.httpAddr, "smtp", sl.Addr().String(), "ledger_entries", len(e.ledger.snapshot()))
 	return nil
@@ -165,6 +169,18 @@ func (e *Emulator) acquire(ctx context.Context) (httpSide, smtpSide net.Listener
 	return httpSide, smtpSide, nil
 }
 
+// runLanes tells events until Stop begins.
+func (e *Emulator) runLanes() {
+	ctx, cancel := context.WithCancel(context.Background())
+	for _, l := range e.lanes {
+		e.telling.Go(func() { l.run(ctx) })
+	}
+	e.telling.Go(func() {
+		<-e.stopping
+		cancel()
+	})
+}
+
 func (e *Emulator) serve(name string, run func() error) {
 	e.serving.Go(func() {
 		if err := run(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
@@ -176,7 +192,7 @@ func (e *Emulator) serve(name string, run func() error) {
 // stopGrace is how long Stop waits for answers under way before it closes their connections.
 const stopGrace = time.Second
 
-// Stop ends faults that hold requests, closes the listeners, lets answers under way finish for up to a second and
+// Stop ends faults that hold requests, drops the events that are not told yet, closes the listeners, lets answers under way finish for up to a second and
 // closes the ledger. When it returns nil no goroutine is left. Further calls wait for the first and return nil.
 func (e *Emulator) Stop(ctx context.Context) error {
 	e.mu.Lock()
@@ -213,6 +229,8 @@ func (e *Emulator) shutdown(ctx context.Context) error {
 	go func() { smtpDone <- e.smtpSrv.Shutdown(context.WithoutCancel(ctx)) }()
 	e.smtpConn.closeAll(grace)
 	err = errors.Join(err, <-smtpDone)
+	e.telling.Wait()
+	e.posts.client.CloseIdleConnections()
 	e.gate.Lock() // handlers whose connections were closed under them are still running: wait, and let no new one in
 	if err := errors.Join(err, e.ledger.close()); err != nil {
 		return fmt.Errorf("stop emulator: %w", err)

@@ -25,6 +25,32 @@ const (
 	modePartial        = "partial"
 )
 
+// The modes that meet events on their way to a hook.
+const (
+	modeHookDuplicate    = "hook_duplicate"
+	modeHookNewID        = "hook_new_id"
+	modeHookDelay        = "hook_delay"
+	modeHookShuffle      = "hook_shuffle"
+	modeHookDrop         = "hook_drop"
+	modeHookBadSignature = "hook_bad_signature"
+	modeHookHold         = "hook_hold"
+	modeHookSignatureV1  = "hook_signature_v1" // SES only
+)
+
+func hookModes() []string {
+	return []string{
+		modeHookDuplicate, modeHookNewID, modeHookDelay, modeHookShuffle, modeHookDrop, modeHookBadSignature, modeHookHold,
+		modeHookSignatureV1,
+	}
+}
+
+// The modes that meet look-ups alone, and the path of the others that do.
+const (
+	modeLookupDelay = "lookup_delay"
+	modeLookupEmpty = "lookup_empty"
+	pathLookup      = "lookup"
+)
+
 // The SMTP stages of an error.
 const (
 	stageMail = "mail"
@@ -43,6 +69,8 @@ type Fault struct {
 	Body    string            `json:"body,omitempty"`
 	Seconds int               `json:"seconds,omitempty"` // throttle: how long from the first hit, 0..86400
 	Stage   string            `json:"stage,omitempty"`   // SMTP error: mail, rcpt or data
+	Path    string            `json:"path,omitempty"`    // "" or "send", or "lookup"
+	Copies  int               `json:"copies,omitempty"`  // hook_duplicate: how many more, 1..100, 0 is 1
 	Hits    int               `json:"hits"`              // requests met so far; only told, never taken
 }
 
@@ -67,6 +95,7 @@ const (
 	maxFaultCount   = 1_000_000_000
 	maxFaultLatency = 10 * time.Minute
 	maxFaultSeconds = 86_400
+	maxFaultCopies  = 100
 	maxScriptBytes  = 1 << 20
 )
 
@@ -114,7 +143,46 @@ func modesOf(kind string) []string {
 	if kind == kindSMTP || kind == kindPostmark {
 		modes = append(modes, modePartial)
 	}
+	if looksUp(kind) {
+		modes = append(modes, modeLookupDelay, modeLookupEmpty)
+	}
+	for _, m := range hookModes() {
+		if m != modeHookSignatureV1 || kind == kindSES {
+			modes = append(modes, m)
+		}
+	}
 	return modes
+}
+
+// looksUp tells the providers that have an API to look up messages.
+func looksUp(kind string) bool {
+	return kind == kindSendGrid || kind == kindMailgun || kind == kindPostmark
+}
+
+func (f *Fault) isHook() bool { return strings.HasPrefix(f.Mode, "hook_") }
+
+func (f *Fault) isLookup() bool { return f.Mode == modeLookupDelay || f.Mode == modeLookupEmpty }
+
+// checkPath also completes the path of the modes that are for look-ups alone.
+func (f *Fault) checkPath(kind string) error {
+	if f.isLookup() && f.Path == "" {
+		f.Path = pathLookup
+	}
+	if f.Path == momentSend && !f.isHook() {
+		f.Path = ""
+	}
+	both := []string{modeLatency, modeThrottle, modeError}
+	switch {
+	case f.isLookup() && f.Path != pathLookup:
+		return fmt.Errorf("path: mode %s is for %q only", f.Mode, pathLookup)
+	case f.Path == "" || f.isLookup():
+		return nil
+	case f.Path != pathLookup || !slices.Contains(both, f.Mode):
+		return fmt.Errorf("path: %q with mode %q; %q goes with %s", f.Path, f.Mode, pathLookup, strings.Join(both, ", "))
+	case !looksUp(kind):
+		return fmt.Errorf("path: %s has no look-ups", kind)
+	}
+	return nil
 }
 
 func (f *Fault) check(kind string) error {
@@ -126,14 +194,21 @@ func (f *Fault) check(kind string) error {
 		return fmt.Errorf("count: %d is not in 0..%d", f.Count, maxFaultCount)
 	case latency < 0 || latency > maxFaultLatency:
 		return fmt.Errorf("latency: %s is not in 0s..%s", latency, maxFaultLatency)
-	case f.Mode == modeLatency && latency == 0:
-		return errors.New("latency: mode latency needs it, such as \"250ms\"")
+	case (f.Mode == modeLatency || f.Mode == modeHookDelay || f.Mode == modeLookupDelay) && latency == 0:
+		return fmt.Errorf("latency: mode %s needs it, such as \"250ms\"", f.Mode)
+	case f.isHook() && f.Mode != modeHookDelay && latency != 0:
+		return fmt.Errorf("latency: is not for mode %s", f.Mode)
+	case f.Copies != 0 && f.Mode != modeHookDuplicate || f.Copies < 0 || f.Copies > maxFaultCopies:
+		return fmt.Errorf("copies: %d; 1..%d go with mode %s", f.Copies, maxFaultCopies, modeHookDuplicate)
 	case f.Seconds < 0 || f.Seconds > maxFaultSeconds:
 		return fmt.Errorf("seconds: %d is not in 0..%d", f.Seconds, maxFaultSeconds)
 	case f.Seconds != 0 && f.Mode != modeThrottle:
 		return errors.New("seconds: is for mode throttle only")
 	case f.Hits != 0:
 		return errors.New("hits: is told by GET and can't be set")
+	}
+	if err := f.checkPath(kind); err != nil {
+		return err
 	}
 	if err := f.checkAnswer(kind); err != nil {
 		return err

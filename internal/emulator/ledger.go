@@ -20,6 +20,7 @@ type Entry struct {
 	To                []string  `json:"to"`                  // the whole envelope that was taken, bare addresses
 	Subject           string    `json:"subject"`
 	Outcome           string    `json:"outcome"`
+	Stream            string    `json:"stream,omitempty"` // Postmark's message stream, if it is not "outbound"
 }
 
 // atLayout is RFC 3339 with exactly six digits after the second, so that lines compare as text.

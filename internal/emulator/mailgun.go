@@ -36,6 +36,9 @@ func (g mailgun) authenticate(r *http.Request, _ []byte) *reply {
 		return textReply(http.StatusUnauthorized, "Forbidden").with("WWW-Authenticate", `Basic realm="MG API"`)
 	}
 	domain := r.PathValue("domain")
+	if domain == "" { // a call about the account
+		return nil
+	}
 	if !strings.EqualFold(domain, g.e.opt.Credentials.MailgunDomain) {
 		return mailgunFailure(http.StatusNotFound, "Domain not found: "+domain)
 	}
@@ -82,6 +85,7 @@ type mailgunMail struct {
 	from, subject, messageID string
 	to                       []string
 	vars                     map[string]string
+	tags                     []string
 	perRecipient             map[string]map[string]any // recipient-variables, by lower-case address
 	test                     bool
 }
@@ -116,20 +120,24 @@ func (g mailgun) read(r *http.Request, body []byte) *submission {
 }
 
 // entries has one line for the message, or one per recipient if each gets a copy of its own.
-func (m *mailgunMail) entries(id string) []Entry {
-	base := Entry{
+func (m *mailgunMail) entries(id string) []*letter {
+	base := letter{args: m.vars, tags: m.tags, Entry: Entry{
 		MessageID: m.vars[ourIDKey], ProviderMessageID: id, From: m.from, To: m.to, Subject: m.subject,
-	}
+	}}
 	if m.perRecipient == nil {
-		return []Entry{base}
+		return []*letter{&base}
 	}
-	all := make([]Entry, 0, len(m.to))
+	all := make([]*letter, 0, len(m.to))
 	for _, to := range m.to {
-		own := base
+		own, vars := base, m.perRecipient[strings.ToLower(to)]
 		own.To = []string{to}
-		own.MessageID = fillVariables(base.MessageID, m.perRecipient[strings.ToLower(to)])
-		own.Subject = fillVariables(base.Subject, m.perRecipient[strings.ToLower(to)])
-		all = append(all, own)
+		own.Subject = fillVariables(base.Subject, vars)
+		own.args = make(map[string]string, len(m.vars))
+		for name, v := range m.vars {
+			own.args[name] = fillVariables(v, vars)
+		}
+		own.MessageID = own.args[ourIDKey]
+		all = append(all, &own)
 	}
 	return all
 }

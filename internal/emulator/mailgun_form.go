@@ -75,7 +75,7 @@ func (f *mailgunForm) get(name string) string {
 
 // mail checks the form and puts it in order. Next to a refusal the mail has at least the recipients that could be read.
 func (f *mailgunForm) mail(isMIME bool) (mailgunMail, *reply) {
-	m := mailgunMail{vars: map[string]string{}, test: f.get("o:testmode") == "yes"}
+	m := mailgunMail{vars: map[string]string{}, tags: f.values["o:tag"], test: f.get("o:testmode") == "yes"}
 	refuse := func(format string, args ...any) (mailgunMail, *reply) {
 		return m, mailgunFailure(http.StatusBadRequest, fmt.Sprintf(format, args...))
 	}

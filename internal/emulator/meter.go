@@ -17,6 +17,8 @@ type Stats struct {
 	Tested    int64         `json:"tested"`    // accepted in a test mode: nobody is mailed
 	Faulted   int64         `json:"faulted"`   // no answer, nothing accepted
 	Windows   []WindowStats `json:"windows"`
+	Lookups   int64         `json:"lookups"` // look-ups with a good credential, whatever was answered
+	Hooks     HookStats     `json:"hooks"`
 }
 
 // WindowStats is one configured window and how full it was.
@@ -85,6 +87,13 @@ func (m *meter) arrive() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.total.Requests++
+}
+
+// look counts a look-up.
+func (m *meter) look() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.total.Lookups++
 }
 
 // finish counts how a call ended.
@@ -180,7 +189,9 @@ func (m *meter) stats(clock func() time.Time) Stats {
 func (e *Emulator) Stats() map[string]Stats {
 	all := map[string]Stats{}
 	for k, m := range e.meters {
-		all[k] = m.stats(e.now)
+		s := m.stats(e.now)
+		s.Hooks = e.lanes[k].snapshot()
+		all[k] = s
 	}
 	return all
 }

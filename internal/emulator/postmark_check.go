@@ -33,6 +33,9 @@ const (
 	postmarkMaxMetaValue  = 80
 )
 
+// postmarkStream is the transactional stream that every server has.
+const postmarkStream = "outbound"
+
 const postmarkInactiveTail = ". Inactive recipients are ones that have generated a hard bounce, a spam complaint, or a manual suppression."
 
 // postmarkItem is one message with its answer.
@@ -88,14 +91,24 @@ func (it *postmarkItem) inactivate(inactive func(int, string) bool) {
 	}
 }
 
-func (it *postmarkItem) entries() []Entry {
+func (it *postmarkItem) entries() []*letter {
 	if it.test || it.result.ErrorCode != 0 {
 		return nil
 	}
-	return []Entry{{
+	l := &letter{args: it.mail.Metadata, stream: it.mail.MessageStream, Entry: Entry{
 		MessageID: it.mail.Metadata[ourIDKey], ProviderMessageID: it.result.MessageID,
 		From: it.from, To: it.taken, Subject: it.mail.Subject,
 	}}
+	if l.stream == "" {
+		l.stream = postmarkStream
+	}
+	if l.stream != postmarkStream {
+		l.Stream = l.stream
+	}
+	if it.mail.Tag != "" {
+		l.tags = []string{it.mail.Tag}
+	}
+	return []*letter{l}
 }
 
 func (it *postmarkItem) end() end {

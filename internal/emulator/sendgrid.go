@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -169,14 +170,14 @@ func (p *sendGridPersonalization) envelope() []string {
 }
 
 // entry is one personalization; its own values go before those of the whole request.
-func (m *sendGridMail) entry(p *sendGridPersonalization, id string) Entry {
-	n := Entry{
-		MessageID: m.CustomArgs[ourIDKey], ProviderMessageID: id,
+func (m *sendGridMail) entry(p *sendGridPersonalization, id string) *letter {
+	args := make(map[string]string, len(m.CustomArgs)+len(p.CustomArgs))
+	maps.Copy(args, m.CustomArgs)
+	maps.Copy(args, p.CustomArgs)
+	n := &letter{args: args, tags: m.Categories, Entry: Entry{
+		MessageID: args[ourIDKey], ProviderMessageID: id,
 		From: m.From.Email, To: p.envelope(), Subject: m.Subject,
-	}
-	if own, ok := p.CustomArgs[ourIDKey]; ok {
-		n.MessageID = own
-	}
+	}}
 	if p.From != nil {
 		n.From = p.From.Email
 	}

@@ -46,7 +46,7 @@ func (p *reply) writeTo(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(p.body)))
 	w.WriteHeader(p.status)
-	_, _ = w.Write(p.body) // a client that has left is no concern of ours
+	_, _ = w.Write(p.body) //nolint:gosec // no browser reads what a provider answers; and a client that has left is no concern of ours
 }
 
 // answer serves replies that are not sends.
@@ -76,7 +76,7 @@ type submission struct {
 	cost     cost
 	to       []string // every recipient that could be read, for faults
 	refused  *reply
-	entries  []Entry // without At
+	entries  []*letter // without At
 	accepted *reply
 	end      end
 	degrade  func(*Fault) // Postmark: refuse a part, for mode partial
@@ -159,19 +159,20 @@ func (x *exchange) write(p *reply) {
 
 // accept writes the ledger and answers.
 func (x *exchange) accept(sub *submission) {
-	for i := range sub.entries {
-		sub.entries[i].Provider = x.d.kind()
-		sub.entries[i].At = x.at.UTC().Truncate(time.Microsecond)
-		sub.entries[i].Outcome = gravest(sub.entries[i].To)
+	for _, l := range sub.entries {
+		l.Provider = x.d.kind()
+		l.At = x.at.UTC().Truncate(time.Microsecond)
+		l.Outcome = gravest(l.To)
 	}
 	if len(sub.entries) > 0 {
-		if err := x.e.ledger.append(sub.entries); err != nil {
+		if err := x.e.ledger.append(entriesOf(sub.entries)); err != nil {
 			x.e.log.Error("message not accepted", "provider", x.d.kind(), "error", err)
 			x.finish(endRejected, x.d.failure(http.StatusInternalServerError))
 			return
 		}
 	}
 	x.m.finish(sub.end)
+	x.e.schedule(sub.entries)
 	if len(sub.entries) > 0 {
 		if f := x.e.faults.take(x.d.kind(), sub.to, x.e.now(), afterAccept); f != nil {
 			x.failAfter(f, sub)

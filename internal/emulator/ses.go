@@ -41,7 +41,7 @@ func sesBadRequest(format string, args ...any) *reply {
 
 func (g ses) authenticate(r *http.Request, body []byte) *reply {
 	c := g.e.opt.Credentials
-	code, message := verifySigV4(r, body, c.AWSAccessKeyID, c.AWSSecretAccessKey, c.AWSRegion, g.e.now())
+	code, message := verifySigV4(r, body, c.AWSAccessKeyID, c.AWSSecretAccessKey, scope{c.AWSRegion, "ses"}, g.e.now())
 	if code != "" {
 		return sesFailure(http.StatusForbidden, code, message)
 	}
@@ -125,13 +125,14 @@ func (g ses) read(_ *http.Request, body []byte) *submission {
 	id := sesID(g.e.now())
 	sub.accepted = jsonReply(http.StatusOK, map[string]string{"MessageId": id})
 	bareFrom, _ := parseOne(from)
-	n := Entry{ProviderMessageID: id, From: bareFrom, To: sub.to, Subject: subject}
+	n := &letter{stream: m.ConfigurationSetName, args: map[string]string{}, Entry: Entry{
+		ProviderMessageID: id, From: bareFrom, To: sub.to, Subject: subject,
+	}}
 	for _, t := range m.EmailTags {
-		if t.Name == ourIDKey {
-			n.MessageID = t.Value
-		}
+		n.args[t.Name] = t.Value
 	}
-	sub.entries = []Entry{n}
+	n.MessageID = n.args[ourIDKey]
+	sub.entries = []*letter{n}
 	return sub
 }
 

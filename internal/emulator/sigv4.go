@@ -14,7 +14,6 @@ import (
 
 const (
 	sigAlgorithm = "AWS4-HMAC-SHA256"
-	sigService   = "ses"
 	sigTime      = "20060102T150405Z"
 	sigMaxSkew   = 5 * time.Minute
 )
@@ -26,9 +25,12 @@ type signature struct {
 	value                        string
 }
 
+// scope is what a credential is good for.
+type scope struct{ region, service string }
+
 // verifySigV4 computes the signature of a request anew, after "AWS Signature Version 4 for API requests" of the IAM User
 // Guide, and returns the error code and message of AWS, or "".
-func verifySigV4(r *http.Request, body []byte, keyID, secret, region string, now time.Time) (code, message string) {
+func verifySigV4(r *http.Request, body []byte, keyID, secret string, in scope, now time.Time) (code, message string) {
 	if r.Header.Get("Authorization") == "" {
 		return "MissingAuthenticationTokenException", "Missing Authentication Token"
 	}
@@ -46,8 +48,8 @@ func verifySigV4(r *http.Request, body []byte, keyID, secret, region string, now
 		return "IncompleteSignatureException", "Date must be in ISO-8601 'basic format'."
 	case now.Sub(at).Abs() > sigMaxSkew:
 		return "SignatureDoesNotMatch", "Signature expired: " + stamp + " is not within 5 minutes of " + now.UTC().Format(sigTime)
-	case s.region != region || s.service != sigService:
-		return "SignatureDoesNotMatch", "Credential should be scoped to region '" + region + "' and service 'ses'."
+	case s.region != in.region || s.service != in.service:
+		return "SignatureDoesNotMatch", "Credential should be scoped to region '" + in.region + "' and service '" + in.service + "'."
 	case !slices.Contains(s.headers, "host"):
 		return "SignatureDoesNotMatch", "'Host' must be a 'SignedHeader' in the AWS Authorization."
 	}

@@ -28,7 +28,7 @@ func (e *Emulator) newSink() *smtp.Server {
 		}
 		return &sinkSession{e: e, m: e.meters[kindSMTP], conn: conn, authed: e.opt.Credentials.SMTPUser == ""}, nil
 	}))
-	s.Domain = "relay.emulator.local"
+	s.Domain = relayName
 	s.MaxMessageBytes = sinkMaxBytes
 	s.MaxRecipients = sinkMaxRecipients
 	s.AllowInsecureAuth = true // the listener is on loopback, or the operator opened it with AllowRemote
@@ -53,6 +53,7 @@ type sinkSession struct {
 	from  string
 	utf8  bool
 	to    []string
+	env   *envelope
 	asked int // RCPT commands of this transaction
 	last  end // how it ends if no message follows
 }
@@ -95,6 +96,10 @@ func (s *sinkSession) Mail(from string, opts *smtp.MailOptions) error {
 	}
 	s.open, s.at, s.from, s.to, s.asked, s.last = true, s.e.now(), from, nil, 0, endRejected
 	s.utf8 = opts != nil && opts.UTF8
+	s.env = &envelope{sender: from, to: map[string]wish{}}
+	if opts != nil {
+		s.env.id = opts.EnvelopeID
+	}
 	s.conn.busy.Store(true)
 	s.m.arrive()
 	charge := cost{requests: 1, messages: 1}
@@ -115,7 +120,7 @@ func (s *sinkSession) Mail(from string, opts *smtp.MailOptions) error {
 }
 
 // Rcpt takes one recipient, which is what recipient windows count.
-func (s *sinkSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+func (s *sinkSession) Rcpt(to string, opts *smtp.RcptOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
@@ -133,10 +138,17 @@ func (s *sinkSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 		return sinkReply(501, 5, 1, 3, "Bad recipient address syntax")
 	case !s.utf8 && !isASCII(to):
 		return sinkReply(553, 5, 6, 7, "Must have SMTPUTF8 to use a non-ASCII address")
-	case OutcomeOf(to) == outcomeReject:
+	case OutcomeOf(to) == outcomeReject, OutcomeOf(to) == outcomeSuppressed: // a relay has no suppression list of its own
 		return sinkReply(550, 5, 1, 1, "<"+to+">: Recipient address rejected: User unknown in virtual mailbox table")
 	}
 	s.to = append(s.to, to)
+	if opts != nil {
+		w := wish{notify: opts.Notify}
+		if opts.OriginalRecipient != "" {
+			w.original = strings.ToLower(string(opts.OriginalRecipientType)) + ";" + opts.OriginalRecipient
+		}
+		s.env.to[to] = w
+	}
 	return nil
 }
 
@@ -153,11 +165,13 @@ func (s *sinkSession) Data(r io.Reader) error {
 		return err
 	}
 	entry := s.entry(raw)
+	s.env.header = headerOf(raw)
 	if err := s.e.ledger.append([]Entry{entry}); err != nil {
 		s.e.log.Error("message not accepted", "provider", kindSMTP, "error", err)
 		return sinkReply(451, 4, 3, 0, "Error: queue file write error")
 	}
 	s.close(endAccepted)
+	s.e.schedule([]*letter{{Entry: entry, envelope: s.env}})
 	if f := s.e.faults.take(kindSMTP, s.to, s.e.now(), afterAccept); f != nil {
 		s.failAfter(f)
 	}

@@ -144,7 +144,7 @@ const (
 
 func newKeyring(store Store, now func() time.Time) *keyring {
 	return &keyring{
-		store: store, now: now, failures: newFailures(now),
+		store: store, now: now, failures: newFailures(now, failuresPerMinute),
 		entries: map[string]keyEntry{}, limiters: map[string]*rate.Limiter{},
 	}
 }

@@ -14,9 +14,17 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
+// open is no scope: the route takes no key.
+const open mail.Scope = ""
+
 // scopeOf is who may call what. A new route needs a line here.
 func scopeOf() map[string]mail.Scope {
 	return map[string]mail.Scope{
+		"POST /hooks/{account}": open,
+		"GET /u/{token}":        open,
+		"HEAD /u/{token}":       open,
+		"POST /u/{token}":       open,
+
 		"POST /v1/send":                 mail.ScopeSend,
 		"POST /v1/send/batch":           mail.ScopeSend,
 		"GET /v1/messages":              mail.ScopeRead,
@@ -24,9 +32,26 @@ func scopeOf() map[string]mail.Scope {
 		"POST /v1/messages/{id}/cancel": mail.ScopeSend,
 		"POST /v1/messages/{id}/resend": mail.ScopeSend,
 
+		"GET /v1/events":        mail.ScopeRead,
+		"GET /v1/events/stream": mail.ScopeRead,
+		"GET /v1/stats":         mail.ScopeRead,
+
 		"GET /v1/suppressions":            mail.ScopeRead,
 		"POST /v1/suppressions":           mail.ScopeSend,
+		"GET /v1/suppressions/export":     mail.ScopeRead,
+		"POST /v1/suppressions/import":    mail.ScopeSend,
+		"GET /v1/suppressions/{email}":    mail.ScopeRead,
 		"DELETE /v1/suppressions/{email}": mail.ScopeSend,
+
+		"GET /v1/webhook-endpoints":                 mail.ScopeRead,
+		"POST /v1/webhook-endpoints":                mail.ScopeSend,
+		"GET /v1/webhook-endpoints/{id}":            mail.ScopeRead,
+		"PATCH /v1/webhook-endpoints/{id}":          mail.ScopeSend,
+		"DELETE /v1/webhook-endpoints/{id}":         mail.ScopeSend,
+		"GET /v1/webhook-endpoints/{id}/deliveries": mail.ScopeRead,
+		"POST /v1/webhook-endpoints/{id}/replay":    mail.ScopeSend,
+		"POST /v1/webhook-endpoints/{id}/rotate":    mail.ScopeSend,
+		"POST /v1/webhook-endpoints/{id}/test":      mail.ScopeSend,
 
 		"GET /admin/v1/accounts":                   mail.ScopeAdmin,
 		"POST /admin/v1/accounts":                  mail.ScopeAdmin,
@@ -37,6 +62,10 @@ func scopeOf() map[string]mail.Scope {
 		"POST /admin/v1/accounts/{account}/resume": mail.ScopeAdmin,
 		"GET /admin/v1/accounts/{account}/limits":  mail.ScopeAdmin,
 		"PUT /admin/v1/accounts/{account}/limits":  mail.ScopeAdmin,
+
+		"GET /admin/v1/accounts/{account}/webhooks":  mail.ScopeAdmin,
+		"POST /admin/v1/accounts/{account}/webhooks": mail.ScopeAdmin,
+		"POST /admin/v1/events/reproject":            mail.ScopeAdmin,
 
 		"GET /admin/v1/pools":           mail.ScopeAdmin,
 		"POST /admin/v1/pools":          mail.ScopeAdmin,
@@ -71,6 +100,9 @@ func TestEveryRouteOpensToItsScopeOnly(t *testing.T) {
 		if !ok {
 			t.Errorf("route %s has no line in scopeOf", route)
 			continue
+		}
+		if wanted == open {
+			continue // hooks_test.go and unsubscribe_test.go have what opens these
 		}
 		method, pattern, _ := strings.Cut(route, " ")
 		path := strings.NewReplacer("{", "", "}", "").Replace(pattern)
@@ -190,7 +222,7 @@ func TestWrongKeysAreHeldBackAndGoodOnesNot(t *testing.T) {
 func TestFailuresCountPerAddressAndPerV6Network(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	f := newFailures(func() time.Time { return now })
+	f := newFailures(func() time.Time { return now }, failuresPerMinute)
 	for range failuresPerMinute {
 		f.note(netip.MustParseAddr("2001:db8::1"))
 		f.note(netip.MustParseAddr("192.0.2.1"))
@@ -207,7 +239,7 @@ func TestFailuresCountPerAddressAndPerV6Network(t *testing.T) {
 func TestFailuresAndKeysTakeBoundedMemory(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	f := newFailures(func() time.Time { return now })
+	f := newFailures(func() time.Time { return now }, failuresPerMinute)
 	k := newKeyring(newFakeStore(now), func() time.Time { return now })
 	for i := range failuresKept + 100 {
 		f.note(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))

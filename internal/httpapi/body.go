@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 )
 
 // readJSON reads a whole JSON body under the server's cap. Nothing is decompressed: a few kilobytes of gzip can hold
@@ -31,12 +32,31 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.ContentLength > s.maxBody {
 		return nil, &http.MaxBytesError{Limit: s.maxBody}
 	}
-	// The announced length is not trusted with more memory than a common send needs.
+	return readAll(w, r, s.maxBody)
+}
+
+// readAll reads a body of at most limit bytes. The announced length is not trusted with more memory than a common send
+// needs.
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	buf := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), 64<<10)+bytes.MinRead))
-	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, s.maxBody)); err != nil {
+	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
 		return nil, readProblem(w, err)
 	}
 	return buf.Bytes(), nil
+}
+
+// readCapped reads a small body that has to arrive in the given time: nobody's key vouches for who sends it.
+func readCapped(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, &http.MaxBytesError{Limit: limit}
+	}
+	conn := http.NewResponseController(w) // its errors mean that there is no connection to wait for, as in tests
+	_ = conn.SetReadDeadline(time.Now().Add(within))
+	body, err := readAll(w, r, limit)
+	if err == nil {
+		_ = conn.SetReadDeadline(time.Time{}) // else it would end the request itself
+	}
+	return body, err
 }
 
 // readProblem answers a body that did not arrive. What is left of it on the connection can't be told from a next

@@ -36,6 +36,10 @@ func TestContractNamesTheScopeOfEveryCall(t *testing.T) {
 	named := map[string]string{}
 	for path, item := range spec.doc.Paths.Map() {
 		for method, op := range item.Operations() {
+			if op.Security != nil && len(*op.Security) == 0 {
+				named[method+" "+path] = string(open)
+				continue
+			}
 			if op.Security == nil || len(*op.Security) != 1 || len((*op.Security)[0]["key"]) != 1 {
 				t.Errorf("%s %s does not name exactly one scope", method, path)
 				continue

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// failures counts requests with wrong keys per client: a single IPv4 address, or the /64 that one IPv6 host has to
-// itself. Its memory is bounded.
+// failures counts requests with wrong keys, or others that are bounded, per client: a single IPv4 address, or the /64
+// that one IPv6 host has to itself. Its memory is bounded.
 type failures struct {
-	now func() time.Time
+	now       func() time.Time
+	perMinute int // allowance, which may be used up at once
 
 	mu      sync.Mutex
 	clients map[netip.Prefix]*rate.Limiter
@@ -22,8 +23,8 @@ const (
 	failuresKept      = 20_000
 )
 
-func newFailures(now func() time.Time) *failures {
-	return &failures{now: now, clients: map[netip.Prefix]*rate.Limiter{}}
+func newFailures(now func() time.Time, perMinute int) *failures {
+	return &failures{now: now, perMinute: perMinute, clients: map[netip.Prefix]*rate.Limiter{}}
 }
 
 // failed notes a failure and returns how long the client should stay away, 0 when it is still within its allowance.
@@ -47,7 +48,7 @@ func (f *failures) client(p netip.Prefix, now time.Time) *rate.Limiter {
 		if len(f.clients) >= failuresKept {
 			f.shrink(now)
 		}
-		l = rate.NewLimiter(rate.Every(time.Minute/failuresPerMinute), failuresPerMinute)
+		l = rate.NewLimiter(rate.Every(time.Minute/time.Duration(f.perMinute)), f.perMinute)
 		f.clients[p] = l
 	}
 	return l
@@ -56,7 +57,7 @@ func (f *failures) client(p netip.Prefix, now time.Time) *rate.Limiter {
 // shrink forgets the clients that have their whole allowance again, and if that is not enough, all of them.
 func (f *failures) shrink(now time.Time) {
 	for p, l := range f.clients {
-		if l.TokensAt(now) >= failuresPerMinute {
+		if l.TokensAt(now) >= float64(f.perMinute) {
 			delete(f.clients, p)
 		}
 	}

@@ -20,22 +20,27 @@ import (
 // fakeStore keeps everything in memory and obeys the contract of Store. With fail set, every method answers with it
 // and changes nothing.
 type fakeStore struct {
-	mu    sync.Mutex
-	fail  error
-	calls map[string]int // by method, of those that tests count
+	mu        sync.Mutex
+	fail      error
+	failing   string // method
+	failsFrom int
+	failure   error
+	calls     map[string]int // by method, of those that tests count
 
 	keys         map[string]mail.Key
 	tenants      []mail.Tenant
 	messages     map[mail.ID]*mail.View
 	order        []mail.ID
 	idempotency  map[string]idempotent
-	suppressions map[string]mail.Suppression
+	suppressions map[suppressionKey]mail.Suppression
 	config       route.Config
 	secrets      map[string]map[string]seal.Secret
 	queue        mail.QueueState
 	limits       []limit.State
 	audit        []mail.AuditEntry
 	at           time.Time
+
+	fakeEvents
 }
 
 type idempotent struct {
@@ -48,7 +53,7 @@ var _ Store = (*fakeStore)(nil)
 func newFakeStore(now time.Time) *fakeStore {
 	return &fakeStore{
 		calls: map[string]int{}, keys: map[string]mail.Key{}, messages: map[mail.ID]*mail.View{},
-		idempotency: map[string]idempotent{}, suppressions: map[string]mail.Suppression{},
+		idempotency: map[string]idempotent{}, suppressions: map[suppressionKey]mail.Suppression{},
 		secrets: map[string]map[string]seal.Secret{}, at: now,
 		tenants: []mail.Tenant{{ID: mail.DefaultTenant, Name: "default", Weight: 100, CreatedAt: now}},
 		config: route.Config{Version: 1, Pools: []route.Pool{
@@ -61,7 +66,17 @@ func newFakeStore(now time.Time) *fakeStore {
 func (f *fakeStore) enter(method string) (func(), error) {
 	f.mu.Lock()
 	f.calls[method]++
+	if f.failing == method && f.calls[method] >= f.failsFrom {
+		return f.mu.Unlock, f.failure
+	}
 	return f.mu.Unlock, f.fail
+}
+
+// failFrom makes one method fail from its nth call on.
+func (f *fakeStore) failFrom(method string, n int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failing, f.failsFrom, f.failure = method, n, err
 }
 
 func (f *fakeStore) count(method string) int {
@@ -137,7 +152,7 @@ func (f *fakeStore) accept(s *mail.Submission) (mail.Accepted, error) {
 	for i := range v.Recipients {
 		rc := &v.Recipients[i]
 		rc.UpdatedAt = f.at
-		if _, no := f.suppressions[suppressionKey(s.Message.Tenant, rc.Address.Email)]; no {
+		if _, no := f.suppressions[suppressionKey{s.Message.Tenant, rc.Address.Email, ""}]; no {
 			rc.Status = mail.Suppressed
 		}
 		statuses = append(statuses, rc.Status)
@@ -226,45 +241,6 @@ func (f *fakeStore) turn(method string, t mail.TenantID, id mail.ID, to mail.Sta
 	turned.Status = to
 	f.messages[id] = &turned
 	return nil
-}
-
-func suppressionKey(t mail.TenantID, email string) string { return fmt.Sprint(t, "/", email) }
-
-func (f *fakeStore) Suppress(_ context.Context, s mail.Suppression) error {
-	done, err := f.enter("Suppress")
-	defer done()
-	if err == nil {
-		f.suppressions[suppressionKey(s.Tenant, s.Email)] = s
-	}
-	return err
-}
-
-func (f *fakeStore) Unsuppress(_ context.Context, t mail.TenantID, email string) error {
-	done, err := f.enter("Unsuppress")
-	defer done()
-	if err != nil {
-		return err
-	}
-	if _, ok := f.suppressions[suppressionKey(t, email)]; !ok {
-		return mail.ErrNotFound
-	}
-	delete(f.suppressions, suppressionKey(t, email))
-	return nil
-}
-
-func (f *fakeStore) Suppressions(
-	_ context.Context, t mail.TenantID, email, after string, limit int,
-) ([]mail.Suppression, error) {
-	done, err := f.enter("Suppressions")
-	defer done()
-	var out []mail.Suppression
-	for _, s := range f.suppressions {
-		if s.Tenant == t && (email == "" || s.Email == email) && s.Email > after {
-			out = append(out, s)
-		}
-	}
-	slices.SortFunc(out, func(a, b mail.Suppression) int { return strings.Compare(a.Email, b.Email) })
-	return out[:min(limit, len(out))], err
 }
 
 func (f *fakeStore) KeyByID(_ context.Context, id string) (*mail.Key, error) {
@@ -407,7 +383,7 @@ type fakeKinds struct{}
 func (fakeKinds) Spec(k provider.Kind) (provider.Spec, bool) {
 	return provider.Spec{
 		Kind: "ses", Concurrency: 8, Secrets: []string{"api_key", "webhook_key"},
-		Capabilities: provider.Capabilities{MaxBytes: 1 << 20, MaxRecipients: 50},
+		Capabilities: provider.Capabilities{MaxBytes: 1 << 20, MaxRecipients: 50}, Events: provider.EventSpec{Delivered: true},
 	}, k == "ses"
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
+	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -91,7 +92,10 @@ func newPostgresServer(t *testing.T) (*inputServer, *pgxpool.Pool) {
 	}
 	t.Cleanup(pool.Close)
 	store := &brittleStore{DB: db}
-	srv, err := New(Options{Store: store, Router: planRouter{}, Kinds: fakeKinds{}, SecretKey: bytes.Repeat([]byte{1}, 32)})
+	srv, err := New(Options{
+		Store: store, Router: planRouter{}, Kinds: fakeKinds{}, SecretKey: bytes.Repeat([]byte{1}, 32),
+		Hooks: inputHooks(postgresAccount(t, db, pool)), Unsubscribe: idLinks{},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,14 +109,37 @@ func newPostgresServer(t *testing.T) (*inputServer, *pgxpool.Pool) {
 	}
 	return &inputServer{
 		url: ts.URL, fail: store.failWith, gone: "gone@example.org", keys: postgresKeys(t, db),
-		rows: func() int {
-			var n int
-			if err := pool.QueryRow(context.Background(), `SELECT count(*) FROM message`).Scan(&n); err != nil {
-				t.Error(err)
-			}
-			return n
-		},
+		rows: counter(t, pool, `SELECT count(*) FROM message`), events: counter(t, pool, `SELECT count(*) FROM event`),
 	}, pool
+}
+
+func counter(t *testing.T, pool *pgxpool.Pool, sql string) func() int {
+	t.Helper()
+	return func() int {
+		var n int
+		if err := pool.QueryRow(context.Background(), sql).Scan(&n); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+}
+
+func postgresAccount(t *testing.T, db *postgres.DB, pool *pgxpool.Pool) (id int32) {
+	t.Helper()
+	if err := db.CreateAccount(t.Context(), "test", route.Account{Name: "made-up", Kind: "ses", Concurrency: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := pool.QueryRow(t.Context(), `SELECT id FROM account`).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (s *brittleStore) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, error) {
+	if err := s.failure(); err != nil {
+		return mail.Taken{}, err
+	}
+	return s.DB.ReceiveEvents(ctx, in)
 }
 
 func postgresKeys(t *testing.T, db *postgres.DB) inputKeys {

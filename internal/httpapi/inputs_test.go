@@ -24,11 +24,12 @@ import (
 
 // inputServer is a running server under the table of bad inputs. Keys are of one tenant unless they say otherwise.
 type inputServer struct {
-	url  string
-	rows func() int      // messages stored, of all tenants
-	fail func(err error) // makes the store answer so, nil heals it
-	keys inputKeys
-	gone string // an address that the tenant has suppressed
+	url    string
+	rows   func() int      // messages stored, of all tenants
+	events func() int      // events stored
+	fail   func(err error) // makes the store answer so, nil heals it
+	keys   inputKeys
+	gone   string // an address that the tenant has suppressed
 }
 
 // inputKeys are full API keys.
@@ -58,6 +59,7 @@ type inputRow struct {
 	code    string // of the problem, or of its first field
 	field   string // the first field, "" not looked at
 	stored  int    // messages that the row adds
+	events  int    // events that the row adds
 	closed  bool   // the connection is closed after the answer
 	noJSON  bool   // net/http answers this itself, in text
 	answers func(t *testing.T, h http.Header, body []byte)
@@ -74,7 +76,7 @@ func runInputs(t *testing.T, newServer func(t *testing.T) *inputServer) {
 	s := newServer(t)
 	for _, row := range inputRows() {
 		t.Run(row.n+" "+row.name, func(t *testing.T) {
-			before := s.rows()
+			before, events := s.rows(), s.events()
 			switch {
 			case row.do != nil:
 				row.do(t, s)
@@ -85,6 +87,9 @@ func runInputs(t *testing.T, newServer func(t *testing.T) *inputServer) {
 			}
 			if got := s.rows() - before; got != row.stored {
 				t.Errorf("messages stored = %d, want %d", got, row.stored)
+			}
+			if got := s.events() - events; got != row.events {
+				t.Errorf("events stored = %d, want %d", got, row.events)
 			}
 		})
 	}
@@ -98,9 +103,10 @@ func newInputServer(t *testing.T) *inputServer {
 	store := newFakeStore(now)
 	store.tenants = append(store.tenants,
 		mail.Tenant{ID: 2, Name: "other", Weight: 1}, mail.Tenant{ID: 3, Name: "paused", Weight: 1, Paused: true})
-	store.suppressions[suppressionKey(mail.DefaultTenant, "gone@example.org")] = mail.Suppression{Email: "gone@example.org"}
+	store.suppressions[suppressionKey{mail.DefaultTenant, "gone@example.org", ""}] = mail.Suppression{Email: "gone@example.org"}
 	srv, err := New(Options{
-		Store: store, Router: planRouter{}, Kinds: fakeKinds{}, SecretKey: bytes.Repeat([]byte{1}, 32),
+		Store: store, Router: planRouter{}, Kinds: fakeKinds{}, SecretKey: bytes.Repeat([]byte{1}, 32), Hooks: inputHooks(1),
+		Unsubscribe: idLinks{},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -116,6 +122,11 @@ func newInputServer(t *testing.T) *inputServer {
 			store.mu.Lock()
 			defer store.mu.Unlock()
 			return len(store.messages)
+		},
+		events: func() int {
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			return store.kept
 		},
 		keys: inputKeys{
 			send:       store.addKey(nil, mail.ScopeSend),

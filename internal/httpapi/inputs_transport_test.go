@@ -20,7 +20,7 @@ import (
 func inputRows() []inputRow {
 	var rows []inputRow
 	for _, part := range [][]inputRow{
-		jsonRows(), transportRows(), callerRows(), idempotencyRows(), addressRows(), contentRows(), fileRows(), storeRows(),
+		jsonRows(), transportRows(), callerRows(), idempotencyRows(), addressRows(), contentRows(), fileRows(), storeRows(), hookRows(),
 	} {
 		rows = append(rows, part...)
 	}

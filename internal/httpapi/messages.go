@@ -56,7 +56,7 @@ func (s *Server) listMessages(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	l := listing{name: "messages", tenant: f.Tenant, filter: q.filter()}
-	if f.Before, err = q.messageCursor(s.cursors, l); err != nil {
+	if f.Before, err = q.idCursor(s.cursors, l); err != nil {
 		return err
 	}
 	f.Limit = limit + 1
@@ -72,7 +72,7 @@ func (s *Server) listMessages(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-func (q *query) messageCursor(c *cursors, l listing) (mail.ID, error) {
+func (q *query) idCursor(c *cursors, l listing) (mail.ID, error) {
 	last, err := q.cursor(c, l)
 	if err != nil || last == "" {
 		return mail.ID{}, err
@@ -125,7 +125,7 @@ func messageView(v *mail.View) api.Message {
 	for _, rc := range v.Recipients {
 		out.Recipients = append(out.Recipients, api.Recipient{
 			Email: rc.Address.Email, Name: rc.Address.Name, Kind: string(rc.Kind), Status: string(rc.Status),
-			Detail: rc.Detail, UpdatedAt: rc.UpdatedAt,
+			Detail: rc.Detail, Bounce: bounceView(rc.Bounce), UpdatedAt: rc.UpdatedAt,
 		})
 	}
 	return out
@@ -150,7 +150,7 @@ func messageDetail(v *mail.View) api.Message {
 			Filename: a.Filename, ContentType: a.ContentType, ContentID: a.ContentID, Size: len(a.Content),
 		})
 	}
-	out.Attempts, out.Events = make([]api.Attempt, 0, len(v.Attempts)), []api.Event{}
+	out.Attempts, out.Events = make([]api.Attempt, 0, len(v.Attempts)), eventViews(v.Events)
 	for i := range v.Attempts {
 		out.Attempts = append(out.Attempts, attemptView(&v.Attempts[i]))
 	}

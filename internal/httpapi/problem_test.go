@@ -107,13 +107,13 @@ func TestPanicIsAnswered500(t *testing.T) {
 func TestUnknownPathsAndMethods(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	for _, path := range []string{"/", "/v1", "/v1/", "/v1/send/", "/v1/events", "/hooks/ses", "/admin/v1/webhook-endpoints", "/v2/send", "/v1/../v1/send"} {
+	for _, path := range []string{"/", "/v1", "/v1/", "/v1/send/", "/v1/event", "/hooks", "/hooks/", "/hooks/a/b", "/u/", "/admin/v1/webhook-endpoints", "/v2/send", "/v1/../v1/send"} {
 		r.want(r.do("GET", path, r.read, ""), 404, "not_found")
 	}
 	for route, allow := range map[string]string{
 		"GET /v1/send": "POST", "PUT /v1/send": "POST", "POST /v1/messages": "GET", "BREW /v1/send": "POST",
 		"POST /admin/v1/pools/default": "GET, PUT", "DELETE /admin/v1/rules": "GET, POST, PUT",
-		"POST /v1/suppressions/a%2Fb@example.org": "DELETE", "OPTIONS /v1/send": "POST",
+		"POST /v1/suppressions/a%2Fb@example.org": "GET, DELETE", "GET /hooks/ses": "POST", "PUT /u/token": "GET, HEAD, POST", "OPTIONS /v1/send": "POST",
 	} {
 		method, path, _ := strings.Cut(route, " ")
 		a := r.do(method, path, "", "")

@@ -24,10 +24,16 @@ const (
 	maxLimit     = 200
 	maxCursor    = 1024
 	maxParameter = 320
+	maxRepeated  = 20
 )
 
 // readQuery takes the query of a request that knows exactly these parameters, each at most once.
 func readQuery(r *http.Request, known ...string) (*query, error) {
+	return readRepeating(r, "", known...)
+}
+
+// readRepeating is readQuery with one more parameter, which may be given up to maxRepeated times.
+func readRepeating(r *http.Request, repeated string, known ...string) (*query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "malformed_query", "The query is not well-formed.")
@@ -35,6 +41,10 @@ func readQuery(r *http.Request, known ...string) (*query, error) {
 	q := &query{values: values}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		switch {
+		case repeated != "" && name == repeated:
+			if len(values[name]) > maxRepeated {
+				q.complain(name, "too_many", "given more than "+strconv.Itoa(maxRepeated)+" times")
+			}
 		case !slices.Contains(known, name):
 			q.unknown(name, known)
 		case len(values[name]) > 1:
@@ -107,6 +117,19 @@ func (q *query) email(name string) string {
 		return ""
 	}
 	return a.Email
+}
+
+// id returns a parameter that is an id.
+func (q *query) id(name string) mail.ID {
+	v := q.text(name)
+	if v == "" {
+		return mail.ID{}
+	}
+	id, err := mail.ParseID(v)
+	if err != nil {
+		q.complain(name, "invalid_id", "must be an id")
+	}
+	return id
 }
 
 // status returns a parameter that is a message status.

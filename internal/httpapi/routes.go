@@ -10,12 +10,18 @@ import (
 )
 
 // routes is the whole surface on one page. Each route names the scope that opens it: sends takes the scope send and
-// is closed to paused tenants and while the server drains.
+// is closed to paused tenants and while the server drains. The first ones take no key: providers bring a signature of
+// their own, and links a token.
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
 	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover)
 	r.NotFound(s.handle(notFound))
 	r.MethodNotAllowed(s.handle(methodNotAllowed(r)))
+
+	r.Post("/hooks/{account}", s.handle(s.receiveHook))
+	r.Post("/u/{token}", s.people(s.unsubscribe))
+	r.Get("/u/{token}", s.people(s.askUnsubscribe))
+	r.Head("/u/{token}", s.people(s.askUnsubscribe))
 
 	r.Route("/v1", func(r chi.Router) {
 		r.Post("/send", s.sends(s.send))
@@ -26,9 +32,18 @@ func (s *Server) routes() http.Handler {
 		r.Post("/messages/{id}/cancel", s.may(mail.ScopeSend, s.cancelMessage))
 		r.Post("/messages/{id}/resend", s.sends(s.resendMessage))
 
+		r.Get("/events", s.may(mail.ScopeRead, s.listEvents))
+		r.Get("/events/stream", s.may(mail.ScopeRead, s.streamEvents))
+		r.Get("/stats", s.may(mail.ScopeRead, s.getStats))
+
 		r.Get("/suppressions", s.may(mail.ScopeRead, s.listSuppressions))
 		r.Post("/suppressions", s.may(mail.ScopeSend, s.addSuppression))
+		r.Get("/suppressions/export", s.may(mail.ScopeRead, s.exportSuppressions))
+		r.Post("/suppressions/import", s.may(mail.ScopeSend, s.importSuppressions))
+		r.Get("/suppressions/{email}", s.may(mail.ScopeRead, s.getSuppression))
 		r.Delete("/suppressions/{email}", s.may(mail.ScopeSend, s.deleteSuppression))
+
+		s.endpointRoutes(r)
 	})
 	r.Route("/admin/v1", s.adminRoutes)
 	return r
@@ -47,6 +62,10 @@ func (s *Server) adminRoutes(r chi.Router) {
 	r.Post("/accounts/{account}/resume", admin(s.resumeAccount))
 	r.Get("/accounts/{account}/limits", admin(s.getAccountLimits))
 	r.Put("/accounts/{account}/limits", admin(s.putAccountLimits))
+
+	r.Get("/accounts/{account}/webhooks", admin(s.getAccountWebhooks))
+	r.Post("/accounts/{account}/webhooks", admin(s.registerWebhooks))
+	r.Post("/events/reproject", admin(s.reproject))
 
 	r.Get("/pools", admin(s.listPools))
 	r.Post("/pools", admin(s.createPool))
@@ -79,7 +98,7 @@ func notFound(http.ResponseWriter, *http.Request) error {
 // methodNotAllowed answers a known path with another method, and names those that it takes (RFC 9110 section 15.5.6).
 func methodNotAllowed(routes chi.Routes) handlerFunc {
 	methods := []string{
-		http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 	}
 	return func(_ http.ResponseWriter, r *http.Request) error {
 		path := r.URL.RawPath

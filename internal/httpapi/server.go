@@ -1,6 +1,8 @@
-// Package httpapi is the HTTP surface of sendgate: the sending API under /v1 and the admin API under /admin/v1. It
+// Package httpapi is the HTTP surface of sendgate: the sending API under /v1, the admin API under /admin/v1, and what is
+// open to those who have no key: the receivers of providers' events under /hooks and the one-click links under /u. It
 // decides who may call what, what a request must look like, and how each error is answered. It leaves storage to a
-// Store, routing to a Router and provider kinds to Kinds, each declared here and given by package app.
+// Store, routing to a Router, provider kinds to Kinds and providers' signatures to Hooks, each declared here and given
+// by package app.
 //
 // routes.go shows the whole surface, problem.go every error answer. A handler returns an error and writes nothing
 // when it does; the one adapter in server.go turns it into application/problem+json.
@@ -34,6 +36,11 @@ type Options struct {
 	Now            func() time.Time // default time.Now
 	Draining       func() bool      // true: nothing new is accepted, reads go on; default never
 	TrustedProxies []netip.Prefix   // peers whose X-Forwarded-For is believed
+
+	Hooks       Hooks           // who reads the events of an account; default no account has a receiver
+	Registrars  Registrars      // who sets up receivers at providers; default nobody
+	Unsubscribe Unsubscriber    // opens the tokens of one-click links; default none is valid
+	Webhooks    EndpointOptions // webhook endpoints
 }
 
 // Defaults of Options.
@@ -56,11 +63,20 @@ type Server struct {
 	now           func() time.Time
 	draining      func() bool
 	proxies       []netip.Prefix
+	hooks         Hooks
+	registrars    Registrars
+	links         Unsubscriber
+	webhooks      EndpointOptions
 
-	keys    *keyring
-	cursors *cursors
-	touches *toucher
-	handler http.Handler
+	keys                    *keyring
+	cursors                 *cursors
+	touches                 *toucher
+	tally                   *tally
+	hookReads, hookWork     chan struct{} // places, as are the next two
+	statsRoom, imports      chan struct{}
+	streams                 *streams
+	unsubscribes, badTokens *failures
+	handler                 http.Handler
 }
 
 // New checks the options and builds the routes.
@@ -74,8 +90,10 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		store: o.Store, router: o.Router, kinds: o.Kinds, log: o.Log, metrics: o.Metrics, maxBody: o.MaxBody,
 		defaultExpiry: o.DefaultExpiry, now: o.Now, draining: o.Draining, proxies: o.TrustedProxies,
+		hooks: o.Hooks, registrars: o.Registrars, links: o.Unsubscribe, webhooks: o.Webhooks,
 	}
 	s.setDefaults()
+	s.setBounds()
 	s.keys = newKeyring(o.Store, s.now)
 	s.cursors = newCursors(o.SecretKey)
 	s.touches = newToucher(o.Store, s.log, s.now)
@@ -102,6 +120,23 @@ func (s *Server) setDefaults() {
 	if s.draining == nil {
 		s.draining = func() bool { return false }
 	}
+	if s.hooks == nil {
+		s.hooks = noHooks{}
+	}
+	if s.registrars == nil {
+		s.registrars = noRegistrars{}
+	}
+	if s.links == nil {
+		s.links = noLinks{}
+	}
+}
+
+// setBounds makes what counts and bounds the events' side.
+func (s *Server) setBounds() {
+	s.tally, s.streams = newTally(), newStreams()
+	s.hookReads, s.hookWork = make(chan struct{}, hookReads), make(chan struct{}, hookWork)
+	s.statsRoom, s.imports = make(chan struct{}, statsAtOnce), make(chan struct{}, importsAtOnce)
+	s.unsubscribes, s.badTokens = newFailures(s.now, unsubscribesPerMinute), newFailures(s.now, badTokensPerMinute)
 }
 
 // Handler returns the API as one http.Handler. It answers every path; package app mounts it beside the dashboard.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
@@ -26,9 +27,16 @@ type Store interface {
 	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error    // mail.ErrConflict: too late
 	Resend(ctx context.Context, t mail.TenantID, id mail.ID) error    // mail.ErrConflict: not failed
 
+	EventStore
+
+	// Suppress stops mail to an address, unless a suppression is there that lasts as long.
 	Suppress(ctx context.Context, s mail.Suppression) error
-	Unsuppress(ctx context.Context, t mail.TenantID, email string) error
-	Suppressions(ctx context.Context, t mail.TenantID, email, after string, limit int) ([]mail.Suppression, error)
+	// ImportSuppressions does so for many and tells how many were new.
+	ImportSuppressions(ctx context.Context, t mail.TenantID, list []mail.Suppression) (added int64, err error)
+	// Unsuppress forgets all suppressions of an address, or those of the given streams.
+	Unsuppress(ctx context.Context, t mail.TenantID, email string, streams ...string) error
+	// FindSuppressions lists by address and stream, behind those of after, what Email, Stream and Reason of match select.
+	FindSuppressions(ctx context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error)
 
 	KeyByID(ctx context.Context, id string) (*mail.Key, error)
 	TouchKey(ctx context.Context, id string) error
@@ -64,6 +72,25 @@ type Store interface {
 	LimitStates(ctx context.Context) ([]limit.State, error)
 	Audit(ctx context.Context, before int64, limit int) ([]mail.AuditEntry, error)
 	Ping(ctx context.Context) error // database answers and its schema is ours
+}
+
+// EventStore keeps what providers report.
+type EventStore interface {
+	// ReceiveEvents makes what came durable and applies it: mail.ErrReplayed, *mail.Unavailable.
+	ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, error)
+	Events(ctx context.Context, f mail.EventFilter) ([]mail.Event, error)
+	// EventHead gives the place behind all events, and EventsAfter those behind a place, in an order in which nothing is
+	// ever added before what was read. A place that is none is mail.ErrNotFound. None may be given although there are
+	// more; next has moved on then.
+	EventHead(ctx context.Context) (position string, err error)
+	EventsAfter(ctx context.Context, f mail.EventFilter, position string, limit int) (events []mail.Event, next string, err error)
+	Stats(ctx context.Context, f mail.StatsFilter) ([]mail.Stat, error)
+
+	HookHealth(ctx context.Context) ([]mail.HookHealth, error)
+	// RawEvents reads kept payloads by the time of their receipt, of one account or, for "", of all.
+	RawEvents(ctx context.Context, account string, since time.Time, after mail.ID, limit int) ([]mail.RawEvent, error)
+	// Reproject puts what a parser makes of payloads today in the place of what it made of them before.
+	Reproject(ctx context.Context, in []mail.Reprojected, dryRun bool) (changed, messages int, err error)
 }
 
 // Kinds tells what provider kinds exist and checks an account's settings.

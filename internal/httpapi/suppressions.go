@@ -1,80 +1,190 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// listSuppressions lists a tenant's suppressions by address. With ?email= it checks one address: the list then has one
-// entry or none.
+// suppressionReasons are the reasons that a caller may give.
+var suppressionReasons = []string{"manual", "hard_bounce", "soft_bounce", "complaint", "unsubscribe"}
+
+const maxSuppressionDetail = 200 // characters
+
+// listSuppressions lists a tenant's suppressions in force by address and stream. With ?email= it checks one address.
 func (s *Server) listSuppressions(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "email", "limit", "cursor")
+	q, err := readQuery(r, "email", "stream", "reason", "limit", "cursor")
 	if err != nil {
 		return err
 	}
-	tenant, email, limit := principal(r).Tenant, q.email("email"), q.limit()
+	match, limit := q.suppressions(principal(r).Tenant), q.limit()
+	match.Email = q.email("email")
 	if err := q.err(); err != nil {
 		return err
 	}
-	l := listing{name: "suppressions", tenant: tenant, filter: q.filter()}
-	after, err := q.cursor(s.cursors, l)
+	l := listing{name: "suppressions", tenant: match.Tenant, filter: q.filter()}
+	last, err := q.cursor(s.cursors, l)
 	if err != nil {
 		return err
 	}
-	rows, err := s.store.Suppressions(r.Context(), tenant, email, after, limit+1)
+	rows, err := s.store.FindSuppressions(r.Context(), match, afterSuppression(last), limit+1)
 	if err != nil {
 		return err
 	}
-	rows, next := page(s.cursors, l, rows, limit, func(x *mail.Suppression) string { return x.Email })
-	out := api.SuppressionPage{Data: make([]api.Suppression, 0, len(rows)), NextCursor: next}
-	for _, x := range rows {
-		out.Data = append(out.Data, suppressionView(x))
+	rows, next := page(s.cursors, l, rows, limit, suppressionPlace)
+	return writeJSON(w, http.StatusOK, api.SuppressionPage{Data: suppressionViews(rows), NextCursor: next})
+}
+
+// suppressions reads the filter that list and export share.
+func (q *query) suppressions(t mail.TenantID) mail.Suppression {
+	match := mail.Suppression{Tenant: t, Stream: q.text("stream"), Reason: q.text("reason")}
+	if match.Reason != "" && !slices.Contains(suppressionReasons, match.Reason) {
+		q.complain("reason", "unknown_reason", "must be "+strings.Join(suppressionReasons, ", "))
 	}
-	return writeJSON(w, http.StatusOK, out)
+	return match
 }
 
-func suppressionView(x mail.Suppression) api.Suppression {
-	return api.Suppression{Email: x.Email, Reason: x.Reason, Origin: x.Origin, CreatedAt: x.CreatedAt}
+// suppressionPlace and afterSuppression write and read where a listing goes on. Neither part can hold a line feed.
+func suppressionPlace(x *mail.Suppression) string { return x.Email + "\n" + x.Stream }
+
+func afterSuppression(place string) mail.Suppression {
+	email, stream, _ := strings.Cut(place, "\n")
+	return mail.Suppression{Email: email, Stream: stream}
 }
 
-// addSuppression is idempotent: an address that is suppressed already stays so.
+func suppressionViews(rows []mail.Suppression) []api.Suppression {
+	out := make([]api.Suppression, 0, len(rows))
+	for i := range rows {
+		out = append(out, suppressionView(&rows[i]))
+	}
+	return out
+}
+
+func suppressionView(x *mail.Suppression) api.Suppression {
+	out := api.Suppression{
+		Email: x.Email, Stream: x.Stream, Reason: x.Reason, Origin: x.Origin, Account: x.Account, Detail: x.Detail,
+		CreatedAt: x.CreatedAt, ExpiresAt: optional(x.ExpiresAt),
+	}
+	if !x.MessageID.IsZero() {
+		out.MessageID = x.MessageID.String()
+	}
+	return out
+}
+
+// addSuppression is idempotent: of two for the same address and stream the one that lasts longer stays, and the answer
+// shows which that is.
 func (s *Server) addSuppression(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.SuppressionRequest](s, w, r)
 	if err != nil {
 		return err
 	}
-	a, err := mail.ParseAddress(in.Email)
+	x, err := suppressionOf(in, s.now())
 	if err != nil {
-		return invalid("email", "invalid_address", "must be one email address")
+		return err
 	}
-	if in.Reason == "" {
-		in.Reason = "manual"
-	}
-	reasons := []string{"manual", "hard_bounce", "complaint", "unsubscribe"}
-	if !slices.Contains(reasons, in.Reason) {
-		return invalid("reason", "unknown_reason", "must be manual, hard_bounce, complaint or unsubscribe")
-	}
-	x := mail.Suppression{
-		Tenant: principal(r).Tenant, Email: a.Email, Reason: in.Reason, Origin: "api", CreatedAt: s.now().UTC(),
-	}
+	x.Tenant, x.Origin = principal(r).Tenant, "api"
 	if err := s.store.Suppress(r.Context(), x); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusCreated, suppressionView(x))
+	rows, err := s.applying(r.Context(), x.Tenant, x.Email)
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		if rows[i].Stream == x.Stream {
+			x = rows[i]
+		}
+	}
+	return writeJSON(w, http.StatusCreated, suppressionView(&x))
 }
 
-func (s *Server) deleteSuppression(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
+// suppressionOf checks a request, or a row of an import.
+func suppressionOf(in api.SuppressionRequest, now time.Time) (mail.Suppression, error) {
+	x := mail.Suppression{Stream: in.Stream, Reason: in.Reason, Detail: in.Detail, CreatedAt: now.UTC()}
+	a, err := mail.ParseAddress(in.Email)
+	if err != nil {
+		return x, invalid("email", "invalid_address", "must be one email address")
+	}
+	x.Email = a.Email
+	if x.Reason == "" {
+		x.Reason = "manual"
+	}
+	switch {
+	case !slices.Contains(suppressionReasons, x.Reason):
+		return x, invalid("reason", "unknown_reason", "must be "+strings.Join(suppressionReasons, ", "))
+	case x.Stream != "" && !mail.IsName(x.Stream):
+		return x, invalid("stream", "invalid_name", "must be the name of a stream: lower-case letters, digits, - and _")
+	case len([]rune(x.Detail)) > maxSuppressionDetail || !clean(x.Detail):
+		return x, invalid("detail", "invalid_detail", "must have at most 200 characters without control characters")
+	case in.ExpiresAt != nil && !in.ExpiresAt.After(now):
+		return x, invalid("expires_at", "out_of_range", "must be in the future")
+	case in.ExpiresAt != nil && in.ExpiresAt.Year() > 9998:
+		return x, invalid("expires_at", "out_of_range", "must be before the year 9999")
+	}
+	if in.ExpiresAt != nil {
+		x.ExpiresAt = in.ExpiresAt.UTC()
+	}
+	return x, nil
+}
+
+// applying reads what is suppressed of an address, in all its streams.
+func (s *Server) applying(ctx context.Context, t mail.TenantID, email string) ([]mail.Suppression, error) {
+	return s.store.FindSuppressions(ctx, mail.Suppression{Tenant: t, Email: email}, mail.Suppression{}, suppressionBatch)
+}
+
+func errNotSuppressed() error {
+	return refuse(http.StatusNotFound, "not_found", "This address is not suppressed.")
+}
+
+// getSuppression tells what stops mail to an address; with ?stream=, mail of that stream. Nothing is 404.
+func (s *Server) getSuppression(w http.ResponseWriter, r *http.Request) error {
+	q, err := readQuery(r, "stream")
+	if err != nil {
+		return err
+	}
+	stream := q.text("stream")
+	if err := q.err(); err != nil {
 		return err
 	}
 	a, err := mail.ParseAddress(pathParam(r, "email"))
 	if err != nil {
-		return refuse(http.StatusNotFound, "not_found", "This address is not suppressed.")
+		return errNotSuppressed()
 	}
-	if err := s.store.Unsuppress(r.Context(), principal(r).Tenant, a.Email); err != nil {
+	rows, err := s.applying(r.Context(), principal(r).Tenant, a.Email)
+	if err != nil {
+		return err
+	}
+	rows = slices.DeleteFunc(rows, func(x mail.Suppression) bool { return stream != "" && x.Stream != "" && x.Stream != stream })
+	if len(rows) == 0 {
+		return errNotSuppressed()
+	}
+	return writeJSON(w, http.StatusOK, api.List[api.Suppression]{Data: suppressionViews(rows)})
+}
+
+// deleteSuppression lifts all suppressions of an address, or with ?stream= that of one stream. An empty one is the
+// suppression that names no stream.
+func (s *Server) deleteSuppression(w http.ResponseWriter, r *http.Request) error {
+	q, err := readQuery(r, "stream")
+	if err != nil {
+		return err
+	}
+	var streams []string
+	if q.values.Has("stream") {
+		streams = []string{q.text("stream")}
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	a, err := mail.ParseAddress(pathParam(r, "email"))
+	if err != nil {
+		return errNotSuppressed()
+	}
+	if err := s.store.Unsuppress(r.Context(), principal(r).Tenant, a.Email, streams...); err != nil {
 		return missing(err, "This address is not suppressed.")
 	}
 	return noContent(w)

@@ -79,3 +79,14 @@ func (v Evidence) outweighs(w Evidence) bool {
 	}
 	return bytes.Compare(v.Key[:], w.Key[:]) > 0
 }
+
+// Detail is what a recipient shows of it, in words.
+func (v Evidence) Detail() string {
+	if v.Bounce == nil {
+		return ""
+	}
+	if v.Bounce.Text != "" {
+		return v.Bounce.Text
+	}
+	return string(v.Bounce.Reason)
+}

@@ -37,6 +37,7 @@ type Taken struct {
 	Orphans    int // of no message that we know; kept and tried again for a day
 	Foreign    int // of a message that this account never sent; ignored
 	Unmapped   int // among those stored
+	Settled    int // unknown messages that they settled
 }
 
 // EventFilter selects events of one tenant. Zero fields select everything. Rows come newest first.

@@ -101,6 +101,7 @@ type Result struct {
 	Park              *Park
 	Block             *Block
 	Settle            *Settle
+	Announce          bool // acceptance is an event: this provider reports none of its own
 }
 
 // Aborted is the class of an attempt that was announced but not made: nothing was sent.
@@ -111,6 +112,7 @@ type RecipientChange struct {
 	N      int
 	Status Status
 	Detail string
+	Bounce *Bounce // of Failed and Suppressed, if more is known than Detail
 }
 
 // Requeue makes a message ready again, due after In.

@@ -164,7 +164,7 @@ type Suppression struct {
 	Email     string
 	Stream    string // "" is every stream
 	Reason    string // hard_bounce, soft_bounce, complaint, unsubscribe, manual
-	Origin    string // api, webhook, import, unsubscribe
+	Origin    string // api, webhook, response, import, unsubscribe
 	Account   string // whose event it was
 	MessageID ID     // of the message that led to it
 	Detail    string

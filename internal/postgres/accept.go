@@ -64,7 +64,7 @@ func (db *DB) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Ac
 
 // acceptSQL writes a batch in one statement, which is its own transaction. Submissions that lost their idempotency key
 // to an earlier one are left out of everything and looked up afterwards: this statement's snapshot can't see the winner.
-const acceptSQL = `
+var acceptSQL = `
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
         $9::jsonb[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::bytea[], $15::int[])
@@ -80,11 +80,10 @@ WITH i AS (
 ), r AS (
     INSERT INTO recipient (message_id, n, tenant_id, kind, email, name, status, updated_at)
     SELECT win.id, x.n, win.tenant_id, x.kind, x.email, x.name,
-           CASE WHEN s.email IS NULL THEN 'queued' ELSE 'suppressed' END, win.created_at
+           CASE WHEN ` + suppressedSQL("win.tenant_id", "x.email", "win.stream") + ` THEN 'suppressed' ELSE 'queued' END, win.created_at
     FROM unnest($16::int[], $17::smallint[], $18::text[], $19::text[], $20::text[]) AS x(row, n, kind, email, name)
     JOIN unnest($1::uuid[]) WITH ORDINALITY AS o(id, row) ON o.row = x.row
     JOIN win ON win.id = o.id
-    LEFT JOIN suppression s ON s.tenant_id = win.tenant_id AND s.email = lower(x.email)
     RETURNING message_id, n, status
 ), dead AS (
     SELECT message_id FROM r GROUP BY message_id HAVING bool_and(status = 'suppressed')

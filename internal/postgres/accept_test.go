@@ -180,9 +180,10 @@ func TestHeavyMessageGetsMoreTime(t *testing.T) {
 	b.exec(t, `CREATE TABLE seen (timeout text)`)
 	b.exec(t, `CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
 		$$ BEGIN INSERT INTO seen VALUES (current_setting('statement_timeout')); RETURN NULL; END $$`)
+	db := b.open(t, Options{})
 	b.exec(t, `CREATE TRIGGER note AFTER INSERT ON message FOR EACH STATEMENT EXECUTE FUNCTION note()`)
 	for _, size := range []int{1000, acceptWeight + 3<<20, 1000} {
-		_, err := b.db.Accept(t.Context(), with(func(s *mail.Submission) { s.Message.Text = strings.Repeat("x", size) }))
+		_, err := db.Accept(t.Context(), with(func(s *mail.Submission) { s.Message.Text = strings.Repeat("x", size) }))
 		must(t, err)
 	}
 	want := []string{"1500ms", "2600ms", "1500ms"}
@@ -279,7 +280,11 @@ func TestAcceptMakesMissingPartitions(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 { // both committers meet the hole
 		wg.Go(func() {
-			if _, err := b.db.Accept(t.Context(), submission()); err != nil {
+			_, err := b.db.Accept(t.Context(), submission())
+			for isCode(err, "55P03") { // a busy machine makes them slower than others wait
+				_, err = b.db.Accept(t.Context(), submission())
+			}
+			if err != nil {
 				t.Errorf("accept without partitions: %v", err)
 			}
 		})

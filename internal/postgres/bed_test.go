@@ -30,10 +30,13 @@ type bed struct {
 // lane is where the messages of tests wait.
 const lane int32 = 1
 
+// patient is for tests that are not about time: a busy machine commits when it can.
+const patient = 20 * time.Second
+
 func newBed(t *testing.T) *bed {
 	t.Helper()
 	b := &bed{url: pgtest.NewURL(t)}
-	b.db = b.open(t, Options{})
+	b.db = b.open(t, Options{AcceptWait: patient})
 	cfg, err := pgxpool.ParseConfig(b.url)
 	if err != nil {
 		t.Fatal(err)

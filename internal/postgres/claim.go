@@ -185,6 +185,24 @@ func avoidJSON(avoid map[string]mail.Avoid) ([]byte, error) {
 	return b, nil
 }
 
+// endSQL closes recipients that will not be mailed, and reports it.
+const endSQL = `
+WITH r AS (
+    UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
+    FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
+    WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'
+    RETURNING r.message_id, r.n, r.tenant_id, r.email, r.status, r.detail
+), x AS MATERIALIZED (
+    SELECT new_event_id() AS id, r.*, m.stream
+    FROM r CROSS JOIN LATERAL (SELECT stream FROM message WHERE id = r.message_id OFFSET 0) m
+), e AS (
+    INSERT INTO event (id, origin, tenant_id, message_id, n, stream, type, name, recipient, at, source, bounce, key)
+    SELECT id, id, tenant_id, message_id, n, stream, 'rejected', status, lower(email), now(), 'response',
+           jsonb_build_object('reason', 'other', 'text', detail), id FROM x
+    RETURNING id, tenant_id, type, stream
+)
+SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream)) FROM e HAVING count(*) > 0`
+
 func queueEndings(b *pgx.Batch, endings []mail.Ending) {
 	if len(endings) == 0 {
 		return
@@ -195,19 +213,19 @@ func queueEndings(b *pgx.Batch, endings []mail.Ending) {
 	}
 	raw := rawIDs(ids)
 	b.Queue(`DELETE FROM ready WHERE id = ANY($1)`, raw)
-	b.Queue(`UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
-		FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
-		WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'`, raw, status, detail)
+	b.Queue(endSQL, raw, status, detail)
 	queueFold(b, raw)
 }
 
 // foldSQL recomputes the status of messages from their recipients: the worst that is open, else the worst final one.
 // The order is that of mail.Fold; a test holds the two together.
+const statusOrder = `ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expired', 'failed_unknown', 'failed',
+        'bounced', 'complained', 'deferred', 'scheduled', 'queued', 'sending', 'unknown']`
+
 const foldSQL = `
 UPDATE message m SET updated_at = now(), status = coalesce((
     SELECT r.status FROM recipient r WHERE r.message_id = m.id
-    ORDER BY array_position(ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expired', 'failed_unknown', 'failed',
-        'bounced', 'complained', 'deferred', 'scheduled', 'queued', 'sending', 'unknown'], r.status) DESC
+    ORDER BY array_position(` + statusOrder + `, r.status) DESC
     LIMIT 1), 'failed')
 WHERE m.id = ANY($1)`
 
@@ -241,9 +259,9 @@ func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded,
 }
 
 func (db *DB) loadRecipients(ctx context.Context, raw [][16]byte, loaded map[mail.ID]mail.Loaded) error {
-	const q = `
+	q := `
 SELECT r.message_id, r.n, r.kind, r.email, r.name,
-       CASE WHEN r.status = 'queued' AND (SELECT true FROM suppression s WHERE s.tenant_id = r.tenant_id AND s.email = lower(r.email))
+       CASE WHEN r.status = 'queued' AND ` + suppressedSQL("r.tenant_id", "r.email", "(SELECT stream FROM message WHERE id = r.message_id)") + `
             THEN 'suppressed' ELSE r.status END
 FROM recipient r
 WHERE r.message_id = ANY($1)

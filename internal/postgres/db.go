@@ -33,23 +33,27 @@ type Options struct {
 	AcceptQueue      int           // submissions waiting for a commit, default 4096
 	AcceptQueueBytes int64         // their bytes, default 64 MiB
 	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 1.4 s
+	SoftLimit        int           // soft bounces in a row that suppress; 0 never
 	Observe          func(batch string, size int, took time.Duration)
 }
 
-// DB is the store. It is safe for concurrent use. It keeps three pools, so that no kind of work starves another:
-// accept (4 connections), engine (6, with the planner pinned to index plans) and api (6).
+// DB is the store. It is safe for concurrent use. It keeps four pools, so that no kind of work starves another:
+// accept (4 connections), engine (6, with the planner pinned to index plans), hooks (3, pinned as well) and api (6).
 type DB struct {
 	accept, engine, api *pgxpool.Pool
+	hooks               *pgxpool.Pool // events that come in
+	softLimit           int
 	box                 *seal.Box
 	acceptWait          time.Duration
 	accepts             *committer[*mail.Submission, mail.Accepted]
 	intents             *committer[ownedIntent, bool]
 	results             *committer[ownedResult, bool]
+	events              *committer[mail.Intake, mail.Taken]
 }
 
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	db := &DB{box: o.Box, acceptWait: cmp.Or(o.AcceptWait, acceptWait)}
+	db := &DB{box: o.Box, softLimit: o.SoftLimit, acceptWait: cmp.Or(o.AcceptWait, acceptWait)}
 	var err error
 	backstop := strconv.FormatInt((db.acceptWait + 100*time.Millisecond).Milliseconds(), 10)
 	if db.accept, err = newPool(ctx, o.URL, 4, map[string]string{"statement_timeout": backstop}); err != nil {
@@ -61,6 +65,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 	}
 	if db.engine, err = newPool(ctx, o.URL, 6, pinned); err != nil {
+		return nil, err
+	}
+	pinned["statement_timeout"] = "5s"
+	if db.hooks, err = newPool(ctx, o.URL, 3, pinned); err != nil {
 		return nil, err
 	}
 	if db.api, err = newPool(ctx, o.URL, 6, map[string]string{"statement_timeout": "2s"}); err != nil {
@@ -86,6 +94,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	db.results = newCommitter(committerOptions{
 		name: "record", workers: 2, batch: 400, queue: 8192, bytes: 1 << 40, observe: observe,
 	}, db.recordBatch)
+	db.events = newCommitter(committerOptions{
+		name: "events", workers: 2, batch: 100, weight: intakeWeight, queue: 2048, bytes: 64 << 20, observe: observe,
+	}, db.intakeBatch)
 	return db, nil
 }
 
@@ -94,8 +105,10 @@ func (db *DB) Close() {
 	db.accepts.close()
 	db.intents.close()
 	db.results.close()
+	db.events.close()
 	db.accept.Close()
 	db.engine.Close()
+	db.hooks.Close()
 	db.api.Close()
 }
 

@@ -98,3 +98,28 @@ DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
 	}
 	return int(tag.RowsAffected()), nil
 }
+
+// How long what makes events unique is kept: longer than any provider goes on repeating itself.
+const (
+	eventKeyAge  = "7 days"
+	hookTokenAge = "2 days"
+)
+
+// Sweep deletes up to 5,000 rows each of what is past its time and too small for partitions: keys of events, tokens,
+// suppressions that have expired, counts of soft bounces. It reports how many.
+func (db *DB) Sweep(ctx context.Context) (int, error) {
+	var all int
+	for _, q := range []string{
+		`DELETE FROM event_key WHERE ctid = ANY (ARRAY(SELECT ctid FROM event_key WHERE at < now() - interval '` + eventKeyAge + `' LIMIT 5000))`,
+		`DELETE FROM hook_token WHERE ctid = ANY (ARRAY(SELECT ctid FROM hook_token WHERE at < now() - interval '` + hookTokenAge + `' LIMIT 5000))`,
+		`DELETE FROM suppression WHERE ctid = ANY (ARRAY(SELECT ctid FROM suppression WHERE expires_at <= now() LIMIT 5000))`,
+		`DELETE FROM soft_bounce WHERE ctid = ANY (ARRAY(SELECT ctid FROM soft_bounce WHERE last_at < now() - interval '30 days' LIMIT 5000))`,
+	} {
+		tag, err := db.engine.Exec(ctx, q)
+		if err != nil {
+			return all, fmt.Errorf("sweep: %w", unavailable(err))
+		}
+		all += int(tag.RowsAffected())
+	}
+	return all, nil
+}

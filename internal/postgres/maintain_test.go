@@ -11,7 +11,7 @@ import (
 )
 
 // parents are the partitioned tables.
-var parents = []string{"attempt", "body", "message", "recipient"}
+var parents = []string{"attempt", "body", "delivery", "event", "message", "recipient"}
 
 // partitions lists the days of a table, as "20060102".
 func (b *bed) partitions(t *testing.T, table string) []string {

@@ -43,7 +43,10 @@ func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*m
 		if v.Recipients, err = readRecipients(ctx, tx, id); err != nil {
 			return err
 		}
-		v.Attempts, err = readAttempts(ctx, tx, id)
+		if v.Attempts, err = readAttempts(ctx, tx, id); err != nil {
+			return err
+		}
+		v.Events, err = readEvents(ctx, tx, id)
 		return err
 	})
 	if err != nil {
@@ -53,13 +56,44 @@ func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*m
 }
 
 func readRecipients(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Recipient, error) {
-	rows, err := tx.Query(ctx, `SELECT n, kind, email, name, status, detail, updated_at FROM recipient
+	rows, err := tx.Query(ctx, `SELECT n, kind, email, name, status, detail, updated_at, bounce FROM recipient
 		WHERE message_id = $1 ORDER BY n`, [16]byte(id))
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (r mail.Recipient, err error) {
-		return r, row.Scan(&r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt)
+		var bounce []byte
+		err = row.Scan(&r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt, &bounce)
+		if err == nil {
+			r.Bounce, err = readBounce(bounce)
+		}
+		return r, err
+	})
+}
+
+// eventOrder is the order of what happens to a message, for events of one time: SendGrid tells times in whole seconds.
+const eventOrder = `ARRAY['accepted', 'deferred', 'rejected', 'delivered', 'bounced', 'opened', 'clicked', 'unsubscribed', 'complained']`
+
+// readEvents lists the events of a message by the time at which they happened.
+func readEvents(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Event, error) {
+	rows, err := tx.Query(ctx, `SELECT e.id, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.machine, e.url,
+			e.stream, coalesce(e.n, -1), coalesce(a.name, ''), coalesce(a.kind, '')
+		FROM event e LEFT JOIN account a ON a.id = e.account_id
+		WHERE e.message_id = $1 AND e.tenant_id > 0 ORDER BY e.at, array_position(`+eventOrder+`, e.type), e.id LIMIT $2`, [16]byte(id), mail.MaxShownEvents)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Event, error) {
+		e := mail.Event{MessageID: id}
+		var eid [16]byte
+		var bounce []byte
+		err := row.Scan(&eid, &e.Type, &e.Name, &e.Recipient, &e.At, &e.Source, &e.ProviderMessageID, &bounce, &e.Machine, &e.URL,
+			&e.Stream, &e.N, &e.Account, &e.Provider)
+		e.ID = eid
+		if err == nil {
+			e.Bounce, err = readBounce(bounce)
+		}
+		return e, err
 	})
 }
 
@@ -170,15 +204,20 @@ func listRecipients(ctx context.Context, tx pgx.Tx, views []mail.View) error {
 		ids[i] = views[i].Message.ID
 		at[ids[i]] = i
 	}
-	rows, err := tx.Query(ctx, `SELECT message_id, n, kind, email, name, status, detail, updated_at FROM recipient
+	rows, err := tx.Query(ctx, `SELECT message_id, n, kind, email, name, status, detail, updated_at, bounce FROM recipient
 		WHERE message_id = ANY($1) ORDER BY message_id, n`, rawIDs(ids))
 	if err != nil {
 		return err
 	}
 	var id [16]byte
 	var r mail.Recipient
-	_, err = pgx.ForEachRow(rows, []any{&id, &r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt},
+	var bounce []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt, &bounce},
 		func() error {
+			var err error
+			if r.Bounce, err = readBounce(bounce); err != nil {
+				return err
+			}
 			views[at[id]].Recipients = append(views[at[id]].Recipients, r)
 			return nil
 		})

@@ -42,8 +42,10 @@ WHERE u.id = ANY ($1) AND u.id = i.id AND u.n = i.n AND u.owner = i.owner AND NO
 RETURNING i.row, u.lane, u.tenant_id, u.account_id, u.tries`
 
 const closeAttemptSQL = `
-UPDATE attempt t SET finished_at = now(), class = i.class, status = i.status, code = i.code, error = i.error,
-    provider_message_id = i.pmid, verdict_source = 'response'
+UPDATE attempt t SET finished_at = now(), status = i.status, code = i.code, error = i.error,
+    class = CASE WHEN i.class = 'uncertain' AND t.seen_at IS NOT NULL THEN 'accepted' ELSE i.class END,
+    provider_message_id = CASE WHEN i.pmid = '' THEN t.provider_message_id ELSE i.pmid END,
+    verdict_source = CASE WHEN i.class = 'uncertain' AND t.seen_at IS NOT NULL THEN t.seen_by ELSE 'response' END
 FROM unnest($1::uuid[], $2::int[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::uuid[])
     AS i(id, n, class, status, code, error, pmid, owner)
 WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.owner = i.owner AND (t.class IS NULL OR t.class = 'uncertain' AND i.class <> 'uncertain')`
@@ -67,8 +69,23 @@ FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[], $
     AS i(id, lane, tenant_id, account_id, n, tries, policy, wait, owner)
 ON CONFLICT (id) DO NOTHING`
 
+// recordBatch sorts the batch by message: whoever locks attempts, and events do too, takes them in that order.
 func (db *DB) recordBatch(ctx context.Context, batch []ownedResult) ([]bool, []error) {
-	return bisect(ctx, batch, db.recordOnce)
+	order := make([]int, len(batch))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return slices.Compare(batch[a].ID[:], batch[b].ID[:]) })
+	sorted := make([]ownedResult, len(batch))
+	for i, at := range order {
+		sorted[i] = batch[at]
+	}
+	got, failed := bisect(ctx, sorted, db.recordOnce)
+	out, errs := make([]bool, len(batch)), make([]error, len(batch))
+	for i, at := range order {
+		out[at], errs[at] = got[i], failed[i]
+	}
+	return out, errs
 }
 
 // freed is a claim that this result closes, and where it lay.
@@ -81,25 +98,10 @@ func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, erro
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var owned []*freed
-	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+	err := again(func() error {
 		var err error
-		if owned, err = freeClaims(ctx, tx, batch); err != nil {
-			return err
-		}
-		b := &pgx.Batch{}
-		if err := settle(ctx, tx, b, batch, owned); err != nil {
-			return err
-		}
-		queueAttempts(b, batch)
-		queueRecipients(b, batch, owned)
-		if err := queueNext(b, batch, owned); err != nil {
-			return err
-		}
-		queueSideEffects(b, batch, owned)
-		if b.Len() == 0 {
-			return nil
-		}
-		return tx.SendBatch(ctx, b).Close()
+		owned, err = db.recordTx(ctx, batch)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
@@ -109,6 +111,33 @@ func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, erro
 		out[i] = owned[i] != nil
 	}
 	return out, nil
+}
+
+func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed, err error) {
+	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+		var err error
+		if owned, err = freeClaims(ctx, tx, batch); err != nil {
+			return err
+		}
+		b := &pgx.Batch{}
+		if err := settle(ctx, tx, b, batch, owned); err != nil {
+			return err
+		}
+		queueAttempts(b, batch)
+		if err := queueRecipients(b, batch, owned); err != nil {
+			return err
+		}
+		if err := queueNext(b, batch, owned); err != nil {
+			return err
+		}
+		queueSeen(b, batch, owned)
+		queueSideEffects(b, batch, owned)
+		if b.Len() == 0 {
+			return nil
+		}
+		return tx.SendBatch(ctx, b).Close()
+	})
+	return owned, err
 }
 
 // freeClaims gives for each result of the batch what it freed, or nil. One message may be in a batch twice, with a late
@@ -221,7 +250,8 @@ func queueAttempts(b *pgx.Batch, batch []ownedResult) {
 
 // queueRecipients settles recipients. The status of the message is folded anew and not taken from the result: an event
 // may have settled some of them first.
-func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) {
+func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
+	var told reports
 	var ids, messages [][16]byte
 	var ns []int16
 	var status, detail []string
@@ -233,13 +263,33 @@ func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 		for _, c := range r.Recipients {
 			ids, ns = append(ids, r.ID), append(ns, int16(c.N)) //nolint:gosec // at most 1000
 			status, detail = append(status, string(c.Status)), append(detail, c.Detail)
+			if err := told.add(r.ID, owned[i].account, c, r.ProviderMessageID, r.Announce); err != nil {
+				return err
+			}
 		}
 	}
 	if len(ids) == 0 {
-		return
+		return nil
 	}
 	b.Queue(recipientSQL, ids, ns, status, detail)
 	queueFold(b, messages)
+	told.queue(b)
+	return nil
+}
+
+// queueSeen settles what was put among the unknown although an event had proved it first. The attempt's row, which both
+// sides lock, makes one of them see the other.
+func queueSeen(b *pgx.Batch, batch []ownedResult, owned []*freed) {
+	var ids [][16]byte
+	for i, r := range batch {
+		if owned[i] != nil && r.Unknown != nil {
+			ids = append(ids, r.ID)
+		}
+	}
+	if len(ids) > 0 {
+		b.Queue(settleSeenSQL, ids)
+		b.Queue(foldChangedSQL, ids)
+	}
 }
 
 func queueNext(b *pgx.Batch, batch []ownedResult, owned []*freed) error {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -50,6 +51,16 @@ func (db *DB) Unregister(ctx context.Context, id mail.ID) error {
 // they had started may have been sent, so it becomes unknown. wait tells for how long each policy waits before it
 // decides. One rescuer works at a time; the others return at once.
 func (db *DB) Rescue(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error) {
+	for {
+		u, s, err := db.rescueSome(ctx, wait)
+		unstarted, started = unstarted+u, started+s
+		if err != nil || u+s < takeBackMax {
+			return unstarted, started, err
+		}
+	}
+}
+
+func (db *DB) rescueSome(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error) {
 	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
 		var mine bool
 		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(7381002)`).Scan(&mine); err != nil || !mine {
@@ -85,14 +96,17 @@ func (db *DB) Orphans(ctx context.Context, owner mail.ID, known []mail.ID, wait 
 	return n, nil
 }
 
-// takeBack empties inflight of the rows that match the condition. It moves them in one statement, so that a claim that
+// takeBackMax bounds one transaction: its statements compare every row with every row.
+const takeBackMax = 500
+
+// takeBack empties inflight of rows that match the condition, at most takeBackMax. It moves them in one statement, so that a claim that
 // is started meanwhile is seen as started: the intent and this delete lock the same row. Attempts and recipients follow
 // in others: the first can't see the attempt of an intent that it waited for.
 func takeBack(ctx context.Context, tx pgx.Tx, condition string, wait map[mail.Policy]time.Duration, args ...any) (int, int, error) {
 	q := `
 WITH d AS (
-    DELETE FROM inflight f WHERE ` + condition + `
-    RETURNING f.id, f.lane, f.tenant_id, f.owner, f.account_id, f.n, f.tries, f.recipients, f.avoid, f.started_at
+    DELETE FROM inflight WHERE id = ANY (ARRAY(SELECT f.id FROM inflight f WHERE ` + condition + ` LIMIT ` + strconv.Itoa(takeBackMax) + ` FOR UPDATE))
+    RETURNING id, lane, tenant_id, owner, account_id, n, tries, recipients, avoid, started_at
 ), r AS (
     INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid)
     SELECT id, lane, tenant_id, now(), n - 1, tries, avoid FROM d WHERE started_at IS NULL
@@ -153,6 +167,7 @@ func closeLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error {
 	b := &pgx.Batch{}
 	b.Queue(closeLostSQL, ids, ns)
 	b.Queue(`UPDATE recipient SET status = 'unknown', updated_at = now() WHERE message_id = ANY ($1) AND status = 'queued'`, ids)
+	b.Queue(settleSeenSQL, ids) // events may have proved some of them already
 	queueFold(b, ids)
 	return tx.SendBatch(ctx, b).Close()
 }

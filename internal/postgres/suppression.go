@@ -3,44 +3,101 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
+// addSuppressionsSQL adds suppressions, each address and stream once. Of two for the same the one that lasts longer
+// stays, and of two that last as long the first.
+const addSuppressionsSQL = `
+INSERT INTO suppression (tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
+SELECT DISTINCT ON (lower(i.email), i.stream) $1::int, lower(i.email), i.stream, i.reason, i.origin, i.account, i.message_id, i.detail,
+    coalesce(i.created_at, now()), i.expires_at
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[])
+    AS i(email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
+ORDER BY lower(i.email), i.stream, i.expires_at DESC NULLS FIRST
+ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = EXCLUDED.reason, origin = EXCLUDED.origin, account = EXCLUDED.account,
+    message_id = EXCLUDED.message_id, detail = EXCLUDED.detail, created_at = EXCLUDED.created_at, expires_at = EXCLUDED.expires_at
+    WHERE suppression.expires_at < coalesce(EXCLUDED.expires_at, 'infinity')`
+
 // Suppress stops mail of a tenant to an address, in whatever case it is written: a local part may tell cases apart
-// (RFC 5321 section 2.4), but mailboxes that do are rarer than people who asked for no more mail. The first reason is kept.
+// (RFC 5321 section 2.4), but mailboxes that do are rarer than people who asked for no more mail. The first reason is
+// kept, unless what is there expires earlier.
 func (db *DB) Suppress(ctx context.Context, s mail.Suppression) error {
-	_, err := db.api.Exec(ctx, `INSERT INTO suppression (tenant_id, email, reason, origin) VALUES ($1, lower($2), $3, $4)
-		ON CONFLICT DO NOTHING`, s.Tenant, s.Email, s.Reason, s.Origin)
-	if err != nil {
-		return fmt.Errorf("suppress: %w", unavailable(err))
+	if _, err := db.ImportSuppressions(ctx, s.Tenant, []mail.Suppression{s}); err != nil {
+		return fmt.Errorf("suppress: %w", err)
 	}
 	return nil
 }
 
-// Unsuppress allows mail to an address again, or returns mail.ErrNotFound.
-func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string) error {
-	tag, err := db.api.Exec(ctx, `DELETE FROM suppression WHERE tenant_id = $1 AND email = lower($2)`, tenant, email)
+// ImportSuppressions adds many at once, in one statement, to one tenant whatever they name. It returns how many were
+// new or last longer now; the others were there already. A few thousand are a good number.
+func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list []mail.Suppression) (int64, error) {
+	n := len(list)
+	emails, streams, reasons, origins := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	accounts, messages, details := make([]string, n), make([]*[16]byte, n), make([]string, n)
+	created, expires := make([]*time.Time, n), make([]*time.Time, n)
+	for i := range list {
+		s := &list[i]
+		emails[i], streams[i], reasons[i], origins[i] = s.Email, s.Stream, s.Reason, s.Origin
+		accounts[i], details[i] = s.Account, s.Detail
+		created[i], expires[i] = orNull(s.CreatedAt), orNull(s.ExpiresAt)
+		if !s.MessageID.IsZero() {
+			messages[i] = (*[16]byte)(&s.MessageID)
+		}
+	}
+	tag, err := db.api.Exec(ctx, addSuppressionsSQL, tenant, emails, streams, reasons, origins, accounts, messages, details, created, expires)
+	if err != nil {
+		return 0, fmt.Errorf("add suppressions: %w", unavailable(err))
+	}
+	return tag.RowsAffected(), nil
+}
+
+// Unsuppress allows mail to an address again, or returns mail.ErrNotFound. Without streams it forgets every row of the
+// address; with streams the rows of exactly these, of which "" is the one for all streams.
+func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string, streams ...string) error {
+	const q = `DELETE FROM suppression WHERE tenant_id = $1 AND email = lower($2) AND ($3::text[] IS NULL OR stream = ANY ($3))`
+	tag, err := db.api.Exec(ctx, q, tenant, email, streams)
 	if err = affected(tag.RowsAffected(), err, "suppression"); err != nil {
 		return fmt.Errorf("unsuppress: %w", unavailable(err))
 	}
 	return nil
 }
 
-// Suppressions lists a tenant's suppressions by address: one address, or those after one.
-func (db *DB) Suppressions(ctx context.Context, tenant mail.TenantID, email, after string, limit int) ([]mail.Suppression, error) {
-	rows, err := db.api.Query(ctx, `SELECT tenant_id, email, reason, origin, created_at FROM suppression
-		WHERE tenant_id = $1 AND ($2 = '' OR email = lower($2)) AND email > $3 ORDER BY email LIMIT $4`, tenant, email, after, limit)
+// FindSuppressions lists the suppressions in force of match.Tenant, by address and stream, beginning after the address
+// and stream of after. Email, Stream and Reason of match select where they are set.
+func (db *DB) FindSuppressions(ctx context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error) {
+	const q = `
+SELECT tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at FROM suppression
+WHERE tenant_id = $1 AND ($2 = '' OR email = lower($2)) AND ($3 = '' OR stream = $3) AND ($4 = '' OR reason = $4)
+  AND (email, stream) > ($5, $6) AND (expires_at IS NULL OR expires_at > now())
+ORDER BY email, stream
+LIMIT $7`
+	rows, err := db.api.Query(ctx, q, match.Tenant, match.Email, match.Stream, match.Reason, after.Email, after.Stream, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list suppressions: %w", unavailable(err))
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s mail.Suppression, err error) {
-		return s, row.Scan(&s.Tenant, &s.Email, &s.Reason, &s.Origin, &s.CreatedAt)
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Suppression, error) {
+		var s mail.Suppression
+		var message *[16]byte
+		var expires *time.Time
+		err := row.Scan(&s.Tenant, &s.Email, &s.Stream, &s.Reason, &s.Origin, &s.Account, &message, &s.Detail, &s.CreatedAt, &expires)
+		if message != nil {
+			s.MessageID = *message
+		}
+		s.ExpiresAt = orZero(expires)
+		return s, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list suppressions: %w", unavailable(err))
 	}
 	return list, nil
+}
+
+// Suppressions lists a tenant's suppressions by address: one address, or those after one.
+func (db *DB) Suppressions(ctx context.Context, tenant mail.TenantID, email, after string, limit int) ([]mail.Suppression, error) {
+	return db.FindSuppressions(ctx, mail.Suppression{Tenant: tenant, Email: email}, mail.Suppression{Email: after}, limit)
 }

@@ -43,8 +43,8 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 func (db *DB) PartitionsAhead(ctx context.Context) (int, error) {
 	const q = `
 SELECT count(*) FROM generate_series(1, 30) AS d(n)
-WHERE (SELECT count(*) FROM unnest(ARRAY['message', 'body', 'recipient', 'attempt']) AS t(name)
-       WHERE to_regclass(t.name || '_' || to_char((now() AT TIME ZONE 'UTC')::date + d.n, 'YYYYMMDD')) IS NOT NULL) = 4`
+WHERE (SELECT count(*) FROM unnest(ARRAY['message', 'body', 'recipient', 'attempt', 'event', 'delivery']) AS t(name)
+       WHERE to_regclass(t.name || '_' || to_char((now() AT TIME ZONE 'UTC')::date + d.n, 'YYYYMMDD')) IS NOT NULL) = 6`
 	var n int
 	if err := db.api.QueryRow(ctx, q).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count partitions: %w", unavailable(err))

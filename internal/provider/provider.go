@@ -66,9 +66,10 @@ type Receipt struct {
 type Refusal struct {
 	Email      string // canonical, as given in Send
 	Class      Class
-	Code       string // provider's code or enhanced status
-	Detail     string // at most 500 bytes
-	Suppressed bool   // the provider has the address on a suppression list
+	Code       string      // provider's code or enhanced status
+	Detail     string      // at most 500 bytes
+	Suppressed bool        // the provider has the address on a suppression list
+	Reason     mail.Reason // of BadRecipient, if the reply tells it; a hard one keeps the address from being mailed again
 }
 
 // Class is what an adapter says happened. The engine acts on it and on nothing else.

@@ -2,13 +2,16 @@
 // mime. The other endpoint would build the message itself, and then an attachment has no content type, an inline image
 // is found by its file name only, and the bytes differ from what every other provider sends.
 //
-// It decides how a message becomes one call and what each documented answer means (the table in answers.go). It leaves
-// retrying, limits and events to others. Mailgun's documentation pages: "Messages" (API reference), "Sending Messages",
-// "Batch Sending" and "Error Codes".
+// It decides how a message becomes one call and what each documented answer means (the table in answers.go), whether a
+// webhook is Mailgun's (hook.go), what its events mean (events.go, and why a message failed: causes.go), where a lost
+// call is looked up (find.go) and how webhooks are set up (register.go). It leaves retrying, limits and the state of
+// messages to others. Mailgun's documentation pages: "Messages", "Events", "Domain Webhooks" and "Account Management"
+// (API reference), "Sending Messages", "Batch Sending", "Error Codes", "Webhooks", "Securing Webhooks" and "Events".
 //
 // A newcomer's likeliest mistakes: to leave Cc and Bcc out of "to", which is the envelope here and must list everyone;
 // to put anything confidential into metadata, because Mailgun shows variables to recipients in the header
-// X-Mailgun-Variables; and to trust a 200, which a wrong path answers too ("Mailgun Magnificent API").
+// X-Mailgun-Variables; to trust a 200, which a wrong path answers too ("Mailgun Magnificent API"); and to trust a signed
+// event, because the signature covers a token and not the event.
 package mailgun
 
 import (
@@ -16,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
@@ -39,7 +43,7 @@ const (
 
 // Config is one sending domain. APIKey and Domain are required.
 type Config struct {
-	APIKey     seal.Secret `json:"-"`          // secret "api_key"; a domain sending key is enough
+	APIKey     seal.Secret `json:"-"`          // secret "api_key"; to send, a domain sending key is enough
 	Domain     string      `json:"domain"`     // as set up at Mailgun: mg.example.com
 	BaseURL    string      `json:"base_url"`   // default: the host of Region; a /v3 at its end is taken off
 	Region     string      `json:"region"`     // "us" (default) or "eu"; not together with BaseURL
@@ -48,6 +52,11 @@ type Config struct {
 	Tracking   Tracking    `json:"tracking"`
 
 	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
+
+	// The HTTP webhook signing key, which is not the API key, and the one before it while both are in use. Secrets
+	// "webhook_signing_key" and "webhook_signing_key_previous"; without either no event is taken.
+	SigningKey         seal.Secret `json:"-"`
+	PreviousSigningKey seal.Secret `json:"-"`
 }
 
 // Tracking overrides the domain's own tracking settings. What is not set is left to the domain.
@@ -56,7 +65,7 @@ type Tracking struct {
 	Clicks *bool `json:"clicks"`
 }
 
-// ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "api_key".
+// ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "api_key" and the signing keys.
 func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error) {
 	var c Config
 	if err := esphttp.DecodeSettings(settings, &c); err != nil {
@@ -66,6 +75,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 		return Config{}, fmt.Errorf("mailgun: %w", err)
 	}
 	c.APIKey = secrets["api_key"]
+	c.SigningKey, c.PreviousSigningKey = secrets[signingKeyName], secrets[signingKeyName+"_previous"]
 	if err := c.Validate(); err != nil {
 		return Config{}, err
 	}
@@ -75,6 +85,9 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 // Validate reports what is wrong with the configuration, all of it in one error.
 func (c Config) Validate() error {
 	errs := []error{esphttp.CheckCredential("api_key", c.APIKey)}
+	for _, key := range c.signingKeys() {
+		errs = append(errs, esphttp.CheckCredential(signingKeyName, key))
+	}
 	if !isDomain(c.Domain) {
 		errs = append(errs, errors.New("domain is not a domain name"))
 	}
@@ -97,6 +110,20 @@ func (c Config) Validate() error {
 		return fmt.Errorf("mailgun: %w", err)
 	}
 	return nil
+}
+
+// signingKeyName is the secret that verifies webhooks.
+const signingKeyName = "webhook_signing_key"
+
+// signingKeys are those that are set, the newer first.
+func (c Config) signingKeys() []seal.Secret {
+	var keys []seal.Secret
+	for _, key := range []seal.Secret{c.SigningKey, c.PreviousSigningKey} {
+		if !key.IsZero() {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // isDomain wants at least two labels of letters, digits and hyphens. The domain becomes a part of the path: a slash in
@@ -143,6 +170,9 @@ func Spec() provider.Spec {
 		Kind:         "mailgun",
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  64,
-		Secrets:      []string{"api_key"},
+		Secrets:      []string{"api_key", signingKeyName, signingKeyName + "_previous"},
+		Events:       provider.EventSpec{Accepted: true, Delivered: true},
+		// "Events", "Event Polling": only events of half an hour ago and more are sure to be all there.
+		Lookup: provider.LookupSpec{Works: true, Settled: 30 * time.Minute},
 	}
 }

@@ -16,10 +16,16 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 	"github.com/sendgate/sendgate/internal/provider/mime"
-	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Client sends through one domain. It is safe for concurrent use.
+// What the program asks for beside provider.Provider.
+var (
+	_ provider.EventParser = (*Client)(nil)
+	_ provider.Finder      = (*Client)(nil)
+	_ provider.Registrar   = (*Client)(nil)
+)
+
+// Client sends through one domain, and hears what became of it. It is safe for concurrent use.
 type Client struct {
 	cfg  Config
 	http *esphttp.Client
@@ -34,7 +40,8 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = Spec().Concurrency
 	}
-	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: []seal.Secret{cfg.APIKey}})
+	secrets := append(cfg.signingKeys(), cfg.APIKey)
+	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: secrets})
 	api := mailgun.NewMailgun(cfg.Domain, cfg.APIKey.Reveal())
 	api.SetClient(hc.HTTP()) // its own would be http.DefaultClient, which never times out
 	api.SetAPIBase(cfg.apiBase())

@@ -68,6 +68,7 @@ func codes() []code {
 		{number: 1123, class: misconfigured, why: "template"},
 		{number: 1235, class: misconfigured, why: "no such message stream"},
 		{number: 1236, class: misconfigured, why: "message stream of the wrong type"},
+		{number: 1364, class: misconfigured, why: "the webhook's URL did not answer 200"},
 		{number: 1480, class: misconfigured, why: "our address is not in the IP allowlist"},
 	}
 }

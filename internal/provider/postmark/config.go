@@ -1,20 +1,27 @@
-// Package postmark sends through Postmark's email API.
+// Package postmark sends through Postmark's email API, and reads what comes back by its webhooks and its Messages API.
 //
-// It decides how a message becomes one call to /email and what each documented answer means (the table in codes.go). It
-// leaves retrying, limits, batching and events to others. Postmark's documentation pages: "Email API", "API overview"
-// (error codes), "Message Streams API". The client is our own because no other shows status, code and body together,
-// and the class hangs on all three.
+// It decides how a message becomes one call to /email, what each documented answer means (the table in codes.go) and
+// what each documented event means (the tables in words.go). It leaves retrying, limits, batching and the keeping of
+// events to others. Postmark's documentation pages: "Email API", "API overview" (error codes), "Message Streams API",
+// "Webhooks overview" and the page of each webhook, "Webhooks API", "Messages API", "Bounce API". The client is our own
+// because no other shows status, code and body together, and the class hangs on all three.
 //
 // A newcomer's likeliest mistake is to mix up the two namespaces: ErrorCode 403 in the body of a 422 is an unknown
 // field in the request, status 403 is a firewall, ErrorCode 422 is a wrong server. And a 200 may refuse recipients: the
-// addresses stand in the text of its Message, nowhere else.
+// addresses stand in the text of its Message, nowhere else. The next is to answer a webhook with 403: Postmark takes that
+// for a wish never to be told again.
 package postmark
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
@@ -34,6 +41,15 @@ type Config struct {
 	Streams       map[string]string `json:"streams"`        // our stream -> Postmark's
 	Tracking      Tracking          `json:"tracking"`
 
+	// Webhooks carry no signature. They prove themselves by basic auth with WebhookUsername, or by a header of the name
+	// WebhookHeader, or by either where both are set. The previous secrets are taken too, while one is changed.
+	WebhookUsername         string      `json:"webhook_username"` // default "sendgate"
+	WebhookHeader           string      `json:"webhook_header"`   // name of a header that holds WebhookToken
+	WebhookPassword         seal.Secret `json:"-"`                // secret "webhook_password"
+	WebhookPasswordPrevious seal.Secret `json:"-"`                // secret "webhook_password_previous"
+	WebhookToken            seal.Secret `json:"-"`                // secret "webhook_token"
+	WebhookTokenPrevious    seal.Secret `json:"-"`                // secret "webhook_token_previous"
+
 	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
 }
 
@@ -44,7 +60,8 @@ type Tracking struct {
 	Clicks *bool `json:"clicks"`
 }
 
-// ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "server_token".
+// ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "server_token", and those of
+// the webhook if events are to come.
 func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error) {
 	var c Config
 	if err := esphttp.DecodeSettings(settings, &c); err != nil {
@@ -54,6 +71,8 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 		return Config{}, fmt.Errorf("postmark: %w", err)
 	}
 	c.ServerToken = secrets["server_token"]
+	c.WebhookPassword, c.WebhookPasswordPrevious = secrets["webhook_password"], secrets["webhook_password_previous"]
+	c.WebhookToken, c.WebhookTokenPrevious = secrets["webhook_token"], secrets["webhook_token_previous"]
 	if err := c.Validate(); err != nil {
 		return Config{}, err
 	}
@@ -74,6 +93,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("streams: %q -> %q is not a pair of stream ids", ours, theirs))
 		}
 	}
+	errs = append(errs, c.checkWebhook()...)
 	if c.Concurrency < 0 {
 		errs = append(errs, errors.New("concurrency is negative"))
 	}
@@ -82,6 +102,34 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+func (c Config) checkWebhook() []error {
+	var errs []error
+	for name, s := range map[string]seal.Secret{
+		"webhook_password": c.WebhookPassword, "webhook_password_previous": c.WebhookPasswordPrevious,
+		"webhook_token": c.WebhookToken, "webhook_token_previous": c.WebhookTokenPrevious,
+	} {
+		if !s.IsZero() {
+			errs = append(errs, esphttp.CheckCredential(name, s))
+		}
+	}
+	if strings.ContainsFunc(c.WebhookUsername, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' }) {
+		errs = append(errs, errors.New("webhook_username holds a colon, a space or a character that is not printable ASCII"))
+	}
+	if c.WebhookHeader != "" && !httpguts.ValidHeaderFieldName(c.WebhookHeader) {
+		errs = append(errs, errors.New("webhook_header is not the name of a header"))
+	}
+	if strings.EqualFold(c.WebhookHeader, "Authorization") {
+		errs = append(errs, errors.New("webhook_header is Authorization, which is for webhook_username and webhook_password"))
+	}
+	if token := !c.WebhookToken.IsZero() || !c.WebhookTokenPrevious.IsZero(); token != (c.WebhookHeader != "") {
+		errs = append(errs, errors.New("webhook_header and webhook_token belong together, and one is missing"))
+	}
+	return errs
+}
+
+// username is what basic auth of a webhook has to name.
+func (c Config) username() string { return cmp.Or(c.WebhookUsername, "sendgate") }
 
 // validStream holds to what "Message Streams API" says of ids: lower-case letters, digits, hyphen and underscore,
 // beginning with a letter, at most 30 characters.
@@ -97,16 +145,32 @@ func (c Config) stream(ours string) string {
 	return cmp.Or(c.Streams[ours], c.MessageStream, defaultStream)
 }
 
-func (c Config) endpoint() string {
-	return strings.TrimRight(cmp.Or(c.BaseURL, defaultURL), "/") + "/email"
+// streams are Postmark's ids of all streams that the account sends by, sorted.
+func (c Config) streams() []string {
+	all := append(slices.Collect(maps.Values(c.Streams)), c.stream(""))
+	slices.Sort(all)
+	return slices.Compact(all)
 }
+
+func (c Config) endpoint() string { return c.host() + "/email" }
+
+// host is the base URL without a trailing slash.
+func (c Config) host() string { return strings.TrimRight(cmp.Or(c.BaseURL, defaultURL), "/") }
+
+// settled is how long after a call a search is believed that does not show its message. Messages show at once as a
+// rule, and Postmark gives no figure, so this is ours.
+const settled = 5 * time.Minute
 
 // Spec describes the kind. Source: "Email API", message limits, metadata and forbidden file types.
 func Spec() provider.Spec {
 	return provider.Spec{
 		Kind:        "postmark",
 		Concurrency: 32,
-		Secrets:     []string{"server_token"},
+		Secrets: []string{
+			"server_token", "webhook_password", "webhook_password_previous", "webhook_token", "webhook_token_previous",
+		},
+		Events: provider.EventSpec{Delivered: true},
+		Lookup: provider.LookupSpec{Works: true, Settled: settled},
 		Capabilities: provider.Capabilities{
 			MaxBytes:            10 << 20, // with the attachments in base64
 			MaxRecipients:       50,

@@ -3,7 +3,9 @@ package postmark_test
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/postmark"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -11,6 +13,10 @@ import (
 func TestParseConfig(t *testing.T) {
 	t.Parallel()
 	token := map[string]seal.Secret{"server_token": seal.NewSecret(testToken)}
+	hooks := map[string]seal.Secret{
+		"server_token": token["server_token"], "webhook_password": seal.NewSecret("a"), "webhook_password_previous": seal.NewSecret("b"),
+		"webhook_token": seal.NewSecret("c"), "webhook_token_previous": seal.NewSecret("d"),
+	}
 	for _, c := range []struct {
 		name, settings string
 		secrets        map[string]seal.Secret
@@ -18,6 +24,9 @@ func TestParseConfig(t *testing.T) {
 	}{
 		{"token alone", "", token, true},
 		{"everything", `{"base_url":"http://127.0.0.1:8025/postmark","message_stream":"outbound","streams":{"bulk":"broadcasts"},"tracking":{"opens":true,"clicks":false},"concurrency":4}`, token, true},
+		{"webhook", `{"webhook_username":"shop","webhook_header":"X-Token"}`, hooks, true},
+		{"webhook secrets, and no header", "", hooks, false},
+		{"password among the settings", `{"webhook_password":"x"}`, token, false},
 		{"no token", "{}", nil, false},
 		{"token with a space", "", map[string]seal.Secret{"server_token": seal.NewSecret("a b")}, false},
 		{"unknown secret", "", map[string]seal.Secret{"server_token": token["server_token"], "api_key": token["server_token"]}, false},
@@ -49,3 +58,37 @@ func TestNewRefusesAnInvalidConfig(t *testing.T) {
 		t.Error("New took a config without a token")
 	}
 }
+
+func TestParseConfigReadsTheWebhookSecrets(t *testing.T) {
+	t.Parallel()
+	s := map[string]seal.Secret{}
+	for _, name := range postmark.Spec().Secrets {
+		s[name] = seal.NewSecret("value-of-" + name)
+	}
+	c, err := postmark.ParseConfig([]byte(`{"webhook_header":"X-Token"}`), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string]seal.Secret{
+		"server_token": c.ServerToken, "webhook_password": c.WebhookPassword, "webhook_password_previous": c.WebhookPasswordPrevious,
+		"webhook_token": c.WebhookToken, "webhook_token_previous": c.WebhookTokenPrevious,
+	} {
+		if got.Reveal() != "value-of-"+name {
+			t.Errorf("%s = %q", name, got.Reveal())
+		}
+	}
+}
+
+func TestSpecTellsWhatComesBack(t *testing.T) {
+	t.Parallel()
+	s := postmark.Spec()
+	if s.Events.Accepted || !s.Events.Delivered || !s.Lookup.Works || s.Lookup.Settled != 5*time.Minute {
+		t.Errorf("spec = %+v %+v", s.Events, s.Lookup)
+	}
+}
+
+var (
+	_ provider.EventParser = (*postmark.Client)(nil)
+	_ provider.Finder      = (*postmark.Client)(nil)
+	_ provider.Registrar   = (*postmark.Client)(nil)
+)

@@ -28,7 +28,9 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = Spec().Concurrency
 	}
-	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: []seal.Secret{cfg.ServerToken}})
+	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: []seal.Secret{
+		cfg.ServerToken, cfg.WebhookPassword, cfg.WebhookPasswordPrevious, cfg.WebhookToken, cfg.WebhookTokenPrevious,
+	}})
 	return &Client{cfg: cfg, http: hc}, nil
 }
 
@@ -85,9 +87,7 @@ func (c *Client) request(ctx context.Context, s *provider.Send) (*http.Request, 
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	req.Header.Set("Accept", "application/json") // without it, and without Content-Type, Postmark answers 415
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Postmark-Server-Token", c.cfg.ServerToken.Reveal())
+	c.authorize(req)
 	return req, nil
 }
 

@@ -1,10 +1,15 @@
-// Package sendgrid sends through Twilio SendGrid's v3 mail send API.
+// Package sendgrid sends through Twilio SendGrid's v3 mail send API, and reads what comes back by its Event Webhook and
+// its Email Logs.
 //
-// It decides how a message becomes one call and what each documented answer means (the table in codes.go). It leaves
-// retrying, limits and events to others. Twilio's documentation pages: "Mail Send" and "Mail Send errors".
+// It decides how a message becomes one call, what each documented answer means (the table in codes.go) and what each
+// documented event means (the tables in words.go). It leaves retrying, limits and the keeping of events to others.
+// Twilio's documentation pages: "Mail Send", "Mail Send errors", "Event Webhook Reference", "Getting Started with the
+// Event Webhook Security Features", "Email Logs", "Webhooks".
 //
 // A newcomer's likeliest mistake is to share a sendgrid.Client: its SendWithContext stores the body on the receiver, so
-// that two goroutines may send the same body twice and the other never. Here each call builds its own rest.Request.
+// that two goroutines may send the same body twice and the other never. Here each call builds its own rest.Request. The
+// next is to read an event into a struct: encoding/json does not mind the case of names, and a custom argument "Event"
+// of somebody's metadata would then be the event.
 package sendgrid
 
 import (
@@ -12,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
@@ -33,6 +39,10 @@ type Config struct {
 	IPPool   string      `json:"ip_pool"`  // 2 to 64 characters
 	Sandbox  bool        `json:"sandbox"`  // SendGrid checks messages and delivers none
 	Tracking Tracking    `json:"tracking"`
+
+	// WebhookPublicKeys verify the Event Webhook: base64 of SPKI, ECDSA on P-256, at most 5. Any of them may have
+	// signed, so that webhooks can be changed one after the other. Without a key no event is taken.
+	WebhookPublicKeys []string `json:"webhook_public_keys"`
 
 	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
 }
@@ -77,6 +87,9 @@ func (c Config) Validate() error {
 	if n := len(c.IPPool); n == 1 || n > 64 {
 		errs = append(errs, errors.New("ip_pool is not 2 to 64 characters"))
 	}
+	if _, err := c.publicKeys(); err != nil {
+		errs = append(errs, err)
+	}
 	if c.Concurrency < 0 {
 		errs = append(errs, errors.New("concurrency is negative"))
 	}
@@ -95,6 +108,10 @@ func (c Config) host() string {
 	return strings.TrimRight(cmp.Or(c.BaseURL, region), "/")
 }
 
+// settled is how long after a call Email Logs are believed when they do not show its message. The documentation says
+// "near real time" and no figure, so this is ours.
+const settled = 30 * time.Minute
+
 // Spec describes the kind. Sources: "Mail Send" (recipients, categories, custom_args); the size of 30 MB is SendGrid's
 // published figure for a whole message.
 func Spec() provider.Spec {
@@ -102,6 +119,8 @@ func Spec() provider.Spec {
 		Kind:        "sendgrid",
 		Concurrency: 64,
 		Secrets:     []string{"api_key"},
+		Events:      provider.EventSpec{Accepted: true, Delivered: true},
+		Lookup:      provider.LookupSpec{Works: true, Settled: settled},
 		Capabilities: provider.Capabilities{
 			MaxBytes:         30_000_000,
 			MaxRecipients:    1000, // over all personalizations

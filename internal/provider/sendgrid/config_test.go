@@ -3,7 +3,9 @@ package sendgrid_test
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/sendgrid"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -19,6 +21,9 @@ func TestParseConfig(t *testing.T) {
 		{"key alone", "", key, true},
 		{"everything", `{"region":"eu","subuser":"shop","ip_pool":"tx","sandbox":true,"tracking":{"opens":false,"clicks":true},"concurrency":8}`, key, true},
 		{"base URL", `{"base_url":"http://127.0.0.1:8025/sendgrid/"}`, key, true},
+		{"webhook keys", `{"webhook_public_keys":["` + vectorKey + `"]}`, key, true},
+		{"webhook key that is none", `{"webhook_public_keys":["AAAA"]}`, key, false},
+		{"webhook key as a text", `{"webhook_public_keys":"` + vectorKey + `"}`, key, false},
 		{"no key", "", nil, false},
 		{"empty key", "", map[string]seal.Secret{"api_key": {}}, false},
 		{"key with a newline", "", map[string]seal.Secret{"api_key": seal.NewSecret(testKey + "\n")}, false},
@@ -53,3 +58,17 @@ func TestNewRefusesAnInvalidConfig(t *testing.T) {
 		t.Error("New took a config without a key")
 	}
 }
+
+func TestSpecTellsWhatComesBack(t *testing.T) {
+	t.Parallel()
+	s := sendgrid.Spec()
+	if !s.Events.Accepted || !s.Events.Delivered || !s.Lookup.Works || s.Lookup.Settled != 30*time.Minute {
+		t.Errorf("spec = %+v %+v", s.Events, s.Lookup)
+	}
+}
+
+var (
+	_ provider.EventParser = (*sendgrid.Client)(nil)
+	_ provider.Finder      = (*sendgrid.Client)(nil)
+	_ provider.Registrar   = (*sendgrid.Client)(nil)
+)

@@ -3,6 +3,7 @@ package sendgrid
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -21,6 +22,7 @@ type Client struct {
 	cfg  Config
 	http *esphttp.Client
 	rest *rest.Client // holds nothing but the HTTP client
+	keys []*ecdsa.PublicKey
 }
 
 // New makes a Client.
@@ -28,11 +30,15 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	keys, err := cfg.publicKeys()
+	if err != nil {
+		return nil, err
+	}
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = Spec().Concurrency
 	}
 	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: secretsOf(cfg)})
-	return &Client{cfg: cfg, http: hc, rest: &rest.Client{HTTPClient: hc.HTTP()}}, nil
+	return &Client{cfg: cfg, http: hc, rest: &rest.Client{HTTPClient: hc.HTTP()}, keys: keys}, nil
 }
 
 // Close implements provider.Provider.

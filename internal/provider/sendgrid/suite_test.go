@@ -17,6 +17,8 @@ import (
 
 const testKey = "SG.test-key_0123456789.abcdefghijklmnopqrstuvwxyz"
 
+var testSecret = seal.NewSecret(testKey)
+
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	// A 2xx that is not 202 and has no X-Message-Id is not SendGrid's acceptance.

@@ -3,7 +3,9 @@ package ses
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -11,18 +13,21 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sesv2"
 
+	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Client sends through one SES account in one region. It is safe for concurrent use.
+// Client sends through one SES account in one region, and reads its events. It is safe for concurrent use.
 type Client struct {
 	config Config
 	http   *esphttp.Client
 	api    *sesv2.Client
 	rules  []rule
 	chain  *aws.CredentialsCache // nil with keys of our own
+	sns    *http.Client          // calls SNS: certificates, confirmations
+	certs  *certificates
 }
 
 // New makes a Client. It opens no connection; with use_default_credentials it reads the environment and the shared
@@ -41,7 +46,24 @@ func New(c Config) (*Client, error) {
 		Secrets:     []seal.Secret{c.AccessKeyID, c.SecretAccessKey, c.SessionToken},
 	})
 	client.api = sesv2.New(client.options(creds))
+	client.listen()
 	return client, nil
+}
+
+// listen makes what receiving takes. The address of a certificate comes with a request that nobody has vouched for yet,
+// so it is called from a jail.
+func (c *Client) listen() {
+	if c.config.SNSBaseURL == "" {
+		c.sns = jail.New(bars())
+		c.certs = &certificates{http: c.sns, issuers: true}
+		return
+	}
+	c.sns = c.http.HTTP()
+	c.certs = &certificates{http: c.sns}
+	if c.config.SNSCAPEM != "" {
+		c.certs.roots = x509.NewCertPool()
+		c.certs.roots.AppendCertsFromPEM([]byte(c.config.SNSCAPEM))
+	}
 }
 
 // options leaves nothing to the environment. The SDK's default retryer would make three attempts and so three mails.
@@ -58,6 +80,9 @@ func (c *Client) options(creds aws.CredentialsProvider) sesv2.Options {
 	}
 	return o
 }
+
+// bars leaves port 80 open: it is where certificates name the one of their issuer.
+func bars() jail.Options { return jail.Options{Ports: []uint16{80}, Timeout: snsTimeout} }
 
 // loadTimeout caps the reading of AWS's shared configuration, which is local files unless AWS_DEFAULTS_MODE=auto makes
 // the SDK ask the instance where it runs.
@@ -104,4 +129,7 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 }
 
 // Close implements provider.Provider.
-func (c *Client) Close() error { return c.http.Close() }
+func (c *Client) Close() error {
+	c.sns.CloseIdleConnections()
+	return c.http.Close()
+}

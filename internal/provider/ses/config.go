@@ -8,16 +8,23 @@
 // by our Message-ID. Events carry our id (tag gw_msg) only if a configuration set publishes them. And a suppressed
 // recipient is accepted here and comes back later as a bounce.
 //
+// Events come back through Amazon SNS: a configuration set publishes them to a topic, and the topic POSTs them to us.
+// sns.go decides whether such a request is SNS's and of a topic of ours, cert.go whose certificate signed it, events.go
+// and reasons.go what the record inside says. Fetching over HTTPS from the one right host is not all that is asked of a
+// certificate, since its address comes with the request that it is to vouch for.
+//
 // A newcomer's likeliest mistake is to build the SDK client from aws.Config: that brings the SDK's retries, which mail
 // people twice, and takes endpoint and retry settings from the environment. Only credentials come from there.
 package ses
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
@@ -50,6 +57,12 @@ type Config struct {
 
 	Concurrency int `json:"concurrency,omitempty"` // calls in flight; default Spec().Concurrency
 
+	SNSTopicARNs        []string  `json:"sns_topic_arns,omitempty"`        // whose events are taken; none: no events are; at most 10
+	SNSSignatureVersion string    `json:"sns_signature_version,omitempty"` // "2" (default) takes only that one, "1" takes both
+	SNSConfirmUntil     time.Time `json:"sns_confirm_until,omitzero"`      // until then subscriptions of these topics are confirmed
+	SNSBaseURL          string    `json:"sns_base_url,omitempty"`          // instead of https://sns.{region}.amazonaws.com, for emulators
+	SNSCAPEM            string    `json:"sns_ca_pem,omitempty"`            // roots of its certificates; only with sns_base_url
+
 	AccessKeyID     seal.Secret `json:"-"`
 	SecretAccessKey seal.Secret `json:"-"`
 	SessionToken    seal.Secret `json:"-"` // only with temporary keys
@@ -62,6 +75,7 @@ func Spec() provider.Spec {
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  concurrency,
 		Secrets:      []string{secretAccessKeyID, secretSecretAccessKey, secretSessionToken},
+		Events:       provider.EventSpec{Accepted: true, Delivered: true},
 	}
 }
 
@@ -98,7 +112,7 @@ func (c Config) Validate() error {
 	if c.Concurrency < 0 {
 		errs = append(errs, errors.New("concurrency is negative"))
 	}
-	if err := errors.Join(append(errs, c.checkCredentials())...); err != nil {
+	if err := errors.Join(append(errs, c.checkCredentials(), c.checkSNS())...); err != nil {
 		return fmt.Errorf("ses: %w", err)
 	}
 	return nil
@@ -122,6 +136,46 @@ func (c Config) checkCredentials() error {
 		errs = append(errs, esphttp.CheckCredential(secretSessionToken, c.SessionToken))
 	}
 	return errors.Join(errs...)
+}
+
+// maxTopics caps sns_topic_arns: an account has one, and a second one while it moves.
+const maxTopics = 10
+
+// checkSNS checks what says where events come from.
+func (c Config) checkSNS() error {
+	var errs []error
+	if len(c.SNSTopicARNs) > maxTopics {
+		errs = append(errs, fmt.Errorf("sns_topic_arns has %d topics, over the cap of %d", len(c.SNSTopicARNs), maxTopics))
+	}
+	for i, arn := range c.SNSTopicARNs {
+		if _, ok := parseTopic(arn); !ok {
+			errs = append(errs, fmt.Errorf("sns_topic_arns[%d] is not the ARN of a standard topic, such as arn:aws:sns:eu-west-1:123456789012:ses-events", i))
+		}
+	}
+	if v := c.SNSSignatureVersion; v != "" && v != "1" && v != "2" {
+		errs = append(errs, errors.New(`sns_signature_version is neither "1" nor "2"`))
+	}
+	if c.SNSBaseURL != "" {
+		if err := esphttp.CheckBaseURL(c.SNSBaseURL); err != nil {
+			errs = append(errs, fmt.Errorf("sns_%w", err)) // it says base_url
+		}
+	}
+	return errors.Join(append(errs, c.checkCA())...)
+}
+
+func (c Config) checkCA() error {
+	switch {
+	case c.SNSCAPEM == "":
+		return nil
+	case c.SNSBaseURL == "":
+		return errors.New("sns_ca_pem is set without sns_base_url; Amazon's certificates are checked by public roots")
+	case len(c.SNSCAPEM) > maxCertificate:
+		return fmt.Errorf("sns_ca_pem of %d bytes is over the cap of %d", len(c.SNSCAPEM), maxCertificate)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM([]byte(c.SNSCAPEM)) {
+		return errors.New("sns_ca_pem holds no PEM certificate")
+	}
+	return nil
 }
 
 // Capabilities says what SES can carry. Metadata has no cap here: what does not fit in a message tag is kept by us and

@@ -2,12 +2,14 @@ package ses
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -34,6 +36,82 @@ func TestParseConfigReadsEverySetting(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func TestParseConfigReadsTheSettingsOfEvents(t *testing.T) {
+	t.Parallel()
+	settings := `{"region":"eu-west-1","sns_topic_arns":["` + testTopic + `"],"sns_signature_version":"1",
+		"sns_confirm_until":"2026-11-25T12:00:00Z","sns_base_url":"http://127.0.0.1:9/ses"}`
+	got, err := ParseConfig([]byte(settings), secretMap("access_key_id", "secret_access_key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Region: "eu-west-1", AccessKeyID: seal.NewSecret("value-of-access_key_id"), SecretAccessKey: seal.NewSecret("value-of-secret_access_key"),
+		SNSTopicARNs: []string{testTopic}, SNSSignatureVersion: "1", SNSConfirmUntil: noon(), SNSBaseURL: "http://127.0.0.1:9/ses",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+	if _, err := ParseConfig([]byte(`{"region":"eu-west-1","sns_confirm_until":"soon"}`), nil); err == nil {
+		t.Error("ParseConfig with a sns_confirm_until that is no time succeeded")
+	}
+}
+
+func TestValidateNamesTheSettingOfEvents(t *testing.T) {
+	t.Parallel()
+	ca := string(toPEM(newAuthority(t, nil).cert))
+	for name, c := range map[string]struct {
+		change func(*Config)
+		want   string // "" for valid
+	}{
+		"topics":              {func(c *Config) { c.SNSTopicARNs = []string{testTopic, "arn:aws-cn:sns:cn-north-1:123456789012:t"} }, ""},
+		"no ARN":              {func(c *Config) { c.SNSTopicARNs = []string{testTopic, "ses-events"} }, "sns_topic_arns[1]"},
+		"FIFO topic":          {func(c *Config) { c.SNSTopicARNs = []string{testTopic + ".fifo"} }, "sns_topic_arns[0]"},
+		"region of a bucket":  {func(c *Config) { c.SNSTopicARNs = []string{"arn:aws:sns:s3-us-west-2:123456789012:t"} }, "sns_topic_arns[0]"},
+		"ten topics":          {func(c *Config) { c.SNSTopicARNs = slices.Repeat([]string{testTopic}, 10) }, ""},
+		"eleven topics":       {func(c *Config) { c.SNSTopicARNs = slices.Repeat([]string{testTopic}, 11) }, "sns_topic_arns"},
+		"version 1":           {func(c *Config) { c.SNSSignatureVersion = "1" }, ""},
+		"version 2":           {func(c *Config) { c.SNSSignatureVersion = "2" }, ""},
+		"version 3":           {func(c *Config) { c.SNSSignatureVersion = "3" }, "sns_signature_version"},
+		"base url":            {func(c *Config) { c.SNSBaseURL = "http://127.0.0.1:9/ses" }, ""},
+		"base url with query": {func(c *Config) { c.SNSBaseURL = "http://127.0.0.1:9/?x=1" }, "sns_base_url"},
+		"base url with user":  {func(c *Config) { c.SNSBaseURL = "http://u:p@127.0.0.1:9" }, "sns_base_url"},
+		"roots":               {func(c *Config) { c.SNSBaseURL, c.SNSCAPEM = "http://127.0.0.1:9", ca }, ""},
+		"roots of Amazon":     {func(c *Config) { c.SNSCAPEM = ca }, "sns_ca_pem"},
+		"roots that are none": {func(c *Config) { c.SNSBaseURL, c.SNSCAPEM = "http://127.0.0.1:9", "PEM" }, "sns_ca_pem"},
+		"roots without end": {func(c *Config) {
+			c.SNSBaseURL, c.SNSCAPEM = "http://127.0.0.1:9", ca+strings.Repeat("\n", maxCertificate)
+		}, "sns_ca_pem"},
+	} {
+		config := testConfig("http://127.0.0.1:9")
+		c.change(&config)
+		err := config.Validate()
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: Validate = %v, want nil", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: Validate = %v, want an error about %s", name, err, c.want)
+		}
+	}
+}
+
+func TestSpecSaysWhatIsReported(t *testing.T) {
+	t.Parallel()
+	got := Spec()
+	if want := (provider.EventSpec{Accepted: true, Delivered: true}); got.Events != want || got.Lookup != (provider.LookupSpec{}) {
+		t.Errorf("events = %+v, look-up = %+v; want %+v and none", got.Events, got.Lookup, want)
+	}
+	var client provider.Provider = &Client{}
+	if _, ok := client.(provider.EventParser); !ok {
+		t.Error("the client reads no events")
+	}
+	if _, ok := client.(provider.Registrar); !ok {
+		t.Error("the client does not register")
+	}
+	if _, ok := client.(provider.Finder); ok {
+		t.Error("the client claims to look up")
 	}
 }
 

@@ -23,6 +23,7 @@ const Kind provider.Kind = "smtp"
 const (
 	passwordName = "password"
 	dkimKeyName  = "dkim_private_key"
+	verpKeyName  = "verp_key"
 )
 
 // TLSMode is how the connection is protected.
@@ -57,7 +58,9 @@ type Config struct {
 	Username                 string        // "" for no authentication
 	Auth                     string        // plain (default) or login
 	Helo                     string        // what we call ourselves; default the machine's host name
-	EnvelopeFrom             string        // bounce address; default the message's From
+	EnvelopeFrom             string        // bounce address that is read elsewhere; default the message's From
+	BounceDomain             string        // its mail comes to us: each message gets a bounce address there; not with EnvelopeFrom
+	NotifySuccess            bool          // ask for reports of deliveries too (RFC 3461), which doubles the mail; with BounceDomain
 	MaxConnections           int           // 1..1000
 	MaxMessagesPerConnection int           // 1..100000
 	IdleTimeout              time.Duration // how long a connection is kept unused; up to 5 minutes
@@ -65,6 +68,7 @@ type Config struct {
 	SMTPUTF8                 bool          // the relay carries non-ASCII local parts (RFC 6531)
 	DKIM                     DKIM
 	Password                 seal.Secret
+	VERPKey                  seal.Secret // at least 32 characters, with BounceDomain: what bounce addresses are made and known by
 }
 
 // DKIM is how messages are signed. The zero value signs nothing.
@@ -86,6 +90,8 @@ type settings struct {
 	Auth                     string        `json:"auth,omitempty"`
 	Helo                     string        `json:"helo,omitempty"`
 	EnvelopeFrom             string        `json:"envelope_from,omitempty"`
+	BounceDomain             string        `json:"bounce_domain,omitempty"`
+	NotifySuccess            bool          `json:"notify_success,omitempty"`
 	MaxConnections           int           `json:"max_connections,omitempty"`
 	MaxMessagesPerConnection int           `json:"max_messages_per_connection,omitempty"`
 	IdleTimeout              string        `json:"idle_timeout,omitempty"` // Go duration: "8s"
@@ -112,7 +118,7 @@ func ParseConfig(raw []byte, secrets map[string]seal.Secret) (Config, error) {
 		return Config{}, errors.New("smtp settings: something follows the object")
 	}
 	for name := range secrets {
-		if name != passwordName && name != dkimKeyName {
+		if !slices.Contains(secretNames(), name) {
 			return Config{}, fmt.Errorf("smtp settings: unknown secret %q", name)
 		}
 	}
@@ -120,7 +126,7 @@ func ParseConfig(raw []byte, secrets map[string]seal.Secret) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	c.Password, c.DKIM.PrivateKey = secrets[passwordName], secrets[dkimKeyName]
+	c.Password, c.DKIM.PrivateKey, c.VERPKey = secrets[passwordName], secrets[dkimKeyName], secrets[verpKeyName]
 	c = c.withDefaults()
 	return c, c.Validate()
 }
@@ -130,6 +136,7 @@ func (s *settings) config() (Config, error) {
 		Host: s.Host, Port: s.Port, TLS: s.TLS, AllowPlaintext: s.AllowPlaintext, ServerName: s.ServerName, CAPEM: s.CAPEM,
 		Username: s.Username, Auth: s.Auth, Helo: s.Helo, EnvelopeFrom: s.EnvelopeFrom, MaxConnections: s.MaxConnections,
 		MaxMessagesPerConnection: s.MaxMessagesPerConnection, MaxBytes: s.MaxBytes, SMTPUTF8: s.SMTPUTF8,
+		BounceDomain: strings.ToLower(strings.TrimSuffix(s.BounceDomain, ".")), NotifySuccess: s.NotifySuccess,
 	}
 	if s.DKIM != nil {
 		c.DKIM.Domain, c.DKIM.Selector = s.DKIM.Domain, s.DKIM.Selector
@@ -186,6 +193,11 @@ func (c Config) Validate() error {
 		{hasControl(c.Username), "username: holds a control character"},
 		{c.Helo != "" && !isHelo(c.Helo), "helo: want a host name or an address literal"},
 		{c.EnvelopeFrom != "" && !isEnvelopeFrom(c.EnvelopeFrom), "envelope_from: want an address"},
+		{c.BounceDomain != "" && (!isName(c.BounceDomain) || len(c.BounceDomain) > maxBounceDomain), "bounce_domain: want a domain of at most 200 characters"},
+		{c.BounceDomain != "" && c.EnvelopeFrom != "", "bounce_domain and envelope_from: want one of them"},
+		{(c.BounceDomain == "") != c.VERPKey.IsZero(), "bounce_domain and the secret verp_key: want both or neither"},
+		{!c.VERPKey.IsZero() && len(c.VERPKey.Reveal()) < minVERPKey, "verp_key: want at least 32 characters"},
+		{c.NotifySuccess && c.BounceDomain == "", "notify_success: the reports need bounce_domain"},
 		{c.MaxConnections < 1 || c.MaxConnections > 1000, "max_connections: want 1..1000"},
 		{c.MaxMessagesPerConnection < 1 || c.MaxMessagesPerConnection > 100_000, "max_messages_per_connection: want 1..100000"},
 		{c.IdleTimeout <= 0 || c.IdleTimeout > 5*time.Minute, "idle_timeout: want more than 0 and at most 5m"},
@@ -207,13 +219,18 @@ func (c Config) Capabilities() provider.Capabilities {
 	return provider.Capabilities{MaxBytes: c.MaxBytes, MaxRecipients: maxRecipients, SMTPUTF8: c.SMTPUTF8}
 }
 
-// Spec describes the kind. A relay's own limits are in Config.Capabilities.
+// secretNames lists the settings that are sealed.
+func secretNames() []string { return []string{passwordName, dkimKeyName, verpKeyName} }
+
+// Spec describes the kind. A relay's own limits are in Config.Capabilities. Its answer to our call is all that it tells of
+// acceptance, and of deliveries it tells only where NotifySuccess is set and every hop reports.
 func Spec() provider.Spec {
 	return provider.Spec{
 		Kind:         Kind,
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  DefaultMaxConnections,
-		Secrets:      []string{passwordName, dkimKeyName},
+		Secrets:      secretNames(),
+		Events:       provider.EventSpec{Accepted: false, Delivered: false},
 	}
 }
 

@@ -82,7 +82,7 @@ func TestCapabilitiesFollowTheSettings(t *testing.T) {
 		t.Errorf("capabilities (-want +got):\n%s", diff)
 	}
 	spec := provider.Spec{
-		Kind: "smtp", Concurrency: 20, Secrets: []string{"password", "dkim_private_key"},
+		Kind: "smtp", Concurrency: 20, Secrets: []string{"password", "dkim_private_key", "verp_key"},
 		Capabilities: provider.Capabilities{MaxBytes: 10_240_000, MaxRecipients: 1000},
 	}
 	if diff := cmp.Diff(spec, Spec()); diff != "" {

@@ -87,6 +87,12 @@ func TestSignedMessageVerifiesAsItArrives(t *testing.T) {
 			if v := verify(t, "From: evil@example.com\r\n"+arrived, lookup); v.Err == nil {
 				t.Error("a second From does not break the signature")
 			}
+			for _, field := range []string{"List-Unsubscribe: <https://u.", "List-Unsubscribe-Post: List-Unsubscribe=One-Click"} {
+				changed := strings.Replace(arrived, field, strings.ToUpper(field), 1)
+				if v := verify(t, changed, lookup); v.Err == nil || changed == arrived {
+					t.Errorf("a change of %q does not break the signature", field)
+				}
+			}
 			if v := verify(t, arrived+"more\r\n", lookup); v.Err == nil {
 				t.Error("an added line does not break the signature")
 			}

@@ -23,7 +23,7 @@ import (
 const postfixSizeLimit = 400_000
 
 // postfix is a private Postfix on loopback with folders of its own, which delivers everything for example.org into one
-// maildir.
+// maildir. It takes mail for remote.example to another host, and its reports back to us as docs/postfix.md says.
 type postfix struct {
 	dir  string
 	port int
@@ -51,6 +51,12 @@ virtual_mailbox_maps = static:box/
 virtual_uid_maps = static:%[4]d
 virtual_gid_maps = static:%[4]d
 smtpd_relay_restrictions = reject_unauth_destination
+queue_run_delay = 1s
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
+smtp_connection_cache_on_demand = no
+lmtp_connection_cache_on_demand = no
+fast_flush_domains =
 smtpd_recipient_restrictions = check_recipient_access inline:{ { later@example.org = 450 4.2.0 greylisted } { bad@example.org = 550 5.1.1 User unknown } }
 `
 
@@ -62,6 +68,8 @@ bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 virtual unix - n n - - virtual
+smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
 error unix - - n - - error
 retry unix - - n - - error
 proxymap unix - - n - - proxymap
@@ -69,8 +77,8 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 `
 
-// startPostfix starts it, or skips the test where there is none or no right to start it.
-func startPostfix(t *testing.T) *postfix {
+// startPostfix starts it with some more of main.cf, or skips the test where there is none or no right to start it.
+func startPostfix(t *testing.T, more string) *postfix {
 	t.Helper()
 	command, err := exec.LookPath("postfix")
 	if err != nil {
@@ -85,7 +93,7 @@ func startPostfix(t *testing.T) *postfix {
 	if err != nil {
 		t.Fatalf("ask postconf for the daemons: %v", err)
 	}
-	p.write(t, "etc/main.cf", fmt.Sprintf(postfixMain, p.dir, strings.TrimSpace(string(daemons)), filepath.Dir(command), nobody(t), postfixSizeLimit))
+	p.write(t, "etc/main.cf", fmt.Sprintf(postfixMain, p.dir, strings.TrimSpace(string(daemons)), filepath.Dir(command), nobody(t), postfixSizeLimit)+more)
 	p.write(t, "etc/master.cf", fmt.Sprintf(postfixMaster, p.port))
 	p.run(t, command)
 	return p

@@ -21,7 +21,8 @@ import (
 // TestPostfix sends through a real Postfix and compares what it delivers with what we built, byte for byte.
 func TestPostfix(t *testing.T) {
 	t.Parallel()
-	p := startPostfix(t)
+	back := newFeedback(t)
+	p := startPostfix(t, back.mainCF(t))
 	for name, m := range postfixMessages() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,6 +56,10 @@ func TestPostfix(t *testing.T) {
 	t.Run("dkim", func(t *testing.T) {
 		t.Parallel()
 		postfixDKIM(t, p)
+	})
+	t.Run("reports", func(t *testing.T) {
+		t.Parallel()
+		back.reports(t, p)
 	})
 	t.Run("parallel", func(t *testing.T) {
 		t.Parallel()

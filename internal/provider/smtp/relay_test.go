@@ -329,7 +329,7 @@ func wantClass(t *testing.T, what string, perr *provider.Error, want provider.Cl
 // eventually waits for a condition that another goroutine brings about.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(45 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if cond() {
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	gosmtp "github.com/emersion/go-smtp"
 
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
 // errorBudget is how many error replies a connection may collect between two accepted messages. Postfix slows down at 10
@@ -114,12 +115,9 @@ func (s *session) recipients(ctx context.Context, j *job) ([]provider.Refusal, *
 }
 
 func rcptOptions(j *job, rcpt string) *gosmtp.RcptOptions {
-	o := &gosmtp.RcptOptions{}
+	o := &gosmtp.RcptOptions{Notify: j.notify}
 	if isASCII(rcpt) {
 		o.OriginalRecipientType, o.OriginalRecipient = gosmtp.DSNAddressTypeRFC822, rcpt
-	}
-	if j.notify {
-		o.Notify = []gosmtp.DSNNotify{gosmtp.DSNNotifyFailure, gosmtp.DSNNotifyDelayed}
 	}
 	return o
 }
@@ -247,7 +245,11 @@ func (t *tally) refuse(rcpt string, e *provider.Error) {
 }
 
 func refusal(rcpt string, class provider.Class, e *provider.Error) provider.Refusal {
-	return provider.Refusal{Email: rcpt, Class: class, Code: e.Code, Detail: e.Detail}
+	r := provider.Refusal{Email: rcpt, Class: class, Code: e.Code, Detail: e.Detail}
+	if class == provider.BadRecipient {
+		r.Reason = smtpcode.Classify(strconv.Itoa(e.Status), e.Code, e.Detail)
+	}
+	return r
 }
 
 // postpone leaves recipients for a transaction of their own.

@@ -6,14 +6,21 @@
 // the message was written; that is reconnecting, not a second try. After the first byte of the body no failure is
 // retried here: without the reply to the final dot nobody knows (RFC 1047), which is Uncertain.
 //
-// A newcomer's likeliest mistake is to read the code without the stage: 550 at RCPT TO is about one recipient, at MAIL
-// FROM about our sender, at the greeting about us.
+// What the relay took may still come back. With a bounce domain each message leaves with an envelope sender of its own
+// (verp.go), and reports to that address become events (events.go): delivery status notifications (dsn.go), bounces in
+// free text (bounce.go) and complaints (arf.go). The address says which message it is about, and nothing in the report is
+// believed on that; the report says which recipient.
 //
-// Sources: RFC 5321, 3207, 3461, 1870, 6531; Postfix's postconf(5) and smtpd(8).
+// A newcomer's likeliest mistake is to read the code without the stage: 550 at RCPT TO is about one recipient, at MAIL
+// FROM about our sender, at the greeting about us. In a report the stage is lost, so package smtpcode reads replies there.
+//
+// Sources: RFC 5321, 3207, 3461, 1870, 6531; RFC 3464, 6522, 6533, 5965, 3834; Postfix's postconf(5), smtpd(8), bounce(8).
 package smtp
 
 import (
 	"context"
+
+	gosmtp "github.com/emersion/go-smtp"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
@@ -28,6 +35,7 @@ type Client struct {
 	signer *signer
 	pool   *pool
 	scrub  func(string) string
+	verp   *verp // nil without BounceDomain
 }
 
 // New checks the configuration and makes a Client. It opens no connection.
@@ -41,7 +49,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	d := newDialer(cfg)
-	return &Client{cfg: cfg, signer: signer, pool: newPool(cfg, d.dial), scrub: scrubber(cfg)}, nil
+	return &Client{cfg: cfg, signer: signer, pool: newPool(cfg, d.dial), scrub: scrubber(cfg), verp: newVERP(cfg)}, nil
 }
 
 // scrubber makes replies fit to be stored: servers like to echo commands, and AUTH commands hold the password. The rules
@@ -104,8 +112,8 @@ type job struct {
 	from    string
 	rcpts   []string
 	msg     []byte
-	utf8    bool // an address needs SMTPUTF8
-	notify  bool // bounces come to an address of ours, so delays may be reported too
+	utf8    bool               // an address needs SMTPUTF8
+	notify  []gosmtp.DSNNotify // what is reported to the bounce address; nil leaves it to the relay
 	refused []provider.Refusal
 }
 
@@ -119,10 +127,8 @@ func (c *Client) prepare(s *provider.Send) (*job, *provider.Error) {
 	if err != nil {
 		return nil, &provider.Error{Class: provider.Rejected, Detail: err.Error(), Err: err}
 	}
-	j := &job{id: s.Message.ID.String(), from: s.Message.From.Email, msg: msg, utf8: needsUTF8(s), notify: c.cfg.EnvelopeFrom != ""}
-	if j.notify {
-		j.from = c.cfg.EnvelopeFrom
-	}
+	j := &job{id: s.Message.ID.String(), msg: msg, utf8: needsUTF8(s)}
+	j.from, j.notify = c.bounceAddress(s.Message)
 	if !wireSafe(j.from) {
 		return nil, &provider.Error{Class: provider.Rejected, Detail: "sender address can't be sent over SMTP"}
 	}
@@ -136,6 +142,23 @@ func (c *Client) prepare(s *provider.Send) (*job, *provider.Error) {
 		})
 	}
 	return j, nil
+}
+
+// bounceAddress is the envelope sender of a message, and what is to be reported there. The author of a message whose
+// bounces come back to From gets the relay's default, which is failures only.
+func (c *Client) bounceAddress(m *mail.Message) (string, []gosmtp.DSNNotify) {
+	notify := []gosmtp.DSNNotify{gosmtp.DSNNotifyFailure, gosmtp.DSNNotifyDelayed}
+	switch {
+	case c.cfg.BounceDomain != "":
+		if c.cfg.NotifySuccess {
+			notify = append(notify, gosmtp.DSNNotifySuccess)
+		}
+		return c.verp.address(m.ID), notify
+	case c.cfg.EnvelopeFrom != "":
+		return c.cfg.EnvelopeFrom, notify
+	default:
+		return m.From.Email, nil
+	}
 }
 
 // needsUTF8 reports whether any address of envelope or header is not ASCII (RFC 6531 section 3.1). Texts are not asked:

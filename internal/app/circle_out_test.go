@@ -1,0 +1,154 @@
+package app
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+// serveHTTP serves on this machine until the test ends.
+func serveHTTP(t *testing.T, h http.Handler) (base string) {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// sink is a receiver of webhooks as its owner would write it. It refuses each first delivery of every third event.
+type sink struct {
+	mu      sync.Mutex
+	hook    *standardwebhooks.Webhook
+	events  map[string]api.Event // taken, by webhook id
+	types   map[string]int
+	tries   map[string]int
+	refused int
+	faults  []string
+}
+
+func (s *sink) trust(t *testing.T, secret string) {
+	t.Helper()
+	hook, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hook, s.events, s.types, s.tries = hook, map[string]api.Event{}, map[string]int{}, map[string]int{}
+}
+
+func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil || s.hook == nil || s.hook.Verify(body, r.Header) != nil {
+		s.faults = append(s.faults, "a request that does not verify")
+		http.Error(w, "", http.StatusUnauthorized)
+		return
+	}
+	id := r.Header.Get("Webhook-Id")
+	s.tries[id]++
+	if len(s.tries)%3 == 0 && s.tries[id] == 1 {
+		s.refused++
+		http.Error(w, "", http.StatusServiceUnavailable)
+		return
+	}
+	var p struct {
+		Type string    `json:"type"`
+		Data api.Event `json:"data"`
+	}
+	if err := json.Unmarshal(body, &p); err != nil || p.Type != "message."+p.Data.Type || p.Data.ID != id {
+		s.faults = append(s.faults, "a body that is not its event: "+string(body))
+	}
+	if _, again := s.events[id]; again {
+		s.faults = append(s.faults, "told twice: "+id)
+	}
+	s.events[id] = p.Data
+	s.types[p.Data.Type]++
+}
+
+func (s *sink) taken() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.events)
+}
+
+func TestEveryEventIsToldOnceAndSigned(t *testing.T) {
+	t.Parallel()
+	b, settings := newCircle(t)
+	all, some := &sink{}, &sink{}
+	allURL, someURL := serveHTTP(t, all), serveHTTP(t, some)
+	allow := "SENDGATE_FORWARD_ALLOW=" + target(allURL) + "," + target(someURL)
+	r := b.start(t, append(settings, allow)...)
+	for url, s := range map[string]*sink{allURL: all, someURL: some} {
+		request := api.WebhookEndpointRequest{URL: &url}
+		if s == some {
+			request.Types = &[]string{"bounced", "complained"}
+		}
+		e, err := r.api.CreateWebhookEndpoint(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.trust(t, e.Secret)
+	}
+	want := map[string]int64{}
+	for _, account := range accountNames() {
+		for _, outcome := range outcomes() {
+			send(t, r.api, letterTo(account, outcome+"+out-"+account+"@example.org"))
+			want[account] += int64(tellings(account, outcome))
+		}
+	}
+	b.awaitTold(t, want)
+	b.settle(t, settleTime)
+	listed, wantSome := map[string]api.Event{}, 0
+	for _, e := range allEvents(t, r.api) {
+		if e.Type == "" { // what we have no word for is told to nobody
+			continue
+		}
+		listed[e.ID] = e
+		if e.Type == "bounced" || e.Type == "complained" {
+			wantSome++
+		}
+	}
+	eventually(t, settleTime, "all is told", func() bool {
+		return all.taken() >= len(listed) && some.taken() >= wantSome && b.count(t.Context(), `SELECT count(*) FROM outbox`) == 0
+	})
+	if diff := cmp.Diff(listed, all.events, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("events told are not those listed (-listed +told):\n%s", diff)
+	}
+	if len(some.events) != wantSome || len(some.types) != 2 {
+		t.Errorf("told of the types bounced and complained: %v, want %d in all", some.types, wantSome)
+	}
+	if len(all.faults)+len(some.faults) != 0 || all.refused == 0 {
+		t.Errorf("faults = %v, %v; refused once %d, want none and some", all.faults, some.faults, all.refused)
+	}
+}
+
+// target is what SENDGATE_FORWARD_ALLOW wants for a URL.
+func target(url string) string {
+	return strings.Replace(strings.TrimPrefix(url, "http://"), ":", "/32:", 1)
+}
+
+func TestPrivateAddressesAreNoEndpointsUnlessAllowed(t *testing.T) {
+	t.Parallel()
+	b, settings := newCircle(t)
+	s := &sink{}
+	url := serveHTTP(t, s)
+	r := b.start(t, append(settings, "SENDGATE_FORWARD_ALLOW=127.0.0.1/32:1")...)
+	for _, u := range []string{url, strings.Replace(url, "http", "https", 1), "https://127.0.0.1/x", "https://[::1]/x", "https://169.254.169.254/x"} {
+		_, err := r.api.CreateWebhookEndpoint(t.Context(), api.WebhookEndpointRequest{URL: &u})
+		wantProblem(t, "an endpoint at "+u, err, http.StatusUnprocessableEntity)
+	}
+	if n := b.count(t.Context(), `SELECT count(*) FROM webhook_endpoint`); n != 0 {
+		t.Errorf("endpoints stored = %d, want 0", n)
+	}
+}

@@ -1,0 +1,167 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/forward"
+	"github.com/sendgate/sendgate/internal/httpapi"
+	"github.com/sendgate/sendgate/internal/jail"
+	"github.com/sendgate/sendgate/internal/lmtp"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/unsub"
+)
+
+// jail is how addresses that callers choose may be called: public ones, and those that the operator allowed.
+func (a *App) jail() jail.Options {
+	var o jail.Options
+	for _, t := range a.cfg.ForwardAllow {
+		o.Allow = append(o.Allow, jail.Target{Prefix: t.Prefix, Port: t.Port})
+	}
+	return o
+}
+
+// links makes and opens one-click unsubscribe links, nil without a public URL.
+func (a *App) links() (*unsub.Signer, error) {
+	if a.cfg.PublicURL == "" {
+		return nil, nil //nolint:nilnil // bulk mail gets no links then
+	}
+	s, err := unsub.New(a.derivedKey("sendgate unsubscribe key"), a.cfg.PublicURL)
+	if err != nil {
+		return nil, fmt.Errorf("SENDGATE_PUBLIC_URL: %w", err)
+	}
+	return s, nil
+}
+
+// startForward tells webhook endpoints what happens.
+func (a *App) startForward() error {
+	engine, err := forward.New(forward.Options{
+		Store: a.db, Client: jail.New(a.jail()), Log: a.log,
+		Observe: func(outcome string, _ time.Duration) { a.metrics.Deliveries.WithLabelValues(outcome).Inc() },
+	})
+	if err != nil {
+		return err
+	}
+	a.forward = engine
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		engine.Run(ctx)
+	}()
+	a.onStop("webhook deliveries", func(context.Context) error {
+		cancel()
+		<-done
+		return nil
+	})
+	return nil
+}
+
+// tallyEvery is how often what receivers counted is told to the store.
+const tallyEvery = 5 * time.Second
+
+// startTally tells the store what this replica's receivers count, and a last time at the end.
+func (a *App) startTally(s *httpapi.Server) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	tell := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), tallyEvery)
+		defer cancel()
+		if err := a.db.TallyHooks(ctx, s.Tallies()); err != nil {
+			a.log.Warn("counts of receivers not stored", "error", err)
+		}
+	}
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(tallyEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				tell()
+			case <-ctx.Done():
+				tell()
+				return
+			}
+		}
+	}()
+	a.onStop("counts of receivers", func(context.Context) error {
+		cancel()
+		<-done
+		return nil
+	})
+}
+
+// startLMTP takes bounces of SMTP relays in.
+func (a *App) startLMTP() error {
+	if a.cfg.LMTPListen == "" {
+		return nil
+	}
+	server, err := lmtp.New(lmtp.Options{Listen: a.cfg.LMTPListen, Receive: a.receiveBounce, Knows: a.knowsBounce, Log: a.log})
+	if err != nil {
+		return fmt.Errorf("SENDGATE_LMTP_LISTEN: %w", err)
+	}
+	if err := server.Start(); err != nil {
+		return fmt.Errorf("SENDGATE_LMTP_LISTEN: %w", err)
+	}
+	a.LMTPAddr = server.Addr().String()
+	a.onStop("lmtp listener", server.Stop)
+	return nil
+}
+
+// knowsBounce reports whether an address bears the mark of one of the relay accounts.
+func (a *App) knowsBounce(rcptTo string) bool {
+	for _, conf := range a.engine.Config().Accounts {
+		_, parser, _ := a.engine.Hook(conf.Name)
+		if k, ok := parser.(interface{ Knows(rcptTo string) bool }); ok && k.Knows(rcptTo) {
+			return true
+		}
+	}
+	return false
+}
+
+// receiveBounce gives one bounce to the relay account whose mark its recipient address bears. Which one that is, only the
+// accounts' keys can tell.
+func (a *App) receiveBounce(ctx context.Context, mailFrom, rcptTo string, body []byte) error {
+	h := &provider.Hook{Header: http.Header{}, Body: body, Now: time.Now(), MailFrom: mailFrom, RcptTo: rcptTo}
+	refused := error(&provider.HookError{Status: http.StatusNotFound, Reason: "unknown recipient"})
+	for _, conf := range a.engine.Config().Accounts {
+		id, parser, _ := a.engine.Hook(conf.Name)
+		if conf.Kind != "smtp" || parser == nil {
+			continue
+		}
+		batch, err := parser.Receive(ctx, h)
+		if err != nil {
+			refused = err
+			if he, ok := errors.AsType[*provider.HookError](err); ok && (he.Reason == "signature" || he.Reason == "unconfigured") {
+				continue // perhaps it is another account's
+			}
+			return err
+		}
+		return a.keepBounce(ctx, conf.Name, id, batch)
+	}
+	return refused
+}
+
+func (a *App) keepBounce(ctx context.Context, account string, id int32, batch provider.Batch) error {
+	if len(batch.Payloads) == 0 {
+		a.log.Info("mail to a bounce address ignored", "account", account, "note", provider.Cut(batch.Note))
+		return nil
+	}
+	taken, err := (&store{DB: a.db, engine: a.engine, metrics: a.metrics}).ReceiveEvents(ctx, mail.Intake{
+		Account: id, Source: mail.FromWebhook, Payloads: batch.Payloads,
+	})
+	if err != nil {
+		return err
+	}
+	a.metrics.HookRequests.WithLabelValues(account, "stored").Inc()
+	n := int64(taken.Stored + taken.Orphans)
+	if err := a.db.TallyHooks(ctx, []mail.HookTally{{Account: id, Events: n, LastEvent: time.Now()}}); err != nil {
+		a.log.Warn("counts of receivers not stored", "error", err)
+	}
+	return nil
+}

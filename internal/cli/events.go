@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+type eventsCmd struct {
+	List      eventsListCmd      `cmd:"" help:"List what became of messages, newest first."`
+	Tail      eventsTailCmd      `cmd:"" help:"Follow events as they come, one line each."`
+	Stats     eventsStatsCmd     `cmd:"" help:"Count recipients by their fate, for each account, stream or domain."`
+	Reproject eventsReprojectCmd `cmd:"" help:"Read the kept payloads of providers again and mend what follows from them."`
+}
+
+// eventFilter are the flags that list and tail share.
+type eventFilter struct {
+	Type      []string `help:"Only these types (repeat, or with commas), such as delivered, bounced or complained."`
+	Message   string   `placeholder:"ID" help:"Only events of this message."`
+	Recipient string   `placeholder:"ADDRESS" help:"Only events about this address."`
+	Account   string   `help:"Only events of this account."`
+	Stream    string   `help:"Only events of this stream."`
+}
+
+func (f *eventFilter) query() api.EventQuery {
+	return api.EventQuery{Types: f.Type, MessageID: f.Message, Recipient: f.Recipient, Account: f.Account, Stream: f.Stream}
+}
+
+type eventsListCmd struct {
+	eventFilter
+
+	Since  time.Time `help:"Only events received at or after this time (RFC 3339)."`
+	Until  time.Time `help:"Only events received before this time (RFC 3339)."`
+	Limit  int       `default:"50" help:"At most this many, 1 to 200."`
+	Cursor string    `help:"Continue where the last page ended."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*eventsListCmd) Help() string {
+	return `AT is the provider's clock; --since and --until are about when the event reached us.
+
+Examples:
+
+  sendgate events list --type bounced,complained
+  sendgate events list --recipient ann@example.org --since 2026-01-31T00:00:00Z
+  sendgate events list --account ses-eu --json`
+}
+
+// Run implements the command.
+func (c *eventsListCmd) Run(ctx context.Context, s *Streams) error {
+	if c.Limit < 1 || c.Limit > maxPage {
+		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
+	}
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	q := c.query()
+	q.Since, q.Until, q.Limit, q.Cursor = c.Since, c.Until, c.Limit, c.Cursor
+	page, err := client.Events(ctx, q)
+	if err != nil {
+		return err
+	}
+	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
+		row(w, "AT", "TYPE", "RECIPIENT", "ACCOUNT", "MESSAGE", "WHY")
+		for _, e := range page.Data {
+			row(w, stamp(e.At), typeOf(e), orDash(e.Recipient), orDash(e.Account), orDash(e.MessageID), orDash(shorten(whyOf(e), 80)))
+		}
+	})
+}
+
+// typeOf names the type of an event; the empty one is what sendgate has no word for.
+func typeOf(e api.Event) string {
+	if e.Type == "" {
+		return "unmapped"
+	}
+	return e.Type
+}
+
+// whyOf tells what is worth knowing beside the type: the bounce, the link, or the provider's own word.
+func whyOf(e api.Event) string {
+	var parts []string
+	switch {
+	case e.Bounce != nil:
+		parts = append(parts, bounceText(e.Bounce))
+	case e.URL != "":
+		parts = append(parts, e.URL)
+	case e.Type == "":
+		parts = append(parts, e.ProviderType)
+	}
+	if e.Machine {
+		parts = append(parts, "(by a machine)")
+	}
+	return strings.Join(parts, " ")
+}
+
+// bounceText gives "hard invalid_address 550 5.1.1: no such user".
+func bounceText(b *api.Bounce) string {
+	var parts []string
+	for _, p := range []string{b.Class, b.Reason, b.Code, b.Enhanced} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	text := strings.Join(parts, " ")
+	if b.Text != "" {
+		text += ": " + b.Text
+	}
+	return text
+}

@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+type eventsTailCmd struct {
+	eventFilter
+
+	After string `placeholder:"POSITION" help:"Go on after this place, which an earlier tail printed when it ended; what comes from now on when absent."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*eventsTailCmd) Help() string {
+	return `Prints time, type, recipient, account and reason; with --json one JSON object a line. When the connection breaks, it connects again where it ` +
+		`was, so that nothing is missed or shown twice. Runs until Ctrl-C, and then prints how to go on.
+
+Examples:
+
+  sendgate events tail
+  sendgate events tail --type bounced --type complained
+  sendgate events tail --account mailgun --json`
+}
+
+// The waits between connections: doubled by each that brought no event.
+const (
+	firstRetry = time.Second
+	lastRetry  = 30 * time.Second
+)
+
+// Run implements the command.
+func (c *eventsTailCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	t := &tail{
+		stream: func(ctx context.Context, after string, each func(string, api.Event) error) error {
+			return client.StreamEvents(ctx, c.query(), after, each)
+		},
+		print: func(e api.Event) error { return printEvent(s.Out, e, c.JSON) },
+		note:  s.Err, gone: s.readerGone, position: c.After,
+	}
+	err = t.run(ctx)
+	if t.position != "" && !s.readerGone() {
+		fmt.Fprintln(s.Err, "to go on from here: add --after", clean(t.position))
+	}
+	return err
+}
+
+// tail follows a stream of events over as many connections as it takes.
+type tail struct {
+	stream   func(ctx context.Context, after string, each func(string, api.Event) error) error // never ends without an error
+	print    func(api.Event) error
+	note     io.Writer
+	gone     func() bool // nobody reads what is printed
+	position string      // of the last event that was printed, or where a stream without one began
+	seen     int         // events of this connection
+}
+
+// errGone ends a tail whose reader went away.
+var errGone = errors.New("nobody reads any more")
+
+// printError is a failure to print: a new connection would not mend it.
+type printError struct{ err error }
+
+// Error implements error.
+func (e *printError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *printError) Unwrap() error { return e.err }
+
+// run returns nil when ctx ends, and an error that no new connection would mend.
+func (t *tail) run(ctx context.Context) error {
+	wait := firstRetry
+	for {
+		t.seen = 0
+		err := t.stream(ctx, t.position, t.each)
+		var broken *printError
+		switch {
+		case ctx.Err() != nil || errors.Is(err, errGone):
+			return nil
+		case errors.As(err, &broken):
+			return broken.err
+		case final(err):
+			return err
+		}
+		if end := (*api.StreamEnd)(nil); errors.As(err, &end) {
+			t.position = end.LastID
+		}
+		if t.seen > 0 {
+			wait = firstRetry
+		}
+		now := max(wait, retryAfter(err))
+		fmt.Fprintf(t.note, "%s; connecting again in %s\n", oneLine(err.Error()), shortDuration(now))
+		if !pause(ctx, now) {
+			return nil
+		}
+		wait = min(2*wait, lastRetry)
+	}
+}
+
+func (t *tail) each(position string, e api.Event) error {
+	if err := t.print(e); err != nil {
+		return &printError{err}
+	}
+	if t.gone() {
+		return errGone
+	}
+	t.position = position
+	t.seen++
+	return nil
+}
+
+// final reports whether the server refused the request itself, so that asking again would get the same answer.
+func final(err error) bool {
+	var p *api.Problem
+	return errors.As(err, &p) && p.Status >= 400 && p.Status < 500 && p.Status != 408 && p.Status != 429
+}
+
+func retryAfter(err error) time.Duration {
+	var p *api.Problem
+	if errors.As(err, &p) {
+		return p.RetryAfter
+	}
+	return 0
+}
+
+// printEvent prints one line, in columns that need not know the lines to come.
+func printEvent(w io.Writer, e api.Event, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(e); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "%s  %-12s  %-30s  %-12s  %s\n", stamp(e.At), clean(typeOf(e)), clean(orDash(e.Recipient)), clean(orDash(e.Account)),
+		clean(orDash(shorten(whyOf(e), 160))))
+	if err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+type suppressImportCmd struct {
+	File string `arg:"" help:"CSV file whose first line names the columns; \"-\" reads standard input."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*suppressImportCmd) Help() string {
+	return `Only the column email is required; stream, reason, detail, created_at and expires_at are read where they are there. At most 64 MiB. Rows that can't be read are listed ` +
+		`and skipped; the exit code is 1 then. It may be repeated: addresses that are suppressed already stay as they are.
+
+Examples:
+
+  sendgate suppressions import bounces.csv
+  cut -d, -f2 export.csv | sendgate suppressions import -`
+}
+
+// Run implements the command.
+func (c *suppressImportCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	in, size, err := c.open(s)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // it was only read
+	r := &countingReader{r: in}
+	p := startProgress(s.Err, func(time.Duration) string { return "read " + sizeText(r.n.Load()) + size })
+	result, err := client.ImportSuppressions(ctx, r)
+	p.stop()
+	if err != nil {
+		return err
+	}
+	err = c.show(s, result, func(w io.Writer) {
+		row(w, "added", count(result.Added))
+		row(w, "there already", count(result.Present))
+		row(w, "skipped", count(result.Invalid))
+		for _, e := range result.Errors {
+			row(w, "line "+strconv.Itoa(e.Line), e.Message)
+		}
+	})
+	if err == nil && result.Invalid > 0 {
+		return fmt.Errorf("rows skipped: %d; mend them and import the file again", result.Invalid)
+	}
+	return err
+}
+
+// open gives the file, and " of 3.1 MB" when its size is known.
+func (c *suppressImportCmd) open(s *Streams) (in io.ReadCloser, size string, err error) {
+	if c.File == "-" {
+		return io.NopCloser(s.In), "", nil
+	}
+	f, err := os.Open(s.path(c.File))
+	if err != nil {
+		return nil, "", fmt.Errorf("read suppressions: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		size = " of " + sizeText(info.Size())
+	}
+	return f, size, nil
+}
+
+// countingReader counts what was read of it; n may be read meanwhile.
+type countingReader struct {
+	r io.Reader
+	n atomic.Int64
+}
+
+// Read implements io.Reader.
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// countingWriter counts what was written to it; n may be read meanwhile.
+type countingWriter struct {
+	w io.Writer
+	n atomic.Int64
+}
+
+// Write implements io.Writer.
+func (c *countingWriter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// sizeText gives "512 bytes", "3.1 kB", "12.4 MB".
+func sizeText(n int64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	default:
+		return fmt.Sprintf("%d bytes", n)
+	}
+}
+
+type suppressExportCmd struct {
+	File string `arg:"" optional:"" default:"-" help:"Where to write, replacing the file when all of it is there; \"-\" is standard output."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*suppressExportCmd) Help() string {
+	return `The file can be imported again. With --json it prints the name and the size of the file, which must be given then.
+
+Examples:
+
+  sendgate suppressions export suppressions.csv
+  sendgate suppressions export | wc -l`
+}
+
+// exported is what export prints about its file.
+type exported struct {
+	File  string `json:"file"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Run implements the command.
+func (c *suppressExportCmd) Run(ctx context.Context, s *Streams) error {
+	if c.File == "-" && c.JSON {
+		return usagef("--json tells about a file, and the export itself goes to standard output: give a FILE (see sendgate suppressions export --help)")
+	}
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	if c.File == "-" {
+		_, err := export(ctx, s, client, s.Out)
+		return err
+	}
+	n, err := replaceFile(s.path(c.File), func(w io.Writer) (int64, error) { return export(ctx, s, client, w) })
+	if err != nil {
+		return err
+	}
+	return c.show(s, exported{c.File, n}, func(w io.Writer) { row(w, "written", c.File, sizeText(n)) })
+}
+
+// export writes the CSV to w and tells on standard error how far it is, unless that would run into the CSV itself.
+func export(ctx context.Context, s *Streams, client *api.Client, to io.Writer) (int64, error) {
+	w := &countingWriter{w: to}
+	p := startProgress(s.Err, func(time.Duration) string { return "written " + sizeText(w.n.Load()) })
+	defer p.stop()
+	err := client.ExportSuppressions(ctx, w)
+	return w.n.Load(), err
+}
+
+// replaceFile writes a file beside path and puts it in path's place once all of it is there. It is readable by its owner
+// only: it holds addresses.
+func replaceFile(path string, write func(io.Writer) (int64, error)) (n int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
+	if err != nil {
+		return 0, fmt.Errorf("write suppressions: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	n, err = write(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return n, err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return n, fmt.Errorf("write suppressions: %w", err)
+	}
+	return n, nil
+}

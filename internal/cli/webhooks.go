@@ -1,0 +1,290 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+type webhooksCmd struct {
+	List   webhooksListCmd   `cmd:"" help:"List endpoints, their state and what waits for them."`
+	Add    webhooksAddCmd    `cmd:"" help:"Have events POSTed to a URL, and print its secret, once."`
+	Show   webhooksShowCmd   `cmd:"" help:"Show one endpoint."`
+	Set    webhooksSetCmd    `cmd:"" help:"Change an endpoint, disable it or enable it again."`
+	Remove webhooksRemoveCmd `cmd:"" help:"Remove an endpoint and what waits for it."`
+
+	Rotate     webhooksRotateCmd     `cmd:"" help:"Replace an endpoint's secret and print the new one, once."`
+	Replay     webhooksReplayCmd     `cmd:"" help:"Send the events of a span again."`
+	Test       webhooksTestCmd       `cmd:"" help:"Send an example event now and tell what the endpoint answered."`
+	Deliveries webhooksDeliveriesCmd `cmd:"" help:"List the tries at an endpoint, newest first."`
+}
+
+type webhooksListCmd struct{ format }
+
+// Help implements kong.HelpProvider.
+func (*webhooksListCmd) Help() string {
+	return "WAITING counts the events that an endpoint has not taken yet.\n\nExample:\n\n  sendgate webhooks list"
+}
+
+// Run implements the command.
+func (c *webhooksListCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	endpoints, err := client.WebhookEndpoints(ctx)
+	if err != nil {
+		return err
+	}
+	return c.show(s, api.List[api.WebhookEndpoint]{Data: endpoints}, func(w io.Writer) {
+		row(w, "ID", "URL", "TYPES", "STREAMS", "STATE", "WAITING", "LAST SUCCESS")
+		for _, e := range endpoints {
+			row(w, e.ID, shorten(e.URL, 60), allOr(e.Types), allOr(e.Streams), endpointState(e), count(e.Pending), stampOf(e.LastSuccessAt))
+		}
+	})
+}
+
+func allOr(list []string) string {
+	if len(list) == 0 {
+		return "all"
+	}
+	return strings.Join(list, ",")
+}
+
+func endpointState(e api.WebhookEndpoint) string {
+	switch {
+	case e.Disabled:
+		return "disabled"
+	case e.FailingSince != nil:
+		return "failing"
+	default:
+		return "active"
+	}
+}
+
+func showEndpoint(s *Streams, f format, e *api.WebhookEndpoint) error {
+	return f.show(s, e, func(w io.Writer) {
+		row(w, "id", e.ID)
+		row(w, "url", e.URL)
+		if e.Description != "" {
+			row(w, "description", e.Description)
+		}
+		row(w, "types", allOr(e.Types))
+		row(w, "streams", allOr(e.Streams))
+		row(w, "state", endpointState(*e))
+		if e.Disabled {
+			row(w, "because", orDash(e.DisabledReason))
+			row(w, "to mend", "remove the cause, then: sendgate webhooks set "+e.ID+" --enable")
+		}
+		if e.FailingSince != nil {
+			row(w, "failing since", stampOf(e.FailingSince))
+		}
+		row(w, "last success", stampOf(e.LastSuccessAt))
+		row(w, "waiting", count(e.Pending))
+		row(w, "created", stamp(e.CreatedAt))
+		if e.Secret != "" {
+			row(w, "secret", e.Secret)
+		}
+	})
+}
+
+// showSecret is showEndpoint for the answers that hold the secret.
+func showSecret(s *Streams, f format, e *api.WebhookEndpoint) error {
+	if err := showEndpoint(s, f, e); err != nil || f.JSON {
+		return err
+	}
+	fmt.Fprintln(s.Err, "Keep the secret now: it is not shown again. The receiver needs it to tell our events from forged ones.")
+	return nil
+}
+
+type webhooksAddCmd struct {
+	URL         string   `arg:"" help:"Where events are POSTed: an https URL that is reachable from the server."`
+	Type        []string `help:"Only these types (repeat, or with commas); all when absent."`
+	Stream      []string `help:"Only these streams (repeat, or with commas); all when absent."`
+	Description string   `help:"Whose it is, for people."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*webhooksAddCmd) Help() string {
+	return `Events are signed by Standard Webhooks; docs/events.md shows how to verify them. The secret is printed this once.
+
+Examples:
+
+  sendgate webhooks add https://shop.example.com/mail-events
+  sendgate webhooks add https://crm.example.com/hook --type bounced,complained,unsubscribed --stream bulk`
+}
+
+// Run implements the command.
+func (c *webhooksAddCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	req := api.WebhookEndpointRequest{URL: &c.URL}
+	if c.Description != "" {
+		req.Description = &c.Description
+	}
+	if len(c.Type) > 0 {
+		req.Types = &c.Type
+	}
+	if len(c.Stream) > 0 {
+		req.Streams = &c.Stream
+	}
+	e, err := client.CreateWebhookEndpoint(ctx, req)
+	if err != nil {
+		return err
+	}
+	if err := showSecret(s, c.format, e); err != nil || c.JSON {
+		return err
+	}
+	fmt.Fprintf(s.Err, "next: %s webhooks test %s\n", s.program(), clean(e.ID))
+	return nil
+}
+
+type webhooksShowCmd struct {
+	ID string `arg:"" help:"Id of the endpoint, from webhooks list."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*webhooksShowCmd) Help() string {
+	return "The secret is not shown again; webhooks rotate makes a new one.\n\nExample:\n\n  sendgate webhooks show 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f"
+}
+
+// Run implements the command.
+func (c *webhooksShowCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	e, err := client.WebhookEndpoint(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	return showEndpoint(s, c.format, e)
+}
+
+type webhooksSetCmd struct {
+	ID          string   `arg:"" help:"Id of the endpoint, from webhooks list."`
+	URL         *string  `help:"New URL."`
+	Type        []string `help:"Only these types (repeat, or with commas); \"all\" for all."`
+	Stream      []string `help:"Only these streams (repeat, or with commas); \"all\" for all."`
+	Description *string  `help:"Whose it is, for people."`
+	Enable      bool     `xor:"turn" help:"Send to it again; what it missed comes by webhooks replay."`
+	Disable     bool     `xor:"turn" help:"Send it nothing more."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*webhooksSetCmd) Help() string {
+	return `What is not named stays as it is.
+
+Examples:
+
+  sendgate webhooks set 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f --url https://shop.example.com/v2/mail-events
+  sendgate webhooks set 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f --type all --enable`
+}
+
+// Run implements the command.
+func (c *webhooksSetCmd) Run(ctx context.Context, s *Streams) error {
+	req := api.WebhookEndpointRequest{URL: c.URL, Description: c.Description, Types: listOrAll(c.Type), Streams: listOrAll(c.Stream)}
+	if c.Enable || c.Disable {
+		req.Disabled = &c.Disable
+	}
+	if req == (api.WebhookEndpointRequest{}) {
+		return usagef("nothing to change: give --url, --type, --stream, --description, --enable or --disable")
+	}
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	e, err := client.PatchWebhookEndpoint(ctx, c.ID, req)
+	if err != nil {
+		return err
+	}
+	return showEndpoint(s, c.format, e)
+}
+
+// listOrAll reads a list of a change: nil leaves it as it is, "all" empties it.
+func listOrAll(list []string) *[]string {
+	switch {
+	case len(list) == 0:
+		return nil
+	case slices.Equal(list, []string{"all"}):
+		return &[]string{}
+	default:
+		return &list
+	}
+}
+
+type webhooksRemoveCmd struct {
+	ID string `arg:"" help:"Id of the endpoint, from webhooks list."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*webhooksRemoveCmd) Help() string {
+	return "Example:\n\n  sendgate webhooks remove 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f"
+}
+
+// Run implements the command.
+func (c *webhooksRemoveCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	if err := client.DeleteWebhookEndpoint(ctx, c.ID); err != nil {
+		return err
+	}
+	return c.show(s, map[string]string{"removed": c.ID}, func(w io.Writer) { row(w, "removed", c.ID) })
+}
+
+type webhooksDeliveriesCmd struct {
+	ID     string `arg:"" help:"Id of the endpoint, from webhooks list."`
+	Limit  int    `default:"50" help:"At most this many, 1 to 200."`
+	Cursor string `help:"Continue where the last page ended."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*webhooksDeliveriesCmd) Help() string {
+	return `Outcomes: delivered; retry, it is tried again; failed, given up; disabled, and the endpoint with it.
+
+Example:
+
+  sendgate webhooks deliveries 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f --limit 20`
+}
+
+// Run implements the command.
+func (c *webhooksDeliveriesCmd) Run(ctx context.Context, s *Streams) error {
+	if c.Limit < 1 || c.Limit > maxPage {
+		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
+	}
+	client, err := s.caller()
+	if err != nil {
+		return err
+	}
+	page, err := client.WebhookDeliveries(ctx, c.ID, c.Cursor, c.Limit)
+	if err != nil {
+		return err
+	}
+	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
+		row(w, "AT", "EVENT", "TRY", "OUTCOME", "STATUS", "TOOK", "ERROR")
+		for _, d := range page.Data {
+			row(w, stamp(d.At), d.EventID, strconv.Itoa(d.Try), d.Outcome, statusOf(d), millis(d.TookMS), orDash(shorten(d.Error, 80)))
+		}
+	})
+}
+
+func statusOf(d api.WebhookDelivery) string {
+	if d.Status == 0 {
+		return "-"
+	}
+	return strconv.Itoa(d.Status)
+}

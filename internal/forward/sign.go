@@ -1,0 +1,63 @@
+package forward
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// A secret is whsec_ and the base64 of its key: 24 to 64 bytes by the Standard Webhooks specification.
+const (
+	secretPrefix = "whsec_"
+	minKey       = 24
+	maxKey       = 64
+)
+
+var (
+	errSecret = errors.New("not a signing secret: want whsec_ and the base64 of 24 to 64 bytes")
+	errSealed = errors.New("the signing secret can't be opened: rotate it")
+)
+
+// sign sets the three headers of Standard Webhooks: the id, which is the event's and stays the same over all tries, the
+// time of this try, and a signature by each secret over id, time and body. While a secret is being replaced there are
+// two, and the receiver takes either.
+func sign(h http.Header, id string, at time.Time, body []byte, secrets []seal.Secret) error {
+	if len(secrets) == 0 {
+		return errSealed
+	}
+	stamp := strconv.FormatInt(at.Unix(), 10)
+	signatures := make([]string, len(secrets))
+	for i, s := range secrets {
+		key, err := keyOf(s)
+		if err != nil {
+			return err
+		}
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(id + "." + stamp + "."))
+		mac.Write(body)
+		signatures[i] = "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+	}
+	h.Set("Webhook-Id", id)
+	h.Set("Webhook-Timestamp", stamp)
+	h.Set("Webhook-Signature", strings.Join(signatures, " "))
+	return nil
+}
+
+func keyOf(s seal.Secret) ([]byte, error) {
+	text, ok := strings.CutPrefix(s.Reveal(), secretPrefix)
+	if !ok {
+		return nil, errSecret
+	}
+	key, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(key) < minKey || len(key) > maxKey {
+		return nil, errSecret
+	}
+	return key, nil
+}

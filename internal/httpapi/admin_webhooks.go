@@ -1,0 +1,223 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Registrars finds who sets up at a provider that events come to us.
+type Registrars interface {
+	// Registrar returns the account's present one, false while its adapter is not built or when its provider has no API
+	// for that.
+	Registrar(account string) (provider.Registrar, bool)
+}
+
+// noRegistrars knows none.
+type noRegistrars struct{}
+
+// Registrar implements Registrars.
+func (noRegistrars) Registrar(string) (provider.Registrar, bool) { return nil, false }
+
+const (
+	registerTimeout = 20 * time.Second // for one round at the provider
+	settleTimeout   = 5 * time.Second  // until the running configuration has what was stored
+	settlePoll      = 100 * time.Millisecond
+	silence         = time.Hour
+	maxURL          = 2048
+)
+
+// getAccountWebhooks shows how the receiver of an account is doing.
+func (s *Server) getAccountWebhooks(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	a, err := s.account(r)
+	if err != nil {
+		return err
+	}
+	all, err := s.store.HookHealth(r.Context())
+	if err != nil {
+		return err
+	}
+	h := mail.HookHealth{}
+	for i := range all {
+		if all[i].Account == a.Name {
+			h = all[i]
+		}
+	}
+	spec, _ := s.kinds.Spec(a.Kind)
+	return writeJSON(w, http.StatusOK, api.AccountWebhooks{
+		Account: a.Name, Path: hookPath(a.Name), LastEventAt: optional(h.LastEvent), Events: h.Events, Refused: h.Refused,
+		LastRefusedAt: optional(h.LastRefused), LastRefusal: h.LastRefusal, LastSentAt: optional(h.LastSent),
+		Silent: spec.Events.Delivered && silent(&h, a.CreatedAt, s.now()),
+	})
+}
+
+func hookPath(account string) string { return "/hooks/" + account }
+
+// silent reports whether events are missing: a call was accepted, and from then on, or from the last event on, there was
+// an hour without one. An event and the note of its call may be a minute out of order.
+func silent(h *mail.HookHealth, created, now time.Time) bool {
+	last := h.LastEvent
+	if last.IsZero() {
+		last = created
+	}
+	if h.LastSent.IsZero() || !h.LastSent.After(last.Add(time.Minute)) {
+		return false
+	}
+	return h.LastSent.Sub(last) >= silence || now.Sub(h.LastSent) >= silence
+}
+
+// registerWebhooks has the account's adapter set up our URL at its provider. What follows from that, such as the key that
+// the provider signs with, is stored with the account.
+func (s *Server) registerWebhooks(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.AccountWebhooksRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	base, err := hookBase(in.URL)
+	if err != nil {
+		return err
+	}
+	a, err := s.account(r)
+	if err != nil {
+		return err
+	}
+	out := api.AccountWebhooksResult{URL: base + hookPath(a.Name)}
+	again, err := s.registerOnce(r, a.Name, &out)
+	if err == nil && again {
+		_, err = s.registerOnce(r, a.Name, &out)
+	}
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// hookBase takes the base of an https URL; plain http only to this machine, where emulators are.
+func hookBase(raw string) (string, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || len(raw) > maxURL || u.Host == "" || u.Opaque != "" || !clean(raw):
+		return "", invalid("url", "invalid_url", "must be the https URL at which the provider reaches this service")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return "", invalid("url", "invalid_url", "must have no user, query or fragment")
+	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
+		return "", invalid("url", "not_https", "must begin with https://")
+	}
+	return strings.TrimRight(raw, "/"), nil
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// registerOnce makes one round: the provider is called, and what follows is stored. When the adapter wants another round,
+// it has to know first what was stored, since its provider may call us to check.
+func (s *Server) registerOnce(r *http.Request, account string, out *api.AccountWebhooksResult) (again bool, err error) {
+	registrar, ok := s.registrars.Registrar(account)
+	if !ok {
+		return false, refuse(http.StatusConflict, "no_registration",
+			"There is no API for this at the provider, or the account is not running. Give it this URL by hand: "+out.URL)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), registerTimeout)
+	defer cancel()
+	made, err := registrar.Register(ctx, out.URL)
+	if err != nil {
+		return false, providerRefusal(err)
+	}
+	out.Done, out.Steps = append(out.Done, made.Done...), append(out.Steps, made.Steps...)
+	if len(made.Settings) == 0 && len(made.Secrets) == 0 {
+		return made.Again, nil
+	}
+	_, before, _ := s.hooks.Hook(account)
+	if err := s.keepRegistration(r, account, made); err != nil {
+		return false, err
+	}
+	if made.Again {
+		return true, s.settled(ctx, account, before)
+	}
+	return false, nil
+}
+
+// providerRefusal tells what the provider said to our call.
+func providerRefusal(err error) error {
+	var e *provider.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	own := refuse(http.StatusBadGateway, "provider_refused", "The provider did not do it: "+e.Error())
+	own.retryAfter, own.cause = e.RetryAfter, err
+	return own
+}
+
+// keepRegistration stores what follows from a registration, over what the account has now.
+func (s *Server) keepRegistration(r *http.Request, account string, made provider.Registration) error {
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return err
+	}
+	a := cfg.Account(account)
+	if a == nil {
+		return errNoAccount()
+	}
+	if err := mergeSettings(a, made.Settings); err != nil {
+		return err
+	}
+	secrets := make(map[string]seal.Secret, len(made.Secrets))
+	for name, value := range made.Secrets {
+		secrets[name] = seal.NewSecret(value)
+	}
+	if err := s.validatePatch(r, a, secrets); err != nil {
+		return err
+	}
+	return missing(s.store.UpdateAccount(r.Context(), principal(r).ID, *a, secrets), "There is no such account.")
+}
+
+func mergeSettings(a *route.Account, more map[string]any) error {
+	fields := map[string]json.RawMessage{}
+	if len(a.Settings) > 0 {
+		if err := json.Unmarshal(a.Settings, &fields); err != nil {
+			return err
+		}
+	}
+	for name, value := range more {
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		fields[name] = raw
+	}
+	merged, err := json.Marshal(fields)
+	a.Settings = merged
+	return err
+}
+
+// settled waits until the adapter was built anew, with what was stored.
+func (s *Server) settled(ctx context.Context, account string, before provider.EventParser) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		if _, now, _ := s.hooks.Hook(account); now != nil && now != before {
+			return nil
+		}
+		if !wait(ctx, settlePoll) {
+			return &mail.Unavailable{Reason: "not_ready", RetryAfter: 2 * time.Second, Err: errNotSettled}
+		}
+	}
+}
+
+var errNotSettled = errors.New("what the registration stored is not in force yet: the call can be repeated")

@@ -1,0 +1,183 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// EndpointOptions are what the routes of webhook endpoints need.
+type EndpointOptions struct {
+	Endpoints       EndpointStore
+	TestDelivery    TestDelivery
+	CheckWebhookURL func(raw string) error // refuses a URL that may not be called; nil refuses all
+}
+
+// EndpointStore keeps webhook endpoints. Every change writes its audit entry in the same transaction. An endpoint of
+// another tenant answers mail.ErrNotFound, as one that does not exist.
+type EndpointStore interface {
+	Endpoints(ctx context.Context, t mail.TenantID) ([]mail.Endpoint, error)
+	Endpoint(ctx context.Context, t mail.TenantID, id mail.ID) (*mail.Endpoint, error)
+	// CreateEndpoint returns mail.ErrConflict when the tenant has as many endpoints as it may.
+	CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret seal.Secret) (*mail.Endpoint, error)
+	// UpdateEndpoint lets change alter the endpoint while its row is locked. Enabling it forgets its failures.
+	UpdateEndpoint(
+		ctx context.Context, actor string, t mail.TenantID, id mail.ID, change func(*mail.Endpoint) error,
+	) (*mail.Endpoint, error)
+	DeleteEndpoint(ctx context.Context, actor string, t mail.TenantID, id mail.ID) error
+	// RotateEndpoint makes secret the one that signs; the one before signs too for the overlap.
+	RotateEndpoint(
+		ctx context.Context, actor string, t mail.TenantID, id mail.ID, secret seal.Secret, overlap time.Duration,
+	) (*mail.Endpoint, error)
+	// Deliveries lists the tries, newest first, of ids less than before unless that is zero.
+	Deliveries(ctx context.Context, t mail.TenantID, id, before mail.ID, limit int) ([]mail.DeliveryEntry, error)
+	// ReplayEndpoint queues what the endpoint's filter takes of the events received in [since, until).
+	ReplayEndpoint(ctx context.Context, actor string, t mail.TenantID, id mail.ID, since, until time.Time) (int64, error)
+}
+
+// TestDelivery sends an example event to an endpoint, at once and once.
+type TestDelivery interface {
+	Test(ctx context.Context, t mail.TenantID, endpoint mail.ID) (mail.DeliveryResult, error)
+}
+
+// endpointRoutes are where callers say where they want to be told of events.
+func (s *Server) endpointRoutes(r chi.Router) {
+	r.Get("/webhook-endpoints", s.may(mail.ScopeRead, s.listEndpoints))
+	r.Post("/webhook-endpoints", s.may(mail.ScopeSend, s.createEndpoint))
+	r.Get("/webhook-endpoints/{id}", s.may(mail.ScopeRead, s.getEndpoint))
+	r.Patch("/webhook-endpoints/{id}", s.may(mail.ScopeSend, s.patchEndpoint))
+	r.Delete("/webhook-endpoints/{id}", s.may(mail.ScopeSend, s.deleteEndpoint))
+	r.Post("/webhook-endpoints/{id}/rotate", s.may(mail.ScopeSend, s.rotateEndpoint))
+	r.Post("/webhook-endpoints/{id}/replay", s.may(mail.ScopeSend, s.replayEndpoint))
+	r.Post("/webhook-endpoints/{id}/test", s.may(mail.ScopeSend, s.testEndpoint))
+	r.Get("/webhook-endpoints/{id}/deliveries", s.may(mail.ScopeRead, s.listDeliveries))
+}
+
+const noEndpoint = "There is no such webhook endpoint."
+
+// endpointID reads the id in the path. What is not an id names no endpoint.
+func endpointID(r *http.Request) (mail.ID, error) {
+	id, err := mail.ParseID(pathParam(r, "id"))
+	if err != nil {
+		return mail.ID{}, refuse(http.StatusNotFound, "not_found", noEndpoint)
+	}
+	return id, nil
+}
+
+func (s *Server) listEndpoints(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	all, err := s.webhooks.Endpoints.Endpoints(r.Context(), principal(r).Tenant)
+	if err != nil {
+		return err
+	}
+	out := api.List[api.WebhookEndpoint]{Data: make([]api.WebhookEndpoint, 0, len(all))}
+	for i := range all {
+		out.Data = append(out.Data, endpointView(&all[i]))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *Server) getEndpoint(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	id, err := endpointID(r)
+	if err != nil {
+		return err
+	}
+	e, err := s.webhooks.Endpoints.Endpoint(r.Context(), principal(r).Tenant, id)
+	if err != nil {
+		return missing(err, noEndpoint)
+	}
+	return writeJSON(w, http.StatusOK, endpointView(e))
+}
+
+// createEndpoint answers with the only copy of the secret that there will ever be.
+func (s *Server) createEndpoint(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.WebhookEndpointRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	if in.URL == nil {
+		return invalid("url", "missing", "must say where events are to be POSTed")
+	}
+	if err := s.checkEndpoint(&in); err != nil {
+		return err
+	}
+	e := mail.Endpoint{Tenant: principal(r).Tenant}
+	applyEndpoint(&e, &in)
+	secret := newWebhookSecret()
+	made, err := s.webhooks.Endpoints.CreateEndpoint(r.Context(), principal(r).ID, e, secret)
+	if err != nil {
+		return conflict(err, "too_many_endpoints", "The tenant has as many webhook endpoints as it may. Delete one first.")
+	}
+	out := endpointView(made)
+	out.Secret = secret.Reveal()
+	return writeJSON(w, http.StatusCreated, out)
+}
+
+func (s *Server) patchEndpoint(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.WebhookEndpointRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	id, err := endpointID(r)
+	if err != nil {
+		return err
+	}
+	if err := s.checkEndpoint(&in); err != nil {
+		return err
+	}
+	change := func(e *mail.Endpoint) error {
+		applyEndpoint(e, &in)
+		return nil
+	}
+	e, err := s.webhooks.Endpoints.UpdateEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id, change)
+	if err != nil {
+		return missing(err, noEndpoint)
+	}
+	return writeJSON(w, http.StatusOK, endpointView(e))
+}
+
+func (s *Server) deleteEndpoint(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	id, err := endpointID(r)
+	if err != nil {
+		return err
+	}
+	if err := s.webhooks.Endpoints.DeleteEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id); err != nil {
+		return missing(err, noEndpoint)
+	}
+	return noContent(w)
+}
+
+// newWebhookSecret makes a signing secret of Standard Webhooks: whsec_ and the base64 of 32 random bytes.
+func newWebhookSecret() seal.Secret {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails since Go 1.24
+	return seal.NewSecret("whsec_" + base64.StdEncoding.EncodeToString(key))
+}
+
+func endpointView(e *mail.Endpoint) api.WebhookEndpoint {
+	out := api.WebhookEndpoint{
+		ID: e.ID.String(), URL: e.URL, Description: e.Description, Streams: e.Streams, Disabled: e.Disabled,
+		DisabledReason: e.DisabledReason, FailingSince: optional(e.FailingSince), LastSuccessAt: optional(e.LastSuccess),
+		Pending: e.Pending, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
+	}
+	for _, t := range e.Types {
+		out.Types = append(out.Types, string(t))
+	}
+	return out
+}

@@ -1,0 +1,128 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+const (
+	defaultOverlap = 24 * time.Hour
+	maxOverlap     = 7 * 24 * time.Hour
+	maxReplay      = 31 * 24 * time.Hour
+	replayWait     = 50 * time.Second // less than an answer may take
+)
+
+// rotateEndpoint answers with the only copy of the new secret.
+func (s *Server) rotateEndpoint(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.WebhookRotateRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	id, err := endpointID(r)
+	if err != nil {
+		return err
+	}
+	overlap := defaultOverlap
+	if n := in.OverlapSeconds; n != nil {
+		if *n < 0 || *n > int(maxOverlap/time.Second) {
+			return invalid("overlap_seconds", "out_of_range", "must be 0 to 604800")
+		}
+		overlap = time.Duration(*n) * time.Second
+	}
+	secret := newWebhookSecret()
+	e, err := s.webhooks.Endpoints.RotateEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id, secret, overlap)
+	if err != nil {
+		return missing(err, noEndpoint)
+	}
+	out := endpointView(e)
+	out.Secret = secret.Reveal()
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// replayEndpoint queues events of the past. A span that takes too long is a 503; what was queued by then stays queued.
+func (s *Server) replayEndpoint(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.WebhookReplayRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	id, err := endpointID(r)
+	if err != nil {
+		return err
+	}
+	until := s.now()
+	if in.Until != nil && in.Until.Before(until) {
+		until = *in.Until
+	}
+	switch {
+	case in.Since.Year() < 1970:
+		return invalid("since", "missing", "must say from when on")
+	case !in.Since.Before(until):
+		return invalid("since", "out_of_range", "must be before until, and in the past")
+	case until.Sub(in.Since) > maxReplay:
+		return invalid("since", "out_of_range", "must be at most 31 days before until")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), replayWait)
+	defer cancel()
+	n, err := s.webhooks.Endpoints.ReplayEndpoint(ctx, principal(r).ID, principal(r).Tenant, id, in.Since, until)
+	if err != nil {
+		return missing(err, noEndpoint)
+	}
+	return writeJSON(w, http.StatusOK, api.WebhookReplayResult{Queued: n})
+}
+
+// testEndpoint sends an example event and waits for what comes of it.
+func (s *Server) testEndpoint(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	id, err := endpointID(r)
+	if err != nil {
+		return err
+	}
+	result, err := s.webhooks.TestDelivery.Test(r.Context(), principal(r).Tenant, id)
+	if err != nil {
+		return missing(err, noEndpoint)
+	}
+	return writeJSON(w, http.StatusOK, deliveryView(&mail.DeliveryEntry{ID: result.Event, DeliveryResult: result}))
+}
+
+func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
+	q, err := readQuery(r, "limit", "cursor")
+	if err != nil {
+		return err
+	}
+	id, err := endpointID(r)
+	if err != nil {
+		return err
+	}
+	limit := q.limit()
+	if err := q.err(); err != nil {
+		return err
+	}
+	l := listing{name: "deliveries", tenant: principal(r).Tenant, filter: id.String()}
+	before, err := q.idCursor(s.cursors, l)
+	if err != nil {
+		return err
+	}
+	rows, err := s.webhooks.Endpoints.Deliveries(r.Context(), l.tenant, id, before, limit+1)
+	if err != nil {
+		return missing(err, noEndpoint)
+	}
+	rows, next := page(s.cursors, l, rows, limit, func(d *mail.DeliveryEntry) string { return d.ID.String() })
+	out := api.WebhookDeliveryPage{Data: make([]api.WebhookDelivery, 0, len(rows)), NextCursor: next}
+	for i := range rows {
+		out.Data = append(out.Data, deliveryView(&rows[i]))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func deliveryView(d *mail.DeliveryEntry) api.WebhookDelivery {
+	return api.WebhookDelivery{
+		ID: d.ID.String(), EventID: d.Event.String(), Try: d.N, At: d.At, TookMS: max(d.Took.Milliseconds(), 0),
+		Status: d.Status, Outcome: d.Outcome, Error: d.Error,
+	}
+}

@@ -1,0 +1,78 @@
+package httpapi
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// eventParameters are the filters that the list and the stream of events share; type may repeat.
+var eventParameters = []string{"message_id", "recipient", "account", "stream"}
+
+func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
+	q, err := readRepeating(r, "type", append(eventParameters, "since", "until", "limit", "cursor")...)
+	if err != nil {
+		return err
+	}
+	f := q.events(principal(r).Tenant)
+	f.Since, f.Until = q.moment("since"), q.moment("until")
+	limit := q.limit()
+	if err := q.err(); err != nil {
+		return err
+	}
+	l := listing{name: "events", tenant: f.Tenant, filter: q.filter()}
+	if f.Before, err = q.idCursor(s.cursors, l); err != nil {
+		return err
+	}
+	f.Limit = limit + 1
+	rows, err := s.store.Events(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	rows, next := page(s.cursors, l, rows, limit, func(e *mail.Event) string { return e.ID.String() })
+	return writeJSON(w, http.StatusOK, api.EventPage{Data: eventViews(rows), NextCursor: next})
+}
+
+// events reads the filter.
+func (q *query) events(t mail.TenantID) mail.EventFilter {
+	f := mail.EventFilter{
+		Tenant: t, Recipient: q.email("recipient"), Account: q.text("account"), Stream: q.text("stream"), MessageID: q.id("message_id"),
+	}
+	for _, name := range q.values["type"] {
+		if !slices.Contains(mail.EventTypes(), mail.EventType(name)) {
+			q.complain("type", "unknown_type", "is not a type of event")
+			return f
+		}
+		f.Types = append(f.Types, mail.EventType(name))
+	}
+	return f
+}
+
+func eventViews(events []mail.Event) []api.Event {
+	out := make([]api.Event, 0, len(events))
+	for i := range events {
+		out = append(out, eventView(&events[i]))
+	}
+	return out
+}
+
+func eventView(e *mail.Event) api.Event {
+	out := api.Event{
+		ID: e.ID.String(), Type: string(e.Type), ProviderType: e.Name, At: e.At, ReceivedAt: e.ID.Time(), Recipient: e.Recipient,
+		Account: e.Account, Provider: e.Provider, ProviderMessageID: e.ProviderMessageID, Stream: e.Stream, Tags: e.Tags,
+		Source: string(e.Source), Bounce: bounceView(e.Bounce), URL: e.URL, Machine: e.Machine,
+	}
+	if !e.MessageID.IsZero() {
+		out.MessageID = e.MessageID.String()
+	}
+	return out
+}
+
+func bounceView(b *mail.Bounce) *api.Bounce {
+	if b == nil {
+		return nil
+	}
+	return &api.Bounce{Class: string(b.Class), Reason: string(b.Reason), Code: b.Code, Enhanced: b.Enhanced, Text: b.Text}
+}

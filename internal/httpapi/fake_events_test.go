@@ -1,0 +1,330 @@
+package httpapi
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// fakeEvents is the part of fakeStore that keeps events.
+type fakeEvents struct {
+	intakes     []mail.Intake
+	tokens      map[mail.ID][32]byte
+	seen        map[mail.ID]bool // keys of events
+	kept        int              // events
+	events      []mail.Event     // oldest first; their position is their index + 1
+	stats       []mail.Stat
+	statsAsked  []mail.StatsFilter
+	health      []mail.HookHealth
+	raw         []mail.RawEvent
+	reprojected []mail.Reprojected
+	dryRuns     int
+}
+
+// happen adds events to the list and the stream.
+func (f *fakeStore) happen(events ...mail.Event) []mail.Event {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range events {
+		e := &events[i]
+		e.ID, e.Position = mail.NewID(), strconv.Itoa(len(f.events)+1)
+		if e.Tenant == 0 {
+			e.Tenant = mail.DefaultTenant
+		}
+		if e.Source == "" {
+			e.Source = mail.FromWebhook
+		}
+		f.events = append(f.events, *e)
+	}
+	return events
+}
+
+func (f *fakeStore) ReceiveEvents(_ context.Context, in mail.Intake) (mail.Taken, error) {
+	done, err := f.enter("ReceiveEvents")
+	defer done()
+	if err != nil {
+		return mail.Taken{}, err
+	}
+	if in.Once != nil {
+		if body, seen := f.tokens[in.Once.Token]; seen && body != in.Once.Body {
+			return mail.Taken{}, mail.ErrReplayed
+		}
+		if f.tokens == nil {
+			f.tokens = map[mail.ID][32]byte{}
+		}
+		f.tokens[in.Once.Token] = in.Once.Body
+	}
+	f.intakes = append(f.intakes, in)
+	t := mail.Taken{}
+	for _, p := range in.Payloads {
+		for i := range p.Events {
+			f.take(in.Account, &p.Events[i], &t)
+		}
+	}
+	return t, nil
+}
+
+// take counts an event as the real store does. No message of this store was given to an account, unless it shows so.
+func (f *fakeStore) take(account int32, e *mail.Event, t *mail.Taken) {
+	byID, byContent := e.Keys(account)
+	v, known := f.messages[e.MessageID]
+	switch {
+	case f.seen[byID] || f.seen[byContent]:
+		t.Duplicates++
+		return
+	case known && account != 0 && len(v.Attempts) == 0:
+		t.Foreign++
+	case !known && !e.MessageID.IsZero() && account != 0:
+		t.Orphans++
+		f.kept++
+	default:
+		t.Stored++
+		f.kept++
+	}
+	if e.Type == mail.EventUnmapped {
+		t.Unmapped++
+	}
+	if f.seen == nil {
+		f.seen = map[mail.ID]bool{}
+	}
+	f.seen[byID], f.seen[byContent] = true, true
+}
+
+func shows(q *mail.EventFilter, e *mail.Event) bool {
+	return e.Tenant == q.Tenant && (len(q.Types) == 0 || slices.Contains(q.Types, e.Type)) &&
+		(q.MessageID.IsZero() || e.MessageID == q.MessageID) && (q.Recipient == "" || e.Recipient == q.Recipient) &&
+		(q.Account == "" || e.Account == q.Account) && (q.Stream == "" || e.Stream == q.Stream)
+}
+
+func (f *fakeStore) Events(_ context.Context, q mail.EventFilter) ([]mail.Event, error) {
+	done, err := f.enter("Events")
+	defer done()
+	var out []mail.Event
+	for _, e := range slices.Backward(f.events) {
+		before := q.Before.IsZero() || bytes.Compare(e.ID[:], q.Before[:]) < 0
+		in := (q.Since.IsZero() || !e.ID.Time().Before(q.Since)) && (q.Until.IsZero() || e.ID.Time().Before(q.Until))
+		if before && in && shows(&q, &e) && len(out) < q.Limit {
+			out = append(out, e)
+		}
+	}
+	return out, err
+}
+
+func (f *fakeStore) EventHead(context.Context) (string, error) {
+	done, err := f.enter("EventHead")
+	defer done()
+	return strconv.Itoa(len(f.events)), err
+}
+
+func (f *fakeStore) EventsAfter(_ context.Context, q mail.EventFilter, position string, limit int) ([]mail.Event, string, error) {
+	done, err := f.enter("EventsAfter")
+	defer done()
+	if err != nil {
+		return nil, "", err
+	}
+	at, err := strconv.Atoi(position)
+	if err != nil || at > len(f.events) {
+		return nil, "", mail.ErrNotFound
+	}
+	next := min(at+limit, len(f.events))
+	var out []mail.Event
+	for _, e := range f.events[at:next] {
+		if shows(&q, &e) {
+			out = append(out, e)
+		}
+	}
+	return out, strconv.Itoa(next), nil
+}
+
+func (f *fakeStore) Stats(_ context.Context, q mail.StatsFilter) ([]mail.Stat, error) {
+	done, err := f.enter("Stats")
+	defer done()
+	f.statsAsked = append(f.statsAsked, q)
+	return f.stats, err
+}
+
+func (f *fakeStore) HookHealth(context.Context) ([]mail.HookHealth, error) {
+	done, err := f.enter("HookHealth")
+	defer done()
+	return f.health, err
+}
+
+func (f *fakeStore) RawEvents(_ context.Context, account string, since time.Time, after mail.ID, limit int) ([]mail.RawEvent, error) {
+	done, err := f.enter("RawEvents")
+	defer done()
+	var out []mail.RawEvent
+	for _, e := range f.raw {
+		behind := bytes.Compare(e.Origin[:], after[:]) > 0
+		if behind && (account == "" || e.Account == account) && !e.Origin.Time().Before(since) && len(out) < limit {
+			out = append(out, e)
+		}
+	}
+	return out, err
+}
+
+func (f *fakeStore) Reproject(_ context.Context, in []mail.Reprojected, dryRun bool) (int, int, error) {
+	done, err := f.enter("Reproject")
+	defer done()
+	if err != nil {
+		return 0, 0, err
+	}
+	f.reprojected = append(f.reprojected, in...)
+	if dryRun {
+		f.dryRuns++
+	}
+	return len(in), len(in), nil
+}
+
+type suppressionKey struct {
+	tenant        mail.TenantID
+	email, stream string
+}
+
+func (f *fakeStore) Suppress(ctx context.Context, s mail.Suppression) error {
+	_, err := f.importSuppressions(ctx, "Suppress", s.Tenant, []mail.Suppression{s})
+	return err
+}
+
+func (f *fakeStore) ImportSuppressions(ctx context.Context, t mail.TenantID, list []mail.Suppression) (int64, error) {
+	return f.importSuppressions(ctx, "ImportSuppressions", t, list)
+}
+
+func (f *fakeStore) importSuppressions(_ context.Context, method string, t mail.TenantID, list []mail.Suppression) (added int64, err error) {
+	done, err := f.enter(method)
+	defer done()
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range list {
+		s.Tenant, s.Email = t, strings.ToLower(s.Email)
+		key := suppressionKey{t, s.Email, s.Stream}
+		have, there := f.suppressions[key]
+		longer := !have.ExpiresAt.IsZero() && (s.ExpiresAt.IsZero() || s.ExpiresAt.After(have.ExpiresAt))
+		if !there || longer {
+			f.suppressions[key] = s
+			added++
+		}
+	}
+	return added, nil
+}
+
+func (f *fakeStore) Unsuppress(_ context.Context, t mail.TenantID, email string, streams ...string) error {
+	done, err := f.enter("Unsuppress")
+	defer done()
+	if err != nil {
+		return err
+	}
+	err = mail.ErrNotFound
+	for key := range f.suppressions {
+		if key.tenant == t && key.email == strings.ToLower(email) && (streams == nil || slices.Contains(streams, key.stream)) {
+			delete(f.suppressions, key)
+			err = nil
+		}
+	}
+	return err
+}
+
+func (f *fakeStore) FindSuppressions(_ context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error) {
+	done, err := f.enter("FindSuppressions")
+	defer done()
+	byPlace := func(a, b mail.Suppression) int {
+		return cmp.Or(strings.Compare(a.Email, b.Email), strings.Compare(a.Stream, b.Stream))
+	}
+	var out []mail.Suppression
+	for _, s := range f.suppressions {
+		if s.Tenant == match.Tenant && (match.Email == "" || s.Email == strings.ToLower(match.Email)) && (match.Stream == "" || s.Stream == match.Stream) &&
+			(match.Reason == "" || s.Reason == match.Reason) && byPlace(s, after) > 0 {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, byPlace)
+	return out[:min(limit, len(out))], err
+}
+
+// fakeHooks are accounts of a provider that this test made up.
+type fakeHooks struct {
+	mu      sync.Mutex
+	id      int32                           // of all of them
+	parsers map[string]provider.EventParser // nil: not built
+}
+
+func (f *fakeHooks) Hook(account string) (int32, provider.EventParser, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, ok := f.parsers[account]
+	return f.id, p, ok
+}
+
+func (f *fakeHooks) set(account string, p provider.EventParser) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.parsers[account] = p
+}
+
+// fakeParser reads requests whose header Sign is the MAC of the body, Stamp their time, Topic "ours", and Token one that
+// may come with one body. The body has a line per event: type, recipient and message id.
+type fakeParser struct {
+	secret  string
+	receive func(h *provider.Hook) (provider.Batch, error) // replaces what it does
+}
+
+var errQuoting = errors.New("a cause that quotes the request")
+
+func (p *fakeParser) sign(body string) string {
+	mac := hmac.New(sha256.New, []byte(p.secret))
+	mac.Write([]byte(body))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+func (p *fakeParser) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
+	if p.receive != nil {
+		return p.receive(h)
+	}
+	refuse := func(status int, reason string) (provider.Batch, error) {
+		return provider.Batch{}, &provider.HookError{Status: status, Reason: reason, Err: errQuoting}
+	}
+	if !hmac.Equal([]byte(h.Header.Get("Sign")), []byte(p.sign(string(h.Body)))) {
+		return refuse(401, "signature")
+	}
+	if stamp := h.Header.Get("Stamp"); stamp != "" {
+		at, err := time.Parse(time.RFC3339, stamp)
+		if err != nil || at.After(h.Now.Add(10*time.Minute)) || at.Before(h.Now.Add(-25*time.Hour)) {
+			return refuse(401, "timestamp")
+		}
+	}
+	if topic := h.Header.Get("Topic"); topic != "" && topic != "ours" {
+		return refuse(403, "topic")
+	}
+	b := provider.Batch{Payloads: []mail.Payload{{Raw: h.Body, Events: p.Parse(h.Body)}}}
+	if token := h.Header.Get("Token"); token != "" {
+		sum := sha256.Sum256([]byte(token))
+		b.Once = &mail.Once{Token: mail.ID(sum[:16]), Body: sha256.Sum256(h.Body)}
+	}
+	return b, nil
+}
+
+func (*fakeParser) Parse(raw []byte) []mail.Event {
+	var out []mail.Event
+	for line := range strings.Lines(string(raw)) {
+		f := append(strings.Fields(line), "", "", "")
+		e := mail.Event{Type: mail.EventType(f[0]), Name: f[0], Recipient: f[1], At: time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC)}
+		if !slices.Contains(mail.EventTypes(), e.Type) {
+			e.Type = mail.EventUnmapped
+		}
+		e.MessageID, _ = mail.ParseID(f[2])
+		out = append(out, e)
+	}
+	return out
+}

@@ -1,0 +1,87 @@
+package httpapi
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// tally counts per account what came to its receiver, until someone fetches it. Its memory is bounded by the number of
+// accounts: what names none of ours is not counted.
+type tally struct {
+	mu     sync.Mutex
+	counts map[int32]*mail.HookTally
+	lines  map[int32]*sampled
+}
+
+// sampled is when the last line of an account was written, and how many were not since.
+type sampled struct {
+	at      time.Time
+	skipped int64
+}
+
+const sampleEvery = time.Minute
+
+func newTally() *tally {
+	return &tally{counts: map[int32]*mail.HookTally{}, lines: map[int32]*sampled{}}
+}
+
+func (t *tally) of(account int32) *mail.HookTally {
+	c, ok := t.counts[account]
+	if !ok {
+		c = &mail.HookTally{Account: account}
+		t.counts[account] = c
+	}
+	return c
+}
+
+func (t *tally) received(account int32, events int, now time.Time) {
+	if events == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.of(account)
+	c.Events += int64(events)
+	c.LastEvent = now
+}
+
+func (t *tally) refused(account int32, reason string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.of(account)
+	c.Refused++
+	c.LastRefused, c.LastRefusal = now, reason
+}
+
+// sample reports whether a line about the account is due, and how many were left out since the last.
+func (t *tally) sample(account int32, now time.Time) (skipped int64, due bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l, ok := t.lines[account]
+	if !ok {
+		l = &sampled{}
+		t.lines[account] = l
+	}
+	if ok && now.Sub(l.at) < sampleEvery {
+		l.skipped++
+		return 0, false
+	}
+	skipped = l.skipped
+	l.at, l.skipped = now, 0
+	return skipped, true
+}
+
+// Tallies hands out what the receivers counted since the last call, and begins anew. The caller adds it to the store.
+func (s *Server) Tallies() []mail.HookTally {
+	t := s.tally
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]mail.HookTally, 0, len(t.counts))
+	for _, c := range t.counts {
+		out = append(out, *c)
+	}
+	clear(t.counts)
+	return out
+}

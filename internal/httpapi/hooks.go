@@ -1,0 +1,210 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// Hooks finds who reads the events of an account, in memory: a flood of forged requests costs the database nothing.
+type Hooks interface {
+	// Hook reports whether there is such an account. Its parser is nil while its adapter is not built, or has none. It
+	// changes with the account's settings.
+	Hook(account string) (id int32, p provider.EventParser, known bool)
+}
+
+// noHooks knows no account.
+type noHooks struct{}
+
+// Hook implements Hooks.
+func (noHooks) Hook(string) (int32, provider.EventParser, bool) { return 0, nil, false }
+
+// Bounds of the receivers of one replica, so that a flood of events leaves room for sends: hookReads bodies of at most
+// provider.MaxHook are held in memory, hookWork of them are checked and stored at a time. Whoever gets no turn in
+// hookPatience is told to come back, as providers do for hours.
+const (
+	hookReads    = 256
+	hookWork     = 64
+	hookPatience = 3 * time.Second
+	hookReading  = 10 * time.Second
+)
+
+// receiveHook takes what a provider reports. It is opened by the provider's own signature or password and by no key, over
+// the raw bytes; only then anything of the request is believed. 200 is answered after the commit. What can't be verified
+// reaches neither the database nor the log.
+func (s *Server) receiveHook(w http.ResponseWriter, r *http.Request) error {
+	account := pathParam(r, "account")
+	id, parser, known := s.hooks.Hook(account)
+	switch {
+	case !known:
+		return errNoAccount()
+	case parser == nil:
+		return &mail.Unavailable{Reason: "not_ready", RetryAfter: 30 * time.Second}
+	}
+	h := hook{Server: s, account: account, id: id, parser: parser}
+	err := h.receive(w, r)
+	h.count(r.Context(), err)
+	if err != nil {
+		return hookAnswer(err)
+	}
+	w.WriteHeader(http.StatusOK) // Mailgun and Postmark take no other status for a success
+	return nil
+}
+
+// hook is one request at the receiver of one account.
+type hook struct {
+	*Server
+	account string
+	id      int32
+	parser  provider.EventParser
+	events  int
+	taken   mail.Taken
+}
+
+func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
+	if !take(h.hookReads) {
+		return errHookBusy
+	}
+	defer release(h.hookReads)
+	body, err := readHook(w, r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), hookPatience)
+	defer cancel()
+	select {
+	case h.hookWork <- struct{}{}:
+		defer release(h.hookWork)
+	case <-ctx.Done():
+		return errHookBusy
+	}
+	batch, err := h.parser.Receive(r.Context(), &provider.Hook{Header: r.Header, Body: body, Now: h.now()})
+	if err != nil {
+		return err
+	}
+	if batch.Note != "" {
+		h.log.InfoContext(r.Context(), "hook noted", "account", h.account, "note", provider.Cut(batch.Note))
+	}
+	return h.keep(r.Context(), batch)
+}
+
+var errHookBusy = &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+
+func (h *hook) keep(ctx context.Context, batch provider.Batch) error {
+	for _, p := range batch.Payloads {
+		h.events += len(p.Events)
+	}
+	switch {
+	case len(batch.Payloads) == 0:
+		return nil
+	case h.events > provider.MaxHookEvents:
+		return &provider.HookError{Status: http.StatusRequestEntityTooLarge, Reason: "too_large"}
+	}
+	taken, err := h.store.ReceiveEvents(ctx, mail.Intake{
+		Account: h.id, Source: mail.FromWebhook, Payloads: batch.Payloads, Once: batch.Once,
+	})
+	if errors.Is(err, mail.ErrReplayed) {
+		return &provider.HookError{Status: http.StatusNotAcceptable, Reason: "replayed", Err: err}
+	}
+	h.taken = taken
+	return err
+}
+
+// readHook reads the body as it is. It is not decompressed: what a provider signs are the bytes that it sends.
+func readHook(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := readCapped(w, r, provider.MaxHook, hookReading)
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, &provider.HookError{Status: http.StatusRequestEntityTooLarge, Reason: "too_large", Err: err}
+	}
+	return body, err
+}
+
+// hookAnswer gives a refusal the status that makes this provider stop or come back, and no reason: those who may know it
+// find it in the account's state.
+func hookAnswer(err error) error {
+	var refused *provider.HookError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	status := refused.Status
+	if status < 400 || status > 599 {
+		status = http.StatusForbidden
+	}
+	e := refuse(status, "refused", "")
+	switch status {
+	case http.StatusUnauthorized:
+		e.header = http.Header{"Www-Authenticate": {`Basic realm="sendgate"`}}
+	case http.StatusServiceUnavailable:
+		e.retryAfter = jitter(time.Second)
+	}
+	e.cause = err
+	return e
+}
+
+// count notes what became of the request, for metrics and for the state of the account.
+func (h *hook) count(ctx context.Context, err error) {
+	var refused *provider.HookError
+	var unread *refusal
+	result := "stored"
+	switch {
+	case err == nil:
+		h.tally.received(h.id, h.events, h.now())
+		h.countEvents()
+	case errors.As(err, &refused):
+		result = "refused"
+		h.tally.refused(h.id, refused.Reason, h.now())
+		h.logRefusal(ctx, refused)
+	case errors.As(err, &unread):
+		result = "refused"
+		h.tally.refused(h.id, unread.code, h.now())
+	case errors.Is(err, errHookBusy):
+		result = "busy"
+	default:
+		result = "unavailable"
+	}
+	h.metrics.HookRequests.WithLabelValues(h.account, result).Inc()
+}
+
+func (h *hook) countEvents() {
+	for result, n := range map[string]int{
+		"stored": h.taken.Stored, "duplicate": h.taken.Duplicates, "orphan": h.taken.Orphans, "foreign": h.taken.Foreign,
+		"unmapped": h.taken.Unmapped,
+	} {
+		h.metrics.HookEvents.WithLabelValues(h.account, result).Add(float64(n))
+	}
+}
+
+// logRefusal writes at most one line per account and minute. The cause is told when it is ours (5xx): that of a request
+// which was not verified might quote it.
+func (h *hook) logRefusal(ctx context.Context, refused *provider.HookError) {
+	before, due := h.tally.sample(h.id, h.now())
+	if !due {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("account", h.account), slog.String("reason", refused.Reason), slog.Int("status", refused.Status),
+		slog.Int64("refused_since_last_line", before),
+	}
+	if refused.Err != nil && refused.Status >= http.StatusInternalServerError {
+		attrs = append(attrs, slog.String("error", provider.Cut(refused.Err.Error())))
+	}
+	h.log.LogAttrs(ctx, slog.LevelWarn, "hook refused", attrs...)
+}
+
+// take gets a place if there is one.
+func take(places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func release(places chan struct{}) { <-places }

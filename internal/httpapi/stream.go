@@ -1,0 +1,215 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// A stream asks the database streamPoll after it got nothing; an open one costs one query per poll. A comment is sent
+// when nothing was for heartbeatEvery, so that proxies keep the connection and a dead one is found.
+const (
+	streamPoll       = 500 * time.Millisecond
+	heartbeatEvery   = 15 * time.Second
+	streamPage       = 500
+	streamWrite      = 10 * time.Second // for one write
+	streamsPerTenant = 10
+	maxStreams       = 100
+	streamReconnect  = 2 * time.Second // what browsers are told to wait
+)
+
+// streamEvents sends events as they come, as server-sent events (WHATWG HTML, section 9.2). The id of each is its
+// position: with the last one in Last-Event-ID, or ?last_event_id=, a stream goes on without loss or repetition, on any
+// replica. It ends when the server drains, the key ends, or the database does not answer; the client then comes again.
+func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
+	q, err := readRepeating(r, "type", append(eventParameters, "last_event_id")...)
+	if err != nil {
+		return err
+	}
+	key := principal(r)
+	f, from := q.events(key.Tenant), q.text("last_event_id")
+	if err := q.err(); err != nil {
+		return err
+	}
+	if header := r.Header.Get("Last-Event-ID"); header != "" { // newer: browsers repeat the address that they began with
+		from = header
+	}
+	if s.draining() {
+		return &mail.Unavailable{Reason: "draining", RetryAfter: time.Second}
+	}
+	if err := s.streams.enter(key.Tenant); err != nil {
+		return err
+	}
+	defer s.streams.leave(key.Tenant)
+	s.metrics.Streams.Inc()
+	defer s.metrics.Streams.Dec()
+	out := &stream{Server: s, conn: http.NewResponseController(w), w: w, key: key.ID, filter: f, position: from}
+	return out.run(r.Context())
+}
+
+// stream is one that is open.
+type stream struct {
+	*Server
+	conn     *http.ResponseController
+	w        http.ResponseWriter
+	key      string
+	filter   mail.EventFilter
+	position string
+	quiet    time.Time // since when nothing was sent
+}
+
+// run returns an error only before anything was sent: later the stream just ends.
+func (x *stream) run(ctx context.Context) error {
+	events, err := x.first(ctx)
+	if err != nil {
+		return err
+	}
+	if err := x.open(); err != nil {
+		return nil //nolint:nilerr // the client went away
+	}
+	for {
+		if err := x.send(events); err != nil || !x.may(ctx) {
+			return nil //nolint:nilerr // as above
+		}
+		if len(events) == 0 && !wait(ctx, streamPoll) {
+			return nil
+		}
+		if events, err = x.next(ctx); err != nil {
+			x.log.DebugContext(ctx, "event stream ends", "request_id", requestID(ctx), "error", err)
+			return nil
+		}
+	}
+}
+
+// first finds the place to begin at: what is there when a stream is opened without a place is not shown.
+func (x *stream) first(ctx context.Context) (events []mail.Event, err error) {
+	if x.position == "" {
+		x.position, err = x.store.EventHead(ctx)
+		return nil, err
+	}
+	events, err = x.next(ctx)
+	if errors.Is(err, mail.ErrNotFound) {
+		return nil, refuse(http.StatusBadRequest, "invalid_event_id", "The last event id is not one of this server's.")
+	}
+	return events, err
+}
+
+func (x *stream) next(ctx context.Context) ([]mail.Event, error) {
+	events, next, err := x.store.EventsAfter(ctx, x.filter, x.position, streamPage)
+	if err == nil {
+		x.position = next
+	}
+	return events, err
+}
+
+// may reports whether the stream may go on: a key that was revoked shows nothing more.
+func (x *stream) may(ctx context.Context) bool {
+	if x.draining() {
+		return false
+	}
+	key, err := x.keys.byID(ctx, x.key)
+	return err == nil && key != nil && valid(key, x.now())
+}
+
+// open sends the head, and the position, so that even a stream without events can be resumed. The connection is freed
+// from the time limits of requests: each write has its own, and reading ends when the client goes away.
+func (x *stream) open() error {
+	_ = x.conn.SetReadDeadline(time.Time{})
+	h := x.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold back what is small
+	x.w.WriteHeader(http.StatusOK)
+	return x.write(fmt.Appendf(nil, "retry: %d\nid: %s\n\n", streamReconnect.Milliseconds(), x.position))
+}
+
+// send writes the events, or, when there was nothing for a while, a comment and the position that was reached.
+func (x *stream) send(events []mail.Event) error {
+	var b bytes.Buffer
+	for i := range events {
+		if err := appendEvent(&b, &events[i]); err != nil {
+			return err
+		}
+	}
+	if b.Len() == 0 {
+		if x.now().Sub(x.quiet) < heartbeatEvery {
+			return nil
+		}
+		fmt.Fprintf(&b, ": still here\nid: %s\n\n", x.position)
+	}
+	return x.write(b.Bytes())
+}
+
+// appendEvent writes id, event and data; JSON on one line needs no second data line.
+func appendEvent(b *bytes.Buffer, e *mail.Event) error {
+	data, err := encode(eventView(e))
+	if err != nil {
+		return err
+	}
+	name := string(e.Type)
+	if e.Type == mail.EventUnmapped {
+		name = "unmapped"
+	}
+	fmt.Fprintf(b, "id: %s\nevent: %s\ndata: %s\n", e.Position, name, data)
+	return nil
+}
+
+func (x *stream) write(b []byte) error {
+	_ = x.conn.SetWriteDeadline(time.Now().Add(streamWrite)) // what has no connection has no deadline
+	if _, err := x.w.Write(b); err != nil {
+		return err
+	}
+	x.quiet = x.now()
+	return x.conn.Flush()
+}
+
+// wait reports whether d has passed before the context ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// streams counts what is open on this replica.
+type streams struct {
+	mu    sync.Mutex
+	total int
+	open  map[mail.TenantID]int
+}
+
+func newStreams() *streams { return &streams{open: map[mail.TenantID]int{}} }
+
+func (s *streams) enter(t mail.TenantID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.open[t] >= streamsPerTenant:
+		e := refuse(http.StatusTooManyRequests, "too_many_streams", fmt.Sprintf("This tenant has %d streams open, which is as many as it may.", streamsPerTenant))
+		e.retryAfter = streamReconnect
+		return e
+	case s.total >= maxStreams:
+		return &mail.Unavailable{Reason: "streams", RetryAfter: streamReconnect}
+	}
+	s.total++
+	s.open[t]++
+	return nil
+}
+
+func (s *streams) leave(t mail.TenantID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.open[t]--; s.open[t] == 0 {
+		delete(s.open, t)
+	}
+}

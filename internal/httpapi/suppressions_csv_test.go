@@ -1,0 +1,326 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+func TestSuppressionsOfStreamsAndForAWhile(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	c := r.client(r.send)
+	soon := r.clock.now().Add(time.Hour)
+	if _, err := c.Suppress(t.Context(), api.SuppressionRequest{Email: "ann@example.org", Stream: "news", Reason: "soft_bounce", Detail: "by hand", ExpiresAt: &soon}); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := c.Suppress(t.Context(), api.SuppressionRequest{Email: "Ann@example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := c.Suppress(t.Context(), api.SuppressionRequest{Email: "ann@example.org", Reason: "complaint", ExpiresAt: &soon})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(kept, again); diff != "" || again.ExpiresAt != nil {
+		t.Errorf("the answer does not show what holds (-first +second):\n%s", diff)
+	}
+	reader := r.client(r.read)
+	for _, tc := range []struct {
+		q    api.SuppressionQuery
+		want int
+	}{
+		{api.SuppressionQuery{}, 2},
+		{api.SuppressionQuery{Stream: "news"}, 1},
+		{api.SuppressionQuery{Reason: "manual"}, 1},
+		{api.SuppressionQuery{Reason: "manual", Stream: "news"}, 0},
+		{api.SuppressionQuery{Email: "ann@example.org"}, 2},
+	} {
+		page, err := reader.FindSuppressions(t.Context(), tc.q)
+		if err != nil || len(page.Data) != tc.want {
+			t.Errorf("%+v finds %v, %v, want %d", tc.q, page, err, tc.want)
+		}
+	}
+	checked := func(stream string) int {
+		t.Helper()
+		found, err := reader.Suppressed(t.Context(), "ann@example.org", stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	if checked("") != 2 || checked("news") != 2 || checked("offers") != 1 {
+		t.Error("the check does not tell what applies to a stream")
+	}
+	if err := c.UnsuppressStream(t.Context(), "ann@example.org", ""); err != nil {
+		t.Fatal(err)
+	}
+	if checked("offers") != 0 || checked("news") != 1 {
+		t.Error("lifting the suppression of all streams did not leave that of one")
+	}
+	if err := c.UnsuppressStream(t.Context(), "ann@example.org", "offers"); code(err) != "404 not_found" {
+		t.Errorf("lifting what is not there = %v", err)
+	}
+	if err := c.Unsuppress(t.Context(), "ann@example.org"); err != nil || checked("") != 0 {
+		t.Errorf("lifting all = %v", err)
+	}
+}
+
+func TestSuppressionRefusesBadFields(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for body, field := range map[string]string{
+		`{"email":"a@example.org","stream":"Not A Name"}`:                               "stream",
+		`{"email":"a@example.org","detail":"` + strings.Repeat("x", 201) + `"}`:         "detail",
+		`{"email":"a@example.org","expires_at":"2026-01-31T08:30:00Z"}`:                 "expires_at",
+		`{"email":"a@example.org","expires_at":"9999-01-31T08:30:00Z"}`:                 "expires_at",
+		`{"email":"a@example.org","expires_at":"tomorrow"}`:                             "expires_at",
+		`{"email":"a@example.org","stream":"` + strings.Repeat("x", 64) + `"}`:          "stream",
+		`{"email":"a@example.org","reason":"` + strings.Repeat("unsubscribe", 2) + `"}`: "reason",
+	} {
+		a := r.do("POST", "/v1/suppressions", r.send, body)
+		r.want(a, 422, "invalid")
+		if a.problem.Errors[0].Field != field {
+			t.Errorf("%s: complains about %q, want %q", body, a.problem.Errors[0].Field, field)
+		}
+	}
+	r.want(r.do("GET", "/v1/suppressions?reason=spite", r.read, ""), 422, "invalid")
+}
+
+// importCSV posts a file.
+func (r *rig) importCSV(body string, headers ...string) answer {
+	r.t.Helper()
+	return r.do("POST", "/v1/suppressions/import", r.send, body, append([]string{"Content-Type", "text/csv"}, headers...)...)
+}
+
+func TestImportReadsByColumnNames(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	file := "\ufeffReason,ignored, EMAIL ,stream,expires_at,created_at,detail\n" +
+		"complaint,x,ann@example.org,,,2025-06-01T00:00:00Z,\"a, \"\"quoted\"\" one\"\n" +
+		",x,Bob@example.org,news,2027-01-01T00:00:00Z,,\n" +
+		"spite,x,cy@example.org,,,,\n" +
+		"manual,x,not an address,,,,\n" +
+		"manual,x,dee@example.org,,yesterday,,\n" +
+		"manual,x,\"dee@example.org\"x,,,,\n" +
+		"manual\n" +
+		"manual,x,'+eve@example.org,,,,\n" +
+		"hard_bounce,x,ann@example.org,,,,\n"
+	a := r.importCSV(file)
+	r.want(a, 200, "")
+	want := api.SuppressionImportResult{Added: 3, Present: 1, Invalid: 5, Errors: []api.SuppressionCSVRow{
+		{Line: 4, Message: "reason: must be manual, hard_bounce, soft_bounce, complaint, unsubscribe"},
+		{Line: 5, Message: "email: must be one email address"},
+		{Line: 6, Message: "expires_at: must be RFC 3339, such as 2026-01-31T12:00:00Z"},
+		{Line: 7, Message: "is not well-formed CSV"},
+		{Line: 8, Message: "email: must be one email address"},
+	}}
+	if diff := cmp.Diff(want, decoded[api.SuppressionImportResult](t, a)); diff != "" {
+		t.Errorf("result (-want +got):\n%s", diff)
+	}
+	ann := mail.Suppression{
+		Tenant: 1, Email: "ann@example.org", Reason: "complaint", Origin: "import", Detail: `a, "quoted" one`,
+		CreatedAt: time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC),
+	}
+	bob := mail.Suppression{
+		Tenant: 1, Email: "bob@example.org", Stream: "news", Reason: "manual", Origin: "import", CreatedAt: r.clock.now(),
+		ExpiresAt: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	eve := mail.Suppression{Tenant: 1, Email: "+eve@example.org", Reason: "manual", Origin: "import", CreatedAt: r.clock.now()}
+	stored := map[suppressionKey]mail.Suppression{
+		{1, ann.Email, ""}: ann, {1, bob.Email, "news"}: bob, {1, eve.Email, ""}: eve,
+	}
+	if diff := cmp.Diff(stored, r.store.suppressions); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+}
+
+func TestImportIsStoredInBatches(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	file := &strings.Builder{}
+	file.WriteString("email\n")
+	for i := range 2*suppressionBatch + 1 {
+		fmt.Fprintf(file, "a%d@example.org\n", i)
+	}
+	got, err := r.client(r.send).ImportSuppressions(t.Context(), strings.NewReader(file.String()))
+	if err != nil || got.Added != 2*suppressionBatch+1 || r.store.count("ImportSuppressions") != 3 {
+		t.Errorf("import = %+v, %v in %d statements, want %d in 3", got, err, r.store.count("ImportSuppressions"), 2*suppressionBatch+1)
+	}
+	bad := "email\n" + strings.Repeat("x\n", maxImportErrors+50)
+	if got := decoded[api.SuppressionImportResult](t, r.importCSV(bad)); got.Invalid != maxImportErrors+50 || len(got.Errors) != maxImportErrors {
+		t.Errorf("bad rows = %d, told %d, want %d told", got.Invalid, len(got.Errors), maxImportErrors)
+	}
+}
+
+func TestImportRefuses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for name, tc := range map[string]struct {
+		body, kind string
+		status     int
+		code       string
+	}{
+		"empty":         {"\n", "text/csv", 400, "empty_body"},
+		"no email":      {"mail\nann@example.org\n", "text/csv", 422, "invalid"},
+		"email twice":   {"email,EMAIL\na@example.org,b@example.org\n", "text/csv", 422, "invalid"},
+		"broken header": {"em\"ail\n", "text/csv", 422, "invalid"},
+		"JSON":          {"{}", "application/json", 415, "unsupported_media_type"},
+		"latin-1":       {"email\n", "text/csv; charset=latin1", 415, "unsupported_media_type"},
+		"long row":      {"email\n\"" + strings.Repeat("x", 2*maxImportRow) + "\"\n", "text/csv", 422, "invalid"},
+		"open quote":    {"email\n\"" + strings.Repeat("x@example.org\n", 20_000), "text/csv", 422, "invalid"},
+	} {
+		a := r.importCSV(tc.body, "Content-Type", tc.kind)
+		if a.status != tc.status || a.problem.Code != tc.code {
+			t.Errorf("%s: %d %s, want %d %s", name, a.status, a.body, tc.status, tc.code)
+		}
+	}
+	r.want(r.importCSV("email\n", "Content-Encoding", "gzip"), 415, "unsupported_media_type")
+	if len(r.store.suppressions) != 0 {
+		t.Error("something was stored")
+	}
+	r.store.failWith(nil)
+	for range importsAtOnce {
+		r.server.imports <- struct{}{}
+	}
+	r.want(r.importCSV("email\n"), 503, "unavailable")
+}
+
+func TestImportIsCapped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	req := httptest.NewRequestWithContext(t.Context(), "POST", "/v1/suppressions/import", strings.NewReader("email\n"))
+	req.Header.Set("Authorization", "Bearer "+r.send)
+	req.Header.Set("Content-Type", "text/csv")
+	req.ContentLength = maxImport + 1
+	rec := httptest.NewRecorder()
+	r.server.Handler().ServeHTTP(rec, req)
+	if rec.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("announced over the cap = %d, want 413", rec.Code)
+	}
+	in := newCSVImport(http.MaxBytesReader(rec, http.NoBody, 1), r.clock.now())
+	in.bound.r = http.MaxBytesReader(rec, newBody("email\n"+strings.Repeat("a@example.org\n", 100)), 100)
+	if err := in.header(); err != nil {
+		t.Fatal(err)
+	}
+	batch, err := in.batch()
+	var tooLarge *http.MaxBytesError
+	if !errors.As(importProblem(rec, err), &tooLarge) || len(batch) == 0 {
+		t.Errorf("over the cap on the way = %d rows and %v, want a 413", len(batch), err)
+	}
+}
+
+type body struct{ *strings.Reader }
+
+func (body) Close() error { return nil }
+
+func newBody(s string) body { return body{strings.NewReader(s)} }
+
+func TestExportComesBackByImport(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	expires := r.clock.now().Add(time.Hour)
+	for i := range suppressionBatch + 5 {
+		x := mail.Suppression{Tenant: 1, Email: fmt.Sprintf("a%04d@example.org", i), Reason: "manual", Origin: "api", CreatedAt: r.clock.now()}
+		r.store.suppressions[suppressionKey{1, x.Email, ""}] = x
+	}
+	for _, local := range []string{"=a", "+a", "-a", "'=a", "''+a", "'a"} {
+		x := mail.Suppression{Tenant: 1, Email: local + "@example.org", Stream: "news", Reason: "complaint", Origin: "webhook", CreatedAt: r.clock.now(), ExpiresAt: expires}
+		r.store.suppressions[suppressionKey{1, x.Email, x.Stream}] = x
+	}
+	r.store.suppressions[suppressionKey{2, "other@example.org", ""}] = mail.Suppression{Tenant: 2, Email: "other@example.org"}
+	var file bytes.Buffer
+	if err := r.client(r.read).ExportSuppressions(t.Context(), &file); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(bytes.NewReader(file.Bytes())).ReadAll()
+	if err != nil || len(rows) != suppressionBatch+5+6+1 {
+		t.Fatalf("export has %d rows, %v", len(rows), err)
+	}
+	if diff := cmp.Diff(exportColumns, rows[0]); diff != "" {
+		t.Errorf("first line (-want +got):\n%s", diff)
+	}
+	for _, row := range rows {
+		if strings.ContainsAny(row[0][:1], "=+-@\t\r") {
+			t.Errorf("a spreadsheet takes %q for a formula", row[0])
+		}
+	}
+	before := r.store.suppressions
+	r.store.suppressions = map[suppressionKey]mail.Suppression{}
+	result, err := r.client(r.send).ImportSuppressions(t.Context(), &file)
+	if err != nil || result.Invalid != 0 || result.Added != int64(len(rows)-1) {
+		t.Fatalf("import = %+v, %v", result, err)
+	}
+	delete(before, suppressionKey{2, "other@example.org", ""})
+	for key, x := range before {
+		x.Origin = "import"
+		before[key] = x
+	}
+	if diff := cmp.Diff(before, r.store.suppressions); diff != "" {
+		t.Errorf("what came back (-exported +imported):\n%s", diff)
+	}
+	one := r.do("GET", "/v1/suppressions/export?stream=news&reason=complaint", r.read, "")
+	if got := strings.Count(string(one.body), "\r\n"); got != 0 && got != 7 {
+		t.Errorf("filtered export has %d lines, want 7", got)
+	}
+}
+
+func TestExportThatFailsDoesNotLookWhole(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for i := range suppressionBatch {
+		email := fmt.Sprintf("a%04d@example.org", i)
+		r.store.suppressions[suppressionKey{1, email, ""}] = mail.Suppression{Tenant: 1, Email: email, CreatedAt: r.clock.now()}
+	}
+	ts := httptest.NewServer(r.server.Handler())
+	t.Cleanup(ts.Close)
+	r.store.failFrom("FindSuppressions", 2, errors.New("gone"))
+	var file bytes.Buffer
+	if err := api.NewWith(ts.URL, r.read, &http.Client{}).ExportSuppressions(t.Context(), &file); err == nil {
+		t.Errorf("an export that broke after %d bytes looks whole", file.Len())
+	}
+	r.store.failWith(&mail.Unavailable{Reason: "database"})
+	r.store.failFrom("", 0, nil)
+	err := api.NewWith(ts.URL, r.read, &http.Client{}).ExportSuppressions(t.Context(), &file)
+	if code(err) != "503 database" {
+		t.Errorf("an export that could not begin = %v", err)
+	}
+}
+
+func FuzzImport(f *testing.F) {
+	f.Add("email,stream\nann@example.org,news\n")
+	f.Add("email\n\"a\n")
+	f.Add("\ufeffemail,expires_at\n'=a@b.co,2030-01-01T00:00:00Z\n\x00\n")
+	f.Fuzz(func(t *testing.T, file string) {
+		in := newCSVImport(strings.NewReader(file), time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC))
+		if in.header() != nil {
+			return
+		}
+		for {
+			batch, err := in.batch()
+			for _, x := range batch {
+				if a, err := mail.ParseAddress(x.Email); err != nil || a.Email != x.Email || x.Origin != "import" {
+					t.Errorf("%q gives %+v", file, x)
+				}
+				row := csvRow(&x)
+				if uncell(row[0]) != x.Email || uncell(row[1]) != x.Stream {
+					t.Errorf("%+v is exported as %q", x, row)
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+}

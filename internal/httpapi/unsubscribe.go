@@ -1,0 +1,209 @@
+package httpapi
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"html/template"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/unsub"
+)
+
+// Unsubscriber opens the tokens of one-click links.
+type Unsubscriber interface {
+	Open(token string) (unsub.Token, error)
+}
+
+const (
+	maxUnsubscribe     = 4 << 10 // bytes of a body
+	unsubscribeReading = 10 * time.Second
+
+	// Per client and minute. Large mailbox providers post for all their users from few addresses.
+	unsubscribesPerMinute = 600
+	badTokensPerMinute    = 20
+)
+
+// unsubscribe is the one-click endpoint (RFC 8058): the POST itself is the wish, without cookie, login or redirect, and
+// once more is as good as once. It suppresses the address in the stream that the link came with.
+func (s *Server) unsubscribe(w http.ResponseWriter, r *http.Request) error {
+	token, err := s.openToken(r)
+	if err != nil {
+		return err
+	}
+	if err := readOneClick(w, r); err != nil {
+		return err
+	}
+	now := s.now().UTC()
+	err = s.store.Suppress(r.Context(), mail.Suppression{
+		Tenant: token.Tenant, Email: token.Email, Stream: token.Stream, Reason: "unsubscribe", Origin: "unsubscribe",
+		MessageID: token.Message, CreatedAt: now,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.store.ReceiveEvents(r.Context(), mail.Intake{Source: mail.FromUnsubscribe, Payloads: []mail.Payload{{
+		Events: []mail.Event{{
+			Type: mail.EventUnsubscribed, Name: "one-click", UniqueID: "one-click/" + token.Message.String() + "/" + token.Stream,
+			MessageID: token.Message, Recipient: token.Email, At: now, Tenant: token.Tenant, Stream: token.Stream,
+		}},
+	}}})
+	if err != nil {
+		return err
+	}
+	return writePage(w, http.StatusOK, notice{Title: "Unsubscribed", Text: "You will get no more of these messages.", Email: token.Email})
+}
+
+// askUnsubscribe shows a button and changes nothing: scanners of links follow each of them.
+func (s *Server) askUnsubscribe(w http.ResponseWriter, r *http.Request) error {
+	token, err := s.openToken(r)
+	if err != nil {
+		return err
+	}
+	return writePage(w, http.StatusOK, notice{
+		Title: "Unsubscribe", Text: "Do you want no more of these messages?", Email: token.Email, Ask: true,
+	})
+}
+
+// openToken reads the token in the path. Guesses are counted by themselves, so that they can't use up what others at
+// the same address may do.
+func (s *Server) openToken(r *http.Request) (unsub.Token, error) {
+	ip := s.clientIP(r)
+	if wait := s.unsubscribes.note(ip); wait > 0 {
+		return unsub.Token{}, errTooManyLinks(wait)
+	}
+	token, err := s.links.Open(pathParam(r, "token"))
+	if err == nil {
+		return token, nil
+	}
+	if wait := s.badTokens.note(ip); wait > 0 {
+		return unsub.Token{}, errTooManyLinks(wait)
+	}
+	return unsub.Token{}, refuse(http.StatusNotFound, "not_found", "This link is not valid. Was it copied as a whole?")
+}
+
+func errTooManyLinks(wait time.Duration) error {
+	e := refuse(http.StatusTooManyRequests, "rate_limited", "There are too many requests from your address. Please try again later.")
+	e.retryAfter = wait
+	return e
+}
+
+// noLinks opens no token.
+type noLinks struct{}
+
+// Open implements Unsubscriber.
+func (noLinks) Open(string) (unsub.Token, error) { return unsub.Token{}, unsub.ErrToken }
+
+// readOneClick takes List-Unsubscribe=One-Click in one of the two forms that RFC 8058 section 3.2 names. The button on our
+// page sends the same.
+func readOneClick(w http.ResponseWriter, r *http.Request) error {
+	body, err := readCapped(w, r, maxUnsubscribe, unsubscribeReading)
+	if err != nil {
+		return err
+	}
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil && r.Header.Get("Content-Type") != "" {
+		return unsupportedForm()
+	}
+	var value string
+	switch kind {
+	case "application/x-www-form-urlencoded", "":
+		form, _ := url.ParseQuery(string(body)) // what is well-formed of it counts
+		value = form.Get("List-Unsubscribe")
+	case "multipart/form-data":
+		value = multipartValue(body, params["boundary"])
+	default:
+		return unsupportedForm()
+	}
+	if value != "One-Click" {
+		return refuse(http.StatusBadRequest, "not_one_click", "The form must hold List-Unsubscribe=One-Click.")
+	}
+	return nil
+}
+
+func unsupportedForm() error {
+	e := refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", "The body must be a form.")
+	e.header = http.Header{"Accept-Post": {"application/x-www-form-urlencoded, multipart/form-data"}}
+	return e
+}
+
+func multipartValue(body []byte, boundary string) string {
+	form, err := multipart.NewReader(bytes.NewReader(body), boundary).ReadForm(maxUnsubscribe)
+	if err != nil {
+		return ""
+	}
+	defer form.RemoveAll() //nolint:errcheck // so small a form leaves no files
+	if values := form.Value["List-Unsubscribe"]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// notice is what people see of us: one sentence, and perhaps one button.
+type notice struct {
+	Title, Text, Email string
+	Ask                bool
+}
+
+const pageStyle = "body{font:1rem/1.5 system-ui,sans-serif;max-width:30rem;margin:4rem auto;padding:0 1rem}button{font:inherit;padding:.5rem 1rem}"
+
+// pageTemplate posts to its own address: an absent action is the document's.
+var pageTemplate = template.Must(template.New("page").Parse(`<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="robots" content="noindex"><title>{{.Title}}</title>
+<style>` + pageStyle + `</style></head>
+<body><h1>{{.Title}}</h1>{{with .Email}}<p><strong>{{.}}</strong></p>{{end}}<p>{{.Text}}</p>
+{{if .Ask}}<form method="post"><input type="hidden" name="List-Unsubscribe" value="One-Click"><button type="submit">Unsubscribe</button></form>
+{{end}}</body>
+</html>
+`))
+
+// pagePolicy allows the style above and the form, and nothing else.
+var pagePolicy = func() string {
+	sum := sha256.Sum256([]byte(pageStyle))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+}()
+
+func writePage(w http.ResponseWriter, status int, p notice) error {
+	var b bytes.Buffer
+	if err := pageTemplate.Execute(&b, p); err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("Referrer-Policy", "no-referrer") // the address of the page is the token
+	write(w, status, "text/html; charset=utf-8", b.Bytes())
+	return nil
+}
+
+// people is handle for pages: an error is told by a page too.
+func (s *Server) people(h handlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		e := refusalOf(err)
+		s.logProblem(r, e, err)
+		for name, values := range e.header {
+			w.Header()[name] = values
+		}
+		if e.retryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.FormatInt(int64((e.retryAfter+time.Second-1)/time.Second), 10))
+		}
+		text := e.detail
+		if e.status >= http.StatusInternalServerError || text == "" {
+			text = "This did not work. Please try again in a few minutes."
+		}
+		if err := writePage(w, e.status, notice{Title: title(e.code), Text: text}); err != nil {
+			s.writeProblem(w, r, err)
+		}
+	}
+}

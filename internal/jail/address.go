@@ -1,0 +1,34 @@
+package jail
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// special are the networks that are no place on the internet: the IANA registries of special-purpose addresses for IPv4
+// and IPv6 (RFC 6890 and its successors), multicast, and what carries an IPv4 address within an IPv6 one. The last is
+// the way around every list of IPv4 networks: a gateway that translates (RFC 6052) or tunnels (RFC 3056, RFC 4380) would
+// call the address inside.
+var special = parsed(
+	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+	"192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+	"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+	"::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23", "2001:db8::/32",
+	"2002::/16", "2620:4f:8000::/48", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+)
+
+func parsed(prefixes ...string) []netip.Prefix {
+	list := make([]netip.Prefix, len(prefixes))
+	for i, p := range prefixes {
+		list[i] = netip.MustParsePrefix(p)
+	}
+	return list
+}
+
+// public reports whether addr, which is unmapped, is a place on the internet.
+func public(addr netip.Addr) bool {
+	if addr.Zone() != "" || !addr.IsGlobalUnicast() || addr.IsPrivate() {
+		return false
+	}
+	return !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(addr) })
+}

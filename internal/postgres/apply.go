@@ -1,0 +1,314 @@
+package postgres
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+func tenantID(n int32) mail.TenantID { return mail.TenantID(n) }
+
+// apply writes what events say: proof for the attempts, evidence for the recipients, suppressions, the events themselves,
+// and what is to be told of them.
+func (db *DB) apply(ctx context.Context, tx pgx.Tx, facts []*fact, out []takenOutcome) error {
+	var known, kept []*fact
+	for _, f := range facts {
+		t := &out[f.intake].taken
+		switch {
+		case f.foreign:
+			t.Foreign++
+			continue
+		case f.matched:
+			t.Stored++
+			known = append(known, f)
+		case f.orphaned():
+			t.Orphans++
+		default:
+			t.Stored++
+		}
+		if f.Type == mail.EventUnmapped {
+			t.Unmapped++
+		}
+		kept = append(kept, f)
+	}
+	known = byMessage(known)
+	if err := prove(ctx, tx, known, out); err != nil {
+		return err
+	}
+	b := &pgx.Batch{}
+	if err := queueEvidence(b, known); err != nil {
+		return err
+	}
+	db.queueSuppressions(b, known)
+	if err := queueEvents(b, kept); err != nil {
+		return err
+	}
+	queueOrphans(b, kept)
+	if b.Len() == 0 {
+		return nil
+	}
+	return tx.SendBatch(ctx, b).Close()
+}
+
+// orphaned reports whether the message of an event may turn up yet.
+func (f *fact) orphaned() bool {
+	return !f.matched && !f.foreign && (!f.MessageID.IsZero() || f.ProviderMessageID != "" && !f.SentAt.IsZero())
+}
+
+// proveSQL notes that calls arrived, unless their own answer said so. What was unknown, or decided without evidence, is
+// accepted by it.
+const proveSQL = `
+UPDATE attempt t SET seen_at = now(), seen_by = i.seen_by,
+    class = CASE WHEN t.class = 'uncertain' THEN 'accepted' ELSE t.class END,
+    verdict_source = CASE WHEN t.class = 'uncertain' THEN i.seen_by ELSE t.verdict_source END,
+    provider_message_id = CASE WHEN t.provider_message_id = '' THEN i.pmid ELSE t.provider_message_id END
+FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) AS i(id, n, seen_by, pmid)
+WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.seen_at IS NULL AND t.class IS DISTINCT FROM 'accepted'
+RETURNING t.message_id`
+
+// settleSeenSQL settles unknown messages whose call is proved to have arrived: its other recipients are sent as well.
+const settleSeenSQL = `
+WITH s AS (
+    DELETE FROM unknown u USING attempt t
+    WHERE u.id = ANY ($1) AND t.message_id = ANY ($1) AND t.message_id = u.id AND t.n = u.n AND t.seen_at IS NOT NULL
+    RETURNING u.id, u.n
+), a AS (
+    UPDATE attempt t SET class = 'accepted', verdict_source = t.seen_by FROM s
+    WHERE t.message_id = ANY ($1) AND t.message_id = s.id AND t.n = s.n AND t.class IS DISTINCT FROM 'accepted'
+), r AS (
+    UPDATE recipient c SET status = 'sent', detail = '', updated_at = now() FROM s
+    WHERE c.message_id = ANY ($1) AND c.message_id = s.id AND c.status = 'unknown'
+)
+SELECT id FROM s`
+
+// prove marks the attempts that events speak of. A message whose call is proved leaves unknown; one that was given up is
+// sent after all; one that waits to be sent again, since nobody knew, is called back if nobody is left to be mailed.
+func prove(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome) error {
+	for some := range slices.Chunk(known, intakeChunk) {
+		if err := proveSome(ctx, tx, some, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func proveSome(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome) error {
+	ids, ns, by, pmid := proofs(known)
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, proveSQL, ids, ns, by, pmid)
+	if err != nil {
+		return err
+	}
+	proved, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	if err != nil || len(proved) == 0 {
+		return err
+	}
+	if rows, err = tx.Query(ctx, settleSeenSQL, proved); err != nil {
+		return err
+	}
+	settled, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	if err != nil {
+		return err
+	}
+	countSettled(known, settled, out)
+	b := &pgx.Batch{}
+	b.Queue(`UPDATE recipient SET status = 'sent', detail = '', updated_at = now()
+		WHERE message_id = ANY ($1) AND status = 'failed_unknown'`, proved)
+	b.Queue(foldChangedSQL, proved)
+	return tx.SendBatch(ctx, b).Close()
+}
+
+func proofs(known []*fact) (ids [][16]byte, ns []int32, by, pmid []string) {
+	type call struct {
+		id mail.ID
+		n  int32
+	}
+	seen := map[call]bool{}
+	for _, f := range known {
+		c := call{f.MessageID, f.attempt}
+		if f.attempt == 0 || seen[c] || f.Evidence(f.byContent).Rank == 0 && f.Type != mail.EventUnsubscribed {
+			continue
+		}
+		seen[c] = true
+		ids, ns = append(ids, f.MessageID), append(ns, f.attempt)
+		by, pmid = append(by, string(f.Source)), append(pmid, f.ProviderMessageID)
+	}
+	return ids, ns, by, pmid
+}
+
+func countSettled(known []*fact, settled [][16]byte, out []takenOutcome) {
+	for _, id := range settled {
+		for _, f := range known {
+			if f.MessageID == id {
+				out[f.intake].taken.Settled++
+				break
+			}
+		}
+	}
+}
+
+// evidenceSQL folds evidence into recipients: the greatest of (rank, time, key) stays, as mail.Evidence.Max has it.
+const evidenceSQL = `
+UPDATE recipient r SET event_rank = i.rank, event_at = i.at, event_key = i.key, status = i.status, detail = i.detail,
+    bounce = i.bounce, updated_at = now()
+FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::uuid[], $6::text[], $7::text[], $8::jsonb[])
+    AS i(id, n, rank, at, key, status, detail, bounce)
+WHERE r.message_id = ANY ($1) AND r.message_id = i.id AND r.n = i.n
+  AND (i.rank, i.at, i.key) > (r.event_rank, coalesce(r.event_at, '-infinity'), coalesce(r.event_key, '00000000-0000-0000-0000-000000000000'))`
+
+// foldChangedSQL is foldSQL for messages that may not have changed.
+const foldChangedSQL = `
+UPDATE message m SET updated_at = now(), status = f.status
+FROM unnest($1::uuid[]) AS i(id)
+CROSS JOIN LATERAL (
+    SELECT r.status FROM recipient r WHERE r.message_id = i.id
+    ORDER BY array_position(` + statusOrder + `, r.status) DESC
+    LIMIT 1) f
+WHERE m.id = ANY ($1) AND m.id = i.id AND m.status <> f.status`
+
+// callBackSQL takes messages out of the queue that have nobody left to be mailed.
+const callBackSQL = `
+DELETE FROM ready q WHERE q.id = ANY ($1)
+AND NOT EXISTS (SELECT 1 FROM recipient r WHERE r.message_id = q.id AND r.status = 'queued')`
+
+type seat struct {
+	id mail.ID
+	n  int
+}
+
+func queueEvidence(b *pgx.Batch, known []*fact) error {
+	best := map[seat]mail.Evidence{}
+	var order []seat
+	for _, f := range known {
+		v := f.Evidence(f.byContent)
+		if v.Rank == 0 || f.N < 0 {
+			continue
+		}
+		s := seat{f.MessageID, f.N}
+		if _, ok := best[s]; !ok {
+			order = append(order, s)
+		}
+		best[s] = best[s].Max(v)
+	}
+	for some := range slices.Chunk(order, intakeChunk) {
+		if err := queueBest(b, some, best); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func queueBest(b *pgx.Batch, order []seat, best map[seat]mail.Evidence) error {
+	n := len(order)
+	ids, keys, at := make([][16]byte, n), make([][16]byte, n), make([]time.Time, n)
+	ns, ranks := make([]int16, n), make([]int16, n)
+	status, detail, bounces := make([]string, n), make([]string, n), make([][]byte, n)
+	for i, s := range order {
+		v := best[s]
+		ids[i], ns[i], ranks[i], at[i], keys[i] = s.id, int16(s.n), int16(v.Rank), v.At, v.Key //nolint:gosec // at most 1000, and 6
+		status[i], detail[i] = string(v.Status), v.Detail()
+		var err error
+		if bounces[i], err = mail.MarshalBounce(v.Bounce); err != nil {
+			return err
+		}
+	}
+	b.Queue(evidenceSQL, ids, ns, ranks, at, keys, status, detail, bounces)
+	b.Queue(callBackSQL, ids)
+	b.Queue(foldChangedSQL, ids)
+	return nil
+}
+
+// insertEventSQL keeps events.
+const insertEventSQL = `
+INSERT INTO event (id, origin, part, tenant_id, account_id, message_id, n, stream, type, name, recipient, at, source,
+    provider_message_id, bounce, machine, url, key, raw)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::int[], $5::int[], $6::uuid[], $7::smallint[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::timestamptz[], $13::text[], $14::text[], $15::jsonb[], $16::boolean[], $17::text[], $18::uuid[],
+    $19::bytea[])`
+
+// listenedSQL is the condition for an event e that an endpoint may want to be told of. Where there is none, fan_out is not
+// called: the plan of a function's statement is made at every call, which costs as much as ten events do.
+const listenedSQL = `EXISTS (SELECT 1 FROM webhook_endpoint w WHERE w.tenant_id = e.tenant_id AND NOT w.disabled) HAVING count(*) > 0`
+
+// tellSQL tells the endpoints of events.
+const tellSQL = `
+SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream))
+FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) AS e(id, tenant_id, type, stream) WHERE type <> '' AND ` + listenedSQL
+
+// queueEvents writes events, the payload with the first that is kept of it, and tells the endpoints of their tenants.
+func queueEvents(b *pgx.Batch, kept []*fact) error {
+	var c eventColumns
+	origins := map[[2]int]mail.ID{}
+	for _, f := range kept {
+		at := [2]int{f.intake, f.payload}
+		raw := []byte(nil)
+		if origins[at].IsZero() {
+			origins[at], raw = f.ID, f.raw
+		}
+		f.Origin = origins[at]
+		if err := c.add(f, raw); err != nil {
+			return err
+		}
+	}
+	c.queue(b)
+	return nil
+}
+
+type eventColumns struct {
+	ids, origins, keys, messages  [][16]byte
+	known                         []bool
+	parts, ns                     []int16
+	tenants, accounts             []int32
+	streams, types, names, emails []string
+	at                            []time.Time
+	sources, pmids, urls          []string
+	bounces, raws                 [][]byte
+	machine                       []bool
+}
+
+func (c *eventColumns) add(f *fact, raw []byte) error {
+	bounce, err := mail.MarshalBounce(f.Bounce)
+	if err != nil {
+		return err
+	}
+	c.ids, c.origins, c.keys, c.messages = append(c.ids, f.ID), append(c.origins, f.Origin), append(c.keys, f.byContent), append(c.messages, f.MessageID)
+	c.parts, c.ns = append(c.parts, int16(f.Part)), append(c.ns, int16(f.N)) //nolint:gosec // at most 9,999 and 1,000
+	c.tenants, c.accounts = append(c.tenants, int32(f.Tenant)), append(c.accounts, f.account)
+	c.streams, c.types, c.names = append(c.streams, f.Stream), append(c.types, string(f.Type)), append(c.names, f.Name)
+	c.emails, c.at, c.sources = append(c.emails, strings.ToLower(f.Recipient)), append(c.at, f.At), append(c.sources, string(f.Source))
+	c.pmids, c.urls, c.machine = append(c.pmids, f.ProviderMessageID), append(c.urls, f.URL), append(c.machine, f.Machine)
+	c.bounces, c.raws = append(c.bounces, bounce), append(c.raws, raw)
+	return nil
+}
+
+// values are the arguments of insertEventSQL.
+func (c *eventColumns) values() []any {
+	messages, ns := make([]*[16]byte, len(c.ids)), make([]*int16, len(c.ids))
+	for i := range c.ids {
+		if c.messages[i] != [16]byte{} {
+			messages[i] = &c.messages[i]
+		}
+		if c.ns[i] >= 0 {
+			ns[i] = &c.ns[i]
+		}
+	}
+	return []any{
+		c.ids, c.origins, c.parts, c.tenants, c.accounts, messages, ns, c.streams, c.types, c.names, c.emails, c.at,
+		c.sources, c.pmids, c.bounces, c.machine, c.urls, c.keys, c.raws,
+	}
+}
+
+func (c *eventColumns) queue(b *pgx.Batch) {
+	if len(c.ids) == 0 {
+		return
+	}
+	b.Queue(insertEventSQL, c.values()...)
+	b.Queue(tellSQL, c.ids, c.tenants, c.types, c.streams)
+}

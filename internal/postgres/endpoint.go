@@ -1,0 +1,310 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// maxEndpoints is how many webhook endpoints a tenant may have. Every event is compared with each of them.
+const maxEndpoints = 20
+
+// shownPending is where the count of waiting deliveries stops: an exact one of millions would cost seconds.
+const shownPending = 10_000
+
+const endpointColumns = `w.id, w.tenant_id, w.url, w.description, w.types, w.streams, w.disabled, w.disabled_reason,
+	w.failing_since, w.last_success_at, w.created_at, w.updated_at`
+
+// pendingColumn counts what waits for an endpoint, up to shownPending.
+var pendingColumn = fmt.Sprintf(`(SELECT count(*) FROM (SELECT FROM outbox o WHERE o.endpoint_id = w.id LIMIT %d) p)`, shownPending)
+
+// scanEndpoint reads endpointColumns, and what comes after them into more.
+func scanEndpoint(row pgx.Row, more ...any) (e mail.Endpoint, err error) {
+	var id [16]byte
+	var types []string
+	var failing, success *time.Time
+	err = row.Scan(append([]any{
+		&id, &e.Tenant, &e.URL, &e.Description, &types, &e.Streams, &e.Disabled, &e.DisabledReason, &failing, &success,
+		&e.CreatedAt, &e.UpdatedAt,
+	}, more...)...)
+	e.ID, e.FailingSince, e.LastSuccess = id, orZero(failing), orZero(success)
+	for _, t := range types {
+		e.Types = append(e.Types, mail.EventType(t))
+	}
+	return e, err
+}
+
+// endpointSecret is what the secrets of an endpoint are bound to. One that was replaced stays bound to the same.
+func endpointSecret(id mail.ID) string { return "endpoint/" + id.String() + "/secret" }
+
+// Endpoints lists the webhook endpoints of a tenant, oldest first. Pending counts no further than 10,000.
+func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]mail.Endpoint, error) {
+	rows, err := db.api.Query(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+` FROM webhook_endpoint w
+		WHERE w.tenant_id = $1 ORDER BY w.id`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("list webhook endpoints: %w", unavailable(err))
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Endpoint, error) {
+		var pending int64
+		e, err := scanEndpoint(row, &pending)
+		e.Pending = pending
+		return e, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list webhook endpoints: %w", unavailable(err))
+	}
+	return list, nil
+}
+
+// Endpoint returns one webhook endpoint, or mail.ErrNotFound; that of another tenant is not found.
+func (db *DB) Endpoint(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, error) {
+	var pending int64
+	e, err := scanEndpoint(db.api.QueryRow(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+` FROM webhook_endpoint w
+		WHERE w.id = $1 AND w.tenant_id = $2`, [16]byte(id), tenant), &pending)
+	if err = affectedRow(err, "webhook endpoint "+id.String()); err != nil {
+		return nil, fmt.Errorf("read webhook endpoint: %w", unavailable(err))
+	}
+	e.Pending = pending
+	return &e, nil
+}
+
+// audited runs a change that replicas need not hear of: the change and its audit entry are one transaction. Detail must
+// hold no secret.
+func (db *DB) audited(ctx context.Context, actor, action, target string, detail any, f func(pgx.Tx) error) error {
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		return writeAudit(ctx, tx, actor, action, target, detail)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	return nil
+}
+
+func writeAudit(ctx context.Context, tx pgx.Tx, actor, action, target string, detail any) error {
+	raw, err := json.Marshal(detail)
+	if err != nil {
+		return fmt.Errorf("encode audit detail: %w", err)
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO audit (actor, action, target, detail) VALUES ($1, $2, $3, $4)`, actor, action, target, raw)
+	return err
+}
+
+// endpointDetail is what the audit keeps of an endpoint.
+func endpointDetail(e *mail.Endpoint) map[string]any {
+	return map[string]any{"tenant": e.Tenant, "url": e.URL, "types": e.Types, "streams": e.Streams, "disabled": e.Disabled}
+}
+
+// CreateEndpoint stores a webhook endpoint and seals its secret. It returns mail.ErrConflict when the tenant has 20, and
+// mail.ErrNotFound for a tenant that does not exist.
+func (db *DB) CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret seal.Secret) (*mail.Endpoint, error) {
+	if e.ID.IsZero() {
+		e.ID = mail.NewID()
+	}
+	err := db.audited(ctx, actor, "webhook_endpoint.create", e.ID.String(), endpointDetail(&e), func(tx pgx.Tx) error {
+		// The tenant's row is locked by a statement of its own: the count must see what others made meanwhile.
+		var have int
+		err := tx.QueryRow(ctx, `SELECT 0 FROM tenant WHERE id = $1 FOR NO KEY UPDATE`, e.Tenant).Scan(&have)
+		if err = affectedRow(err, fmt.Sprintf("tenant %d", e.Tenant)); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM webhook_endpoint WHERE tenant_id = $1`, e.Tenant).Scan(&have); err != nil {
+			return err
+		}
+		if have >= maxEndpoints {
+			return fmt.Errorf("the tenant has %d webhook endpoints: %w", have, mail.ErrConflict)
+		}
+		e, err = scanEndpoint(tx.QueryRow(ctx, `INSERT INTO webhook_endpoint AS w (id, tenant_id, url, description, types, streams, disabled, secret)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING `+endpointColumns,
+			[16]byte(e.ID), e.Tenant, e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), e.Disabled,
+			db.box.Seal(secret, endpointSecret(e.ID))))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &e, nil
+}
+
+func typeNames(types []mail.EventType) []string {
+	names := make([]string, len(types))
+	for i, t := range types {
+		names[i] = string(t)
+	}
+	return names
+}
+
+// lockEndpoint reads an endpoint of the tenant for a change, or returns mail.ErrNotFound.
+func lockEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID) (mail.Endpoint, error) {
+	e, err := scanEndpoint(tx.QueryRow(ctx, `SELECT `+endpointColumns+` FROM webhook_endpoint w
+		WHERE w.id = $1 AND w.tenant_id = $2 FOR NO KEY UPDATE`, [16]byte(id), tenant))
+	return e, affectedRow(err, "webhook endpoint "+id.String())
+}
+
+// UpdateEndpoint lets change alter URL, Description, Types, Streams and Disabled of an endpoint, while its row is locked.
+// An error of change is returned and nothing stored. An endpoint that is enabled, or gets another URL, starts afresh: what
+// failed before does not count. What waits for it stays, also while it is disabled.
+func (db *DB) UpdateEndpoint(
+	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, change func(*mail.Endpoint) error,
+) (*mail.Endpoint, error) {
+	var e mail.Endpoint
+	var refused error
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		old, err := lockEndpoint(ctx, tx, tenant, id)
+		if err != nil {
+			return err
+		}
+		e = old
+		if refused = change(&e); refused != nil {
+			return refused
+		}
+		if old.Disabled && !e.Disabled || old.URL != e.URL {
+			e.FailingSince = time.Time{}
+		}
+		if !e.Disabled {
+			e.DisabledReason = ""
+		}
+		e, err = scanEndpoint(tx.QueryRow(ctx, `UPDATE webhook_endpoint w SET url = $2, description = $3, types = $4, streams = $5,
+				disabled = $6, disabled_reason = $7, failing_since = $8, updated_at = now()
+			WHERE id = $1 RETURNING `+endpointColumns,
+			[16]byte(id), e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), e.Disabled, e.DisabledReason, orNull(e.FailingSince)))
+		if err != nil {
+			return err
+		}
+		return writeAudit(ctx, tx, actor, "webhook_endpoint.update", id.String(), endpointDetail(&e))
+	})
+	switch {
+	case refused != nil:
+		return nil, refused
+	case err != nil:
+		return nil, fmt.Errorf("webhook_endpoint.update: %w", err)
+	}
+	return &e, nil
+}
+
+// sweepBatch bounds one statement over an outbox.
+const sweepBatch = 5000
+
+// DeleteEndpoint removes an endpoint and what waits for it, or returns mail.ErrNotFound. It is disabled first, so that
+// nothing comes after what is deleted in batches. Its log goes with the days.
+func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.TenantID, id mail.ID) error {
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := lockEndpoint(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE webhook_endpoint SET disabled = true, disabled_reason = 'being deleted' WHERE id = $1`, [16]byte(id))
+		return err
+	})
+	for more := true; more && err == nil; {
+		tag, e := db.api.Exec(ctx, `DELETE FROM outbox WHERE ctid = ANY (ARRAY(
+			SELECT ctid FROM outbox WHERE endpoint_id = $1 LIMIT $2))`, [16]byte(id), sweepBatch)
+		more, err = tag.RowsAffected() == sweepBatch, unavailable(e)
+	}
+	if err != nil {
+		return fmt.Errorf("delete webhook endpoint: %w", err)
+	}
+	return db.audited(ctx, actor, "webhook_endpoint.delete", id.String(), map[string]any{"tenant": tenant}, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `DELETE FROM webhook_endpoint WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant)
+		return affected(tag.RowsAffected(), err, "webhook endpoint "+id.String())
+	})
+}
+
+// RotateEndpoint makes secret the one that signs. The one before signs too for the overlap, the one before that no more.
+func (db *DB) RotateEndpoint(
+	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, secret seal.Secret, overlap time.Duration,
+) (*mail.Endpoint, error) {
+	var e mail.Endpoint
+	detail := map[string]any{"tenant": tenant, "overlap_seconds": int64(overlap.Seconds())}
+	err := db.audited(ctx, actor, "webhook_endpoint.rotate", id.String(), detail, func(tx pgx.Tx) (err error) {
+		e, err = scanEndpoint(tx.QueryRow(ctx, `UPDATE webhook_endpoint w SET secret = $3, old_secret = secret,
+				old_secret_until = now() + $4::interval, updated_at = now()
+			WHERE id = $1 AND tenant_id = $2 RETURNING `+endpointColumns,
+			[16]byte(id), tenant, db.box.Seal(secret, endpointSecret(id)), overlap))
+		return affectedRow(err, "webhook endpoint "+id.String())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &e, nil
+}
+
+// EndpointSecrets returns an endpoint with the secrets that sign what is sent to it now, the newest first.
+func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, []seal.Secret, error) {
+	var secret, old []byte
+	e, err := scanEndpoint(db.api.QueryRow(ctx, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w
+		WHERE w.id = $1 AND w.tenant_id = $2`, [16]byte(id), tenant), &secret, &old)
+	if err = affectedRow(err, "webhook endpoint "+id.String()); err != nil {
+		return nil, nil, fmt.Errorf("read webhook endpoint: %w", unavailable(err))
+	}
+	secrets, err := db.openEndpoint(id, secret, old)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &e, secrets, nil
+}
+
+const signerColumns = `w.secret, CASE WHEN w.old_secret_until > now() THEN w.old_secret END`
+
+func (db *DB) openEndpoint(id mail.ID, sealed ...[]byte) ([]seal.Secret, error) {
+	var secrets []seal.Secret
+	for _, raw := range sealed {
+		if raw == nil {
+			continue
+		}
+		s, err := db.box.Open(raw, endpointSecret(id))
+		if err != nil {
+			return nil, fmt.Errorf("secret of webhook endpoint %s: %w", id, err)
+		}
+		secrets = append(secrets, s)
+	}
+	return secrets, nil
+}
+
+// Deliveries lists the tries to tell an endpoint, newest first, of ids less than before (the zero id: from the newest).
+func (db *DB) Deliveries(ctx context.Context, tenant mail.TenantID, id, before mail.ID, limit int) ([]mail.DeliveryEntry, error) {
+	var entries []mail.DeliveryEntry
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		if err := ownEndpoint(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `SELECT id, event_id, n, at, took_ms, status, outcome, error FROM delivery
+			WHERE endpoint_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3`, [16]byte(id), idOrNull(before), limit)
+		if err != nil {
+			return err
+		}
+		entries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.DeliveryEntry, error) {
+			e := mail.DeliveryEntry{DeliveryResult: mail.DeliveryResult{Endpoint: id}}
+			var did, event [16]byte
+			var ms int64
+			err := row.Scan(&did, &event, &e.N, &e.At, &ms, &e.Status, &e.Outcome, &e.Error)
+			e.ID, e.Event, e.Took = did, event, time.Duration(ms)*time.Millisecond
+			return e, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list deliveries: %w", err)
+	}
+	return entries, nil
+}
+
+func ownEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID) error {
+	err := tx.QueryRow(ctx, `SELECT FROM webhook_endpoint WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant).Scan()
+	return affectedRow(err, "webhook endpoint "+id.String())
+}
+
+func idOrNull(id mail.ID) *[16]byte {
+	if id.IsZero() {
+		return nil
+	}
+	raw := [16]byte(id)
+	return &raw
+}

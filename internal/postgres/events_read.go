@@ -1,0 +1,252 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// shownEvent are the columns of an event as the API tells it, without its payload. The tags are those of its message, as
+// long as that is kept.
+const shownEvent = `
+SELECT e.xid::text, e.id, e.origin, e.part, e.tenant_id, coalesce(a.name, ''), coalesce(a.kind, ''), e.message_id, coalesce(e.n, -1), e.stream,
+       e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.machine, e.url,
+       (SELECT m.tags FROM message m WHERE m.id = e.message_id)
+FROM event e LEFT JOIN account a ON a.id = e.account_id`
+
+func scanEvent(row pgx.CollectableRow) (mail.Event, error) {
+	var e mail.Event
+	var xid string
+	var id, origin [16]byte
+	var message *[16]byte
+	var bounce []byte
+	err := row.Scan(&xid, &id, &origin, &e.Part, &e.Tenant, &e.Account, &e.Provider, &message, &e.N, &e.Stream, &e.Type, &e.Name,
+		&e.Recipient, &e.At, &e.Source, &e.ProviderMessageID, &bounce, &e.Machine, &e.URL, &e.Tags)
+	if err != nil {
+		return e, err
+	}
+	e.ID, e.Origin, e.Position = id, origin, position{xid, id}.String()
+	if message != nil {
+		e.MessageID = *message
+	}
+	e.Bounce, err = readBounce(bounce)
+	return e, err
+}
+
+// Events lists events of one tenant by the time of their receipt, newest first.
+func (db *DB) Events(ctx context.Context, f mail.EventFilter) ([]mail.Event, error) {
+	q, args := listEventsSQL(f)
+	rows, err := db.api.Query(ctx, q, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list events: %w", unavailable(err))
+	}
+	list, err := pgx.CollectRows(rows, scanEvent)
+	if err != nil {
+		return nil, fmt.Errorf("list events: %w", unavailable(err))
+	}
+	return list, nil
+}
+
+// listEventsSQL adds a condition per field that is set; every value is a parameter. takes does the same to events at hand.
+func listEventsSQL(f mail.EventFilter) (string, []any) {
+	q := shownEvent + ` WHERE e.tenant_id = $1`
+	args := []any{f.Tenant}
+	and := func(condition string, value any) {
+		args = append(args, value)
+		q += " AND " + strings.ReplaceAll(condition, "$?", "$"+strconv.Itoa(len(args)))
+	}
+	if len(f.Types) > 0 {
+		and("e.type = ANY ($?)", eventTypes(f.Types))
+	}
+	if !f.MessageID.IsZero() {
+		and("e.message_id = $?", [16]byte(f.MessageID))
+	}
+	if f.Recipient != "" { // by the recipients' index: that of events has no address
+		and(`e.recipient = lower($?) AND e.message_id IN
+			(SELECT r.message_id FROM recipient r WHERE r.tenant_id = $1 AND r.email IN ($?, lower($?)))`, f.Recipient)
+	}
+	if f.Account != "" {
+		and("a.name = $?", f.Account)
+	}
+	if f.Stream != "" {
+		and("e.stream = $?", f.Stream)
+	}
+	if !f.Since.IsZero() {
+		and("e.id >= $?", [16]byte(mail.IDAt(f.Since)))
+	}
+	if !f.Until.IsZero() {
+		and("e.id < $?", [16]byte(mail.IDAt(f.Until)))
+	}
+	if !f.Before.IsZero() {
+		and("e.id < $?", [16]byte(f.Before))
+	}
+	args = append(args, f.Limit)
+	return q + " ORDER BY e.id DESC LIMIT $" + strconv.Itoa(len(args)), args
+}
+
+func eventTypes(types []mail.EventType) []string {
+	out := make([]string, len(types))
+	for i, t := range types {
+		out[i] = string(t)
+	}
+	return out
+}
+
+// takes reports whether a stream with this filter shows the event.
+func takes(f *mail.EventFilter, e *mail.Event) bool {
+	return (len(f.Types) == 0 || slices.Contains(f.Types, e.Type)) &&
+		(f.MessageID.IsZero() || f.MessageID == e.MessageID) &&
+		(f.Recipient == "" || strings.ToLower(f.Recipient) == e.Recipient) &&
+		(f.Account == "" || f.Account == e.Account) &&
+		(f.Stream == "" || f.Stream == e.Stream)
+}
+
+// position is a place in the order of a stream: the transaction that wrote an event, then the event. A place without an
+// event is before everything that its transaction wrote; its id then holds only when that place was the newest.
+//
+// Ids alone would lose events. They are made before their transaction commits, so that one may become visible after a
+// greater one was read. Transaction ids are no better by themselves, but they can be waited for: what is below
+// pg_snapshot_xmin(pg_current_snapshot()), the oldest transaction that is still open, has ended, and nothing can be added
+// there any more. So a stream reads up to there and no further. The price is that a transaction which writes for a minute
+// holds up all streams for that minute.
+type position struct {
+	xid string // of a whole database cluster, 64 bits: it never wraps around
+	id  mail.ID
+}
+
+// adoption is how long after its receipt an event may still enter the stream: orphans are matched for a day.
+const adoption = 48 * time.Hour
+
+func (p position) String() string { return p.xid + "-" + p.id.String() }
+
+// hasEvent tells ids of events, which are of version 7, from moments.
+func (p position) hasEvent() bool { return p.id != mail.IDAt(p.id.Time()) }
+
+// after is the id to begin behind, among those of one transaction.
+func (p position) after() mail.ID {
+	if p.hasEvent() {
+		return p.id
+	}
+	return mail.ID{}
+}
+
+// floor is an id that everything which comes is above, so that the partitions of days long over are spared.
+func (p position) floor() mail.ID {
+	if at := p.id.Time().Add(-adoption); at.Unix() > 0 {
+		return mail.IDAt(at)
+	}
+	return mail.ID{}
+}
+
+// less compares two positions. Transaction ids are in decimal.
+func (p position) less(q position) bool {
+	switch {
+	case len(p.xid) != len(q.xid):
+		return len(p.xid) < len(q.xid)
+	case p.xid != q.xid:
+		return p.xid < q.xid
+	}
+	a, b := p.after(), q.after()
+	return bytes.Compare(a[:], b[:]) < 0
+}
+
+func parsePosition(s string) (position, error) {
+	xid, rest, _ := strings.Cut(s, "-")
+	if n, err := strconv.ParseUint(xid, 10, 64); err != nil || strconv.FormatUint(n, 10) != xid {
+		return position{}, fmt.Errorf("position in the stream of events: %w", mail.ErrNotFound)
+	}
+	id, err := mail.ParseID(rest)
+	if err != nil {
+		return position{}, fmt.Errorf("position in the stream of events: %w", mail.ErrNotFound)
+	}
+	return position{xid, id}, nil
+}
+
+const headSQL = `SELECT pg_snapshot_xmin(pg_current_snapshot())::text, clock_timestamp()`
+
+func scanHead(row pgx.Row) (position, error) {
+	var p position
+	var at time.Time
+	err := row.Scan(&p.xid, &at)
+	p.id = mail.IDAt(at)
+	return p, err
+}
+
+// EventHead returns the position behind all events that are there.
+func (db *DB) EventHead(ctx context.Context) (string, error) {
+	head, err := scanHead(db.api.QueryRow(ctx, headSQL))
+	if err != nil {
+		return "", fmt.Errorf("read the head of the events: %w", unavailable(err))
+	}
+	return head.String(), nil
+}
+
+// afterSQL reads on in the order of the stream.
+const afterSQL = shownEvent + `
+WHERE e.tenant_id = $1 AND (e.xid, e.id) > ($2::xid8, $3) AND e.id >= $4 AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY e.xid, e.id
+LIMIT $5`
+
+// maxSlices bounds how much of what the filter leaves out one call reads past.
+const maxSlices = 10
+
+// EventsAfter reads on in the stream of one tenant's events: up to limit of those behind the position that the filter
+// takes, and the position from which to go on. It may give none although there are more, when it read past many that the
+// filter leaves out; the position has moved on then. Since, Until, Before and Limit are not looked at. What is no
+// position, or one ahead of this database, is mail.ErrNotFound.
+func (db *DB) EventsAfter(ctx context.Context, f mail.EventFilter, after string, limit int) ([]mail.Event, string, error) {
+	p, err := parsePosition(after)
+	if err != nil {
+		return nil, "", err
+	}
+	for range maxSlices {
+		head, slice, err := db.readAfter(ctx, f.Tenant, p, limit)
+		if err != nil {
+			return nil, "", fmt.Errorf("read events after %s: %w", after, unavailable(err))
+		}
+		if head.less(p) && head.xid != p.xid {
+			return nil, "", fmt.Errorf("position %s is ahead of %s: %w", p, head, mail.ErrNotFound)
+		}
+		full := len(slice) == limit
+		p = advance(p, head, slice, full)
+		taken := slices.DeleteFunc(slice, func(e mail.Event) bool { return !takes(&f, &e) })
+		if len(taken) > 0 || !full {
+			return taken, p.String(), nil
+		}
+	}
+	return nil, p.String(), nil
+}
+
+// advance gives the position from which to go on. Unless there is more, that is the head, which was read before the
+// events: all that is below it is among them, and some may be above.
+func advance(p, head position, slice []mail.Event, full bool) position {
+	if len(slice) > 0 {
+		xid, _, _ := strings.Cut(slice[len(slice)-1].Position, "-")
+		p = position{xid, slice[len(slice)-1].ID}
+	}
+	if !full && p.less(head) {
+		return head
+	}
+	return p
+}
+
+func (db *DB) readAfter(ctx context.Context, t mail.TenantID, p position, limit int) (head position, slice []mail.Event, err error) {
+	b := &pgx.Batch{}
+	b.Queue(headSQL).QueryRow(func(row pgx.Row) error {
+		head, err = scanHead(row)
+		return err
+	})
+	b.Queue(afterSQL, t, p.xid, [16]byte(p.after()), [16]byte(p.floor()), limit).Query(func(rows pgx.Rows) error {
+		slice, err = pgx.CollectRows(rows, scanEvent)
+		return err
+	})
+	return head, slice, db.api.SendBatch(ctx, b).Close()
+}

@@ -1,0 +1,231 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// intakeWait bounds how long a provider waits for the commit of its events: they give up after ten seconds or more.
+const intakeWait = 5 * time.Second
+
+// intakeWeight bounds one transaction of events, in bytes of payload: some thousand events.
+const intakeWeight = 1 << 20
+
+// futureSkew is how far ahead of ours a provider's clock may be.
+const futureSkew = 10 * time.Minute
+
+// intakeChunk bounds the rows of one statement that joins a table that grows: its plan is pinned to one that compares
+// every row found with every row given.
+const intakeChunk = 250
+
+// ReceiveEvents makes what a provider reported durable and applies it, together with others that wait. It returns
+// mail.ErrReplayed when a token came with another body before, and *mail.Unavailable when the database can't take it:
+// nothing is stored then, and the provider comes again.
+func (db *DB) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, error) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), intakeWait, errSlow)
+	defer cancel()
+	size := int64(256)
+	for _, p := range in.Payloads {
+		size += int64(len(p.Raw)) + 256*int64(len(p.Events))
+	}
+	return db.events.do(ctx, in, size)
+}
+
+// fact is one event on its way into the store.
+type fact struct {
+	mail.Event
+	intake, payload  int
+	account          int32
+	byID, byContent  mail.ID
+	raw              []byte
+	matched, foreign bool
+	attempt          int32 // number of the account's last attempt at the message, 0 none
+}
+
+type takenOutcome struct {
+	taken mail.Taken
+	err   error // of this request alone: mail.ErrReplayed
+}
+
+func (db *DB) intakeBatch(ctx context.Context, batch []mail.Intake) ([]mail.Taken, []error) {
+	got, errs := bisect(ctx, batch, db.intakeOnce)
+	taken := make([]mail.Taken, len(batch))
+	for i := range got {
+		taken[i] = got[i].taken
+		if errs[i] == nil {
+			errs[i] = got[i].err
+		}
+	}
+	return taken, errs
+}
+
+// intakeOnce is one transaction. It takes its locks in one order, which is that of the records of the same messages:
+// keys, attempts by message, then what hangs on them.
+func (db *DB) intakeOnce(ctx context.Context, batch []mail.Intake) ([]takenOutcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, intakeWait)
+	defer cancel()
+	out := make([]takenOutcome, len(batch))
+	err := again(func() error {
+		clear(out)
+		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) error {
+			if err := checkTokens(ctx, tx, batch, out); err != nil {
+				return err
+			}
+			facts, err := fresh(ctx, tx, batch, out)
+			if err != nil || len(facts) == 0 {
+				return err
+			}
+			if err := match(ctx, tx, facts); err != nil {
+				return err
+			}
+			return db.apply(ctx, tx, facts, out)
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("receive events: %w", err)
+	}
+	return out, nil
+}
+
+// again repeats what lost a deadlock, twice.
+func again(run func() error) error {
+	err := run()
+	for range 2 {
+		if !isCode(err, "40P01", "40001") {
+			return err
+		}
+		err = run()
+	}
+	return err
+}
+
+// checkTokens notes the tokens that came, and marks the requests whose token came with another body before.
+func checkTokens(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []takenOutcome) error {
+	bodies := map[mail.ID][32]byte{}
+	for i, in := range batch {
+		if in.Once == nil {
+			continue
+		}
+		if have, ok := bodies[in.Once.Token]; ok && have != in.Once.Body {
+			out[i].err = mail.ErrReplayed
+			continue
+		}
+		bodies[in.Once.Token] = in.Once.Body
+	}
+	if len(bodies) == 0 {
+		return nil
+	}
+	tokens := make([][16]byte, 0, len(bodies))
+	for t := range bodies {
+		tokens = append(tokens, t)
+	}
+	slices.SortFunc(tokens, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
+	hashes := make([][]byte, len(tokens))
+	for i, t := range tokens {
+		h := bodies[t]
+		hashes[i] = h[:]
+	}
+	rows, err := tx.Query(ctx, `INSERT INTO hook_token (token, body) SELECT * FROM unnest($1::uuid[], $2::bytea[])
+		ON CONFLICT (token) DO UPDATE SET at = hook_token.at RETURNING token, body`, tokens, hashes)
+	if err != nil {
+		return err
+	}
+	first := map[mail.ID][32]byte{}
+	var token [16]byte
+	var body []byte
+	_, err = pgx.ForEachRow(rows, []any{&token, &body}, func() error {
+		first[token] = [32]byte(body)
+		return nil
+	})
+	for i, in := range batch {
+		if err == nil && in.Once != nil && first[in.Once.Token] != in.Once.Body {
+			out[i].err = mail.ErrReplayed
+		}
+	}
+	return err
+}
+
+// fresh lists the events of a batch that never came before: both of their keys are new. It counts the others.
+func fresh(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []takenOutcome) ([]*fact, error) {
+	var all []*fact
+	for i, in := range batch {
+		if out[i].err == nil {
+			all = append(all, unpack(i, in)...)
+		}
+	}
+	keys := make([][16]byte, 0, 2*len(all))
+	for _, f := range all {
+		keys = append(keys, f.byID, f.byContent)
+	}
+	slices.SortFunc(keys, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
+	keys = slices.Compact(keys)
+	rows, err := tx.Query(ctx, `INSERT INTO event_key (key) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING key`, keys)
+	if err != nil {
+		return nil, err
+	}
+	added, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	if err != nil {
+		return nil, err
+	}
+	isNew := make(map[mail.ID]bool, len(added))
+	for _, k := range added {
+		isNew[k] = true
+	}
+	var facts []*fact
+	for _, f := range all {
+		if !isNew[f.byID] || !isNew[f.byContent] {
+			out[f.intake].taken.Duplicates++
+			continue
+		}
+		isNew[f.byID], isNew[f.byContent] = false, false // a second one in this batch is a duplicate
+		facts = append(facts, f)
+	}
+	return facts, nil
+}
+
+// unpack gives the events of one request their ids and keys. Text that the database can't hold is mended: the payload
+// keeps it as it came.
+func unpack(i int, in mail.Intake) []*fact {
+	var facts []*fact
+	received := time.Now().UTC()
+	for p, payload := range in.Payloads {
+		for part, e := range payload.Events {
+			f := &fact{Event: e, intake: i, payload: p, account: in.Account, raw: payload.Raw}
+			f.ID, f.Part, f.Source, f.N = mail.NewID(), part, in.Source, -1
+			f.byID, f.byContent = e.Keys(in.Account)
+			f.Name, f.Recipient, f.ProviderMessageID, f.URL = clean(e.Name), clean(e.Recipient), clean(e.ProviderMessageID), clean(e.URL)
+			if e.Bounce != nil {
+				b := *e.Bounce
+				b.Code, b.Enhanced, b.Text = clean(b.Code), clean(b.Enhanced), clean(b.Text)
+				f.Bounce = &b
+			}
+			if e.At.Year() < 2000 || e.At.After(received.Add(futureSkew)) { // not told, or a lie that would outweigh all that comes
+				f.At = received
+			}
+			f.At = f.At.UTC().Truncate(time.Microsecond) // as it is stored, and compared
+			facts = append(facts, f)
+		}
+	}
+	return facts
+}
+
+func clean(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "�")
+}
+
+// byMessage orders facts as records order their rows.
+func byMessage(facts []*fact) []*fact {
+	sorted := slices.Clone(facts)
+	slices.SortStableFunc(sorted, func(a, b *fact) int {
+		return cmp.Or(slices.Compare(a.MessageID[:], b.MessageID[:]), cmp.Compare(a.N, b.N))
+	})
+	return sorted
+}

@@ -1,0 +1,151 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// Orphans of events are matched again soon, in case the event overtook our own record, then once a minute for a day.
+const (
+	orphanFirst = "5 seconds"
+	orphanAgain = "1 minute"
+	orphanAge   = "24 hours"
+)
+
+func queueOrphans(b *pgx.Batch, kept []*fact) {
+	var ids [][16]byte
+	var sent []*time.Time
+	for _, f := range kept {
+		if !f.orphaned() {
+			continue
+		}
+		ids = append(ids, f.ID)
+		var at *time.Time
+		if !f.SentAt.IsZero() {
+			at = &f.SentAt
+		}
+		sent = append(sent, at)
+	}
+	if len(ids) > 0 {
+		b.Queue(`INSERT INTO orphan (event_id, sent_at, retry_at, expires_at)
+			SELECT id, sent_at, now() + interval '`+orphanFirst+`', now() + interval '`+orphanAge+`'
+			FROM unnest($1::uuid[], $2::timestamptz[]) AS o(id, sent_at)`, ids, sent)
+	}
+}
+
+// orphansSQL takes orphans that are due and puts them off, so that another replica does not take them too.
+const orphansSQL = `
+WITH d AS (
+    UPDATE orphan SET retry_at = now() + interval '` + orphanAgain + `'
+    WHERE event_id = ANY (ARRAY(SELECT event_id FROM orphan WHERE retry_at <= now() ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+    RETURNING event_id, sent_at
+)
+SELECT e.id, e.account_id, e.message_id, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.key, d.sent_at
+FROM d CROSS JOIN LATERAL (SELECT * FROM event WHERE id = d.event_id OFFSET 0) e
+ORDER BY e.message_id, e.id`
+
+// MatchOrphans tries again to find the messages of up to limit events that came before them, and forgets those that are
+// a day old; the events themselves are kept. It reports how many it matched.
+func (db *DB) MatchOrphans(ctx context.Context, limit int) (matched int, err error) {
+	err = again(func() error {
+		matched = 0
+		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `DELETE FROM orphan WHERE expires_at <= now()`); err != nil {
+				return err
+			}
+			facts, err := readOrphans(ctx, tx, limit)
+			if err != nil || len(facts) == 0 {
+				return err
+			}
+			if err := match(ctx, tx, facts); err != nil {
+				return err
+			}
+			matched, err = db.adopt(ctx, tx, facts)
+			return err
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("match orphans: %w", unavailable(err))
+	}
+	return matched, nil
+}
+
+func readOrphans(ctx context.Context, tx pgx.Tx, limit int) ([]*fact, error) {
+	rows, err := tx.Query(ctx, orphansSQL, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*fact, error) {
+		f := &fact{}
+		var id, key [16]byte
+		var message *[16]byte
+		var bounce []byte
+		var sent *time.Time
+		err := row.Scan(&id, &f.account, &message, &f.Type, &f.Name, &f.Recipient, &f.At, &f.Source, &f.ProviderMessageID, &bounce, &key, &sent)
+		if err != nil {
+			return nil, err
+		}
+		f.ID, f.byContent, f.SentAt, f.N = id, key, orZero(sent), -1
+		if message != nil {
+			f.MessageID = *message
+		}
+		f.Bounce, err = readBounce(bounce)
+		return f, err
+	})
+}
+
+func readBounce(raw []byte) (*mail.Bounce, error) {
+	if raw == nil {
+		return nil, nil //nolint:nilnil // an event without a bounce
+	}
+	b := &mail.Bounce{}
+	if err := json.Unmarshal(raw, b); err != nil {
+		return nil, fmt.Errorf("bounce of an event: %w", err)
+	}
+	return b, nil
+}
+
+// adopt applies the events that found their message now. One of another account's message is an orphan no more either.
+func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (int, error) {
+	var known []*fact
+	var done, ids, messages [][16]byte
+	var tenants []int32
+	var ns []int16
+	var streams, types []string
+	for _, f := range facts {
+		if f.matched || f.foreign {
+			done = append(done, f.ID)
+		}
+		if f.matched {
+			known = append(known, f)
+			ids, messages, tenants = append(ids, f.ID), append(messages, f.MessageID), append(tenants, int32(f.Tenant))
+			ns, streams, types = append(ns, int16(f.N)), append(streams, f.Stream), append(types, string(f.Type)) //nolint:gosec // at most 1000
+		}
+	}
+	if len(done) == 0 {
+		return 0, nil
+	}
+	known = byMessage(known)
+	if err := prove(ctx, tx, known, make([]takenOutcome, 1)); err != nil {
+		return 0, err
+	}
+	b := &pgx.Batch{}
+	b.Queue(`DELETE FROM orphan WHERE event_id = ANY ($1)`, done)
+	if len(ids) > 0 {
+		b.Queue(`UPDATE event e SET tenant_id = i.tenant_id, message_id = i.message_id, n = nullif(i.n, -1), stream = i.stream, xid = pg_current_xact_id()
+			FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::smallint[], $5::text[]) AS i(id, message_id, tenant_id, n, stream)
+			WHERE e.id = ANY ($1) AND e.id = i.id`, ids, messages, tenants, ns, streams)
+		b.Queue(tellSQL, ids, tenants, types, streams)
+	}
+	if err := queueEvidence(b, known); err != nil {
+		return 0, err
+	}
+	db.queueSuppressions(b, known)
+	return len(known), tx.SendBatch(ctx, b).Close()
+}

@@ -1,0 +1,79 @@
+package postgres
+
+import (
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// reportSQL writes events of our own: what the answer to a call, or the end of the waiting, says of recipients. Whoever
+// listens for events hears of every end this way, whichever provider it was. An address that does not exist is suppressed,
+// as by a hard bounce.
+const reportSQL = `
+WITH e AS (
+    INSERT INTO event (id, origin, tenant_id, account_id, message_id, n, stream, type, name, recipient, at, source, provider_message_id, bounce, key)
+    SELECT i.event_id, i.event_id, m.tenant_id, i.account_id, i.id, i.n, m.stream, i.type, i.name, lower(r.email), now(), 'response', i.pmid, i.bounce, i.event_id
+    FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::int[], $5::text[], $6::text[], $7::text[], $8::jsonb[])
+        AS i(event_id, id, n, account_id, type, name, pmid, bounce)
+    CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.id OFFSET 0) m
+    CROSS JOIN LATERAL (SELECT email FROM recipient WHERE message_id = i.id AND n = i.n AND status = i.name OFFSET 0) r
+    RETURNING id, tenant_id, type, stream, recipient, account_id, message_id, bounce
+), s AS (
+    INSERT INTO suppression (tenant_id, email, reason, origin, account, message_id, detail)
+    SELECT e.tenant_id, e.recipient, 'hard_bounce', 'response', a.name, e.message_id, coalesce(e.bounce->>'text', '')
+    FROM e CROSS JOIN LATERAL (SELECT name FROM account WHERE id = e.account_id OFFSET 0) a
+    WHERE e.bounce->>'class' = 'hard'
+    ON CONFLICT DO NOTHING
+)
+SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream)) FROM e WHERE ` + listenedSQL
+
+// reports are events of our own, as columns.
+type reports struct {
+	events, ids        [][16]byte
+	ns                 []int16
+	accounts           []int32
+	types, names, pmid []string
+	bounces            [][]byte
+}
+
+// add reports one recipient's new status, if it is one that callers are told of. The event's name is that status: should
+// an event have settled the recipient first, there is nothing to report.
+func (r *reports) add(id mail.ID, account int32, c mail.RecipientChange, pmid string, announce bool) error {
+	e := mail.EventUnmapped
+	bounce := c.Bounce
+	switch c.Status {
+	case mail.Sent:
+		if announce {
+			e = mail.EventAccepted
+		}
+	case mail.Failed, mail.Expired:
+		e = mail.EventRejected
+		if bounce == nil {
+			bounce = &mail.Bounce{Reason: mail.OtherReason, Text: c.Detail}
+		}
+	case mail.Suppressed:
+		e = mail.EventRejected
+		if bounce == nil {
+			bounce = &mail.Bounce{Reason: mail.SuppressedBounce, Text: c.Detail}
+		}
+	default:
+	}
+	if e == mail.EventUnmapped {
+		return nil
+	}
+	raw, err := mail.MarshalBounce(bounce)
+	if err != nil {
+		return err
+	}
+	r.events, r.ids = append(r.events, mail.NewID()), append(r.ids, id)
+	r.ns, r.accounts = append(r.ns, int16(c.N)), append(r.accounts, account) //nolint:gosec // at most 1000
+	r.types, r.names, r.pmid = append(r.types, string(e)), append(r.names, string(c.Status)), append(r.pmid, pmid)
+	r.bounces = append(r.bounces, raw)
+	return nil
+}
+
+func (r *reports) queue(b *pgx.Batch) {
+	if len(r.events) > 0 {
+		b.Queue(reportSQL, r.events, r.ids, r.ns, r.accounts, r.types, r.names, r.pmid, r.bounces)
+	}
+}

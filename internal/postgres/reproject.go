@@ -1,0 +1,230 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// RawEvents lists payloads as they came, oldest first, after an id: those of one account, or of all.
+func (db *DB) RawEvents(ctx context.Context, account string, since time.Time, after mail.ID, limit int) ([]mail.RawEvent, error) {
+	const q = `
+SELECT e.id, a.name, e.raw FROM event e JOIN account a ON a.id = e.account_id
+WHERE e.id > $1 AND e.raw IS NOT NULL AND ($2 = '' OR a.name = $2)
+ORDER BY e.id LIMIT $3`
+	if floor := mail.IDAt(since); !since.IsZero() && after.String() < floor.String() {
+		after = floor
+	}
+	rows, err := db.api.Query(ctx, q, [16]byte(after), account, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read payloads: %w", unavailable(err))
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.RawEvent, error) {
+		var r mail.RawEvent
+		var id [16]byte
+		err := row.Scan(&id, &r.Account, &r.Raw)
+		r.Origin = id
+		return r, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read payloads: %w", unavailable(err))
+	}
+	return list, nil
+}
+
+// errDryRun rolls a rehearsal back.
+var errDryRun = errors.New("dry run")
+
+// Reproject stores what the parser makes of payloads today, and rebuilds the state of every recipient of the messages that
+// are concerned from all of their events. Nothing is told to endpoints again, and no suppression is taken back: an
+// operator does that. It reports how many events read otherwise now, and how many messages they are of.
+func (db *DB) Reproject(ctx context.Context, in []mail.Reprojected, dryRun bool) (changed, messages int, err error) {
+	err = again(func() error {
+		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) error {
+			var touched [][16]byte
+			changed, touched, err = rewrite(ctx, tx, in)
+			messages = len(touched)
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return errDryRun
+			}
+			return refold(ctx, tx, touched)
+		})
+	})
+	if err != nil && !errors.Is(err, errDryRun) {
+		return 0, 0, fmt.Errorf("reproject: %w", unavailable(err))
+	}
+	return changed, messages, nil
+}
+
+// keptSQL reads the events of payloads: the first lies at the payload's own id, the others name it.
+const keptSQL = `
+WITH k AS (
+    SELECT * FROM event WHERE id = ANY ($1)
+    UNION ALL
+    SELECT * FROM event WHERE origin = ANY ($1) AND origin <> id
+)
+SELECT id, origin, part, tenant_id, account_id, message_id, stream, source, type, name, recipient, at, provider_message_id, bounce, machine, url, key
+FROM k`
+
+// place is one event's place: which payload tells of it, as which part.
+type place struct {
+	origin mail.ID
+	part   int
+}
+
+// rewrite brings the events of payloads in line with what is read in them today: those that read otherwise are written,
+// those that there are more of are added with what the payload's first event knows, those that are gone become unmapped.
+func rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (int, [][16]byte, error) {
+	kept, err := readKept(ctx, tx, in)
+	if err != nil {
+		return 0, nil, err
+	}
+	var write []*fact
+	for _, r := range in {
+		first := kept[place{r.Origin, -1}]
+		if first == nil {
+			continue
+		}
+		facts := unpack(0, mail.Intake{Account: first.account, Source: first.Source, Payloads: []mail.Payload{{Events: r.Events}}})
+		for _, f := range facts {
+			f.Origin, f.Tenant, f.Stream, f.MessageID = r.Origin, first.Tenant, first.Stream, first.MessageID
+			have := kept[place{r.Origin, f.Part}]
+			delete(kept, place{r.Origin, f.Part})
+			if have != nil {
+				f.ID, f.byContent = have.ID, have.byContent
+			}
+			if have == nil || !readsAlike(have, f) {
+				write = append(write, f)
+			}
+		}
+	}
+	for p, f := range kept { // what is left is read in no payload any more
+		if p.part >= 0 && f.Type != mail.EventUnmapped {
+			f.Type, f.Name = mail.EventUnmapped, "reprojected away"
+			write = append(write, f)
+		}
+	}
+	return len(write), concerned(write), overwrite(ctx, tx, write)
+}
+
+func readKept(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (map[place]*fact, error) {
+	ids := make([][16]byte, len(in))
+	for i, r := range in {
+		ids[i] = r.Origin
+	}
+	rows, err := tx.Query(ctx, keptSQL, ids)
+	if err != nil {
+		return nil, err
+	}
+	kept := map[place]*fact{}
+	facts, err := pgx.CollectRows(rows, scanKept)
+	for _, f := range facts {
+		kept[place{f.Origin, f.Part}] = f
+		if f.ID == f.Origin {
+			kept[place{f.Origin, -1}] = f
+		}
+	}
+	return kept, err
+}
+
+func scanKept(row pgx.CollectableRow) (*fact, error) {
+	f := &fact{Event: mail.Event{N: -1}}
+	var id, origin, key [16]byte
+	var message *[16]byte
+	var bounce []byte
+	err := row.Scan(&id, &origin, &f.Part, &f.Tenant, &f.account, &message, &f.Stream, &f.Source, &f.Type, &f.Name, &f.Recipient, &f.At,
+		&f.ProviderMessageID, &bounce, &f.Machine, &f.URL, &key)
+	if err != nil {
+		return nil, err
+	}
+	f.ID, f.Origin, f.byContent = id, origin, key
+	if message != nil {
+		f.MessageID = *message
+	}
+	f.Bounce, err = readBounce(bounce)
+	return f, err
+}
+
+func readsAlike(a, b *fact) bool {
+	same := a.Bounce == b.Bounce || a.Bounce != nil && b.Bounce != nil && *a.Bounce == *b.Bounce
+	return same && a.Type == b.Type && a.Name == b.Name && strings.EqualFold(a.Recipient, b.Recipient) && a.At.Equal(b.At) &&
+		a.Machine == b.Machine && a.URL == b.URL
+}
+
+func concerned(facts []*fact) [][16]byte {
+	var ids [][16]byte
+	for _, f := range facts {
+		if !f.MessageID.IsZero() && !slices.Contains(ids, [16]byte(f.MessageID)) {
+			ids = append(ids, f.MessageID)
+		}
+	}
+	return ids
+}
+
+// overwrite replaces events by their ids. Endpoints are not told again.
+func overwrite(ctx context.Context, tx pgx.Tx, facts []*fact) error {
+	if len(facts) == 0 {
+		return nil
+	}
+	if err := match(ctx, tx, facts); err != nil { // the recipient may be another one
+		return err
+	}
+	var c eventColumns
+	for _, f := range facts {
+		if err := c.add(f, nil); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(ctx, insertEventSQL+` ON CONFLICT (id) DO UPDATE SET n = EXCLUDED.n, type = EXCLUDED.type, name = EXCLUDED.name,
+		recipient = EXCLUDED.recipient, at = EXCLUDED.at, bounce = EXCLUDED.bounce, machine = EXCLUDED.machine, url = EXCLUDED.url`, c.values()...)
+	return err
+}
+
+// refold rebuilds recipients from their events. A recipient of whom events told was taken by a provider: without them it
+// is sent.
+func refold(ctx context.Context, tx pgx.Tx, messages [][16]byte) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `UPDATE recipient SET status = 'sent', detail = '', bounce = NULL, event_rank = 0, event_at = NULL, event_key = NULL
+		WHERE message_id = ANY ($1) AND event_rank > 0`, messages)
+	if err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, `SELECT message_id, n, type, at, key, bounce FROM event
+		WHERE message_id = ANY ($1) AND n IS NOT NULL AND source IN ('webhook', 'lookup') ORDER BY message_id, n`, messages)
+	if err != nil {
+		return err
+	}
+	facts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*fact, error) {
+		f := &fact{}
+		var id, key [16]byte
+		var bounce []byte
+		if err := row.Scan(&id, &f.N, &f.Type, &f.At, &key, &bounce); err != nil {
+			return nil, err
+		}
+		f.MessageID, f.byContent = id, key
+		var err error
+		f.Bounce, err = readBounce(bounce)
+		return f, err
+	})
+	if err != nil {
+		return err
+	}
+	b := &pgx.Batch{}
+	if err := queueEvidence(b, facts); err != nil {
+		return err
+	}
+	b.Queue(foldChangedSQL, messages)
+	return tx.SendBatch(ctx, b).Close()
+}

@@ -1,0 +1,142 @@
+package mailgun
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// How far the timestamp of a webhook may be off. Mailgun retries for 8 hours ("Webhooks"), and whether it signs anew for
+// a retry is not documented.
+const (
+	maxAhead = 10 * time.Minute
+	maxAge   = 9 * time.Hour
+)
+
+// The caps of a signature, in bytes. A real one has 10, 50 and 64.
+const (
+	maxStampLen = 12
+	maxTokenLen = 256
+)
+
+// hookBody is the body of a webhook, one event.
+type hookBody struct {
+	Signature triple          `json:"signature"`
+	Parent    *triple         `json:"parent-signature"` // of a subaccount's events, made with the key of its parent
+	Event     json.RawMessage `json:"event-data"`
+}
+
+// triple is Mailgun's signature. It covers the timestamp and the token, not the event ("Securing Webhooks").
+type triple struct {
+	Timestamp scalar `json:"timestamp"` // seconds since 1970
+	Token     scalar `json:"token"`
+	Signature scalar `json:"signature"` // HMAC-SHA256 of the two, in hex
+}
+
+// Receive implements provider.EventParser. A bad signature is answered 406, which ends Mailgun's retries; what a change
+// of our settings or of our clock would mend is answered 401, which Mailgun retries.
+//
+// Since the signature does not cover the event, the Batch binds it to this body: whoever gets hold of one signature can
+// not sign another event with it.
+func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
+	keys := c.cfg.signingKeys()
+	if len(keys) == 0 {
+		return provider.Batch{}, refuse(http.StatusUnauthorized, "unconfigured", "set the secret webhook_signing_key")
+	}
+	var body hookBody
+	if json.Unmarshal(h.Body, &body) != nil {
+		return provider.Batch{}, refuse(http.StatusNotAcceptable, "signature", "the body is not the JSON of a webhook")
+	}
+	signed := body.authentic(keys)
+	if signed == nil {
+		return provider.Batch{}, refuse(http.StatusNotAcceptable, "signature", "no signature that a key of ours made")
+	}
+	if !signed.fresh(h.Now) {
+		return provider.Batch{}, refuse(http.StatusUnauthorized, "timestamp", "signed over 9 hours ago or in the future")
+	}
+	raw := []byte(body.Event)
+	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
+		raw = h.Body // kept to be looked at: there is no event in it
+	}
+	return provider.Batch{
+		Payloads: []mail.Payload{{Raw: raw, Events: parse(raw)}},
+		Once:     &mail.Once{Token: signed.id(), Body: sha256.Sum256(h.Body)},
+	}, nil
+}
+
+func refuse(status int, reason, why string) error {
+	return &provider.HookError{Status: status, Reason: reason, Err: errors.New("mailgun: " + why)}
+}
+
+// authentic returns the signature that one of the keys made, or nil. The parent's counts only where the other fails.
+func (b *hookBody) authentic(keys []seal.Secret) *triple {
+	for _, t := range []*triple{&b.Signature, b.Parent} {
+		if t != nil && t.signedBy(keys) {
+			return t
+		}
+	}
+	return nil
+}
+
+func (t *triple) signedBy(keys []seal.Secret) bool {
+	mac, err := hex.DecodeString(string(t.Signature))
+	if err != nil || len(mac) != sha256.Size || len(t.Timestamp) > maxStampLen || t.Token == "" || len(t.Token) > maxTokenLen {
+		return false
+	}
+	found := false
+	for _, key := range keys {
+		h := hmac.New(sha256.New, []byte(key.Reveal()))
+		h.Write([]byte(t.Timestamp + t.Token))
+		found = hmac.Equal(h.Sum(nil), mac) || found
+	}
+	return found
+}
+
+// fresh also keeps anyone from moving digits between the timestamp and the token, which are signed as one string.
+func (t *triple) fresh(now time.Time) bool {
+	if strings.Trim(string(t.Timestamp), "0123456789") != "" {
+		return false
+	}
+	seconds, err := strconv.ParseInt(string(t.Timestamp), 10, 64)
+	if err != nil {
+		return false
+	}
+	age := now.Sub(time.Unix(seconds, 0))
+	return -maxAhead <= age && age <= maxAge
+}
+
+// id names what was signed, the same for every account that it is shown to.
+func (t *triple) id() mail.ID {
+	sum := sha256.Sum256([]byte(t.Timestamp + t.Token))
+	return mail.ID(sum[:len(mail.ID{})])
+}
+
+// scalar is a JSON string or number as text. Anything else is "": a field of the wrong kind must not cost the event.
+type scalar string
+
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
+func (s *scalar) UnmarshalJSON(b []byte) error {
+	*s = ""
+	var text string
+	switch {
+	case len(b) > 0 && b[0] == '"':
+		if err := json.Unmarshal(b, &text); err == nil {
+			*s = scalar(text)
+		}
+	case len(b) > 0 && (b[0] == '-' || b[0] >= '0' && b[0] <= '9'):
+		*s = scalar(b)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package postmark
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// maxBounces caps the bounces that a look-up reads.
+const maxBounces = 5
+
+// outbound is a line of GET /messages/outbound ("Messages API", outbound message search).
+type outbound struct {
+	MessageID string
+	Metadata  map[string]json.RawMessage
+}
+
+// Find implements provider.Finder, by a search for our own metadata, which is exact. Without a stream Postmark searches
+// its default one only, and which one the message went by is not known here, so each is asked. What became of the message
+// is told beside; that it can't be read changes nothing about the finding.
+func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding, error) {
+	for _, stream := range c.cfg.streams() {
+		params := url.Values{
+			"count": {"10"}, "offset": {"0"}, "messagestream": {stream}, "metadata_" + provider.MessageKey: {q.MessageID.String()},
+		}
+		var page struct{ Messages []outbound }
+		if err := c.call(ctx, http.MethodGet, "/messages/outbound?"+params.Encode(), nil, &page); err != nil {
+			return provider.Finding{}, lookupError(err)
+		}
+		for _, m := range page.Messages {
+			if m.MessageID != "" && fields(m.Metadata).text(provider.MessageKey) == q.MessageID.String() {
+				return provider.Finding{
+					Found: true, ProviderMessageID: provider.Cut(m.MessageID), Payloads: c.history(ctx, m.MessageID, q.MessageID),
+				}, nil
+			}
+		}
+	}
+	return provider.Finding{}, nil
+}
+
+// history reads what became of the message, as far as that can be read.
+func (c *Client) history(ctx context.Context, id string, ours mail.ID) []mail.Payload {
+	var details struct{ MessageEvents []json.RawMessage }
+	if c.call(ctx, http.MethodGet, "/messages/outbound/"+url.PathEscape(id)+"/details", nil, &details) != nil {
+		return nil
+	}
+	var found []mail.Payload
+	bounces := 0
+	for _, entry := range details.MessageEvents {
+		raw := asWebhook(entry, messageEvent, id, ours)
+		if number := bounceID(entry); number != "" {
+			var bounce json.RawMessage
+			bounces++
+			if bounces > maxBounces || c.call(ctx, http.MethodGet, "/bounces/"+url.PathEscape(number), nil, &bounce) != nil {
+				continue
+			}
+			raw = asWebhook(bounce, "Bounce", id, ours)
+		}
+		if e := parse(raw); e.Type != mail.EventUnmapped {
+			found = append(found, mail.Payload{Raw: raw, Events: []mail.Event{e}})
+		}
+	}
+	return found
+}
+
+// bounceID is under which "Bounce API" has the entry, "" when it is about no bounce.
+func bounceID(raw []byte) string {
+	var entry, details fields
+	if json.Unmarshal(raw, &entry) != nil || json.Unmarshal(entry["Details"], &details) != nil || entry.text("Type") != "Bounced" {
+		return ""
+	}
+	return details.text("BounceID")
+}
+
+// asWebhook adds what a webhook would say of the message and the API does not, so that Parse reads both alike.
+func asWebhook(raw []byte, record, id string, ours mail.ID) []byte {
+	var f fields
+	if json.Unmarshal(raw, &f) != nil || f == nil {
+		return raw
+	}
+	add := map[string]any{"RecordType": record, "MessageID": id, "Metadata": map[string]string{provider.MessageKey: ours.String()}}
+	for name, value := range add {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return raw
+		}
+		f[name] = text
+	}
+	full, err := json.Marshal(f)
+	if err != nil {
+		return raw
+	}
+	return full
+}
+
+// lookupError leaves a Finder's three classes.
+func lookupError(err error) error {
+	var perr *provider.Error
+	ours := []provider.Class{provider.Throttled, provider.Transient, provider.Misconfigured}
+	if errors.As(err, &perr) && !slices.Contains(ours, perr.Class) {
+		perr.Class = provider.Misconfigured
+	}
+	return err
+}

@@ -1,0 +1,63 @@
+package postmark
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// Receive implements provider.EventParser. Postmark tries again after every answer but 200, and never again after 403
+// ("Webhooks overview", retries), so credentials that are wrong are answered with 401: they may be right tomorrow.
+func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
+	switch {
+	case !c.cfg.receives():
+		return provider.Batch{}, &provider.HookError{Status: http.StatusUnauthorized, Reason: "unconfigured"}
+	case len(h.Body) > provider.MaxHook:
+		return provider.Batch{}, &provider.HookError{Status: http.StatusRequestEntityTooLarge, Reason: "too_large"}
+	case !c.authentic(h.Header):
+		return provider.Batch{}, &provider.HookError{Status: http.StatusUnauthorized, Reason: "credentials"}
+	}
+	return provider.Batch{Payloads: []mail.Payload{{Raw: h.Body, Events: c.Parse(h.Body)}}}, nil
+}
+
+// receives reports whether there is a secret by which a webhook could prove itself.
+func (c Config) receives() bool { return len(c.passwords())+len(c.tokens()) > 0 }
+
+func (c Config) passwords() []seal.Secret { return set(c.WebhookPassword, c.WebhookPasswordPrevious) }
+
+func (c Config) tokens() []seal.Secret { return set(c.WebhookToken, c.WebhookTokenPrevious) }
+
+func set(secrets ...seal.Secret) []seal.Secret {
+	var out []seal.Secret
+	for _, s := range secrets {
+		if !s.IsZero() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// authentic compares with every secret that may be meant, each in a time that hangs on nothing but the request.
+func (c *Client) authentic(header http.Header) bool {
+	user, password, _ := (&http.Request{Header: header}).BasicAuth()
+	named := same(user, c.cfg.username())
+	ok := 0
+	for _, s := range c.cfg.passwords() {
+		ok |= named & same(password, s.Reveal())
+	}
+	for _, s := range c.cfg.tokens() {
+		ok |= same(header.Get(c.cfg.WebhookHeader), s.Reveal())
+	}
+	return ok == 1
+}
+
+// same is 1 for equal texts, else 0. Hashing makes the time independent of how long the secret is.
+func same(got, want string) int {
+	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
+	return subtle.ConstantTimeCompare(a[:], b[:])
+}

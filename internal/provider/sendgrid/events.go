@@ -1,0 +1,218 @@
+package sendgrid
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/smtpcode"
+)
+
+// maxUnix is the latest time that an event may name, in the year 2242. What is beyond is no time.
+const maxUnix = 1 << 33
+
+// maxURL caps the address of a click, in bytes.
+const maxURL = 2000
+
+// unreadable is the name of what is authentic and no event.
+const unreadable = "unreadable"
+
+// Parse implements provider.EventParser. Raw is one element of the array that SendGrid sent, or one event of Email
+// Logs: one event, always.
+func (c *Client) Parse(raw []byte) []mail.Event { return []mail.Event{parse(raw)} }
+
+func parse(raw []byte) mail.Event {
+	var f fields
+	if err := json.Unmarshal(raw, &f); err != nil || f == nil {
+		return mail.Event{Name: unreadable, Detail: digest(raw)}
+	}
+	word := f.text("event")
+	e := mail.Event{
+		Name:              provider.Cut(word),
+		UniqueID:          provider.Cut(f.text("sg_event_id")),
+		MessageID:         f.messageID(),
+		ProviderMessageID: provider.Cut(acceptedID(f.text("sg_message_id"))),
+		Recipient:         address(f.text("email")),
+		At:                f.time("timestamp"),
+	}
+	k, known := kinds()[word]
+	switch {
+	case word == "":
+		e.Name, e.Detail = unreadable, digest(raw)
+		return e
+	case !known:
+		e.Detail = digest(raw)
+		return e
+	}
+	e.Type, e.Detail = k.event, f.join(k.tells)
+	if kind := f.text("type"); k.typed && kind != "" && kind != word {
+		e.Name = provider.Cut(word + "/" + kind)
+	}
+	f.fill(&e)
+	return e
+}
+
+// fill adds what only events of some types have.
+func (f fields) fill(e *mail.Event) {
+	switch e.Type {
+	case mail.EventAccepted:
+		e.SentAt = e.At
+	case mail.EventDeferred:
+		e.Bounce = f.deferral()
+	case mail.EventBounced:
+		e.Bounce = f.bounce()
+	case mail.EventRejected:
+		e.Bounce = f.drop()
+	case mail.EventOpened:
+		e.Machine = string(f["sg_machine_open"]) == "true"
+	case mail.EventClicked:
+		e.URL = link(f.text("url"))
+	case mail.EventUnmapped, mail.EventDelivered, mail.EventComplained, mail.EventUnsubscribed, mail.EventEndpointDisabled:
+	}
+}
+
+// fields are the members of an event by their exact names. Custom arguments stand among them.
+type fields map[string]json.RawMessage
+
+// text is a member that is a string or a number, else "".
+func (f fields) text(name string) string {
+	var s string
+	if json.Unmarshal(f[name], &s) == nil {
+		return s
+	}
+	var n json.Number
+	if json.Unmarshal(f[name], &n) == nil {
+		return n.String()
+	}
+	return ""
+}
+
+// time reads Unix seconds, or nothing that Postgres or we could not hold.
+func (f fields) time(name string) time.Time {
+	sec, err := strconv.ParseInt(f.text(name), 10, 64)
+	if err != nil || sec <= 0 || sec > maxUnix {
+		return time.Time{}
+	}
+	return time.Unix(sec, 0).UTC()
+}
+
+// messageID is our own id, which travels as a custom argument: beside the other members in the webhook, in an object of
+// its own in Email Logs.
+func (f fields) messageID() mail.ID {
+	text := f.text(provider.MessageKey)
+	if _, ok := f[provider.MessageKey]; !ok {
+		var args fields
+		if json.Unmarshal(f["custom_args"], &args) == nil {
+			text = args.text(provider.MessageKey)
+		}
+	}
+	id, err := mail.ParseID(text)
+	if err != nil {
+		return mail.ID{}
+	}
+	return id
+}
+
+// join puts members together, to tell two events apart and not to be read.
+func (f fields) join(names []string) string {
+	var b strings.Builder
+	for _, name := range names {
+		b.WriteString(string(f[name]) + ";")
+	}
+	return provider.Cut(b.String())
+}
+
+// deferral says why a message waits. That is never the address's last word.
+func (f fields) deferral() *mail.Bounce {
+	b := f.reply(cmp.Or(f.text("response"), f.text("reason")))
+	return finish(b, notHard(smtpcode.Classify(b.Code, b.Enhanced, b.Text)))
+}
+
+func (f fields) bounce() *mail.Bounce {
+	b := f.reply(f.text("reason"))
+	reason := classify(f.text("bounce_classification"), b)
+	if t := f.text("type"); t != "" && t != "bounce" { // "blocked" is temporary, whatever its code says
+		reason = notHard(reason)
+	}
+	return finish(b, reason)
+}
+
+func (f fields) drop() *mail.Bounce {
+	b := f.reply(f.text("reason"))
+	reason, ok := dropReasons()[strings.ToLower(strings.TrimSpace(f.text("reason")))]
+	if !ok {
+		reason = mail.OtherReason
+	}
+	return finish(b, reason)
+}
+
+// reply takes the codes from "status", which is an enhanced code or a reply code and may be missing, else from the words.
+func (f fields) reply(text string) *mail.Bounce {
+	b := &mail.Bounce{Text: provider.Cut(text)}
+	switch status := f.text("status"); {
+	case strings.Count(status, ".") == 2:
+		b.Enhanced = provider.Cut(status)
+	case len(status) == 3:
+		b.Code = provider.Cut(status)
+	}
+	code, enhanced := smtpcode.Find(b.Text)
+	b.Code, b.Enhanced = cmp.Or(b.Code, code), cmp.Or(b.Enhanced, enhanced)
+	return b
+}
+
+func finish(b *mail.Bounce, reason mail.Reason) *mail.Bounce {
+	b.Reason, b.Class = reason, reason.Class()
+	return b
+}
+
+// notHard keeps a reason from condemning the address.
+func notHard(r mail.Reason) mail.Reason {
+	if r.Class() == mail.Hard {
+		return mail.Undetermined
+	}
+	return r
+}
+
+// acceptedID is the id that the answer to our call had: an event's id goes on with the name of the server that the
+// message passed. Ids of the older form have dots of their own.
+func acceptedID(id string) string {
+	for _, server := range []string{".recvd-", ".filter"} {
+		if head, _, ok := strings.Cut(id, server); ok && head != "" {
+			return head
+		}
+	}
+	return id
+}
+
+// address is the canonical form if it is an address: some dropped messages have none, or something else.
+func address(s string) string {
+	if a, err := mail.ParseAddress(s); err == nil {
+		return a.Email
+	}
+	return provider.Cut(s)
+}
+
+// link caps a URL and takes out what no URL holds.
+func link(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r <= ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	if len(s) > maxURL {
+		s = strings.ToValidUTF8(s[:maxURL], "")
+	}
+	return s
+}
+
+func digest(raw []byte) string {
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,159 @@
+package sendgrid
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// The bounds of one look-up. Email Logs can't be asked for a custom argument: each message to a recipient in the window
+// is opened to see whether it is ours.
+const (
+	maxSearches = 3  // recipients that are asked for
+	maxDetails  = 10 // messages that are opened
+	searchLimit = 100
+)
+
+// How far SendGrid's clock may be from ours, and how long after our call it may make the message's id.
+const (
+	windowBefore = time.Minute
+	windowAfter  = 5 * time.Minute
+)
+
+// logged is a line of POST /v3/logs ("Email Logs", filter all messages).
+type logged struct {
+	ID     string `json:"sg_message_id"`
+	Sender string `json:"from_email"`
+}
+
+// opened is the answer of GET /v3/logs/{sg_message_id} ("Email Logs", filter by message id).
+type opened struct {
+	CustomArgs map[string]json.RawMessage `json:"custom_args"`
+	Events     []json.RawMessage          `json:"events"`
+}
+
+// Find implements provider.Finder, by Email Logs: messages to a recipient around the time of the call, and among those
+// the one with our custom argument. SendGrid takes all recipients of a call or none, so any of them proves it; several
+// are asked for because one that was dropped may not be shown. The API key needs access to Email Logs.
+func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding, error) {
+	if len(q.Recipients) == 0 {
+		return provider.Finding{}, &provider.Error{Class: provider.Misconfigured, Detail: "sendgrid: a message without recipients can't be looked up"}
+	}
+	left := maxDetails
+	for _, recipient := range q.Recipients[:min(len(q.Recipients), maxSearches)] {
+		lines, err := c.search(ctx, recipient, q)
+		if err != nil {
+			return provider.Finding{}, lookupError(err)
+		}
+		for _, line := range lines {
+			if left--; left < 0 {
+				return provider.Finding{}, &provider.Error{
+					Class:  provider.Transient,
+					Detail: fmt.Sprintf("sendgrid: more than %d messages to these recipients at that time, and none of those opened is ours", maxDetails),
+				}
+			}
+			f, err := c.open(ctx, line.ID, q)
+			if err != nil || f.Found {
+				return f, lookupError(err)
+			}
+		}
+	}
+	return provider.Finding{}, nil
+}
+
+// search lists the messages to one recipient, those of our sender first: the address of From is not always shown as we
+// gave it, so the others count too.
+func (c *Client) search(ctx context.Context, recipient string, q *provider.Query) ([]logged, error) {
+	const layout = "2006-01-02T15:04:05Z"
+	query := fmt.Sprintf(`to_email = %s AND sg_message_id_created_at > TIMESTAMP "%s" AND sg_message_id_created_at < TIMESTAMP "%s"`,
+		quote(recipient), q.From.Add(-windowBefore).UTC().Format(layout), q.To.Add(windowAfter).UTC().Format(layout))
+	var out struct {
+		Messages []logged `json:"messages"`
+	}
+	in := map[string]any{"query": query, "limit": searchLimit}
+	if err := c.call(ctx, http.MethodPost, "/v3/logs", in, &out); err != nil {
+		return nil, err
+	}
+	lines := slices.DeleteFunc(out.Messages, func(l logged) bool { return l.ID == "" })
+	foreign := func(l logged) int {
+		if strings.EqualFold(l.Sender, q.Sender) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(lines, func(a, b logged) int { return cmp.Compare(foreign(a), foreign(b)) })
+	return lines, nil
+}
+
+// quote writes a string of the query language. Its escapes are not documented, and an address of ours holds one kind of
+// quote at most.
+func quote(s string) string {
+	if strings.Contains(s, "'") {
+		return `"` + s + `"`
+	}
+	return "'" + s + "'"
+}
+
+// open reads one message and compares.
+func (c *Client) open(ctx context.Context, id string, q *provider.Query) (provider.Finding, error) {
+	var m opened
+	if err := c.call(ctx, http.MethodGet, "/v3/logs/"+url.PathEscape(id), nil, &m); err != nil {
+		return provider.Finding{}, err
+	}
+	if fields(m.CustomArgs).text(provider.MessageKey) != q.MessageID.String() {
+		return provider.Finding{}, nil
+	}
+	f := provider.Finding{Found: true, ProviderMessageID: provider.Cut(acceptedID(id))}
+	for _, raw := range m.Events {
+		raw = withIDs(raw, id, q.MessageID)
+		if e := parse(raw); e.Type != mail.EventUnmapped && e.MessageID == q.MessageID {
+			f.Payloads = append(f.Payloads, mail.Payload{Raw: raw, Events: []mail.Event{e}})
+		}
+	}
+	return f, nil
+}
+
+// withIDs adds to an event of Email Logs which message it is of, where only the message around it said so.
+func withIDs(raw []byte, id string, ours mail.ID) []byte {
+	var f fields
+	if json.Unmarshal(raw, &f) != nil || f == nil {
+		return raw
+	}
+	if f.text("sg_message_id") != "" && !f.messageID().IsZero() {
+		return raw
+	}
+	if f.text("sg_message_id") == "" {
+		f["sg_message_id"], _ = json.Marshal(id) //nolint:errchkjson // a string always encodes
+	}
+	f[provider.MessageKey], _ = json.Marshal(ours.String()) //nolint:errchkjson // as above
+	full, err := json.Marshal(f)
+	if err != nil {
+		return raw
+	}
+	return full
+}
+
+// lookupError leaves a Finder's three classes. A message that was listed and can't be opened is asked for again.
+func lookupError(err error) error {
+	var perr *provider.Error
+	if !errors.As(err, &perr) {
+		return err
+	}
+	switch {
+	case perr.Status == http.StatusNotFound && perr.Class == provider.Misconfigured:
+		perr.Class = provider.Transient
+	case perr.Class != provider.Throttled && perr.Class != provider.Transient:
+		perr.Class = provider.Misconfigured
+	}
+	return err
+}

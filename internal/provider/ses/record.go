@@ -1,0 +1,168 @@
+package ses
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// maxLink caps the address of a clicked link, in bytes: what browsers and servers agree on.
+const maxLink = 2048
+
+// record is what SES publishes (developer guide, "Contents of event data that Amazon SES publishes to Amazon SNS"), as
+// far as we read it. An identity's feedback notifications have the same shape, NotificationType and no tags.
+type record struct {
+	EventType, NotificationType string
+	Mail                        struct {
+		Timestamp     string
+		MessageID     string `json:"messageId"`
+		Destination   []string
+		Headers       json.RawMessage
+		CommonHeaders json.RawMessage
+		Tags          map[string][]string
+	}
+	Delivery struct {
+		Timestamp  string
+		Recipients []string
+	}
+	Bounce struct {
+		BounceType, BounceSubType string
+		BouncedRecipients         []party
+		Timestamp                 string
+		FeedbackID                string `json:"feedbackId"`
+	}
+	Complaint struct {
+		ComplainedRecipients  []party
+		ComplaintSubType      string
+		ComplaintFeedbackType string
+		Timestamp             string
+		FeedbackID            string `json:"feedbackId"`
+	}
+	Reject struct{ Reason string }
+	Open   visit
+	Click  visit
+	// Failure is of a template, which we do not use, but an operator's own test may.
+	Failure       struct{ TemplateName, ErrorMessage string }
+	DeliveryDelay struct {
+		Timestamp, DelayType string
+		DelayedRecipients    []party
+	}
+	Subscription struct {
+		ContactList, Timestamp, Source string
+		NewTopicPreferences            preferences
+		OldTopicPreferences            preferences
+	}
+}
+
+// party is a recipient that something happened to, with the fields of a DSN if there was one.
+type party struct{ EmailAddress, Status, DiagnosticCode string }
+
+type visit struct {
+	Timestamp, IPAddress, UserAgent, Link string
+	IsBotEvent                            any // "Likely" or "Unlikely", since August 2026
+}
+
+type preferences struct {
+	UnsubscribeAll          bool
+	TopicSubscriptionStatus []struct{ TopicName, SubscriptionStatus string }
+}
+
+// messageID finds our id: in the tag that we send, else in the Message-ID of the message as we gave it to SES, which is
+// ours when it went as Content.Raw.
+func (r *record) messageID() mail.ID {
+	for _, value := range r.Mail.Tags[provider.MessageKey] {
+		if id, err := mail.ParseID(value); err == nil {
+			return id
+		}
+	}
+	for _, value := range r.internetIDs() {
+		local, _, _ := strings.Cut(strings.Trim(value, " <>"), "@")
+		if id, err := mail.ParseID(local); err == nil {
+			return id
+		}
+	}
+	return mail.ID{}
+}
+
+// internetIDs reads headers, which are there if someone asked for them, and may have another shape than documented.
+func (r *record) internetIDs() []string {
+	var ids []string
+	var headers []struct{ Name, Value string }
+	if json.Unmarshal(r.Mail.Headers, &headers) == nil {
+		for _, h := range headers {
+			if strings.EqualFold(h.Name, "Message-ID") {
+				ids = append(ids, h.Value)
+			}
+		}
+	}
+	var common struct {
+		MessageID string `json:"messageId"`
+	}
+	if json.Unmarshal(r.Mail.CommonHeaders, &common) == nil {
+		ids = append(ids, common.MessageID)
+	}
+	return ids
+}
+
+// recipient gives the canonical form of an address as the message had it: a bounce quotes the receiving host, which may
+// have changed the case. What is no address, such as one that was hidden, can only be the one recipient of the message.
+func (r *record) recipient(raw string) string {
+	email := canonical(raw)
+	for _, d := range r.Mail.Destination {
+		if d = canonical(d); d != "" && (strings.EqualFold(d, email) || email == "" && len(r.Mail.Destination) == 1) {
+			return d
+		}
+	}
+	return email
+}
+
+func canonical(raw string) string {
+	a, err := mail.ParseMailbox(strings.TrimSpace(raw))
+	if err != nil {
+		return ""
+	}
+	return a.Email
+}
+
+// link leaves out a clicked address that is not fit to be kept.
+func link(s string) string {
+	if len(s) > maxLink || strings.ContainsFunc(s, unicode.IsControl) {
+		return ""
+	}
+	return s
+}
+
+// instant reads a time of SES, zero when it can't be read.
+func instant(s string) time.Time {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+func emails(list []party) []string {
+	var out []string
+	for _, p := range list {
+		out = append(out, p.EmailAddress)
+	}
+	return out
+}
+
+// nth returns the recipient behind an event, which is nobody when none was named.
+func nth(list []party, i int) party {
+	if i < len(list) {
+		return list[i]
+	}
+	return party{}
+}
+
+// joined makes the name of an event from SES's own words, without those that are missing.
+func joined(words ...string) string {
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), "/")
+}

@@ -1,0 +1,228 @@
+package ses
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// Bounds of the Timestamp of a message. SNS tries for an hour at most (developer guide, "Amazon SNS message delivery
+// retries") and does not stamp a retry anew.
+const (
+	maxAhead = 10 * time.Minute
+	maxAge   = 2 * time.Hour
+)
+
+// snsTimeout caps one call to SNS. SNS gives up on our answer after 15 seconds, in which two calls have to fit.
+const snsTimeout = 6 * time.Second
+
+// envelope is what SNS POSTs, and the types of it ("HTTP/HTTPS notification JSON format" and its siblings).
+type envelope struct {
+	Type             string
+	MessageID        string `json:"MessageId"`
+	TopicARN         string `json:"TopicArn"`
+	Subject          *string
+	Message          string
+	Timestamp        string
+	SignatureVersion string
+	Signature        string
+	SigningCertURL   string
+	SubscribeURL     string
+	Token            string
+}
+
+const (
+	notification = "Notification"
+	subscribed   = "SubscriptionConfirmation"
+	unsubscribed = "UnsubscribeConfirmation"
+)
+
+// Receive implements provider.EventParser. SNS takes a 4xx for an answer and comes back after a 5xx (developer guide,
+// "Amazon SNS message delivery retries"), so 403 is for what will never be right, and 503 for what we could not find out.
+func (c *Client) Receive(ctx context.Context, h *provider.Hook) (provider.Batch, error) {
+	e, at, err := c.admit(h)
+	if err != nil {
+		return provider.Batch{}, err
+	}
+	signer, err := c.certs.find(ctx, e.SigningCertURL, at, h.Now)
+	if err != nil {
+		return provider.Batch{}, err
+	}
+	if err := e.checkSignature(signer); err != nil {
+		return provider.Batch{}, err
+	}
+	switch e.Type {
+	case subscribed:
+		return c.confirm(ctx, at, e.Token)
+	case unsubscribed:
+		return provider.Batch{Note: "subscription ended"}, nil
+	default:
+		return e.batch(), nil
+	}
+}
+
+// validated is what SES publishes when an event destination is made, in plain text.
+const validated = "Successfully validated SNS topic"
+
+func (e *envelope) batch() provider.Batch {
+	if strings.HasPrefix(e.Message, validated) {
+		return provider.Batch{Note: "topic validated"}
+	}
+	raw := []byte(e.Message)
+	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: parse(raw)}}}
+}
+
+// admit makes every check that takes no call, so that a forged request costs nothing but itself.
+func (c *Client) admit(h *provider.Hook) (*envelope, topic, error) {
+	switch {
+	case strings.EqualFold(h.Header.Get("X-Amz-Sns-Rawdelivery"), "true"):
+		return nil, topic{}, forbid("raw_delivery", errors.New("raw message delivery has no signature: turn it off for the subscription"))
+	case len(c.config.SNSTopicARNs) == 0:
+		return nil, topic{}, forbid("unconfigured", errors.New("the account has no sns_topic_arns"))
+	}
+	var e envelope
+	if err := json.Unmarshal(h.Body, &e); err != nil || !slices.Contains([]string{notification, subscribed, unsubscribed}, e.Type) {
+		return nil, topic{}, forbid("signature", errors.New("the body is no message of SNS"))
+	}
+	at, ok := parseTopic(e.TopicARN)
+	switch {
+	case !ok || !slices.Contains(c.config.SNSTopicARNs, e.TopicARN):
+		return nil, topic{}, forbid("topic", errors.New("the topic is not among sns_topic_arns"))
+	case e.SignatureVersion != "2" && (e.SignatureVersion != "1" || c.config.SNSSignatureVersion != "1"):
+		return nil, topic{}, forbid("version", errors.New("set SignatureVersion to 2 on the topic, or sns_signature_version to 1 here"))
+	case !fresh(e.Timestamp, h.Now):
+		return nil, topic{}, forbid("timestamp", fmt.Errorf("the message is not of the last %v", maxAge))
+	case e.Type == subscribed && !h.Now.Before(c.config.SNSConfirmUntil):
+		return nil, topic{}, forbid("confirmation", errors.New("sns_confirm_until is not set or over: register the account's webhooks again"))
+	}
+	at.endpoint = c.endpoint(at)
+	if rest, ok := strings.CutPrefix(e.SigningCertURL, at.endpoint); !ok || !certPath.MatchString(rest) {
+		return nil, topic{}, forbid("certificate", errors.New("the certificate is not where SNS of the topic's region keeps its own"))
+	}
+	return &e, at, nil
+}
+
+func fresh(timestamp string, now time.Time) bool {
+	at, err := time.Parse(time.RFC3339, timestamp)
+	return err == nil && !at.After(now.Add(maxAhead)) && !at.Before(now.Add(-maxAge))
+}
+
+// certPath is compared with what follows the endpoint, so that nothing but this one shape of address is ever called:
+// a pattern on the host would also match sns.s3-us-west-2.amazonaws.com, which is somebody's bucket.
+var certPath = regexp.MustCompile(`^/SimpleNotificationService-[0-9a-f]{32}\.pem$`)
+
+// topic is where an ARN points.
+type topic struct {
+	arn, region, suffix, name string
+	endpoint                  string // without a slash at its end
+}
+
+// An ARN of a standard topic. FIFO topics, whose names end in .fifo, have no HTTP subscribers.
+var arnForm = regexp.MustCompile(`^arn:(aws[a-z-]{0,16}):sns:([a-z0-9-]{1,32}):[0-9]{12}:([A-Za-z0-9_-]{1,256})$`)
+
+// parseTopic reads an ARN whose partition and region go together. Partitions beside these four are of no public cloud.
+func parseTopic(arn string) (topic, bool) {
+	m := arnForm.FindStringSubmatch(arn)
+	if m == nil || !isRegion(m[2]) {
+		return topic{}, false
+	}
+	partition, suffix := "aws", "amazonaws.com"
+	switch {
+	case strings.HasPrefix(m[2], "cn-"):
+		partition, suffix = "aws-cn", "amazonaws.com.cn"
+	case strings.HasPrefix(m[2], "us-gov-"):
+		partition = "aws-us-gov"
+	case strings.HasPrefix(m[2], "eusc-"):
+		partition, suffix = "aws-eusc", "amazonaws.eu"
+	}
+	return topic{arn: arn, region: m[2], suffix: suffix, name: m[3]}, partition == m[1]
+}
+
+// endpoint is where SNS of the topic's region is (General Reference, "Amazon Simple Notification Service endpoints").
+func (c *Client) endpoint(t topic) string {
+	if c.config.SNSBaseURL != "" {
+		return strings.TrimRight(c.config.SNSBaseURL, "/")
+	}
+	return "https://sns." + t.region + "." + t.suffix
+}
+
+// checkSignature checks the signature over the fields that it covers (developer guide, "Verifying the signatures of
+// Amazon SNS messages"). SigningCertURL and SignatureVersion are not among them.
+func (e *envelope) checkSignature(signer *x509.Certificate) error {
+	signature, err := base64.StdEncoding.DecodeString(e.Signature)
+	if err != nil {
+		return forbid("signature", errors.New("the signature is not base64"))
+	}
+	algorithm := x509.SHA256WithRSA
+	if e.SignatureVersion == "1" {
+		algorithm = x509.SHA1WithRSA
+	}
+	if err := signer.CheckSignature(algorithm, e.signed(), signature); err != nil {
+		return forbid("signature", err)
+	}
+	return nil
+}
+
+// signed is the string to sign: names and decoded values by turns, a line each, sorted by name.
+func (e *envelope) signed() []byte {
+	var b bytes.Buffer
+	add := func(name, value string) { b.WriteString(name + "\n" + value + "\n") }
+	add("Message", e.Message)
+	add("MessageId", e.MessageID)
+	if e.Type == notification {
+		if e.Subject != nil {
+			add("Subject", *e.Subject)
+		}
+		add("Timestamp", e.Timestamp)
+	} else {
+		add("SubscribeURL", e.SubscribeURL)
+		add("Timestamp", e.Timestamp)
+		add("Token", e.Token)
+	}
+	add("TopicArn", e.TopicARN)
+	add("Type", e.Type)
+	return b.Bytes()
+}
+
+// confirm subscribes us (API reference, ConfirmSubscription). The call is built from topic and token: SubscribeURL would
+// let whoever can publish choose an address for us to call.
+func (c *Client) confirm(ctx context.Context, at topic, token string) (provider.Batch, error) {
+	query := url.Values{"Action": {"ConfirmSubscription"}, "Version": {"2010-03-31"}, "TopicArn": {at.arn}, "Token": {token}}
+	status, _, err := get(ctx, c.sns, at.endpoint+"/?"+query.Encode())
+	switch {
+	case err != nil:
+		return provider.Batch{}, unavailable("confirmation_unavailable", err)
+	case status/100 == 2:
+		return provider.Batch{Note: "subscription confirmed"}, nil
+	case transient(status):
+		return provider.Batch{}, unavailable("confirmation_unavailable", fmt.Errorf("SNS answered ConfirmSubscription with status %d", status))
+	default:
+		return provider.Batch{}, forbid("confirmation", fmt.Errorf("SNS answered ConfirmSubscription with status %d", status))
+	}
+}
+
+// transient reports whether another try of a GET may bring another answer.
+func transient(status int) bool {
+	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+}
+
+func forbid(reason string, err error) error {
+	return &provider.HookError{Status: http.StatusForbidden, Reason: reason, Err: err}
+}
+
+func unavailable(reason string, err error) error {
+	return &provider.HookError{Status: http.StatusServiceUnavailable, Reason: reason, Err: err}
+}

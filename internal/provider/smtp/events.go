@@ -1,0 +1,166 @@
+package smtp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+var _ provider.EventParser = (*Client)(nil)
+
+// maxReportAge is how old a message may be when something comes back of it. Queues give up within a week.
+const maxReportAge = 30 * 24 * time.Hour
+
+// The fields that a request over HTTP names the envelope in, since a message does not.
+const (
+	envelopeTo   = "X-Envelope-To"
+	envelopeFrom = "X-Envelope-From"
+)
+
+// The fields that we put on top of a report before it is kept, so that Parse needs no envelope.
+const (
+	keptRecipient = "X-Sendgate-Recipient" // the bounce address of the message that it is about
+	keptReceived  = "X-Sendgate-Received"  // RFC 3339
+)
+
+// Caps on what is kept of a report, in bytes: the start of the message that is returned, and the body of a bounce in free
+// text. Nothing beyond them is read.
+const (
+	maxOriginal = 8 << 10
+	maxFreeBody = 16 << 10
+)
+
+// Receive implements provider.EventParser for one report, as it came by LMTP or, with its envelope in header fields, over
+// HTTP. It is authentic if its recipient is a bounce address of ours that is not older than 30 days, or the complaint box
+// and the complaint quotes such an address. A message that people or machines send there and that is no report (RFC 3834,
+// RFC 6522) is taken and ignored.
+func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
+	if c.verp == nil {
+		return provider.Batch{}, hookError(http.StatusForbidden, "unconfigured", errors.New("set bounce_domain and verp_key to take reports"))
+	}
+	if len(h.Body) > provider.MaxHook {
+		return provider.Batch{}, hookError(http.StatusRequestEntityTooLarge, "too_large", nil)
+	}
+	to, null := envelope(h)
+	addr, id, ok := c.about(to, h.Body)
+	if !ok {
+		return provider.Batch{}, hookError(http.StatusForbidden, "signature", errors.New("recipient is no bounce address of this account"))
+	}
+	if h.Now.Sub(id.Time()) > maxReportAge {
+		return provider.Batch{}, hookError(http.StatusForbidden, "timestamp", errors.New("message was sent more than 30 days ago"))
+	}
+	if !null && !takeApart(h.Body).isReport() {
+		return provider.Batch{Note: "no report"}, nil
+	}
+	raw := keep(addr, h.Now, h.Body)
+	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: c.Parse(raw)}}}, nil
+}
+
+func hookError(status int, reason string, err error) error {
+	return &provider.HookError{Status: status, Reason: reason, Err: err}
+}
+
+// Knows reports whether mail for this address is for this account to take: whether Receive could take it. It is for
+// refusing all other recipients before their mail is read.
+func (c *Client) Knows(rcptTo string) bool {
+	if c.verp == nil {
+		return false
+	}
+	_, ok := c.verp.open(rcptTo)
+	return ok || c.verp.isComplaintBox(rcptTo)
+}
+
+// envelope returns the recipient, and whether the sender is the null address, which notifications have (RFC 5321 section
+// 4.5.5). Over HTTP a sender that is not told is not null.
+func envelope(h *provider.Hook) (to string, null bool) {
+	if h.RcptTo != "" {
+		return h.RcptTo, h.MailFrom == ""
+	}
+	to = strings.Trim(h.Header.Get(envelopeTo), " <>")
+	from := h.Header.Values(envelopeFrom)
+	return to, len(from) > 0 && strings.Trim(from[0], " <>") == ""
+}
+
+// about finds the bounce address that a report is about: its recipient or, in the complaint box, the address that the
+// complaint quotes. Operators of feedback loops send to one address for all mail.
+func (c *Client) about(to string, body []byte) (string, mail.ID, bool) {
+	if id, ok := c.verp.open(to); ok {
+		return to, id, true
+	}
+	if !c.verp.isComplaintBox(to) {
+		return "", mail.ID{}, false
+	}
+	r := takeApart(body)
+	if r.feedback == nil {
+		return "", mail.ID{}, false
+	}
+	return c.verp.search(append(append(r.feedback, '\n'), r.original...))
+}
+
+var (
+	statusPart   = regexp.MustCompile(`(?im)^content-type:[ \t]*(?:\r?\n[ \t]+)?message/(?:delivery-status|global-delivery-status|feedback-report)`)
+	originalPart = regexp.MustCompile(`(?im)^content-type:[ \t]*(?:\r?\n[ \t]+)?(?:message/rfc822|message/global|text/rfc822-headers)`)
+)
+
+// keep makes what is stored of a report: our fields, then the message without most of what it returns of the original.
+// The result is at most provider.MaxHook long. A message that begins with a folded line would go on with our last field.
+func keep(addr string, now time.Time, body []byte) []byte {
+	body = bytes.TrimLeft(body, " \t")
+	end := len(body)
+	if status := statusPart.FindIndex(body); status != nil {
+		if original := originalPart.FindIndex(body[status[1]:]); original != nil {
+			end = status[1] + original[1] + maxOriginal
+		}
+	} else if head, _, ok := cutHeader(body); ok {
+		end = len(head) + maxFreeBody
+	}
+	raw := []byte(keptRecipient + ": " + addr + "\r\n" + keptReceived + ": " + now.UTC().Format(time.RFC3339) + "\r\n")
+	return append(raw, body[:min(end, len(body), provider.MaxHook-len(raw))]...)
+}
+
+// Parse implements provider.EventParser. It takes any bytes; what says nothing of a delivery is one unmapped event.
+func (c *Client) Parse(raw []byte) []mail.Event {
+	r := takeApart(raw)
+	base := mail.Event{MessageID: r.messageID(), At: r.date()}
+	var events []mail.Event
+	switch {
+	case r.status != nil:
+		events = r.deliveries(base)
+	case r.feedback != nil:
+		events = r.complaints(base)
+	}
+	if len(events) == 0 {
+		events = r.unstructured(base)
+	}
+	for i := range events {
+		events[i].UniqueID = r.uniqueID(&events[i])
+	}
+	return events
+}
+
+// messageID is the id in the bounce address that Receive put on top.
+func (r *report) messageID() mail.ID {
+	local, _, _ := strings.Cut(strings.ToLower(r.header.Get(keptRecipient)), "@")
+	id, _, _ := splitVERP(local)
+	return id
+}
+
+// cutHeader parts a message at its first empty line.
+func cutHeader(b []byte) (head, body []byte, ok bool) {
+	crlf, lf := bytes.Index(b, []byte("\r\n\r\n")), bytes.Index(b, []byte("\n\n"))
+	switch {
+	case crlf >= 0 && (lf < 0 || crlf < lf):
+		return b[:crlf+2], b[crlf+4:], true
+	case lf >= 0:
+		return b[:lf+1], b[lf+2:], true
+	default:
+		return b, nil, false
+	}
+}

@@ -1,0 +1,186 @@
+package smtp
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	netmail "net/mail"
+	"net/textproto"
+	"regexp"
+	"strings"
+	"time"
+
+	gomessage "github.com/emersion/go-message"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// Caps on taking a report apart.
+const (
+	maxDepth  = 4 // a list server or a gateway may have wrapped it
+	maxParts  = 50
+	maxText   = 8 << 10
+	maxStatus = 256 << 10 // a group has about 300 bytes, a transaction at most 1000 recipients
+)
+
+// report is a message that came back, taken apart. What it lacks is nil or empty.
+type report struct {
+	header   gomessage.Header
+	status   []byte // message/delivery-status (RFC 3464) or its form for SMTPUTF8 (RFC 6533)
+	feedback []byte // message/feedback-report (RFC 5965)
+	original []byte // the start of the returned message
+	text     []byte // the start of the first part for people
+	receipt  bool   // message/disposition-notification: somebody read it (RFC 8098)
+	digest   [sha256.Size]byte
+}
+
+// takeApart never fails: what can't be read is not there. Parts that were cut off in their middle count.
+func takeApart(raw []byte) *report {
+	head, body, _ := cutHeader(raw)
+	e, _ := gomessage.Read(io.MultiReader(bytes.NewReader(tidy(head)), strings.NewReader("\r\n"), bytes.NewReader(body))) // an error with an entity is about a charset
+	r := &report{digest: sha256.Sum256(body)}
+	if e != nil {
+		r.header = e.Header
+		r.walk(e, 0)
+	}
+	return r
+}
+
+func (r *report) walk(e *gomessage.Entity, depth int) {
+	parts := e.MultipartReader()
+	if parts == nil || depth == maxDepth {
+		r.take(e)
+		return
+	}
+	for range maxParts {
+		part, _ := parts.NextPart()
+		if part == nil {
+			return
+		}
+		r.walk(part, depth+1)
+	}
+}
+
+// take keeps a part if it is the first of its kind. A message inside is never looked into: the original may be a report
+// itself.
+func (r *report) take(e *gomessage.Entity) {
+	kind, _, _ := e.Header.ContentType()
+	switch kind = strings.ToLower(kind); {
+	case kind == "message/delivery-status", kind == "message/global-delivery-status":
+		readPart(&r.status, e, maxStatus)
+	case kind == "message/feedback-report":
+		readPart(&r.feedback, e, maxText)
+	case kind == "message/disposition-notification":
+		r.receipt = true
+	case kind == "message/rfc822", kind == "message/global", kind == "text/rfc822-headers", kind == "message/rfc822-headers", kind == "message/global-headers":
+		readPart(&r.original, e, maxOriginal)
+	case strings.HasPrefix(kind, "text/"), kind == "":
+		readPart(&r.text, e, maxText)
+	}
+}
+
+func readPart(to *[]byte, e *gomessage.Entity, limit int64) {
+	if len(*to) > 0 {
+		return
+	}
+	b, _ := io.ReadAll(io.LimitReader(e.Body, limit)) // what was read before an error is what there is
+	if b == nil {
+		b = []byte{}
+	}
+	*to = b
+}
+
+// isReport tells what machines send about messages from what people write.
+func (r *report) isReport() bool {
+	kind, _, _ := r.header.ContentType()
+	auto, _, _ := strings.Cut(strings.ToLower(r.header.Get("Auto-Submitted")), ";") // RFC 3834 section 5
+	auto = strings.TrimSpace(auto)
+	return strings.EqualFold(kind, "multipart/report") || auto != "" && auto != "no"
+}
+
+// date is when the report was written by its own clock, or received where that can't be.
+func (r *report) date() time.Time {
+	received, _ := time.Parse(time.RFC3339, r.header.Get(keptReceived))
+	return r.plausible(r.header.Get("Date"), received.UTC())
+}
+
+// plausible reads a date (RFC 5322 section 3.3) that lies between sending and receipt, with five minutes for clocks that
+// differ; else it is the other.
+func (r *report) plausible(text string, other time.Time) time.Time {
+	const skew = 5 * time.Minute
+	t, err := netmail.ParseDate(text)
+	received, rerr := time.Parse(time.RFC3339, r.header.Get(keptReceived))
+	if err != nil || rerr != nil || t.After(received.Add(skew)) || t.Before(r.messageID().Time().Add(-skew)) {
+		return other
+	}
+	return t.UTC()
+}
+
+// uniqueID is the same for a report that comes twice: by its Message-ID, or its bytes where it has none.
+func (r *report) uniqueID(e *mail.Event) string {
+	h := sha256.New()
+	own := cmp.Or(r.header.Get("Message-Id"), string(r.digest[:]))
+	enhanced := ""
+	if e.Bounce != nil {
+		enhanced = e.Bounce.Enhanced
+	}
+	for _, s := range []string{e.MessageID.String(), strings.ToLower(e.Recipient), e.Name, enhanced, own} {
+		_, _ = io.WriteString(h, s+"\x00")
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// field matches the name of a header field. RFC 5322 allows more in it; nobody uses that.
+var field = regexp.MustCompile(`^[0-9A-Za-z_.-]+[ \t]*:`)
+
+// tidy makes header fields that strict parsers read: lines that belong to no field go, and so do control characters.
+func tidy(b []byte) []byte {
+	out := make([]byte, 0, len(b)+2)
+	open := false // a field that a folded line can belong to
+	for line := range bytes.Lines(b) {
+		line = bytes.TrimRight(line, "\r\n")
+		name := field.Find(line)
+		switch {
+		case len(line) == 0:
+			open = false
+		case line[0] == ' ' || line[0] == '\t':
+			if !open {
+				continue
+			}
+		case name == nil:
+			open = false
+			continue
+		default:
+			open = true
+			out = append(append(out, bytes.TrimRight(name, " \t:")...), ':')
+			line = line[len(name):]
+		}
+		out = append(append(out, bytes.Map(printable, line)...), '\r', '\n')
+	}
+	return out
+}
+
+func printable(r rune) rune {
+	if r < ' ' || r == 0x7f {
+		return ' '
+	}
+	return r
+}
+
+// groups reads groups of fields that empty lines part (RFC 3464 section 2.1). Empty groups are left out.
+func groups(b []byte) []textproto.MIMEHeader {
+	r := textproto.NewReader(bufio.NewReader(io.MultiReader(bytes.NewReader(tidy(b)), strings.NewReader("\r\n\r\n"))))
+	var all []textproto.MIMEHeader
+	for {
+		g, err := r.ReadMIMEHeader()
+		if len(g) > 0 {
+			all = append(all, g)
+		}
+		if err != nil {
+			return all
+		}
+	}
+}
