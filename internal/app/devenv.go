@@ -89,10 +89,9 @@ func (d *dev) storeAccounts(ctx context.Context, db *postgres.DB) error {
 		return err
 	}
 	for _, acc := range accounts {
-		switch old := c.Account(acc.Name); {
-		case old == nil:
+		if old := c.Account(acc.Name); old == nil {
 			err = db.CreateAccount(ctx, "dev", acc, secrets[acc.Name])
-		default: // addresses and keys of the emulators are new
+		} else { // addresses and keys of the emulators are new
 			acc.Concurrency = old.Concurrency
 			err = db.UpdateAccount(ctx, "dev", acc, secrets[acc.Name])
 		}
@@ -140,7 +139,8 @@ func (d *dev) accounts() ([]route.Account, secretsByAccount, error) {
 		{"sendgrid", map[string]any{"base_url": at + "/sendgrid", "webhook_public_keys": []string{keys.SendGridPublicKey}}, map[string]string{"api_key": c.SendGridKey}},
 		{"mailgun", map[string]any{"base_url": at + "/mailgun", "domain": c.MailgunDomain}, map[string]string{"api_key": c.MailgunKey, "webhook_signing_key": keys.MailgunSigningKey}},
 		{
-			"postmark", map[string]any{"base_url": at + "/postmark", "webhook_username": keys.PostmarkUsername},
+			"postmark",
+			map[string]any{"base_url": at + "/postmark", "webhook_username": keys.PostmarkUsername},
 			map[string]string{"server_token": c.PostmarkToken, "webhook_password": keys.PostmarkPassword},
 		},
 		{

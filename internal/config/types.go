@@ -67,7 +67,9 @@ func (n *Networks) UnmarshalText(text []byte) error {
 }
 
 // parseDuration reads Go durations ("90s", "1h30m") and whole days ("90d").
-func parseDuration(s string) (any, error) {
+func parseDuration(s string) (any, error) { return readDuration(s) }
+
+func readDuration(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.Atoi(days)
 		if err == nil && n >= 0 && n <= 36500 {
@@ -76,7 +78,7 @@ func parseDuration(s string) (any, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not a duration: want one such as 15s, 30m, 72h or 90d", s)
+		return 0, fmt.Errorf("%q is not a duration: want one such as 15s, 30m, 72h or 90d", s)
 	}
 	return d, nil
 }
@@ -88,11 +90,11 @@ type Durations []time.Duration
 func (d *Durations) UnmarshalText(text []byte) error {
 	var list Durations
 	for part := range strings.SplitSeq(string(text), ",") {
-		v, err := parseDuration(strings.TrimSpace(part))
+		v, err := readDuration(strings.TrimSpace(part))
 		if err != nil {
 			return err
 		}
-		list = append(list, v.(time.Duration)) //nolint:forcetypeassert // that is what parseDuration returns
+		list = append(list, v)
 	}
 	*d = list
 	return nil

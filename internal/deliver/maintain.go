@@ -215,8 +215,14 @@ func (e *Engine) retain(ctx context.Context) error {
 	ages := []struct {
 		table string
 		age   time.Duration
-	}{{"body", e.BodyAge}, {"attempt", e.Retention}, {"recipient", e.Retention}, {"message", e.Retention},
-		{"event", e.Retention}, {"delivery", e.Retention}}
+	}{
+		{"body", e.BodyAge},
+		{"attempt", e.Retention},
+		{"recipient", e.Retention},
+		{"message", e.Retention},
+		{"event", e.Retention},
+		{"delivery", e.Retention},
+	}
 	for _, t := range ages {
 		n, err := e.Store.DropPartitions(ctx, t.table, now.Add(-t.age))
 		if err != nil {

@@ -50,13 +50,9 @@ func readCapped(w http.ResponseWriter, r *http.Request, limit int64, within time
 	if r.ContentLength > limit {
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
-	conn := http.NewResponseController(w) // its errors mean that there is no connection to wait for, as in tests
-	_ = conn.SetReadDeadline(time.Now().Add(within))
-	body, err := readAll(w, r, limit)
-	if err == nil {
-		_ = conn.SetReadDeadline(time.Time{}) // else it would end the request itself
-	}
-	return body, err
+	// An error means that there is no connection to wait for, as in tests. net/http lifts the limit after the body.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within))
+	return readAll(w, r, limit)
 }
 
 // readProblem answers a body that did not arrive. What is left of it on the connection can't be told from a next

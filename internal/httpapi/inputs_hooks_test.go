@@ -68,7 +68,7 @@ func hookRows() []inputRow {
 		hooked(inputRow{n: "82", name: "no fields", body: "delivered", status: 200, events: 1}),
 		{n: "83, 84", name: "46 times, shuffled", events: 3, do: shuffled},
 		{n: "85", name: "of a message that the account never had", stored: 1, do: foreign},
-		{n: "8058", name: "unsubscribe by one click, twice", stored: 1, events: 1, do: unsubscribed},
+		{n: "RFC 8058", name: "unsubscribe by one click, twice", stored: 1, events: 1, do: unsubscribed},
 		{n: "86", name: "database down", do: func(t *testing.T, s *inputServer) {
 			s.fail(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
 			row := hooked(inputRow{body: freshEvent(), status: 503, code: "database"})

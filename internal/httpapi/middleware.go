@@ -88,7 +88,11 @@ func (s *Server) withAccessLog(next http.Handler) http.Handler {
 		}
 		s.metrics.HTTPRequests.WithLabelValues(route, strconv.Itoa(status)).Inc()
 		s.metrics.HTTPSeconds.WithLabelValues(route).Observe(took.Seconds())
-		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request answered",
+		level := slog.LevelInfo
+		if status >= http.StatusBadRequest && strings.HasPrefix(route, "/hooks/") {
+			level = slog.LevelDebug // anyone may post there: refusals are counted, and sampled by the receiver
+		}
+		s.log.LogAttrs(r.Context(), level, "request answered",
 			slog.String("request_id", requestID(r.Context())), slog.String("method", methodLabel(r.Method)),
 			slog.String("route", route), slog.Int("status", status), slog.Duration("took", took),
 			slog.Int("bytes", ww.BytesWritten()))

@@ -117,10 +117,9 @@ func (x *stream) may(ctx context.Context) bool {
 	return err == nil && key != nil && valid(key, x.now())
 }
 
-// open sends the head, and the position, so that even a stream without events can be resumed. The connection is freed
-// from the time limits of requests: each write has its own, and reading ends when the client goes away.
+// open sends the head, and the position, so that even a stream without events can be resumed. net/http lifts its limit on
+// reading when a request was read; each write has a limit of its own.
 func (x *stream) open() error {
-	_ = x.conn.SetReadDeadline(time.Time{})
 	h := x.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold back what is small

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"bytes"
+	"slices"
 	"time"
 )
 
@@ -54,12 +55,10 @@ func rejectedStatus(b *Bounce) Status {
 	if b == nil {
 		return Failed
 	}
-	switch b.Reason {
-	case SuppressedBounce, SuppressedComplaint, SuppressedUnsubscribe:
+	if slices.Contains([]Reason{SuppressedBounce, SuppressedComplaint, SuppressedUnsubscribe}, b.Reason) {
 		return Suppressed
-	default:
-		return Failed
 	}
+	return Failed
 }
 
 // Max is the weightier of two pieces of evidence: by rank, then by the provider's time, then by key.

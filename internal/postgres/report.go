@@ -15,8 +15,8 @@ WITH e AS (
     SELECT i.event_id, i.event_id, m.tenant_id, i.account_id, i.id, i.n, m.stream, i.type, i.name, lower(r.email), now(), 'response', i.pmid, i.bounce, i.event_id
     FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::int[], $5::text[], $6::text[], $7::text[], $8::jsonb[])
         AS i(event_id, id, n, account_id, type, name, pmid, bounce)
-    CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.id OFFSET 0) m
-    CROSS JOIN LATERAL (SELECT email FROM recipient WHERE message_id = i.id AND n = i.n AND status = i.name OFFSET 0) r
+    CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.id AND id BETWEEN $9 AND $10 OFFSET 0) m
+    CROSS JOIN LATERAL (SELECT email FROM recipient WHERE message_id = i.id AND message_id BETWEEN $9 AND $10 AND n = i.n AND status = i.name OFFSET 0) r
     RETURNING id, tenant_id, type, stream, recipient, account_id, message_id, bounce
 ), s AS (
     INSERT INTO suppression (tenant_id, email, reason, origin, account, message_id, detail)
@@ -39,25 +39,7 @@ type reports struct {
 // add reports one recipient's new status, if it is one that callers are told of. The event's name is that status: should
 // an event have settled the recipient first, there is nothing to report.
 func (r *reports) add(id mail.ID, account int32, c mail.RecipientChange, pmid string, announce bool) error {
-	e := mail.EventUnmapped
-	bounce := c.Bounce
-	switch c.Status {
-	case mail.Sent:
-		if announce {
-			e = mail.EventAccepted
-		}
-	case mail.Failed, mail.Expired:
-		e = mail.EventRejected
-		if bounce == nil {
-			bounce = &mail.Bounce{Reason: mail.OtherReason, Text: c.Detail}
-		}
-	case mail.Suppressed:
-		e = mail.EventRejected
-		if bounce == nil {
-			bounce = &mail.Bounce{Reason: mail.SuppressedBounce, Text: c.Detail}
-		}
-	default:
-	}
+	e, bounce := reported(c, announce)
 	if e == mail.EventUnmapped {
 		return nil
 	}
@@ -72,8 +54,29 @@ func (r *reports) add(id mail.ID, account int32, c mail.RecipientChange, pmid st
 	return nil
 }
 
+// reported says which event a new status is, if any, and why.
+func reported(c mail.RecipientChange, announce bool) (mail.EventType, *mail.Bounce) {
+	why := c.Bounce
+	switch {
+	case c.Status == mail.Sent && announce:
+		return mail.EventAccepted, nil
+	case c.Status == mail.Failed, c.Status == mail.Expired:
+		if why == nil {
+			why = &mail.Bounce{Reason: mail.OtherReason, Text: c.Detail}
+		}
+		return mail.EventRejected, why
+	case c.Status == mail.Suppressed:
+		if why == nil {
+			why = &mail.Bounce{Reason: mail.SuppressedBounce, Text: c.Detail}
+		}
+		return mail.EventRejected, why
+	}
+	return mail.EventUnmapped, nil
+}
+
 func (r *reports) queue(b *pgx.Batch) {
 	if len(r.events) > 0 {
-		b.Queue(reportSQL, r.events, r.ids, r.ns, r.accounts, r.types, r.names, r.pmid, r.bounces)
+		first, last := span(r.ids)
+		b.Queue(reportSQL, r.events, r.ids, r.ns, r.accounts, r.types, r.names, r.pmid, r.bounces, first, last)
 	}
 }
