@@ -152,7 +152,8 @@ CREATE INDEX delivery_endpoint ON delivery (endpoint_id, id);
 -- fan_out puts events into the outbox of every endpoint of their tenant that asked for them. What is of no stream is told
 -- whatever the streams; what we have no word for is told to nobody.
 -- +goose StatementBegin
-CREATE FUNCTION fan_out(ids uuid[], tenants integer[], kinds text[], in_streams text[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION fan_out(ids uuid[], tenants integer[], kinds text[], in_streams text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN -- in plpgsql its plan is kept
     INSERT INTO outbox (endpoint_id, event_id)
     SELECT w.id, e.id
     FROM unnest(ids, tenants, kinds, in_streams) AS e(id, tenant_id, type, stream)
@@ -160,7 +161,8 @@ CREATE FUNCTION fan_out(ids uuid[], tenants integer[], kinds text[], in_streams 
     WHERE NOT w.disabled AND e.type <> ''
       AND (w.types = '{}' OR e.type = ANY (w.types))
       AND (w.streams = '{}' OR e.stream = '' OR e.stream = ANY (w.streams))
-    ON CONFLICT DO NOTHING
+    ON CONFLICT DO NOTHING;
+END
 $$;
 -- +goose StatementEnd
 

@@ -95,14 +95,20 @@ func TestSuppressionAfterAcceptanceHoldsAtTheClaim(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
 	r := b.start(t, settings...)
-	later := letterTo("ses", "bounce+later@example.org")
-	later.SendAt = at(6 * time.Second)
-	later.To = append(later.To, api.Address{Email: "ann@example.org"})
-	id, status := sendStatus(t, r.api, later)
-	if status != "scheduled" {
-		t.Fatalf("status = %s, want scheduled", status)
+	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, settleTime, "the pause binds", func() bool { return reason(t, r, "ses") == "paused" })
+	waits := letterTo("ses", "bounce+later@example.org")
+	waits.To = append(waits.To, api.Address{Email: "ann@example.org"})
+	id, status := sendStatus(t, r.api, waits)
+	if status != "queued" {
+		t.Fatalf("status = %s, want queued", status)
 	}
 	becomes(t, r.api, send(t, r.api, letterTo("mailgun", "bounce+later@example.org")), settleTime, "bounced")
+	if _, err := r.admin.ResumeAccount(t.Context(), "ses"); err != nil {
+		t.Fatal(err)
+	}
 	m := message(t, r.api, id)
 	eventually(t, settleTime, "the other recipient has it", func() bool {
 		m = message(t, r.api, id)

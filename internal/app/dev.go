@@ -35,6 +35,9 @@ type DevOptions struct {
 	Limits string    // "documented" or "none"
 	Out    io.Writer // progress, and the line that begins with "ready"
 
+	Program string // how the printed commands begin, "sendgate" when empty
+	Found   bool   // client commands started here find dev.env by themselves
+
 	DatabaseURL string // of a server of the user's; "" for a private one under Data
 
 	// As the variables of serve of the same names; "" is the default.
@@ -65,6 +68,9 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	defer func() { _ = logFile.Close() }()
 	d.log = telemetry.NewLogger(logFile, slog.LevelInfo, "text")
 
+	if _, err := d.config("postgres://later", strings.Repeat("0", 2*seal.KeySize)); err != nil {
+		return err // nothing has been started yet
+	}
 	if err := freeToListen(ctx, o.Listen); err != nil {
 		return err
 	}
@@ -172,12 +178,7 @@ func (d *dev) startEmulator(ctx context.Context) error {
 }
 
 func (d *dev) serve(ctx context.Context) error {
-	cfg, err := config.Load([]string{
-		"SENDGATE_LISTEN=" + d.Listen, "SENDGATE_OPS_LISTEN=127.0.0.1:0", "SENDGATE_DATABASE_URL=" + d.dsn,
-		"SENDGATE_SECRET_KEY=" + d.secret, "SENDGATE_LMTP_LISTEN=127.0.0.1:0", "SENDGATE_PUBLIC_URL=" + d.publicURL(),
-		"SENDGATE_FORWARD_ALLOW=" + d.ForwardAllow, "SENDGATE_UNKNOWN_WAIT=" + cmp.Or(d.UnknownWait, "60s"),
-		"SENDGATE_LOOKUP_SCHEDULE=" + cmp.Or(d.LookupSchedule, "1m,5m,30m"),
-	})
+	cfg, err := d.config(d.dsn, d.secret)
 	if err != nil {
 		return err
 	}
@@ -199,6 +200,16 @@ func (d *dev) serve(ctx context.Context) error {
 		return errors.Join(err, a.Stop())
 	}
 	return a.Run(ctx)
+}
+
+// config gives serve's settings for this machine.
+func (d *dev) config(dsn, secret string) (config.Config, error) {
+	return config.Load([]string{
+		"SENDGATE_LISTEN=" + d.Listen, "SENDGATE_OPS_LISTEN=127.0.0.1:0", "SENDGATE_DATABASE_URL=" + dsn,
+		"SENDGATE_SECRET_KEY=" + secret, "SENDGATE_LMTP_LISTEN=127.0.0.1:0", "SENDGATE_PUBLIC_URL=" + d.publicURL(),
+		"SENDGATE_FORWARD_ALLOW=" + d.ForwardAllow, "SENDGATE_UNKNOWN_WAIT=" + cmp.Or(d.UnknownWait, "60s"),
+		"SENDGATE_LOOKUP_SCHEDULE=" + cmp.Or(d.LookupSchedule, "1m,5m,30m"),
+	})
 }
 
 // publicURL is where this service is reached from this machine, "" when its port is not known yet.
@@ -265,6 +276,9 @@ func (d *dev) announce(ctx context.Context, a *App) error {
 		return err
 	}
 	d.say("ready  API %s   emulators %s and smtp://%s   data and log in %s", a.URL, d.emu.URL(), d.emu.SMTPAddr(), d.Data)
-	d.say("try    go run ./cmd/sendgate send --from shop@example.com --to ann@example.org --subject Hello --text 'It works.'")
+	if !d.Found {
+		d.say("keys   set -a; . %s; set +a", d.envPath())
+	}
+	d.say("try    %s send --from shop@example.com --to ann@example.org --subject Hello --text 'It works.'", cmp.Or(d.Program, "sendgate"))
 	return nil
 }

@@ -82,14 +82,14 @@ func takeIn(t *testing.T, b *bench, r *replica, h *herald, l intakeLine, n, rate
 	}
 	before := b.cpu(t)
 	took, spent := b.postAll(t, r, requests)
-	used, note := b.cpu(t).since(before, 2*n), ""
-	if beside != nil {
-		note = "; " + beside.end(t)
+	note := b.cpu(t).since(before, 2*n)
+	if beside != nil { // whose processor time is in it
+		note = beside.end(t)
 	}
 	if *intakeMessages > 0 {
 		slices.Sort(spent)
-		t.Logf("%-28s %6.0f events/s, %5.0f requests/s, p50 %s p99 %s; %s; load average %s%s", l, float64(2*n)/took.Seconds(),
-			float64(len(requests))/took.Seconds(), quantile(spent, 0.5), quantile(spent, 0.99), used, loadAverage(), note)
+		t.Logf("%-28s %6.0f events/s, %5.0f requests/s, p50 %s p99 %s; load average %s; %s", l, float64(2*n)/took.Seconds(),
+			float64(len(requests))/took.Seconds(), quantile(spent, 0.5), quantile(spent, 0.99), loadAverage(), note)
 	}
 	b.settle(t, settleTime)
 	b.checkTaken(t, ids)
@@ -103,7 +103,13 @@ func takeIn(t *testing.T, b *bench, r *replica, h *herald, l intakeLine, n, rate
 // syncedDatabase is one whose server writes to disk before it says so.
 func syncedDatabase(t *testing.T) string {
 	t.Helper()
-	cluster, err := devpg.Start(t.Context(), devpg.Options{Dir: filepath.Join(openDir(t), "pg"), Log: t.Logf})
+	return databaseIn(t, filepath.Join(openDir(t), "pg"))
+}
+
+// databaseIn starts a server in a folder and gives it our tables.
+func databaseIn(t *testing.T, dir string) string {
+	t.Helper()
+	cluster, err := devpg.Start(t.Context(), devpg.Options{Dir: dir, Log: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}

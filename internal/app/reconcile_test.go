@@ -28,50 +28,57 @@ func script(faults ...emulator.Fault) map[string][]emulator.Fault {
 	return all
 }
 
-// accident loses the answers of calls that were accepted, and ends with a replica that must find out.
-type accident struct {
-	name string
-	lose emulator.Fault // the ledger is written before it
-	kill bool           // the answers never come, since the process that waits for them is killed
-}
+// policies are what a sender may wish for a message whose answer is lost.
+func policies() []string { return []string{"never", "reconcile", "resend"} }
 
-func accidents() []accident {
-	const open = time.Minute // longer than the process lives
-	return []accident{
-		{name: "answer dropped", lose: emulator.Fault{Mode: "accept_then_drop"}},
-		{name: "process killed", lose: emulator.Fault{Mode: "accept_then_drop", Latency: emulator.Duration(open)}, kill: true},
+// mishap is one message whose answer was lost.
+type mishap struct{ account, policy, way, outcome, id string }
+
+func (m *mishap) String() string { return m.account + " " + m.policy + " " + m.way }
+
+// mishaps has one for each account, policy and way: the provider drops the answer, or the process that waits for it is
+// killed. Relay is the outcome at the relay.
+func mishaps(relay string) []*mishap {
+	var all []*mishap
+	for _, account := range accountNames() {
+		for _, policy := range policies() {
+			for _, way := range []string{"dropped", "killed"} {
+				m := &mishap{account: account, policy: policy, way: way, outcome: "ann"}
+				if account == "smtp" {
+					m.outcome = relay
+				}
+				all = append(all, m)
+			}
+		}
 	}
+	return all
 }
 
-// crash sends the messages with their answers lost, under the fate of events given, and returns the replica that goes on.
-// Nothing is sent a second time before it returns, and all of it is in the ledger once.
-func (a accident) crash(t *testing.T, b *bench, events emulator.Fault, settings []string, all map[string]api.SendRequest) (r *replica, ids map[string]string) {
+// lose sends all with their answers lost, and returns the replica that goes on. The providers had each of them once by
+// then; what they tell of them is left to the fault given.
+func (b *bench) lose(t *testing.T, all []*mishap, events emulator.Fault, settings ...string) *replica {
 	t.Helper()
-	b.faults(t, script(a.lose, events))
+	const open = time.Minute // longer than the process lives
+	each := len(policies())
+	b.faults(t, script(
+		emulator.Fault{Mode: "accept_then_drop", Match: "*+dropped*", Count: each},
+		emulator.Fault{Mode: "accept_then_drop", Match: "*+killed*", Count: each, Latency: emulator.Duration(open)},
+		events,
+	))
 	settings = append(settings, "SENDGATE_LEASE=2s")
-	var victim *process
-	if a.kill {
-		victim = b.serve(t, settings...)
-		r = victim.replica
-	} else {
-		r = b.start(t, settings...)
-	}
-	ids = map[string]string{}
-	for name, m := range all {
-		ids[name] = send(t, r.api, m)
+	victim := b.serve(t, settings...)
+	for _, m := range all {
+		l := letterTo(m.account, fmt.Sprintf("%s+%s-%s-%s@example.org", m.outcome, m.way, m.policy, m.account))
+		l.OnAmbiguous = m.policy
+		m.id = send(t, victim.api, l)
 	}
 	eventually(t, settleTime, "the providers have all messages", func() bool { return len(b.emu.Ledger()) == len(all) })
-	if !a.kill {
-		eventually(t, settleTime, "all answers are lost", func() bool { return b.count(t.Context(), `SELECT count(*) FROM inflight`) == 0 })
-		b.faults(t, script(events))
-		return r, ids
-	}
-	if n := b.count(t.Context(), `SELECT count(*) FROM inflight WHERE started_at IS NOT NULL`); n != len(all) {
-		t.Errorf("calls open at the kill = %d, want %d", n, len(all))
-	}
+	eventually(t, settleTime, "half of the calls are open, half of the answers lost", func() bool {
+		return b.count(t.Context(), `SELECT count(*) FROM inflight WHERE started_at IS NOT NULL`) == len(all)/2 &&
+			b.count(t.Context(), `SELECT count(*) FROM unknown`) == len(all)/2
+	})
 	victim.kill()
-	b.faults(t, script(events))
-	return b.start(t, settings...), ids
+	return b.start(t, settings...)
 }
 
 // checkVerdict holds a message whose first answer was lost to how it was found out, and what a provider got of it.
@@ -95,81 +102,54 @@ func (b *bench) checkVerdict(t *testing.T, name string, m *api.Message, status, 
 
 func TestLostAnswersAreSettledByWebhooks(t *testing.T) {
 	t.Parallel()
-	for _, a := range accidents() {
-		t.Run(a.name, func(t *testing.T) {
-			t.Parallel()
-			b, settings := newCircle(t)
-			settings = append(settings, "SENDGATE_UNKNOWN_WAIT=60s", "SENDGATE_RECONCILE_DEADLINE=60s", "SENDGATE_LOOKUP_SCHEDULE=60s")
-			all, want := map[string]api.SendRequest{}, map[string]string{}
-			for _, account := range accountNames() {
-				for _, policy := range []string{"reconcile", "never", "resend"} {
-					m := letterTo(account, fmt.Sprintf("ann+%s-%s@example.org", policy, account))
-					name := account + " " + policy
-					if want[name] = "delivered"; account == "smtp" { // which tells of nothing good
-						m.To[0].Email, want[name] = "bounce+"+m.To[0].Email, "bounced"
-					}
-					m.OnAmbiguous = policy
-					all[name] = m
-				}
-			}
-			r, ids := a.crash(t, b, emulator.Fault{Mode: "hook_hold"}, settings, all)
-			for name, id := range ids {
-				m := becomes(t, r.api, id, settleTime, "unknown")
-				if got := m.Attempts[0]; got.Class != "uncertain" {
-					t.Errorf("%s: first attempt while unknown = %+v", name, got)
-				}
-			}
-			b.faults(t, nil) // which lets the events go
-			for name, id := range ids {
-				b.checkVerdict(t, name, becomes(t, r.api, id, settleTime, want[name]), want[name], "webhook", 1)
-			}
-			b.settle(t, settleTime)
-		})
+	b, settings := newCircle(t)
+	all := mishaps("bounce") // a relay tells of nothing good
+	r := b.lose(t, all, emulator.Fault{Mode: "hook_hold"}, append(settings,
+		"SENDGATE_UNKNOWN_WAIT=60s", "SENDGATE_RECONCILE_DEADLINE=60s", "SENDGATE_LOOKUP_SCHEDULE=60s")...)
+	for _, m := range all {
+		if got := becomes(t, r.api, m.id, settleTime, "unknown"); got.Attempts[0].Class != "uncertain" {
+			t.Errorf("%s: while unknown the attempt is %s", m, classes(got))
+		}
 	}
+	b.faults(t, nil) // which lets the events go
+	for _, m := range all {
+		status := "delivered"
+		if m.outcome == "bounce" {
+			status = "bounced"
+		}
+		b.checkVerdict(t, m.String(), becomes(t, r.api, m.id, settleTime, status), status, "webhook", 1)
+	}
+	b.settle(t, settleTime)
 }
 
 func TestLostAnswersAreSettledWithoutWebhooks(t *testing.T) {
 	t.Parallel()
-	for _, a := range accidents() {
-		t.Run(a.name, func(t *testing.T) {
-			t.Parallel()
-			b, settings := newCircle(t)
-			settings = append(settings, "SENDGATE_UNKNOWN_WAIT=2s", "SENDGATE_RECONCILE_DEADLINE=15s", "SENDGATE_LOOKUP_SCHEDULE=1s,4s,7s,10s")
-			all := map[string]api.SendRequest{}
-			for _, account := range accountNames() {
-				for _, policy := range []string{"reconcile", "never", "resend"} {
-					m := letterTo(account, fmt.Sprintf("ann+%s-%s@example.org", policy, account))
-					m.OnAmbiguous = policy
-					all[account+" "+policy] = m
-				}
-			}
-			r, ids := a.crash(t, b, emulator.Fault{Mode: "hook_drop"}, settings, all)
-			for _, account := range accountNames() {
-				never := becomes(t, r.api, ids[account+" never"], settleTime, "failed_unknown")
-				b.checkVerdict(t, account+" never", never, "failed_unknown", "deadline", 1)
-				again := becomes(t, r.api, ids[account+" resend"], settleTime, "sent")
-				b.checkVerdict(t, account+" resend", again, "sent", "deadline", 2)
-				name, id := account+" reconcile", ids[account+" reconcile"]
-				if finds(account) {
-					m := becomes(t, r.api, id, settleTime, "delivered")
-					b.checkVerdict(t, name, m, "delivered", "lookup", 1)
-					if slices.ContainsFunc(m.Events, func(e api.Event) bool { return e.Source != "lookup" }) {
-						t.Errorf("%s: events = %+v, want those of the look-up", name, m.Events)
-					}
-				} else {
-					b.checkVerdict(t, name, becomes(t, r.api, id, settleTime, "failed_unknown"), "failed_unknown", "deadline", 1)
-				}
-			}
-			b.settle(t, settleTime)
-			for kind, s := range b.emu.Stats() {
-				if s.Hooks.Events != 0 {
-					t.Errorf("%s told %d events: the test tests less than it says", kind, s.Hooks.Events)
-				}
-				if finds(kind) != (s.Lookups > 0) {
-					t.Errorf("look-ups at %s = %d", kind, s.Lookups)
-				}
-			}
-		})
+	b, settings := newCircle(t)
+	all := mishaps("ann")
+	r := b.lose(t, all, emulator.Fault{Mode: "hook_drop"}, append(settings,
+		"SENDGATE_UNKNOWN_WAIT=8s", "SENDGATE_RECONCILE_DEADLINE=14s", "SENDGATE_LOOKUP_SCHEDULE=1s,4s,7s,10s")...)
+	for _, m := range all {
+		status, verdict, lines := "failed_unknown", "deadline", 1
+		switch {
+		case m.policy == "resend":
+			status, lines = "sent", 2
+		case m.policy == "reconcile" && finds(m.account):
+			status, verdict = "delivered", "lookup"
+		}
+		got := becomes(t, r.api, m.id, settleTime, status)
+		b.checkVerdict(t, m.String(), got, status, verdict, lines)
+		if verdict == "lookup" && slices.ContainsFunc(got.Events, func(e api.Event) bool { return e.Source != "lookup" }) {
+			t.Errorf("%s: events = %+v, want those of the look-up", m, got.Events)
+		}
+	}
+	b.settle(t, settleTime)
+	for kind, s := range b.emu.Stats() {
+		if s.Hooks.Events != 0 {
+			t.Errorf("%s told %d events: the test tests less than it says", kind, s.Hooks.Events)
+		}
+		if finds(kind) != (s.Lookups > 0) {
+			t.Errorf("look-ups at %s = %d", kind, s.Lookups)
+		}
 	}
 }
 

@@ -85,7 +85,7 @@ func (r *record) String() string {
 	return r.buf.String()
 }
 
-// listener keeps the answers of the API that must hold no secret: every one but that which makes a key. Answers to the
+// listener keeps the answers of the API that must hold no secret: every one but those which make one. Answers to the
 // admin and errors are kept apart as well, since they must hold no private field either.
 type listener struct {
 	next        http.RoundTripper
@@ -104,7 +104,7 @@ func (l *listener) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	if resp.StatusCode == http.StatusCreated && strings.HasSuffix(req.URL.Path, "/keys") {
+	if makesSecret(req.URL.Path) && resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
 	said := fmt.Sprintf("%d %v %s\n", resp.StatusCode, resp.Header, body)
@@ -127,6 +127,8 @@ type guarded struct {
 	*bench
 	*replica
 
+	app   *App
+	sink  string // URL of a webhook endpoint
 	log   *record
 	heard *listener
 }
@@ -145,7 +147,9 @@ func newGuarded(t *testing.T) *guarded {
 	}
 	t.Cleanup(func() { _ = emu.Stop(context.Background()) })
 	g.emu = emu
-	a, err := New(g.config(t, "SENDGATE_UNKNOWN_WAIT=1s", "SENDGATE_RECONCILE_DEADLINE=1s",
+	listen := fixedAddr(t)
+	a, err := New(g.config(t, "SENDGATE_UNKNOWN_WAIT=1s", "SENDGATE_RECONCILE_DEADLINE=1s", "SENDGATE_LISTEN="+listen,
+		"SENDGATE_PUBLIC_URL=http://"+listen, "SENDGATE_FORWARD_ALLOW=127.0.0.0/8:"+g.listenWebhooks(t),
 		"SENDGATE_DATABASE_URL="+withPassword(t, g.dsn)), telemetry.NewLogger(g.log, slog.LevelDebug, "json"))
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +163,7 @@ func newGuarded(t *testing.T) *guarded {
 			t.Error(err)
 		}
 	})
-	g.replica = g.client(a.URL, a.OpsURL)
+	g.app, g.replica = a, g.client(a.URL, a.OpsURL)
 	g.await(t, g.http)
 	g.keepCanaries(t)
 	return g
@@ -188,17 +192,23 @@ func (g *guarded) keepCanaries(t *testing.T) {
 		"sendgrid": {Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/sendgrid"}`), Secrets: map[string]string{"api_key": c.SendGridKey}},
 		"mailgun": {
 			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/mailgun","domain":"` + c.MailgunDomain + `"}`),
-			Secrets:  map[string]string{"api_key": c.MailgunKey},
+			Secrets:  map[string]string{"api_key": c.MailgunKey, "webhook_signing_key": signingCanary, "webhook_signing_key_previous": signingCanary + "-old"},
 		},
-		"postmark": {Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/postmark"}`), Secrets: map[string]string{"server_token": c.PostmarkToken}},
+		"postmark": {
+			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/postmark","webhook_header":"X-Hush"}`),
+			Secrets: map[string]string{
+				"server_token": c.PostmarkToken, "webhook_password": passwordCanary, "webhook_password_previous": passwordCanary + "-old",
+				"webhook_token": tokenCanary, "webhook_token_previous": tokenCanary + "-old",
+			},
+		},
 		"ses": {
-			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/ses","region":"` + c.AWSRegion + `"}`),
+			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/ses","region":"` + c.AWSRegion + `","sns_topic_arns":["` + topicOfCanaries + `"],"sns_base_url":"` + g.emu.URL() + `"}`),
 			Secrets:  map[string]string{"access_key_id": c.AWSAccessKeyID, "secret_access_key": c.AWSSecretAccessKey},
 		},
 		"smtp": {
 			Settings: json.RawMessage(`{"host":"` + host + `","port":` + port + `,"tls":"none","username":"` + c.SMTPUser +
 				`","bounce_domain":"bounces.sendgate.test"}`),
-			Secrets: map[string]string{"password": c.SMTPPassword},
+			Secrets: map[string]string{"password": c.SMTPPassword, "verp_key": verpCanary},
 		},
 	} {
 		if _, err := g.admin.PatchAccount(t.Context(), name, r); err != nil {
@@ -221,7 +231,8 @@ func (g *guarded) binds(t *testing.T) {
 func (g *guarded) secrets() []string {
 	c, hooks := secretCanaries(), g.emu.HookKeys()
 	return []string{
-		hooks.MailgunSigningKey, hooks.PostmarkPassword,
+		hooks.MailgunSigningKey, hooks.PostmarkPassword, signingCanary, passwordCanary, tokenCanary, verpCanary, snsCanary,
+		base64.StdEncoding.EncodeToString([]byte("sendgate:" + passwordCanary)),
 		c.SendGridKey, c.MailgunKey, c.PostmarkToken, c.AWSAccessKeyID, c.AWSSecretAccessKey, c.SMTPPassword, wrongSecret,
 		dbPassword, g.secret, g.keys.api[12:], g.keys.admin[12:], url.QueryEscape(c.SendGridKey), url.QueryEscape(c.AWSSecretAccessKey),
 		base64.StdEncoding.EncodeToString([]byte("api:" + c.MailgunKey)),
@@ -248,12 +259,15 @@ func TestSecretsAndPrivateFieldsStayWhereTheyBelong(t *testing.T) {
 	}
 	g.askWrongly(t)
 	g.configureWrongly(t)
+	g.report(t)
 	g.sendEveryWay(t)
-	g.lookAround(t)
 	secrets := append(g.secrets(), made.Secret[12:])
+	secrets = append(secrets, g.useWebhooks(t)...)
+	secrets = append(secrets, g.followLinks(t)...)
+	g.lookAround(t)
 
 	logged := g.log.String()
-	for _, want := range []string{"request refused", "attempt recorded", `"class":"uncertain"`, `"class":"throttled"`, "account parked"} {
+	for _, want := range []string{"request refused", "attempt recorded", `"class":"uncertain"`, `"class":"throttled"`, "account parked", "hook refused", "webhook sent"} {
 		if !strings.Contains(logged, want) {
 			t.Errorf("the log has no %q: the test tests less than it says", want)
 		}
@@ -421,6 +435,11 @@ func (g *guarded) configureWrongly(t *testing.T) {
 		for _, body := range []string{
 			`{"secrets":{"api_key":7}}`, `{"secrets":"` + wrongSecret + `"}`, `{"secrets":["` + wrongSecret + `"]}`, `{"secrets":{"nope":"` + wrongSecret + `"}}`,
 			`{"settings":{"api_key":"` + wrongSecret + `","server_token":"` + wrongSecret + `","password":"` + wrongSecret + `","secret_access_key":"` + wrongSecret + `"}}`,
+			`{"settings":{"webhook_password":"` + wrongSecret + `","webhook_signing_key":"` + wrongSecret + `","verp_key":"` + wrongSecret + `"}}`,
+			`{"settings":{"webhook_public_keys":["` + wrongSecret + `"],"webhook_header":"` + wrongSecret + `:","sns_topic_arns":["` + wrongSecret + `"],"bounce_domain":"` + wrongSecret + `/"}}`,
+			`{"settings":{"sns_base_url":"https://u:` + wrongSecret + `@example.com","sns_ca_pem":"` + wrongSecret + `"}}`,
+			`{"settings":{"bounce_domain":"b.example.com","host":"127.0.0.1"},"secrets":{"verp_key":"` + wrongSecret + `"}}`,
+			`{"secrets":{"webhook_signing_key":"` + wrongSecret + ` x","webhook_password":"` + wrongSecret + `\n","webhook_token":"` + wrongSecret + `"}}`,
 			`{"settings":{"Api_Key":"` + wrongSecret + `","PASSWORD":"` + wrongSecret + `"}}`, `{"settings":{"nope":"` + wrongSecret + `"}}`,
 			`{"settings":{"base_url":"https://u:` + wrongSecret + `@example.com"}}`, `{"settings":{"base_url":"https://example.com?k=` + wrongSecret + `"}}`,
 			`{"settings":{"base_url":"://` + wrongSecret + `"}}`, `{"settings":{"host":"u:` + wrongSecret + `@example.com"}}`,
@@ -452,6 +471,7 @@ func (g *guarded) lookAround(t *testing.T) {
 	t.Helper()
 	for _, what := range []string{
 		"accounts", "accounts/ses", "accounts/smtp/limits", "pools", "rules", "keys", "tenants", "queue", "limits", "audit?limit=200",
+		"accounts/mailgun/webhooks", "accounts/postmark/webhooks", "accounts/ses/webhooks",
 	} {
 		if status := g.call(t, http.MethodGet, "/admin/v1/"+what, g.keys.admin, "", ""); status != http.StatusOK {
 			t.Errorf("GET %s = %d, want 200", what, status)

@@ -124,7 +124,7 @@ func adviceFor(p *api.Problem) string {
 	case status == 412:
 		return "Somebody changed it meanwhile. Look at it again and repeat the command."
 	case status == 422 && len(p.Errors) > 0:
-		return "Mend " + fieldList(p.Errors) + " and repeat the command. Nothing was stored."
+		return "Mend " + fieldList(p.Errors) + " and repeat the command. Nothing was changed."
 	case (status == 429 || status == 503) && p.RetryAfter > 0:
 		return "Repeat the command after " + shortDuration(p.RetryAfter) + "."
 	default:

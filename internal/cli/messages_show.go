@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,6 +57,9 @@ func recipientText(r api.Recipient) string {
 	if r.Detail != "" && (r.Bounce == nil || r.Detail != r.Bounce.Text) {
 		parts = append(parts, r.Detail)
 	}
+	if r.Status == "suppressed" && len(parts) == 2 {
+		parts = append(parts, "by our own list: suppressions check "+r.Email)
+	}
 	return strings.Join(parts, "  ")
 }
 
@@ -66,18 +70,32 @@ type moment struct {
 }
 
 // timeline merges attempts and events by time. Some providers tell times to the second only: within one second an
-// attempt comes before the events, which follow from it.
+// attempt comes before the events, which follow from it, and acceptance before the other events.
 func timeline(m *api.Message) []moment {
 	moments := make([]moment, 0, len(m.Attempts)+len(m.Events))
 	for _, a := range m.Attempts {
 		moments = append(moments, moment{a.StartedAt.Truncate(time.Second), func(w io.Writer) { showAttempt(w, a) }})
 	}
-	events := slices.SortedStableFunc(slices.Values(m.Events), func(a, b api.Event) int { return a.At.Compare(b.At) })
+	events := slices.SortedStableFunc(slices.Values(m.Events), func(a, b api.Event) int {
+		return cmp.Or(a.At.Truncate(time.Second).Compare(b.At.Truncate(time.Second)), acceptedFirst(a, b), a.At.Compare(b.At))
+	})
 	for _, e := range events {
 		moments = append(moments, moment{e.At.Truncate(time.Second), func(w io.Writer) { showEvent(w, e) }})
 	}
 	slices.SortStableFunc(moments, func(a, b moment) int { return a.at.Compare(b.at) })
 	return moments
+}
+
+func acceptedFirst(a, b api.Event) int {
+	switch {
+	case a.Type == b.Type:
+		return 0
+	case a.Type == "accepted":
+		return -1
+	case b.Type == "accepted":
+		return 1
+	}
+	return 0
 }
 
 func showEvent(w io.Writer, e api.Event) {

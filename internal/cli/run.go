@@ -29,17 +29,30 @@ type devCmd struct {
 func (*devCmd) Help() string {
 	return `Starts a private Postgres under the data directory, emulators of the five providers, one account for each of them at equal weight, and the API. ` +
 		`No mail leaves this machine. Address and keys go to DATA/dev.env. Runs until Ctrl-C; the next run has all data. ` +
-		`With SENDGATE_DATABASE_URL it uses that database instead of a private Postgres.
+		`With SENDGATE_DATABASE_URL it uses that database instead of a private Postgres. ` +
+		`SENDGATE_FORWARD_ALLOW, SENDGATE_LOOKUP_SCHEDULE and SENDGATE_UNKNOWN_WAIT mean what they mean to serve.
 
 Examples:
 
   sendgate dev
-  sendgate dev --listen 127.0.0.1:9025 --data /tmp/try --limits none`
+  sendgate dev --listen 127.0.0.1:9025 --data /tmp/try --limits none
+  SENDGATE_FORWARD_ALLOW=127.0.0.0/8:8080 sendgate dev`
 }
 
 // Run implements the command.
 func (c *devCmd) Run(ctx context.Context, s *Streams) error {
-	return ended(ctx, app.Dev(ctx, app.DevOptions{Listen: c.Listen, Data: s.path(c.Data), Limits: c.Limits, Out: s.Out}))
+	return ended(ctx, app.Dev(ctx, c.options(s)))
+}
+
+func (c *devCmd) options(s *Streams) app.DevOptions {
+	return app.DevOptions{
+		Listen: c.Listen, Data: s.path(c.Data), Limits: c.Limits, Out: s.Out,
+		Program: s.program(), Found: s.path(c.Data) == s.path(filepath.Dir(devEnv)),
+		DatabaseURL:    s.getenv("SENDGATE_DATABASE_URL"),
+		ForwardAllow:   s.getenv("SENDGATE_FORWARD_ALLOW"),
+		LookupSchedule: s.getenv("SENDGATE_LOOKUP_SCHEDULE"),
+		UnknownWait:    s.getenv("SENDGATE_UNKNOWN_WAIT"),
+	}
 }
 
 type serveCmd struct{}

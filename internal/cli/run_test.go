@@ -89,6 +89,34 @@ func TestServeNamesEverythingThatIsWrongWithItsSettings(t *testing.T) {
 	}
 }
 
+func TestDevPassesItsEnvironmentOn(t *testing.T) {
+	t.Parallel()
+	s := &Streams{Dir: "/home/ann", Env: []string{
+		"SENDGATE_DATABASE_URL=postgres://here", "SENDGATE_FORWARD_ALLOW=127.0.0.1/32:8080",
+		"SENDGATE_LOOKUP_SCHEDULE=1s,2s", "SENDGATE_UNKNOWN_WAIT=3s", "SENDGATE_LEASE=1s",
+	}}
+	want := app.DevOptions{
+		Listen: "127.0.0.1:1", Data: "/home/ann/.sendgate", Limits: "none", Program: "sendgate", Found: true,
+		DatabaseURL: "postgres://here", ForwardAllow: "127.0.0.1/32:8080", LookupSchedule: "1s,2s", UnknownWait: "3s",
+	}
+	if diff := cmp.Diff(want, (&devCmd{Listen: "127.0.0.1:1", Data: ".sendgate", Limits: "none"}).options(s)); diff != "" {
+		t.Errorf("options (-want +got)\n%s", diff)
+	}
+	if (&devCmd{Data: "/tmp/try"}).options(s).Found {
+		t.Error("a folder that client commands do not look into counts as found")
+	}
+}
+
+func TestDevRefusesABrokenSettingBeforeItStartsAnything(t *testing.T) {
+	t.Parallel()
+	w := &world{t: t, dir: t.TempDir(), env: []string{"SENDGATE_UNKNOWN_WAIT=soon"}}
+	o := w.run("dev", "--listen", "127.0.0.1:0")
+	o.want(t, 1, "", "SENDGATE_UNKNOWN_WAIT")
+	if o.out != "" {
+		t.Errorf("stdout = %q, want nothing", o.out)
+	}
+}
+
 func TestDoctorFailsOnBrokenSettings(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t, dir: t.TempDir(), env: []string{"SENDGATE_LEASE=soon"}}

@@ -95,7 +95,7 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	if it.acc.limited() {
 		result.Settle = settle
 	}
-	result.Announce = it.acc.announce
+	result.Announce, result.CalledAt = it.acc.announce, settle.Began
 	addSuppressed(&result, l)
 	done(verdict(health, failure))
 	e.applyLocally(it, &result)
@@ -169,7 +169,7 @@ func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Recei
 	}
 	ctx, cancel := context.WithTimeout(e.calls, e.CallTimeout)
 	defer cancel()
-	start := time.Now()
+	start, began := time.Now(), it.now()
 	receipt, failure = e.send(ctx, it, m, c)
 	took := time.Since(start)
 	e.Metrics.CallSeconds.WithLabelValues(string(it.acc.kind)).Observe(took.Seconds())
@@ -177,7 +177,7 @@ func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Recei
 	if failure == nil || failure.Class != provider.Uncertain { // without an answer it may arrive until it is given up
 		latest = latest.Add(-min(floor, took))
 	}
-	return receipt, failure, &mail.Settle{At: latest, Recipients: len(c.open)}
+	return receipt, failure, &mail.Settle{Began: began, At: latest, Recipients: len(c.open)}
 }
 
 func (e *Engine) send(ctx context.Context, it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error) {

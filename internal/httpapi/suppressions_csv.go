@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
@@ -82,10 +83,11 @@ func csvRow(x *mail.Suppression) []string {
 }
 
 // formula reports whether a spreadsheet could take the cell for one, or for one that was made safe: then one quote more is
-// put before it, so that uncell gives back exactly what was there.
+// put before it, so that uncell gives back exactly what was there. In East Asian locales the full-width forms of the signs
+// begin one too (OWASP, "CSV Injection").
 func formula(cell string) bool {
-	rest := strings.TrimLeft(cell, "'")
-	return rest != "" && strings.IndexByte("=+-@\t\r", rest[0]) >= 0
+	first, _ := utf8.DecodeRuneInString(strings.TrimLeft(cell, "'"))
+	return strings.ContainsRune("=+-@\t\r\n＝＋－＠", first)
 }
 
 func uncell(cell string) string {

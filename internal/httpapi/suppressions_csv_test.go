@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -235,7 +236,7 @@ func TestExportComesBackByImport(t *testing.T) {
 		x := mail.Suppression{Tenant: 1, Email: fmt.Sprintf("a%04d@example.org", i), Reason: "manual", Origin: "api", CreatedAt: r.clock.now()}
 		r.store.suppressions[suppressionKey{1, x.Email, ""}] = x
 	}
-	for _, local := range []string{"=a", "+a", "-a", "'=a", "''+a", "'a"} {
+	for _, local := range []string{"=a", "+a", "-a", "'=a", "''+a", "'a", "＝a", "'＠a"} {
 		x := mail.Suppression{Tenant: 1, Email: local + "@example.org", Stream: "news", Reason: "complaint", Origin: "webhook", CreatedAt: r.clock.now(), ExpiresAt: expires}
 		r.store.suppressions[suppressionKey{1, x.Email, x.Stream}] = x
 	}
@@ -245,14 +246,14 @@ func TestExportComesBackByImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows, err := csv.NewReader(bytes.NewReader(file.Bytes())).ReadAll()
-	if err != nil || len(rows) != suppressionBatch+5+6+1 {
+	if err != nil || len(rows) != suppressionBatch+5+8+1 {
 		t.Fatalf("export has %d rows, %v", len(rows), err)
 	}
 	if diff := cmp.Diff(exportColumns, rows[0]); diff != "" {
 		t.Errorf("first line (-want +got):\n%s", diff)
 	}
 	for _, row := range rows {
-		if strings.ContainsAny(row[0][:1], "=+-@\t\r") {
+		if first, _ := utf8.DecodeRuneInString(row[0]); strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
 			t.Errorf("a spreadsheet takes %q for a formula", row[0])
 		}
 	}
@@ -271,8 +272,8 @@ func TestExportComesBackByImport(t *testing.T) {
 		t.Errorf("what came back (-exported +imported):\n%s", diff)
 	}
 	one := r.do("GET", "/v1/suppressions/export?stream=news&reason=complaint", r.read, "")
-	if got := strings.Count(string(one.body), "\r\n"); got != 0 && got != 7 {
-		t.Errorf("filtered export has %d lines, want 7", got)
+	if got := strings.Count(string(one.body), "\r\n"); got != 0 && got != 9 {
+		t.Errorf("filtered export has %d lines, want 9", got)
 	}
 }
 

@@ -101,7 +101,8 @@ type Result struct {
 	Park              *Park
 	Block             *Block
 	Settle            *Settle
-	Announce          bool // acceptance is an event: this provider reports none of its own
+	CalledAt          time.Time // when the call began, on the database's clock; zero without one
+	Announce          bool      // acceptance is an event: this provider reports none of its own
 }
 
 // Aborted is the class of an attempt that was announced but not made: nothing was sent.
@@ -136,9 +137,10 @@ type Park struct {
 	Reason       string
 }
 
-// Settle books a call to the account's limits: when it arrived at the provider at the latest, on the database's clock,
+// Settle books a call to the account's limits: when it began, and when it arrived at the provider at the latest, on the database's clock,
 // and how many recipients it had. Without it no call was made.
 type Settle struct {
+	Began      time.Time
 	At         time.Time
 	Recipients int
 }

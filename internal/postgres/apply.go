@@ -37,11 +37,12 @@ func (db *DB) apply(ctx context.Context, tx pgx.Tx, facts []*fact, out []takenOu
 		kept = append(kept, f)
 	}
 	known = byMessage(known)
-	if err := prove(ctx, tx, known, out); err != nil {
+	proved, err := prove(ctx, tx, known, out)
+	if err != nil {
 		return err
 	}
 	b := &pgx.Batch{}
-	if err := queueEvidence(b, known); err != nil {
+	if err := queueEvidence(b, known, proved); err != nil {
 		return err
 	}
 	db.queueSuppressions(b, known)
@@ -87,42 +88,44 @@ WITH s AS (
 SELECT id FROM s`
 
 // prove marks the attempts that events speak of. A message whose call is proved leaves unknown; one that was given up is
-// sent after all; one that waits to be sent again, since nobody knew, is called back if nobody is left to be mailed.
-func prove(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome) error {
+// sent after all; one that waits to be sent again, since nobody knew, is called back if nobody is left to be mailed. It
+// returns the messages whose recipients it changed, to be folded.
+func prove(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome) ([][16]byte, error) {
+	var all [][16]byte
 	for some := range slices.Chunk(known, intakeChunk) {
-		if err := proveSome(ctx, tx, some, out); err != nil {
-			return err
+		proved, err := proveSome(ctx, tx, some, out)
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, proved...)
 	}
-	return nil
+	return all, nil
 }
 
-func proveSome(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome) error {
+func proveSome(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome) ([][16]byte, error) {
 	ids, ns, by, pmid := proofs(known)
 	if len(ids) == 0 {
-		return nil
+		return nil, nil
 	}
 	rows, err := tx.Query(ctx, proveSQL, ids, ns, by, pmid)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	proved, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
 	if err != nil || len(proved) == 0 {
-		return err
+		return nil, err
 	}
 	if rows, err = tx.Query(ctx, settleSeenSQL, proved); err != nil {
-		return err
+		return nil, err
 	}
 	settled, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	countSettled(known, settled, out)
-	b := &pgx.Batch{}
-	b.Queue(`UPDATE recipient SET status = 'sent', detail = '', updated_at = now()
+	_, err = tx.Exec(ctx, `UPDATE recipient SET status = 'sent', detail = '', updated_at = now()
 		WHERE message_id = ANY ($1) AND status = 'failed_unknown'`, proved)
-	b.Queue(foldChangedSQL, proved)
-	return tx.SendBatch(ctx, b).Close()
+	return proved, err
 }
 
 func proofs(known []*fact) (ids [][16]byte, ns []int32, by, pmid []string) {
@@ -168,22 +171,30 @@ const foldChangedSQL = `
 UPDATE message m SET updated_at = now(), status = f.status
 FROM unnest($1::uuid[]) AS i(id)
 CROSS JOIN LATERAL (
-    SELECT r.status FROM recipient r WHERE r.message_id = i.id
+    SELECT r.status FROM recipient r WHERE r.message_id = i.id AND r.message_id BETWEEN $2 AND $3
     ORDER BY array_position(` + statusOrder + `, r.status) DESC
     LIMIT 1) f
 WHERE m.id = ANY ($1) AND m.id = i.id AND m.status <> f.status`
 
+func queueFoldChanged(b *pgx.Batch, ids [][16]byte) {
+	first, last := span(ids)
+	b.Queue(lockSQL, ids)
+	b.Queue(foldChangedSQL, ids, first, last)
+}
+
 // callBackSQL takes messages out of the queue that have nobody left to be mailed.
 const callBackSQL = `
 DELETE FROM ready q WHERE q.id = ANY ($1)
-AND NOT EXISTS (SELECT 1 FROM recipient r WHERE r.message_id = q.id AND r.status = 'queued')`
+AND NOT EXISTS (SELECT 1 FROM recipient r WHERE r.message_id = q.id AND r.message_id BETWEEN $2 AND $3 AND r.status = 'queued' OFFSET 0)`
 
 type seat struct {
 	id mail.ID
 	n  int
 }
 
-func queueEvidence(b *pgx.Batch, known []*fact) error {
+// queueEvidence settles recipients, and folds their messages and those that were proved. All recipients come before the
+// first message, as they do when results are recorded.
+func queueEvidence(b *pgx.Batch, known []*fact, proved [][16]byte) error {
 	best := map[seat]mail.Evidence{}
 	var order []seat
 	for _, f := range known {
@@ -201,6 +212,16 @@ func queueEvidence(b *pgx.Batch, known []*fact) error {
 		if err := queueBest(b, some, best); err != nil {
 			return err
 		}
+	}
+	changed := slices.Clone(proved)
+	for _, s := range order {
+		changed = append(changed, s.id)
+	}
+	slices.SortFunc(changed, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
+	for some := range slices.Chunk(slices.Compact(changed), intakeChunk) {
+		first, last := span(some)
+		b.Queue(callBackSQL, some, first, last)
+		queueFoldChanged(b, some)
 	}
 	return nil
 }
@@ -220,8 +241,6 @@ func queueBest(b *pgx.Batch, order []seat, best map[seat]mail.Evidence) error {
 		}
 	}
 	b.Queue(evidenceSQL, ids, ns, ranks, at, keys, status, detail, bounces)
-	b.Queue(callBackSQL, ids)
-	b.Queue(foldChangedSQL, ids)
 	return nil
 }
 
@@ -263,7 +282,6 @@ func queueEvents(b *pgx.Batch, kept []*fact) error {
 
 type eventColumns struct {
 	ids, origins, keys, messages  [][16]byte
-	known                         []bool
 	parts, ns                     []int16
 	tenants, accounts             []int32
 	streams, types, names, emails []string

@@ -224,12 +224,20 @@ const statusOrder = `ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expi
 
 const foldSQL = `
 UPDATE message m SET updated_at = now(), status = coalesce((
-    SELECT r.status FROM recipient r WHERE r.message_id = m.id
+    SELECT r.status FROM recipient r WHERE r.message_id = m.id AND r.message_id BETWEEN $2 AND $3
     ORDER BY array_position(` + statusOrder + `, r.status) DESC
     LIMIT 1), 'failed')
 WHERE m.id = ANY($1)`
 
-func queueFold(b *pgx.Batch, ids [][16]byte) { b.Queue(foldSQL, ids) }
+func queueFold(b *pgx.Batch, ids [][16]byte) {
+	first, last := span(ids)
+	b.Queue(lockSQL, ids)
+	b.Queue(foldSQL, ids, first, last)
+}
+
+// lockSQL makes those who change recipients of one message fold it one after the other. The statement that folds has to
+// begin with the lock held: else it could wait for another's commit, and then write what it read before.
+const lockSQL = `SELECT FROM message WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE`
 
 // Load reads what is needed to send claimed messages. Recipients that were suppressed since acceptance are shown so.
 func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {

@@ -38,7 +38,7 @@ type Options struct {
 }
 
 // DB is the store. It is safe for concurrent use. It keeps four pools, so that no kind of work starves another:
-// accept (4 connections), engine (6, with the planner pinned to index plans), hooks (3, pinned as well) and api (6).
+// accept (4 connections), engine (6, with the planner pinned to index plans), hooks (5, pinned as well: what comes in, and what goes out) and api (6).
 type DB struct {
 	accept, engine, api *pgxpool.Pool
 	hooks               *pgxpool.Pool // events that come in
@@ -68,7 +68,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		return nil, err
 	}
 	pinned["statement_timeout"] = "5s"
-	if db.hooks, err = newPool(ctx, o.URL, 3, pinned); err != nil {
+	if db.hooks, err = newPool(ctx, o.URL, 5, pinned); err != nil {
 		return nil, err
 	}
 	if db.api, err = newPool(ctx, o.URL, 6, map[string]string{"statement_timeout": "2s"}); err != nil {

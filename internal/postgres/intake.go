@@ -95,11 +95,11 @@ func (db *DB) intakeOnce(ctx context.Context, batch []mail.Intake) ([]takenOutco
 	return out, nil
 }
 
-// again repeats what lost a deadlock, twice.
+// again repeats what lost a deadlock, or waited too long for a lock, twice.
 func again(run func() error) error {
 	err := run()
 	for range 2 {
-		if !isCode(err, "40P01", "40001") {
+		if !isCode(err, "40P01", "40001", "55P03") {
 			return err
 		}
 		err = run()

@@ -310,7 +310,7 @@ func TestOrphansFindTheirMessageLater(t *testing.T) {
 	if got := b.status(t, f.id); got != "bounced: bounced" {
 		t.Errorf("status = %s, want bounced", got)
 	}
-	b.exec(t, `UPDATE orphan SET expires_at = now()`)
+	b.exec(t, `UPDATE orphan SET expires_at = now(), retry_at = now()`)
 	if _, err := b.db.MatchOrphans(t.Context(), 100); err != nil {
 		t.Error(err)
 	}
@@ -329,7 +329,7 @@ func TestOwnEndsAreReported(t *testing.T) {
 	b := newBed(t)
 	f := b.fly(t, submission("ann@example.org", "bob@example.org", "cy@example.org"))
 	b.record(t, f.owner, mail.Result{
-		ID: f.id, N: 1, Class: "accepted", Announce: true, ProviderMessageID: "p1",
+		ID: f.id, N: 1, Class: "accepted", Announce: true, ProviderMessageID: "p1", CalledAt: fact0,
 		Recipients: []mail.RecipientChange{{N: 0, Status: mail.Sent}, {N: 1, Status: mail.Failed, Detail: "no"}, {N: 2, Status: mail.Suppressed, Detail: "listed"}},
 	})
 	expired := b.accept(t, submission())[0]
@@ -341,6 +341,9 @@ func TestOwnEndsAreReported(t *testing.T) {
 		v, err := b.db.Message(t.Context(), mail.DefaultTenant, id)
 		must(t, err)
 		for _, e := range v.Events {
+			if id == f.id && !e.At.Equal(fact0) {
+				t.Errorf("%s is dated %s, want the beginning of its call", e.Type, e.At)
+			}
 			line := fmt.Sprintf("%s %s %s by %s of %q", e.Recipient, e.Type, e.Name, e.Source, e.Account)
 			if e.Bounce != nil {
 				line += fmt.Sprintf(": %s, %s", e.Bounce.Reason, e.Bounce.Text)
@@ -372,5 +375,19 @@ func TestRefusalOfAnAddressSuppressesIt(t *testing.T) {
 	got := list[string](t, b, `SELECT email || '/' || stream || '/' || reason || '/' || origin || '/' || account || '/' || detail FROM suppression`)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("suppressed (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatAProviderRejectedIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	f := b.fly(t, submission())
+	b.record(t, f.owner, sent(f.due))
+	b.receive(t, hook(f.account, told(f.id, mail.EventRejected, "ann@example.org", 3, mail.Content)))
+	if err := b.db.Resend(t.Context(), mail.DefaultTenant, f.id); !errors.Is(err, mail.ErrConflict) {
+		t.Errorf("Resend = %v, want ErrConflict", err)
+	}
+	if got := b.status(t, f.id); got != "failed: failed" {
+		t.Errorf("status = %s", got)
 	}
 }

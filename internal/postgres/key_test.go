@@ -89,7 +89,7 @@ func TestSuppressionsBelongToATenantAndKeepTheirFirstReason(t *testing.T) {
 	must(t, b.db.Suppress(ctx, mail.Suppression{Tenant: other.ID, Email: "ann@example.org", Reason: "manual", Origin: "api"}))
 	emails := func(tenant mail.TenantID, email, after string, limit int) []string {
 		t.Helper()
-		found, err := b.db.Suppressions(ctx, tenant, email, after, limit)
+		found, err := b.db.FindSuppressions(ctx, mail.Suppression{Tenant: tenant, Email: email}, mail.Suppression{Email: after}, limit)
 		must(t, err)
 		var got []string
 		for _, s := range found {
@@ -114,7 +114,7 @@ func TestSuppressionsBelongToATenantAndKeepTheirFirstReason(t *testing.T) {
 			t.Errorf("Suppressions(%q, after %q, %d) = %v, want %v", tc.email, tc.after, tc.limit, got, tc.want)
 		}
 	}
-	found, err := b.db.Suppressions(ctx, 1, "ann@example.org", "", 1)
+	found, err := b.db.FindSuppressions(ctx, mail.Suppression{Tenant: 1, Email: "ann@example.org"}, mail.Suppression{}, 1)
 	must(t, err)
 	if found[0].Reason != "hard_bounce" || found[0].Origin != "webhook" {
 		t.Errorf("a second reason replaced the first: %+v", found[0])

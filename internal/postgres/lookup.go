@@ -100,8 +100,9 @@ func resolveFound(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	_, err = tx.Exec(ctx, foldChangedSQL, ids)
-	return len(settled) > 0, err
+	b := &pgx.Batch{}
+	queueFoldChanged(b, ids)
+	return len(settled) > 0, tx.SendBatch(ctx, b).Close()
 }
 
 // absentSQL gives an unknown message back to the queue.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"time"
@@ -13,9 +14,11 @@ import (
 const matchSQL = `
 SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, -1)
 FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[]) AS i(row, message_id, account_id, email)
-CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.message_id OFFSET 0) m
-LEFT JOIN LATERAL (SELECT n FROM attempt WHERE message_id = i.message_id AND account_id = i.account_id ORDER BY n DESC LIMIT 1) t ON true
-LEFT JOIN LATERAL (SELECT n FROM recipient WHERE message_id = i.message_id AND lower(email) = i.email ORDER BY n LIMIT 1) r ON true`
+CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.message_id AND id BETWEEN $5 AND $6 OFFSET 0) m
+LEFT JOIN LATERAL (SELECT n FROM attempt WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
+    AND account_id = i.account_id ORDER BY n DESC LIMIT 1) t ON true
+LEFT JOIN LATERAL (SELECT n FROM recipient WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
+    AND lower(email) = i.email ORDER BY n LIMIT 1) r ON true`
 
 // match finds the messages of events. Those that name only the provider's id are found by it, near the time at which the
 // provider took the message.
@@ -34,7 +37,8 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	found, err := tx.Query(ctx, matchSQL, rows, ids, accounts, emails)
+	first, last := span(ids)
+	found, err := tx.Query(ctx, matchSQL, rows, ids, accounts, emails, first, last)
 	if err != nil {
 		return err
 	}
@@ -52,6 +56,24 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 		return nil
 	})
 	return err
+}
+
+// span gives the first and the last of some ids. Statements that look at one message after the other name it, since only
+// what is known beforehand keeps the planner from planning for every day that there is, which costs more than they do.
+func span(ids [][16]byte) (first, last [16]byte) {
+	if len(ids) == 0 {
+		return first, last
+	}
+	first, last = ids[0], ids[0]
+	for _, id := range ids[1:] {
+		if bytes.Compare(id[:], first[:]) < 0 {
+			first = id
+		}
+		if bytes.Compare(id[:], last[:]) > 0 {
+			last = id
+		}
+	}
+	return first, last
 }
 
 // The attempt may have been made up to this long before the provider says that it took the message, or after, by clocks

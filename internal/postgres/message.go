@@ -242,7 +242,8 @@ func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 	})
 }
 
-// Resend makes a message ready again for those of its recipients that failed, expired or were cancelled. It returns
+// Resend makes a message ready again for those of its recipients that failed, expired or were cancelled, unless that was a
+// provider's own verdict by an event: what is folded stays, and who tries again sends a new message. It returns
 // mail.ErrConflict when there are none, the message is still open or its body is gone, mail.ErrNotFound when there is no
 // such message.
 func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID) error {
@@ -265,7 +266,7 @@ func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 			return fmt.Errorf("message %s: its body is past its retention: %w", id, mail.ErrConflict)
 		}
 		tag, err := tx.Exec(ctx, `UPDATE recipient SET status = 'queued', detail = '', updated_at = now()
-			WHERE message_id = $1 AND status IN `+failed, [16]byte(id))
+			WHERE message_id = $1 AND event_rank = 0 AND status IN `+failed, [16]byte(id))
 		if err != nil {
 			return err
 		}

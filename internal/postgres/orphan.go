@@ -50,13 +50,18 @@ SELECT e.id, e.account_id, e.message_id, e.type, e.name, e.recipient, e.at, e.so
 FROM d CROSS JOIN LATERAL (SELECT * FROM event WHERE id = d.event_id OFFSET 0) e
 ORDER BY e.message_id, e.id`
 
+// forgetSQL forgets orphans that are old. They are due every minute, by which they are found.
+const forgetSQL = `
+DELETE FROM orphan WHERE event_id = ANY (ARRAY(
+    SELECT event_id FROM orphan WHERE retry_at <= now() AND expires_at <= now() ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))`
+
 // MatchOrphans tries again to find the messages of up to limit events that came before them, and forgets those that are
 // a day old; the events themselves are kept. It reports how many it matched.
 func (db *DB) MatchOrphans(ctx context.Context, limit int) (matched int, err error) {
 	err = again(func() error {
 		matched = 0
 		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, `DELETE FROM orphan WHERE expires_at <= now()`); err != nil {
+			if _, err := tx.Exec(ctx, forgetSQL, limit); err != nil {
 				return err
 			}
 			facts, err := readOrphans(ctx, tx, limit)
@@ -132,7 +137,8 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (int, error) 
 		return 0, nil
 	}
 	known = byMessage(known)
-	if err := prove(ctx, tx, known, make([]takenOutcome, 1)); err != nil {
+	proved, err := prove(ctx, tx, known, make([]takenOutcome, 1))
+	if err != nil {
 		return 0, err
 	}
 	b := &pgx.Batch{}
@@ -143,7 +149,7 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (int, error) 
 			WHERE e.id = ANY ($1) AND e.id = i.id`, ids, messages, tenants, ns, streams)
 		b.Queue(tellSQL, ids, tenants, types, streams)
 	}
-	if err := queueEvidence(b, known); err != nil {
+	if err := queueEvidence(b, known, proved); err != nil {
 		return 0, err
 	}
 	db.queueSuppressions(b, known)

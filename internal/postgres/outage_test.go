@@ -202,13 +202,16 @@ func TestEveryMethodSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 			_, errs := db.AcceptAll(ctx, []*mail.Submission{submission(), submission()})
 			return errs[1]
 		},
-		"Message":      func() error { _, err := db.Message(ctx, 1, id); return err },
-		"Messages":     func() error { _, err := db.Messages(ctx, mail.Filter{Tenant: 1, Limit: 1}); return err },
-		"Cancel":       func() error { return db.Cancel(ctx, 1, id) },
-		"Resend":       func() error { return db.Resend(ctx, 1, id) },
-		"Suppress":     func() error { return db.Suppress(ctx, mail.Suppression{Tenant: 1, Email: "a@b.c"}) },
-		"Unsuppress":   func() error { return db.Unsuppress(ctx, 1, "a@b.c") },
-		"Suppressions": func() error { _, err := db.Suppressions(ctx, 1, "", "", 1); return err },
+		"Message":    func() error { _, err := db.Message(ctx, 1, id); return err },
+		"Messages":   func() error { _, err := db.Messages(ctx, mail.Filter{Tenant: 1, Limit: 1}); return err },
+		"Cancel":     func() error { return db.Cancel(ctx, 1, id) },
+		"Resend":     func() error { return db.Resend(ctx, 1, id) },
+		"Suppress":   func() error { return db.Suppress(ctx, mail.Suppression{Tenant: 1, Email: "a@b.c"}) },
+		"Unsuppress": func() error { return db.Unsuppress(ctx, 1, "a@b.c") },
+		"FindSuppressions": func() error {
+			_, err := db.FindSuppressions(ctx, mail.Suppression{Tenant: 1}, mail.Suppression{}, 1)
+			return err
+		},
 		"KeyByID":      func() error { _, err := db.KeyByID(ctx, "00000000"); return err },
 		"TouchKey":     func() error { return db.TouchKey(ctx, "00000000") },
 		"Keys":         func() error { _, err := db.Keys(ctx); return err },

@@ -131,7 +131,7 @@ func playRound(t *testing.T, b *bed, runs []run, round int) {
 		wg.Go(func() {
 			for { // a provider comes again, too
 				_, err := b.db.ReceiveEvents(context.WithoutCancel(t.Context()), hook(runs[0].account, part...))
-				if _, away := errors.AsType[*mail.Unavailable](err); !away {
+				if !away(err) {
 					if err != nil {
 						t.Error(err)
 					}
@@ -142,11 +142,20 @@ func playRound(t *testing.T, b *bed, runs []run, round int) {
 	}
 	if died { // all calls of the dead replica are found at once, at the first of their steps
 		b.expire(t, runs[0].owner)
-		if _, _, err := b.db.Rescue(t.Context(), map[mail.Policy]time.Duration{mail.Reconcile: time.Hour}); err != nil {
+		_, _, err := b.db.Rescue(t.Context(), map[mail.Policy]time.Duration{mail.Reconcile: time.Hour})
+		for away(err) { // it waits for no lock longer than a second, and comes again
+			_, _, err = b.db.Rescue(t.Context(), map[mail.Policy]time.Duration{mail.Reconcile: time.Hour})
+		}
+		if err != nil {
 			t.Error(err)
 		}
 	}
 	wg.Wait()
+}
+
+func away(err error) bool {
+	_, is := errors.AsType[*mail.Unavailable](err)
+	return is
 }
 
 func (r *run) end(t *testing.T, b *bed, outcome string) {
@@ -157,7 +166,11 @@ func (r *run) end(t *testing.T, b *bed, outcome string) {
 		res.Class, res.Recipients = "uncertain", changes("unknown", "unknown", "unknown")
 		res.Unknown = &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}
 	}
-	if _, err := b.db.Record(context.WithoutCancel(t.Context()), r.owner, res); err != nil {
+	_, err := b.db.Record(context.WithoutCancel(t.Context()), r.owner, res)
+	for away(err) {
+		_, err = b.db.Record(context.WithoutCancel(t.Context()), r.owner, res)
+	}
+	if err != nil {
 		t.Error(err)
 	}
 }

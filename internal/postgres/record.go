@@ -263,7 +263,7 @@ func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
 		for _, c := range r.Recipients {
 			ids, ns = append(ids, r.ID), append(ns, int16(c.N)) //nolint:gosec // at most 1000
 			status, detail = append(status, string(c.Status)), append(detail, c.Detail)
-			if err := told.add(r.ID, owned[i].account, c, r.ProviderMessageID, r.Announce); err != nil {
+			if err := told.add(r.Result, owned[i].account, c); err != nil {
 				return err
 			}
 		}
@@ -288,7 +288,7 @@ func queueSeen(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 	}
 	if len(ids) > 0 {
 		b.Queue(settleSeenSQL, ids)
-		b.Queue(foldChangedSQL, ids)
+		queueFoldChanged(b, ids)
 	}
 }
 

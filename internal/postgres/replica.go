@@ -61,18 +61,20 @@ func (db *DB) Rescue(ctx context.Context, wait map[mail.Policy]time.Duration) (u
 }
 
 func (db *DB) rescueSome(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error) {
-	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
-		var mine bool
-		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(7381002)`).Scan(&mine); err != nil || !mine {
+	err = again(func() error {
+		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+			var mine bool
+			if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(7381002)`).Scan(&mine); err != nil || !mine {
+				return err
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM replica WHERE lease_until < clock_timestamp()`); err != nil {
+				return err
+			}
+			const lost = `f.owner NOT IN (SELECT id FROM replica)`
+			var err error
+			unstarted, started, err = takeBack(ctx, tx, lost, wait)
 			return err
-		}
-		if _, err := tx.Exec(ctx, `DELETE FROM replica WHERE lease_until < clock_timestamp()`); err != nil {
-			return err
-		}
-		const lost = `f.owner NOT IN (SELECT id FROM replica)`
-		var err error
-		unstarted, started, err = takeBack(ctx, tx, lost, wait)
-		return err
+		})
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("rescue: %w", unavailable(err))

@@ -194,3 +194,46 @@ func openCount(tables ...string) string {
 	}
 	return `SELECT ` + strings.Join(sum, " + ")
 }
+
+// Of two who change recipients of one message at the same time, the second to fold it sees what the first wrote.
+func TestFoldSeesWhatItWaitedFor(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(*testing.T, *bed, flight){
+		"events": func(t *testing.T, b *bed, f flight) {
+			insist(t, b.db, hook(f.account, told(f.id, mail.EventBounced, "ann@example.org", 1, mail.InvalidAddress)))
+		},
+		"results": func(t *testing.T, b *bed, f flight) {
+			if _, err := b.db.Record(context.WithoutCancel(t.Context()), f.owner, sent(f.due)); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			f := b.fly(t, submission("ann@example.org", "bob@example.org"))
+			b.exec(t, `UPDATE recipient SET status = 'sent' WHERE message_id = $1 AND n = 1`, [16]byte(f.id))
+			other := b.begin(t)
+			for _, sql := range []string{
+				`UPDATE recipient SET status = 'complained', event_rank = 6 WHERE message_id = $1 AND n = 1`,
+				`UPDATE message SET status = 'complained' WHERE id = $1`,
+			} {
+				_, err := other.Exec(t.Context(), sql, [16]byte(f.id))
+				must(t, err)
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				write(t, b, f)
+			}()
+			until(t, "it waits for the message", func() bool {
+				return get[int](t, b, `SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database()`) > 0
+			})
+			must(t, other.Commit(t.Context()))
+			<-done
+			if got := b.status(t, f.id); !strings.HasPrefix(got, "complained: ") {
+				t.Errorf("the message is %s, want complained", got)
+			}
+		})
+	}
+}

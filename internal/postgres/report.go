@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"time"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -12,9 +14,9 @@ import (
 const reportSQL = `
 WITH e AS (
     INSERT INTO event (id, origin, tenant_id, account_id, message_id, n, stream, type, name, recipient, at, source, provider_message_id, bounce, key)
-    SELECT i.event_id, i.event_id, m.tenant_id, i.account_id, i.id, i.n, m.stream, i.type, i.name, lower(r.email), now(), 'response', i.pmid, i.bounce, i.event_id
-    FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::int[], $5::text[], $6::text[], $7::text[], $8::jsonb[])
-        AS i(event_id, id, n, account_id, type, name, pmid, bounce)
+    SELECT i.event_id, i.event_id, m.tenant_id, i.account_id, i.id, i.n, m.stream, i.type, i.name, lower(r.email), coalesce(i.at, now()), 'response', i.pmid, i.bounce, i.event_id
+    FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::int[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $11::timestamptz[])
+        AS i(event_id, id, n, account_id, type, name, pmid, bounce, at)
     CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.id AND id BETWEEN $9 AND $10 OFFSET 0) m
     CROSS JOIN LATERAL (SELECT email FROM recipient WHERE message_id = i.id AND message_id BETWEEN $9 AND $10 AND n = i.n AND status = i.name OFFSET 0) r
     RETURNING id, tenant_id, type, stream, recipient, account_id, message_id, bounce
@@ -34,12 +36,13 @@ type reports struct {
 	accounts           []int32
 	types, names, pmid []string
 	bounces            [][]byte
+	at                 []*time.Time // when the call began: what the provider tells of it comes after that
 }
 
 // add reports one recipient's new status, if it is one that callers are told of. The event's name is that status: should
 // an event have settled the recipient first, there is nothing to report.
-func (r *reports) add(id mail.ID, account int32, c mail.RecipientChange, pmid string, announce bool) error {
-	e, bounce := reported(c, announce)
+func (r *reports) add(of mail.Result, account int32, c mail.RecipientChange) error {
+	e, bounce := reported(c, of.Announce)
 	if e == mail.EventUnmapped {
 		return nil
 	}
@@ -47,10 +50,10 @@ func (r *reports) add(id mail.ID, account int32, c mail.RecipientChange, pmid st
 	if err != nil {
 		return err
 	}
-	r.events, r.ids = append(r.events, mail.NewID()), append(r.ids, id)
+	r.events, r.ids = append(r.events, mail.NewID()), append(r.ids, of.ID)
 	r.ns, r.accounts = append(r.ns, int16(c.N)), append(r.accounts, account) //nolint:gosec // at most 1000
-	r.types, r.names, r.pmid = append(r.types, string(e)), append(r.names, string(c.Status)), append(r.pmid, pmid)
-	r.bounces = append(r.bounces, raw)
+	r.types, r.names, r.pmid = append(r.types, string(e)), append(r.names, string(c.Status)), append(r.pmid, of.ProviderMessageID)
+	r.bounces, r.at = append(r.bounces, raw), append(r.at, orNull(of.CalledAt))
 	return nil
 }
 
@@ -77,6 +80,6 @@ func reported(c mail.RecipientChange, announce bool) (mail.EventType, *mail.Boun
 func (r *reports) queue(b *pgx.Batch) {
 	if len(r.events) > 0 {
 		first, last := span(r.ids)
-		b.Queue(reportSQL, r.events, r.ids, r.ns, r.accounts, r.types, r.names, r.pmid, r.bounces, first, last)
+		b.Queue(reportSQL, r.events, r.ids, r.ns, r.accounts, r.types, r.names, r.pmid, r.bounces, first, last, r.at)
 	}
 }

@@ -222,9 +222,8 @@ func refold(ctx context.Context, tx pgx.Tx, messages [][16]byte) error {
 		return err
 	}
 	b := &pgx.Batch{}
-	if err := queueEvidence(b, facts); err != nil {
+	if err := queueEvidence(b, facts, messages); err != nil {
 		return err
 	}
-	b.Queue(foldChangedSQL, messages)
 	return tx.SendBatch(ctx, b).Close()
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,7 +60,7 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 	var messages [][16]byte
 	soft, delivered := map[address]int32{}, map[address]bool{}
 	seen := map[[3]string]bool{}
-	for _, f := range known {
+	for _, f := range byAddress(known) {
 		if f.Recipient == "" {
 			continue
 		}
@@ -71,7 +72,8 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 			if countsAsSoft(f.Bounce) {
 				soft[who]++
 			}
-		default:
+		case mail.EventUnmapped, mail.EventAccepted, mail.EventDeferred, mail.EventRejected, mail.EventComplained,
+			mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventEndpointDisabled:
 		}
 		reason, stream := suppressionOf(&f.Event)
 		key := [3]string{strconv.Itoa(int(f.Tenant)), who.email, stream}
@@ -83,10 +85,20 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 		reasons, origins = append(reasons, reason), append(origins, originOf(f.Source))
 		accounts, messages, details = append(accounts, f.account), append(messages, f.MessageID), append(details, f.Evidence(f.byContent).Detail())
 	}
+	db.queueSoft(b, soft, delivered)
 	if len(emails) > 0 {
 		b.Queue(suppressSQL, tenants, emails, streams, reasons, origins, accounts, messages, details)
 	}
-	db.queueSoft(b, soft, delivered)
+}
+
+// byAddress orders facts as every replica does before it locks what is kept by address: counts of soft bounces first, then
+// suppressions, each by tenant and address. Those of one address stay in order.
+func byAddress(facts []*fact) []*fact {
+	sorted := slices.Clone(facts)
+	slices.SortStableFunc(sorted, func(a, b *fact) int {
+		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), strings.Compare(strings.ToLower(a.Recipient), strings.ToLower(b.Recipient)))
+	})
+	return sorted
 }
 
 func originOf(s mail.EventSource) string {
@@ -107,7 +119,8 @@ func suppressionOf(e *mail.Event) (reason, stream string) {
 		if e.Bounce != nil && e.Bounce.Class == mail.Hard {
 			return "hard_bounce", ""
 		}
-	default:
+	case mail.EventUnmapped, mail.EventAccepted, mail.EventDeferred, mail.EventDelivered, mail.EventOpened, mail.EventClicked,
+		mail.EventEndpointDisabled:
 	}
 	return "", ""
 }
@@ -134,7 +147,7 @@ func (db *DB) queueSoft(b *pgx.Batch, soft map[address]int32, delivered map[addr
 			tenants, emails = append(tenants, int32(who.tenant)), append(emails, who.email)
 		}
 		b.Queue(`DELETE FROM soft_bounce s USING unnest($1::int[], $2::text[]) AS i(tenant_id, email)
-			WHERE s.email = ANY ($2) AND s.tenant_id = i.tenant_id AND s.email = i.email`, tenants, emails)
+			WHERE s.tenant_id = ANY ($1) AND s.email = ANY ($2) AND s.tenant_id = i.tenant_id AND s.email = i.email`, tenants, emails)
 	}
 }
 

@@ -96,8 +96,3 @@ LIMIT $7`
 	}
 	return list, nil
 }
-
-// Suppressions lists a tenant's suppressions by address: one address, or those after one.
-func (db *DB) Suppressions(ctx context.Context, tenant mail.TenantID, email, after string, limit int) ([]mail.Suppression, error) {
-	return db.FindSuppressions(ctx, mail.Suppression{Tenant: tenant, Email: email}, mail.Suppression{Email: after}, limit)
-}

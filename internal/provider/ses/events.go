@@ -63,10 +63,10 @@ func (r *record) each(t mail.EventType, name, at string, recipients []string) []
 	if len(recipients) == 0 {
 		recipients = []string{""}
 	}
-	events := make([]mail.Event, len(recipients))
+	events, given := make([]mail.Event, len(recipients)), r.destinations()
 	for i, raw := range recipients {
 		events[i] = e
-		events[i].Recipient = r.recipient(raw)
+		events[i].Recipient = r.recipient(raw, given)
 	}
 	return events
 }

@@ -1,6 +1,7 @@
 package ses
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -109,16 +110,26 @@ func (r *record) internetIDs() []string {
 	return ids
 }
 
-// recipient gives the canonical form of an address as the message had it: a bounce quotes the receiving host, which may
-// have changed the case. What is no address, such as one that was hidden, can only be the one recipient of the message.
-func (r *record) recipient(raw string) string {
-	email := canonical(raw)
+// destinations are the recipients of the message in canonical form, by their lower case.
+func (r *record) destinations() map[string]string {
+	all := make(map[string]string, len(r.Mail.Destination))
 	for _, d := range r.Mail.Destination {
-		if d = canonical(d); d != "" && (strings.EqualFold(d, email) || email == "" && len(r.Mail.Destination) == 1) {
-			return d
+		email := canonical(d)
+		if key := strings.ToLower(email); email != "" && all[key] == "" {
+			all[key] = email
 		}
 	}
-	return email
+	return all
+}
+
+// recipient gives the canonical form of an address as the message had it: a bounce quotes the receiving host, which may
+// have changed the case. What is no address, such as one that was hidden, can only be the one recipient of the message.
+func (r *record) recipient(raw string, given map[string]string) string {
+	email := canonical(raw)
+	if email == "" && len(r.Mail.Destination) == 1 {
+		return canonical(r.Mail.Destination[0])
+	}
+	return cmp.Or(given[strings.ToLower(email)], email)
 }
 
 func canonical(raw string) string {

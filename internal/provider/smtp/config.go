@@ -195,7 +195,7 @@ func (c Config) Validate() error {
 		{c.EnvelopeFrom != "" && !isEnvelopeFrom(c.EnvelopeFrom), "envelope_from: want an address"},
 		{c.BounceDomain != "" && (!isName(c.BounceDomain) || len(c.BounceDomain) > maxBounceDomain), "bounce_domain: want a domain of at most 200 characters"},
 		{c.BounceDomain != "" && c.EnvelopeFrom != "", "bounce_domain and envelope_from: want one of them"},
-		{(c.BounceDomain == "") != c.VERPKey.IsZero(), "bounce_domain and the secret verp_key: want both or neither"},
+		{c.BounceDomain != "" && c.VERPKey.IsZero(), "bounce_domain: needs the secret verp_key"}, // which may stay when it is turned off
 		{!c.VERPKey.IsZero() && len(c.VERPKey.Reveal()) < minVERPKey, "verp_key: want at least 32 characters"},
 		{c.NotifySuccess && c.BounceDomain == "", "notify_success: the reports need bounce_domain"},
 		{c.MaxConnections < 1 || c.MaxConnections > 1000, "max_connections: want 1..1000"},

@@ -32,12 +32,13 @@ var enhancedCode = regexp.MustCompile(`\b[245]\.[0-9]{1,3}\.[0-9]{1,3}\b`)
 // form that is no address; then it is the only recipient of the returned message, or nobody.
 func (r *report) deliveries(base mail.Event) []mail.Event {
 	var events []mail.Event
+	to := originalTo(string(r.original))
 	for _, g := range groups(r.status) {
 		recipient := reported(g)
 		if recipient == "" && action(g) == "" || len(events) == maxReported {
 			continue // the fields about the whole message
 		}
-		if to := originalTo(string(r.original)); recipient == "" && len(to) == 1 {
+		if recipient == "" && len(to) == 1 {
 			recipient = to[0]
 		}
 		events = append(events, r.delivery(base, recipient, g))

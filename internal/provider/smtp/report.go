@@ -170,7 +170,8 @@ func printable(r rune) rune {
 	return r
 }
 
-// groups reads groups of fields that empty lines part (RFC 3464 section 2.1). Empty groups are left out.
+// groups reads groups of fields that empty lines part (RFC 3464 section 2.1): that of the whole message, and one for each
+// recipient. Empty groups are left out, and what is beyond any report.
 func groups(b []byte) []textproto.MIMEHeader {
 	r := textproto.NewReader(bufio.NewReader(io.MultiReader(bytes.NewReader(tidy(b)), strings.NewReader("\r\n\r\n"))))
 	var all []textproto.MIMEHeader
@@ -179,7 +180,7 @@ func groups(b []byte) []textproto.MIMEHeader {
 		if len(g) > 0 {
 			all = append(all, g)
 		}
-		if err != nil {
+		if err != nil || len(all) > maxReported {
 			return all
 		}
 	}

@@ -96,7 +96,7 @@ func TestBounceSettings(t *testing.T) {
 	}{
 		"good":                  {`{"host":"127.0.0.1","bounce_domain":"b.example.com","notify_success":true}`, key, ""},
 		"no key":                {`{"host":"127.0.0.1","bounce_domain":"b.example.com"}`, nil, "verp_key"},
-		"key alone":             {`{"host":"127.0.0.1"}`, key, "bounce_domain"},
+		"key alone":             {`{"host":"127.0.0.1"}`, key, ""}, // turned off: a secret can't be taken back
 		"short key":             {`{"host":"127.0.0.1","bounce_domain":"b.example.com"}`, map[string]seal.Secret{"verp_key": seal.NewSecret(testVERPKey[1:])}, "32"},
 		"not a domain":          {`{"host":"127.0.0.1","bounce_domain":"b@example.com"}`, key, "bounce_domain"},
 		"too long":              {`{"host":"127.0.0.1","bounce_domain":"` + strings.Repeat("a.", 101) + `a"}`, key, "bounce_domain"},
