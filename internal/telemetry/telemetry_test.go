@@ -79,6 +79,11 @@ func use(m *Metrics) {
 	m.BreakerState.WithLabelValues("ses-eu").Set(2)
 	m.Parked.WithLabelValues("ses-eu").Set(1)
 	m.BatchSize.WithLabelValues(BatchAccept).Observe(10)
+	m.HookRequests.WithLabelValues("ses-eu", "stored").Inc()
+	m.HookEvents.WithLabelValues("ses-eu", "stored").Inc()
+	m.Lookups.WithLabelValues("ses", "found").Inc()
+	m.Deliveries.WithLabelValues("delivered").Inc()
+	m.Streams.Set(1)
 }
 
 // The names are what dashboards and alerts are written against.
@@ -101,8 +106,10 @@ func TestMetricNamesAndLabels(t *testing.T) {
 	want := []string{
 		"sendgate_accept_seconds{}", "sendgate_accepted_total{result}", "sendgate_attempts_total{account,class,kind}",
 		"sendgate_batch_size{batch}", "sendgate_breaker_state{account}", "sendgate_call_seconds{kind}", "sendgate_claim_seconds{}",
-		"sendgate_claimed_total{}", "sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}", "sendgate_inflight{}",
-		"sendgate_parked{account}", "sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",
+		"sendgate_claimed_total{}", "sendgate_deliveries_total{outcome}", "sendgate_event_streams{}",
+		"sendgate_hook_events_total{account,result}", "sendgate_hook_requests_total{account,result}",
+		"sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}", "sendgate_inflight{}",
+		"sendgate_lookups_total{kind,result}", "sendgate_parked{account}", "sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",
 		"sendgate_slots_dropped_total{account}", "sendgate_slots_granted_total{account}", "sendgate_unknown{}",
 		"sendgate_unknown_total{kind}",
 	}
@@ -123,7 +130,7 @@ func TestFixedSetsExistBeforeTheFirstEvent(t *testing.T) {
 	for _, f := range families {
 		series[f.GetName()] = len(f.GetMetric())
 	}
-	for name, want := range map[string]int{"accepted_total": 5, "rescued_total": 2, "batch_size": 3, "claimed_total": 1} {
+	for name, want := range map[string]int{"accepted_total": 5, "rescued_total": 2, "batch_size": 4, "claimed_total": 1} {
 		if got := series["sendgate_"+name]; got != want {
 			t.Errorf("series of %s = %d, want %d", name, got, want)
 		}
