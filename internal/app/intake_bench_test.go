@@ -299,16 +299,19 @@ type sending struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	start  time.Time
+	first  sync.Once
+	going  chan struct{} // closed by the first answer
 	mu     sync.Mutex
 	spent  []time.Duration
 	failed int
 }
 
-// startSending sends rate messages a second, whatever the answers take, by 32 clients.
+// startSending sends rate messages a second, whatever the answers take, by 32 clients. It returns when the first was
+// answered: what is posted next is beside it, however few that is.
 func startSending(t *testing.T, r *replica, rate int) *sending {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &sending{cancel: cancel, start: time.Now()}
+	s := &sending{cancel: cancel, start: time.Now(), going: make(chan struct{})}
 	due := make(chan int, 4*rate)
 	s.wg.Go(func() {
 		defer close(due)
@@ -329,9 +332,11 @@ func startSending(t *testing.T, r *replica, rate int) *sending {
 		s.wg.Go(func() {
 			for n := range due {
 				s.send(context.WithoutCancel(ctx), r.api, n)
+				s.first.Do(func() { close(s.going) })
 			}
 		})
 	}
+	<-s.going
 	return s
 }
 
