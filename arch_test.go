@@ -80,7 +80,8 @@ var rules = map[string]rule{
 		// The emulators are told the limits that the catalog has for the accounts of the same kinds.
 		"internal/limit", "internal/provider", "internal/provider/catalog",
 	}, "a client command speaks HTTP through api; whatever needs the store goes through app"},
-	"cmd/sendgate": {[]string{"internal/cli"}, "main hands over and does nothing"},
+	"internal/drill": {nil, "it is tests, of the built program and of nothing inside"},
+	"cmd/sendgate":   {[]string{"internal/cli"}, "main hands over and does nothing"},
 }
 
 // testOnly are the packages that only tests may import, and that may themselves import testing.

@@ -84,7 +84,7 @@ func (d *dev) storeAccounts(ctx context.Context, db *postgres.DB) error {
 	if err != nil {
 		return err
 	}
-	accounts, secrets, err := d.accounts()
+	accounts, secrets, err := Emulated(d.emu, d.secret, d.Limits == "documented")
 	if err != nil {
 		return err
 	}
@@ -120,9 +120,10 @@ func sameWindows(a, b []limit.Window) bool {
 	return len(a) == len(b)
 }
 
-// accounts describes the emulated providers as an operator would the real ones.
-func (d *dev) accounts() ([]route.Account, secretsByAccount, error) {
-	host, port, err := net.SplitHostPort(d.emu.SMTPAddr())
+// Emulated describes the accounts of a running emulator as an operator would the real ones: five, named as their kinds.
+// verpKey signs the bounce addresses of the relay. limited gives them their documented limits.
+func Emulated(emu *emulator.Emulator, verpKey string, limited bool) ([]route.Account, map[string]map[string]seal.Secret, error) {
+	host, port, err := net.SplitHostPort(emu.SMTPAddr())
 	if err != nil {
 		return nil, nil, fmt.Errorf("emulator address: %w", err)
 	}
@@ -130,7 +131,7 @@ func (d *dev) accounts() ([]route.Account, secretsByAccount, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("emulator address: %w", err)
 	}
-	c, at, keys := emulator.DefaultCredentials(), d.emu.URL(), d.emu.HookKeys()
+	c, at, keys := emulator.DefaultCredentials(), emu.URL(), emu.HookKeys()
 	kinds := []struct {
 		kind     provider.Kind
 		settings map[string]any
@@ -157,7 +158,7 @@ func (d *dev) accounts() ([]route.Account, secretsByAccount, error) {
 				"host": host, "port": smtpPort, "tls": "none", "username": c.SMTPUser, "smtputf8": true,
 				"bounce_domain": "bounces.sendgate.test",
 			},
-			map[string]string{"password": c.SMTPPassword, "verp_key": d.secret},
+			map[string]string{"password": c.SMTPPassword, "verp_key": verpKey},
 		},
 	}
 	var accounts []route.Account
@@ -169,7 +170,7 @@ func (d *dev) accounts() ([]route.Account, secretsByAccount, error) {
 		}
 		spec, _ := catalog.Spec(k.kind)
 		acc := route.Account{Name: string(k.kind), Kind: k.kind, Settings: settings, Concurrency: spec.Concurrency}
-		if d.Limits == "documented" {
+		if limited {
 			acc.Limits = catalog.DocumentedLimits(k.kind)
 		}
 		accounts = append(accounts, acc)

@@ -60,9 +60,12 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		return nil, err
 	}
 	// Flipped plans cost these few statements a factor of ten on young statistics: pin their shape. A plan that is pinned
-	// looks dear to the planner, which would compile it at each run (a third of a second): hence no JIT, see newPool.
+	// looks dear to the planner, which would compile it at each run (a third of a second): hence no JIT, see newPool. A claim
+	// locks the limits of all: a replica that falls silent in one, paused or cut off, holds up the others until its session
+	// is ended.
 	pinned := map[string]string{
 		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+		"idle_in_transaction_session_timeout": "2s",
 	}
 	if db.engine, err = newPool(ctx, o.URL, 6, pinned); err != nil {
 		return nil, err

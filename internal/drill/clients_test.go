@@ -1,0 +1,241 @@
+//go:build drill
+
+package drill
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+// promise is one line of a client's log: a message that it wants sent and, with an ID, the 202 that it got.
+type promise struct {
+	Key    string        `json:"key"` // Idempotency-Key
+	ID     string        `json:"id,omitempty"`
+	Policy string        `json:"policy"`
+	Tenant string        `json:"tenant"`
+	Poison bool          `json:"poison,omitempty"`
+	Took   time.Duration `json:"took,omitempty"` // of the request that was answered
+	Tries  int           `json:"tries,omitempty"`
+}
+
+// clients send at a rate, each to any replica that says that it is ready. A request without a 202 is repeated with the same
+// key, as a careful caller does, until it is answered or the drill has healed.
+type clients struct {
+	rig     *rig
+	ended   atomic.Bool        // no new messages
+	cancel  context.CancelFunc // nothing more at all
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	refused map[string]int // answers other than 202, by status; "none" for none
+	took202 []time.Time
+}
+
+const patience = 40 * time.Second // of a client with one message
+
+func (r *rig) startClients(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &clients{rig: r, cancel: cancel, refused: map[string]int{}}
+	r.clients = c
+	n := r.plan.load.clients
+	if n == 0 {
+		n = 12
+	}
+	share := r.plan.load.share
+	if share == 0 {
+		share = 1
+	}
+	every := time.Duration(float64(n) / (float64(*rate) * share) * float64(time.Second))
+	for i := range n {
+		log, err := os.Create(filepath.Join(r.dir, fmt.Sprintf("client-%02d.jsonl", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.wg.Go(func() {
+			defer func() { _ = log.Close() }()
+			c.run(ctx, i, every, log)
+		})
+	}
+	t.Cleanup(func() {
+		c.ended.Store(true)
+		cancel()
+		c.wg.Wait()
+	})
+}
+
+// stop ends the sending of new messages; those that have no answer yet are still asked for.
+func (c *clients) stop() { c.ended.Store(true) }
+
+func (c *clients) run(ctx context.Context, client int, every time.Duration, log *os.File) {
+	rng := random(fmt.Sprintf("%s client %d", c.rig.id, client))
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for n := 0; !c.ended.Load(); n++ {
+		x := c.rig.plan.load.compose(rng, client, n)
+		p := promise{Key: fmt.Sprintf("%s-%d-%d", c.rig.id, client, n), Policy: x.policy, Tenant: x.tenant, Poison: x.poison}
+		if note(log, p) != nil {
+			return
+		}
+		if c.send(ctx, x, &p) && note(log, p) != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// note writes a line and waits for the disk.
+func note(log *os.File, p promise) error {
+	line, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if _, err := log.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	return log.Sync()
+}
+
+// send repeats one request until it has its 202, and reports whether it got one.
+func (c *clients) send(ctx context.Context, x letter, p *promise) bool {
+	deadline := time.Now().Add(patience)
+	for p.Tries = 1; time.Now().Before(deadline) && ctx.Err() == nil; p.Tries++ {
+		r := c.pick(p.Tries)
+		if r == nil {
+			sleep(ctx, 50*time.Millisecond)
+			continue
+		}
+		start := time.Now()
+		got, err := api.NewWith("http://"+r.api, c.rig.keys[x.tenant], c.rig.http).Send(ctx, x.request, p.Key)
+		if err == nil {
+			p.ID, p.Took = got.ID, time.Since(start)
+			c.taken()
+			return true
+		}
+		if c.refuse(err) { // it will be refused again
+			return false
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+	return false
+}
+
+// pick chooses among the replicas that are up, another one at each try.
+func (c *clients) pick(try int) *replica {
+	var up []*replica
+	for _, r := range c.rig.replicas {
+		if r.up.Load() {
+			up = append(up, r)
+		}
+	}
+	if len(up) == 0 {
+		return nil
+	}
+	return up[(try+int(c.rig.turn.Add(1)))%len(up)]
+}
+
+func (c *clients) taken() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.took202 = append(c.took202, time.Now())
+}
+
+// refuse counts an answer that is no 202 and reports whether it is final.
+func (c *clients) refuse(err error) bool {
+	kind, final := "none", false
+	if p, ok := errors.AsType[*api.Problem](err); ok {
+		kind, final = strconv.Itoa(p.Status), p.Status < 500 && p.Status != 429
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused[kind]++
+	return final
+}
+
+// answers counts those that were no 202, by kind.
+func (c *clients) answers(kind string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused[kind]
+}
+
+// acceptedSince counts the 202s since a time, and tells when the first of them came.
+func (c *clients) acceptedSince(at time.Time) (n int, first time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.took202 {
+		if x.After(at) {
+			if n == 0 {
+				first = x
+			}
+			n++
+		}
+	}
+	return n, first
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// promises reads the clients' logs from disk: what each message came to, by key.
+func (r *rig) promises(t *testing.T) []promise {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(r.dir, "client-*.jsonl"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("logs of clients: %v, %v", paths, err)
+	}
+	byKey := map[string]promise{}
+	for _, path := range paths {
+		readLines(t, path, func(p promise) { byKey[p.Key] = p })
+	}
+	all := make([]promise, 0, len(byKey))
+	for _, p := range byKey {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b promise) int { return int(a.Took - b.Took) })
+	return all
+}
+
+// readLines reads a file of JSON lines.
+func readLines[T any](t *testing.T, path string, each func(T)) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var x T
+		if err := json.Unmarshal(lines.Bytes(), &x); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		each(x)
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,191 @@
+//go:build drill
+
+package drill
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/limit"
+)
+
+// hit fails the drill unless a provider's fault met somebody.
+func (r *rig) hit(t *testing.T, kind string, least int64) {
+	t.Helper()
+	s := r.emu.Stats()[kind]
+	if n := s.Throttled + s.Faulted + s.Rejected; n < least {
+		t.Errorf("%s: calls that the fault met = %d, want at least %d", kind, n, least)
+	}
+}
+
+// sentBy counts what a provider took since a time.
+func (r *rig) sentBy(kind string, since time.Time) int {
+	n := 0
+	for _, e := range r.emu.Ledger() {
+		if e.Provider == kind && e.At.After(since) {
+			n++
+		}
+	}
+	return n
+}
+
+// One provider takes seconds for each answer: the others' mail does not wait for it.
+func TestD17ProviderIsSlow(t *testing.T) {
+	drillTest(t, "D17", plan{}, func(t *testing.T, r *rig) {
+		r.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "latency", Latency: emulator.Duration(4 * time.Second)}}})
+		began := time.Now()
+		pause(t, *duration)
+		open := r.count(t.Context(), `SELECT count(*) FROM inflight f JOIN account a ON a.id = f.account_id WHERE a.name = 'sendgrid'`)
+		r.report.tally("open_at_the_slow_one", open)
+		if open == 0 || open > 2*64 {
+			t.Errorf("calls open at the slow provider = %d, want some and at most what two replicas may", open)
+		}
+		for _, kind := range []string{"mailgun", "postmark", "ses", "smtp"} {
+			if r.sentBy(kind, began.Add(time.Second)) == 0 {
+				t.Errorf("%s got nothing beside the slow provider", kind)
+			}
+		}
+		r.faults(t, nil)
+	})
+}
+
+// A provider answers 429 to everything for a while: no try is used up, nothing is lost, and it gets mail again after.
+func TestD18ProviderThrottles(t *testing.T) {
+	drillTest(t, "D18", plan{}, func(t *testing.T, r *rig) {
+		seconds := int(duration.Seconds())
+		r.faults(t, map[string][]emulator.Fault{
+			"sendgrid": {{Mode: "throttle", Seconds: seconds}}, "ses": {{Mode: "throttle", Seconds: seconds}},
+		})
+		began := time.Now()
+		pause(t, *duration)
+		r.hit(t, "sendgrid", 1)
+		r.hit(t, "ses", 1)
+		r.faults(t, nil)
+		over := time.Now()
+		must(t, 30*time.Second, "the throttled providers get mail again", func() bool {
+			return r.sentBy("sendgrid", over) > 0 && r.sentBy("ses", over) > 0
+		})
+		r.report.figure("back", time.Since(over), 10*time.Second)
+		r.report.tally("throttled", r.emu.Stats()["sendgrid"].Throttled+r.emu.Stats()["ses"].Throttled)
+		if n := r.sentBy("mailgun", began); n == 0 {
+			t.Error("others got nothing meanwhile")
+		}
+	})
+}
+
+// Providers take every twentieth message or so and reset the connection instead of answering.
+func TestD19AnswersAreLost(t *testing.T) {
+	drillTest(t, "D19", plan{load: load{plain: true, policies: []string{"reconcile", "never"}}, settings: []string{
+		"SENDGATE_UNKNOWN_WAIT=20s",
+	}}, func(t *testing.T, r *rig) {
+		r.faults(t, everywhere(emulator.Fault{Mode: "accept_then_drop", Match: "*+*-*5@*"}))
+		pause(t, *duration)
+		r.faults(t, nil)
+		n := r.count(t.Context(), `SELECT count(*) FROM attempt WHERE verdict_source IS DISTINCT FROM 'response'`)
+		r.report.tally("answers_lost", n)
+		if n < 10 {
+			t.Errorf("answers lost = %d: the fault was not on", n)
+		}
+	})
+}
+
+// A provider answers nothing at all: its breaker opens, and mail goes elsewhere.
+func TestD20ProviderIsABlackHole(t *testing.T) {
+	drillTest(t, "D20", plan{load: load{policies: []string{"never", "reconcile"}}}, func(t *testing.T, r *rig) {
+		r.faults(t, map[string][]emulator.Fault{"postmark": {{Mode: "black_hole"}}})
+		began := time.Now()
+		breaker := func() float64 { return metric(t, r.replicas[0], "sendgate_breaker_state") }
+		must(t, 50*time.Second, "the breaker is open", func() bool { return breaker() >= 2 })
+		r.report.figure("breaker", time.Since(began), 45*time.Second) // a call is given up after 30 s
+		before := r.emu.Stats()["postmark"].Requests
+		pause(t, 5*time.Second)
+		r.report.tally("probes", r.emu.Stats()["postmark"].Requests-before)
+		r.faults(t, nil)
+	})
+}
+
+// Half of what two providers are sent ends in 500, taken or not: nobody sends it elsewhere while that is unknown.
+func TestD21ProvidersAnswer500(t *testing.T) {
+	drillTest(t, "D21", plan{load: load{policies: []string{"never", "reconcile"}}}, func(t *testing.T, r *rig) {
+		r.faults(t, map[string][]emulator.Fault{
+			"sendgrid": {{Mode: "accept_then_500", Match: "*+*-*[13579]@*"}, {Mode: "accept_then_500", Match: "*+*-*1@*"}, {Mode: "accept_then_500", Match: "*+*-*3@*"}},
+			"mailgun":  {{Mode: "accept_then_500", Match: "*+*-*5@*"}, {Mode: "error", Status: http.StatusInternalServerError, Match: "*+*-*7@*"}},
+		})
+		pause(t, *duration)
+		r.faults(t, nil)
+		if n := r.count(t.Context(), `SELECT count(*) FROM attempt WHERE verdict_source IS DISTINCT FROM 'response'`); n < 10 {
+			t.Errorf("calls without an answer = %d: the fault was not on", n)
+		}
+	})
+}
+
+// A provider's credential is revoked: the account is parked within a few calls, and mail goes elsewhere until it is mended.
+func TestD35CredentialIsRevoked(t *testing.T) {
+	drillTest(t, "D35", plan{}, func(t *testing.T, r *rig) {
+		r.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "error", Status: http.StatusUnauthorized}}})
+		began := time.Now()
+		must(t, 20*time.Second, "the account is parked", func() bool { return r.count(t.Context(), `SELECT count(*) FROM account_park`) == 1 })
+		r.report.figure("parked", time.Since(began), 5*time.Second)
+		pause(t, 3*time.Second) // every replica knows
+		calls := r.emu.Stats()["sendgrid"].Rejected
+		pause(t, *duration/2)
+		if more := r.emu.Stats()["sendgrid"].Rejected - calls; more != 0 {
+			t.Errorf("calls to a parked account = %d, want none", more)
+		}
+		r.report.tally("calls_refused", calls)
+		r.faults(t, nil)
+		if _, err := r.admin.ResumeAccount(t.Context(), "sendgrid"); err != nil {
+			t.Fatal(err)
+		}
+		over := time.Now()
+		must(t, 20*time.Second, "it gets mail again", func() bool { return r.sentBy("sendgrid", over) > 0 })
+	})
+}
+
+// Events come twice, late, in the wrong order and with new ids: each message ends as if they had come once.
+func TestD25EventsComeInAnyOrder(t *testing.T) {
+	drillTest(t, "D25", plan{}, func(t *testing.T, r *rig) {
+		r.faults(t, everywhere(
+			emulator.Fault{Mode: "hook_shuffle"}, emulator.Fault{Mode: "hook_duplicate", Copies: 2}, emulator.Fault{Mode: "hook_new_id"},
+			emulator.Fault{Mode: "hook_delay", Latency: emulator.Duration(2 * time.Second), Match: "*1@*"},
+		))
+		pause(t, *duration)
+		r.clients.stop()
+		must(t, time.Minute, "every event was told", func() bool { return r.count(t.Context(), toldSQL) == 0 })
+		r.faults(t, nil)
+		twice := r.count(t.Context(), `SELECT count(*) FROM (SELECT FROM event WHERE source = 'webhook' AND type = 'delivered'
+			GROUP BY message_id, recipient HAVING count(*) > 1) x`)
+		if twice != 0 {
+			t.Errorf("deliveries that are stored twice = %d, want none", twice)
+		}
+		r.report.tally("events", r.count(t.Context(), `SELECT count(*) FROM event WHERE source = 'webhook'`))
+	})
+}
+
+// toldSQL counts recipients whose end the provider has not told yet, where it does tell: a relay tells of failures only.
+const toldSQL = `
+SELECT count(*) FROM recipient r
+WHERE r.status IN ('queued', 'sent') AND NOT EXISTS (
+    SELECT 1 FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = r.message_id AND a.kind = 'smtp')`
+
+// The rows that keep the limits are deleted under demand: nobody sends more than before for that.
+func TestD41LimitStateIsLost(t *testing.T) {
+	const s = time.Second
+	limits := map[string][]limit.Window{
+		"sendgrid": {{N: 20, Per: 2 * s, Unit: limit.Requests}}, "mailgun": {{N: 60, Per: 10 * s, Unit: limit.Messages}},
+		"postmark": {{N: 10, Per: s, Unit: limit.Requests}}, "ses": {{N: 14, Per: s, Unit: limit.Requests}},
+		"smtp": {{N: 60, Per: 3 * s, Unit: limit.Messages}},
+	}
+	drillTest(t, "D41", plan{limits: limits, load: load{share: 0.8, plain: true}}, func(t *testing.T, r *rig) {
+		pause(t, *duration/2)
+		if r.count(t.Context(), `WITH d AS (DELETE FROM rate_window RETURNING 1) SELECT count(*) FROM d`) < 1 {
+			t.Fatal("there was no limit state to delete")
+		}
+		pause(t, *duration/2)
+		if r.count(t.Context(), `SELECT count(*) FROM ready`) == 0 {
+			t.Error("nothing waits: there is no demand, and the limits are not tried")
+		}
+	})
+}
