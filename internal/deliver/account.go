@@ -52,10 +52,23 @@ type account struct {
 // breakerPause is how long an open breaker waits before one probe.
 const breakerPause = 5 * time.Second
 
+// The breaker judges by the calls of the last breakerSpan. They are counted in buckets, so that a call counts although
+// others before it are forgotten while it is open: a span that ends for all at once would forget calls as long as itself.
+const (
+	breakerSpan   = time.Minute
+	breakerBucket = 10 * time.Second
+)
+
+// slowAnswer is how long a call may be open until the breaker takes it for a failure, whatever comes of it: a provider
+// that takes everything and answers nothing would else get mail until the first calls are given up.
+const slowAnswer = 10 * time.Second
+
+var errSlow = errors.New("no answer yet")
+
 func newAccount(conf route.Account, share int) *account {
 	a := &account{name: conf.Name, kind: conf.Kind, share: share, lookups: rate.NewLimiter(lookupRate, lookupsAtOnce)}
 	a.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
-		Name: conf.Name, MaxRequests: 1, Interval: 30 * time.Second, Timeout: breakerPause,
+		Name: conf.Name, MaxRequests: 1, Interval: breakerSpan, BucketPeriod: breakerBucket, Timeout: breakerPause,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
 			return c.ConsecutiveFailures >= 10 || c.Requests >= 50 && c.TotalFailures*2 >= c.Requests
 		},
@@ -63,6 +76,20 @@ func newAccount(conf route.Account, share int) *account {
 	})
 	a.configure(conf)
 	return a
+}
+
+// allow asks the breaker for one call and returns what tells it how the call went. Only the first word counts.
+func (a *account) allow() (done func(error), err error) {
+	tell, err := a.breaker.Allow()
+	if err != nil {
+		return nil, err
+	}
+	var once sync.Once
+	slow := time.AfterFunc(slowAnswer, func() { once.Do(func() { tell(errSlow) }) })
+	return func(err error) {
+		slow.Stop()
+		once.Do(func() { tell(err) })
+	}, nil
 }
 
 // configure takes over settings that need no new adapter. The caller holds mu or is the only one to know a.

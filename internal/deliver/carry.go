@@ -71,7 +71,7 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	if len(c.open) == 0 { // all were suppressed since it was accepted
 		return suppressed(none, l), true
 	}
-	done, err := it.acc.breaker.Allow()
+	done, err := it.acc.allow()
 	if err != nil {
 		return none, true
 	}
