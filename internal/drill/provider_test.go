@@ -3,10 +3,12 @@
 package drill
 
 import (
+	"encoding/json"
 	"net/http"
 	"testing"
 	"time"
 
+	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
 	"github.com/sendgate/sendgate/internal/limit"
 )
@@ -151,7 +153,11 @@ func TestD25EventsComeInAnyOrder(t *testing.T) {
 		))
 		pause(t, *duration)
 		r.clients.stop()
-		must(t, time.Minute, "every event was told", func() bool { return r.count(t.Context(), toldSQL) == 0 })
+		if !eventually(t, time.Minute, func() bool { return r.count(t.Context(), toldSQL) == 0 }) {
+			t.Errorf("recipients of whose end nothing was told = %d", r.count(t.Context(), toldSQL))
+			r.show(t, `SELECT a.kind, r.status, r.email FROM recipient r JOIN attempt t ON t.message_id = r.message_id
+				JOIN account a ON a.id = t.account_id WHERE r.status IN ('queued', 'sent') AND a.kind <> 'smtp' LIMIT 10`)
+		}
 		r.faults(t, nil)
 		twice := r.count(t.Context(), `SELECT count(*) FROM (SELECT FROM event WHERE source = 'webhook' AND type = 'delivered'
 			GROUP BY message_id, recipient HAVING count(*) > 1) x`)
@@ -162,21 +168,16 @@ func TestD25EventsComeInAnyOrder(t *testing.T) {
 	})
 }
 
-// toldSQL counts recipients whose end the provider has not told yet, where it does tell: a relay tells of failures only.
+// toldSQL counts recipients whose end the provider has not told yet, where it must: a relay tells of failures only, and
+// Mailgun tells a delivery once, whatever the answer.
 const toldSQL = `
 SELECT count(*) FROM recipient r
 WHERE r.status IN ('queued', 'sent') AND NOT EXISTS (
-    SELECT 1 FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = r.message_id AND a.kind = 'smtp')`
+    SELECT 1 FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = r.message_id AND a.kind IN ('smtp', 'mailgun'))`
 
 // The rows that keep the limits are deleted under demand: nobody sends more than before for that.
 func TestD41LimitStateIsLost(t *testing.T) {
-	const s = time.Second
-	limits := map[string][]limit.Window{
-		"sendgrid": {{N: 20, Per: 2 * s, Unit: limit.Requests}}, "mailgun": {{N: 60, Per: 10 * s, Unit: limit.Messages}},
-		"postmark": {{N: 10, Per: s, Unit: limit.Requests}}, "ses": {{N: 14, Per: s, Unit: limit.Requests}},
-		"smtp": {{N: 60, Per: 3 * s, Unit: limit.Messages}},
-	}
-	drillTest(t, "D41", plan{limits: limits, load: load{share: 0.8, plain: true}}, func(t *testing.T, r *rig) {
+	drillTest(t, "D41", plan{limits: trickle(), load: load{share: 0.8, plain: true}}, func(t *testing.T, r *rig) {
 		pause(t, *duration/2)
 		if r.count(t.Context(), `WITH d AS (DELETE FROM rate_window RETURNING 1) SELECT count(*) FROM d`) < 1 {
 			t.Fatal("there was no limit state to delete")
@@ -186,4 +187,53 @@ func TestD41LimitStateIsLost(t *testing.T) {
 			t.Error("nothing waits: there is no demand, and the limits are not tried")
 		}
 	})
+}
+
+// trickle are windows of every shape that the documented limits have, short enough for a drill: about 60 messages a second.
+func trickle() map[string][]limit.Window {
+	const s = time.Second
+	return map[string][]limit.Window{
+		"sendgrid": {{N: 20, Per: 2 * s, Unit: limit.Requests}}, "mailgun": {{N: 60, Per: 10 * s, Unit: limit.Messages}},
+		"postmark": {{N: 10, Per: s, Unit: limit.Requests}}, "ses": {{N: 14, Per: s, Unit: limit.Requests}},
+		"smtp": {{N: 60, Per: 3 * s, Unit: limit.Messages}},
+	}
+}
+
+// The name of a provider can't be resolved: for certain nothing was sent, so others send it at once.
+func TestD33ProviderHasNoAddress(t *testing.T) {
+	drillTest(t, "D33", plan{}, func(t *testing.T, r *rig) {
+		r.patchSettings(t, "sendgrid", "base_url", "http://api.sendgrid.invalid")
+		pause(t, *duration)
+		n := r.count(t.Context(), `SELECT count(*) FROM attempt t JOIN account a ON a.id = t.account_id WHERE a.name = 'sendgrid' AND t.class = 'transient'`)
+		r.report.tally("calls_without_an_address", n)
+		if n == 0 {
+			t.Error("no call met the name: the fault was not on")
+		}
+		if n := r.count(t.Context(), `SELECT count(*) FROM attempt WHERE class = 'uncertain'`); n != 0 {
+			t.Errorf("calls of unknown outcome = %d, want none: nothing was sent", n)
+		}
+		r.patchSettings(t, "sendgrid", "base_url", r.emu.URL()+"/sendgrid")
+	})
+}
+
+// patchSettings changes one setting of an account.
+func (r *rig) patchSettings(t *testing.T, account, field string, value any) {
+	t.Helper()
+	a, err := r.admin.Account(t.Context(), account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string]any{}
+	if err := json.Unmarshal(a.Settings, &settings); err != nil {
+		t.Fatal(err)
+	}
+	settings[field] = value
+	raw, err := json.Marshal(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.admin.PatchAccount(t.Context(), account, api.AccountRequest{Settings: raw}); err != nil {
+		t.Fatal(err)
+	}
+	pause(t, 2*time.Second) // which is when a change binds everywhere
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -20,7 +21,7 @@ import (
 type replica struct {
 	name           string
 	api, ops, lmtp string // host:port
-	env            []string
+	env, wrap      []string
 	dir            string
 	http           *http.Client
 	cmd            *exec.Cmd
@@ -56,7 +57,8 @@ func (r *replica) launch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }() // the process has its own copy
-	r.cmd = exec.Command(path, "serve")
+	words := append(slices.Clone(r.wrap), path, "serve")
+	r.cmd = exec.Command(words[0], words[1:]...) //nolint:gosec // our own program
 	r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = r.env, log, log
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)

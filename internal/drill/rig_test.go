@@ -30,6 +30,9 @@ type plan struct {
 	postgres map[string]string         // settings of the server
 	dsn      func(t *testing.T, i int, dsn string) string
 	load     load
+	wrap     []string // a command that runs the first replica
+
+	postgresDir string // where the server's data is; "" is a folder of the drill's own
 }
 
 // rig is everything that one drill runs.
@@ -73,7 +76,7 @@ func (r *rig) build(t *testing.T) {
 	t.Helper()
 	r.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: 40 * time.Second}
 	t.Cleanup(r.http.CloseIdleConnections)
-	r.pg = startServer(t, r.plan.postgres)
+	r.pg = startServer(t, r.plan.postgresDir, r.plan.postgres)
 	var err error
 	if r.rows, err = pgxpool.New(t.Context(), r.pg.dsn); err != nil {
 		t.Fatal(err)
@@ -125,6 +128,9 @@ func (r *rig) newReplica(t *testing.T, i int) *replica {
 		"SENDGATE_ADMIN_KEY=" + r.adminKey, "SENDGATE_LEASE=5s", "SENDGATE_UNKNOWN_WAIT=3s", "SENDGATE_LOG_LEVEL=warn",
 		"SENDGATE_RECONCILE_DEADLINE=12s", "SENDGATE_LOOKUP_SCHEDULE=1s,3s,6s,9s",
 	}, r.plan.settings...)
+	if i == 0 {
+		x.wrap = r.plan.wrap
+	}
 	t.Cleanup(x.kill)
 	return x
 }
@@ -223,4 +229,19 @@ func (r *rig) count(ctx context.Context, query string, args ...any) int {
 		return -1
 	}
 	return n
+}
+
+// show logs the rows of a statement, for whoever has to find out what went wrong.
+func (r *rig) show(t *testing.T, query string) {
+	t.Helper()
+	rows, err := r.rows.Query(t.Context(), query)
+	if err != nil {
+		t.Log(err)
+		return
+	}
+	defer rows.Close()
+	for rows.Next() {
+		values, err := rows.Values()
+		t.Log(values, err)
+	}
 }

@@ -24,9 +24,12 @@ type server struct {
 	dsn     string
 }
 
-func startServer(t *testing.T, settings map[string]string) *server {
+func startServer(t *testing.T, dir string, settings map[string]string) *server {
 	t.Helper()
-	s := &server{options: devpg.Options{Dir: filepath.Join(openDir(t), "pg"), Settings: settings}}
+	if dir == "" {
+		dir = openDir(t)
+	}
+	s := &server{options: devpg.Options{Dir: filepath.Join(dir, "pg"), Settings: settings}}
 	s.start(t)
 	t.Cleanup(func() { _ = s.cluster.Stop() }) // it may have been killed
 	var err error
@@ -60,6 +63,16 @@ func (s *server) stopImmediately(t *testing.T) {
 	}
 	<-s.cluster.Done()
 	_ = s.cluster.Stop() // it says that the server exited by itself
+}
+
+// alive reports whether the server runs.
+func (s *server) alive() bool {
+	select {
+	case <-s.cluster.Done():
+		return false
+	default:
+		return true
+	}
 }
 
 // freeze stops every process of the server in its tracks, as a disk that hangs would, until thaw is called.
