@@ -23,6 +23,7 @@ func (e *Engine) carryAll(items []*item) {
 	for _, it := range items {
 		it.acc.start()
 		e.held.add(it.due.ID)
+		e.heavy.Add(heavy(it.due.Facts.Bytes))
 	}
 	e.Metrics.Inflight.Add(float64(len(items)))
 	e.carried.Go(func() {
@@ -48,6 +49,7 @@ func (e *Engine) carry(it *item, l mail.Loaded) {
 	defer func() {
 		it.acc.done()
 		e.held.remove(it.due.ID)
+		e.heavy.Add(-heavy(it.due.Facts.Bytes))
 		e.Metrics.Inflight.Dec()
 		e.nudge()
 	}()

@@ -150,6 +150,29 @@ type claim struct {
 	moved   []mail.Lane // lanes that got messages from others
 	deeper  bool        // more may lie behind messages whose account is full
 	room    time.Time   // local: when the first full account has room again
+	heavy   int64       // bytes of the large messages taken
+}
+
+// Large messages are bounded by their bytes and not by their number: each is in memory several times while it is carried.
+// Ordinary ones, below largeMessage, don't wait for them.
+const (
+	largeMessage = 256 << 10
+	maxHeavy     = 64 << 20 // of all that one replica carries; a single one may be larger
+	heavyRetry   = 100 * time.Millisecond
+)
+
+// heavy is what a message of so many bytes counts.
+func heavy(bytes int64) int64 {
+	if bytes < largeMessage {
+		return 0
+	}
+	return bytes
+}
+
+// tooHeavy reports whether a message would be too much beside the large ones that are carried already.
+func (c *claim) tooHeavy(bytes int64) bool {
+	carried := c.heavy + c.engine.heavy.Load()
+	return heavy(bytes) > 0 && carried > 0 && carried+bytes > maxHeavy
 }
 
 // seen is what a claim saw of one lane.
@@ -215,6 +238,12 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 		out.End = append(out.End, mail.Ending{ID: d.ID, Status: mail.Expired, Detail: "not sent before expires_at"})
 		return
 	}
+	if c.tooHeavy(d.Facts.Bytes) {
+		if again := local.Add(heavyRetry); s.room.IsZero() || again.Before(s.room) {
+			s.room = again
+		}
+		return
+	}
 	c.view.recipients = d.Facts.Recipients
 	request := route.Request{Facts: d.Facts, Seed: route.Seed(d.ID), Avoid: d.Avoid, Now: c.dbNow}
 	for {
@@ -264,6 +293,7 @@ func (c *claim) take(d mail.Due, decision route.Decision, limits map[int32]*limi
 		return false
 	}
 	c.view.taken[conf.ID]++
+	c.heavy += heavy(d.Facts.Bytes)
 	c.engine.Metrics.SlotsGranted.WithLabelValues(conf.Name).Inc()
 	out.Take = append(out.Take, mail.Assignment{Due: d, Account: conf.ID})
 	c.items = append(c.items, &item{

@@ -85,6 +85,7 @@ type Engine struct {
 	held     held
 	claiming atomic.Bool    // a claim may still add to held
 	carried  sync.WaitGroup // messages that this replica carries
+	heavy    atomic.Int64   // bytes of the large ones among them
 	calls    context.Context
 	cut      context.CancelFunc // ends calls: provider calls in flight are given up, and become unknown
 	finish   context.Context

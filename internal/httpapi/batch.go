@@ -27,7 +27,8 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body, err := s.readJSON(w, r)
+	body, release, err := s.readJSON(w, r)
+	defer release()
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,21 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
 // readJSON reads a whole JSON body under the server's cap. Nothing is decompressed: a few kilobytes of gzip can hold
 // gigabytes (415). A body that announces more than the cap is not read at all, and one that turns out longer is read
-// to the cap (413); in both cases the connection is closed.
-func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// to the cap (413); in both cases the connection is closed. Its memory is counted until release is called, which is due
+// whatever the error.
+func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
+	share := s.bodies.share(r.Body)
+	body, err = s.readShare(w, r, share)
+	return body, share.release, err
+}
+
+func (s *Server) readShare(w http.ResponseWriter, r *http.Request, share *share) ([]byte, error) {
 	switch {
 	case r.Host == "": // HTTP/1.0 may leave it out; nothing that sends mail does
 		return nil, refuse(http.StatusBadRequest, "missing_host", "The request has no Host.")
@@ -32,6 +41,7 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.ContentLength > s.maxBody {
 		return nil, &http.MaxBytesError{Limit: s.maxBody}
 	}
+	r.Body = io.NopCloser(share) // net/http closes its own
 	return readAll(w, r, s.maxBody)
 }
 
@@ -63,6 +73,10 @@ func readProblem(w http.ResponseWriter, err error) error {
 		return tooLarge
 	}
 	w.Header().Set("Connection", "close")
+	var busy *mail.Unavailable
+	if errors.As(err, &busy) {
+		return busy
+	}
 	e := refuse(http.StatusBadRequest, "incomplete_body", "The body ended before its announced length, or is malformed.")
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		e = refuse(http.StatusRequestTimeout, "body_timeout", "The body arrived too slowly.")

@@ -9,7 +9,8 @@ func read[T any](s *Server, w http.ResponseWriter, r *http.Request) (T, error) {
 	if err := noQuery(r); err != nil {
 		return in, err
 	}
-	body, err := s.readJSON(w, r)
+	body, release, err := s.readJSON(w, r)
+	defer release()
 	if err != nil {
 		return in, err
 	}

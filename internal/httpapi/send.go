@@ -21,7 +21,8 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body, err := s.readJSON(w, r)
+	body, release, err := s.readJSON(w, r)
+	defer release()
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -31,6 +32,7 @@ type Options struct {
 	Metrics *telemetry.Metrics // default: some that nobody reads
 
 	MaxBody        int64            // cap on a request body in bytes, default 30 MiB
+	BodyBudget     int64            // cap on what all large bodies take at a time, default 64 MiB, at least MaxBody
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
 	Now            func() time.Time // default time.Now
@@ -69,6 +71,7 @@ type Server struct {
 	webhooks      EndpointOptions
 
 	keys                    *keyring
+	bodies                  budget
 	cursors                 *cursors
 	touches                 *toucher
 	tally                   *tally
@@ -94,6 +97,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.setDefaults()
 	s.setBounds()
+	s.bodies = newBudget(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody))
 	s.keys = newKeyring(o.Store, s.now)
 	s.cursors = newCursors(o.SecretKey)
 	s.touches = newToucher(o.Store, s.log, s.now)
