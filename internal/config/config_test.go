@@ -318,3 +318,11 @@ func FuzzTypesReadOrRefuse(f *testing.F) {
 		_, _ = parseDuration(s)
 	})
 }
+
+func TestWaitsNeedNoOtherSetting(t *testing.T) {
+	t.Parallel()
+	unknown, reconcile, err := Waits([]string{"SENDGATE_RECONCILE_DEADLINE=3h"})
+	if unknown != time.Minute || reconcile != 3*time.Hour || err != nil {
+		t.Errorf("Waits = %s, %s, %v; want the default of one and the other as set", unknown, reconcile, err)
+	}
+}

@@ -34,6 +34,16 @@ func Load(environ []string) (Config, error) {
 	return c, errors.Join(append(problems, c.Validate())...)
 }
 
+// Waits reads only for how long unknown messages wait: under resend and never, and under reconcile. For commands that need
+// no other setting.
+func Waits(environ []string) (unknown, reconcile time.Duration, err error) {
+	var c Config
+	if problems := parse(&c, env.ToMap(environ)); len(problems) > 0 {
+		return 0, 0, errors.Join(problems...)
+	}
+	return c.UnknownWait, c.ReconcileDeadline, nil
+}
+
 // Dump lists the settings for the log at start, one attribute each, named as the variable without its prefix in lower
 // case. Secrets show only whether they are set.
 func (c *Config) Dump() []slog.Attr {

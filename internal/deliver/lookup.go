@@ -22,11 +22,13 @@ const (
 )
 
 // verdictOf decides what a look-up proves: that the provider has the message, that it never took it (which nobody can say
-// before the provider's own delay is over), or nothing.
-func verdictOf(spec provider.LookupSpec, found bool, waited time.Duration) (v lookupResult) {
+// before the provider's own delay is over, nor once the provider may have forgotten a call of that age), or nothing.
+func verdictOf(spec provider.LookupSpec, found bool, waited, age time.Duration) (v lookupResult) {
 	switch {
 	case found:
 		return lookupFound
+	case spec.Kept > 0 && age > spec.Kept:
+		return lookupUnclear
 	case spec.Settled > 0 && waited >= spec.Settled:
 		return lookupAbsent
 	}
@@ -97,15 +99,19 @@ func (e *Engine) find(ctx context.Context, a *account, l mail.Lookup) lookupResu
 	call, cancel := context.WithTimeout(ctx, e.CallTimeout)
 	defer cancel()
 	sender := mail.Address{Email: l.Sender}
+	until := l.StartedAt
+	if l.Until.After(until) {
+		until = l.Until
+	}
 	found, err := f.Find(call, &provider.Query{
 		MessageID: l.ID, InternetID: l.ID.String() + "@" + sender.Domain(), Sender: l.Sender, Recipients: l.Recipients,
-		From: l.StartedAt.Add(-lookupEarly), To: l.StartedAt.Add(e.CallTimeout + lookupEarly),
+		From: l.StartedAt.Add(-lookupEarly), To: until.Add(e.CallTimeout + lookupEarly),
 	})
 	if err != nil {
 		e.lookupError(ctx, a, l, err)
 		return lookupFailed
 	}
-	result := verdictOf(a.lookup, found.Found, l.Waited)
+	result := verdictOf(a.lookup, found.Found, l.Waited, l.Age)
 	if result == lookupUnclear {
 		e.giveBack(ctx, l, false, 0)
 		return result

@@ -18,20 +18,26 @@ import (
 
 func TestWhatALookupProves(t *testing.T) {
 	t.Parallel()
-	slow := provider.LookupSpec{Works: true, Settled: 30 * time.Minute}
+	const day = 24 * time.Hour
+	slow := provider.LookupSpec{Works: true, Settled: 30 * time.Minute, Kept: day}
 	for _, tc := range []struct {
 		spec   provider.LookupSpec
 		found  bool
 		waited time.Duration
+		age    time.Duration
 		want   lookupResult
 	}{
-		{slow, true, 0, lookupFound},
-		{slow, false, 29 * time.Minute, lookupUnclear},
-		{slow, false, 30 * time.Minute, lookupAbsent},
-		{provider.LookupSpec{Works: true}, false, 24 * time.Hour, lookupUnclear}, // absence is never proof there
+		{slow, true, 0, 0, lookupFound},
+		{slow, false, 29 * time.Minute, time.Hour, lookupUnclear},
+		{slow, false, 30 * time.Minute, time.Hour, lookupAbsent},
+		{slow, false, 30 * time.Minute, day, lookupAbsent},
+		{slow, false, 30 * time.Minute, day + 1, lookupUnclear}, // it may have been forgotten
+		{slow, true, 30 * time.Minute, 2 * day, lookupFound},
+		{provider.LookupSpec{Works: true, Settled: time.Minute}, false, time.Hour, 99 * day, lookupAbsent}, // kept for good
+		{provider.LookupSpec{Works: true}, false, 24 * time.Hour, day, lookupUnclear},                      // absence is never proof there
 	} {
-		if got := verdictOf(tc.spec, tc.found, tc.waited); got != tc.want {
-			t.Errorf("verdictOf(%+v, %v, %s) = %s, want %s", tc.spec, tc.found, tc.waited, got, tc.want)
+		if got := verdictOf(tc.spec, tc.found, tc.waited, tc.age); got != tc.want {
+			t.Errorf("verdictOf(%+v, %v, %s, %s) = %s, want %s", tc.spec, tc.found, tc.waited, tc.age, got, tc.want)
 		}
 	}
 }

@@ -144,6 +144,18 @@ type Account struct {
 	Changed      bool          // by Take or Settle: the ledgers must be written back
 }
 
+// Spend books every window as used up at t, since nobody knows what was used until then. What was booked before t counts
+// into it; what was booked later stays.
+func (a *Account) Spend(t time.Time) {
+	for i := range a.Ledgers {
+		l := &a.Ledgers[i]
+		n := t.UnixNano() / int64(l.Window.BinWidth())
+		later := slices.DeleteFunc(l.Bins, func(b Bin) bool { return b.Number <= n })
+		l.Bins = slices.Insert(later, 0, Bin{Number: n, Used: int64(l.Window.N)})
+		a.Changed = true
+	}
+}
+
 // Open counts the calls that are claimed and not settled, of all replicas, and their recipients.
 type Open struct {
 	Calls, Recipients int

@@ -267,3 +267,29 @@ func TestWindowValidate(t *testing.T) {
 		}
 	}
 }
+
+func TestASpentAccountSendsAgainAWindowLater(t *testing.T) {
+	t.Parallel()
+	w := Window{N: 3, Per: time.Minute, Unit: Requests}
+	lost := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	acc := &Account{Ledgers: []Ledger{{Window: w}}}
+	acc.Settle(lost, lost.Add(-10*time.Second), 1)
+	acc.Settle(lost, lost.Add(10*time.Second), 1)
+	acc.Changed = false
+	acc.Spend(lost)
+	if !acc.Changed {
+		t.Error("the account shows no change, so it would not be stored")
+	}
+	if got := acc.Ledgers[0].Used(lost.Add(10 * time.Second)); got != 4 {
+		t.Errorf("used = %d, want the whole window of 3 and the one that came later", got)
+	}
+	for _, tc := range []struct {
+		after time.Duration
+		want  bool
+	}{{time.Second, false}, {59 * time.Second, false}, {62 * time.Second, true}} {
+		probe := &Account{Ledgers: []Ledger{{Window: w, Bins: slices.Clone(acc.Ledgers[0].Bins)}}}
+		if g := probe.Take(lost.Add(tc.after), 1, 0); g.OK != tc.want {
+			t.Errorf("%s after it was spent: %+v, want a slot: %t", tc.after, g, tc.want)
+		}
+	}
+}

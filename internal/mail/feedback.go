@@ -121,7 +121,9 @@ type Lookup struct {
 	Sender     string
 	Recipients []string
 	StartedAt  time.Time
+	Until      time.Time     // the call began before this, if at all; zero: at StartedAt
 	Waited     time.Duration // since the call ended, on the database's clock
+	Age        time.Duration // since StartedAt, on the database's clock
 }
 
 // Verdict is what a look-up found.

@@ -84,7 +84,7 @@ type Attempt struct {
 	Code              string          // the provider's own code
 	Error             string
 	ProviderMessageID string
-	VerdictSource     string // response, rescue, webhook, lookup, deadline
+	VerdictSource     string // response, rescue, webhook, lookup, deadline, restore
 	StartedAt         time.Time
 	FinishedAt        time.Time
 }

@@ -192,7 +192,8 @@ func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
 		b.Queue(`DELETE FROM pool_account WHERE account_id = $1`, id)
 		b.Queue(`DELETE FROM account_secret WHERE account_id = $1
 			AND NOT EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = $1)
-			AND NOT EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = $1)`, id)
+			AND NOT EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = $1)
+			AND NOT EXISTS (SELECT 1 FROM unknown_call c WHERE c.account_id = $1)`, id)
 		return tx.SendBatch(ctx, b).Close()
 	})
 }
@@ -225,7 +226,8 @@ func (db *DB) ForgetSecrets(ctx context.Context) (int, error) {
 DELETE FROM account_secret s USING account a
 WHERE a.id = s.account_id AND a.deleted_at IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = a.id)
-  AND NOT EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = a.id)`
+  AND NOT EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = a.id)
+  AND NOT EXISTS (SELECT 1 FROM unknown_call c WHERE c.account_id = a.id)`
 	tag, err := db.api.Exec(ctx, q)
 	if err != nil {
 		return 0, fmt.Errorf("forget secrets: %w", unavailable(err))

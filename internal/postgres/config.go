@@ -50,6 +50,7 @@ func readAccounts(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 		FROM account a
 		WHERE a.deleted_at IS NULL OR EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = a.id)
 			OR EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = a.id)
+			OR EXISTS (SELECT 1 FROM unknown_call c WHERE c.account_id = a.id)
 		ORDER BY a.id`)
 	if err != nil {
 		return err

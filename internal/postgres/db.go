@@ -180,7 +180,7 @@ func unavailable(err error) error {
 
 // ours reports whether err is one of the words of package mail, said by our own code inside a transaction.
 func ours(err error) bool {
-	for _, known := range []error{mail.ErrNotFound, mail.ErrConflict, mail.ErrStale, mail.ErrMismatch, seal.ErrSealed, ErrSchema} {
+	for _, known := range []error{mail.ErrNotFound, mail.ErrConflict, mail.ErrStale, mail.ErrMismatch, seal.ErrSealed, ErrSchema, ErrReplicas} {
 		if errors.Is(err, known) {
 			return true
 		}

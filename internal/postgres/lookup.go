@@ -25,23 +25,55 @@ WITH d AS (
         ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING id, n, account_id, since
 )
-SELECT d.id, d.n, d.account_id, m.sender, t.started_at, now() - d.since,
+SELECT d.id, d.n, d.account_id, m.sender, t.started_at, t.started_at, now() - d.since, now() - t.started_at,
        ARRAY(SELECT email FROM recipient WHERE message_id = d.id AND status = 'unknown' ORDER BY n)
 FROM d
 CROSS JOIN LATERAL (SELECT sender FROM message WHERE id = d.id OFFSET 0) m
 CROSS JOIN LATERAL (SELECT started_at FROM attempt WHERE message_id = d.id AND n = d.n OFFSET 0) t`
 
+// restoredSQL takes calls that the lost database may have made, of messages that were restored. They are looked up twice:
+// at once, since they were made long ago if at all, and at the end of the schedule, when absence is proof.
+const restoredSQL = `
+WITH d AS (
+    UPDATE unknown_call c SET checks = c.checks + 1, due = CASE WHEN c.checks = 0 THEN
+        greatest(now() + $3::interval, (SELECT since FROM unknown u WHERE u.id = c.id) + ($1::interval[])[cardinality($1::interval[])])
+        ELSE 'infinity' END
+    FROM (
+        SELECT i.id, i.n FROM unnest($4::int[]) AS a(account_id)
+        CROSS JOIN LATERAL (SELECT id, n, due FROM unknown_call WHERE account_id = a.account_id AND due <= now()
+            ORDER BY due LIMIT $2 FOR UPDATE SKIP LOCKED) i
+        ORDER BY i.due LIMIT $2) p
+    WHERE c.id = p.id AND c.n = p.n
+    RETURNING c.id, c.n, c.account_id, c.until
+)
+SELECT d.id, d.n, d.account_id, m.sender, t.started_at, d.until, now() - u.since, now() - t.started_at,
+       ARRAY(SELECT email FROM recipient WHERE message_id = d.id AND status = 'unknown' ORDER BY n)
+FROM d
+CROSS JOIN LATERAL (SELECT since FROM unknown WHERE id = d.id OFFSET 0) u
+CROSS JOIN LATERAL (SELECT sender FROM message WHERE id = d.id OFFSET 0) m
+CROSS JOIN LATERAL (SELECT started_at FROM attempt WHERE message_id = d.id AND n = d.n OFFSET 0) t`
+
 // DueLookups takes up to limit unknown messages under the policy reconcile whose next look-up is due by the schedule, of
-// the accounts given. Each look-up of a message is given out once.
+// the accounts given. Each look-up of a message is given out once. Those of restored messages come last: there may be
+// many.
 func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]mail.Lookup, error) {
-	rows, err := db.engine.Query(ctx, lookupsSQL, schedule, limit, lookupLease, accounts)
+	due, err := db.takeLookups(ctx, lookupsSQL, schedule, limit, accounts)
+	if err != nil || len(due) >= limit {
+		return due, err
+	}
+	restored, err := db.takeLookups(ctx, restoredSQL, schedule, limit-len(due), accounts)
+	return append(due, restored...), err
+}
+
+func (db *DB) takeLookups(ctx context.Context, q string, schedule []time.Duration, limit int, accounts []int32) ([]mail.Lookup, error) {
+	rows, err := db.engine.Query(ctx, q, schedule, limit, lookupLease, accounts)
 	if err != nil {
 		return nil, fmt.Errorf("list look-ups: %w", unavailable(err))
 	}
 	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Lookup, error) {
 		var l mail.Lookup
 		var id [16]byte
-		err := row.Scan(&id, &l.N, &l.Account, &l.Sender, &l.StartedAt, &l.Waited, &l.Recipients)
+		err := row.Scan(&id, &l.N, &l.Account, &l.Sender, &l.StartedAt, &l.Until, &l.Waited, &l.Age, &l.Recipients)
 		l.ID = id
 		return l, err
 	})
@@ -54,9 +86,14 @@ func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts
 // ReturnLookup gives back a look-up that settled nothing. One that could not be made at all is to be made again after the
 // wait; else the next one is when the schedule says.
 func (db *DB) ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, wait time.Duration) error {
-	_, err := db.engine.Exec(ctx, `UPDATE unknown SET checks = CASE WHEN $3 THEN greatest(checks - 1, 0) ELSE checks END, busy_until = now() + $4::interval
-		WHERE id = $1 AND n = $2`, [16]byte(id), n, repeat, wait)
-	if err != nil {
+	b := &pgx.Batch{}
+	b.Queue(`UPDATE unknown SET checks = CASE WHEN $3 THEN greatest(checks - 1, 0) ELSE checks END, busy_until = now() + $4::interval
+		WHERE id = $1 AND n = $2 AND account_id <> 0`, [16]byte(id), n, repeat, wait)
+	if repeat {
+		b.Queue(`UPDATE unknown_call SET checks = greatest(checks - 1, 0), due = now() + $3::interval
+			WHERE id = $1 AND n = $2 AND NOT absent`, [16]byte(id), n, wait)
+	}
+	if err := db.engine.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("return look-up: %w", unavailable(err))
 	}
 	return nil
@@ -105,23 +142,48 @@ func resolveFound(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error) 
 	return len(settled) > 0, tx.SendBatch(ctx, b).Close()
 }
 
-// absentSQL gives an unknown message back to the queue.
+// absentSQL gives an unknown message back to the queue when none of its calls was made: its one call, or all that may have
+// been made of a restored message.
 const absentSQL = `
 WITH d AS (
-    DELETE FROM unknown u WHERE u.id = $1 AND u.n = $2
-    AND NOT EXISTS (SELECT 1 FROM attempt t WHERE t.message_id = u.id AND t.n = u.n AND t.seen_at IS NOT NULL)
+    DELETE FROM unknown u WHERE u.id = $1 AND (u.account_id <> 0 AND u.n = $2
+        OR u.account_id = 0 AND EXISTS (SELECT 1 FROM unknown_call c WHERE c.id = u.id)
+           AND NOT EXISTS (SELECT 1 FROM unknown_call c WHERE c.id = u.id AND NOT c.absent))
+    AND NOT EXISTS (SELECT 1 FROM attempt t WHERE t.message_id = u.id AND t.seen_at IS NOT NULL
+        AND (t.n = u.n OR EXISTS (SELECT 1 FROM unknown_call c WHERE c.id = u.id AND c.n = t.n)))
     RETURNING id, lane, tenant_id, n, tries
 )
 INSERT INTO ready (id, lane, tenant_id, due, attempts, tries) SELECT id, lane, tenant_id, now(), n, tries + 1 FROM d
 RETURNING id`
 
+// lockCallsSQL locks the attempts of the calls that a message may have been sent by.
+const lockCallsSQL = `
+SELECT FROM attempt WHERE message_id = $1 AND (n = $2 OR n IN (SELECT n FROM unknown_call WHERE id = $1)) ORDER BY n FOR UPDATE`
+
+const closeAbsentSQL = `UPDATE attempt SET class = 'transient', verdict_source = 'lookup' WHERE message_id = $1 AND n = $2`
+
+// strike notes that one of the calls that may have been made of a restored message was not, and reports whether it is
+// such a message.
+func strike(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error) {
+	tag, err := tx.Exec(ctx, `UPDATE unknown_call SET absent = true, due = 'infinity' WHERE id = $1 AND n = $2`, [16]byte(v.ID), v.N)
+	if err != nil || tag.RowsAffected() == 0 {
+		return false, err
+	}
+	_, err = tx.Exec(ctx, closeAbsentSQL+` AND class = 'uncertain' AND seen_at IS NULL`, [16]byte(v.ID), v.N)
+	return true, err
+}
+
 func resolveAbsent(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error) {
 	// the lock that proof takes first: it waits for us, or we see it
-	if _, err := tx.Exec(ctx, `SELECT FROM attempt WHERE message_id = $1 AND n = $2 FOR UPDATE`, [16]byte(v.ID), v.N); err != nil {
+	if _, err := tx.Exec(ctx, lockCallsSQL, [16]byte(v.ID), v.N); err != nil {
+		return false, err
+	}
+	restored, err := strike(ctx, tx, v)
+	if err != nil {
 		return false, err
 	}
 	var id [16]byte
-	err := tx.QueryRow(ctx, absentSQL, [16]byte(v.ID), v.N).Scan(&id)
+	err = tx.QueryRow(ctx, absentSQL, [16]byte(v.ID), v.N).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}
@@ -129,7 +191,9 @@ func resolveAbsent(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error)
 		return false, err
 	}
 	b := &pgx.Batch{}
-	b.Queue(`UPDATE attempt SET class = 'transient', verdict_source = 'lookup' WHERE message_id = $1 AND n = $2`, id, v.N)
+	if !restored {
+		b.Queue(closeAbsentSQL, id, v.N)
+	}
 	b.Queue(`UPDATE recipient SET status = 'queued', detail = '', updated_at = now() WHERE message_id = $1 AND status = 'unknown'`, id)
 	queueFold(b, [][16]byte{id})
 	return true, tx.SendBatch(ctx, b).Close()

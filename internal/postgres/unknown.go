@@ -58,10 +58,11 @@ SELECT id, n, again FROM d`
 	return resent, failed, nil
 }
 
+// decideAttemptSQL notes what decided about the call, or about all that may have been made of a restored message.
 const decideAttemptSQL = `
 UPDATE attempt t SET verdict_source = 'deadline'
 FROM unnest($1::uuid[], $2::int[]) AS d(id, n)
-WHERE t.message_id = ANY ($1) AND t.message_id = d.id AND t.n = d.n`
+WHERE t.message_id = ANY ($1) AND t.message_id = d.id AND t.class = 'uncertain' AND (t.n = d.n OR t.verdict_source = 'restore')`
 
 const decideRecipientSQL = `
 UPDATE recipient c SET updated_at = now(), status = CASE WHEN d.again THEN 'queued' ELSE 'failed_unknown' END,

@@ -29,6 +29,7 @@ type EventSpec struct {
 type LookupSpec struct {
 	Works   bool          // there is one
 	Settled time.Duration // after the call, when not to be found is proof; 0 never
+	Kept    time.Duration // after the call, for how long it is: no plan of the provider forgets sooner; 0 for good
 }
 
 // Capabilities is what a kind can carry. Zero means no limit known to us.

@@ -123,6 +123,26 @@ func candidates(c *Config, f *mail.Facts) (Decision, []Member, Overflow) {
 	return d, members, overflow
 }
 
+// Candidates lists the accounts that may have been given a message with these facts by whoever had another idea of weights,
+// pauses and health: the one that it is pinned to, or all members of its pool. A message of a pool without members may
+// have gone anywhere.
+func (c *Config) Candidates(f *mail.Facts) []*Account {
+	_, members, _ := candidates(c, f)
+	var found []*Account
+	for _, m := range members {
+		if a := c.Account(m.Account); a != nil {
+			found = append(found, a)
+		}
+	}
+	if len(found) > 0 || f.Account != "" {
+		return found
+	}
+	for i := range c.Accounts {
+		found = append(found, &c.Accounts[i])
+	}
+	return found
+}
+
 // PoolFor returns the pool of a message that is not pinned and the id of the rule that named it (0: the default pool).
 // It returns nil when a rule names a pool that does not exist.
 func (c *Config) PoolFor(f *mail.Facts) (*Pool, int64) {

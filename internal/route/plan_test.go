@@ -242,3 +242,30 @@ func BenchmarkPlan(b *testing.B) {
 		Plan(c, fakeView{}, request(i))
 	}
 }
+
+func TestCandidatesAreAllThatMayHaveBeenChosen(t *testing.T) {
+	t.Parallel()
+	c := config(Spill, 1, 0, 3)
+	c.Accounts[2].Paused = true
+	c.Accounts = append(c.Accounts, Account{ID: 9, Name: "elsewhere"})
+	c.Pools = append(c.Pools, Pool{ID: 2, Name: "empty"})
+	c.Rules = []Rule{{Stream: "bulk", Pool: "empty"}}
+	for _, tc := range []struct {
+		name  string
+		facts mail.Facts
+		want  string
+	}{
+		{"pool, whatever the weights", mail.Facts{}, "a b c"},
+		{"pinned", mail.Facts{Account: "elsewhere"}, "elsewhere"},
+		{"pinned to none", mail.Facts{Account: "gone"}, ""},
+		{"pool without members", mail.Facts{Stream: "bulk"}, "a b c elsewhere"},
+	} {
+		var names []string
+		for _, a := range c.Candidates(&tc.facts) {
+			names = append(names, a.Name)
+		}
+		if got := strings.Join(names, " "); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}

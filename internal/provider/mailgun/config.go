@@ -173,6 +173,7 @@ func Spec() provider.Spec {
 		Secrets:      []string{"api_key", signingKeyName, signingKeyName + "_previous"},
 		Events:       provider.EventSpec{Accepted: true, Delivered: true},
 		// "Events", "Event Polling": only events of half an hour ago and more are sure to be all there.
-		Lookup: provider.LookupSpec{Works: true, Settled: 30 * time.Minute},
+		// The smallest plan keeps them for a day.
+		Lookup: provider.LookupSpec{Works: true, Settled: 30 * time.Minute, Kept: 24 * time.Hour},
 	}
 }

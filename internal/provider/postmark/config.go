@@ -161,6 +161,9 @@ func (c Config) host() string { return strings.TrimRight(cmp.Or(c.BaseURL, defau
 // rule, and Postmark gives no figure, so this is ours.
 const settled = 5 * time.Minute
 
+// kept is the shortest retention that a server can be set to; 45 days is what it has by itself.
+const kept = 7 * 24 * time.Hour
+
 // Spec describes the kind. Source: "Email API", message limits, metadata and forbidden file types.
 func Spec() provider.Spec {
 	return provider.Spec{
@@ -170,7 +173,7 @@ func Spec() provider.Spec {
 			"server_token", "webhook_password", "webhook_password_previous", "webhook_token", "webhook_token_previous",
 		},
 		Events: provider.EventSpec{Delivered: true},
-		Lookup: provider.LookupSpec{Works: true, Settled: settled},
+		Lookup: provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Capabilities: provider.Capabilities{
 			MaxBytes:            10 << 20, // with the attachments in base64
 			MaxRecipients:       50,

@@ -112,6 +112,9 @@ func (c Config) host() string {
 // "near real time" and no figure, so this is ours.
 const settled = 30 * time.Minute
 
+// kept is for how long Email Logs are, whatever the plan.
+const kept = 30 * 24 * time.Hour
+
 // Spec describes the kind. Sources: "Mail Send" (recipients, categories, custom_args); the size of 30 MB is SendGrid's
 // published figure for a whole message.
 func Spec() provider.Spec {
@@ -120,7 +123,7 @@ func Spec() provider.Spec {
 		Concurrency: 64,
 		Secrets:     []string{"api_key"},
 		Events:      provider.EventSpec{Accepted: true, Delivered: true},
-		Lookup:      provider.LookupSpec{Works: true, Settled: settled},
+		Lookup:      provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Capabilities: provider.Capabilities{
 			MaxBytes:         30_000_000,
 			MaxRecipients:    1000, // over all personalizations

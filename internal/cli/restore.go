@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/app"
+)
+
+type restoreCmd struct {
+	Since  time.Time `required:"" help:"The point in time that the restored data reach, RFC 3339. When in doubt, a later one."`
+	LostAt time.Time `help:"When the last process on the lost database had stopped; now when absent. Limits count as used up at that time."`
+	DryRun bool      `help:"Change nothing; count what would be moved."`
+	Yes    bool      `help:"Do not ask."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*restoreCmd) Help() string {
+	return `A restored database takes mail for unsent that was sent after the backup ends. Before anything is started on it, this makes every open message ` +
+		`that was accepted before --since unknown, so that its own policy decides: reconcile looks it up at every account of its pool, and sends it again only ` +
+		`when all of them prove that they never had it; never ends it; resend sends it again after SENDGATE_UNKNOWN_WAIT. ` +
+		`Messages that are due only after the loss stay scheduled. The limits of all accounts count as used up, once.
+
+Works on SENDGATE_DATABASE_URL, and refuses while processes work on it. What was broken off is finished by repeating it; a run too many changes nothing. ` +
+		`docs/operations.md tells the whole of a restore.
+
+Examples:
+
+  sendgate restore --since 2026-01-31T12:00:00Z --dry-run
+  sendgate restore --since 2026-01-31T12:00:00Z --lost-at 2026-01-31T12:40:00Z --yes`
+}
+
+// Run implements the command.
+func (c *restoreCmd) Run(ctx context.Context, s *Streams) error {
+	if err := c.check(s, time.Now()); err != nil {
+		return err
+	}
+	dsn, err := s.databaseURL()
+	if err != nil {
+		return err
+	}
+	r, err := app.NewRestoration(ctx, dsn, s.Env, c.Since, c.LostAt, actor())
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	found, replicas, err := r.Count(ctx)
+	if err != nil {
+		return err
+	}
+	if c.DryRun {
+		return c.report(s, restored{
+			Ready: found.Ready, Inflight: found.Inflight, Unknown: found.Unknown, Later: found.Later, Done: found.Done, Younger: found.Younger,
+			DryRun: true, Replicas: replicas,
+		})
+	}
+	if len(replicas) > 0 {
+		return fmt.Errorf("processes work on this database, stop them first: %s", strings.Join(replicas, ", "))
+	}
+	if ok, err := c.confirm(s, found.Open()); !ok || err != nil {
+		return err
+	}
+	var done atomic.Int64
+	p := startProgress(s.Err, func(time.Duration) string {
+		return fmt.Sprintf("%d of %d messages", done.Load(), found.Open())
+	})
+	moved, err := r.Run(ctx, func(n int) { done.Store(int64(n)) })
+	p.stop()
+	if err != nil {
+		if n := done.Load(); n > 0 {
+			fmt.Fprintf(s.Err, "broken off after %d messages; start nothing, and repeat the command\n", n)
+		}
+		return err
+	}
+	return c.report(s, restored{
+		Ready: moved.Ready, Inflight: moved.Inflight, Unknown: moved.Unknown, Later: moved.Later, Done: moved.Done, Younger: moved.Younger,
+	})
+}
+
+func (c *restoreCmd) check(s *Streams, now time.Time) error {
+	switch {
+	case c.Since.After(now):
+		return usagef("--since %s lies in the future", c.Since.Format(time.RFC3339))
+	case c.LostAt.After(now):
+		return usagef("--lost-at %s lies in the future", c.LostAt.Format(time.RFC3339))
+	case !c.LostAt.IsZero() && c.LostAt.Before(c.Since):
+		return usagef("--lost-at is before --since: the database was lost after the data end that were restored")
+	case !c.Yes && !c.DryRun && !isTTY(s.In):
+		return usagef("there is nobody to ask: add --yes, or --dry-run to see what would be done")
+	}
+	return nil
+}
+
+// confirm asks, unless told not to.
+func (c *restoreCmd) confirm(s *Streams, n int) (bool, error) {
+	if c.Yes {
+		return true, nil
+	}
+	fmt.Fprintf(s.Err, "%d messages accepted before %s become unknown, and all limits count as used up. Go on? [y/N] ", n, c.Since.Format(time.RFC3339))
+	answer, err := bufio.NewReader(s.In).ReadString('\n')
+	if err != nil && answer == "" {
+		return false, fmt.Errorf("read the answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return true, nil
+	}
+	fmt.Fprintln(s.Err, "nothing was changed")
+	return false, errShown
+}
+
+// restored is what the command prints.
+type restored struct {
+	Ready    int      `json:"ready"`
+	Inflight int      `json:"inflight"`
+	Unknown  int      `json:"unknown"`
+	Later    int      `json:"scheduled_later"`
+	Done     int      `json:"done_before"`
+	Younger  int      `json:"younger"`
+	DryRun   bool     `json:"dry_run"`
+	Replicas []string `json:"replicas,omitempty"`
+}
+
+func (c *restoreCmd) report(s *Streams, r restored) error {
+	err := c.show(s, r, func(w io.Writer) {
+		held := "held as unknown"
+		if r.DryRun {
+			held = "would be held as unknown"
+		}
+		row(w, held, strconv.Itoa(r.Ready+r.Inflight+r.Unknown),
+			fmt.Sprintf("%d were ready, %d in flight, %d unknown before", r.Ready, r.Inflight, r.Unknown))
+		row(w, "left, due after the loss", strconv.Itoa(r.Later))
+		row(w, "left, held by an earlier run", strconv.Itoa(r.Done))
+		row(w, "left, accepted since", strconv.Itoa(r.Younger))
+	})
+	if err != nil {
+		return err
+	}
+	if r.Younger > 0 {
+		fmt.Fprintf(s.Err, "%d open messages were accepted at --since or later and will be sent as if they never had been. "+
+			"Unless sendgate has run on this database since the restore, repeat this with a later --since.\n", r.Younger)
+	}
+	for _, name := range r.Replicas {
+		fmt.Fprintln(s.Err, "works on this database, stop it first:", clean(name))
+	}
+	return nil
+}
+
+// actor is who runs this, for the audit.
+func actor() string {
+	name := "somebody"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname() // without a name there is none
+	return cmp.Or(name, "somebody") + "@" + cmp.Or(host, "unknown")
+}

@@ -1,0 +1,271 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// Restoration says what a restored database may have missed.
+type Restoration struct {
+	Since  time.Time // the point in time that the restored data reach
+	LostAt time.Time // nothing was sent after it; zero: until the first run began
+	Actor  string    // for the audit
+	Wait   map[mail.Policy]time.Duration
+}
+
+// RestoreCounts counts messages that are open and were accepted before Restoration.Since, by where they are, and those
+// that stay as they are.
+type RestoreCounts struct {
+	Ready    int // may have been sent since
+	Inflight int // in a call, or about to be
+	Unknown  int // their call may have been decided since, and another made
+
+	Later   int // due only after the loss: nobody has sent them
+	Done    int // an earlier run for the same loss had them
+	Younger int // accepted at Since or later; none, unless Since is too early or the service has run again
+}
+
+// Open is how many messages Restore moves.
+func (c RestoreCounts) Open() int { return c.Ready + c.Inflight + c.Unknown }
+
+// ErrReplicas says that processes of sendgate work on the database; its text names them.
+var ErrReplicas = errors.New("replicas hold leases")
+
+// restoreChunk is how many messages one transaction moves.
+const restoreChunk = 500
+
+// maxRestoreWait caps the deadline of what is reconciled, however much there is to look up.
+const maxRestoreWait = 7 * 24 * time.Hour
+
+// openQueues lists the tables of open messages.
+func openQueues() []string { return []string{"inflight", "unknown", "ready"} }
+
+const countRestoreSQL = `
+SELECT q.place, count(*) FILTER (WHERE m.created_at >= $1), count(*) FILTER (WHERE m.created_at < $1 AND m.restored_at >= $1),
+       count(*) FILTER (WHERE m.created_at < $1 AND m.restored_at >= $1 IS NOT TRUE AND NOT q.moves),
+       count(*) FILTER (WHERE m.created_at < $1 AND m.restored_at >= $1 IS NOT TRUE AND q.moves)
+FROM (SELECT 'ready' AS place, id, due <= $2 OR held AS moves FROM ready
+      UNION ALL SELECT 'inflight', id, true FROM inflight UNION ALL SELECT 'unknown', id, true FROM unknown) q
+CROSS JOIN LATERAL (SELECT created_at, restored_at FROM message WHERE id = q.id OFFSET 0) m
+GROUP BY q.place`
+
+// CountRestore counts what Restore would do now, and changes nothing.
+func (db *DB) CountRestore(ctx context.Context, r Restoration) (RestoreCounts, error) {
+	var c RestoreCounts
+	err := db.longTx(ctx, func(tx pgx.Tx) error {
+		began, _, err := restoreBegan(ctx, tx, r)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, countRestoreSQL, r.Since, r.lostAt(began))
+		if err != nil {
+			return err
+		}
+		var place string
+		var younger, done, later, open int
+		_, err = pgx.ForEachRow(rows, []any{&place, &younger, &done, &later, &open}, func() error {
+			c.Younger, c.Done, c.Later = c.Younger+younger, c.Done+done, c.Later+later
+			*c.at(place) = open
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return c, fmt.Errorf("count open messages: %w", unavailable(err))
+	}
+	return c, nil
+}
+
+func (c *RestoreCounts) at(place string) *int {
+	return map[string]*int{"ready": &c.Ready, "inflight": &c.Inflight, "unknown": &c.Unknown}[place]
+}
+
+func (r Restoration) lostAt(began time.Time) time.Time {
+	if r.LostAt.IsZero() {
+		return began
+	}
+	return r.LostAt
+}
+
+// longTx runs f in a transaction that may take its time.
+func (db *DB) longTx(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, db.api, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`)
+		if err != nil {
+			return err
+		}
+		return f(tx)
+	})
+}
+
+// Replicas names the processes whose leases have not run out.
+func (db *DB) Replicas(ctx context.Context) ([]string, error) {
+	var names []string
+	err := db.inTx(ctx, func(tx pgx.Tx) (err error) {
+		names, err = liveReplicas(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list replicas: %w", err)
+	}
+	return names, nil
+}
+
+func liveReplicas(ctx context.Context, tx pgx.Tx) ([]string, error) {
+	rows, err := tx.Query(ctx, `SELECT host || ' (' || id || ', lease until ' || to_char(lease_until AT TIME ZONE 'UTC', 'HH24:MI:SS') || 'Z)'
+		FROM replica WHERE lease_until > clock_timestamp() ORDER BY started_at, id`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// Restore moves every open message that was accepted before r.Since, and may have been sent after it, to unknown, with an
+// attempt at each account that may have been given it, and books the limits of all accounts as spent. It works batch by
+// batch and calls progress with how many messages were moved so far; what was broken off is finished by the next run, and
+// a run for a loss that was dealt with changes nothing.
+//
+// No process can register meanwhile, so that none sends what is not moved yet. Those that live are ErrReplicas.
+func (db *DB) Restore(ctx context.Context, r Restoration, progress func(moved int)) (RestoreCounts, error) {
+	counts, err := db.CountRestore(ctx, r)
+	if err != nil {
+		return counts, err
+	}
+	c, err := db.Config(ctx)
+	if err != nil {
+		return counts, err
+	}
+	err = db.longTx(ctx, func(guard pgx.Tx) error {
+		if _, err := guard.Exec(ctx, `LOCK TABLE replica IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		live, err := liveReplicas(ctx, guard)
+		if err != nil {
+			return err
+		}
+		if len(live) > 0 {
+			return fmt.Errorf("%w: %s", ErrReplicas, strings.Join(live, ", "))
+		}
+		run := &restoreRun{
+			db: db, Restoration: r, config: c, guard: guard, owner: mail.NewID(), progress: progress, wait: maps.Clone(r.Wait),
+		}
+		// Two look-ups for each account, at two a second.
+		more := time.Duration(counts.Open()) * time.Second
+		run.wait[mail.Reconcile] = max(min(run.wait[mail.Reconcile]+more, maxRestoreWait), run.wait[mail.Reconcile])
+		if err := run.begin(ctx); err != nil {
+			return err
+		}
+		if err := run.moveAll(ctx); err != nil {
+			return err
+		}
+		counts.Ready, counts.Inflight, counts.Unknown = run.moved["ready"], run.moved["inflight"], run.moved["unknown"]
+		_, err = guard.Exec(ctx, `DELETE FROM replica`)
+		return errors.Join(err, run.note(ctx, guard, "restore.end", run.moved))
+	})
+	if err != nil {
+		return counts, fmt.Errorf("restore: %w", unavailable(err))
+	}
+	return counts, nil
+}
+
+// restoreRun is one run of Restore.
+type restoreRun struct {
+	Restoration
+	db       *DB
+	config   *route.Config
+	guard    pgx.Tx // holds off those who would send
+	owner    mail.ID
+	began    time.Time // of the first run for this loss, on the database's clock
+	wait     map[mail.Policy]time.Duration
+	moved    map[string]int
+	after    [16]byte // the last id of the queue that was moved
+	progress func(int)
+}
+
+// restoreBegan gives when the first run for a loss began: now, unless there was one since the data end, and whether there
+// was. What the lost database did is over by then.
+func restoreBegan(ctx context.Context, tx pgx.Tx, r Restoration) (began time.Time, again bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT coalesce(min(at), clock_timestamp()), count(*) > 0 FROM audit WHERE action = 'restore.begin' AND at >= $1`,
+		r.Since).Scan(&began, &again)
+	return began, again, err
+}
+
+// begin notes the run and, if it is the first for this loss, books the limits as spent.
+func (r *restoreRun) begin(ctx context.Context) error {
+	r.moved = map[string]int{}
+	return pgx.BeginFunc(ctx, r.db.engine, func(tx pgx.Tx) error {
+		var again bool
+		var err error
+		if r.began, again, err = restoreBegan(ctx, tx, r.Restoration); err != nil {
+			return err
+		}
+		if err := r.note(ctx, tx, "restore.begin", nil); err != nil || again {
+			return err
+		}
+		limits, err := lockLimits(ctx, tx, nil)
+		if err != nil {
+			return err
+		}
+		for _, acc := range limits {
+			acc.Spend(r.lostAt(r.began))
+		}
+		b := &pgx.Batch{}
+		queueLimits(b, limits)
+		if b.Len() == 0 {
+			return nil
+		}
+		return tx.SendBatch(ctx, b).Close()
+	})
+}
+
+// note writes an audit entry.
+func (r *restoreRun) note(ctx context.Context, tx pgx.Tx, action string, moved map[string]int) error {
+	detail := map[string]any{"since": r.Since.UTC(), "lost_at": r.lostAt(r.began).UTC()}
+	if moved != nil {
+		detail["moved"] = moved
+	}
+	raw, err := json.Marshal(detail)
+	if err != nil {
+		return fmt.Errorf("encode audit detail: %w", err)
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO audit (actor, action, target, detail) VALUES ($1, $2, 'database', $3)`, r.Actor, action, raw)
+	return err
+}
+
+// moveAll moves what lies in each queue, batch by batch.
+func (r *restoreRun) moveAll(ctx context.Context) error {
+	for _, place := range openQueues() {
+		for r.after = [16]byte{}; ; {
+			if _, err := r.guard.Exec(ctx, `SELECT`); err != nil { // the lock that holds the others off is gone
+				return fmt.Errorf("guard: %w", err)
+			}
+			var ids [][16]byte
+			err := again(func() error {
+				return pgx.BeginFunc(ctx, r.db.engine, func(tx pgx.Tx) (err error) {
+					ids, err = r.moveSome(ctx, tx, place)
+					return err
+				})
+			})
+			if err != nil {
+				return fmt.Errorf("move what is %s: %w", place, err)
+			}
+			r.moved[place] += len(ids)
+			r.progress(r.moved["ready"] + r.moved["inflight"] + r.moved["unknown"])
+			if len(ids) < restoreChunk {
+				break
+			}
+			r.after = ids[len(ids)-1]
+		}
+	}
+	return nil
+}
