@@ -285,6 +285,18 @@ func TestRestoreKeepsTheMessagesOwnPolicy(t *testing.T) {
 			t.Errorf("got %q, want %s with %d look-ups", got, want, asks)
 		}
 	}
+	b.exec(t, `UPDATE unknown SET decide_at = now()`)
+	resent, failed, err := b.db.DecideUnknown(t.Context(), false)
+	if resent != 1 || failed != 2 || err != nil {
+		t.Errorf("sent again %d, failed %d, %v; want 1 and 2", resent, failed, err)
+	}
+	if n := get[int](t, b, `SELECT count(*) FROM attempt WHERE class = 'uncertain' AND verdict_source = 'deadline'`); n != 9 {
+		t.Errorf("%d attempts say that the deadline decided, want all 9", n)
+	}
+	due := b.claim(t, b.replica(t), b.relay(t), 1)
+	if len(due) != 1 || due[0].Attempts != 3 {
+		t.Errorf("claimed %+v, want the message that is sent again, as attempt 4", due)
+	}
 }
 
 func TestRestoreRefusesWhileReplicasLive(t *testing.T) {
