@@ -43,7 +43,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 			Fix: "start it, or mend SENDGATE_DATABASE_URL (" + postgres.SafeURL(cfg.DatabaseURL.Reveal()) + ")",
 		}}
 	}
-	checks := databaseChecks(vitals)
+	checks := append(databaseChecks(vitals), failoverChecks(vitals, cfg.DatabaseURL.Reveal())...)
 	if err := db.Ping(ctx); err != nil {
 		return append(checks, Check{Name: "schema", Level: "error", Detail: err.Error(), Fix: "sendgate migrate up"})
 	}
@@ -67,8 +67,35 @@ func databaseChecks(v postgres.Vitals) []Check {
 		{Name: "full_page_writes", OK: v.FullPageWrites == "on", Level: "error", Detail: v.FullPageWrites, Fix: "set full_page_writes = on"},
 		{Name: "synchronous_commit", OK: v.SynchronousCommit != "off", Level: "error", Detail: v.SynchronousCommit, Fix: "set synchronous_commit = on for this role"},
 		{Name: "max_connections", OK: v.MaxConnections >= 26, Level: "warn", Detail: fmt.Sprint(v.MaxConnections), Fix: "a replica uses 16; allow 16 for each and 10 for people"},
+		{
+			Name: "idle_in_transaction_session_timeout", OK: v.IdleInTransaction != "0", Level: "warn", Detail: onOff(v.IdleInTransaction != "0", v.IdleInTransaction, "none"),
+			Fix: "set it, to 10min or so: a transaction that somebody forgot keeps the dead rows of the queue, and sending slows down",
+		},
 		{Name: "clock", OK: skew < 2*time.Second, Level: "warn", Detail: fmt.Sprintf("this host is %s off the database", v.ClockSkew.Round(time.Millisecond)), Fix: "run NTP on both hosts"},
 	}
+}
+
+// failoverChecks looks at what happens when another server takes over: whether we find it, and whether it has everything.
+func failoverChecks(v postgres.Vitals, dsn string) []Check {
+	var checks []Check
+	if hosts, chosen, err := postgres.Hosts(dsn); err == nil && len(hosts) > 1 {
+		checks = append(checks, Check{
+			Name: "target_session_attrs", OK: chosen, Level: "warn",
+			Detail: fmt.Sprintf("%s %s", strings.Join(hosts, ", "), onOff(chosen, "and it says which is meant", "without it: whichever answers first is used, a standby too")),
+			Fix:    "add target_session_attrs=read-write to SENDGATE_DATABASE_URL",
+		})
+	}
+	waits := v.SynchronousStandbys != "" && v.SynchronousCommit != "local" && v.SynchronousCommit != "off"
+	switch {
+	case v.Standbys == 0 && v.SynchronousStandbys == "":
+		return checks
+	case waits:
+		return append(checks, Check{Name: "standbys", OK: true, Level: "warn", Detail: "a commit waits for " + v.SynchronousStandbys})
+	}
+	return append(checks, Check{
+		Name: "standbys", Level: "warn", Detail: fmt.Sprintf("%d connected, and no commit waits for one: a failover loses what it lacks", v.Standbys),
+		Fix: "set synchronous_standby_names, with synchronous_commit = on; or run sendgate restore after each failover",
+	})
 }
 
 func onOff(ok bool, yes, no string) string {

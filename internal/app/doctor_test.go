@@ -11,6 +11,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/route"
@@ -117,5 +118,64 @@ func TestDoctorLooksAtEventsAndReach(t *testing.T) {
 	delete(want, "SENDGATE_FORWARD_ALLOW")
 	if diff := cmp.Diff(want, look("SENDGATE_PUBLIC_URL=https://send.example.com")); diff != "" {
 		t.Errorf("with a public URL (-want +got)\n%s", diff)
+	}
+}
+
+func TestDoctorLooksAtFailover(t *testing.T) {
+	t.Parallel()
+	const one, two = "postgres://sendgate:hunter2@a/sendgate", "postgres://sendgate:hunter2@a,b:5433/sendgate"
+	for _, tc := range []struct {
+		name, dsn string
+		vitals    postgres.Vitals
+		want      map[string]bool
+	}{
+		{"one server", one, postgres.Vitals{SynchronousCommit: "on"}, map[string]bool{}},
+		{"one of several", two + "?target_session_attrs=read-write", postgres.Vitals{SynchronousCommit: "on"}, map[string]bool{"target_session_attrs": true}},
+		{"any of several", two, postgres.Vitals{SynchronousCommit: "on"}, map[string]bool{"target_session_attrs": false}},
+		{"any of several, by keywords", "host=a,b user=sendgate password=hunter2", postgres.Vitals{SynchronousCommit: "on"}, map[string]bool{"target_session_attrs": false}},
+		{"asynchronous", one, postgres.Vitals{SynchronousCommit: "on", Standbys: 1}, map[string]bool{"standbys": false}},
+		{"synchronous", one, postgres.Vitals{SynchronousCommit: "on", Standbys: 1, SynchronousStandbys: "ANY 1 (b, c)"}, map[string]bool{"standbys": true}},
+		{"synchronous, but not here", one, postgres.Vitals{SynchronousCommit: "local", Standbys: 1, SynchronousStandbys: "*"}, map[string]bool{"standbys": false}},
+	} {
+		got := map[string]bool{}
+		for _, c := range failoverChecks(tc.vitals, tc.dsn) {
+			got[c.Name] = c.OK
+			if c.Level != "warn" || c.Detail == "" || !c.OK && c.Fix == "" || strings.Contains(c.Detail+c.Fix, "hunter2") {
+				t.Errorf("%s: %+v, want a warning that says what to do, and no secret", tc.name, c)
+			}
+		}
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", tc.name, diff)
+		}
+	}
+}
+
+func TestDoctorLooksAtTheServersSettings(t *testing.T) {
+	t.Parallel()
+	sound := postgres.Vitals{
+		VersionNum: 150000, Fsync: "on", FullPageWrites: "on", SynchronousCommit: "on", MaxConnections: 100, IdleInTransaction: "10min",
+	}
+	for name, spoil := range map[string]func(*postgres.Vitals){
+		"":                                    func(*postgres.Vitals) {},
+		"database":                            func(v *postgres.Vitals) { v.VersionNum = 140000 },
+		"primary":                             func(v *postgres.Vitals) { v.InRecovery = true },
+		"fsync":                               func(v *postgres.Vitals) { v.Fsync = "off" },
+		"full_page_writes":                    func(v *postgres.Vitals) { v.FullPageWrites = "off" },
+		"synchronous_commit":                  func(v *postgres.Vitals) { v.SynchronousCommit = "off" },
+		"max_connections":                     func(v *postgres.Vitals) { v.MaxConnections = 20 },
+		"idle_in_transaction_session_timeout": func(v *postgres.Vitals) { v.IdleInTransaction = "0" },
+		"clock":                               func(v *postgres.Vitals) { v.ClockSkew = -3 * time.Second },
+	} {
+		v := sound
+		spoil(&v)
+		failed := ""
+		for _, c := range databaseChecks(v) {
+			if !c.OK {
+				failed += c.Name
+			}
+		}
+		if failed != name {
+			t.Errorf("with %q wrong, doctor complains of %q", name, failed)
+		}
 	}
 }

@@ -135,12 +135,20 @@ func newPool(ctx context.Context, dsn string, conns int32, params map[string]str
 	for k, v := range params {
 		rp[k] = v
 	}
+	// A server that takes no writes is not the primary any more: what was dialled to it is of no use, and is dialled anew.
+	fatal := cfg.ConnConfig.OnPgError
+	cfg.ConnConfig.OnPgError = func(c *pgconn.PgConn, pe *pgconn.PgError) bool {
+		return pe.Code != readOnly && (fatal == nil || fatal(c, pe))
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
 	return pool, nil
 }
+
+// readOnly is the SQLSTATE of a write to a server, or in a transaction, that takes none.
+const readOnly = "25006"
 
 // SafeURL gives the URL without its password, for errors and logs.
 func SafeURL(dsn string) string {
@@ -172,7 +180,7 @@ func unavailable(err error) error {
 	case pg.Code == "53100":
 		return &mail.Unavailable{RetryAfter: 3 * time.Second, Reason: "storage_full", Err: err}
 	case pg.Code[:2] == "53", pg.Code[:2] == "57", pg.Code[:2] == "40", pg.Code[:2] == "08", pg.Code == "55P03",
-		pg.Code[:2] == "58", pg.Code == "25006":
+		pg.Code[:2] == "58", pg.Code == readOnly:
 		return &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
 	}
 	return err

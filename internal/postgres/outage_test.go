@@ -307,3 +307,36 @@ func TestOpenRefusesABadURLWithoutTellingThePassword(t *testing.T) {
 		t.Errorf("SafeURL = %q", got)
 	}
 }
+
+func TestAConnectionToAServerThatTakesNoWritesIsDialledAnew(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	name := get[string](t, b, `SELECT current_database()`)
+	b.exec(t, `ALTER DATABASE `+name+` SET default_transaction_read_only = on`)
+	demoted := b.open(t, Options{}) // its connections stay as they were dialled
+	for range 3 {
+		_, err := demoted.Accept(t.Context(), submission())
+		wantUnavailable(t, "accept on a standby", err)
+	}
+	b.exec(t, `SET default_transaction_read_only = off; ALTER DATABASE `+name+` RESET default_transaction_read_only`)
+	accepted := 0
+	for range 8 { // one for each connection that may be left
+		if _, err := demoted.Accept(t.Context(), submission()); err == nil {
+			accepted++
+		}
+	}
+	if accepted != 8 {
+		t.Errorf("%d of 8 were accepted once the server took writes, want all", accepted)
+	}
+}
+
+func TestVitalsSeeWhatOthersAreAllowed(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.exec(t, `ALTER DATABASE `+get[string](t, b, `SELECT current_database()`)+` SET idle_in_transaction_session_timeout = '7min'`)
+	v, err := b.open(t, Options{}).Vitals(t.Context())
+	must(t, err)
+	if v.IdleInTransaction != "7min" || v.Standbys != 0 || v.SynchronousStandbys != "" {
+		t.Errorf("vitals = %+v, want 7min and no standbys", v)
+	}
+}

@@ -3,7 +3,13 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Vitals is what the server says about itself that durability and time depend on.
@@ -14,6 +20,28 @@ type Vitals struct {
 	Fsync, FullPageWrites, SynchronousCommit string
 	MaxConnections                           int
 	ClockSkew                                time.Duration // this host's clock less the database's
+	IdleInTransaction                        string        // how long sessions other than ours may leave a transaction open; "0": for ever
+	Standbys                                 int           // that are connected
+	SynchronousStandbys                      string        // which of them a commit waits for
+}
+
+// Hosts lists the servers that a URL or DSN names, as host:port, and reports whether it says which of them is meant by
+// target_session_attrs.
+func Hosts(dsn string) (hosts []string, chosen bool, err error) {
+	cfg, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return nil, false, fmt.Errorf("database URL %s: not a valid postgres:// URL or DSN", SafeURL(dsn))
+	}
+	add := func(host string, port uint16) { // without TLS a server is tried a second time
+		if at := net.JoinHostPort(host, strconv.Itoa(int(port))); !slices.Contains(hosts, at) {
+			hosts = append(hosts, at)
+		}
+	}
+	add(cfg.Host, cfg.Port)
+	for _, f := range cfg.Fallbacks {
+		add(f.Host, f.Port)
+	}
+	return hosts, cfg.ValidateConnect != nil, nil
 }
 
 // Vitals asks the server. The skew is right to about half the round trip.
@@ -21,7 +49,8 @@ func (db *DB) Vitals(ctx context.Context) (Vitals, error) {
 	const q = `
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(),
        current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
-       current_setting('max_connections')::int, clock_timestamp()`
+       current_setting('max_connections')::int, (SELECT count(*) FROM pg_stat_replication),
+       current_setting('synchronous_standby_names'), clock_timestamp()`
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := db.api.Ping(ctx); err != nil { // the connection's own time must not count as skew
@@ -31,12 +60,30 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 	var at time.Time
 	before := time.Now()
 	err := db.api.QueryRow(ctx, q).Scan(&v.Version, &v.VersionNum, &v.InRecovery, &v.Fsync, &v.FullPageWrites,
-		&v.SynchronousCommit, &v.MaxConnections, &at)
+		&v.SynchronousCommit, &v.MaxConnections, &v.Standbys, &v.SynchronousStandbys, &at)
 	if err != nil {
 		return Vitals{}, fmt.Errorf("read vitals: %w", unavailable(err))
 	}
 	v.ClockSkew = before.Add(time.Since(before) / 2).Sub(at)
-	return v, nil
+	v.IdleInTransaction, err = db.othersIdle(ctx)
+	return v, err
+}
+
+// othersIdle asks for a timeout that our own connections set for themselves, on one that does not.
+func (db *DB) othersIdle(ctx context.Context) (string, error) {
+	const name = "idle_in_transaction_session_timeout"
+	cfg := db.api.Config().ConnConfig
+	delete(cfg.RuntimeParams, name)
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return "", fmt.Errorf("connect: %w", unavailable(err))
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var timeout string
+	if err := conn.QueryRow(ctx, `SELECT current_setting($1)`, name).Scan(&timeout); err != nil {
+		return "", fmt.Errorf("read vitals: %w", unavailable(err))
+	}
+	return timeout, nil
 }
 
 // PartitionsAhead counts the days after today for which all partitions exist.
