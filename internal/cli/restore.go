@@ -70,9 +70,14 @@ func (c *restoreCmd) Run(ctx context.Context, s *Streams) error {
 	if ok, err := c.confirm(s, found.Open()); !ok || err != nil {
 		return err
 	}
+	return c.move(ctx, s, r, found.Open())
+}
+
+// move does it, tells how far it is, and what it did.
+func (c *restoreCmd) move(ctx context.Context, s *Streams, r *app.Restoration, open int) error {
 	var done atomic.Int64
 	p := startProgress(s.Err, func(time.Duration) string {
-		return fmt.Sprintf("%d of %d messages", done.Load(), found.Open())
+		return fmt.Sprintf("%d of %d messages", done.Load(), open)
 	})
 	moved, err := r.Run(ctx, func(n int) { done.Store(int64(n)) })
 	p.stop()

@@ -145,37 +145,40 @@ func (db *DB) Restore(ctx context.Context, r Restoration, progress func(moved in
 	if err != nil {
 		return counts, err
 	}
+	run := &restoreRun{
+		db: db, Restoration: r, config: c, owner: mail.NewID(), progress: progress, wait: maps.Clone(r.Wait), moved: map[string]int{},
+	}
+	// Two look-ups at each account, at two a second.
+	more := time.Duration(counts.Open()) * time.Second
+	run.wait[mail.Reconcile] = max(min(run.wait[mail.Reconcile]+more, maxRestoreWait), run.wait[mail.Reconcile])
 	err = db.longTx(ctx, func(guard pgx.Tx) error {
-		if _, err := guard.Exec(ctx, `LOCK TABLE replica IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+		if err := holdOff(ctx, guard); err != nil {
 			return err
 		}
-		live, err := liveReplicas(ctx, guard)
-		if err != nil {
-			return err
-		}
-		if len(live) > 0 {
-			return fmt.Errorf("%w: %s", ErrReplicas, strings.Join(live, ", "))
-		}
-		run := &restoreRun{
-			db: db, Restoration: r, config: c, guard: guard, owner: mail.NewID(), progress: progress, wait: maps.Clone(r.Wait),
-		}
-		// Two look-ups for each account, at two a second.
-		more := time.Duration(counts.Open()) * time.Second
-		run.wait[mail.Reconcile] = max(min(run.wait[mail.Reconcile]+more, maxRestoreWait), run.wait[mail.Reconcile])
-		if err := run.begin(ctx); err != nil {
-			return err
-		}
-		if err := run.moveAll(ctx); err != nil {
-			return err
-		}
-		counts.Ready, counts.Inflight, counts.Unknown = run.moved["ready"], run.moved["inflight"], run.moved["unknown"]
-		_, err = guard.Exec(ctx, `DELETE FROM replica`)
-		return errors.Join(err, run.note(ctx, guard, "restore.end", run.moved))
+		run.guard = guard
+		return run.all(ctx)
 	})
 	if err != nil {
 		return counts, fmt.Errorf("restore: %w", unavailable(err))
 	}
+	counts.Ready, counts.Inflight, counts.Unknown = run.moved["ready"], run.moved["inflight"], run.moved["unknown"]
 	return counts, nil
+}
+
+// holdOff keeps processes from registering until the transaction ends. Those that live are ErrReplicas. A vacuum of the
+// table gives way within a second.
+func holdOff(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '10s'; LOCK TABLE replica IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+		return err
+	}
+	live, err := liveReplicas(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if len(live) > 0 {
+		return fmt.Errorf("%w: %s", ErrReplicas, strings.Join(live, ", "))
+	}
+	return nil
 }
 
 // restoreRun is one run of Restore.
@@ -192,6 +195,20 @@ type restoreRun struct {
 	progress func(int)
 }
 
+// all does the whole work. What the lost replicas were is forgotten with its end.
+func (r *restoreRun) all(ctx context.Context) error {
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	if err := r.moveAll(ctx); err != nil {
+		return err
+	}
+	if _, err := r.guard.Exec(ctx, `DELETE FROM replica`); err != nil {
+		return err
+	}
+	return r.note(ctx, r.guard, "restore.end", r.moved)
+}
+
 // restoreBegan gives when the first run for a loss began: now, unless there was one since the data end, and whether there
 // was. What the lost database did is over by then.
 func restoreBegan(ctx context.Context, tx pgx.Tx, r Restoration) (began time.Time, again bool, err error) {
@@ -202,7 +219,6 @@ func restoreBegan(ctx context.Context, tx pgx.Tx, r Restoration) (began time.Tim
 
 // begin notes the run and, if it is the first for this loss, books the limits as spent.
 func (r *restoreRun) begin(ctx context.Context) error {
-	r.moved = map[string]int{}
 	return pgx.BeginFunc(ctx, r.db.engine, func(tx pgx.Tx) error {
 		var again bool
 		var err error
