@@ -105,7 +105,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{Options: o, host: fmt.Sprintf("%s/%d", host, os.Getpid()), wake: make(chan struct{}, 1)}
 	e.accounts.init(&e.Options)
 	e.lanes.init()
-	e.held.ids = map[mail.ID]struct{}{}
+	e.held.ids = map[mail.ID]int{}
 	e.finish, e.abandon = context.WithCancel(context.Background())
 	e.calls, e.cut = context.WithCancel(e.finish)
 	return e, nil
@@ -209,22 +209,25 @@ func (e *Engine) Explain(f mail.Facts) route.Decision {
 	return d
 }
 
-// held is the set of claims that this replica carries.
+// held counts the claims that this replica carries, by message. There may be two for one: a crash of the database loses a
+// claim that its replica does not know to be lost, and the message is claimed anew. One of them only can announce a call.
 type held struct {
 	mu  sync.Mutex
-	ids map[mail.ID]struct{}
+	ids map[mail.ID]int
 }
 
 func (h *held) add(id mail.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ids[id] = struct{}{}
+	h.ids[id]++
 }
 
 func (h *held) remove(id mail.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.ids, id)
+	if h.ids[id]--; h.ids[id] == 0 {
+		delete(h.ids, id)
+	}
 }
 
 func (h *held) count() int {

@@ -83,6 +83,7 @@ func (r *rig) audit(t *testing.T) {
 	e := r.gather(t)
 	for _, c := range append(r.judgePromises(e), r.judgeTwins(e)) {
 		c.fail(t)
+		r.history(t, e, c)
 	}
 	r.auditCalls(t, e)
 	r.auditWindows(t)
@@ -98,6 +99,21 @@ func (r *rig) audit(t *testing.T) {
 	for _, kind := range []string{"503", "429", "none"} {
 		if n := r.clients.answers(kind); n > 0 {
 			r.report.tally("refused_"+kind, n)
+		}
+	}
+}
+
+// history logs what is known of the first messages of a complaint.
+func (r *rig) history(t *testing.T, e evidence, c complaints) {
+	t.Helper()
+	for _, said := range c.ids[:min(3, len(c.ids))] {
+		id, _, _ := strings.Cut(strings.TrimSuffix(said, ","), ",")
+		id, _, _ = strings.Cut(id, " ")
+		r.show(t, `SELECT t.n, a.name, t.class, t.verdict_source, t.owner::text, t.started_at::text, t.finished_at::text, t.seen_by, t.error, t.provider_message_id
+			FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = $1::uuid ORDER BY t.n`, id)
+		r.show(t, `SELECT type, source, at::text, account_id, provider_message_id FROM event WHERE message_id = $1::uuid ORDER BY id`, id)
+		for _, line := range e.lines[id] {
+			t.Logf("ledger: %+v", line)
 		}
 	}
 }

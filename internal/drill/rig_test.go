@@ -232,9 +232,9 @@ func (r *rig) count(ctx context.Context, query string, args ...any) int {
 }
 
 // show logs the rows of a statement, for whoever has to find out what went wrong.
-func (r *rig) show(t *testing.T, query string) {
+func (r *rig) show(t *testing.T, query string, args ...any) {
 	t.Helper()
-	rows, err := r.rows.Query(t.Context(), query)
+	rows, err := r.rows.Query(t.Context(), query, args...)
 	if err != nil {
 		t.Log(err)
 		return

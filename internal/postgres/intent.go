@@ -22,20 +22,30 @@ func (db *DB) Intend(ctx context.Context, owner mail.ID, in mail.Intent) (bool, 
 	return db.intents.do(ctx, ownedIntent{in, owner}, 1)
 }
 
-// The inflight row is the lock between this and a rescuer: whoever updates or deletes it first wins.
+// The inflight row is the lock between this and a rescuer: whoever updates or deletes it first wins. It is also that
+// between two claims of one replica for one call, the first of which was lost with a crash of the server: they may be for
+// different accounts, and the limits of the one in the row are charged.
 const intentSQL = `
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[], $5::uuid[]) AS i(id, n, account_id, decision, owner)
 ), u AS (
     UPDATE inflight f SET started_at = clock_timestamp()
     FROM i
-    WHERE f.id = ANY ($1) AND f.id = i.id AND f.owner = i.owner AND f.n = i.n AND f.started_at IS NULL
+    WHERE f.id = ANY ($1) AND f.id = i.id AND f.owner = i.owner AND f.n = i.n AND f.account_id = i.account_id AND f.started_at IS NULL
       AND EXISTS (SELECT 1 FROM replica r WHERE r.id = i.owner AND r.lease_until > clock_timestamp())
     RETURNING i.id, i.n, i.owner, i.account_id, i.decision, f.started_at
 )
 INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at)
 SELECT id, n, owner, account_id, decision, started_at FROM u
-RETURNING message_id`
+RETURNING message_id, n, owner, account_id`
+
+// announced is what tells one intent from another.
+type announced struct {
+	ID      [16]byte
+	N       int32
+	Owner   [16]byte
+	Account int32
+}
 
 func (db *DB) intentBatch(ctx context.Context, batch []ownedIntent) ([]bool, []error) {
 	return bisect(ctx, batch, db.intentOnce)
@@ -55,17 +65,19 @@ func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]bool, erro
 	if err != nil {
 		return nil, fmt.Errorf("intend: %w", err)
 	}
-	started, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	started, err := pgx.CollectRows(rows, pgx.RowToStructByPos[announced])
 	if err != nil {
 		return nil, fmt.Errorf("intend: %w", err)
 	}
-	ok := make(map[[16]byte]bool, n)
-	for _, id := range started {
-		ok[id] = true
+	ok := make(map[announced]bool, n)
+	for _, a := range started {
+		ok[a] = true
 	}
 	out := make([]bool, n)
-	for i := range batch {
-		out[i] = ok[ids[i]]
+	for i := range batch { // a call that the batch announces twice is one call: its first announcer makes it
+		a := announced{ids[i], ns[i], owners[i], accounts[i]}
+		out[i] = ok[a]
+		delete(ok, a)
 	}
 	return out, nil
 }

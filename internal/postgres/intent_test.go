@@ -39,6 +39,25 @@ func TestIntendAnnouncesOneCallOnce(t *testing.T) {
 	}
 }
 
+// A claim need not reach the disk. After a crash of the server that lost one, its replica may claim the message anew, and
+// then carries it twice under one number; both may announce it at the same moment.
+func TestIntentsOfALostClaimAndItsRepetitionAnnounceOneCall(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.acceptN(t, 2)
+	owner, account := b.replica(t), b.relay(t)
+	due := b.claim(t, owner, account, 2)
+	one := ownedIntent{intent(due[0], account), owner}
+	other := ownedIntent{intent(due[1], account), owner}
+	elsewhere := one // the lost claim may have been for another account
+	elsewhere.Account = account + 1
+	got, err := b.db.intentOnce(t.Context(), []ownedIntent{elsewhere, one, other, one, one})
+	must(t, err)
+	if diff := cmp.Diff([]bool{false, true, true, false, false}, got); diff != "" {
+		t.Errorf("announced (-want +got):\n%s", diff)
+	}
+}
+
 func TestIntendRefusesWhoDoesNotHoldTheClaim(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -49,6 +68,7 @@ func TestIntendRefusesWhoDoesNotHoldTheClaim(t *testing.T) {
 	}{
 		{"another owner", func(owner *mail.ID, _ *mail.Intent) { *owner = b.replica(t) }},
 		{"another attempt", func(_ *mail.ID, in *mail.Intent) { in.N = 2 }},
+		{"another account", func(_ *mail.ID, in *mail.Intent) { in.Account++ }},
 		{"another message", func(_ *mail.ID, in *mail.Intent) { in.ID = mail.NewID() }},
 		{"lease run out", func(owner *mail.ID, _ *mail.Intent) { b.expire(t, *owner) }},
 		{"unregistered", func(owner *mail.ID, _ *mail.Intent) { must(t, b.db.Unregister(t.Context(), *owner)) }},
