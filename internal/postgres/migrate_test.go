@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
 // catalog lists what the migrations made: tables, columns, indexes, constraints and functions.
@@ -98,5 +100,34 @@ func TestMigrateRefusesABadURLWithoutTellingThePassword(t *testing.T) {
 		if err == nil || strings.Contains(fmt.Sprint(err), "hunter2") {
 			t.Errorf("%s: %v, want an error without the password", name, err)
 		}
+	}
+}
+
+// Days that are there before the migration are indexed one after the other; one that was stopped on the way goes on.
+func TestDaysOfBeforeAreIndexedWhereverItWasStopped(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	ctx := t.Context()
+	id := b.accept(t, submission())[0]
+	must(t, withGoose(b.url, func(p *goose.Provider) error {
+		_, err := p.DownTo(ctx, 2)
+		return err
+	}))
+	b.exec(t, `SELECT ensure_partitions($1::date, $2::date)`, day(-4), day(-2))
+	yesterday := "message_" + day(-1).Format("20060102")
+	b.exec(t, `CREATE INDEX message_open ON ONLY message (id) WHERE status IN ('queued', 'scheduled', 'sending', 'unknown');
+CREATE INDEX `+yesterday+`_open ON `+yesterday+` (id) WHERE status IN ('queued', 'scheduled', 'sending', 'unknown');
+ALTER INDEX message_open ATTACH PARTITION `+yesterday+`_open`)
+	must(t, Migrate(ctx, b.url, &bytes.Buffer{}))
+	b.exec(t, `SELECT ensure_partitions($1::date, $1::date)`, day(20))
+	for _, index := range []string{"message_open", "attempt_open"} {
+		valid := get[bool](t, b, `SELECT indisvalid FROM pg_index WHERE indexrelid = $1::text::regclass`, index)
+		if n := get[int](t, b, `SELECT count(*) FROM pg_inherits WHERE inhparent = $1::text::regclass`, index); n != 13 || !valid {
+			t.Errorf("%s covers %d days, valid: %t; want all 13", index, n, valid)
+		}
+	}
+	b.exec(t, `DELETE FROM ready`)
+	if a := b.books(t); a.Count(mail.Lost) != 1 || a.Violations[0].IDs[0] != id {
+		t.Errorf("violations %+v, want the message of before", a.Violations)
 	}
 }
