@@ -24,7 +24,7 @@ type Check struct {
 	Fix    string `json:"fix,omitempty"` // what to do
 }
 
-// Doctor looks at everything that can be wrong before mail is: database, its settings, clock, schema, secret key,
+// Doctor looks at everything that can be wrong before mail is: database, its settings, clock, schema, secret key, the books,
 // accounts, whether their events arrive, and how far webhooks may reach. It changes nothing and sends nothing.
 func Doctor(ctx context.Context, cfg config.Config) []Check {
 	a, err := New(cfg, nil)
@@ -49,6 +49,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	}
 	checks = append(checks, Check{Name: "schema", OK: true, Level: "error", Detail: fmt.Sprintf("version %d", postgres.SchemaVersion)})
 	checks = append(checks, partitionCheck(ctx, db))
+	checks = append(checks, bookChecks(ctx, db)...)
 	made, _, err := catalog.Accounts(os.Environ())
 	if err != nil {
 		checks = append(checks, Check{Name: "providers", Level: "error", Detail: err.Error(), Fix: "correct it: serve does not start with it"})
@@ -114,6 +115,53 @@ func partitionCheck(ctx context.Context, db *postgres.DB) Check {
 	}
 	c.OK, c.Detail = days >= 3, fmt.Sprintf("made %d days ahead", days)
 	return c
+}
+
+// booksWait bounds the check of the books.
+const booksWait = 30 * time.Second
+
+// bookChecks checks the books: one line for the messages and one for the calls, or one for each contradiction.
+func bookChecks(ctx context.Context, db *postgres.DB) []Check {
+	ctx, cancel := context.WithTimeout(ctx, booksWait)
+	defer cancel()
+	a, err := db.Accounting(ctx)
+	if err != nil {
+		return []Check{{Name: "accounting", Level: "error", Detail: "not checked: " + err.Error(), Fix: "look again when the database has less to do"}}
+	}
+	sum := a.Total()
+	checks := []Check{
+		{Name: "accounting", OK: true, Level: "error", Detail: fmt.Sprintf("%d open messages, 0 unaccounted", sum.Open())},
+		{Name: "accounting of calls", OK: true, Level: "error", Detail: fmt.Sprintf("%d under way, %d unknown, 0 unaccounted", sum.Started, sum.Unknown)},
+	}
+	balanced := []bool{true, true} // messages, calls
+	var wrong []Check
+	for _, v := range a.Violations {
+		which := 0
+		if v.Kind.OfAttempts() {
+			which = 1
+		}
+		balanced[which] = false
+		wrong = append(wrong, Check{Name: checks[which].Name, Level: "error", Detail: contradiction(v), Fix: "docs/operations.md, \"The books do not balance\""})
+	}
+	for i := range checks {
+		if balanced[i] {
+			wrong = append(wrong, checks[i])
+		}
+	}
+	return wrong
+}
+
+// contradiction puts a violation into words: how many of whom, what is wrong, and the first of them.
+func contradiction(v mail.Violation) string {
+	ids := make([]string, 0, len(v.IDs))
+	for _, id := range v.IDs {
+		ids = append(ids, id.String())
+	}
+	more := ""
+	if v.Count > len(ids) {
+		more = ", ..."
+	}
+	return fmt.Sprintf("%s: %d of tenant %s %s: %s%s", v.Kind, v.Count, v.Tenant, v.Kind.Says(), strings.Join(ids, ", "), more)
 }
 
 // accountChecks looks at each account. An installation without one is new, and the first start makes those of its

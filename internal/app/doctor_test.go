@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -177,5 +178,57 @@ func TestDoctorLooksAtTheServersSettings(t *testing.T) {
 		if failed != name {
 			t.Errorf("with %q wrong, doctor complains of %q", name, failed)
 		}
+	}
+}
+
+func TestDoctorReadsTheBooks(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.NewURL(t)
+	look := func() []string {
+		t.Helper()
+		cfg, err := config.Load([]string{"SENDGATE_DATABASE_URL=" + dsn, "SENDGATE_SECRET_KEY=" + strings.Repeat("ab", 32)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, c := range Doctor(t.Context(), cfg) {
+			if strings.HasPrefix(c.Name, "accounting") {
+				lines = append(lines, fmt.Sprintf("%s ok=%t: %s", c.Name, c.OK, c.Detail))
+			}
+		}
+		return lines
+	}
+	if diff := cmp.Diff([]string{"accounting ok=true: 0 open messages, 0 unaccounted", "accounting of calls ok=true: 0 under way, 0 unknown, 0 unaccounted"}, look()); diff != "" {
+		t.Errorf("a new installation (-want +got)\n%s", diff)
+	}
+	db, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(t.Context()) //nolint:errcheck // it was only used to prepare
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := db.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`INSERT INTO message (id, tenant_id, status, stream, sender, subject, facts, on_ambiguous, created_at, expires_at, updated_at)
+		SELECT (left(uuid_floor(now())::text, 23) || '-00000000000' || n)::uuid, 1, 'queued', 'transactional', 'a@example.com', '', '{}', 'never', now(), now(), now()
+		FROM generate_series(1, 5) n;
+		INSERT INTO ready (id, lane, tenant_id, due) SELECT id, 1, 1, now() FROM message`)
+	if diff := cmp.Diff("accounting ok=true: 5 open messages, 0 unaccounted", look()[0]); diff != "" {
+		t.Errorf("messages that wait (-want +got)\n%s", diff)
+	}
+	exec(`DELETE FROM ready WHERE right(id::text, 1) <> '5'`)
+	var floor string
+	if err := db.QueryRow(t.Context(), `SELECT left(min(id::text), 35) FROM message`).Scan(&floor); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"accounting ok=false: lost: 4 of tenant default open, but in no queue: nobody will send them: " + floor + "1, " + floor + "2, " + floor + "3, ...",
+		"accounting of calls ok=true: 0 under way, 0 unknown, 0 unaccounted",
+	}
+	if diff := cmp.Diff(want, look()); diff != "" {
+		t.Errorf("lost messages (-want +got)\n%s", diff)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -47,6 +48,9 @@ func (e *Engine) carryAll(items []*item) {
 // carry takes one claimed message through intent, call and record. However it ends, the claim is closed.
 func (e *Engine) carry(it *item, l mail.Loaded) {
 	defer func() {
+		if !it.called {
+			e.Metrics.SlotsDropped.WithLabelValues(it.acc.name).Inc()
+		}
 		it.acc.done()
 		e.held.remove(it.due.ID)
 		e.heavy.Add(-heavy(it.due.Facts.Bytes))
@@ -80,7 +84,6 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	announced, ours := e.announce(it)
 	if !announced {
 		done(errNeutral)
-		e.Metrics.SlotsDropped.WithLabelValues(c.name).Inc()
 		none.Class = mail.Aborted
 		none.Error = "the call was announced and not made: nothing was sent"
 		return none, ours
@@ -92,6 +95,8 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 		none.Error = "this replica was stopped before the call: nothing was sent"
 		return none, true
 	}
+	it.called = true
+	e.Metrics.SlotsUsed.WithLabelValues(c.name).Inc()
 	c.throttles = it.acc.throttled(failure != nil && failure.Class == provider.Throttled)
 	result, health := next(c, receipt, failure, e.Policy, it.now(), jitter())
 	if it.acc.limited() {
@@ -101,7 +106,7 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	addSuppressed(&result, l)
 	done(verdict(health, failure))
 	e.applyLocally(it, &result)
-	e.observe(it, c, result)
+	e.observe(it, c, result, failure)
 	return result, true
 }
 
@@ -265,11 +270,11 @@ func (e *Engine) record(it *item, r mail.Result) {
 }
 
 // observe counts and logs one attempt.
-func (e *Engine) observe(it *item, c call, r mail.Result) {
+func (e *Engine) observe(it *item, c call, r mail.Result, failure *provider.Error) {
 	kind := string(it.acc.kind)
 	e.Metrics.Attempts.WithLabelValues(c.name, kind, r.Class).Inc()
 	if r.Unknown != nil {
-		e.Metrics.UnknownTotal.WithLabelValues(kind).Inc()
+		e.Metrics.UnknownTotal.WithLabelValues(kind, cause(failure)).Inc()
 	}
 	level := slog.LevelDebug
 	if r.Class != string(provider.Accepted) {
@@ -277,4 +282,16 @@ func (e *Engine) observe(it *item, c call, r mail.Result) {
 	}
 	e.Log.Log(context.Background(), level, "attempt recorded", "message_id", r.ID, "n", r.N, "account", c.name,
 		"class", r.Class, "status", r.Status, "code", r.Code, "recipients", len(c.open), "took", it.now().Sub(it.dbNow))
+}
+
+// cause tells how a call ended without a verdict, as the metric has it: with an answer that says nothing, without any in
+// time, or on a connection that broke.
+func cause(failure *provider.Error) string {
+	switch {
+	case failure.Status != 0:
+		return "answer"
+	case errors.Is(failure, context.DeadlineExceeded), errors.Is(failure, os.ErrDeadlineExceeded):
+		return "timeout"
+	}
+	return "broken"
 }

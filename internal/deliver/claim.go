@@ -200,6 +200,7 @@ type item struct {
 	localNow time.Time
 
 	announced time.Time // local: when its intent was asked for
+	called    bool      // its slot was used
 }
 
 // now is the database's time, by our monotonic clock.
@@ -401,4 +402,10 @@ func why(d route.Decision) string {
 }
 
 // undo forgets a claim whose commit failed. If it did commit after all, its rows are orphans, which keepLease finds.
-func (c *claim) undo() { c.items = nil }
+// Their slots are used by nobody.
+func (c *claim) undo() {
+	for _, it := range c.items {
+		c.engine.Metrics.SlotsDropped.WithLabelValues(it.acc.name).Inc()
+	}
+	c.items = nil
+}

@@ -127,6 +127,7 @@ func (e *Engine) Run(ctx context.Context, drain time.Duration) error {
 	loops.Go(func() { e.keepLease(ctx) })
 	loops.Go(func() { e.maintain(ctx) })
 	loops.Go(func() { e.reconcile(ctx) })
+	loops.Go(func() { e.keepBooks(ctx) })
 	loops.Go(func() {
 		defer e.claiming.Store(false)
 		e.claimLoop(ctx)

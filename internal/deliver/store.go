@@ -60,6 +60,7 @@ type upkeepStore interface {
 	FreeHeld(ctx context.Context, limit int) (all bool, err error)
 	Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (last mail.ID, err error)
 	Queue(ctx context.Context) (mail.QueueState, error)
+	AccountingAlone(ctx context.Context) (a mail.Accounting, done bool, err error)
 	EnsurePartitions(ctx context.Context) (int, error)
 	DropPartitions(ctx context.Context, table string, before time.Time) (int, error)
 	Sweep(ctx context.Context) (int, error)

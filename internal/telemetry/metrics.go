@@ -18,13 +18,14 @@ type Metrics struct {
 	Claimed      prometheus.Counter       // messages taken under a lease
 	ClaimSeconds prometheus.Histogram     // one claim statement
 	SlotsGranted *prometheus.CounterVec   // account
+	SlotsUsed    *prometheus.CounterVec   // account; a call was made
 	SlotsDropped *prometheus.CounterVec   // account; granted and not used for a call
 
 	ReadyDepth prometheus.Gauge // messages due
 	Inflight   prometheus.Gauge // calls running in this process
 	Unknown    prometheus.Gauge // messages whose outcome is not known, all replicas
 
-	UnknownTotal *prometheus.CounterVec   // kind; attempts that ended Uncertain
+	UnknownTotal *prometheus.CounterVec   // kind, cause: answer, timeout, broken; attempts that ended Uncertain
 	Resolved     *prometheus.CounterVec   // by: webhook, lookup, deadline, rescue, operator; verdict: sent, failed, resent
 	Rescued      *prometheus.CounterVec   // kind: unstarted, started; attempts taken over from a dead lease
 	BreakerState *prometheus.GaugeVec     // account; 0 closed, 1 half open, 2 open
@@ -36,6 +37,11 @@ type Metrics struct {
 	Lookups      *prometheus.CounterVec // kind, result: found, absent, unclear, failed
 	Deliveries   *prometheus.CounterVec // outcome: delivered, retry, failed, disabled
 	Streams      prometheus.Gauge       // event streams that are open in this process
+
+	Booked     *prometheus.GaugeVec // state: ready, unstarted, started, unknown; open messages as of the last check of the books
+	Violations *prometheus.GaugeVec // kind: mail.ViolationKinds; contradictions that it found
+	BooksAt    prometheus.Gauge     // when this process checked the books last, in Unix seconds
+	UnknownAge prometheus.Gauge     // how long the oldest unknown message has been so, in seconds
 }
 
 // Label values of the fixed sets.
@@ -63,11 +69,12 @@ func New(reg prometheus.Registerer) *Metrics {
 		Claimed:       counter("claimed_total", "Messages claimed."),
 		ClaimSeconds:  histogram("claim_seconds", "Time of one claim.", fast()),
 		SlotsGranted:  counters("slots_granted_total", "Slots taken from the shared limits.", "account"),
+		SlotsUsed:     counters("slots_used_total", "Slots that a call was made with.", "account"),
 		SlotsDropped:  counters("slots_dropped_total", "Slots granted and never used.", "account"),
 		ReadyDepth:    gauge("ready_depth", "Messages that are due and wait."),
 		Inflight:      gauge("inflight", "Provider calls running in this process."),
 		Unknown:       gauge("unknown", "Messages whose outcome is not known."),
-		UnknownTotal:  counters("unknown_total", "Calls that ended without a verdict.", "kind"),
+		UnknownTotal:  counters("unknown_total", "Calls that ended without a verdict.", "kind", "cause"),
 		Resolved:      counters("resolved_total", "Unknown messages settled.", "by", "verdict"),
 		Rescued:       counters("rescued_total", "Attempts taken over from a dead replica.", "kind"),
 		BreakerState:  gauges("breaker_state", "0 closed, 1 half open, 2 open.", "account"),
@@ -79,6 +86,10 @@ func New(reg prometheus.Registerer) *Metrics {
 	m.Lookups = counters("lookups_total", "Look-ups of unknown messages at their provider.", "kind", "result")
 	m.Deliveries = counters("deliveries_total", "Tries to tell a webhook endpoint.", "outcome")
 	m.Streams = gauge("event_streams", "Event streams that are open.")
+	m.Booked = gauges("booked_messages", "Open messages by state when the books were last checked, all replicas.", "state")
+	m.Violations = gauges("invariant_violations", "Contradictions in the books when they were last checked. Anything but 0 is an alarm.", "kind")
+	m.BooksAt = gauge("books_checked_timestamp_seconds", "When this process last checked the books.")
+	m.UnknownAge = gauge("unknown_age_seconds", "For how long the oldest unknown message has been unknown.")
 	reg.MustRegister(m.all()...)
 	m.zero()
 	return m
@@ -89,6 +100,7 @@ func (m *Metrics) Forget(account string) {
 	label := prometheus.Labels{"account": account}
 	m.Attempts.DeletePartialMatch(label)
 	m.SlotsGranted.DeletePartialMatch(label)
+	m.SlotsUsed.DeletePartialMatch(label)
 	m.SlotsDropped.DeletePartialMatch(label)
 	m.BreakerState.DeletePartialMatch(label)
 	m.Parked.DeletePartialMatch(label)
@@ -110,8 +122,9 @@ func NewRegistry() *prometheus.Registry {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.Accepted, m.AcceptSeconds, m.HTTPRequests, m.HTTPSeconds, m.Attempts, m.CallSeconds, m.Claimed, m.ClaimSeconds,
-		m.SlotsGranted, m.SlotsDropped, m.ReadyDepth, m.Inflight, m.Unknown, m.UnknownTotal, m.Resolved, m.Rescued,
+		m.SlotsGranted, m.SlotsUsed, m.SlotsDropped, m.ReadyDepth, m.Inflight, m.Unknown, m.UnknownTotal, m.Resolved, m.Rescued,
 		m.BreakerState, m.Parked, m.BatchSize, m.HookRequests, m.HookEvents, m.Lookups, m.Deliveries, m.Streams,
+		m.Booked, m.Violations, m.BooksAt, m.UnknownAge,
 	}
 }
 

@@ -69,11 +69,12 @@ func use(m *Metrics) {
 	m.Claimed.Inc()
 	m.ClaimSeconds.Observe(.001)
 	m.SlotsGranted.WithLabelValues("ses-eu").Inc()
+	m.SlotsUsed.WithLabelValues("ses-eu").Inc()
 	m.SlotsDropped.WithLabelValues("ses-eu").Inc()
 	m.ReadyDepth.Set(1)
 	m.Inflight.Set(1)
 	m.Unknown.Set(1)
-	m.UnknownTotal.WithLabelValues("ses").Inc()
+	m.UnknownTotal.WithLabelValues("ses", "timeout").Inc()
 	m.Resolved.WithLabelValues("webhook", "sent").Inc()
 	m.Rescued.WithLabelValues(RescuedStarted).Inc()
 	m.BreakerState.WithLabelValues("ses-eu").Set(2)
@@ -84,6 +85,10 @@ func use(m *Metrics) {
 	m.Lookups.WithLabelValues("ses", "found").Inc()
 	m.Deliveries.WithLabelValues("delivered").Inc()
 	m.Streams.Set(1)
+	m.Booked.WithLabelValues("ready").Set(1)
+	m.Violations.WithLabelValues("lost").Set(1)
+	m.BooksAt.Set(1)
+	m.UnknownAge.Set(1)
 }
 
 // The names are what dashboards and alerts are written against.
@@ -105,13 +110,13 @@ func TestMetricNamesAndLabels(t *testing.T) {
 	}
 	want := []string{
 		"sendgate_accept_seconds{}", "sendgate_accepted_total{result}", "sendgate_attempts_total{account,class,kind}",
-		"sendgate_batch_size{batch}", "sendgate_breaker_state{account}", "sendgate_call_seconds{kind}", "sendgate_claim_seconds{}",
+		"sendgate_batch_size{batch}", "sendgate_booked_messages{state}", "sendgate_books_checked_timestamp_seconds{}", "sendgate_breaker_state{account}", "sendgate_call_seconds{kind}", "sendgate_claim_seconds{}",
 		"sendgate_claimed_total{}", "sendgate_deliveries_total{outcome}", "sendgate_event_streams{}",
 		"sendgate_hook_events_total{account,result}", "sendgate_hook_requests_total{account,result}",
-		"sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}", "sendgate_inflight{}",
+		"sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}", "sendgate_inflight{}", "sendgate_invariant_violations{kind}",
 		"sendgate_lookups_total{kind,result}", "sendgate_parked{account}", "sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",
-		"sendgate_slots_dropped_total{account}", "sendgate_slots_granted_total{account}", "sendgate_unknown{}",
-		"sendgate_unknown_total{kind}",
+		"sendgate_slots_dropped_total{account}", "sendgate_slots_granted_total{account}", "sendgate_slots_used_total{account}",
+		"sendgate_unknown{}", "sendgate_unknown_age_seconds{}", "sendgate_unknown_total{cause,kind}",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)

@@ -1,0 +1,49 @@
+package deliver
+
+import (
+	"context"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// booksEvery is how often the books are checked.
+const booksEvery = time.Minute
+
+// keepBooks checks the books every minute. It has a loop of its own: with millions of messages open a check takes
+// seconds, for which no rescue must wait.
+func (e *Engine) keepBooks(ctx context.Context) {
+	for {
+		next := time.Now().Add(booksEvery)
+		if err := runJob(ctx, e.checkBooks); err != nil && ctx.Err() == nil {
+			e.Log.Error("books not checked", "error", err)
+		}
+		if !sleepUntil(ctx, next) {
+			return
+		}
+	}
+}
+
+// checkBooks tells what the books say, and raises the alarm over what contradicts itself. Another replica that is at it
+// is left alone: what it finds is told there, and this one looks again in a minute.
+func (e *Engine) checkBooks(ctx context.Context) error {
+	a, done, err := e.Store.AccountingAlone(ctx)
+	if err != nil || !done {
+		return err
+	}
+	sum := a.Total()
+	for state, n := range map[string]int{
+		"ready": sum.Ready, "unstarted": sum.Unstarted, "started": sum.Started, "unknown": sum.Unknown,
+	} {
+		e.Metrics.Booked.WithLabelValues(state).Set(float64(n))
+	}
+	for _, kind := range mail.ViolationKinds() {
+		e.Metrics.Violations.WithLabelValues(string(kind)).Set(float64(a.Count(kind)))
+	}
+	e.Metrics.UnknownAge.Set(a.UnknownAge.Seconds())
+	e.Metrics.BooksAt.SetToCurrentTime()
+	for _, v := range a.Violations {
+		e.Log.Error("the books do not balance", "kind", v.Kind, "tenant", v.Tenant, "count", v.Count, "message_ids", v.IDs)
+	}
+	return nil
+}
