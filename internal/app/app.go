@@ -23,6 +23,7 @@ import (
 	"github.com/sendgate/sendgate/internal/forward"
 	"github.com/sendgate/sendgate/internal/httpapi"
 	"github.com/sendgate/sendgate/internal/jail"
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
 	"github.com/sendgate/sendgate/internal/seal"
@@ -166,6 +167,10 @@ func (a *App) openDatabase(ctx context.Context) error {
 		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes), SoftLimit: a.cfg.SoftBounceLimit,
 		Observe: func(batch string, size int, _ time.Duration) {
 			a.metrics.BatchSize.WithLabelValues(batch).Observe(float64(size))
+		},
+		AcceptedTwice: func(id mail.ID) {
+			a.metrics.DuplicateAccepts.Inc()
+			a.log.Warn("a message was accepted twice: its first call had no verdict", "message_id", id)
 		},
 	})
 	if err != nil {

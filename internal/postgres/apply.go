@@ -50,6 +50,7 @@ func (db *DB) apply(ctx context.Context, tx pgx.Tx, facts []*fact, out []takenOu
 		return err
 	}
 	queueOrphans(b, kept)
+	queueTwins(b, proved, &out[0].twins)
 	if b.Len() == 0 {
 		return nil
 	}

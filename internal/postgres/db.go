@@ -35,6 +35,7 @@ type Options struct {
 	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 1.4 s
 	SoftLimit        int           // soft bounces in a row that suppress; 0 never
 	Observe          func(batch string, size int, took time.Duration)
+	AcceptedTwice    func(mail.ID) // a message of which two acceptances came to light; called once for each after the first
 }
 
 // DB is the store. It is safe for concurrent use. It keeps four pools, so that no kind of work starves another:
@@ -43,6 +44,7 @@ type DB struct {
 	accept, engine, api *pgxpool.Pool
 	hooks               *pgxpool.Pool // events that come in
 	softLimit           int
+	twice               func(mail.ID)
 	box                 *seal.Box
 	acceptWait          time.Duration
 	accepts             *committer[*mail.Submission, mail.Accepted]
@@ -76,6 +78,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	if db.api, err = newPool(ctx, o.URL, 6, map[string]string{"statement_timeout": "2s"}); err != nil {
 		return nil, err
+	}
+	if db.twice = o.AcceptedTwice; db.twice == nil {
+		db.twice = func(mail.ID) {}
 	}
 	observe := o.Observe
 	if observe == nil {

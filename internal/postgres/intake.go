@@ -52,7 +52,8 @@ type fact struct {
 
 type takenOutcome struct {
 	taken mail.Taken
-	err   error // of this request alone: mail.ErrReplayed
+	err   error      // of this request alone: mail.ErrReplayed
+	twins [][16]byte // of the whole batch, in the first
 }
 
 func (db *DB) intakeBatch(ctx context.Context, batch []mail.Intake) ([]mail.Taken, []error) {
@@ -92,6 +93,7 @@ func (db *DB) intakeOnce(ctx context.Context, batch []mail.Intake) ([]takenOutco
 	if err != nil {
 		return nil, fmt.Errorf("receive events: %w", err)
 	}
+	db.reportTwins(out[0].twins)
 	return out, nil
 }
 

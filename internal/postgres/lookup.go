@@ -104,11 +104,12 @@ func (db *DB) ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, 
 // message first.
 func (db *DB) Resolve(ctx context.Context, v mail.Verdict) (bool, error) {
 	var settled bool
+	var twins [][16]byte
 	err := again(func() error {
 		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
 			var err error
 			if v.Found {
-				settled, err = resolveFound(ctx, tx, v)
+				settled, twins, err = resolveFound(ctx, tx, v)
 			} else {
 				settled, err = resolveAbsent(ctx, tx, v)
 			}
@@ -118,28 +119,31 @@ func (db *DB) Resolve(ctx context.Context, v mail.Verdict) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("resolve unknown: %w", unavailable(err))
 	}
+	db.reportTwins(twins)
 	if v.Found && len(v.Payloads) > 0 {
 		_, err = db.ReceiveEvents(ctx, mail.Intake{Account: v.Account, Source: mail.FromLookup, Payloads: v.Payloads})
 	}
 	return settled, err
 }
 
-func resolveFound(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error) {
+func resolveFound(ctx context.Context, tx pgx.Tx, v mail.Verdict) (found bool, twins [][16]byte, err error) {
 	ids := [][16]byte{v.ID}
 	if _, err := tx.Exec(ctx, proveSQL, ids, []int32{int32(v.N)}, []string{string(mail.FromLookup)}, []string{v.ProviderMessageID}); err != nil { //nolint:gosec // see queueTake
-		return false, err
+		return false, nil, err
 	}
 	rows, err := tx.Query(ctx, settleSeenSQL, ids)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	settled, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	b := &pgx.Batch{}
 	queueFoldChanged(b, ids)
-	return len(settled) > 0, tx.SendBatch(ctx, b).Close()
+	queueTwins(b, ids, &twins)
+	err = tx.SendBatch(ctx, b).Close()
+	return len(settled) > 0, twins, err
 }
 
 // absentSQL gives an unknown message back to the queue when none of its calls was made: its one call, or all that may have

@@ -9,14 +9,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// matchSQL finds the message of an event, the account's last attempt at it, and the recipient. Authority is here: an
+// matchSQL finds the message of an event, the account's attempt at it, and the recipient. The attempt is the one that
+// has the provider's id; else the last that may have it, since its answer was lost; else the last. Authority is here: an
 // event counts only for a message that its account was given.
 const matchSQL = `
 SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, -1)
-FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[]) AS i(row, message_id, account_id, email)
+FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $7::text[]) AS i(row, message_id, account_id, email, pmid)
 CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.message_id AND id BETWEEN $5 AND $6 OFFSET 0) m
 LEFT JOIN LATERAL (SELECT n FROM attempt WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
-    AND account_id = i.account_id ORDER BY n DESC LIMIT 1) t ON true
+    AND account_id = i.account_id
+    ORDER BY CASE WHEN i.pmid = '' THEN 0 WHEN provider_message_id = i.pmid THEN 2
+        WHEN provider_message_id = '' AND (class IS NULL OR class = 'uncertain' OR verdict_source = 'lookup') THEN 1 ELSE 0 END DESC, n DESC
+    LIMIT 1) t ON true
 LEFT JOIN LATERAL (SELECT n FROM recipient WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
     AND lower(email) = i.email ORDER BY n LIMIT 1) r ON true`
 
@@ -27,18 +31,19 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 		return err
 	}
 	rows, accounts := make([]int32, 0, len(facts)), make([]int32, 0, len(facts))
-	ids, emails := make([][16]byte, 0, len(facts)), make([]string, 0, len(facts))
+	ids, emails, pmids := make([][16]byte, 0, len(facts)), make([]string, 0, len(facts)), make([]string, 0, len(facts))
 	for i, f := range facts {
 		if !f.MessageID.IsZero() {
 			rows, accounts = append(rows, int32(i)), append(accounts, f.account) //nolint:gosec // bounded by the batch
 			ids, emails = append(ids, f.MessageID), append(emails, strings.ToLower(f.Recipient))
+			pmids = append(pmids, f.ProviderMessageID)
 		}
 	}
 	if len(rows) == 0 {
 		return nil
 	}
 	first, last := span(ids)
-	found, err := tx.Query(ctx, matchSQL, rows, ids, accounts, emails, first, last)
+	found, err := tx.Query(ctx, matchSQL, rows, ids, accounts, emails, first, last, pmids)
 	if err != nil {
 		return err
 	}

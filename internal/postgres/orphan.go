@@ -58,8 +58,9 @@ DELETE FROM orphan WHERE event_id = ANY (ARRAY(
 // MatchOrphans tries again to find the messages of up to limit events that came before them, and forgets those that are
 // a day old; the events themselves are kept. It reports how many it matched.
 func (db *DB) MatchOrphans(ctx context.Context, limit int) (matched int, err error) {
+	var twins [][16]byte
 	err = again(func() error {
-		matched = 0
+		matched, twins = 0, nil
 		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, forgetSQL, limit); err != nil {
 				return err
@@ -71,13 +72,14 @@ func (db *DB) MatchOrphans(ctx context.Context, limit int) (matched int, err err
 			if err := match(ctx, tx, facts); err != nil {
 				return err
 			}
-			matched, err = db.adopt(ctx, tx, facts)
+			matched, twins, err = db.adopt(ctx, tx, facts)
 			return err
 		})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("match orphans: %w", unavailable(err))
 	}
+	db.reportTwins(twins)
 	return matched, nil
 }
 
@@ -117,7 +119,7 @@ func readBounce(raw []byte) (*mail.Bounce, error) {
 }
 
 // adopt applies the events that found their message now. One of another account's message is an orphan no more either.
-func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (int, error) {
+func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (n int, twins [][16]byte, err error) {
 	var known []*fact
 	var done, ids, messages [][16]byte
 	var tenants []int32
@@ -134,12 +136,12 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (int, error) 
 		}
 	}
 	if len(done) == 0 {
-		return 0, nil
+		return 0, nil, nil
 	}
 	known = byMessage(known)
 	proved, err := prove(ctx, tx, known, make([]takenOutcome, 1))
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	b := &pgx.Batch{}
 	b.Queue(`DELETE FROM orphan WHERE event_id = ANY ($1)`, done)
@@ -150,8 +152,10 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (int, error) 
 		b.Queue(tellSQL, ids, tenants, types, streams)
 	}
 	if err := queueEvidence(b, known, proved); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	db.queueSuppressions(b, known)
-	return len(known), tx.SendBatch(ctx, b).Close()
+	queueTwins(b, proved, &twins)
+	err = tx.SendBatch(ctx, b).Close()
+	return len(known), twins, err
 }

@@ -98,14 +98,16 @@ func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, erro
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var owned []*freed
+	var twins [][16]byte
 	err := again(func() error {
 		var err error
-		owned, err = db.recordTx(ctx, batch)
+		owned, twins, err = db.recordTx(ctx, batch)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
+	db.reportTwins(twins)
 	out := make([]bool, len(batch))
 	for i := range batch {
 		out[i] = owned[i] != nil
@@ -113,7 +115,7 @@ func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, erro
 	return out, nil
 }
 
-func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed, err error) {
+func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed, twins [][16]byte, err error) {
 	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
 		var err error
 		if owned, err = freeClaims(ctx, tx, batch); err != nil {
@@ -132,12 +134,13 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 		}
 		queueSeen(b, batch, owned)
 		queueSideEffects(b, batch, owned)
+		queueTwins(b, mayBeTwins(batch, owned), &twins)
 		if b.Len() == 0 {
 			return nil
 		}
 		return tx.SendBatch(ctx, b).Close()
 	})
-	return owned, err
+	return owned, twins, err
 }
 
 // freeClaims gives for each result of the batch what it freed, or nil. One message may be in a batch twice, with a late

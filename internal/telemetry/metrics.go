@@ -25,12 +25,13 @@ type Metrics struct {
 	Inflight   prometheus.Gauge // calls running in this process
 	Unknown    prometheus.Gauge // messages whose outcome is not known, all replicas
 
-	UnknownTotal *prometheus.CounterVec   // kind, cause: answer, timeout, broken; attempts that ended Uncertain
-	Resolved     *prometheus.CounterVec   // by: webhook, lookup, deadline, rescue, operator; verdict: sent, failed, resent
-	Rescued      *prometheus.CounterVec   // kind: unstarted, started; attempts taken over from a dead lease
-	BreakerState *prometheus.GaugeVec     // account; 0 closed, 1 half open, 2 open
-	Parked       *prometheus.GaugeVec     // account; 1 while it is parked
-	BatchSize    *prometheus.HistogramVec // batch: accept, intent, record, events; rows in one transaction
+	UnknownTotal     *prometheus.CounterVec   // kind, cause: answer, timeout, broken; attempts that ended Uncertain
+	Resolved         *prometheus.CounterVec   // by: webhook, lookup, deadline, rescue, operator; verdict: sent, failed, resent
+	Rescued          *prometheus.CounterVec   // kind: unstarted, started; attempts taken over from a dead lease
+	DuplicateAccepts prometheus.Counter       // messages of which a second acceptance came to light
+	BreakerState     *prometheus.GaugeVec     // account; 0 closed, 1 half open, 2 open
+	Parked           *prometheus.GaugeVec     // account; 1 while it is parked
+	BatchSize        *prometheus.HistogramVec // batch: accept, intent, record, events; rows in one transaction
 
 	HookRequests *prometheus.CounterVec // account, result: stored, refused, unavailable, busy
 	HookEvents   *prometheus.CounterVec // account, result: stored, duplicate, orphan, foreign, unmapped
@@ -86,6 +87,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	m.Lookups = counters("lookups_total", "Look-ups of unknown messages at their provider.", "kind", "result")
 	m.Deliveries = counters("deliveries_total", "Tries to tell a webhook endpoint.", "outcome")
 	m.Streams = gauge("event_streams", "Event streams that are open.")
+	m.DuplicateAccepts = counter("duplicate_accepts_total", "Messages that turned out to be accepted twice.")
 	m.Booked = gauges("booked_messages", "Open messages by state when the books were last checked, all replicas.", "state")
 	m.Violations = gauges("invariant_violations", "Contradictions in the books when they were last checked. Anything but 0 is an alarm.", "kind")
 	m.BooksAt = gauge("books_checked_timestamp_seconds", "When this process last checked the books.")
@@ -124,7 +126,7 @@ func (m *Metrics) all() []prometheus.Collector {
 		m.Accepted, m.AcceptSeconds, m.HTTPRequests, m.HTTPSeconds, m.Attempts, m.CallSeconds, m.Claimed, m.ClaimSeconds,
 		m.SlotsGranted, m.SlotsUsed, m.SlotsDropped, m.ReadyDepth, m.Inflight, m.Unknown, m.UnknownTotal, m.Resolved, m.Rescued,
 		m.BreakerState, m.Parked, m.BatchSize, m.HookRequests, m.HookEvents, m.Lookups, m.Deliveries, m.Streams,
-		m.Booked, m.Violations, m.BooksAt, m.UnknownAge,
+		m.DuplicateAccepts, m.Booked, m.Violations, m.BooksAt, m.UnknownAge,
 	}
 }
 

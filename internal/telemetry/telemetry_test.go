@@ -89,6 +89,7 @@ func use(m *Metrics) {
 	m.Violations.WithLabelValues("lost").Set(1)
 	m.BooksAt.Set(1)
 	m.UnknownAge.Set(1)
+	m.DuplicateAccepts.Inc()
 }
 
 // The names are what dashboards and alerts are written against.
@@ -111,7 +112,7 @@ func TestMetricNamesAndLabels(t *testing.T) {
 	want := []string{
 		"sendgate_accept_seconds{}", "sendgate_accepted_total{result}", "sendgate_attempts_total{account,class,kind}",
 		"sendgate_batch_size{batch}", "sendgate_booked_messages{state}", "sendgate_books_checked_timestamp_seconds{}", "sendgate_breaker_state{account}", "sendgate_call_seconds{kind}", "sendgate_claim_seconds{}",
-		"sendgate_claimed_total{}", "sendgate_deliveries_total{outcome}", "sendgate_event_streams{}",
+		"sendgate_claimed_total{}", "sendgate_deliveries_total{outcome}", "sendgate_duplicate_accepts_total{}", "sendgate_event_streams{}",
 		"sendgate_hook_events_total{account,result}", "sendgate_hook_requests_total{account,result}",
 		"sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}", "sendgate_inflight{}", "sendgate_invariant_violations{kind}",
 		"sendgate_lookups_total{kind,result}", "sendgate_parked{account}", "sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",

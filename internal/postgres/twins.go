@@ -1,0 +1,56 @@
+package postgres
+
+import (
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// twinsSQL lists the messages, of those given, of which this transaction made known that a provider accepted them twice:
+// a call that was closed without a verdict turned out to be accepted, and so did a later one, which was made since nobody
+// knew. A later call for recipients that an earlier one put off is none: what became of the earlier one was known before
+// it began.
+const twinsSQL = `
+SELECT DISTINCT t.message_id
+FROM attempt t
+WHERE t.message_id = ANY ($1) AND (t.class = 'accepted' AND t.finished_at = now() OR t.seen_at = now())
+  AND EXISTS (
+    SELECT FROM attempt a JOIN attempt b ON b.message_id = a.message_id AND b.n > a.n
+    WHERE a.message_id = t.message_id AND b.message_id = t.message_id AND a.message_id BETWEEN $2 AND $3 AND b.message_id BETWEEN $2 AND $3
+      AND t.n IN (a.n, b.n)
+      AND (a.seen_at > a.finished_at OR a.class = 'accepted' AND a.finished_at > b.started_at)
+      AND (b.class = 'accepted' OR b.seen_at IS NOT NULL)
+    OFFSET 0)`
+
+// queueTwins looks for them when the batch runs, and has them in twins afterwards. They count once the transaction is
+// committed: see reportTwins.
+func queueTwins(b *pgx.Batch, ids [][16]byte, twins *[][16]byte) {
+	*twins = nil
+	if len(ids) == 0 {
+		return
+	}
+	first, last := span(ids)
+	b.Queue(twinsSQL, ids, first, last).Query(func(rows pgx.Rows) error {
+		var err error
+		*twins, err = pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+		return err
+	})
+}
+
+func (db *DB) reportTwins(twins [][16]byte) {
+	for _, id := range twins {
+		db.twice(mail.ID(id))
+	}
+}
+
+// mayBeTwins lists the messages of results by which a second acceptance may come to light: those of a later call, or of
+// one that was taken for lost. The first call of a message, whose claim is closed by its own result, is neither.
+func mayBeTwins(batch []ownedResult, owned []*freed) [][16]byte {
+	var ids [][16]byte
+	for i, r := range batch {
+		if r.Class == "accepted" && (r.N > 1 || owned[i] == nil || owned[i].wasUnknown) {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids
+}
