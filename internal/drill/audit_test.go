@@ -3,6 +3,7 @@
 package drill
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +89,7 @@ func (r *rig) audit(t *testing.T) {
 	r.auditCalls(t, e)
 	r.auditWindows(t)
 	r.auditQueue(t)
+	r.auditBooks(t)
 	if r.report.accepted == 0 {
 		t.Error("nothing was accepted: the drill shows nothing")
 	}
@@ -218,6 +220,30 @@ func (r *rig) auditWindows(t *testing.T) {
 				t.Errorf("%s saw %d in one window of %s", kind, w.Peak, w.Window)
 			}
 		}
+	}
+}
+
+// auditBooks: the service's own check of its books finds what the auditor finds.
+func (r *rig) auditBooks(t *testing.T) {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), path, "doctor") //nolint:gosec // our own program
+	cmd.Env = r.replicas[0].env
+	out, _ := cmd.CombinedOutput() // other checks may have warned of what the drill did
+	asked := 0
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "accounting") {
+			asked++
+			if !strings.HasPrefix(line, "ok") {
+				t.Errorf("doctor says: %s", strings.TrimSpace(line))
+			}
+		}
+	}
+	if asked == 0 {
+		t.Errorf("doctor says nothing of its books:\n%s", out)
 	}
 }
 

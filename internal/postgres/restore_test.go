@@ -35,6 +35,11 @@ func (b *bed) restore(t *testing.T, since time.Time) RestoreCounts {
 	b.exec(t, `UPDATE replica SET lease_until = now() - interval '1 s'`)
 	c, err := b.db.Restore(t.Context(), Restoration{Since: since, Actor: "tester", Wait: waits}, func(int) {})
 	must(t, err)
+	books, err := b.db.Accounting(t.Context())
+	must(t, err)
+	if len(books.Violations) > 0 {
+		t.Errorf("the books after the restore: %+v", books.Violations)
+	}
 	return c
 }
 
