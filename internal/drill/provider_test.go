@@ -175,20 +175,6 @@ SELECT count(*) FROM recipient r
 WHERE r.status IN ('queued', 'sent') AND NOT EXISTS (
     SELECT 1 FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = r.message_id AND a.kind IN ('smtp', 'mailgun'))`
 
-// The rows that keep the limits are deleted under demand: nobody sends more than before for that.
-func TestD41LimitStateIsLost(t *testing.T) {
-	drillTest(t, "D41", plan{limits: trickle(), load: load{share: 0.8, plain: true}}, func(t *testing.T, r *rig) {
-		pause(t, *duration/2)
-		if r.count(t.Context(), `WITH d AS (DELETE FROM rate_window RETURNING 1) SELECT count(*) FROM d`) < 1 {
-			t.Fatal("there was no limit state to delete")
-		}
-		pause(t, *duration/2)
-		if r.count(t.Context(), `SELECT count(*) FROM ready`) == 0 {
-			t.Error("nothing waits: there is no demand, and the limits are not tried")
-		}
-	})
-}
-
 // trickle are windows of every shape that the documented limits have, short enough for a drill: about 60 messages a second.
 func trickle() map[string][]limit.Window {
 	const s = time.Second
