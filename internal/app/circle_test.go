@@ -84,6 +84,17 @@ func TestWhatHappensComesBackOnceWhateverTheWay(t *testing.T) {
 	checkStats(t, r.api, all)
 }
 
+// toldBeforeAnswer reports whether a provider told of a message before its answer to the call was written down, as it may
+// on a busy machine.
+func toldBeforeAnswer(m *api.Message) bool {
+	last := m.Attempts[len(m.Attempts)-1]
+	if last.TookMS == nil {
+		return false
+	}
+	answered := last.StartedAt.Add(time.Duration(*last.TookMS+1) * time.Millisecond)
+	return slices.ContainsFunc(m.Events, func(e api.Event) bool { return e.Source == "webhook" && e.At.Before(answered) })
+}
+
 // checkEnd holds a message to the end that it must have.
 func checkEnd(t *testing.T, m *api.Message, s sample) {
 	t.Helper()
@@ -95,11 +106,12 @@ func checkEnd(t *testing.T, m *api.Message, s sample) {
 		got.Class, got.Reason = x.Class, x.Reason
 	}
 	want := endOf(s.account, s.outcome)
-	if s.manner == "early" {
+	early := s.manner == "early" || toldBeforeAnswer(m)
+	if early {
 		want.Events = slices.DeleteFunc(want.Events, func(e string) bool { return e == "accepted response" })
 	}
 	for _, e := range m.Events {
-		if e.Type == "" || s.manner == "early" && e.Type+" "+e.Source == "accepted response" {
+		if e.Type == "" || early && e.Type+" "+e.Source == "accepted response" {
 			continue // it is not told of when better is known
 		}
 		got.Events = append(got.Events, e.Type+" "+e.Source)

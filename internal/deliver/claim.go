@@ -239,7 +239,7 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 		out.End = append(out.End, mail.Ending{ID: d.ID, Status: mail.Expired, Detail: "not sent before expires_at"})
 		return
 	}
-	if c.tooHeavy(d.Facts.Bytes) {
+	if c.tooHeavy(d.Facts.Bytes) || c.engine.held.has(d.ID) {
 		if again := local.Add(heavyRetry); s.room.IsZero() || again.Before(s.room) {
 			s.room = again
 		}

@@ -210,8 +210,9 @@ func (e *Engine) Explain(f mail.Facts) route.Decision {
 	return d
 }
 
-// held counts the claims that this replica carries, by message. There may be two for one: a crash of the database loses a
-// claim that its replica does not know to be lost, and the message is claimed anew. One of them only can announce a call.
+// held counts the claims that this replica carries, by message. What it carries it does not claim: a crash of the database
+// may lose a claim, and its replica would have the message twice then, under one number and one owner. What came of the one
+// would close the other, whose call is under way.
 type held struct {
 	mu  sync.Mutex
 	ids map[mail.ID]int
@@ -229,6 +230,12 @@ func (h *held) remove(id mail.ID) {
 	if h.ids[id]--; h.ids[id] == 0 {
 		delete(h.ids, id)
 	}
+}
+
+func (h *held) has(id mail.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ids[id] > 0
 }
 
 func (h *held) count() int {

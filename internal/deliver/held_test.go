@@ -1,10 +1,45 @@
 package deliver
 
 import (
+	"context"
 	"testing"
+	"time"
 
+	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 )
+
+// The server lost the claim of a message in a crash, and shows it as due; this replica still carries it.
+func TestMessageThatIsCarriedIsNotClaimedAgain(t *testing.T) {
+	t.Parallel()
+	carried, other := mail.NewID(), mail.NewID()
+	var taken []mail.ID
+	store := &fakeStore{load: func(context.Context, []mail.ID) (map[mail.ID]mail.Loaded, error) { return nil, nil }}
+	store.claim = func(_ context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+		var due []mail.Due
+		for _, id := range []mail.ID{carried, other} {
+			due = append(due, mail.Due{
+				ID: id, Lane: mail.Lane{Number: 1, Tenant: 1}, Due: time.Now().Add(-time.Hour), ExpiresAt: time.Now().Add(time.Hour),
+				Facts: &mail.Facts{Recipients: 1, SenderDomain: "example.com"},
+			})
+		}
+		for _, a := range decide(time.Now(), due, map[int32]*limit.Account{7: {}}).Take {
+			taken = append(taken, a.Due.ID)
+		}
+		return nil
+	}
+	e := testEngine(t, store, nil)
+	loadConfig(t, e)
+	owner := mail.NewID()
+	e.owner.Store(&owner)
+	e.held.add(carried)
+	e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+	e.claimOnce(t.Context())
+	e.carried.Wait()
+	if len(taken) != 1 || taken[0] != other {
+		t.Errorf("claimed = %v, want only %s, which is not carried", taken, other)
+	}
+}
 
 // What the end of a lost claim takes away must not be the one that goes on: it would look like a claim that nobody carries.
 func TestMessageIsHeldUntilTheLastOfItsClaimsEnds(t *testing.T) {
