@@ -30,6 +30,14 @@ type postfix struct {
 	log  *lockedBuffer
 }
 
+// flush has it try again what waits.
+func (p *postfix) flush(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("postqueue", "-c", filepath.Join(p.dir, "etc"), "-f").CombinedOutput(); err != nil {
+		t.Errorf("postqueue -f: %v: %s", err, out)
+	}
+}
+
 const postfixMain = `compatibility_level = 3.6
 queue_directory = %[1]s/queue
 data_directory = %[1]s/data
@@ -61,6 +69,7 @@ smtpd_recipient_restrictions = check_recipient_access inline:{ { later@example.o
 `
 
 const postfixMaster = `127.0.0.1:%d inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
