@@ -36,14 +36,18 @@ func (r *rig) heal(t *testing.T) {
 type stored struct {
 	ID, Tenant, Key, Status, Policy string
 	Calls                           int // attempts that were announced
-	Unanswered                      int // those whose answer was lost, or came only after the next call had begun
+	Unanswered                      int // those whose answer was lost, or came when the next call was on its way
 }
+
+// The answer to a call may come after the wait for it, when it was decided to send again: the next call is claimed by then,
+// and begins within a moment.
 
 const storedSQL = `
 SELECT m.id::text, t.name, coalesce(i.key, ''), m.status, m.on_ambiguous,
        (SELECT count(*) FROM attempt a WHERE a.message_id = m.id),
-       (SELECT count(*) FROM attempt a WHERE a.message_id = m.id AND (a.verdict_source IS DISTINCT FROM 'response' OR a.finished_at > (
-           SELECT min(b.started_at) FROM attempt b WHERE b.message_id = a.message_id AND b.n > a.n)))
+       (SELECT count(*) FROM attempt a WHERE a.message_id = m.id AND (a.verdict_source IS DISTINCT FROM 'response' OR
+           a.finished_at > a.started_at + interval '3 s' AND a.finished_at > (
+               SELECT min(b.started_at) - interval '2 s' FROM attempt b WHERE b.message_id = a.message_id AND b.n > a.n)))
 FROM message m
 JOIN tenant t ON t.id = m.tenant_id
 LEFT JOIN idempotency i ON i.message_id = m.id`
