@@ -57,6 +57,10 @@ func (*fakeStore) Orphans(context.Context, mail.ID, []mail.ID, map[mail.Policy]t
 	return 0, nil
 }
 
+func (*fakeStore) AccountingAlone(context.Context) (mail.Accounting, bool, error) {
+	return mail.Accounting{}, false, nil // another replica is at it
+}
+
 func (s *fakeStore) Secrets(context.Context, int32) (map[string]seal.Secret, error) {
 	return nil, s.secrets()
 }
