@@ -225,12 +225,16 @@ func TestBuildNeverShowsBcc(t *testing.T) {
 
 func TestBuildNormalisesLineEnds(t *testing.T) {
 	t.Parallel()
-	for _, in := range []string{"a\n.\nb", "a\r.\rb", "a\r\n.\nb", "a\n.\r\nb", "a\r\n.\rb"} {
-		m := message(t)
-		m.Text = in
-		_, got := reread(t, build(t, m))
-		if want := "a\r\n.\r\nb\r\n"; got[0].Body != want { // a lone body ends with a line end
-			t.Errorf("Build(%q) reads back as %q, want %q", in, got[0].Body, want)
+	// Text of one kind is sent as quoted-printable, that of the other as base64: neither encoding may carry a lone CR or LF.
+	for _, word := range []string{"a", "こんにちは世界"} {
+		for _, in := range []string{"\n.\n", "\r.\r", "\r\n.\n", "\n.\r\n", "\r\n.\r"} {
+			m := message(t)
+			m.Text, m.HTML = word+in+word, "<p>"+word+in+word
+			_, got := reread(t, build(t, m))
+			want := word + "\r\n.\r\n" + word
+			if len(got) != 2 || strings.TrimSuffix(got[0].Body, "\r\n") != want || strings.TrimSuffix(got[1].Body, "\r\n") != "<p>"+want {
+				t.Errorf("Build(%q) reads back as %q, want %q twice", word+in+word, got, want)
+			}
 		}
 	}
 	if got := string(crlf("\r\r\n\n")); got != "\r\n\r\n\r\n" {
