@@ -24,6 +24,7 @@ type fakeStore struct {
 	load      func(context.Context, []mail.ID) (map[mail.ID]mail.Loaded, error)
 	claim     func(context.Context, func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error
 	heartbeat func(context.Context) (int, error)
+	intend    func(context.Context, mail.Intent) (bool, error)
 	secrets   func() error
 	recorded  chan mail.Result
 	freed     int
@@ -37,6 +38,10 @@ func (s *fakeStore) Claim(ctx context.Context, _ mail.ID, _ []mail.LaneQuota,
 	decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim,
 ) error {
 	return s.claim(ctx, decide)
+}
+
+func (s *fakeStore) Intend(ctx context.Context, _ mail.ID, in mail.Intent) (bool, error) {
+	return s.intend(ctx, in)
 }
 
 func (s *fakeStore) Heartbeat(ctx context.Context, _ mail.ID, _ time.Duration) (int, error) {

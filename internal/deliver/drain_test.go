@@ -1,0 +1,130 @@
+package deliver
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// runStore has one message, and what else Run asks a store for: nothing.
+type runStore struct {
+	*fakeStore
+	unregistered bool
+}
+
+func newRunStore() *runStore {
+	given := false
+	s := &runStore{fakeStore: &fakeStore{}}
+	s.heartbeat = func(context.Context) (int, error) { return 1, nil }
+	s.intend = func(context.Context, mail.Intent) (bool, error) { return true, nil }
+	s.claim = func(_ context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+		if given {
+			return nil
+		}
+		given = true
+		now := time.Now()
+		decide(now, []mail.Due{{
+			ID: mail.NewID(), Lane: mail.Lane{Number: 1, Tenant: 1}, Due: now, ExpiresAt: now.Add(time.Hour),
+			Facts: &mail.Facts{Recipients: 1, SenderDomain: "example.com"},
+		}}, map[int32]*limit.Account{7: {}})
+		return nil
+	}
+	s.load = func(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+		loaded := map[mail.ID]mail.Loaded{}
+		for _, id := range ids {
+			loaded[id] = loadedFor(id)
+		}
+		return loaded, nil
+	}
+	return s
+}
+
+func (s *runStore) Unregister(context.Context, mail.ID) error {
+	s.unregistered = true
+	return nil
+}
+
+func (*runStore) Lanes(context.Context) ([]mail.Lane, error) {
+	return []mail.Lane{{Number: 1, Tenant: 1}}, nil
+}
+
+func (*runStore) Rescue(context.Context, map[mail.Policy]time.Duration) (unstarted, started int, err error) {
+	return 0, 0, nil
+}
+
+func (*runStore) DecideUnknown(context.Context, bool) (resent, failed int, err error) {
+	return 0, 0, nil
+}
+
+func (*runStore) Tenants(context.Context) ([]mail.Tenant, error) { return nil, nil }
+func (*runStore) Blocks(context.Context) (map[int32]time.Duration, error) {
+	return map[int32]time.Duration{}, nil
+}
+func (*runStore) MatchOrphans(context.Context, int) (int, error)                 { return 0, nil }
+func (*runStore) Queue(context.Context) (mail.QueueState, error)                 { return mail.QueueState{}, nil }
+func (*runStore) EnsurePartitions(context.Context) (int, error)                  { return 0, nil }
+func (*runStore) ForgetSecrets(context.Context) (int, error)                     { return 0, nil }
+func (*runStore) Sweep(context.Context) (int, error)                             { return 0, nil }
+func (*runStore) DropKeys(context.Context, time.Duration) (int, error)           { return 0, nil }
+func (*runStore) DropPartitions(context.Context, string, time.Time) (int, error) { return 0, nil }
+
+// drainDuring ends Run a second into a call that takes as long as named, and returns what Run said and what was recorded.
+func drainDuring(t *testing.T, s *runStore, call, drain time.Duration) (mail.Result, error) {
+	t.Helper()
+	started := make(chan struct{})
+	e := testEngine(t, s.fakeStore, func(ctx context.Context) (provider.Receipt, error) {
+		close(started)
+		if !sleepUntil(ctx, time.Now().Add(call)) {
+			return provider.Receipt{}, &provider.Error{Class: provider.Uncertain, Detail: "cancelled after the write"}
+		}
+		return provider.Receipt{ProviderMessageID: "pm-1"}, nil
+	})
+	e.Store = s
+	ctx, terminate := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- e.Run(ctx, drain) }()
+	<-started
+	time.Sleep(time.Second)
+	terminate()
+	err := <-ended
+	select {
+	case r := <-s.recorded:
+		return r, err
+	default:
+		t.Fatal("nothing was recorded of the call")
+		return mail.Result{}, err
+	}
+}
+
+func TestDrainLetsTheCallInFlightEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newRunStore()
+		r, err := drainDuring(t, s, 10*time.Second, 20*time.Second)
+		if r.Class != string(provider.Accepted) || err != nil {
+			t.Errorf("the call ended %s (%s), Run said %v: want it accepted, as if nobody had asked to stop", r.Class, r.Error, err)
+		}
+		if !s.unregistered {
+			t.Error("the replica is still registered: its lease has to run out before anybody knows that it is gone")
+		}
+	})
+}
+
+func TestCallThatOutlastsTheDrainIsCutOffAndUnknown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		r, err := drainDuring(t, newRunStore(), 25*time.Second, 5*time.Second)
+		if r.Class != string(provider.Uncertain) || r.Unknown == nil || err == nil {
+			t.Errorf("the call ended %s, Run said %v: want it unknown, and said so", r.Class, err)
+		}
+		if took := time.Since(start); took > 10*time.Second { // of the bubble's time
+			t.Errorf("the replica stopped after %s, with 5 s to drain", took)
+		}
+	})
+}
