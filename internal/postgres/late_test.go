@@ -245,6 +245,35 @@ func TestARepeatedReleaseLeavesTheNextCallAlone(t *testing.T) {
 	}
 }
 
+// As above, with a result of a call: its record was committed, the answer to that lost, and the same replica has the
+// message again, in its next call or unknown from that.
+func TestARepeatedResultLeavesTheNextCallAlone(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	f := b.fly(t, submission())
+	first := mail.Result{ID: f.id, N: 1, Class: "transient", Requeue: &mail.Requeue{Tries: 1}}
+	if !b.record(t, f.owner, first) || b.place(t, f.id) != "ready" {
+		t.Fatalf("message of a transient failure is %s, want ready", b.place(t, f.id))
+	}
+	d := b.claim(t, f.owner, f.account, 1)[0]
+	if !b.intend(t, f.owner, intent(d, f.account)) {
+		t.Fatal("intent refused")
+	}
+	for _, stage := range []string{"started", "unknown"} {
+		before := b.rows(t, f.id)
+		if b.record(t, f.owner, first) || b.place(t, f.id) != stage {
+			t.Errorf("%s: the repeated result of the first call closed the second, which is %s now: it would be made twice", stage, b.place(t, f.id))
+		}
+		if diff := cmp.Diff(before, b.rows(t, f.id)); diff != "" {
+			t.Errorf("%s: the repeated result changed the message:\n%s", stage, diff)
+		}
+		b.record(t, f.owner, mail.Result{
+			ID: f.id, N: 2, Class: "uncertain", Recipients: changes("unknown"),
+			Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile},
+		})
+	}
+}
+
 func TestResultThatWaitedForTheRescuerIsNotLost(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
