@@ -210,6 +210,26 @@ func TestABlockHoldsWhateverTheWindowsSay(t *testing.T) {
 	}
 }
 
+// Replicas may have ways to the provider of different length, by up to the slack, and a clock that is read too late.
+func TestAWindowIsStretchedByItsSlackAndTheCallersLag(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	w := Window{N: 1, Per: time.Minute, Unit: Requests}
+	acc := &Account{Ledgers: []Ledger{{Window: w}}, Lag: 7 * time.Millisecond}
+	if g := acc.Take(now, 1, time.Second); !g.OK || !g.Slot.Equal(now.Add(7*time.Millisecond)) {
+		t.Errorf("Take of an unused window = %+v, want a slot 7 ms ahead, by which now may be ahead", g)
+	}
+	acc = &Account{Ledgers: []Ledger{{Window: w}}}
+	acc.Settle(now, now, 1)
+	free := now.Add(w.BinWidth() + w.Per + w.Slack()) // now is where a bin begins
+	if g := acc.Take(free.Add(-time.Nanosecond), 1, 0); g.OK || !g.Retry.Equal(free) {
+		t.Errorf("Take = %+v before bin, window and slack are over, want a retry at %s", g, free)
+	}
+	if g := acc.Take(free, 1, 0); !g.OK {
+		t.Errorf("Take = %+v when they are over, want a grant", g)
+	}
+}
+
 func TestASlotBeyondTheHorizonOpensNothing(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)

@@ -154,6 +154,37 @@ func TestReasonsAreGivenForEveryAccountStruck(t *testing.T) {
 	}
 }
 
+func TestWhatKeepsAMessageFromAnAccountAndForHowLong(t *testing.T) {
+	t.Parallel()
+	now := request(1).Now
+	for _, tc := range []struct {
+		name    string
+		parks   []Park
+		avoid   mail.Avoid
+		verdict Verdict
+	}{
+		{"nothing", nil, mail.Avoid{}, Chosen},
+		{"the account is parked", []Park{{Reason: "bad key"}}, mail.Avoid{}, Unfit},
+		{"its sender is parked", []Park{{SenderDomain: "example.com", Reason: "not verified"}}, mail.Avoid{}, Unfit},
+		{"another sender is parked", []Park{{SenderDomain: "example.net", Reason: "not verified"}}, mail.Avoid{}, Chosen},
+		{"it was tried there a moment ago", nil, mail.Avoid{Until: now.Add(time.Second), Why: "503"}, Unfit},
+		{"it was tried there some time ago", nil, mail.Avoid{Until: now, Why: "503"}, Chosen},
+		{"it was refused there for good", nil, mail.Avoid{Final: true, Why: "too large"}, Impossible},
+	} {
+		c, r := config(Spill, 1), request(1)
+		c.Accounts[0].Parked = tc.parks
+		r.Avoid = map[string]mail.Avoid{"a": tc.avoid}
+		if d, verdict := Plan(c, fakeView{}, r); verdict != tc.verdict {
+			t.Errorf("%s: verdict %d, candidates %+v; want verdict %d", tc.name, verdict, d.Candidates, tc.verdict)
+		}
+	}
+	c := config(Spill, 1)
+	c.Accounts[0].Draining = true // it may take mail again, or another account may come
+	if d, verdict := Plan(c, fakeView{}, request(1)); verdict != Unfit {
+		t.Errorf("its only account drains: verdict %d, candidates %+v; want verdict %d", verdict, d.Candidates, Unfit)
+	}
+}
+
 func TestAMessageThatNobodyCanCarryIsImpossible(t *testing.T) {
 	t.Parallel()
 	c := config(Spill, 1, 1)
