@@ -132,6 +132,15 @@ func TestKeyBelongsToItsTenant(t *testing.T) {
 	if ids[0] == ids[1] {
 		t.Error("two tenants share a key")
 	}
+	for i, first := range []*mail.Submission{keyed("k"), theirs} { // and neither hears of the other when it asks again
+		again := keyed("k")
+		again.Message.Tenant, again.Fingerprint = first.Message.Tenant, first.Fingerprint
+		got, err := b.db.Accept(t.Context(), again)
+		must(t, err)
+		if got.ID != ids[i] || !got.Replayed || len(got.Recipients) != 1 {
+			t.Errorf("tenant %d: replay = %+v, want message %s and its one recipient", again.Message.Tenant, got, ids[i])
+		}
+	}
 }
 
 func TestReplayGivesTheFirstAnswerWhateverHappenedSince(t *testing.T) {
