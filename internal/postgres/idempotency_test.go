@@ -60,6 +60,38 @@ func TestOneKeyFromTwoReplicasAtOnceMakesOneMessage(t *testing.T) {
 	}
 }
 
+// The second statement begins before the first commits: what it can see of the key when it begins says nothing.
+func TestKeyThatIsTakenMeanwhileIsReplayed(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	first := keyed("k")
+	args, err := acceptArgs([]*mail.Submission{first})
+	must(t, err)
+	tx := b.begin(t)
+	won, err := insertAccepted(t.Context(), tx, args)
+	if must(t, err); len(won) != 1 {
+		t.Fatalf("the first one won %d keys", len(won))
+	}
+	var got mail.Accepted
+	second := make(chan error, 1)
+	go func() {
+		var err error
+		got, err = b.db.Accept(t.Context(), keyed("k"))
+		second <- err
+	}()
+	until(t, "the second to wait for the first", func() bool {
+		return get[bool](t, b, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`)
+	})
+	must(t, tx.Commit(t.Context()))
+	must(t, <-second)
+	if got.ID != first.Message.ID || !got.Replayed {
+		t.Errorf("the second got %+v, want message %s again", got, first.Message.ID)
+	}
+	if n := get[int](t, b, `SELECT count(*) FROM message`); n != 1 {
+		t.Errorf("%d messages for one key", n)
+	}
+}
+
 func TestManyKeysInOppositeOrderDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
