@@ -52,7 +52,7 @@ func storeMutants() []mutant {
 		{"M10", "an idempotency key is looked up before it is written", []edit{
 			{dir + "/accept.go", "id FROM i WHERE key <> '' ORDER BY", "id FROM i WHERE key <> '' AND NOT EXISTS (SELECT FROM idempotency x WHERE x.tenant_id = i.tenant_id AND x.key = i.key) ORDER BY"},
 			{dir + "/accept.go", "    ON CONFLICT DO NOTHING\n    RETURNING message_id\n", "    RETURNING message_id\n"},
-		}, dir, "TestOneKeyFromTwoReplicasAtOnceMakesOneMessage"},
+		}, dir, "TestKeyThatIsTakenMeanwhileIsReplayed"},
 		{"M13", "one bad row fails its whole batch", []edit{{
 			dir + "/committer.go", "\tif len(batch) == 1 || !rowFault(err) {\n", "\tif err != nil {\n",
 		}}, dir, "TestBisectFailsOnlyTheCulprits|TestPoisonedMessageFailsAlone"},
