@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/sendgate/sendgate/internal/mail"
 )
@@ -37,6 +38,9 @@ func (c *cursors) seal(l listing, last string) string {
 
 // open returns the last key shown, or a 400.
 func (c *cursors) open(l listing, token string) (string, error) {
+	if strings.ContainsAny(token, "\r\n") { // which base64 would pass over, strict as it is
+		return "", errCursor()
+	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(raw) <= macLen {
 		return "", errCursor()
