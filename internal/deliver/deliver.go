@@ -78,6 +78,7 @@ type Engine struct {
 	host     string
 	accounts accounts
 	config   atomic.Pointer[route.Config]
+	readings readings                // of the configuration
 	owner    atomic.Pointer[mail.ID] // under which this replica claims; nil while it has no lease
 	behind   atomic.Bool             // the configuration is not in force in all parts: it must be read again
 	wake     chan struct{}

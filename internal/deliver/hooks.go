@@ -1,6 +1,10 @@
 package deliver
 
 import (
+	"context"
+	"sync"
+	"time"
+
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
@@ -27,6 +31,48 @@ func (e *Engine) Hook(name string) (id int32, p provider.EventParser, known bool
 	defer a.mu.Unlock()
 	p, _ = a.client.(provider.EventParser)
 	return a.conf.ID, p, true
+}
+
+// Current waits until this replica has the accounts that there were when it was called, or later ones. It reports false
+// when ctx ended before.
+func (e *Engine) Current(ctx context.Context) bool { return e.readings.after(ctx, time.Now()) }
+
+// readings tells when the configuration was last read with success, by when that began.
+type readings struct {
+	mu    sync.Mutex
+	began time.Time
+	next  chan struct{} // closed at the next; nil when nobody waits
+}
+
+func (r *readings) done(began time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.began = began
+	if r.next != nil {
+		close(r.next)
+		r.next = nil
+	}
+}
+
+// after waits for a reading that began at a time or after it.
+func (r *readings) after(ctx context.Context, at time.Time) bool {
+	for {
+		r.mu.Lock()
+		if !r.began.Before(at) {
+			r.mu.Unlock()
+			return true
+		}
+		if r.next == nil {
+			r.next = make(chan struct{})
+		}
+		next := r.next
+		r.mu.Unlock()
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // Registrar gives what sets up an account's events at its provider, if it has an API for that.

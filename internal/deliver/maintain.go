@@ -25,10 +25,14 @@ func (e *Engine) watchConfig(ctx context.Context) {
 }
 
 func (e *Engine) refreshConfig(ctx context.Context) error {
-	old := e.config.Load()
+	old, began := e.config.Load(), time.Now()
 	c, missing, err := e.readConfig(ctx, old)
-	if err != nil || c == nil {
+	if err != nil {
 		return err
+	}
+	e.readings.done(began)
+	if c == nil {
+		return nil
 	}
 	e.behind.Store(missing != nil) // before the new one is seen: claims under the old one set it
 	e.config.Store(c)

@@ -258,6 +258,7 @@ type fakeHooks struct {
 	mu      sync.Mutex
 	id      int32                           // of all of them
 	parsers map[string]provider.EventParser // nil: not built
+	current func(ctx context.Context) bool  // default: at once
 }
 
 func (f *fakeHooks) Hook(account string) (int32, provider.EventParser, bool) {
@@ -266,6 +267,8 @@ func (f *fakeHooks) Hook(account string) (int32, provider.EventParser, bool) {
 	p, ok := f.parsers[account]
 	return f.id, p, ok
 }
+
+func (f *fakeHooks) Current(ctx context.Context) bool { return f.current == nil || f.current(ctx) }
 
 func (f *fakeHooks) set(account string, p provider.EventParser) {
 	f.mu.Lock()

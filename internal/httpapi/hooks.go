@@ -16,6 +16,9 @@ type Hooks interface {
 	// Hook reports whether there is such an account. Its parser is nil while its adapter is not built, or has none. It
 	// changes with the account's settings.
 	Hook(account string) (id int32, p provider.EventParser, known bool)
+	// Current waits until the accounts are those that there were when it was called, or later ones. It reports false when
+	// ctx ended before.
+	Current(ctx context.Context) bool
 }
 
 // noHooks knows no account.
@@ -24,36 +27,68 @@ type noHooks struct{}
 // Hook implements Hooks.
 func (noHooks) Hook(string) (int32, provider.EventParser, bool) { return 0, nil, false }
 
+// Current implements Hooks.
+func (noHooks) Current(context.Context) bool { return true }
+
 // Bounds of the receivers of one replica, so that a flood of events leaves room for sends: hookReads bodies of at most
 // provider.MaxHook are held in memory, hookWork of them are checked and stored at a time. Whoever gets no turn in
-// hookPatience is told to come back, as providers do for hours.
+// hookPatience is told to come back, as providers do for hours. hookStrangers requests at a time wait to be told that there
+// is no such account.
 const (
-	hookReads    = 256
-	hookWork     = 64
-	hookPatience = 3 * time.Second
-	hookReading  = 10 * time.Second
+	hookReads     = 256
+	hookWork      = 64
+	hookStrangers = 64
+	hookPatience  = 3 * time.Second
+	hookReading   = 10 * time.Second
 )
 
 // receiveHook takes what a provider reports. It is opened by the provider's own signature or password and by no key, over
 // the raw bytes; only then anything of the request is believed. 200 is answered after the commit. What can't be verified
 // reaches neither the database nor the log.
 func (s *Server) receiveHook(w http.ResponseWriter, r *http.Request) error {
-	account := pathParam(r, "account")
-	id, parser, known := s.hooks.Hook(account)
-	switch {
-	case !known:
-		return errNoAccount()
-	case parser == nil:
-		return &mail.Unavailable{Reason: "not_ready", RetryAfter: 30 * time.Second}
+	h, err := s.findHook(r.Context(), pathParam(r, "account"))
+	if err != nil {
+		return err
 	}
-	h := hook{Server: s, account: account, id: id, parser: parser}
-	err := h.receive(w, r)
+	err = h.receive(w, r)
 	h.count(r.Context(), err)
 	if err != nil {
 		return hookAnswer(err)
 	}
 	w.WriteHeader(http.StatusOK) // Mailgun and Postmark take no other status for a success
 	return nil
+}
+
+// findHook finds the receiver of an account. One that is not known here may have been made a moment ago elsewhere, and have
+// sent mail: it is looked for again once the accounts have been read. To Amazon SNS and Mailgun a 404 is final, and the
+// event would be lost.
+func (s *Server) findHook(ctx context.Context, account string) (hook, error) {
+	h := hook{Server: s, account: account}
+	var known bool
+	if h.id, h.parser, known = s.hooks.Hook(account); !known {
+		if !s.accountsCurrent(ctx) {
+			return h, errHookBusy
+		}
+		h.id, h.parser, known = s.hooks.Hook(account)
+	}
+	switch {
+	case !known:
+		return h, errNoAccount()
+	case h.parser == nil:
+		return h, &mail.Unavailable{Reason: "not_ready", RetryAfter: 30 * time.Second}
+	}
+	return h, nil
+}
+
+// accountsCurrent waits for the accounts to be read; a flood of made-up names waits in few places, and costs no query.
+func (s *Server) accountsCurrent(ctx context.Context) bool {
+	if !take(s.hookStrangers) {
+		return false
+	}
+	defer release(s.hookStrangers)
+	ctx, cancel := context.WithTimeout(ctx, hookPatience)
+	defer cancel()
+	return s.hooks.Current(ctx)
 }
 
 // hook is one request at the receiver of one account.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -174,6 +175,59 @@ func TestHooksAreBounded(t *testing.T) {
 		}
 		if got := counted(t, r.server.metrics.HookRequests.WithLabelValues("a", "busy")); got != hookReads+10-hookWork {
 			t.Errorf("busy = %v", got)
+		}
+	})
+}
+
+// To some providers a 404 is final: nobody answers it for an account that another replica has just made.
+func TestHookOfAnAccountThatWasMadeElsewhereIsTaken(t *testing.T) {
+	t.Parallel()
+	h := &fakeHooks{id: 7, parsers: map[string]provider.EventParser{}}
+	h.current = func(context.Context) bool {
+		h.set("made-up", madeUp)
+		return true
+	}
+	r := newRig(t, withHooks(h))
+	body := "delivered ann@example.org"
+	r.want(r.hook("made-up", body, madeUp.sign(body)), 200, "")
+	if len(r.store.intakes) != 1 || r.store.intakes[0].Account != 7 {
+		t.Errorf("intakes = %+v, want one of account 7", r.store.intakes)
+	}
+	r.want(r.hook("nobody", body, madeUp.sign(body)), 404, "not_found")
+	h.current = func(context.Context) bool { return false }
+	r.want(r.hook("nobody", body, madeUp.sign(body)), 503, "unavailable")
+}
+
+func TestHooksOfUnknownAccountsAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, withHooks(&fakeHooks{
+			parsers: map[string]provider.EventParser{"a": &fakeParser{receive: func(*provider.Hook) (provider.Batch, error) { return provider.Batch{}, nil }}},
+			current: func(ctx context.Context) bool {
+				<-ctx.Done()
+				return false
+			},
+		}))
+		defer r.server.Close() // within the bubble
+		var mu sync.Mutex
+		statuses := map[int]int{}
+		var all sync.WaitGroup
+		for range hookStrangers + 10 {
+			all.Go(func() {
+				a := r.hook("b", "x", "")
+				mu.Lock()
+				defer mu.Unlock()
+				statuses[a.status]++
+			})
+		}
+		synctest.Wait()
+		if statuses[503] != 10 {
+			t.Errorf("turned away at once: %v, want 10", statuses)
+		}
+		r.want(r.hook("a", "x", ""), 200, "")
+		all.Wait()
+		if statuses[503] != hookStrangers+10 {
+			t.Errorf("answers = %v, want 503 only: the accounts could not be read", statuses)
 		}
 	})
 }

@@ -75,7 +75,8 @@ type Server struct {
 	cursors                 *cursors
 	touches                 *toucher
 	tally                   *tally
-	hookReads, hookWork     chan struct{} // places, as are the next two
+	hookReads, hookWork     chan struct{} // places, as are the next three
+	hookStrangers           chan struct{}
 	statsRoom, imports      chan struct{}
 	streams                 *streams
 	unsubscribes, badTokens *failures
@@ -139,6 +140,7 @@ func (s *Server) setDefaults() {
 func (s *Server) setBounds() {
 	s.tally, s.streams = newTally(), newStreams()
 	s.hookReads, s.hookWork = make(chan struct{}, hookReads), make(chan struct{}, hookWork)
+	s.hookStrangers = make(chan struct{}, hookStrangers)
 	s.statsRoom, s.imports = make(chan struct{}, statsAtOnce), make(chan struct{}, importsAtOnce)
 	s.unsubscribes, s.badTokens = newFailures(s.now, unsubscribesPerMinute), newFailures(s.now, badTokensPerMinute)
 }
