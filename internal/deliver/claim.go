@@ -62,7 +62,7 @@ func (e *Engine) claimOnce(ctx context.Context) time.Duration {
 	}
 	c := &claim{engine: e, config: config, view: v, owner: *owner, started: now}
 	start := time.Now()
-	claimCtx, cancel := context.WithTimeout(ctx, dbWait)
+	claimCtx, cancel := context.WithTimeout(e.finish, dbWait) // not ctx: a claim cut off by a drain may commit, known to nobody
 	defer cancel()
 	if err := e.Store.Claim(claimCtx, *owner, quotas, c.decide); err != nil {
 		if ctx.Err() == nil {

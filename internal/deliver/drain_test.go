@@ -144,3 +144,32 @@ func TestReplicaThatLeavesAClaimBehindStaysRegistered(t *testing.T) {
 		}
 	})
 }
+
+// A claim that is cut off may have been committed, and then nobody carries what it took.
+func TestDrainLetsTheClaimUnderWayEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newRunStore()
+		claim, claiming := s.claim, make(chan struct{}, 1)
+		s.claim = func(ctx context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+			claiming <- struct{}{}
+			if !sleepUntil(ctx, time.Now().Add(2*time.Second)) {
+				return ctx.Err()
+			}
+			return claim(ctx, decide)
+		}
+		e := testEngine(t, s.fakeStore, func(context.Context) (provider.Receipt, error) {
+			return provider.Receipt{ProviderMessageID: "pm-1"}, nil
+		})
+		e.Store = s
+		ctx, terminate := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- e.Run(ctx, 20*time.Second) }()
+		<-claiming
+		terminate()
+		err := <-ended
+		if got := recordedClass(s.fakeStore); got != string(provider.Accepted) || err != nil {
+			t.Errorf("what was being claimed is recorded as %q, Run said %v: want it sent", got, err)
+		}
+	})
+}
