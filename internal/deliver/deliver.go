@@ -126,7 +126,8 @@ func (e *Engine) Run(ctx context.Context, drain time.Duration) error {
 	e.claiming.Store(true)
 	loops.Go(func() { e.watchConfig(ctx) })
 	loops.Go(func() { e.keepLease(ctx) })
-	loops.Go(func() { e.maintain(ctx) })
+	loops.Go(func() { e.maintain(ctx, e.quickJobs()) })
+	loops.Go(func() { e.maintain(ctx, e.slowJobs()) })
 	loops.Go(func() { e.reconcile(ctx) })
 	loops.Go(func() { e.keepBooks(ctx) })
 	loops.Go(func() {

@@ -89,23 +89,36 @@ func (e *Engine) rearrange(ctx context.Context, c *route.Config) error {
 	return nil
 }
 
-// maintain does what time brings: rescue every 2 s, decisions on what is unknown, partitions, retention, gauges.
-func (e *Engine) maintain(ctx context.Context) {
-	jobs := []struct {
-		every time.Duration
-		name  string
-		run   func(context.Context) error
-		due   time.Time
-	}{
+// job is something that time brings.
+type job struct {
+	every time.Duration
+	name  string
+	run   func(context.Context) error
+	due   time.Time
+}
+
+// quickJobs are short exchanges with the database.
+func (e *Engine) quickJobs() []job {
+	return []job{
 		{every: time.Second, name: "list lanes", run: e.listLanes},
 		{every: 2 * time.Second, name: "rescue", run: e.rescue},
 		{every: 2 * time.Second, name: "decide unknown", run: e.decideUnknown},
 		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},
 		{every: 2 * time.Second, name: "match orphans", run: e.matchOrphans},
 		{every: 5 * time.Second, name: "measure queue", run: e.measure},
+	}
+}
+
+// slowJobs wait for locks and delete much: a rescue must not wait for them.
+func (e *Engine) slowJobs() []job {
+	return []job{
 		{every: time.Hour, name: "make partitions", run: e.makePartitions},
 		{every: 10 * time.Minute, name: "retention", run: e.retain},
 	}
+}
+
+// maintain runs jobs whenever they are due, one after the other.
+func (e *Engine) maintain(ctx context.Context, jobs []job) {
 	for {
 		now := time.Now()
 		for i := range jobs {
@@ -115,6 +128,7 @@ func (e *Engine) maintain(ctx context.Context) {
 			}
 			j.due = now.Add(j.every)
 			if err := runJob(ctx, j.run); err != nil && ctx.Err() == nil {
+				j.due = now.Add(min(j.every, jobAgain))
 				e.Log.Warn("maintenance", "job", j.name, "error", err)
 			}
 		}
@@ -125,8 +139,11 @@ func (e *Engine) maintain(ctx context.Context) {
 }
 
 // jobWait bounds one job of maintenance, so that one that hangs does not end all of them. What retention leaves undone it
-// does the next time.
-const jobWait = 30 * time.Second
+// does the next time. One that failed is run again after jobAgain at the latest.
+const (
+	jobWait  = 30 * time.Second
+	jobAgain = 15 * time.Second
+)
 
 func runJob(ctx context.Context, run func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, jobWait)

@@ -70,20 +70,32 @@ type oldPartition struct {
 	Attached, Pending bool
 }
 
+// dropPatience is how long to wait for a lock on an old day: longer than deadlock_timeout (1 s by default), after which a
+// vacuum or analyze that works on it gives way. Nobody else needs that day.
+const dropPatience = "5s"
+
 func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) error {
-	child := pgx.Identifier{p.Name}.Sanitize()
-	detach := `ALTER TABLE ` + pgx.Identifier{table}.Sanitize() + ` DETACH PARTITION ` + child
-	var err error
-	switch {
-	case p.Pending:
-		_, err = db.engine.Exec(ctx, detach+` FINALIZE`)
-	case p.Attached:
-		_, err = db.engine.Exec(ctx, detach+` CONCURRENTLY`)
-	}
+	conn, err := db.engine.Acquire(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = db.engine.Exec(ctx, `DROP TABLE `+child)
+	defer conn.Release()
+	child := pgx.Identifier{p.Name}.Sanitize()
+	detach := `ALTER TABLE ` + pgx.Identifier{table}.Sanitize() + ` DETACH PARTITION ` + child
+	todo := []string{`SET lock_timeout = '` + dropPatience + `'`}
+	switch {
+	case p.Pending:
+		todo = append(todo, detach+` FINALIZE`)
+	case p.Attached:
+		todo = append(todo, detach+` CONCURRENTLY`)
+	}
+	for _, q := range append(todo, `DROP TABLE `+child) {
+		if _, err := conn.Exec(ctx, q); err != nil {
+			_ = conn.Conn().Close(context.WithoutCancel(ctx)) // and its patience with it
+			return err
+		}
+	}
+	_, err = conn.Exec(ctx, `RESET lock_timeout`)
 	return err
 }
 

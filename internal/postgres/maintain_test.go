@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -157,6 +158,37 @@ func TestDropPartitionsGoesOnWhereItWasStopped(t *testing.T) {
 		}
 	}
 	b.acceptN(t, 1)
+}
+
+// A vacuum or an analyze gives way to whoever has waited for a second.
+func TestDropPartitionsOutwaitsAVacuum(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.exec(t, `SELECT ensure_partitions($1::date, $2::date)`, day(-4), day(-2))
+	for _, state := range []string{"attached", "detached"} {
+		d := map[string]int{"attached": -4, "detached": -3}[state]
+		table := "body_" + day(d).Format("20060102")
+		if state == "detached" {
+			b.exec(t, `ALTER TABLE body DETACH PARTITION `+table)
+		}
+		vacuum := b.begin(t)
+		_, err := vacuum.Exec(t.Context(), `LOCK TABLE `+table+` IN SHARE UPDATE EXCLUSIVE MODE`) // as they do
+		must(t, err)
+		var gives sync.WaitGroup
+		gives.Go(func() {
+			time.Sleep(1500 * time.Millisecond)
+			_ = vacuum.Rollback(t.Context())
+		})
+		if n, err := b.db.DropPartitions(t.Context(), "body", day(d+1)); n != 1 || err != nil {
+			t.Errorf("DropPartitions beside a vacuum of an %s day = %d, %v; want it dropped", state, n, err)
+		}
+		gives.Wait()
+	}
+	var patience string
+	must(t, b.db.engine.QueryRow(t.Context(), `SELECT current_setting('lock_timeout')`).Scan(&patience))
+	if patience != "1s" {
+		t.Errorf("lock_timeout of the pool = %s afterwards, want 1s", patience)
+	}
 }
 
 func TestDropKeysForgetsOldKeysInSteps(t *testing.T) {
