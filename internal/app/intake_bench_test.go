@@ -183,6 +183,7 @@ func (q request) post(t *testing.T, b *bench, r *replica) int {
 	req.Header = q.header
 	resp, err := b.http.Do(req)
 	if err != nil {
+		t.Logf("post to %s: %v", q.account, err)
 		return 0
 	}
 	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is used again
