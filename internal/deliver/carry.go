@@ -180,7 +180,8 @@ func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Recei
 	receipt, failure = e.send(ctx, it, m, c)
 	took := time.Since(start)
 	e.Metrics.CallSeconds.WithLabelValues(string(it.acc.kind)).Observe(took.Seconds())
-	latest, floor := it.now(), it.acc.floor.note(took, time.Now())
+	latest := time.Now()
+	floor := it.acc.floor.note(took, latest)
 	if failure == nil || failure.Class != provider.Uncertain { // without an answer it may arrive until it is given up
 		latest = latest.Add(-min(floor, took))
 	}

@@ -123,8 +123,16 @@ func (l *Ledger) prune(now time.Time) {
 	l.Bins = l.Bins[i:]
 }
 
-// Used returns what the calls that ended in the window before now cost.
-func (l *Ledger) Used(now time.Time) int {
+// Used returns what the calls that ended in each window before now cost.
+func (a *Account) Used(now time.Time) []int {
+	used := make([]int, len(a.Ledgers))
+	for i := range a.Ledgers {
+		used[i] = a.Ledgers[i].used(now.Add(-a.Ahead))
+	}
+	return used
+}
+
+func (l *Ledger) used(now time.Time) int {
 	floor := now.Add(-l.Window.Per).UnixNano() / int64(l.Window.BinWidth())
 	sum := int64(0)
 	for _, b := range l.Bins {
@@ -141,12 +149,15 @@ type Account struct {
 	Ledgers      []Ledger
 	Open         Open
 	Lag          time.Duration // by how much the caller's now may be ahead of the clock that it means
-	Changed      bool          // by Take or Settle: the ledgers must be written back
+	Ahead        time.Duration // by how much that clock was set forward so far, see Forward
+	Changed      bool          // the ledgers must be written back
+	Jumped       bool          // Ahead and BlockedUntil must be
 }
 
 // Spend books every window as used up at t, since nobody knows what was used until then. What was booked before t counts
 // into it; what was booked later stays.
 func (a *Account) Spend(t time.Time) {
+	t = t.Add(-a.Ahead)
 	for i := range a.Ledgers {
 		l := &a.Ledgers[i]
 		n := t.UnixNano() / int64(l.Window.BinWidth())
@@ -179,9 +190,21 @@ type Grant struct {
 // Take opens one call with the given number of recipients, at the earliest common slot of all windows at or after now.
 // A slot beyond now+horizon is not taken: slots far ahead would bind mail to an account for too long.
 func (a *Account) Take(now time.Time, recipients int, horizon time.Duration) Grant {
+	grant := a.take(now.Add(-a.Ahead), recipients, horizon)
+	if !grant.Slot.IsZero() {
+		grant.Slot = grant.Slot.Add(a.Ahead + a.Lag)
+	}
+	if !grant.Retry.IsZero() {
+		grant.Retry = grant.Retry.Add(a.Ahead)
+	}
+	return grant
+}
+
+// take is Take by the ledgers' time.
+func (a *Account) take(now time.Time, recipients int, horizon time.Duration) Grant {
 	slot := now
-	if a.BlockedUntil.After(slot) {
-		slot = a.BlockedUntil
+	if until := a.BlockedUntil.Add(-a.Ahead); until.After(slot) {
+		slot = until
 	}
 	for moved := true; moved; {
 		moved = false
@@ -210,11 +233,12 @@ func (a *Account) Take(now time.Time, recipients int, horizon time.Duration) Gra
 	}
 	a.Open.Calls++
 	a.Open.Recipients += recipients
-	return Grant{OK: true, Slot: slot.Add(a.Lag)}
+	return Grant{OK: true, Slot: slot}
 }
 
 // Settle books a call that is no longer open: it arrived at t at the latest.
 func (a *Account) Settle(now, t time.Time, recipients int) {
+	now, t = now.Add(-a.Ahead), t.Add(-a.Ahead)
 	for i := range a.Ledgers {
 		l := &a.Ledgers[i]
 		l.prune(now)

@@ -241,8 +241,8 @@ func TestASlotBeyondTheHorizonOpensNothing(t *testing.T) {
 			t.Fatalf("Take in a full window = %+v, want a retry after a minute", g)
 		}
 	}
-	if acc.Open.Calls != 0 || acc.Ledgers[0].Used(now) != 2 {
-		t.Errorf("open %d, used %d: want 0 and 2, a refusal costs nothing", acc.Open.Calls, acc.Ledgers[0].Used(now))
+	if acc.Open.Calls != 0 || acc.Used(now)[0] != 2 {
+		t.Errorf("open %d, used %d: want 0 and 2, a refusal costs nothing", acc.Open.Calls, acc.Used(now)[0])
 	}
 }
 
@@ -300,7 +300,7 @@ func TestASpentAccountSendsAgainAWindowLater(t *testing.T) {
 	if !acc.Changed {
 		t.Error("the account shows no change, so it would not be stored")
 	}
-	if got := acc.Ledgers[0].Used(lost.Add(10 * time.Second)); got != 4 {
+	if got := acc.Used(lost.Add(10 * time.Second))[0]; got != 4 {
 		t.Errorf("used = %d, want the whole window of 3 and the one that came later", got)
 	}
 	for _, tc := range []struct {

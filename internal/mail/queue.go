@@ -137,11 +137,10 @@ type Park struct {
 	Reason       string
 }
 
-// Settle books a call to the account's limits: when it began, and when it arrived at the provider at the latest, on the database's clock,
-// and how many recipients it had. Without it no call was made.
+// Settle books a call to the account's limits. Without it no call was made.
 type Settle struct {
-	Began      time.Time
-	At         time.Time
+	Began      time.Time // on the database's clock
+	At         time.Time // when it had arrived at the provider at the latest, on our own: the database's may be set meanwhile
 	Recipients int
 }
 

@@ -45,34 +45,19 @@ func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota, 
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		limits, err := lockLimits(ctx, tx, nil)
+		limits, c, err := db.lockLimits(ctx, tx, nil)
 		if err != nil {
 			return err
 		}
-		asked := time.Now()
-		now, err := readClock(ctx, tx)
-		if err != nil {
-			return err
+		for _, acc := range limits { // now may be ahead by the round trip: a call that starts by it must not be early
+			acc.Lag = time.Since(c.asked)
 		}
-		lag := time.Since(asked) // now may be ahead by the round trip: a call that starts by it must not be early
-		for _, acc := range limits {
-			acc.Lag = lag
-		}
-		return applyClaim(ctx, tx, owner, decide(now, due, limits), limits)
+		return applyClaim(ctx, tx, owner, decide(c.now(), due, limits), limits)
 	})
 	if err != nil {
 		return fmt.Errorf("claim: %w", unavailable(err))
 	}
 	return nil
-}
-
-// readClock reads the database's clock. What it returns is at or after the time that the clock shows when it returns,
-// by at most the round trip: who maps local times onto the database's with it never dates a call too early.
-func readClock(ctx context.Context, tx pgx.Tx) (time.Time, error) {
-	asked := time.Now()
-	var at time.Time
-	err := tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&at)
-	return at.Add(time.Since(asked)), err
 }
 
 func readDue(ctx context.Context, tx pgx.Tx, lanes []mail.LaneQuota) ([]mail.Due, error) {

@@ -51,6 +51,7 @@ type DB struct {
 	intents             *committer[ownedIntent, bool]
 	results             *committer[ownedResult, bool]
 	events              *committer[mail.Intake, mail.Taken]
+	watch               watch // over the database's clock
 }
 
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.

@@ -280,7 +280,7 @@ func TestResultThatWaitedForTheRescuerIsNotLost(t *testing.T) {
 	f := b.fly(t, submission())
 	b.expire(t, f.owner)
 	tx := b.begin(t)
-	if _, started, err := takeBack(t.Context(), tx, `f.owner = $4`, waits, [16]byte(f.owner)); err != nil || started != 1 {
+	if _, started, err := b.db.takeBack(t.Context(), tx, `f.owner = $4`, waits, [16]byte(f.owner)); err != nil || started != 1 {
 		t.Fatalf("took back %d, %v; want 1", started, err)
 	}
 	ours := make(chan bool)

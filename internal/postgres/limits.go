@@ -12,12 +12,27 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// lockLimits reads the limit state of accounts (nil: of all) and keeps it locked until the end of the transaction. The
+// lockLimits reads the limit state of accounts (nil: of all), keeps it locked until the end of the transaction, and reads
+// the database's clock. The accounts know whether that was set since.
+func (db *DB) lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.Account, clock, error) {
+	limits, err := readState(ctx, tx, only)
+	if err != nil {
+		return nil, clock{}, err
+	}
+	c, err := readClock(ctx, tx)
+	if err != nil {
+		return nil, clock{}, fmt.Errorf("lock limits: %w", err)
+	}
+	db.watch.check(limits, c)
+	return limits, c, nil
+}
+
+// readState reads the limit state of accounts (nil: of all) and keeps it locked until the end of the transaction. The
 // order is by account, and nobody who holds such a lock waits for a row of the queue, so that this can't deadlock. Open
 // calls are read before the bins: one that is recorded in between counts twice, never not at all.
-func lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.Account, error) {
+func readState(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.Account, error) {
 	b := &pgx.Batch{}
-	b.Queue(`SELECT account_id, blocked_until FROM rate_account WHERE $1::int[] IS NULL OR account_id = ANY ($1)
+	b.Queue(`SELECT account_id, blocked_until, ahead_us FROM rate_account WHERE $1::int[] IS NULL OR account_id = ANY ($1)
 		ORDER BY account_id FOR UPDATE`, only)
 	b.Queue(`SELECT account_id, count(*), sum(recipients) FROM inflight
 		WHERE EXISTS (SELECT 1 FROM account_limit) AND ($1::int[] IS NULL OR account_id = ANY ($1)) GROUP BY account_id`, only)
@@ -40,8 +55,9 @@ func lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.
 func scanBlocks(rows pgx.Rows, accounts map[int32]*limit.Account) error {
 	var id int32
 	var until time.Time
-	_, err := pgx.ForEachRow(rows, []any{&id, &until}, func() error {
-		accounts[id] = &limit.Account{BlockedUntil: until}
+	var ahead int64
+	_, err := pgx.ForEachRow(rows, []any{&id, &until, &ahead}, func() error {
+		accounts[id] = &limit.Account{BlockedUntil: until, Ahead: time.Duration(ahead) * time.Microsecond}
 		return nil
 	})
 	return err
@@ -95,6 +111,10 @@ func scanWindows(rows pgx.Rows, accounts map[int32]*limit.Account) error {
 // queueLimits writes back the accounts that gave slots or settled calls.
 func queueLimits(b *pgx.Batch, limits map[int32]*limit.Account) {
 	for id, acc := range limits {
+		if acc.Jumped {
+			b.Queue(`UPDATE rate_account SET ahead_us = $2, blocked_until = $3 WHERE account_id = $1`,
+				id, acc.Ahead.Microseconds(), acc.BlockedUntil)
+		}
 		if !acc.Changed {
 			continue
 		}
@@ -145,7 +165,7 @@ func (db *DB) LimitStates(ctx context.Context) ([]limit.State, error) {
 	accounts, names := map[int32]*limit.Account{}, map[int32]string{}
 	var now time.Time
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT a.id, a.name, r.blocked_until, clock_timestamp() FROM account a
+		rows, err := tx.Query(ctx, `SELECT a.id, a.name, r.blocked_until, r.ahead_us, clock_timestamp() FROM account a
 			JOIN rate_account r ON r.account_id = a.id WHERE a.deleted_at IS NULL`)
 		if err != nil {
 			return err
@@ -153,8 +173,10 @@ func (db *DB) LimitStates(ctx context.Context) ([]limit.State, error) {
 		var id int32
 		var name string
 		var until time.Time
-		_, err = pgx.ForEachRow(rows, []any{&id, &name, &until, &now}, func() error {
-			accounts[id], names[id] = &limit.Account{BlockedUntil: until}, name
+		var ahead int64
+		_, err = pgx.ForEachRow(rows, []any{&id, &name, &until, &ahead, &now}, func() error {
+			accounts[id] = &limit.Account{BlockedUntil: until, Ahead: time.Duration(ahead) * time.Microsecond}
+			names[id] = name
 			return nil
 		})
 		if err != nil {
@@ -180,9 +202,9 @@ func (db *DB) LimitStates(ctx context.Context) ([]limit.State, error) {
 		if names[id] == "" { // deleted
 			continue
 		}
-		for i := range acc.Ledgers {
-			l := &acc.Ledgers[i]
-			s := limit.State{Account: names[id], Window: l.Window, Used: l.Used(now) + acc.Open.In(l.Window)}
+		for i, used := range acc.Used(now) {
+			w := acc.Ledgers[i].Window
+			s := limit.State{Account: names[id], Window: w, Used: used + acc.Open.In(w)}
 			if acc.BlockedUntil.After(now) {
 				s.BlockedUntil = acc.BlockedUntil
 			}

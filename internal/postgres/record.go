@@ -122,7 +122,7 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 			return err
 		}
 		b := &pgx.Batch{}
-		if err := settle(ctx, tx, b, batch, owned); err != nil {
+		if err := db.settle(ctx, tx, b, batch, owned); err != nil {
 			return err
 		}
 		queueAttempts(b, batch)
@@ -185,16 +185,12 @@ func scanFreed(ctx context.Context, tx pgx.Tx, owned []*freed, wasUnknown bool, 
 }
 
 // settle books the calls of freed claims to their accounts' windows, in the transaction in which they cease to be open.
-func settle(ctx context.Context, tx pgx.Tx, b *pgx.Batch, batch []ownedResult, owned []*freed) error {
+func (db *DB) settle(ctx context.Context, tx pgx.Tx, b *pgx.Batch, batch []ownedResult, owned []*freed) error {
 	accounts := touched(batch, owned)
 	if len(accounts) == 0 {
 		return nil
 	}
-	limits, err := lockLimits(ctx, tx, accounts)
-	if err != nil {
-		return err
-	}
-	now, err := readClock(ctx, tx)
+	limits, c, err := db.lockLimits(ctx, tx, accounts)
 	if err != nil {
 		return err
 	}
@@ -204,7 +200,7 @@ func settle(ctx context.Context, tx pgx.Tx, b *pgx.Batch, batch []ownedResult, o
 			continue
 		}
 		if acc := limits[f.account]; acc != nil {
-			acc.Settle(now, r.Settle.At, r.Settle.Recipients)
+			acc.Settle(c.now(), c.when(r.Settle.At), r.Settle.Recipients)
 		}
 	}
 	queueLimits(b, limits)

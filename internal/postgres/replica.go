@@ -13,6 +13,7 @@ import (
 
 // Register announces a replica under a new id with a lease on the database's clock.
 func (db *DB) Register(ctx context.Context, id mail.ID, host string, lease time.Duration) error {
+	db.watch.beats(lease)
 	_, err := db.engine.Exec(ctx, `INSERT INTO replica (id, host, lease_until) VALUES ($1, $2, clock_timestamp() + $3)`,
 		[16]byte(id), host, lease)
 	if err != nil {
@@ -49,7 +50,8 @@ func (db *DB) Unregister(ctx context.Context, id mail.ID) error {
 
 // Rescue returns the work of replicas whose lease has run out: what they had not started is ready again at once; what
 // they had started may have been sent, so it becomes unknown. wait tells for how long each policy waits before it
-// decides. One rescuer works at a time; the others return at once.
+// decides. One rescuer works at a time; the others return at once. After the clock was set forward it waits until those who
+// live have renewed their leases.
 func (db *DB) Rescue(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error) {
 	for {
 		u, s, err := db.rescueSome(ctx, wait)
@@ -67,12 +69,15 @@ func (db *DB) rescueSome(ctx context.Context, wait map[mail.Policy]time.Duration
 			if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(7381002)`).Scan(&mine); err != nil || !mine {
 				return err
 			}
-			if _, err := tx.Exec(ctx, `DELETE FROM replica WHERE lease_until < clock_timestamp()`); err != nil {
+			c, err := readClock(ctx, tx)
+			if err != nil || !db.watch.leases(c) {
+				return err
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM replica WHERE lease_until < $1`, c.at); err != nil {
 				return err
 			}
 			const lost = `f.owner NOT IN (SELECT id FROM replica)`
-			var err error
-			unstarted, started, err = takeBack(ctx, tx, lost, wait)
+			unstarted, started, err = db.takeBack(ctx, tx, lost, wait)
 			return err
 		})
 	})
@@ -88,7 +93,7 @@ func (db *DB) Orphans(ctx context.Context, owner mail.ID, known []mail.ID, wait 
 	n := 0
 	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
 		const lost = `f.owner = $4 AND f.claimed_at < clock_timestamp() - interval '10 s' AND f.id <> ALL ($5)`
-		unstarted, started, err := takeBack(ctx, tx, lost, wait, [16]byte(owner), rawIDs(known))
+		unstarted, started, err := db.takeBack(ctx, tx, lost, wait, [16]byte(owner), rawIDs(known))
 		n = unstarted + started
 		return err
 	})
@@ -104,7 +109,7 @@ const takeBackMax = 500
 // takeBack empties inflight of rows that match the condition, at most takeBackMax. It moves them in one statement, so that a claim that
 // is started meanwhile is seen as started: the intent and this delete lock the same row. Attempts and recipients follow
 // in others: the first can't see the attempt of an intent that it waited for.
-func takeBack(ctx context.Context, tx pgx.Tx, condition string, wait map[mail.Policy]time.Duration, args ...any) (int, int, error) {
+func (db *DB) takeBack(ctx context.Context, tx pgx.Tx, condition string, wait map[mail.Policy]time.Duration, args ...any) (int, int, error) {
 	q := `
 WITH d AS (
     DELETE FROM inflight WHERE id = ANY (ARRAY(SELECT f.id FROM inflight f WHERE ` + condition + ` LIMIT ` + strconv.Itoa(takeBackMax) + ` FOR UPDATE))
@@ -144,7 +149,7 @@ SELECT id, n, account_id, recipients, started_at IS NOT NULL FROM d`
 	if err := closeLost(ctx, tx, lost); err != nil {
 		return 0, 0, err
 	}
-	return unstarted, started, settleLost(ctx, tx, lost)
+	return unstarted, started, db.settleLost(ctx, tx, lost)
 }
 
 // lostCall is a call whose replica died: it may have arrived at any time until now.
@@ -174,18 +179,14 @@ func closeLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error {
 	return tx.SendBatch(ctx, b).Close()
 }
 
-func settleLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error {
-	limits, err := lockLimits(ctx, tx, nil)
-	if err != nil {
-		return err
-	}
-	now, err := readClock(ctx, tx)
+func (db *DB) settleLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error {
+	limits, now, err := db.lockLimits(ctx, tx, nil)
 	if err != nil {
 		return err
 	}
 	for _, c := range lost {
 		if acc := limits[c.account]; acc != nil {
-			acc.Settle(now, now, c.recipients)
+			acc.Settle(now.now(), now.now(), c.recipients)
 		}
 	}
 	b := &pgx.Batch{}

@@ -228,7 +228,7 @@ func (r *restoreRun) begin(ctx context.Context) error {
 		if err := r.note(ctx, tx, "restore.begin", nil); err != nil || again {
 			return err
 		}
-		limits, err := lockLimits(ctx, tx, nil)
+		limits, _, err := r.db.lockLimits(ctx, tx, nil)
 		if err != nil {
 			return err
 		}

@@ -360,7 +360,7 @@ func TestRestoreBooksLimitsAsSpent(t *testing.T) {
 	since := b.past(t)
 	b.restore(t, since)
 	tx := b.begin(t)
-	limits, err := lockLimits(t.Context(), tx, []int32{account})
+	limits, _, err := b.db.lockLimits(t.Context(), tx, []int32{account})
 	must(t, err)
 	now := time.Now()
 	if g := limits[account].Take(now, 1, time.Minute); g.OK || g.Retry.Before(now.Add(59*time.Minute)) {
@@ -388,7 +388,7 @@ func TestRestoreTakesTheTimeOfTheLossForWhatItIs(t *testing.T) {
 		t.Errorf("%d calls may have been made after the loss", n)
 	}
 	tx := b.begin(t)
-	limits, err := lockLimits(t.Context(), tx, nil)
+	limits, _, err := b.db.lockLimits(t.Context(), tx, nil)
 	must(t, err)
 	for id, acc := range limits { // twenty minutes ago, in windows of ten
 		if g := acc.Take(time.Now(), 1, time.Second); !g.OK {
