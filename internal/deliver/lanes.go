@@ -11,9 +11,10 @@ import (
 
 const (
 	maxClaim    = 256
-	markMargin  = 5 * time.Second  // an accept transaction may take this long: rows due before the mark may still appear
-	markForget  = 30 * time.Second // then a full sweep looks for stragglers
-	laneMaxIdle = time.Minute      // unseen lanes are forgotten
+	markMargin  = 5 * time.Second        // an accept transaction may take this long: rows due before the mark may still appear
+	markForget  = 30 * time.Second       // then a full sweep looks for stragglers
+	laneMaxIdle = time.Minute            // unseen lanes are forgotten
+	meet        = 250 * time.Millisecond // lanes that wake within this of each other are asked together
 )
 
 // lanes is what this replica knows of the queues: which hold messages, up to where they are emptied, and which wait for
@@ -102,7 +103,7 @@ func (l *lanes) ask(n int, now time.Time) (quotas []mail.LaneQuota, wakes time.T
 	}
 	for id, x := range l.known {
 		switch {
-		case !x.asleep.After(now), awake[id.Number] && !x.asleep.After(now.Add(horizon)):
+		case !x.asleep.After(now), awake[id.Number] && !x.asleep.After(now.Add(meet)):
 			ids = append(ids, id)
 			total += x.weight
 		case wakes.IsZero() || x.asleep.Before(wakes):
