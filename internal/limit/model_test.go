@@ -255,7 +255,7 @@ func (w *world) join() {
 	w.names++
 	r := &replica{
 		name: w.names, phase: w.span(0, time.Hour), drift: (w.rng.Float64() - 0.5) * 40e-6, incarnation: w.names,
-		way: w.span(2*time.Millisecond, 5*time.Millisecond), // they differ by less than the least Slack
+		way: w.span(2*time.Millisecond, 3*time.Millisecond), // they differ by less than the least Slack, jitter included
 	}
 	w.replicas = append(w.replicas, r)
 	w.agenda.add(happening{at: w.now + w.span(0, 20*time.Millisecond), kind: claims, who: r})

@@ -272,7 +272,7 @@ func (w *world) step(alive []*replica) {
 		return
 	}
 	w.plan(steps, w.faults.step)
-	by := w.span(10*time.Millisecond, 5*time.Second)
+	by := w.span(100*time.Millisecond, 5*time.Second) // a jump that is shorter than two readings is not seen
 	if w.chance(0.3) {
 		by = w.span(time.Minute, 2*time.Hour)
 	}
