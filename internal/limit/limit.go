@@ -241,7 +241,7 @@ func (a *Account) Settle(now, t time.Time, recipients int) {
 	now, t = now.Add(-a.Ahead), t.Add(-a.Ahead)
 	for i := range a.Ledgers {
 		l := &a.Ledgers[i]
-		l.prune(now)
+		l.prune(now.Add(-a.Lag))
 		l.charge(t, l.Window.Cost(recipients))
 		a.Changed = true
 	}

@@ -144,6 +144,7 @@ type replica struct {
 	dead        bool
 	died        time.Duration
 	paused      time.Duration // until then nothing of it runs
+	lease       time.Duration // until when its lease runs, if it is paused
 	mute        time.Duration // until then its lease looks run out, for the database's clock was set forward
 	way         time.Duration // the shortest way to the provider
 	inflight    int
@@ -205,6 +206,7 @@ type world struct {
 	lock     time.Duration // until then the rows are locked
 	offset   time.Duration // of the database's clock
 	unseen   bool          // the clock was set, and nobody looked at it since
+	stepped  time.Duration // when it was
 	replicas []*replica
 	flights  map[int][]*flight // by incarnation
 	names    int
@@ -329,6 +331,7 @@ func (w *world) locked(h happening, f func(r *replica, now time.Time, asked, got
 	r.reading, r.known = reading, true
 	now := shown.Add(reading.Got.Sub(reading.Asked))
 	w.acc.Recall(now)
+	w.acc.Lag = reading.Got.Sub(reading.Asked)
 	f(r, now, asked, got)
 	w.lock = got + w.span(50*time.Microsecond, 200*time.Microsecond)
 }

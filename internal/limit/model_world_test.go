@@ -152,7 +152,7 @@ func (w *world) orphan(h happening) {
 // rescue takes back what a replica had claimed whose lease ran out; any other does it.
 func (w *world) rescue(h happening) {
 	lost := h.who
-	if !lost.dead && lost.paused <= w.now {
+	if !lost.dead && (lost.paused <= w.now || w.now < lost.lease) {
 		return // it went on in time, and the first that it did was to renew its lease
 	}
 	rescuer := w.awake()
@@ -245,7 +245,8 @@ func (w *world) die(r *replica) {
 func (w *world) pause(r *replica) {
 	w.seen["pause"]++
 	r.paused = w.now + w.span(10*time.Millisecond, 40*time.Second)
-	w.agenda.add(happening{at: w.now - w.span(0, heartbeat) + lease + w.span(0, sweep), kind: rescues, who: r})
+	r.lease = w.now - w.span(0, heartbeat) + lease
+	w.agenda.add(happening{at: r.lease + w.span(0, sweep), kind: rescues, who: r})
 }
 
 // restart ends all replicas, half of them without a drain, and starts others.
@@ -264,14 +265,16 @@ func (w *world) restart(alive []*replica) {
 	}
 }
 
-// step sets the database's clock. At least one replica must have read it before, and no newcomer be the first to read it
-// after: what happens to a clock that nobody watches can't be known.
+// step sets the database's clock. Every replica must have read it since it was set last, and no newcomer be the first to
+// read it after: what happens to a clock that nobody watches can't be known.
 func (w *world) step(alive []*replica) {
-	if len(alive) == 0 || slices.ContainsFunc(w.replicas, func(r *replica) bool { return !r.known }) {
+	blind := func(r *replica) bool { return !r.known || r.reading.Asked.Before(r.local(w.stepped)) }
+	if len(alive) == 0 || slices.ContainsFunc(w.replicas, blind) {
 		w.agenda.add(happening{at: w.now + time.Second, kind: steps})
 		return
 	}
 	w.plan(steps, w.faults.step)
+	w.stepped = w.now
 	by := w.span(100*time.Millisecond, 5*time.Second) // a jump that is shorter than two readings is not seen
 	if w.chance(0.3) {
 		by = w.span(time.Minute, 2*time.Hour)

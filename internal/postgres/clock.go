@@ -78,6 +78,7 @@ func (w *watch) check(limits map[int32]*limit.Account, c clock) {
 			r.Ahead = acc.Ahead
 		}
 		acc.Recall(c.now())
+		acc.Lag = c.got.Sub(c.asked)
 		w.last[id] = r
 	}
 }
