@@ -49,7 +49,11 @@ func (f *floor) note(took time.Duration, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if now.Sub(f.since) > floorAge {
-		f.last, f.this, f.calls, f.since = f.this, 0, 0, now
+		f.last, f.since = 0, now
+		if f.calls >= floorCalls {
+			f.last = f.this
+		}
+		f.this, f.calls = 0, 0
 	}
 	if f.calls == 0 || took < f.this {
 		f.this = took
