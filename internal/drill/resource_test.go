@@ -230,3 +230,24 @@ func TestD38TenantIsNoisy(t *testing.T) {
 		}
 	})
 }
+
+// The rows that keep the limits are deleted under demand, those of the windows and those of the accounts: nobody sends
+// more than before for that.
+func TestD41LimitStateIsDeleted(t *testing.T) {
+	drillTest(t, "D41", plan{limits: trickle(), load: load{share: 0.8, plain: true}}, func(t *testing.T, r *rig) {
+		deleted := 0
+		for _, table := range []string{"rate_window", "rate_account"} {
+			pause(t, *duration/2)
+			n := r.count(t.Context(), `WITH d AS (DELETE FROM `+table+` RETURNING 1) SELECT count(*) FROM d`)
+			if n < 1 {
+				t.Fatalf("there was nothing to delete in %s", table)
+			}
+			deleted += n
+		}
+		pause(t, *duration/2)
+		if r.count(t.Context(), `SELECT count(*) FROM ready`) == 0 {
+			t.Error("nothing waits: there is no demand, and the limits are not tried")
+		}
+		r.report.tally("rows_deleted", deleted)
+	})
+}

@@ -78,7 +78,8 @@ func (db *DB) putSecrets(ctx context.Context, tx pgx.Tx, id int32, secrets map[s
 }
 
 // putLimits replaces an account's windows. The account's limit state is locked, so that a call is counted either by the
-// seed of a new window or by the window itself. What an old window counted is forgotten with it.
+// seed of a new window or by the window itself. What an old window counted is forgotten with it. Each window has its row
+// from here on, so that one without has lost it.
 func putLimits(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Window) error {
 	b := &pgx.Batch{}
 	b.Queue(`SELECT FROM rate_account WHERE account_id = $1 FOR UPDATE`, id)
@@ -89,27 +90,37 @@ func putLimits(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Window)
 	}
 	b.Queue(`DELETE FROM rate_window w WHERE account_id = $1 AND NOT EXISTS (
 		SELECT 1 FROM account_limit l WHERE l.account_id = $1 AND l.unit = w.unit AND l.per_ms = w.per_ms)`, id)
-	return tx.SendBatch(ctx, b).Close()
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	return seedWindows(ctx, tx, id, windows)
 }
 
 // seedSQL books to a window that counts nothing yet what our attempts say, as if it had just happened: a limit that is
 // set late is not exceeded. Calls in flight count by themselves. N calls fill the window, so no more are looked at. Calls
 // end within a day of their start, and the index is on the start.
+//
+// The same holds for a window whose row somebody deleted.
 const seedSQL = `
 INSERT INTO rate_window (account_id, unit, per_ms, bins, used)
-SELECT $1, $2::text, $3::bigint, ARRAY[floor(extract(epoch FROM clock_timestamp()) * 1e9 / $4::numeric)::bigint], ARRAY[s.n]
-FROM (SELECT sum(cost) AS n FROM (
+SELECT $1, $2::text, $3::bigint,
+    CASE WHEN s.n > 0 THEN ARRAY[floor(extract(epoch FROM clock_timestamp()) * 1e9 / $4::numeric)::bigint] ELSE '{}' END,
+    CASE WHEN s.n > 0 THEN ARRAY[s.n] ELSE '{}' END
+FROM (SELECT sum(cost)::bigint AS n FROM (
     SELECT CASE WHEN $2 = 'recipients' THEN (SELECT (m.facts->>'rcp')::bigint FROM message m WHERE m.id = t.message_id) ELSE 1 END AS cost
     FROM attempt t
     WHERE t.account_id = $1 AND t.class <> 'aborted' AND t.finished_at > now() - $3 * interval '1 ms'
       AND t.started_at > now() - $3 * interval '1 ms' - interval '1 day'
     LIMIT $5) c) s
-WHERE s.n > 0
 ON CONFLICT DO NOTHING`
 
-func seedWindow(ctx context.Context, tx pgx.Tx, id int32, w limit.Window) error {
-	_, err := tx.Exec(ctx, seedSQL, id, string(w.Unit), w.Per.Milliseconds(), int64(w.BinWidth()), w.N)
-	return err
+func seedWindows(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Window) error {
+	for _, w := range windows {
+		if _, err := tx.Exec(ctx, seedSQL, id, string(w.Unit), w.Per.Milliseconds(), int64(w.BinWidth()), w.N); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // UpdateAccount stores settings, concurrency and the secrets that are given, and takes the account out of its parks: an
@@ -140,15 +151,7 @@ func (db *DB) SetLimits(ctx context.Context, actor, account string, windows []li
 		if err != nil {
 			return err
 		}
-		if err := putLimits(ctx, tx, id, windows); err != nil {
-			return err
-		}
-		for _, w := range windows {
-			if err := seedWindow(ctx, tx, id, w); err != nil {
-				return err
-			}
-		}
-		return nil
+		return putLimits(ctx, tx, id, windows)
 	})
 }
 

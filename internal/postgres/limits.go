@@ -3,7 +3,9 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,9 +17,12 @@ import (
 // lockLimits reads the limit state of accounts (nil: of all), keeps it locked until the end of the transaction, and reads
 // the database's clock. The accounts know whether that was set since.
 func (db *DB) lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.Account, clock, error) {
-	limits, err := readState(ctx, tx, only)
+	limits, gone, err := readState(ctx, tx, only)
+	if err == nil && len(gone) > 0 {
+		limits, err = restoreState(ctx, tx, only, gone)
+	}
 	if err != nil {
-		return nil, clock{}, err
+		return nil, clock{}, fmt.Errorf("lock limits: %w", err)
 	}
 	c, err := readClock(ctx, tx)
 	if err != nil {
@@ -29,8 +34,9 @@ func (db *DB) lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int3
 
 // readState reads the limit state of accounts (nil: of all) and keeps it locked until the end of the transaction. The
 // order is by account, and nobody who holds such a lock waits for a row of the queue, so that this can't deadlock. Open
-// calls are read before the bins: one that is recorded in between counts twice, never not at all.
-func readState(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.Account, error) {
+// calls are read before the bins: one that is recorded in between counts twice, never not at all. Gone are the windows whose
+// row, or whose account's row, is not there.
+func readState(ctx context.Context, tx pgx.Tx, only []int32) (accounts map[int32]*limit.Account, gone map[int32][]limit.Window, err error) {
 	b := &pgx.Batch{}
 	b.Queue(`SELECT account_id, blocked_until, ahead_us FROM rate_account WHERE $1::int[] IS NULL OR account_id = ANY ($1)
 		ORDER BY account_id FOR UPDATE`, only)
@@ -39,17 +45,43 @@ func readState(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.A
 	b.Queue(windowsSQL, only)
 	br := tx.SendBatch(ctx, b)
 	defer func() { _ = br.Close() }()
-	accounts := map[int32]*limit.Account{}
-	for _, read := range []func(pgx.Rows, map[int32]*limit.Account) error{scanBlocks, scanOpen, scanWindows} {
+	accounts = map[int32]*limit.Account{}
+	for _, read := range []func(pgx.Rows) error{
+		func(rows pgx.Rows) error { return scanBlocks(rows, accounts) },
+		func(rows pgx.Rows) error { return scanOpen(rows, accounts) },
+		func(rows pgx.Rows) (err error) { gone, err = scanWindows(rows, accounts); return err },
+	} {
 		rows, err := br.Query()
 		if err != nil {
-			return nil, fmt.Errorf("lock limits: %w", err)
+			return nil, nil, err
 		}
-		if err := read(rows, accounts); err != nil {
-			return nil, fmt.Errorf("lock limits: %w", err)
+		if err := read(rows); err != nil {
+			return nil, nil, err
 		}
 	}
-	return accounts, br.Close()
+	return accounts, gone, br.Close()
+}
+
+// restoreState makes rows anew that somebody deleted. What they counted is counted again from the attempts, as if it had
+// just happened, so that no window is filled twice.
+func restoreState(ctx context.Context, tx pgx.Tx, only []int32, gone map[int32][]limit.Window) (map[int32]*limit.Account, error) {
+	for _, id := range slices.Sorted(maps.Keys(gone)) {
+		made, err := tx.Exec(ctx, `INSERT INTO rate_account (account_id) VALUES ($1) ON CONFLICT DO NOTHING`, id)
+		if err == nil && made.RowsAffected() > 0 { // how far its clock was ahead is not known any more, by which its bins go
+			_, err = tx.Exec(ctx, `DELETE FROM rate_window WHERE account_id = $1`, id)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := seedWindows(ctx, tx, id, gone[id]); err != nil {
+			return nil, err
+		}
+	}
+	limits, still, err := readState(ctx, tx, only)
+	if err == nil && len(still) > 0 { // somebody deletes them at this moment: nothing is granted meanwhile
+		err = errors.New("limit state is being deleted")
+	}
+	return limits, err
 }
 
 func scanBlocks(rows pgx.Rows, accounts map[int32]*limit.Account) error {
@@ -76,26 +108,29 @@ func scanOpen(rows pgx.Rows, accounts map[int32]*limit.Account) error {
 }
 
 const windowsSQL = `
-SELECT l.account_id, l.unit, l.per_ms, l.n, coalesce(w.bins, '{}'), coalesce(w.used, '{}'), w.tat
+SELECT l.account_id, l.unit, l.per_ms, l.n, w.bins, w.used, w.tat
 FROM account_limit l
 LEFT JOIN rate_window w ON w.account_id = l.account_id AND w.unit = l.unit AND w.per_ms = l.per_ms
 WHERE $1::int[] IS NULL OR l.account_id = ANY ($1)
 ORDER BY l.account_id, l.unit, l.per_ms`
 
-func scanWindows(rows pgx.Rows, accounts map[int32]*limit.Account) error {
+func scanWindows(rows pgx.Rows, accounts map[int32]*limit.Account) (gone map[int32][]limit.Window, err error) {
+	gone = map[int32][]limit.Window{}
 	var id int32
 	var perMS int64
 	var unit string
 	var n int
 	var bins, used []int64
 	var tat *time.Time
-	_, err := pgx.ForEachRow(rows, []any{&id, &unit, &perMS, &n, &bins, &used, &tat}, func() error {
-		acc := accounts[id]
-		if acc == nil {
-			acc = &limit.Account{}
-			accounts[id] = acc
-		}
+	_, err = pgx.ForEachRow(rows, []any{&id, &unit, &perMS, &n, &bins, &used, &tat}, func() error {
 		l := limit.Ledger{Window: limit.Window{N: n, Per: time.Duration(perMS) * time.Millisecond, Unit: limit.Unit(unit)}}
+		acc := accounts[id]
+		if acc == nil || bins == nil {
+			gone[id] = append(gone[id], l.Window)
+		}
+		if acc == nil {
+			return nil
+		}
 		for i := range bins {
 			l.Bins = append(l.Bins, limit.Bin{Number: bins[i], Used: used[i]})
 		}
@@ -105,7 +140,7 @@ func scanWindows(rows pgx.Rows, accounts map[int32]*limit.Account) error {
 		acc.Ledgers = append(acc.Ledgers, l)
 		return nil
 	})
-	return err
+	return gone, err
 }
 
 // queueLimits writes back the accounts that gave slots or settled calls.
@@ -192,7 +227,8 @@ func (db *DB) LimitStates(ctx context.Context) ([]limit.State, error) {
 		if rows, err = tx.Query(ctx, windowsSQL, nil); err != nil {
 			return err
 		}
-		return scanWindows(rows, accounts)
+		_, err = scanWindows(rows, accounts)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read limits: %w", err)

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -309,5 +310,38 @@ func TestWindowsKeepTheirPacing(t *testing.T) {
 	must(t, err)
 	if diff := cmp.Diff([]limit.Window{{N: 10, Per: 10 * time.Second, Unit: limit.Requests}}, c.Account("paced").Limits); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)
+	}
+}
+
+// Somebody deletes what windows count, or an account's row: nothing is granted twice, and nothing without a lock.
+func TestDeletedLimitStateIsCountedAgainFromTheAttempts(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	account, idle := b.account(t, "small", hourly(3, limit.Requests)), b.account(t, "idle", hourly(3, limit.Requests))
+	b.acceptN(t, 6)
+	owner := b.replica(t)
+	taken, err := spend(t.Context(), b.db, owner, account, 3)
+	must(t, err)
+	for _, d := range taken {
+		b.intend(t, owner, intent(d, account))
+		b.record(t, owner, sent(d))
+	}
+	const want = "idle 3 requests per 1h0m0s: 0; small 3 requests per 1h0m0s: 3; "
+	for _, q := range []string{`DELETE FROM rate_window`, `DELETE FROM rate_account`, `DELETE FROM rate_window; DELETE FROM rate_account`} {
+		for _, statement := range strings.Split(q, "; ") {
+			b.exec(t, statement)
+		}
+		if more, err := spend(t.Context(), b.db, owner, account, 3); err != nil || len(more) != 0 {
+			t.Errorf("after %s: %d more calls, %v", q, len(more), err)
+		}
+		if got := b.used(t); got != want {
+			t.Errorf("after %s: used %s\nwant %s", q, got, want)
+		}
+		if n := get[int](t, b, `SELECT count(*) FROM rate_account a JOIN rate_window USING (account_id)`); n != 2 {
+			t.Errorf("after %s: %d windows have their rows, want 2", q, n)
+		}
+	}
+	if more, err := spend(t.Context(), b.db, owner, idle, 3); err != nil || len(more) != 3 {
+		t.Errorf("an account that sent nothing: %d calls, %v; want 3", len(more), err)
 	}
 }
