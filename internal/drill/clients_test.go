@@ -40,7 +40,7 @@ type clients struct {
 	wg      sync.WaitGroup
 	mu      sync.Mutex
 	refused map[string]int // answers other than 202, by status; "none" for none
-	took202 []time.Time
+	took202 []answered
 }
 
 const patience = 40 * time.Second // of a client with one message
@@ -125,7 +125,7 @@ func (c *clients) send(ctx context.Context, x letter, p *promise) bool {
 		got, err := api.NewWith("http://"+r.api, c.rig.keys[x.tenant], c.rig.http).Send(ctx, x.request, p.Key)
 		if err == nil {
 			p.ID, p.Took = got.ID, time.Since(start)
-			c.taken()
+			c.taken(start)
 			return true
 		}
 		if c.refuse(err) { // it will be refused again
@@ -150,10 +150,13 @@ func (c *clients) pick(try int) *replica {
 	return up[(try+int(c.rig.turn.Add(1)))%len(up)]
 }
 
-func (c *clients) taken() {
+// answered is one 202: when it was asked for, and when it came.
+type answered struct{ asked, came time.Time }
+
+func (c *clients) taken(asked time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.took202 = append(c.took202, time.Now())
+	c.took202 = append(c.took202, answered{asked, time.Now()})
 }
 
 // refuse counts an answer that is no 202 and reports whether it is final.
@@ -180,14 +183,26 @@ func (c *clients) acceptedSince(at time.Time) (n int, first time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, x := range c.took202 {
-		if x.After(at) {
+		if x.came.After(at) {
 			if n == 0 {
-				first = x
+				first = x.came
 			}
 			n++
 		}
 	}
 	return n, first
+}
+
+// askedSince counts the 202s to requests that began after a time. Others may have been committed before it.
+func (c *clients) askedSince(at time.Time) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.took202 {
+		if x.asked.After(at) {
+			n++
+		}
+	}
+	return n
 }
 
 func sleep(ctx context.Context, d time.Duration) {
