@@ -222,6 +222,8 @@ func (db *DB) replay(ctx context.Context, subs []*mail.Submission, lost []int, o
 // another fingerprint, and *mail.Unavailable when the key is not there: it may have expired a moment ago. It needs no
 // body: that may be gone. A recipient that is suppressed and never changed since the message was made was so at
 // acceptance.
+//
+// The answer is a promise like the first one: the lock on the key is something to commit, see commitSQL.
 func (db *DB) Replay(ctx context.Context, s *mail.Submission) (mail.Accepted, error) {
 	const q = `
 SELECT k.fingerprint, m.id, coalesce(m.send_at > m.created_at, false), r.email, r.status = 'suppressed' AND r.updated_at = m.created_at
@@ -229,7 +231,8 @@ FROM idempotency k
 JOIN message m ON m.id = k.message_id
 JOIN recipient r ON r.message_id = k.message_id
 WHERE k.tenant_id = $1 AND k.key = $2
-ORDER BY r.n`
+ORDER BY r.n
+FOR KEY SHARE OF k`
 	rows, err := db.accept.Query(ctx, q, s.Message.Tenant, s.Key)
 	if err != nil {
 		return mail.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))

@@ -165,6 +165,11 @@ func SafeURL(dsn string) string {
 	return u.Redacted()
 }
 
+// commitSQL gives a transaction something to commit that found all of its work done. Whoever did it may have been broken off
+// while its commit waited for a synchronous standby, which leaves rows that everybody sees and the standby lacks; what has
+// nothing to commit waits for nobody, and would say that they are kept.
+const commitSQL = `SELECT pg_logical_emit_message(true, 'sendgate', '')`
+
 // Ping reports whether the database answers and has the schema that this binary needs.
 func (db *DB) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -81,7 +81,11 @@ func (db *DB) intakeOnce(ctx context.Context, batch []mail.Intake) ([]takenOutco
 				return err
 			}
 			facts, err := fresh(ctx, tx, batch, out)
-			if err != nil || len(facts) == 0 {
+			if err != nil {
+				return err
+			}
+			if len(facts) == 0 {
+				_, err := tx.Exec(ctx, commitSQL)
 				return err
 			}
 			if err := match(ctx, tx, facts); err != nil {

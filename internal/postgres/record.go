@@ -135,6 +135,9 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 		queueSeen(b, batch, owned)
 		queueSideEffects(b, batch, owned)
 		queueTwins(b, mayBeTwins(batch, owned), &twins)
+		if slices.Contains(owned, nil) { // what is recorded already, if it is
+			b.Queue(commitSQL)
+		}
 		if b.Len() == 0 {
 			return nil
 		}

@@ -1,0 +1,78 @@
+package postgres
+
+import (
+	"context"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sendgate/sendgate/internal/devpg"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// newServer is a bed on a server of its own, whose commits wait for the standbys that its function names.
+func newServer(t *testing.T) (b *bed, standbys func(names string)) {
+	t.Helper()
+	cluster, err := devpg.Start(t.Context(), devpg.Options{Dir: t.TempDir(), Fast: true, Settings: map[string]string{"synchronous_commit": "on"}})
+	must(t, err)
+	t.Cleanup(func() { _ = cluster.Stop() })
+	must(t, Migrate(t.Context(), cluster.URL(), io.Discard))
+	b = &bed{url: cluster.URL()}
+	b.sql, err = pgxpool.New(t.Context(), b.url)
+	must(t, err)
+	t.Cleanup(b.sql.Close)
+	b.db = b.open(t, Options{AcceptWait: patient})
+	return b, func(names string) {
+		b.exec(t, `ALTER SYSTEM SET synchronous_standby_names = '`+names+`'`)
+		b.exec(t, `SELECT pg_reload_conf()`)
+		until(t, "the server has read its settings", func() bool { return get[string](t, b, `SHOW synchronous_standby_names`) == names })
+	}
+}
+
+// A commit that no standby has is seen by everybody once the wait for them was given up. Whoever finds its work done by it
+// must wait for them as well before it says so: a caller, a provider and an engine all come again, and then forget.
+func TestWhatIsRepeatedWaitsForTheStandbyToo(t *testing.T) {
+	t.Parallel()
+	b, standbys := newServer(t)
+	f := b.fly(t, submission())
+	s := keyed("k")
+	for _, tc := range []struct {
+		what string
+		do   func(context.Context) error
+		seen string // counts what it wrote
+	}{
+		{"a submission", func(ctx context.Context) error {
+			out, err := b.db.acceptOnce(ctx, []*mail.Submission{s})
+			if err == nil {
+				err = out[0].err
+			}
+			return err
+		}, `SELECT count(*) FROM idempotency`},
+		{"events", func(ctx context.Context) error {
+			_, err := b.db.intakeOnce(ctx, []mail.Intake{hook(f.account, told(f.id, mail.EventDelivered, "ann@example.org", 1))})
+			return err
+		}, `SELECT count(*) FROM event_key`},
+		{"a result", func(ctx context.Context) error {
+			_, err := b.db.recordOnce(ctx, []ownedResult{{sent(f.due), f.owner}})
+			return err
+		}, `SELECT count(*) FROM attempt WHERE finished_at IS NOT NULL`},
+	} {
+		briefly := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			return tc.do(ctx)
+		}
+		standbys("nobody")
+		if err := briefly(); err == nil {
+			t.Errorf("%s: said to be kept, and no standby has it", tc.what)
+		}
+		until(t, tc.what+" is seen by everybody", func() bool { return get[int](t, b, tc.seen) > 0 })
+		if err := briefly(); err == nil {
+			t.Errorf("%s, again: said to be kept, and no standby has it", tc.what)
+		}
+		standbys("")
+		must(t, tc.do(t.Context()))
+	}
+}
