@@ -94,6 +94,7 @@ func (r *rig) audit(t *testing.T) {
 	r.auditWindows(t)
 	r.auditQueue(t)
 	r.auditBooks(t)
+	r.auditLapse(t, e)
 	if r.report.accepted == 0 {
 		t.Error("nothing was accepted: the drill shows nothing")
 	}
@@ -141,6 +142,8 @@ func (r *rig) judgePromises(e evidence) []complaints {
 		took = append(took, p.Took)
 		s, ok := e.byKey[p.Tenant+" "+p.Key]
 		switch lines := len(e.lines[p.ID]); {
+		case !ok && r.lapse.has(p.At):
+			r.lapse.lost = append(r.lapse.lost, p)
 		case !ok || s.ID != p.ID:
 			lost.add("%s was promised under key %s, which has %q", p.ID, p.Key, s.ID)
 		case !slices.Contains(final(), s.Status):
@@ -155,7 +158,7 @@ func (r *rig) judgePromises(e evidence) []complaints {
 	if len(took) > 0 {
 		r.report.p99 = took[len(took)*99/100]
 	}
-	r.report.lost = len(lost.ids)
+	r.report.lost = len(lost.ids) + len(r.lapse.lost)
 	return []complaints{lost, odd}
 }
 
@@ -195,9 +198,13 @@ const announced = `50 ms`
 // auditCalls: each call that a provider took was written down before it was made.
 func (r *rig) auditCalls(t *testing.T, e evidence) {
 	t.Helper()
-	ids, accounts, at := make([]string, len(e.ledger)), make([]string, len(e.ledger)), make([]time.Time, len(e.ledger))
-	for i, x := range e.ledger {
-		ids[i], accounts[i], at[i] = x.MessageID, x.Provider, x.At
+	var ids, accounts []string
+	var at []time.Time
+	for _, x := range e.ledger {
+		if _, ok := e.byID[x.MessageID]; !ok && r.lapse.has(x.At) { // what announced it is lost with the message
+			continue
+		}
+		ids, accounts, at = append(ids, x.MessageID), append(accounts, x.Provider), append(at, x.At)
 	}
 	rows, err := r.rows.Query(t.Context(), `
 SELECT l.id || ' at ' || l.account

@@ -5,6 +5,7 @@ package drill
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/emulator"
 )
@@ -29,6 +30,16 @@ func healthy() evidence {
 	return e
 }
 
+// noon is when the time begins of which the database may have lost messages; it lasts a minute.
+var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+
+// forget takes a message out of the tables that was promised at a time.
+func (e *evidence) forget(n int, at time.Time) {
+	e.promises[n].At = at
+	delete(e.byID, e.promises[n].ID)
+	delete(e.byKey, "acme "+e.promises[n].Key)
+}
+
 // change replaces what the tables say of a message.
 func (e *evidence) change(id string, f func(*stored)) {
 	s := e.byID[id]
@@ -43,11 +54,19 @@ func TestAuditorFindsWhatIsWrong(t *testing.T) {
 		spoil func(*evidence)
 		want  string // part of what it says; "" is nothing
 	}{
-		"nothing": {func(*evidence) {}, ""},
-		"a message that is gone": {func(e *evidence) {
-			delete(e.byID, "a")
-			delete(e.byKey, "acme ka")
-		}, "messages lost: a was promised"},
+		"nothing":                    {func(*evidence) {}, ""},
+		"a message that is gone":     {func(e *evidence) { e.forget(0, time.Time{}) }, "messages lost: a was promised"},
+		"gone in the lapse":          {func(e *evidence) { e.forget(0, noon.Add(time.Second)) }, ""},
+		"gone from before the lapse": {func(e *evidence) { e.forget(0, noon.Add(-time.Millisecond)) }, "messages lost: a was promised"},
+		"gone from after the lapse":  {func(e *evidence) { e.forget(0, noon.Add(time.Minute)) }, "messages lost: a was promised"},
+		"not gone, but stuck in the lapse": {func(e *evidence) {
+			e.promises[1].At = noon.Add(time.Second)
+			e.change("b", func(s *stored) { s.Status = "queued" })
+		}, "messages lost: b is queued"},
+		"another message under the key in the lapse": {func(e *evidence) {
+			e.promises[0].At = noon.Add(time.Second)
+			e.change("a", func(s *stored) { s.ID = "z" })
+		}, "messages lost: a was promised under key ka"},
 		"another message under the key": {func(e *evidence) { e.change("a", func(s *stored) { s.ID = "z" }) }, "messages lost: a was promised under key ka"},
 		"a message that never ended":    {func(e *evidence) { e.change("b", func(s *stored) { s.Status = "queued" }) }, "messages lost: b is queued"},
 		"sent, and nobody has it":       {func(e *evidence) { delete(e.lines, "b") }, "messages lost: b is sent and no provider has it"},
@@ -66,7 +85,7 @@ func TestAuditorFindsWhatIsWrong(t *testing.T) {
 			t.Parallel()
 			e := healthy()
 			c.spoil(&e)
-			r := &rig{}
+			r := &rig{lapse: lapse{from: noon, until: noon.Add(time.Minute)}}
 			var said []string
 			for _, x := range append(r.judgePromises(e), r.judgeTwins(e)) {
 				if len(x.ids) > 0 {

@@ -28,6 +28,7 @@ type promise struct {
 	Tenant string        `json:"tenant"`
 	Poison bool          `json:"poison,omitempty"`
 	Took   time.Duration `json:"took,omitempty"` // of the request that was answered
+	At     time.Time     `json:"at,omitzero"`    // of the 202
 	Tries  int           `json:"tries,omitempty"`
 }
 
@@ -124,7 +125,8 @@ func (c *clients) send(ctx context.Context, x letter, p *promise) bool {
 		start := time.Now()
 		got, err := api.NewWith("http://"+r.api, c.rig.keys[x.tenant], c.rig.http).Send(ctx, x.request, p.Key)
 		if err == nil {
-			p.ID, p.Took = got.ID, time.Since(start)
+			p.At = time.Now()
+			p.ID, p.Took = got.ID, p.At.Sub(start)
 			c.taken(start)
 			return true
 		}

@@ -33,6 +33,7 @@ type plan struct {
 	wrap     []string // a command that runs the first replica
 
 	postgresDir string // where the server's data is; "" is a folder of the drill's own
+	standby     following
 }
 
 // rig is everything that one drill runs.
@@ -41,6 +42,9 @@ type rig struct {
 	plan     plan
 	dir      string
 	pg       *server
+	standby  *standby // nil without one
+	dsn      string   // of the database, wherever it is served
+	lapse    lapse
 	emu      *emulator.Emulator
 	ledger   string // path
 	replicas []*replica
@@ -77,8 +81,13 @@ func (r *rig) build(t *testing.T) {
 	r.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: 40 * time.Second}
 	t.Cleanup(r.http.CloseIdleConnections)
 	r.pg = startServer(t, r.plan.postgresDir, r.plan.postgres)
+	r.dsn = r.pg.dsn
+	if r.plan.standby != alone {
+		r.standby = follow(t, r.pg, r.plan.standby)
+		r.dsn = eitherOf(t, r.pg, r.standby.server)
+	}
 	var err error
-	if r.rows, err = pgxpool.New(t.Context(), r.pg.dsn); err != nil {
+	if r.rows, err = pgxpool.New(t.Context(), r.dsn); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.rows.Close)
@@ -118,7 +127,7 @@ func (r *rig) newReplica(t *testing.T, i int) *replica {
 	x := &replica{
 		name: fmt.Sprintf("replica-%d", i+1), api: fixedAddr(t), ops: fixedAddr(t), lmtp: fixedAddr(t), dir: r.dir, http: r.http,
 	}
-	dsn := r.pg.dsn
+	dsn := r.dsn
 	if r.plan.dsn != nil {
 		dsn = r.plan.dsn(t, i, dsn)
 	}

@@ -69,6 +69,10 @@ func (w *wire) mend(t *testing.T) {
 	w.proxy.Toxics.ResetToxics(t.Context())
 }
 
+// end closes all connections and takes no more. A server that is stopped waits a minute for what a new connection over a
+// wire that is cut has to say.
+func (w *wire) end() { w.proxy.Stop() }
+
 // connect opens a session and returns what ends it.
 func connect(ctx context.Context, dsn string) (end func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
