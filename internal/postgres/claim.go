@@ -277,10 +277,9 @@ ORDER BY r.message_id, r.n`
 	return nil
 }
 
-// Lanes lists the lanes that hold ready rows, by a loose scan of the index: its cost follows the number of lanes, not
+// lanesSQL lists the lanes that hold ready rows, by a loose scan of the index: its cost follows the number of lanes, not
 // of messages.
-func (db *DB) Lanes(ctx context.Context) ([]mail.Lane, error) {
-	const q = `
+const lanesSQL = `
 WITH RECURSIVE l AS (
     (SELECT lane, tenant_id FROM ready ORDER BY lane, tenant_id LIMIT 1)
     UNION ALL
@@ -288,15 +287,22 @@ WITH RECURSIVE l AS (
         SELECT lane, tenant_id FROM ready WHERE (lane, tenant_id) > (l.lane, l.tenant_id) ORDER BY lane, tenant_id LIMIT 1) n
 )
 SELECT lane, tenant_id FROM l`
-	rows, err := db.engine.Query(ctx, q)
-	if err != nil {
-		return nil, fmt.Errorf("list lanes: %w", unavailable(err))
-	}
-	lanes, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l mail.Lane, err error) {
-		return l, row.Scan(&l.Number, &l.Tenant)
-	})
+
+// Lanes lists the lanes that hold ready rows.
+func (db *DB) Lanes(ctx context.Context) ([]mail.Lane, error) {
+	lanes, err := readLanes(ctx, db.engine)
 	if err != nil {
 		return nil, fmt.Errorf("list lanes: %w", unavailable(err))
 	}
 	return lanes, nil
+}
+
+func readLanes(ctx context.Context, on querier) ([]mail.Lane, error) {
+	rows, err := on.Query(ctx, lanesSQL)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l mail.Lane, err error) {
+		return l, row.Scan(&l.Number, &l.Tenant)
+	})
 }

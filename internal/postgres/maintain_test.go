@@ -234,6 +234,27 @@ func TestQueueCountsWhatWaitsWhere(t *testing.T) {
 	}
 }
 
+// In a deep queue what is scheduled is found without a look at all that is due, and the oldest without a look at the others.
+func TestTheQueueIsCountedWithoutReadingItTwice(t *testing.T) {
+	t.Parallel()
+	const n = 60_000
+	b := newBed(t)
+	b.fill(t, n)
+	b.exec(t, `VACUUM ANALYZE ready`)
+	tx := b.begin(t)
+	var q mail.QueueState
+	must(t, readDepth(t.Context(), tx, &q))
+	if q.Ready != n || q.Scheduled != 0 {
+		t.Errorf("ready, scheduled = %d, %d, want %d and none", q.Ready, q.Scheduled, n)
+	}
+	read := 0
+	must(t, tx.QueryRow(t.Context(), `SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class
+		WHERE oid = 'ready'::regclass OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'ready'::regclass)`).Scan(&read))
+	if read < n || read > n+100 {
+		t.Errorf("entries read = %d of %d, want each once", read, n)
+	}
+}
+
 func TestVitalsTellWhatDurabilityDependsOn(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
