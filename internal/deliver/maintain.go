@@ -220,6 +220,7 @@ func (e *Engine) measure(ctx context.Context) error {
 	}
 	e.Metrics.ReadyDepth.Set(float64(q.Ready))
 	e.Metrics.Unknown.Set(float64(q.Unknown))
+	e.Metrics.DeadRows.Set(float64(q.Dead))
 	return nil
 }
 

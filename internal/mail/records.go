@@ -185,6 +185,7 @@ type AuditEntry struct {
 // QueueState is the depth of the queue at one moment.
 type QueueState struct {
 	Ready, Scheduled, Inflight, Unknown int64
+	Dead                                int64 // rows that left the queue and are not cleaned up yet, by the server's estimate
 	OldestDue                           time.Time
 	Tenants                             []TenantDepth
 	Replicas                            []Replica

@@ -15,12 +15,13 @@ import (
 const queueSQL = `
 WITH l AS (SELECT * FROM unnest($1::int[], $2::int[]) AS l(lane, tenant_id))
 SELECT (SELECT count(*) FROM (SELECT FROM l CROSS JOIN LATERAL (
-            SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() OFFSET 0) r LIMIT 100000) x),
+            SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT 100000) r LIMIT 100000) x),
        (SELECT count(*) FROM (SELECT FROM l CROSS JOIN LATERAL (
-            SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due > now() OFFSET 0) r LIMIT 100000) x),
+            SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due > now() ORDER BY due LIMIT 100000) r LIMIT 100000) x),
        (SELECT count(*) FROM inflight), (SELECT count(*) FROM (SELECT FROM unknown LIMIT 100000) x),
        (SELECT min(due) FROM l CROSS JOIN LATERAL (
-            SELECT due FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT 1) r)`
+            SELECT due FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT 1) r),
+       pg_stat_get_dead_tuples('ready'::regclass) + pg_stat_get_dead_tuples('inflight'::regclass)`
 
 // Queue counts what is ready, scheduled, in flight and unknown, per tenant where it matters. Counting stops at 100,000
 // rows of each: beyond that the figure is a floor, and looking must not cost what sending needs.
@@ -65,8 +66,11 @@ func readDepth(ctx context.Context, tx pgx.Tx, s *mail.QueueState) error {
 	for i, l := range lanes {
 		numbers[i], tenants[i] = l.Number, int32(l.Tenant)
 	}
+	if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil { // one would read all of a lane before its first row
+		return err
+	}
 	var oldest *time.Time
-	err = tx.QueryRow(ctx, queueSQL, numbers, tenants).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, &oldest)
+	err = tx.QueryRow(ctx, queueSQL, numbers, tenants).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, &oldest, &s.Dead)
 	s.OldestDue = orZero(oldest)
 	return err
 }

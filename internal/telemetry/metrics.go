@@ -22,6 +22,7 @@ type Metrics struct {
 	SlotsDropped *prometheus.CounterVec   // account; granted and not used for a call
 
 	ReadyDepth prometheus.Gauge // messages due
+	DeadRows   prometheus.Gauge // of the queue, all replicas: what the server has not cleaned up
 	Inflight   prometheus.Gauge // calls running in this process
 	Unknown    prometheus.Gauge // messages whose outcome is not known, all replicas
 
@@ -73,6 +74,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		SlotsUsed:     counters("slots_used_total", "Slots that a call was made with.", "account"),
 		SlotsDropped:  counters("slots_dropped_total", "Slots granted and never used.", "account"),
 		ReadyDepth:    gauge("ready_depth", "Messages that are due and wait."),
+		DeadRows:      gauge("queue_dead_rows", "Rows that left the queue and are not cleaned up yet, estimated."),
 		Inflight:      gauge("inflight", "Provider calls running in this process."),
 		Unknown:       gauge("unknown", "Messages whose outcome is not known."),
 		UnknownTotal:  counters("unknown_total", "Calls that ended without a verdict.", "kind", "cause"),
@@ -124,7 +126,7 @@ func NewRegistry() *prometheus.Registry {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.Accepted, m.AcceptSeconds, m.HTTPRequests, m.HTTPSeconds, m.Attempts, m.CallSeconds, m.Claimed, m.ClaimSeconds,
-		m.SlotsGranted, m.SlotsUsed, m.SlotsDropped, m.ReadyDepth, m.Inflight, m.Unknown, m.UnknownTotal, m.Resolved, m.Rescued,
+		m.SlotsGranted, m.SlotsUsed, m.SlotsDropped, m.ReadyDepth, m.DeadRows, m.Inflight, m.Unknown, m.UnknownTotal, m.Resolved, m.Rescued,
 		m.BreakerState, m.Parked, m.BatchSize, m.HookRequests, m.HookEvents, m.Lookups, m.Deliveries, m.Streams,
 		m.DuplicateAccepts, m.Booked, m.Violations, m.BooksAt, m.UnknownAge,
 	}

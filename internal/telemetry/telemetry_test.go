@@ -72,6 +72,7 @@ func use(m *Metrics) {
 	m.SlotsUsed.WithLabelValues("ses-eu").Inc()
 	m.SlotsDropped.WithLabelValues("ses-eu").Inc()
 	m.ReadyDepth.Set(1)
+	m.DeadRows.Set(1)
 	m.Inflight.Set(1)
 	m.Unknown.Set(1)
 	m.UnknownTotal.WithLabelValues("ses", "timeout").Inc()
@@ -115,7 +116,7 @@ func TestMetricNamesAndLabels(t *testing.T) {
 		"sendgate_claimed_total{}", "sendgate_deliveries_total{outcome}", "sendgate_duplicate_accepts_total{}", "sendgate_event_streams{}",
 		"sendgate_hook_events_total{account,result}", "sendgate_hook_requests_total{account,result}",
 		"sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}", "sendgate_inflight{}", "sendgate_invariant_violations{kind}",
-		"sendgate_lookups_total{kind,result}", "sendgate_parked{account}", "sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",
+		"sendgate_lookups_total{kind,result}", "sendgate_parked{account}", "sendgate_queue_dead_rows{}", "sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",
 		"sendgate_slots_dropped_total{account}", "sendgate_slots_granted_total{account}", "sendgate_slots_used_total{account}",
 		"sendgate_unknown{}", "sendgate_unknown_age_seconds{}", "sendgate_unknown_total{cause,kind}",
 	}
