@@ -33,6 +33,16 @@ func (r *report) figure(name string, d, bound time.Duration) {
 	r.figures = append(r.figures, text)
 }
 
+// size adds how much of something there was, in bytes, with the bound that it should keep.
+func (r *report) size(name string, bytes, bound int64) {
+	text := fmt.Sprintf("%s=%dMB", name, bytes>>20)
+	if bytes > bound {
+		text += fmt.Sprintf("(over %dMB)", bound>>20)
+		r.over = append(r.over, text)
+	}
+	r.figures = append(r.figures, text)
+}
+
 // tally adds something counted.
 func (r *report) tally(name string, n any) {
 	r.figures = append(r.figures, fmt.Sprintf("%s=%v", name, n))
@@ -44,6 +54,8 @@ func round(d time.Duration) time.Duration {
 		return d.Round(time.Second)
 	case d > time.Second:
 		return d.Round(100 * time.Millisecond)
+	case d < 20*time.Millisecond:
+		return d.Round(100 * time.Microsecond)
 	}
 	return d.Round(time.Millisecond)
 }
