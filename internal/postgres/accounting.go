@@ -15,7 +15,7 @@ import (
 const accountingLock = 7381003
 
 // accountingTimeout bounds each statement of Accounting. At some 0.6 µs for an open message that is more than ten
-// million of them.
+// million of them; on two cores with ten times the work that they can do it was four million.
 const accountingTimeout = "15s"
 
 // Accounting checks the books: that every accepted message is in exactly one of ready, inflight and unknown or settled,
