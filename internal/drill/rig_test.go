@@ -46,7 +46,8 @@ type rig struct {
 	dsn      string   // of the database, wherever it is served
 	lapse    lapse
 	emu      *emulator.Emulator
-	ledger   string // path
+	hooks    map[string]emulator.Hook // where it reports to
+	ledger   string                   // path
 	replicas []*replica
 	http     *http.Client
 	admin    *api.Client
@@ -152,14 +153,17 @@ func (r *rig) setHooks(t *testing.T) {
 		apis, lmtps = append(apis, x.api), append(lmtps, x.lmtp)
 	}
 	web, relay := startFront(t, apis...), startFront(t, lmtps...)
-	hooks := map[string]emulator.Hook{"smtp": {URL: "lmtp://" + relay.addr}}
-	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "ses"} {
-		hooks[kind] = emulator.Hook{URL: "http://" + web.addr + "/hooks/" + kind}
+	r.hooks = map[string]emulator.Hook{"smtp": {URL: "lmtp://" + relay.addr}}
+	for _, kind := range webKinds() {
+		r.hooks[kind] = emulator.Hook{URL: "http://" + web.addr + "/hooks/" + kind}
 	}
-	if err := r.emu.SetHooks(hooks); err != nil {
+	if err := r.emu.SetHooks(r.hooks); err != nil {
 		t.Fatal(err)
 	}
 }
+
+// webKinds are the providers that report over HTTP.
+func webKinds() []string { return []string{"sendgrid", "mailgun", "postmark", "ses"} }
 
 // configure does by the admin API what an operator would: accounts, their weights, tenants and their keys.
 func (r *rig) configure(t *testing.T) {
