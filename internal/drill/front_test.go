@@ -20,6 +20,8 @@ type front struct {
 	addr    string
 	targets []string
 	next    atomic.Int64
+	cut     atomic.Bool // it finds nobody
+	open    sync.Map    // net.Conn that it passes
 }
 
 func startFront(t *testing.T, targets ...string) *front {
@@ -51,6 +53,8 @@ func startFront(t *testing.T, targets ...string) *front {
 // pass carries one connection. Nobody who takes it is a connection that closes.
 func (f *front) pass(ctx context.Context, from net.Conn) {
 	defer func() { _ = from.Close() }()
+	f.open.Store(from, nil)
+	defer f.open.Delete(from)
 	to := f.dial(ctx)
 	if to == nil {
 		return
@@ -69,9 +73,21 @@ func (f *front) pass(ctx context.Context, from net.Conn) {
 	<-done
 }
 
+// cutOff ends what is open, and lets nothing through until cut is false again.
+func (f *front) cutOff() {
+	f.cut.Store(true)
+	f.open.Range(func(c, _ any) bool {
+		_ = c.(net.Conn).Close() //nolint:forcetypeassert // nothing else is stored
+		return true
+	})
+}
+
 func (f *front) dial(ctx context.Context) net.Conn {
 	d := net.Dialer{Timeout: time.Second}
 	for range f.targets {
+		if f.cut.Load() {
+			return nil
+		}
 		target := f.targets[int(f.next.Add(1))%len(f.targets)]
 		network := "tcp"
 		if filepath.IsAbs(target) {

@@ -47,6 +47,7 @@ type rig struct {
 	lapse    lapse
 	emu      *emulator.Emulator
 	hooks    map[string]emulator.Hook // where it reports to
+	web      *front                   // of the replicas' API, for those who report over HTTP
 	ledger   string                   // path
 	replicas []*replica
 	http     *http.Client
@@ -152,10 +153,11 @@ func (r *rig) setHooks(t *testing.T) {
 	for _, x := range r.replicas {
 		apis, lmtps = append(apis, x.api), append(lmtps, x.lmtp)
 	}
-	web, relay := startFront(t, apis...), startFront(t, lmtps...)
+	relay := startFront(t, lmtps...)
+	r.web = startFront(t, apis...)
 	r.hooks = map[string]emulator.Hook{"smtp": {URL: "lmtp://" + relay.addr}}
 	for _, kind := range webKinds() {
-		r.hooks[kind] = emulator.Hook{URL: "http://" + web.addr + "/hooks/" + kind}
+		r.hooks[kind] = emulator.Hook{URL: "http://" + r.web.addr + "/hooks/" + kind}
 	}
 	if err := r.emu.SetHooks(r.hooks); err != nil {
 		t.Fatal(err)
