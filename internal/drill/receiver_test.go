@@ -16,7 +16,7 @@ func TestD26EventsFindNobody(t *testing.T) {
 	drillTest(t, "D26", p, func(t *testing.T, r *rig) {
 		cut := r.clock(t)
 		r.web.cutOff()
-		pause(t, min(*duration, 3*time.Second)) // Postmark's repetitions end after 4 s, as the emulator counts
+		pause(t, min(*duration, 1500*time.Millisecond)) // Postmark's repetitions end after 4 s, as the emulator counts
 		for _, kind := range webKinds() {
 			n := r.emu.Stats()[kind].Hooks.Failed
 			r.report.tally(kind+"_found_nobody", n)
