@@ -187,7 +187,8 @@ func TestHookOfAnAccountThatWasMadeElsewhereIsTaken(t *testing.T) {
 		h.set("made-up", madeUp)
 		return true
 	}
-	r := newRig(t, withHooks(h))
+	var log bytes.Buffer
+	r := newRig(t, withHooks(h), func(o *Options) { o.Log = slog.New(slog.NewJSONHandler(&log, nil)) })
 	body := "delivered ann@example.org"
 	r.want(r.hook("made-up", body, madeUp.sign(body)), 200, "")
 	if len(r.store.intakes) != 1 || r.store.intakes[0].Account != 7 {
@@ -196,6 +197,9 @@ func TestHookOfAnAccountThatWasMadeElsewhereIsTaken(t *testing.T) {
 	r.want(r.hook("nobody", body, madeUp.sign(body)), 404, "not_found")
 	h.current = func(context.Context) bool { return false }
 	r.want(r.hook("nobody", body, madeUp.sign(body)), 503, "unavailable")
+	if strings.Contains(log.String(), "refused") {
+		t.Errorf("strangers fill the log: %s", log.String())
+	}
 }
 
 func TestHooksOfUnknownAccountsAreBounded(t *testing.T) {
