@@ -181,12 +181,16 @@ func (a *App) openDatabase(ctx context.Context) error {
 	return a.awaitDatabase(ctx)
 }
 
-// awaitDatabase gives a database that starts together with us a minute. A schema that does not fit is final.
+// awaitDatabase gives a database that starts together with us a minute. A schema that does not fit is final, and so is a
+// secret key that is not the one of the processes that are there.
 func (a *App) awaitDatabase(ctx context.Context) error {
 	deadline := time.Now().Add(time.Minute)
 	for {
 		err := a.db.Ping(ctx)
-		if err == nil || errors.Is(err, postgres.ErrSchema) {
+		if err == nil {
+			err = a.db.CheckKey(ctx)
+		}
+		if err == nil || errors.Is(err, postgres.ErrSchema) || errors.Is(err, seal.ErrSealed) {
 			return err
 		}
 		if time.Now().After(deadline) {

@@ -222,6 +222,38 @@ func (db *DB) Secrets(ctx context.Context, account int32) (map[string]seal.Secre
 	return secrets, nil
 }
 
+// CheckKey returns seal.ErrSealed when none of the secrets opens with our key and another process is at work: that one has
+// another key, and what either of them stores the other can't use. A process that is alone may have a new key, because the
+// old one is lost; the secrets are stored again through it.
+func (db *DB) CheckKey(ctx context.Context) error {
+	const q = `
+SELECT account_id, field, sealed FROM account_secret
+WHERE EXISTS (SELECT 1 FROM replica WHERE lease_until > clock_timestamp()) ORDER BY account_id, field LIMIT 1000`
+	rows, err := db.api.Query(ctx, q)
+	if err != nil {
+		return fmt.Errorf("check the secret key: %w", unavailable(err))
+	}
+	var account int32
+	var field string
+	var sealed []byte
+	opened, all := 0, 0
+	_, err = pgx.ForEachRow(rows, []any{&account, &field, &sealed}, func() error {
+		all++
+		if _, err := db.box.Open(sealed, binding(account, field)); err == nil {
+			opened++
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("check the secret key: %w", unavailable(err))
+	}
+	if all > 0 && opened == 0 {
+		return fmt.Errorf("%w: SENDGATE_SECRET_KEY is not the one that this database's secrets were stored with, and another process uses it: give all of them one key",
+			seal.ErrSealed)
+	}
+	return nil
+}
+
 // ForgetSecrets deletes the secrets of deleted accounts that have nothing in flight or unknown any more, and reports how
 // many there were.
 func (db *DB) ForgetSecrets(ctx context.Context) (int, error) {

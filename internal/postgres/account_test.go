@@ -183,3 +183,32 @@ func TestConfigIsOneSnapshot(t *testing.T) {
 		}
 	}
 }
+
+func TestTwoProcessesWithDifferentKeysAreOneTooMany(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	other := b.open(t, Options{Box: newBox(t, 2)})
+	check := func(when string, db *DB, want error) {
+		t.Helper()
+		if err := db.CheckKey(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%s: CheckKey = %v, want %v", when, err, want)
+		}
+	}
+	owner := b.replica(t)
+	check("no secrets", other, nil)
+	for _, name := range []string{"one", "two"} {
+		a := route.Account{Name: name, Kind: "smtp", Concurrency: 20}
+		must(t, b.db.CreateAccount(t.Context(), "tester", a, map[string]seal.Secret{"password": seal.NewSecret("p")}))
+	}
+	check("one key", b.db, nil)
+	check("another key beside it", other, seal.ErrSealed)
+	must(t, other.UpdateAccount(t.Context(), "tester", route.Account{Name: "one", Kind: "smtp", Concurrency: 20},
+		map[string]seal.Secret{"password": seal.NewSecret("p")}))
+	check("some of either", other, nil)
+	check("some of either", b.db, nil)
+	must(t, other.UpdateAccount(t.Context(), "tester", route.Account{Name: "two", Kind: "smtp", Concurrency: 20},
+		map[string]seal.Secret{"password": seal.NewSecret("p")}))
+	check("all of the other's", b.db, seal.ErrSealed)
+	b.expire(t, owner)
+	check("alone, with another key", b.db, nil)
+}
