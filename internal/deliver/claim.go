@@ -32,6 +32,9 @@ func (e *Engine) claimLoop(ctx context.Context) {
 		case <-e.wake:
 		case <-timer.C:
 		}
+		if ctx.Err() != nil { // select picks any that is ready
+			return
+		}
 		wait := e.claimOnce(ctx)
 		timer.Reset(wait)
 		if wait > claimPause { // let wakes that come at once share a claim
