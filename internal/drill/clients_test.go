@@ -44,6 +44,8 @@ type clients struct {
 	took202 []answered
 }
 
+const perClient = 15 // messages a second that one client is asked for at most, unless there are too many
+
 const patience = 40 * time.Second // of a client with one message
 
 func (r *rig) startClients(t *testing.T) {
@@ -51,15 +53,11 @@ func (r *rig) startClients(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &clients{rig: r, cancel: cancel, refused: map[string]int{}}
 	r.clients = c
-	n := r.plan.load.clients
+	n, perSecond := r.plan.load.clients, r.plan.load.perSecond()
 	if n == 0 {
-		n = 12
+		n = min(max(12, int(perSecond/perClient)), 96)
 	}
-	share := r.plan.load.share
-	if share == 0 {
-		share = 1
-	}
-	every := time.Duration(float64(n) / (float64(*rate) * share) * float64(time.Second))
+	every := time.Duration(float64(n) / perSecond * float64(time.Second))
 	for i := range n {
 		log, err := os.Create(filepath.Join(r.dir, fmt.Sprintf("client-%02d.jsonl", i)))
 		if err != nil {

@@ -20,7 +20,7 @@ const (
 	deepLook     = time.Minute // for how long a deep queue is worked at, at most
 	claimP99     = 100 * time.Millisecond
 	firstAttempt = 2 * time.Second  // of the mail of a tenant that has nothing waiting
-	booksAtDepth = 15 * time.Second // which is what one of their statements gets
+	booksAtDepth = 50 * time.Second // which is what one of their statements gets, and a minute what all of them get
 	deepResident = 300 << 20
 )
 

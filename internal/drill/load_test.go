@@ -12,13 +12,21 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// load says what the clients send. The zero value is a mix of all that callers do, at -rate, by 12 clients.
+// load says what the clients send. The zero value is a mix of all that callers do, at -rate, by as many clients as that takes.
 type load struct {
 	clients  int
 	share    float64  // of -rate, 0 is 1
 	policies []string // on_ambiguous; nil is all three
 	account  string   // pinned to it
 	plain    bool     // one recipient, no schedule, no attachment, no poison
+}
+
+// perSecond is how many messages all clients are to send in a second.
+func (l load) perSecond() float64 {
+	if l.share == 0 {
+		return float64(*rate)
+	}
+	return float64(*rate) * l.share
 }
 
 func (l load) everybody() []string {

@@ -59,6 +59,12 @@ var table struct {
 	lines []string
 }
 
+func enterTable(line string) {
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	table.lines = append(table.lines, line)
+}
+
 func printTable() {
 	table.mu.Lock()
 	defer table.mu.Unlock()

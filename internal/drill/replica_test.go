@@ -22,6 +22,7 @@ type replica struct {
 	name           string
 	api, ops, lmtp string // host:port
 	env, wrap      []string
+	release        string // path of its program; newRelease is this tree's
 	dir            string
 	http           *http.Client
 	cmd            *exec.Cmd
@@ -48,10 +49,7 @@ func (r *replica) start(t *testing.T) {
 // launch is start without waiting.
 func (r *replica) launch(t *testing.T) {
 	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := programOf(t, r.release)
 	log, err := os.OpenFile(r.logPath(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)

@@ -85,9 +85,7 @@ func (r *rig) conclude(t *testing.T) {
 	}
 	line := r.report.line(!t.Failed())
 	t.Log(line)
-	table.mu.Lock()
-	defer table.mu.Unlock()
-	table.lines = append(table.lines, line)
+	enterTable(line)
 }
 
 // complaints are findings of one kind; a few of them are enough to read.

@@ -31,6 +31,7 @@ type plan struct {
 	dsn      func(t *testing.T, i int, dsn string) string
 	load     load
 	wrap     []string // a command that runs the first replica
+	release  string   // path of the program that all begin with
 
 	postgresDir string // where the server's data is; "" is a folder of the drill's own
 	standby     following
@@ -84,6 +85,7 @@ func (r *rig) build(t *testing.T) {
 	t.Cleanup(r.http.CloseIdleConnections)
 	r.pg = startServer(t, r.plan.postgresDir, r.plan.postgres)
 	r.dsn = r.pg.dsn
+	r.migrate(t, r.plan.release)
 	if r.plan.standby != alone {
 		r.standby = follow(t, r.pg, r.plan.standby)
 		r.dsn = eitherOf(t, r.pg, r.standby.server)
@@ -128,6 +130,7 @@ func (r *rig) newReplica(t *testing.T, i int) *replica {
 	t.Helper()
 	x := &replica{
 		name: fmt.Sprintf("replica-%d", i+1), api: fixedAddr(t), ops: fixedAddr(t), lmtp: fixedAddr(t), dir: r.dir, http: r.http,
+		release: r.plan.release,
 	}
 	dsn := r.dsn
 	if r.plan.dsn != nil {

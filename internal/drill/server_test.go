@@ -3,7 +3,6 @@
 package drill
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,10 +13,9 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/devpg"
-	"github.com/sendgate/sendgate/internal/postgres"
 )
 
-// server is a PostgreSQL of the drill's own that syncs to disk, with the schema in it.
+// server is a PostgreSQL of the drill's own that syncs to disk, with a database that is empty.
 type server struct {
 	options devpg.Options
 	cluster *devpg.Cluster
@@ -34,9 +32,6 @@ func startServer(t *testing.T, dir string, settings map[string]string) *server {
 	t.Cleanup(func() { _ = s.cluster.Stop() }) // it may have been killed
 	var err error
 	if s.dsn, err = devpg.EnsureDatabase(t.Context(), s.cluster.URL(), "sendgate"); err != nil {
-		t.Fatal(err)
-	}
-	if err := postgres.Migrate(t.Context(), s.dsn, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	return s
