@@ -7,15 +7,17 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// booksEvery is how often the books are checked.
-const booksEvery = time.Minute
+const (
+	booksEvery = time.Minute      // between two checks of the books
+	booksWait  = 55 * time.Second // for one: with ten million messages open it takes a good part of that
+)
 
 // keepBooks checks the books every minute. It has a loop of its own: with millions of messages open a check takes
 // seconds, for which no rescue must wait.
 func (e *Engine) keepBooks(ctx context.Context) {
 	for {
 		next := time.Now().Add(booksEvery)
-		if err := runJob(ctx, e.checkBooks); err != nil && ctx.Err() == nil {
+		if err := runJob(ctx, booksWait, e.checkBooks); err != nil && ctx.Err() == nil {
 			e.Log.Error("books not checked", "error", err)
 		}
 		if !sleepUntil(ctx, next) {

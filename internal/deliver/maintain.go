@@ -127,7 +127,7 @@ func (e *Engine) maintain(ctx context.Context, jobs []job) {
 				continue
 			}
 			j.due = now.Add(j.every)
-			if err := runJob(ctx, j.run); err != nil && ctx.Err() == nil {
+			if err := runJob(ctx, jobWait, j.run); err != nil && ctx.Err() == nil {
 				j.due = now.Add(min(j.every, jobAgain))
 				e.Log.Warn("maintenance", "job", j.name, "error", err)
 			}
@@ -145,8 +145,8 @@ const (
 	jobAgain = 15 * time.Second
 )
 
-func runJob(ctx context.Context, run func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, jobWait)
+func runJob(ctx context.Context, wait time.Duration, run func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	return run(ctx)
 }
