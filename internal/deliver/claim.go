@@ -76,6 +76,7 @@ func (e *Engine) claimOnce(ctx context.Context) time.Duration {
 	}
 	e.Metrics.ClaimSeconds.Observe(time.Since(start).Seconds())
 	e.learn(c, quotas)
+	e.end(claimCtx, c)
 	if e.config.Load().Version != config.Version { // what it put aside was locked when the new one freed what was held
 		e.behind.Store(true)
 	}
@@ -151,6 +152,8 @@ type claim struct {
 	seen    map[mail.Lane]*seen
 	full    map[mail.Lane][]mail.Hold
 	moved   []mail.Lane // lanes that got messages from others
+	ends    []mail.Ending
+	endedIn []mail.Lane // where those lay
 	deeper  bool        // more may lie behind messages whose account is full
 	room    time.Time   // local: when the first full account has room again
 	heavy   int64       // bytes of the large messages taken
@@ -239,7 +242,7 @@ func (c *claim) decide(now time.Time, due []mail.Due, limits map[int32]*limit.Ac
 func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local time.Time, out *mail.Claim) {
 	if !d.ExpiresAt.After(c.dbNow) {
 		s.gone++
-		out.End = append(out.End, mail.Ending{ID: d.ID, Status: mail.Expired, Detail: "not sent before expires_at"})
+		c.end(d, mail.Expired, "not sent before expires_at")
 		return
 	}
 	if c.tooHeavy(d.Facts.Bytes) || c.engine.held.has(d.ID) {
@@ -261,7 +264,7 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 			continue // that account turned out to have no slot, and the view knows it now
 		case route.Impossible:
 			s.gone++
-			out.End = append(out.End, mail.Ending{ID: d.ID, Status: mail.Failed, Detail: why(decision)})
+			c.end(d, mail.Failed, why(decision))
 		case route.Full:
 			c.stay(d, s, decision, local, out)
 		case route.Unfit:
@@ -272,6 +275,26 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 			c.moved = append(c.moved, mail.Lane{Number: want, Tenant: d.Lane.Tenant})
 		}
 		return
+	}
+}
+
+// end notes a message that will not be sent.
+func (c *claim) end(d mail.Due, status mail.Status, why string) {
+	c.ends = append(c.ends, mail.Ending{ID: d.ID, Status: status, Detail: why})
+	c.endedIn = append(c.endedIn, d.Lane)
+}
+
+// end settles what will not be sent, when the claim is committed. The claim holds the limits of all accounts, with which
+// nobody may wait for rows of messages.
+func (e *Engine) end(ctx context.Context, c *claim) {
+	if len(c.ends) == 0 {
+		return
+	}
+	if err := e.Store.End(ctx, c.ends); err != nil { // the next claim finds them again
+		e.Log.Warn("end messages", "count", len(c.ends), "error", err)
+		for _, l := range c.endedIn {
+			e.lanes.rewind(l)
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ type fakeStore struct {
 	secrets   func() error
 	recorded  chan mail.Result
 	freed     int
+	ended     []mail.Ending
+	endFails  error
 }
 
 func (s *fakeStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
@@ -38,6 +40,11 @@ func (s *fakeStore) Claim(ctx context.Context, _ mail.ID, _ []mail.LaneQuota,
 	decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim,
 ) error {
 	return s.claim(ctx, decide)
+}
+
+func (s *fakeStore) End(_ context.Context, endings []mail.Ending) error {
+	s.ended = append(s.ended, endings...)
+	return s.endFails
 }
 
 func (s *fakeStore) Intend(ctx context.Context, _ mail.ID, in mail.Intent) (bool, error) {
@@ -179,9 +186,8 @@ func TestMessageOfAHalfFailedLoadGoesBackToTheQueue(t *testing.T) {
 }
 
 // claimOf runs one claim over n messages that expire after the given time.
-func claimOf(t *testing.T, n int, expires time.Duration, change func(*mail.Due)) []mail.LaneQuota {
+func claimOf(t *testing.T, store *fakeStore, n int, expires time.Duration, change func(*mail.Due)) []mail.LaneQuota {
 	t.Helper()
-	store := &fakeStore{}
 	store.claim = func(_ context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
 		now := time.Now()
 		var due []mail.Due
@@ -212,8 +218,21 @@ func claimOf(t *testing.T, n int, expires time.Duration, change func(*mail.Due))
 
 func TestExpiredMessagesDoNotHoldUpThoseBehindThem(t *testing.T) {
 	t.Parallel()
-	if quotas := claimOf(t, 16, -time.Minute, nil); len(quotas) == 0 {
+	store := &fakeStore{}
+	if quotas := claimOf(t, store, 16, -time.Minute, nil); len(quotas) == 0 {
 		t.Error("the lane sleeps, though more may lie behind the messages that have expired")
+	}
+	if len(store.ended) != 16 || store.ended[0].Status != mail.Expired {
+		t.Errorf("ended: %v, want 16 that expired", store.ended)
+	}
+}
+
+func TestExpiredMessagesThatCouldNotBeEndedAreFoundAgain(t *testing.T) {
+	t.Parallel()
+	store := &fakeStore{endFails: &mail.Unavailable{Reason: "database"}}
+	quotas := claimOf(t, store, 16, -time.Minute, nil)
+	if len(quotas) != 1 || !quotas[0].Low.IsZero() {
+		t.Errorf("the next claim asks for %v, want the lane from its beginning", quotas)
 	}
 }
 
@@ -240,7 +259,7 @@ func TestUnfitMessagesDoNotHoldUpThoseBehindThem(t *testing.T) {
 	avoid := func(d *mail.Due) {
 		d.Avoid = map[string]mail.Avoid{"ses-eu": {Until: time.Now().Add(time.Hour), Why: "550"}}
 	}
-	if quotas := claimOf(t, 16, time.Hour, avoid); len(quotas) == 0 {
+	if quotas := claimOf(t, &fakeStore{}, 16, time.Hour, avoid); len(quotas) == 0 {
 		t.Error("the lane sleeps, though its account is free for what lies behind")
 	}
 }

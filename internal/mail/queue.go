@@ -44,7 +44,6 @@ type Claim struct {
 	Take   []Assignment
 	Hold   []Hold   // put off until a time
 	Relane []Relane // configuration moved them to another lane
-	End    []Ending // will not be sent
 }
 
 // Assignment gives one message to one account.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
@@ -85,9 +84,8 @@ func TestBooksBalanceWhateverBecomesOfAMessage(t *testing.T) {
 	must(t, b.db.Resend(ctx, mail.DefaultTenant, due[2].ID))
 	b.exec(t, `UPDATE ready SET lane = $2 WHERE id = $1`, [16]byte(due[2].ID), lane+1)
 	b.balanced(t, "an operator", "4 ready, 0 claimed, 1 in a call, 1 unknown")
-	must(t, b.db.Claim(ctx, owner, quota(1), func(_ time.Time, due []mail.Due, _ map[int32]*limit.Account) mail.Claim {
-		return mail.Claim{End: []mail.Ending{{ID: due[0].ID, Status: mail.Expired, Detail: "late"}}}
-	}))
+	late := get[[16]byte](t, b, `SELECT id FROM ready WHERE lane = $1 ORDER BY due, id LIMIT 1`, lane)
+	must(t, b.db.End(ctx, []mail.Ending{{ID: late, Status: mail.Expired, Detail: "late"}}))
 	b.balanced(t, "expiry", "3 ready, 0 claimed, 1 in a call, 1 unknown")
 	b.expire(t, owner)
 	b.rescueAll(t)

@@ -45,7 +45,7 @@ func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota, 
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		limits, c, err := db.lockLimits(ctx, tx, nil)
+		limits, c, err := db.lockToTake(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,6 @@ func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c mail.Claim, lim
 			WHERE r.id = ANY ($1) AND r.id = l.id`,
 			rawIDs(ids), lanes)
 	}
-	queueEndings(b, c.End)
 	if b.Len() == 0 {
 		return nil
 	}
@@ -169,60 +168,6 @@ func avoidJSON(avoid map[string]mail.Avoid) ([]byte, error) {
 	}
 	return b, nil
 }
-
-// endSQL closes recipients that will not be mailed, and reports it.
-const endSQL = `
-WITH r AS (
-    UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
-    FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
-    WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'
-    RETURNING r.message_id, r.n, r.tenant_id, r.email, r.status, r.detail
-), x AS MATERIALIZED (
-    SELECT new_event_id() AS id, r.*, m.stream
-    FROM r CROSS JOIN LATERAL (SELECT stream FROM message WHERE id = r.message_id OFFSET 0) m
-), e AS (
-    INSERT INTO event (id, origin, tenant_id, message_id, n, stream, type, name, recipient, at, source, bounce, key)
-    SELECT id, id, tenant_id, message_id, n, stream, 'rejected', status, lower(email), now(), 'response',
-           jsonb_build_object('reason', 'other', 'text', detail), id FROM x
-    RETURNING id, tenant_id, type, stream
-)
-SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream)) FROM e HAVING count(*) > 0`
-
-func queueEndings(b *pgx.Batch, endings []mail.Ending) {
-	if len(endings) == 0 {
-		return
-	}
-	ids, status, detail := make([]mail.ID, len(endings)), make([]string, len(endings)), make([]string, len(endings))
-	for i, e := range endings {
-		ids[i], status[i], detail[i] = e.ID, string(e.Status), e.Detail
-	}
-	raw := rawIDs(ids)
-	b.Queue(`DELETE FROM ready WHERE id = ANY($1)`, raw)
-	b.Queue(endSQL, raw, status, detail)
-	queueFold(b, raw)
-}
-
-// foldSQL recomputes the status of messages from their recipients: the worst that is open, else the worst final one.
-// The order is that of mail.Fold; a test holds the two together.
-const statusOrder = `ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expired', 'failed_unknown', 'failed',
-        'bounced', 'complained', 'deferred', 'scheduled', 'queued', 'sending', 'unknown']`
-
-const foldSQL = `
-UPDATE message m SET updated_at = now(), status = coalesce((
-    SELECT r.status FROM recipient r WHERE r.message_id = m.id AND r.message_id BETWEEN $2 AND $3
-    ORDER BY array_position(` + statusOrder + `, r.status) DESC
-    LIMIT 1), 'failed')
-WHERE m.id = ANY($1)`
-
-func queueFold(b *pgx.Batch, ids [][16]byte) {
-	first, last := span(ids)
-	b.Queue(lockSQL, ids)
-	b.Queue(foldSQL, ids, first, last)
-}
-
-// lockSQL makes those who change recipients of one message fold it one after the other. The statement that folds has to
-// begin with the lock held: else it could wait for another's commit, and then write what it read before.
-const lockSQL = `SELECT FROM message WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE`
 
 // Load reads what is needed to send claimed messages. Recipients that were suppressed since acceptance are shown so.
 func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
@@ -278,13 +223,14 @@ ORDER BY r.message_id, r.n`
 }
 
 // lanesSQL lists the lanes that hold ready rows, by a loose scan of the index: its cost follows the number of lanes, not
-// of messages.
+// of messages. It comes from the end of each lane where the newest are: at the other end lies what was claimed, for as long as a
+// foreign transaction holds an old snapshot.
 const lanesSQL = `
 WITH RECURSIVE l AS (
-    (SELECT lane, tenant_id FROM ready ORDER BY lane, tenant_id LIMIT 1)
+    (SELECT lane, tenant_id FROM ready ORDER BY lane DESC, tenant_id DESC LIMIT 1)
     UNION ALL
     SELECT n.lane, n.tenant_id FROM l CROSS JOIN LATERAL (
-        SELECT lane, tenant_id FROM ready WHERE (lane, tenant_id) > (l.lane, l.tenant_id) ORDER BY lane, tenant_id LIMIT 1) n
+        SELECT lane, tenant_id FROM ready WHERE (lane, tenant_id) < (l.lane, l.tenant_id) ORDER BY lane DESC, tenant_id DESC LIMIT 1) n
 )
 SELECT lane, tenant_id FROM l`
 

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,6 +53,7 @@ type DB struct {
 	results             *committer[ownedResult, bool]
 	events              *committer[mail.Intake, mail.Taken]
 	watch               watch // over the database's clock
+	mark                atomic.Pointer[openMark]
 }
 
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.
@@ -146,6 +148,7 @@ func newPool(ctx context.Context, dsn string, conns int32, params map[string]str
 	cfg.ConnConfig.OnPgError = func(c *pgconn.PgConn, pe *pgconn.PgError) bool {
 		return pe.Code != readOnly && (fatal == nil || fatal(c, pe))
 	}
+	dated(cfg)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
@@ -333,9 +332,7 @@ func TestOwnEndsAreReported(t *testing.T) {
 		Recipients: []mail.RecipientChange{{N: 0, Status: mail.Sent}, {N: 1, Status: mail.Failed, Detail: "no"}, {N: 2, Status: mail.Suppressed, Detail: "listed"}},
 	})
 	expired := b.accept(t, submission())[0]
-	must(t, b.db.Claim(t.Context(), f.owner, quota(1), func(_ time.Time, due []mail.Due, _ map[int32]*limit.Account) mail.Claim {
-		return mail.Claim{End: []mail.Ending{{ID: due[0].ID, Status: mail.Expired, Detail: "too late"}}}
-	}))
+	must(t, b.db.End(t.Context(), []mail.Ending{{ID: expired, Status: mail.Expired, Detail: "too late"}}))
 	var got []string
 	for _, id := range []mail.ID{f.id, expired} {
 		v, err := b.db.Message(t.Context(), mail.DefaultTenant, id)

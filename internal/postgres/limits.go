@@ -10,16 +10,26 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
 // lockLimits reads the limit state of accounts (nil: of all), keeps it locked until the end of the transaction, and reads
-// the database's clock. The accounts know whether that was set since.
+// the database's clock. The accounts know whether that was set since. They don't know their open calls, see lockToTake.
 func (db *DB) lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.Account, clock, error) {
-	limits, gone, err := readState(ctx, tx, only)
-	if err == nil && len(gone) > 0 {
-		limits, err = restoreState(ctx, tx, only, gone)
+	return db.lockState(ctx, tx, func() (state, error) { return readState(ctx, tx, only) })
+}
+
+// lockToTake is lockLimits for whoever takes slots: of all accounts, and with the calls that are open.
+func (db *DB) lockToTake(ctx context.Context, tx pgx.Tx) (map[int32]*limit.Account, clock, error) {
+	return db.lockState(ctx, tx, func() (state, error) { return db.readOpenState(ctx, tx) })
+}
+
+func (db *DB) lockState(ctx context.Context, tx pgx.Tx, read func() (state, error)) (map[int32]*limit.Account, clock, error) {
+	s, err := read()
+	if err == nil && len(s.gone) > 0 {
+		s, err = restoreState(ctx, tx, s.gone, read)
 	}
 	if err != nil {
 		return nil, clock{}, fmt.Errorf("lock limits: %w", err)
@@ -28,60 +38,66 @@ func (db *DB) lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int3
 	if err != nil {
 		return nil, clock{}, fmt.Errorf("lock limits: %w", err)
 	}
-	db.watch.check(limits, c)
-	return limits, c, nil
+	db.watch.check(s.accounts, c)
+	return s.accounts, c, nil
 }
 
-// readState reads the limit state of accounts (nil: of all) and keeps it locked until the end of the transaction. The
-// order is by account, and nobody who holds such a lock waits for a row of the queue, so that this can't deadlock. Open
-// calls are read before the bins: one that is recorded in between counts twice, never not at all. Gone are the windows whose
-// row, or whose account's row, is not there.
-func readState(ctx context.Context, tx pgx.Tx, only []int32) (accounts map[int32]*limit.Account, gone map[int32][]limit.Window, err error) {
+// state is the limit state of accounts. Gone are the windows whose row, or whose account's row, is not there.
+type state struct {
+	accounts map[int32]*limit.Account
+	gone     map[int32][]limit.Window
+}
+
+// lockAccountsSQL goes by account, and nobody who holds such a lock waits for a row of a message: this can't deadlock.
+const lockAccountsSQL = `SELECT account_id, blocked_until, ahead_us FROM rate_account
+WHERE $1::int[] IS NULL OR account_id = ANY ($1) ORDER BY account_id FOR UPDATE`
+
+// readState locks and reads the windows of accounts (nil: of all).
+func readState(ctx context.Context, tx pgx.Tx, only []int32) (state, error) {
+	s := state{accounts: map[int32]*limit.Account{}}
 	b := &pgx.Batch{}
-	b.Queue(`SELECT account_id, blocked_until, ahead_us FROM rate_account WHERE $1::int[] IS NULL OR account_id = ANY ($1)
-		ORDER BY account_id FOR UPDATE`, only)
-	b.Queue(`SELECT account_id, count(*), sum(recipients) FROM inflight
-		WHERE EXISTS (SELECT 1 FROM account_limit) AND ($1::int[] IS NULL OR account_id = ANY ($1)) GROUP BY account_id`, only)
-	b.Queue(windowsSQL, only)
-	br := tx.SendBatch(ctx, b)
-	defer func() { _ = br.Close() }()
-	accounts = map[int32]*limit.Account{}
-	for _, read := range []func(pgx.Rows) error{
-		func(rows pgx.Rows) error { return scanBlocks(rows, accounts) },
-		func(rows pgx.Rows) error { return scanOpen(rows, accounts) },
-		func(rows pgx.Rows) (err error) { gone, err = scanWindows(rows, accounts); return err },
-	} {
-		rows, err := br.Query()
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := read(rows); err != nil {
-			return nil, nil, err
-		}
+	b.Queue(lockAccountsSQL, only).Query(func(rows pgx.Rows) error { return scanBlocks(rows, s.accounts) })
+	b.Queue(windowsSQL, only).Query(func(rows pgx.Rows) (err error) { s.gone, err = scanWindows(rows, s.accounts); return err })
+	return s, tx.SendBatch(ctx, b).Close()
+}
+
+// readOpenState is readState of all accounts with their open calls, which are read before the windows: one that is recorded
+// in between counts twice, never not at all.
+func (db *DB) readOpenState(ctx context.Context, tx pgx.Tx) (state, error) {
+	s, mark := state{accounts: map[int32]*limit.Account{}}, openMark{at: time.Now()}
+	b := &pgx.Batch{}
+	b.Queue(lockAccountsSQL, nil).Query(func(rows pgx.Rows) error { return scanBlocks(rows, s.accounts) })
+	b.Queue(openSQL, db.openFrom(tx.Conn())).Query(func(rows pgx.Rows) (err error) { mark.ticket, err = scanOpen(rows, s.accounts); return err })
+	b.Queue(windowsSQL, nil).Query(func(rows pgx.Rows) (err error) { s.gone, err = scanWindows(rows, s.accounts); return err })
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return state{}, err
 	}
-	return accounts, gone, br.Close()
+	if len(s.accounts) > 0 { // else nothing was locked
+		db.mark.Store(&mark)
+	}
+	return s, nil
 }
 
 // restoreState makes rows anew that somebody deleted. What they counted is counted again from the attempts, as if it had
 // just happened, so that no window is filled twice.
-func restoreState(ctx context.Context, tx pgx.Tx, only []int32, gone map[int32][]limit.Window) (map[int32]*limit.Account, error) {
+func restoreState(ctx context.Context, tx pgx.Tx, gone map[int32][]limit.Window, read func() (state, error)) (state, error) {
 	for _, id := range slices.Sorted(maps.Keys(gone)) {
 		made, err := tx.Exec(ctx, `INSERT INTO rate_account (account_id) VALUES ($1) ON CONFLICT DO NOTHING`, id)
 		if err == nil && made.RowsAffected() > 0 { // how far its clock was ahead is not known any more, by which its bins go
 			_, err = tx.Exec(ctx, `DELETE FROM rate_window WHERE account_id = $1`, id)
 		}
 		if err != nil {
-			return nil, err
+			return state{}, err
 		}
 		if err := seedWindows(ctx, tx, id, gone[id]); err != nil {
-			return nil, err
+			return state{}, err
 		}
 	}
-	limits, still, err := readState(ctx, tx, only)
-	if err == nil && len(still) > 0 { // somebody deletes them at this moment: nothing is granted meanwhile
+	s, err := read()
+	if err == nil && len(s.gone) > 0 { // somebody deletes them at this moment: nothing is granted meanwhile
 		err = errors.New("limit state is being deleted")
 	}
-	return limits, err
+	return s, err
 }
 
 func scanBlocks(rows pgx.Rows, accounts map[int32]*limit.Account) error {
@@ -95,22 +111,16 @@ func scanBlocks(rows pgx.Rows, accounts map[int32]*limit.Account) error {
 	return err
 }
 
-func scanOpen(rows pgx.Rows, accounts map[int32]*limit.Account) error {
-	var id int32
-	var open limit.Open
-	_, err := pgx.ForEachRow(rows, []any{&id, &open.Calls, &open.Recipients}, func() error {
-		if acc := accounts[id]; acc != nil {
-			acc.Open = open
-		}
-		return nil
-	})
-	return err
-}
+// newestSQL finds the row of a window from the far end of the index. Of the versions of a row, which all stay while a foreign
+// transaction holds an old snapshot, the one that counts was written last and mostly lies last: from the other end all are read.
+const newestSQL = `(account_id, unit, per_ms) <= (%s) ORDER BY account_id DESC, unit DESC, per_ms DESC LIMIT 1`
 
-const windowsSQL = `
+var windowsSQL = `
 SELECT l.account_id, l.unit, l.per_ms, l.n, w.bins, w.used, w.tat
 FROM account_limit l
-LEFT JOIN rate_window w ON w.account_id = l.account_id AND w.unit = l.unit AND w.per_ms = l.per_ms
+LEFT JOIN LATERAL (
+    SELECT * FROM rate_window WHERE ` + fmt.Sprintf(newestSQL, "l.account_id, l.unit, l.per_ms") + `
+) w ON w.account_id = l.account_id AND w.unit = l.unit AND w.per_ms = l.per_ms
 WHERE $1::int[] IS NULL OR l.account_id = ANY ($1)
 ORDER BY l.account_id, l.unit, l.per_ms`
 
@@ -143,6 +153,19 @@ func scanWindows(rows pgx.Rows, accounts map[int32]*limit.Account) (gone map[int
 	return gone, err
 }
 
+var writeWindowSQL = `
+UPDATE rate_window SET bins = $4, used = $5, tat = $6
+WHERE ctid = (SELECT ctid FROM rate_window WHERE ` + fmt.Sprintf(newestSQL, "$1::int, $2::text, $3::bigint") + `)
+  AND account_id = $1 AND unit = $2 AND per_ms = $3`
+
+// wroteOne fails when a row was deleted that was read under the lock. It is made anew by whoever locks next.
+func wroteOne(done pgconn.CommandTag) error {
+	if done.RowsAffected() != 1 {
+		return errors.New("limit state is being deleted")
+	}
+	return nil
+}
+
 // queueLimits writes back the accounts that gave slots or settled calls.
 func queueLimits(b *pgx.Batch, limits map[int32]*limit.Account) {
 	for id, acc := range limits {
@@ -162,9 +185,7 @@ func queueLimits(b *pgx.Batch, limits map[int32]*limit.Account) {
 			if !l.TAT.IsZero() {
 				tat = &l.TAT
 			}
-			b.Queue(`INSERT INTO rate_window (account_id, unit, per_ms, bins, used, tat) VALUES ($1, $2, $3, $4, $5, $6)
-				ON CONFLICT (account_id, unit, per_ms) DO UPDATE SET bins = $4, used = $5, tat = $6`,
-				id, string(l.Window.Unit), l.Window.Per.Milliseconds(), bins, used, tat)
+			b.Queue(writeWindowSQL, id, string(l.Window.Unit), l.Window.Per.Milliseconds(), bins, used, tat).Exec(wroteOne)
 		}
 	}
 }
@@ -217,11 +238,10 @@ func (db *DB) LimitStates(ctx context.Context) ([]limit.State, error) {
 		if err != nil {
 			return err
 		}
-		rows, err = tx.Query(ctx, `SELECT account_id, count(*), sum(recipients) FROM inflight GROUP BY account_id`)
-		if err != nil {
+		if rows, err = tx.Query(ctx, openSQL, 0); err != nil {
 			return err
 		}
-		if err := scanOpen(rows, accounts); err != nil {
+		if _, err := scanOpen(rows, accounts); err != nil {
 			return err
 		}
 		if rows, err = tx.Query(ctx, windowsSQL, nil); err != nil {

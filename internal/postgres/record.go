@@ -122,9 +122,6 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 			return err
 		}
 		b := &pgx.Batch{}
-		if err := db.settle(ctx, tx, b, batch, owned); err != nil {
-			return err
-		}
 		queueAttempts(b, batch)
 		if err := queueRecipients(b, batch, owned); err != nil {
 			return err
@@ -133,17 +130,31 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 			return err
 		}
 		queueSeen(b, batch, owned)
-		queueSideEffects(b, batch, owned)
 		queueTwins(b, mayBeTwins(batch, owned), &twins)
 		if slices.Contains(owned, nil) { // what is recorded already, if it is
 			b.Queue(commitSQL)
 		}
-		if b.Len() == 0 {
-			return nil
+		if b.Len() > 0 {
+			if err := tx.SendBatch(ctx, b).Close(); err != nil {
+				return err
+			}
 		}
-		return tx.SendBatch(ctx, b).Close()
+		return db.recordAccounts(ctx, tx, batch, owned)
 	})
 	return owned, twins, err
+}
+
+// recordAccounts writes what the results mean for their accounts. It comes last: all replicas wait for the locks of limits.
+func (db *DB) recordAccounts(ctx context.Context, tx pgx.Tx, batch []ownedResult, owned []*freed) error {
+	b := &pgx.Batch{}
+	if err := db.settle(ctx, tx, b, batch, owned); err != nil {
+		return err
+	}
+	queueSideEffects(b, batch, owned)
+	if b.Len() == 0 {
+		return nil
+	}
+	return tx.SendBatch(ctx, b).Close()
 }
 
 // freeClaims gives for each result of the batch what it freed, or nil. One message may be in a batch twice, with a late

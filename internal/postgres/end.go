@@ -1,0 +1,89 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// endSQL closes recipients that will not be mailed, and reports it.
+const endSQL = `
+WITH r AS (
+    UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
+    FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
+    WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'
+    RETURNING r.message_id, r.n, r.tenant_id, r.email, r.status, r.detail
+), x AS MATERIALIZED (
+    SELECT new_event_id() AS id, r.*, m.stream
+    FROM r CROSS JOIN LATERAL (SELECT stream FROM message WHERE id = r.message_id OFFSET 0) m
+), e AS (
+    INSERT INTO event (id, origin, tenant_id, message_id, n, stream, type, name, recipient, at, source, bounce, key)
+    SELECT id, id, tenant_id, message_id, n, stream, 'rejected', status, lower(email), now(), 'response',
+           jsonb_build_object('reason', 'other', 'text', detail), id FROM x
+    RETURNING id, tenant_id, type, stream
+)
+SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream)) FROM e HAVING count(*) > 0`
+
+// End takes messages that will not be sent out of the queue, and settles them. One that is not waiting any more, because
+// another replica claimed it or it was cancelled, is left alone.
+func (db *DB) End(ctx context.Context, endings []mail.Ending) error {
+	err := again(func() error {
+		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error { return end(ctx, tx, endings) })
+	})
+	if err != nil {
+		return fmt.Errorf("end: %w", unavailable(err))
+	}
+	return nil
+}
+
+func end(ctx context.Context, tx pgx.Tx, endings []mail.Ending) error {
+	ids := make([]mail.ID, len(endings))
+	for i, e := range endings {
+		ids[i] = e.ID
+	}
+	rows, err := tx.Query(ctx, `DELETE FROM ready WHERE id = ANY ($1) RETURNING id`, rawIDs(ids))
+	if err != nil {
+		return err
+	}
+	waited, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	if err != nil || len(waited) == 0 {
+		return err
+	}
+	why := make(map[[16]byte]mail.Ending, len(endings))
+	for _, e := range endings {
+		why[e.ID] = e
+	}
+	status, detail := make([]string, len(waited)), make([]string, len(waited))
+	for i, id := range waited {
+		status[i], detail[i] = string(why[id].Status), why[id].Detail
+	}
+	b := &pgx.Batch{}
+	b.Queue(endSQL, waited, status, detail)
+	queueFold(b, waited)
+	return tx.SendBatch(ctx, b).Close()
+}
+
+// foldSQL recomputes the status of messages from their recipients: the worst that is open, else the worst final one.
+// The order is that of mail.Fold; a test holds the two together.
+const statusOrder = `ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expired', 'failed_unknown', 'failed',
+        'bounced', 'complained', 'deferred', 'scheduled', 'queued', 'sending', 'unknown']`
+
+const foldSQL = `
+UPDATE message m SET updated_at = now(), status = coalesce((
+    SELECT r.status FROM recipient r WHERE r.message_id = m.id AND r.message_id BETWEEN $2 AND $3
+    ORDER BY array_position(` + statusOrder + `, r.status) DESC
+    LIMIT 1), 'failed')
+WHERE m.id = ANY($1)`
+
+func queueFold(b *pgx.Batch, ids [][16]byte) {
+	first, last := span(ids)
+	b.Queue(lockSQL, ids)
+	b.Queue(foldSQL, ids, first, last)
+}
+
+// lockSQL makes those who change recipients of one message fold it one after the other. The statement that folds has to
+// begin with the lock held: else it could wait for another's commit, and then write what it read before.
+const lockSQL = `SELECT FROM message WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE`
