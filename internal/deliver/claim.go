@@ -14,7 +14,7 @@ import (
 const (
 	claimPause = 4 * time.Millisecond // between claims, so that what becomes free meanwhile shares one
 	idlePoll   = 500 * time.Millisecond
-	horizon    = 100 * time.Millisecond // slots are not taken further ahead: those of a replica that dies are lost for a while
+	horizon    = 50 * time.Millisecond // slots are not taken further ahead: those of a replica that dies are lost for a while
 	maxHold    = 15 * time.Second
 	keepStuck  = 32 // messages for one full account that stay at the head of a lane; it takes them next
 	fullRetry  = 20 * time.Millisecond

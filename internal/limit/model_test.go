@@ -24,7 +24,7 @@ var (
 
 // What the engine does, in its own figures: see package deliver.
 const (
-	horizon     = 100 * time.Millisecond // slots are not taken further ahead
+	horizon     = 50 * time.Millisecond // slots are not taken further ahead
 	claimPause  = 4 * time.Millisecond
 	intentAge   = 2 * time.Second // an intent that took longer is not followed by a call
 	turnAge     = 10 * time.Second

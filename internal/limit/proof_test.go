@@ -191,8 +191,8 @@ func allowed(windows []limit.Window) float64 {
 }
 
 // A replica that dies takes its open calls along: until its lease has run out nobody knows what became of them. What is
-// lost of a minute is that share of the limit for about 17 seconds: about 97 % are used on average, and about 90 % if all that
-// was open was the dead one's. Where a longer window binds, as with 10/s and 500/min, it makes up for that.
+// lost of a minute is that share of the limit for about 17 seconds: more than 97 % are used on average, and about 90 % if all
+// that was open was the dead one's. Where a longer window binds, as with 10/s and 500/min, it makes up for that.
 func TestUseInAMinuteWithADeath(t *testing.T) {
 	t.Parallel()
 	if testing.Short() || slow {
@@ -205,9 +205,9 @@ func TestUseInAMinuteWithADeath(t *testing.T) {
 		"10/s, 500/min": shapes()["postmark"],
 	} {
 		for _, replicas := range []int{2, 5} {
-			deaths, least, sum := 100.0, 1.0, 0.0
+			deaths, least, sum := 300.0, 1.0, 0.0
 			if allowed(windows) > 1000 {
-				deaths = 30
+				deaths = 60
 			}
 			for i := range uint64(deaths) {
 				w := calm(*modelSeed+i, windows, replicas)
@@ -220,8 +220,8 @@ func TestUseInAMinuteWithADeath(t *testing.T) {
 				least, sum = min(least, use), sum+use
 			}
 			t.Logf("%-15s %d replicas: %.2f %% used, %.2f %% in the worst of %d", name, replicas, 100*sum/deaths, 100*least, int(deaths))
-			if sum/deaths < 0.965 || least < 0.89 || len(windows) > 1 && least < 0.97 {
-				t.Errorf("%s by %d replicas: %.2f %% used in a minute with a death, want about 97 %%; %.2f %% in the worst", name, replicas,
+			if sum/deaths < 0.97 || least < 0.89 || len(windows) > 1 && least < 0.97 {
+				t.Errorf("%s by %d replicas: %.2f %% used in a minute with a death, want 97 %%; %.2f %% in the worst", name, replicas,
 					100*sum/deaths, 100*least)
 			}
 		}
