@@ -40,7 +40,7 @@ CROSS JOIN LATERAL (SELECT facts, on_ambiguous, expires_at FROM message WHERE id
 // rows are locked meanwhile, so that slots are granted in one order. The commit need not reach the disk: a claim
 // without its intents, whose commits do, sends nothing, and is rolled back with the slots that it took.
 func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota, decide Decide) error {
-	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+	err := db.briefly(ctx, func(tx pgx.Tx) error {
 		due, err := readDue(ctx, tx, lanes)
 		if err != nil || len(due) == 0 {
 			return err
@@ -67,7 +67,7 @@ func readDue(ctx context.Context, tx pgx.Tx, lanes []mail.LaneQuota) ([]mail.Due
 		numbers[i], tenants[i], quotas[i], lows[i] = l.Number, int32(l.Tenant), int32(l.Max), l.Low //nolint:gosec // small
 	}
 	b := &pgx.Batch{}
-	b.Queue("SET LOCAL synchronous_commit = off")
+	b.Queue(notSyncedSQL)
 	b.Queue(dueSQL, numbers, tenants, quotas, lows)
 	br := tx.SendBatch(ctx, b)
 	defer func() { _ = br.Close() }()
@@ -126,10 +126,7 @@ func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c mail.Claim, lim
 			WHERE r.id = ANY ($1) AND r.id = l.id`,
 			rawIDs(ids), lanes)
 	}
-	if b.Len() == 0 {
-		return nil
-	}
-	return tx.SendBatch(ctx, b).Close()
+	return commitWith(ctx, tx, b)
 }
 
 func queueTake(b *pgx.Batch, owner mail.ID, take []mail.Assignment) error {

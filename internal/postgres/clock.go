@@ -16,9 +16,11 @@ type clock struct {
 	asked, got time.Time
 }
 
+const clockSQL = `SELECT clock_timestamp()`
+
 func readClock(ctx context.Context, tx pgx.Tx) (clock, error) {
 	c := clock{asked: time.Now()}
-	err := tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&c.at)
+	err := tx.QueryRow(ctx, clockSQL).Scan(&c.at)
 	c.got = time.Now()
 	return c, err
 }

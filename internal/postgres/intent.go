@@ -28,11 +28,13 @@ func (db *DB) Intend(ctx context.Context, owner mail.ID, in mail.Intent) (bool, 
 const intentSQL = `
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[], $5::uuid[]) AS i(id, n, account_id, decision, owner)
+), alive AS MATERIALIZED ( -- looked at once, and not for each call: its rows are written every few seconds
+    SELECT id FROM replica WHERE id = ANY ($5) AND lease_until > clock_timestamp()
 ), u AS (
     UPDATE inflight f SET started_at = clock_timestamp()
     FROM i
     WHERE f.id = ANY ($1) AND f.id = i.id AND f.owner = i.owner AND f.n = i.n AND f.account_id = i.account_id AND f.started_at IS NULL
-      AND EXISTS (SELECT 1 FROM replica r WHERE r.id = i.owner AND r.lease_until > clock_timestamp())
+      AND i.owner IN (SELECT id FROM alive)
     RETURNING i.id, i.n, i.owner, i.account_id, i.decision, f.started_at
 )
 INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at)

@@ -17,62 +17,71 @@ import (
 
 // lockLimits reads the limit state of accounts (nil: of all), keeps it locked until the end of the transaction, and reads
 // the database's clock. The accounts know whether that was set since. They don't know their open calls, see lockToTake.
+//
+// All replicas wait for these locks: they come last in a transaction, and go with its last exchange, see briefly.
 func (db *DB) lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.Account, clock, error) {
-	return db.lockState(ctx, tx, func() (state, error) { return readState(ctx, tx, only) })
+	return db.lockState(ctx, tx, only, false)
 }
 
 // lockToTake is lockLimits for whoever takes slots: of all accounts, and with the calls that are open.
 func (db *DB) lockToTake(ctx context.Context, tx pgx.Tx) (map[int32]*limit.Account, clock, error) {
-	return db.lockState(ctx, tx, func() (state, error) { return db.readOpenState(ctx, tx) })
+	return db.lockState(ctx, tx, nil, true)
 }
 
-func (db *DB) lockState(ctx context.Context, tx pgx.Tx, read func() (state, error)) (map[int32]*limit.Account, clock, error) {
-	s, err := read()
+func (db *DB) lockState(ctx context.Context, tx pgx.Tx, only []int32, taking bool) (map[int32]*limit.Account, clock, error) {
+	s, err := db.readState(ctx, tx, only, taking)
 	if err == nil && len(s.gone) > 0 {
-		s, err = restoreState(ctx, tx, s.gone, read)
+		if err = restoreState(ctx, tx, s.gone); err == nil {
+			s, err = db.readState(ctx, tx, only, taking)
+		}
+		if err == nil && len(s.gone) > 0 { // somebody deletes them at this moment: nothing is granted meanwhile
+			err = errBeingDeleted
+		}
 	}
 	if err != nil {
 		return nil, clock{}, fmt.Errorf("lock limits: %w", err)
 	}
-	c, err := readClock(ctx, tx)
-	if err != nil {
-		return nil, clock{}, fmt.Errorf("lock limits: %w", err)
-	}
-	db.watch.check(s.accounts, c)
-	return s.accounts, c, nil
+	db.watch.check(s.accounts, s.clock)
+	return s.accounts, s.clock, nil
 }
+
+var errBeingDeleted = errors.New("limit state is being deleted")
 
 // state is the limit state of accounts. Gone are the windows whose row, or whose account's row, is not there.
 type state struct {
 	accounts map[int32]*limit.Account
 	gone     map[int32][]limit.Window
+	clock    clock
 }
 
 // lockAccountsSQL goes by account, and nobody who holds such a lock waits for a row of a message: this can't deadlock.
 const lockAccountsSQL = `SELECT account_id, blocked_until, ahead_us FROM rate_account
 WHERE $1::int[] IS NULL OR account_id = ANY ($1) ORDER BY account_id FOR UPDATE`
 
-// readState locks and reads the windows of accounts (nil: of all).
-func readState(ctx context.Context, tx pgx.Tx, only []int32) (state, error) {
+// readState locks the accounts, and reads what others wrote until it had the locks: the clock without the wait for them, and
+// open calls before the windows, so that one that is recorded in between counts twice, never not at all.
+func (db *DB) readState(ctx context.Context, tx pgx.Tx, only []int32, taking bool) (state, error) {
 	s := state{accounts: map[int32]*limit.Account{}}
-	b := &pgx.Batch{}
-	b.Queue(lockAccountsSQL, only).Query(func(rows pgx.Rows) error { return scanBlocks(rows, s.accounts) })
-	b.Queue(windowsSQL, only).Query(func(rows pgx.Rows) (err error) { s.gone, err = scanWindows(rows, s.accounts); return err })
-	return s, tx.SendBatch(ctx, b).Close()
-}
-
-// readOpenState is readState of all accounts with their open calls, which are read before the windows: one that is recorded
-// in between counts twice, never not at all.
-func (db *DB) readOpenState(ctx context.Context, tx pgx.Tx) (state, error) {
-	s, mark := state{accounts: map[int32]*limit.Account{}}, openMark{at: time.Now()}
-	b := &pgx.Batch{}
-	b.Queue(lockAccountsSQL, nil).Query(func(rows pgx.Rows) error { return scanBlocks(rows, s.accounts) })
-	b.Queue(openSQL, db.openFrom(tx.Conn())).Query(func(rows pgx.Rows) (err error) { mark.ticket, err = scanOpen(rows, s.accounts); return err })
-	b.Queue(windowsSQL, nil).Query(func(rows pgx.Rows) (err error) { s.gone, err = scanWindows(rows, s.accounts); return err })
-	if err := tx.SendBatch(ctx, b).Close(); err != nil {
-		return state{}, err
+	rows, err := tx.Query(ctx, lockAccountsSQL, only)
+	if err != nil {
+		return s, err
 	}
-	if len(s.accounts) > 0 { // else nothing was locked
+	if err := scanBlocks(rows, s.accounts); err != nil {
+		return s, err
+	}
+	mark := openMark{at: time.Now()}
+	b := &pgx.Batch{}
+	b.Queue(clockSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&s.clock.at) })
+	if taking {
+		b.Queue(openSQL, db.openFrom(tx.Conn())).Query(func(rows pgx.Rows) (err error) { mark.ticket, err = scanOpen(rows, s.accounts); return err })
+	}
+	b.Queue(windowsSQL, only).Query(func(rows pgx.Rows) (err error) { s.gone, err = scanWindows(rows, s.accounts); return err })
+	s.clock.asked = time.Now()
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return s, err
+	}
+	s.clock.got = time.Now()
+	if taking && len(s.accounts) > 0 { // without any nothing was locked
 		db.mark.Store(&mark)
 	}
 	return s, nil
@@ -80,24 +89,20 @@ func (db *DB) readOpenState(ctx context.Context, tx pgx.Tx) (state, error) {
 
 // restoreState makes rows anew that somebody deleted. What they counted is counted again from the attempts, as if it had
 // just happened, so that no window is filled twice.
-func restoreState(ctx context.Context, tx pgx.Tx, gone map[int32][]limit.Window, read func() (state, error)) (state, error) {
+func restoreState(ctx context.Context, tx pgx.Tx, gone map[int32][]limit.Window) error {
 	for _, id := range slices.Sorted(maps.Keys(gone)) {
 		made, err := tx.Exec(ctx, `INSERT INTO rate_account (account_id) VALUES ($1) ON CONFLICT DO NOTHING`, id)
 		if err == nil && made.RowsAffected() > 0 { // how far its clock was ahead is not known any more, by which its bins go
 			_, err = tx.Exec(ctx, `DELETE FROM rate_window WHERE account_id = $1`, id)
 		}
 		if err != nil {
-			return state{}, err
+			return err
 		}
 		if err := seedWindows(ctx, tx, id, gone[id]); err != nil {
-			return state{}, err
+			return err
 		}
 	}
-	s, err := read()
-	if err == nil && len(s.gone) > 0 { // somebody deletes them at this moment: nothing is granted meanwhile
-		err = errors.New("limit state is being deleted")
-	}
-	return s, err
+	return nil
 }
 
 func scanBlocks(rows pgx.Rows, accounts map[int32]*limit.Account) error {
@@ -161,7 +166,7 @@ WHERE ctid = (SELECT ctid FROM rate_window WHERE ` + fmt.Sprintf(newestSQL, "$1:
 // wroteOne fails when a row was deleted that was read under the lock. It is made anew by whoever locks next.
 func wroteOne(done pgconn.CommandTag) error {
 	if done.RowsAffected() != 1 {
-		return errors.New("limit state is being deleted")
+		return errBeingDeleted
 	}
 	return nil
 }

@@ -150,6 +150,7 @@ func TestWindowsAreReadFromTheirNewestVersion(t *testing.T) {
 		must(t, err)
 	}
 	must(t, wroteOne(written))
+	b.exec(t, `ANALYZE rate_window`) // which tells of one row on very many pages
 	for _, q := range []string{windowsSQL, writeWindowSQL} {
 		args := []any{[]int32{account}}
 		if q == writeWindowSQL {
@@ -159,7 +160,7 @@ func TestWindowsAreReadFromTheirNewestVersion(t *testing.T) {
 		must(t, b.db.engine.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+q, args...).Scan(&plan))
 		hit := regexp.MustCompile(`"Shared Hit Blocks": (\d+)`).FindStringSubmatch(plan)
 		pages := get[int](t, b, `SELECT (pg_relation_size('rate_window') / 8192)::int`)
-		if n, err := strconv.Atoi(hit[1]); err != nil || pages < 20 || n > pages/2 {
+		if n, err := strconv.Atoi(hit[1]); err != nil || pages < 30 || n > 20 {
 			t.Errorf("pages read = %d (%v) of %d, want few, in\n%s\n%s", n, err, pages, q, plan)
 		}
 	}

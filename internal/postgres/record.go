@@ -116,12 +116,13 @@ func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, erro
 }
 
 func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed, twins [][16]byte, err error) {
-	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+	err = db.briefly(ctx, func(tx pgx.Tx) error {
 		var err error
 		if owned, err = freeClaims(ctx, tx, batch); err != nil {
 			return err
 		}
 		b := &pgx.Batch{}
+		b.Queue(notSyncedSQL)
 		queueAttempts(b, batch)
 		if err := queueRecipients(b, batch, owned); err != nil {
 			return err
@@ -131,16 +132,14 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 		}
 		queueSeen(b, batch, owned)
 		queueTwins(b, mayBeTwins(batch, owned), &twins)
-		if slices.Contains(owned, nil) { // what is recorded already, if it is
-			b.Queue(commitSQL)
-		}
-		if b.Len() > 0 {
-			if err := tx.SendBatch(ctx, b).Close(); err != nil {
-				return err
-			}
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+			return err
 		}
 		return db.recordAccounts(ctx, tx, batch, owned)
 	})
+	if err == nil {
+		err = db.flush(ctx) // what others recorded already, if they did, as well
+	}
 	return owned, twins, err
 }
 
@@ -151,10 +150,7 @@ func (db *DB) recordAccounts(ctx context.Context, tx pgx.Tx, batch []ownedResult
 		return err
 	}
 	queueSideEffects(b, batch, owned)
-	if b.Len() == 0 {
-		return nil
-	}
-	return tx.SendBatch(ctx, b).Close()
+	return commitWith(ctx, tx, b)
 }
 
 // freeClaims gives for each result of the batch what it freed, or nil. One message may be in a batch twice, with a late

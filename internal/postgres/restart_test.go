@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -41,8 +42,8 @@ func TestAStartRefillsNoWindow(t *testing.T) {
 }
 
 // A claim may be lost when the server crashes: it sent nothing. Whatever else the store says is done is on the disk, and
-// a connection that made a claim is no exception afterwards.
-func TestOnlyClaimsDoNotWaitForTheDisk(t *testing.T) {
+// a connection that made a claim is no exception afterwards. A record waits for the disk when it has let go of its locks.
+func TestOnlyClaimsAndRecordsCommitBeforeTheDiskDoes(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	b.exec(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$`)
@@ -51,7 +52,7 @@ func TestOnlyClaimsDoNotWaitForTheDisk(t *testing.T) {
 		INSERT INTO waited VALUES (TG_ARGV[0], current_setting('synchronous_commit')) ON CONFLICT DO NOTHING;
 		RETURN NULL; END $$`)
 	for table, events := range map[string]string{
-		"message": "INSERT", "idempotency": "INSERT", "inflight": "INSERT", "attempt": "INSERT OR UPDATE", "unknown": "INSERT", "event": "INSERT",
+		"message": "INSERT", "idempotency": "INSERT", "inflight": "INSERT", "attempt": "INSERT", "unknown": "INSERT", "event": "INSERT",
 	} {
 		b.exec(t, `CREATE TRIGGER note_wait AFTER `+events+` ON `+table+` FOR EACH ROW EXECUTE FUNCTION note_wait('`+table+`')`)
 	}
@@ -64,8 +65,33 @@ func TestOnlyClaimsDoNotWaitForTheDisk(t *testing.T) {
 		})
 		b.receive(t, hook(f.account, told(f.id, mail.EventDelivered, "ann@example.org", 3)))
 	}
-	want := []string{"attempt on", "event on", "idempotency on", "inflight off", "message on", "unknown on"}
+	want := []string{"attempt on", "event on", "idempotency on", "inflight off", "message on", "unknown off"}
 	if diff := cmp.Diff(want, list[string](t, b, `SELECT what || ' ' || setting FROM waited ORDER BY 1`)); diff != "" {
 		t.Errorf("what waited for the disk (-want +got):\n%s", diff)
+	}
+}
+
+func TestRecordReturnsWhenTheDiskHasIt(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.exec(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$`)
+	b.db = b.open(t, Options{AcceptWait: patient})
+	f := b.fly(t, submission())
+	seen := b.watch(t, &b.db.engine)
+	for _, ours := range []bool{true, false} { // done, and found done
+		seen.seen = nil
+		r := sent(f.due)
+		if got := b.record(t, f.owner, r); got != ours {
+			t.Fatalf("record = %t, want %t", got, ours)
+		}
+		at := slices.IndexFunc(seen.seen, func(s statement) bool { return s.sql == "commit" })
+		if at < 0 || at+2 != len(seen.seen) || seen.seen[at+1].sql != commitSQL {
+			t.Errorf("after its commit a record says %v, want a commit that waits for the disk", seen.seen[max(at, 0):])
+		}
+	}
+	var setting string
+	must(t, b.db.engine.QueryRow(t.Context(), `SHOW synchronous_commit`).Scan(&setting))
+	if setting != "on" {
+		t.Errorf("synchronous_commit after a record = %s, want on", setting)
 	}
 }

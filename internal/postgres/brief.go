@@ -1,0 +1,54 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// briefly runs f in a transaction that holds locks for which all replicas wait. Its last batch commits, see commitWith: each
+// exchange in which the locks are held costs everybody a turn of this process, which has other work to do.
+//
+// The commit does not wait for the disk, which may take longer than all else. Who needs that waits for it afterwards, see flush.
+func (db *DB) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
+	conn, err := db.engine.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	open := func() bool { return conn.Conn().PgConn().TxStatus() != 'I' }
+	switch err := f(tx); {
+	case err != nil && open():
+		_ = tx.Rollback(ctx) // the first error says more; without an answer the connection is closed
+		return err
+	case err != nil:
+		return err
+	case open():
+		return tx.Commit(ctx)
+	}
+	return nil
+}
+
+const notSyncedSQL = `SET LOCAL synchronous_commit = off`
+
+// commitWith sends the last batch of a transaction that briefly runs.
+func commitWith(ctx context.Context, tx pgx.Tx, b *pgx.Batch) error {
+	b.Queue("commit").Exec(func(done pgconn.CommandTag) error {
+		if done.String() != "COMMIT" {
+			return pgx.ErrTxCommitRollback
+		}
+		return nil
+	})
+	return tx.SendBatch(ctx, b).Close()
+}
+
+// flush returns when everything that was committed before it is kept as durably as any commit.
+func (db *DB) flush(ctx context.Context) error {
+	_, err := db.engine.Exec(ctx, commitSQL)
+	return err
+}
