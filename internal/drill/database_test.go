@@ -67,10 +67,11 @@ func TestD06DatabaseIsFrozen(t *testing.T) {
 	})
 }
 
-// One replica loses the database and keeps its providers: it stops sending, and another takes over what it had.
+// One replica loses the database and keeps its providers: it stops sending, and another takes over what it had. Its lease is that
+// of a service that nobody tuned.
 func TestD08ReplicaIsCutOffFromTheDatabase(t *testing.T) {
 	cuts := map[int]*wire{}
-	p := plan{dsn: func(t *testing.T, i int, dsn string) string {
+	p := plan{settings: []string{"SENDGATE_LEASE=15s"}, dsn: func(t *testing.T, i int, dsn string) string {
 		t.Helper()
 		cuts[i] = newWire(t, dsn)
 		return cuts[i].dsn
