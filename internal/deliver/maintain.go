@@ -94,18 +94,22 @@ type job struct {
 	every time.Duration
 	name  string
 	run   func(context.Context) error
+	rests bool // the longer it takes, the longer the pause after it: it looks over what a foreign transaction keeps from being cleaned up
 	due   time.Time
 }
+
+// restShare is the part of the time that a job that rests may take: a twentieth.
+const restShare = 20
 
 // quickJobs are short exchanges with the database.
 func (e *Engine) quickJobs() []job {
 	return []job{
-		{every: time.Second, name: "list lanes", run: e.listLanes},
+		{every: time.Second, name: "list lanes", run: e.listLanes, rests: true},
 		{every: 2 * time.Second, name: "rescue", run: e.rescue},
 		{every: 2 * time.Second, name: "decide unknown", run: e.decideUnknown},
 		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},
 		{every: 2 * time.Second, name: "match orphans", run: e.matchOrphans},
-		{every: 5 * time.Second, name: "measure queue", run: e.measure},
+		{every: 5 * time.Second, name: "measure queue", run: e.measure, rests: true},
 	}
 }
 
@@ -126,8 +130,10 @@ func (e *Engine) maintain(ctx context.Context, jobs []job) {
 			if now.Before(j.due) {
 				continue
 			}
-			j.due = now.Add(j.every)
-			if err := runJob(ctx, jobWait, j.run); err != nil && ctx.Err() == nil {
+			began := time.Now()
+			err := runJob(ctx, jobWait, j.run)
+			j.due = j.next(now, time.Since(began))
+			if err != nil && ctx.Err() == nil {
 				j.due = now.Add(min(j.every, jobAgain))
 				e.Log.Warn("maintenance", "job", j.name, "error", err)
 			}
@@ -136,6 +142,14 @@ func (e *Engine) maintain(ctx context.Context, jobs []job) {
 			return
 		}
 	}
+}
+
+// next is when a job is due again that was due at a time, and took so long.
+func (j *job) next(due time.Time, took time.Duration) time.Time {
+	if j.rests {
+		return due.Add(max(j.every, restShare*took))
+	}
+	return due.Add(j.every)
 }
 
 // jobWait bounds one job of maintenance, so that one that hangs does not end all of them. What retention leaves undone it

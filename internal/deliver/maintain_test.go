@@ -29,3 +29,21 @@ func TestJobThatFailedIsRunAgainSoon(t *testing.T) {
 		}
 	})
 }
+
+func TestJobsThatTakeLongRest(t *testing.T) {
+	t.Parallel()
+	due := time.Now()
+	for _, tc := range []struct {
+		job  job
+		took time.Duration
+		want time.Duration
+	}{
+		{job{every: time.Second, rests: true}, 10 * time.Millisecond, time.Second},
+		{job{every: time.Second, rests: true}, 300 * time.Millisecond, 6 * time.Second},
+		{job{every: 2 * time.Second}, 3 * time.Second, 2 * time.Second}, // a rescue does not wait for it
+	} {
+		if got := tc.job.next(due, tc.took).Sub(due); got != tc.want {
+			t.Errorf("every %s, rests %t, took %s: due after %s, want %s", tc.job.every, tc.job.rests, tc.took, got, tc.want)
+		}
+	}
+}

@@ -98,7 +98,7 @@ func runInNetwork(t *testing.T, id string) {
 		"-seed", strconv.FormatUint(*seedFlag, 10), "-duration", duration.String(), "-rate", strconv.Itoa(*rate), fmt.Sprintf("-strict=%t", *strict))
 	cmd := exec.CommandContext(t.Context(), enter[0], words...) //nolint:gosec // this program
 	cmd.Env = append(os.Environ(), insideKey+"=1")
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.SysProcAttr = dies()
 	out, err := cmd.CombinedOutput()
 	line := regexp.MustCompile(`(?m)^drill=` + id + ` .*$`).Find(out)
 	if err != nil || line == nil {

@@ -57,7 +57,7 @@ func (r *replica) launch(t *testing.T) {
 	defer func() { _ = log.Close() }() // the process has its own copy
 	words := append(slices.Clone(r.wrap), path, "serve")
 	r.cmd = exec.Command(words[0], words[1:]...) //nolint:gosec // our own program
-	r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = r.env, log, log
+	r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr, r.cmd.SysProcAttr = r.env, log, log, dies()
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

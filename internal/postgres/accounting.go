@@ -109,7 +109,7 @@ func readBooks(ctx context.Context, tx pgx.Tx) ([]mail.Book, error) {
 }
 
 // inStepSQL has placesSQL read both sides in the order of their ids, and sort or hash neither.
-const inStepSQL = `SET LOCAL enable_mergejoin = on`
+const inStepSQL = `SET LOCAL enable_mergejoin = on; SET LOCAL enable_bitmapscan = off`
 
 // placesSQL meets the messages that are open by their status with the queue. Both come in the order of their ids. What
 // is queued and not open is rare, and looked up.

@@ -22,13 +22,15 @@ func (db *DB) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 		return err
 	}
 	open := func() bool { return conn.Conn().PgConn().TxStatus() != 'I' }
-	switch err := f(tx); {
-	case err != nil && open():
-		_ = tx.Rollback(ctx) // the first error says more; without an answer the connection is closed
+	defer func() { // after an error, or a panic
+		if open() {
+			_ = tx.Rollback(ctx) // without an answer the connection is closed
+		}
+	}()
+	if err := f(tx); err != nil {
 		return err
-	case err != nil:
-		return err
-	case open():
+	}
+	if open() { // there was nothing to write
 		return tx.Commit(ctx)
 	}
 	return nil

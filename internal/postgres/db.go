@@ -69,7 +69,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	// locks the limits of all: a replica that falls silent in one, paused or cut off, holds up the others until its session
 	// is ended.
 	pinned := map[string]string{
-		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "enable_bitmapscan": "off",
+		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 		"idle_in_transaction_session_timeout": "2s",
 	}
 	if db.engine, err = newPool(ctx, o.URL, 6, pinned); err != nil {

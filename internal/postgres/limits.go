@@ -62,15 +62,14 @@ WHERE $1::int[] IS NULL OR account_id = ANY ($1) ORDER BY account_id FOR UPDATE`
 // open calls before the windows, so that one that is recorded in between counts twice, never not at all.
 func (db *DB) readState(ctx context.Context, tx pgx.Tx, only []int32, taking bool) (state, error) {
 	s := state{accounts: map[int32]*limit.Account{}}
-	rows, err := tx.Query(ctx, lockAccountsSQL, only)
-	if err != nil {
-		return s, err
-	}
-	if err := scanBlocks(rows, s.accounts); err != nil {
+	b := &pgx.Batch{}
+	b.Queue(newestOnlySQL)
+	b.Queue(lockAccountsSQL, only).Query(func(rows pgx.Rows) error { return scanBlocks(rows, s.accounts) })
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return s, err
 	}
 	mark := openMark{at: time.Now()}
-	b := &pgx.Batch{}
+	b = &pgx.Batch{}
 	b.Queue(clockSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&s.clock.at) })
 	if taking {
 		b.Queue(openSQL, db.openFrom(tx.Conn())).Query(func(rows pgx.Rows) (err error) { mark.ticket, err = scanOpen(rows, s.accounts); return err })
@@ -118,7 +117,12 @@ func scanBlocks(rows pgx.Rows, accounts map[int32]*limit.Account) error {
 
 // newestSQL finds the row of a window from the far end of the index. Of the versions of a row, which all stay while a foreign
 // transaction holds an old snapshot, the one that counts was written last and mostly lies last: from the other end all are read.
+//
+// With newestOnlySQL the planner can't take a bitmap of all of them and sort it, which it does with statistics of one row on a
+// thousand pages.
 const newestSQL = `(account_id, unit, per_ms) <= (%s) ORDER BY account_id DESC, unit DESC, per_ms DESC LIMIT 1`
+
+const newestOnlySQL = `SET LOCAL enable_bitmapscan = off`
 
 var windowsSQL = `
 SELECT l.account_id, l.unit, l.per_ms, l.n, w.bins, w.used, w.tat
