@@ -83,7 +83,27 @@ func (db *DB) readState(ctx context.Context, tx pgx.Tx, only []int32, taking boo
 	if taking && len(s.accounts) > 0 { // without any nothing was locked
 		db.mark.Store(&mark)
 	}
+	if !s.limited() {
+		s.forgetOpen()
+	}
 	return s, nil
+}
+
+func (s state) limited() bool {
+	for _, acc := range s.accounts {
+		if len(acc.Ledgers) > 0 {
+			return true
+		}
+	}
+	return len(s.gone) > 0
+}
+
+// forgetOpen leaves it to each replica to count its calls. Where there is no limit to keep, that is enough, and later by one
+// exchange less: on a busy machine calls end meanwhile, and the places of an account with few would stay empty.
+func (s state) forgetOpen() {
+	for _, acc := range s.accounts {
+		acc.Open = limit.Open{}
+	}
 }
 
 // restoreState makes rows anew that somebody deleted. What they counted is counted again from the attempts, as if it had

@@ -32,7 +32,7 @@ func (b *bed) oldestTicket(t *testing.T) int64 {
 func TestOpenCallsAreCountedFromTheOldestOne(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	account := b.account(t, "small")
+	account := b.account(t, "small", hourly(1000, limit.Requests))
 	b.acceptN(t, 8)
 	owner, other := b.replica(t), b.open(t, Options{})
 	first := b.claim(t, owner, account, 3)
@@ -65,11 +65,27 @@ func TestOpenCallsAreCountedFromTheOldestOne(t *testing.T) {
 	}
 }
 
+func TestOpenCallsAreNobodysBusinessWithoutALimit(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	account := b.account(t, "free")
+	b.acceptN(t, 4)
+	owner := b.replica(t)
+	b.claim(t, owner, account, 2)
+	if n := openCalls(t, b.db, account); n != 0 {
+		t.Errorf("calls open = %d, want none counted", n)
+	}
+	must(t, b.db.SetLimits(t.Context(), "tester", "free", []limit.Window{hourly(1000, limit.Requests)}))
+	if n := openCalls(t, b.db, account); n != 2 {
+		t.Errorf("calls open once there is a limit = %d, want 2", n)
+	}
+}
+
 // A crash of the server can set the sequence back, a failover too. All sessions end with either.
 func TestOpenCallsAreCountedAnewWhenTheServerWasAway(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	account := b.account(t, "small")
+	account := b.account(t, "small", hourly(1000, limit.Requests))
 	b.acceptN(t, 9)
 	owner := b.replica(t)
 	b.claim(t, owner, account, 5)
@@ -99,7 +115,7 @@ func TestOpenCallsAreCountedAnewWhenTheServerWasAway(t *testing.T) {
 func TestCountingOpenCallsReadsNothingThatEnded(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	account := b.account(t, "small")
+	account := b.account(t, "small", hourly(1000, limit.Requests))
 	b.acceptN(t, 301)
 	owner := b.replica(t)
 	b.claim(t, owner, account, 300)

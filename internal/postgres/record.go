@@ -116,13 +116,18 @@ func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, erro
 }
 
 func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed, twins [][16]byte, err error) {
+	later := false // does it wait for the disk
 	err = db.briefly(ctx, func(tx pgx.Tx) error {
 		var err error
 		if owned, err = freeClaims(ctx, tx, batch); err != nil {
 			return err
 		}
 		b := &pgx.Batch{}
-		b.Queue(notSyncedSQL)
+		if later = len(touched(batch, owned)) > 0; later {
+			b.Queue(notSyncedSQL)
+		} else if slices.Contains(owned, nil) { // what is recorded already, if it is
+			b.Queue(commitSQL)
+		}
 		queueAttempts(b, batch)
 		if err := queueRecipients(b, batch, owned); err != nil {
 			return err
@@ -137,8 +142,8 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 		}
 		return db.recordAccounts(ctx, tx, batch, owned)
 	})
-	if err == nil {
-		err = db.flush(ctx) // what others recorded already, if they did, as well
+	if err == nil && later {
+		err = db.flush(ctx)
 	}
 	return owned, twins, err
 }
