@@ -17,7 +17,10 @@ import (
 	"time"
 )
 
-var onlyMutant = flag.String("mutant", "", "the one to try, M07; all without it")
+var (
+	onlyMutant = flag.String("mutant", "", "the one to try, M07; all without it")
+	soundFirst = flag.Bool("sound", true, "see first that each test passes without its bug; false where all tests have just passed")
+)
 
 // verdict is what became of a mutant, or of the sound program before it.
 type verdict string
@@ -63,8 +66,10 @@ func say(format string, args ...any) { _, _ = fmt.Fprintf(os.Stdout, format, arg
 
 func (m mutant) try(t *testing.T, root string) (v verdict, detail string) {
 	t.Helper()
-	if v, out := m.run(t, root, ""); v != survived {
-		return unfit, "without the mutant the test does not pass:\n" + out
+	if *soundFirst {
+		if v, out := m.run(t, root, ""); v != survived {
+			return unfit, "without the mutant the test does not pass:\n" + out
+		}
 	}
 	return m.run(t, root, "GOFLAGS=-overlay="+m.overlay(t, root)) // so that a program which the test builds has it too
 }
