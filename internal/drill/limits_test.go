@@ -22,7 +22,7 @@ const (
 func tight() map[string][]limit.Window {
 	second := func(n int) limit.Window { return limit.Window{N: n, Per: time.Second, Unit: limit.Messages} }
 	return map[string][]limit.Window{
-		"sendgrid": {second(100), {N: 10_000, Per: time.Hour, Unit: limit.Messages}}, "mailgun": {second(40)}, "postmark": {second(10)},
+		"sendgrid": {second(100), {N: 100_000, Per: time.Hour, Unit: limit.Messages}}, "mailgun": {second(40)}, "postmark": {second(10)},
 		"ses": {second(14)}, "smtp": {second(20)},
 	}
 }
