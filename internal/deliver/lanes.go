@@ -11,7 +11,7 @@ import (
 
 const (
 	maxClaim    = 256
-	markMargin  = 2 * time.Second        // an accept transaction takes no longer: rows due before the mark may still appear
+	markMargin  = 2 * time.Second        // an accept gives up before: rows due before the mark may still appear
 	markForget  = 30 * time.Second       // then a full sweep looks for stragglers
 	laneMaxIdle = time.Minute            // unseen lanes are forgotten
 	meet        = 250 * time.Millisecond // lanes that wake within this of each other are asked together

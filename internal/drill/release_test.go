@@ -103,6 +103,9 @@ func olderRelease(t *testing.T) string {
 func git(t *testing.T, words ...string) []byte {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "git", words...).Output() //nolint:gosec // our own words
+	if err != nil && *fromFlag != "" {
+		t.Fatalf("-from %s: git %s: %v", *fromFlag, words[0], err)
+	}
 	if err != nil {
 		t.Skipf("needs this repository with its history, for an older release: git %s: %v", words[0], err)
 	}

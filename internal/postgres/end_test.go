@@ -59,7 +59,9 @@ func TestRecordsLockLimitsLast(t *testing.T) {
 		}
 		recorded <- err
 	}()
-	b.blocked(t, "record")
+	until(t, "the record waits for the message", func() bool {
+		return get[int](t, b, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`) > 0
+	})
 	if taken, err := spend(t.Context(), b.db, f.owner, account, 1); err != nil || len(taken) != 1 {
 		t.Errorf("a claim beside a record that waits for a message: %d taken, %v", len(taken), err)
 	}
@@ -68,15 +70,4 @@ func TestRecordsLockLimitsLast(t *testing.T) {
 	if got, want := b.used(t), "small 5 requests per 1h0m0s: 2; "; got != want {
 		t.Errorf("used: %s, want %s", got, want)
 	}
-}
-
-// blocked waits until somebody waits for a lock.
-func (b *bed) blocked(t *testing.T, who string) {
-	t.Helper()
-	for end := time.Now().Add(patient); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if get[int](t, b, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`) > 0 {
-			return
-		}
-	}
-	t.Fatalf("%s: nobody waits for a lock", who)
 }

@@ -98,8 +98,8 @@ func (s state) limited() bool {
 	return len(s.gone) > 0
 }
 
-// forgetOpen leaves it to each replica to count its calls. Where there is no limit to keep, that is enough, and later by one
-// exchange less: on a busy machine calls end meanwhile, and the places of an account with few would stay empty.
+// forgetOpen leaves it to each replica to count its calls. Where there is no limit to keep, that is enough, and newer by one
+// exchange: on a busy machine calls end meanwhile, and the places of an account with few would stay empty.
 func (s state) forgetOpen() {
 	for _, acc := range s.accounts {
 		acc.Open = limit.Open{}
