@@ -297,7 +297,9 @@ func (a *App) listen(ctx context.Context, name, addr string, server *http.Server
 	}
 	server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 	limited := netutil.LimitListener(l, maxConns)
+	served := make(chan struct{})
 	go func() {
+		defer close(served)
 		var err error
 		if withTLS {
 			err = server.ServeTLS(limited, a.cfg.TLSCertFile, a.cfg.TLSKeyFile)
@@ -308,7 +310,12 @@ func (a *App) listen(ctx context.Context, name, addr string, server *http.Server
 			a.failed <- fmt.Errorf("%s listener: %w", name, err)
 		}
 	}()
-	a.onStop(name+" listener", func(ctx context.Context) error { return shutDown(ctx, server) })
+	a.onStop(name+" listener", func(ctx context.Context) error {
+		err := shutDown(ctx, server)
+		_ = limited.Close() // a server that has not begun to serve does not know its listener
+		<-served
+		return errors.Join(err, server.Close()) // nor, until it ends, the connection that it just accepted
+	})
 	return l.Addr().String(), nil
 }
 

@@ -193,6 +193,7 @@ func startNextHost(t *testing.T, answers map[string]*smtp.SMTPError) *nextHost {
 	}()
 	t.Cleanup(func() {
 		_ = s.Close()
+		_ = l.Close() // Serve may not have begun
 		<-done
 	})
 	h.addr = l.Addr().String()

@@ -224,7 +224,8 @@ func (e *Emulator) shutdown(ctx context.Context) error {
 		_ = e.httpSrv.Close()
 	}
 	err := e.smtpConn.Close()
-	e.serving.Wait() // no listener takes a connection any more
+	e.serving.Wait()      // no listener takes a connection any more
+	_ = e.httpSrv.Close() // the last one may have come too late for Shutdown
 	smtpDone := make(chan error, 1)
 	go func() { smtpDone <- e.smtpSrv.Shutdown(context.WithoutCancel(ctx)) }()
 	e.smtpConn.closeAll(grace)

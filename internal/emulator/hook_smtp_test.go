@@ -55,6 +55,7 @@ func newLMTPInbox(t *testing.T, answer func(n int) error) *lmtpInbox {
 	}()
 	t.Cleanup(func() {
 		_ = s.Close()
+		_ = l.Close() // Serve may not have begun
 		<-done
 	})
 	in.URL = "lmtp://" + l.Addr().String()

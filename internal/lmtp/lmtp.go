@@ -67,7 +67,8 @@ type Server struct {
 	ln       net.Listener // nil before Start
 	stopping bool
 	busy     sync.WaitGroup // messages being received; nothing is added once stopping is set
-	served   chan struct{}
+	served   chan struct{}  // closed when no connection is taken any more
+	ended    chan struct{}  // closed when Stop is done
 }
 
 // New checks the options and makes a server that does not listen yet.
@@ -87,7 +88,7 @@ func New(opt Options) (*Server, error) {
 	if opt.Domain == "" {
 		opt.Domain = "localhost"
 	}
-	s := &Server{opt: opt, served: make(chan struct{})}
+	s := &Server{opt: opt, served: make(chan struct{}), ended: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.smtp = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &session{s: s}, nil }))
 	s.smtp.LMTP, s.smtp.Domain = true, opt.Domain
@@ -128,16 +129,45 @@ func (s *Server) Start() error {
 	if s.ln != nil || s.stopping {
 		return errors.New("lmtp: started before")
 	}
-	if s.ln, err = listen(network, addr); err != nil {
+	ln, err := listen(network, addr)
+	if err != nil {
 		return fmt.Errorf("lmtp: %w", err)
 	}
-	go func(ln net.Listener) {
+	s.ln = netutil.LimitListener(&mortal{ln, s.ctx}, maxConns)
+	go func() {
 		defer close(s.served)
-		if err := s.smtp.Serve(ln); err != nil {
+		if err := s.smtp.Serve(s.ln); err != nil && !errors.Is(err, net.ErrClosed) {
 			s.opt.Log.Error("lmtp stopped listening", "error", err)
 		}
-	}(netutil.LimitListener(s.ln, maxConns))
+	}()
 	return nil
+}
+
+// mortal is a listener whose connections are closed when ctx ends. go-smtp closes those that it knows, and learns of one
+// a moment after it was accepted.
+type mortal struct {
+	net.Listener
+	ctx context.Context //nolint:containedctx // the life of the connections
+}
+
+// Accept implements net.Listener.
+func (l *mortal) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &mortalConn{c, context.AfterFunc(l.ctx, func() { _ = c.Close() })}, nil
+}
+
+type mortalConn struct {
+	net.Conn
+	forget func() bool
+}
+
+// Close implements net.Conn.
+func (c *mortalConn) Close() error {
+	c.forget()
+	return c.Conn.Close()
 }
 
 // listen opens a socket. One of a process that is gone is replaced; anything else at its path stays.
@@ -176,15 +206,24 @@ func (s *Server) Addr() net.Addr {
 }
 
 // Stop refuses new messages, waits for those being received until the context ends, and closes all connections. A message
-// that was received and whose reply was cut off comes again.
+// that was received and whose reply was cut off comes again. Further calls wait for the first and return nil.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.stopping
 	s.stopping = true
 	started := s.ln != nil
 	s.mu.Unlock()
-	defer s.cancel() // of what is received still
-	if !first || !started {
+	if !first {
+		select {
+		case <-s.ended:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("lmtp: stop: %w", ctx.Err())
+		}
+	}
+	defer close(s.ended)
+	if !started {
+		s.cancel()
 		return nil
 	}
 	idle := make(chan struct{})
@@ -198,8 +237,11 @@ func (s *Server) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 		err = fmt.Errorf("lmtp: messages were still being received: %w", ctx.Err())
 	}
-	err = errors.Join(err, s.smtp.Close())
-	<-s.served
+	// go-smtp closes the listener only if it has begun to serve, which Start does not wait for.
+	err = errors.Join(err, s.ln.Close())
+	<-s.served               // no connection is taken any more
+	s.cancel()               // ends them, and what is received still
+	_ = s.smtp.Shutdown(ctx) // waits until they are gone; that the listener is closed it calls an error
 	return err
 }
 

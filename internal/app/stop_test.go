@@ -1,0 +1,114 @@
+package app
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/httpapi"
+)
+
+// mustStop stops a service and fails the test when that hangs.
+func mustStop(t *testing.T, a *App) {
+	t.Helper()
+	stopped := make(chan error, 1)
+	go func() { stopped <- a.Stop() }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Fatalf("Stop = %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("Stop hangs")
+	}
+}
+
+// wantClosed holds that nobody listens any more.
+func wantClosed(t *testing.T, addr string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err == nil {
+		_ = conn.Close()
+		t.Fatalf("%s is open after Stop", addr)
+	}
+}
+
+// A listener is open before its server has begun to serve, and the server closes only what it knows.
+func TestListenersStopRightAfterTheirStart(t *testing.T) {
+	t.Parallel()
+	cert, key := keyPair(t)
+	missing := filepath.Join(t.TempDir(), "none.pem")
+	for name, cfg := range map[string]config.Config{
+		"plain": {}, "TLS": {TLSCertFile: cert, TLSKeyFile: key}, "TLS without its files": {TLSCertFile: missing, TLSKeyFile: missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for i := range 200 {
+				a := &App{cfg: cfg, log: quiet(), failed: make(chan error, 4)}
+				addr, err := a.listen(t.Context(), "api", "127.0.0.1:0", httpapi.HTTPServer(http.NotFoundHandler()), cfg.TLS())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i%2 == 1 { // with a request under way
+					go func() {
+						if resp, err := http.Get("http://" + addr); err == nil {
+							_ = resp.Body.Close()
+						}
+					}()
+				}
+				mustStop(t, a)
+				wantClosed(t, addr)
+			}
+		})
+	}
+}
+
+// keyPair writes a certificate and its key.
+func keyPair(t *testing.T) (cert, key string) {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	pair := s.TLS.Certificates[0]
+	raw, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(kind string, der []byte) string {
+		path := filepath.Join(t.TempDir(), "x.pem")
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("CERTIFICATE", pair.Certificate[0]), write("PRIVATE KEY", raw)
+}
+
+// The whole service: API, operations, LMTP, engine and deliveries.
+func TestServiceStopsRightAfterItsStart(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	for range 10 {
+		a, err := New(b.config(t, "SENDGATE_LMTP_LISTEN=127.0.0.1:0"), quiet())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		mustStop(t, a)
+		for _, addr := range []string{strings.TrimPrefix(a.URL, "http://"), strings.TrimPrefix(a.OpsURL, "http://"), a.LMTPAddr} {
+			wantClosed(t, addr)
+		}
+	}
+	if got := b.count(t.Context(), `SELECT count(*) FROM replica`); got != 0 {
+		t.Errorf("replicas registered after their end = %d, want 0", got)
+	}
+}

@@ -1,0 +1,57 @@
+//go:build linux || darwin || freebsd
+
+package devpg
+
+import (
+	"flag"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var starts = flag.Int("starts", 3, "how often a real server is started and stopped at once")
+
+// mustEnd fails the test when a stop hangs. A server that is told to end in good time ends by the first of three signals.
+func mustEnd(t *testing.T, stop func() error) {
+	t.Helper()
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Fatalf("stop = %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("stop hangs")
+	}
+}
+
+func TestProcessStopsRightAfterItsStart(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		cmd := exec.Command("sleep", "60")
+		p, err := run(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustEnd(t, p.stop)
+		if err := syscall.Kill(p.pid, 0); err == nil {
+			t.Fatalf("process %d is alive after its stop", p.pid)
+		}
+	}
+}
+
+func TestClusterStopsRightAfterItsStart(t *testing.T) {
+	t.Parallel()
+	dir := clusterDir(t)
+	for range *starts {
+		c := mustStart(t, Options{Dir: dir})
+		pid := postmaster(t, dir)
+		mustEnd(t, c.Stop)
+		if serves(pid, filepath.Join(dir, "data")) {
+			t.Fatalf("server %d is alive after Stop", pid)
+		}
+	}
+}
