@@ -179,7 +179,7 @@ func TestPartlyRefusedRecipients(t *testing.T) {
 	receipt, perr := sendTo(t, r.client(nil), "bad@example.org", "ann@example.org", "grey@example.org", "far@example.org", "full@example.org")
 	wantClass(t, "send", perr, provider.Accepted)
 	want := []provider.Refusal{
-		{Email: "bad@example.org", Class: provider.BadRecipient, Code: "5.1.1", Detail: "<b***@example.org>: User unknown", Reason: mail.InvalidAddress},
+		{Email: "bad@example.org", Class: provider.BadRecipient, Code: "5.1.1", Detail: "<b***@example.org>: User unknown", Reason: mail.InvalidAddress, Rule: "reply/mailbox_unknown"},
 		{Email: "grey@example.org", Class: provider.Transient, Code: "4.2.0", Detail: "greylisted"},
 		{Email: "far@example.org", Class: provider.Transient, Code: "5.7.1", Detail: "Relay access denied"},
 		{Email: "full@example.org", Class: provider.Transient, Code: "5.2.2", Detail: "mailbox full"},

@@ -247,7 +247,8 @@ func (t *tally) refuse(rcpt string, e *provider.Error) {
 func refusal(rcpt string, class provider.Class, e *provider.Error) provider.Refusal {
 	r := provider.Refusal{Email: rcpt, Class: class, Code: e.Code, Detail: e.Detail}
 	if class == provider.BadRecipient {
-		r.Reason = smtpcode.Classify(strconv.Itoa(e.Status), e.Code, e.Detail)
+		v := smtpcode.Classify(strconv.Itoa(e.Status), e.Code, e.Detail)
+		r.Reason, r.Rule = v.Reason, v.Rule
 	}
 	return r
 }
