@@ -119,7 +119,7 @@ func TestRepliesByStage(t *testing.T) {
 		if !ok {
 			t.Fatalf("%q is no reply", c.reply)
 		}
-		e := judge(c.at, p)
+		e, _ := judge(c.at, p)
 		if got := (want{e.Class, e.Scope, e.Elsewhere}); got != c.want {
 			t.Errorf("%s at %s = %+v, want %+v", c.reply, c.at, got, c.want)
 		}
@@ -131,7 +131,7 @@ func TestEveryReplyHasAClass(t *testing.T) {
 	t.Parallel()
 	for _, at := range []stage{atConnect, atAuth, atMail, atRcpt, atData, atDot} {
 		for code := 400; code < 600; code++ {
-			e := judge(at, reply{code: code})
+			e, _ := judge(at, reply{code: code})
 			switch {
 			case e.Class == "" || e.Class == provider.Accepted || e.Class == provider.Uncertain:
 				t.Errorf("%d at %s = %q", code, at, e.Class)
@@ -323,7 +323,7 @@ func FuzzReply(f *testing.F) {
 			t.Fatal("no reply")
 		}
 		for _, at := range []stage{atConnect, atAuth, atMail, atRcpt, atData, atDot} {
-			if e := judge(at, p); e.Class == "" || e.Class == provider.Accepted || (e.Class == provider.Uncertain && (at != atDot || code >= 400)) {
+			if e, _ := judge(at, p); e.Class == "" || e.Class == provider.Accepted || (e.Class == provider.Uncertain && (at != atDot || code >= 400)) {
 				t.Errorf("judge(%s, %d %q) = %q", at, code, text, e.Class)
 			}
 		}

@@ -43,6 +43,12 @@ type Verdict struct {
 	Rule   string // the rule that decided: a short name that stays the same over versions
 }
 
+// Rules that callers tell apart.
+const (
+	SessionLimit      = "reply/session_limit"       // of messages over one connection: another connection may carry more
+	TooManyRecipients = "reply/too_many_recipients" // in one transaction
+)
+
 // Bounce puts the verdict and the reply that it is of together.
 func (v Verdict) Bounce(code, enhanced, text string) *mail.Bounce {
 	return &mail.Bounce{Class: v.Class, Reason: v.Reason, Rule: v.Rule, Code: code, Enhanced: enhanced, Text: text}

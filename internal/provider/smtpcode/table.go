@@ -46,7 +46,7 @@ var rules = []rule{
 		`message is looping`,
 	)},
 	{name: "mailbox_rate", party: Mailbox, reason: mail.ThrottledThere, words: oneOf(
-		`receiving (mail|messages?|e-?mails?) (at a rate|too)`, `recipient.{0,30}(receive|thread) limit`, `recipient has exceeded their limit`,
+		`receiving (mail|messages?|e-?mails?) (at a rate|too)`, `recipient.{0,30}(receive|thread) limit`, `(recipient|user) (@ )?has exceeded (their|his|its) (\w+ )?(rate )?limit`,
 		`receive limit`, `exceeding receiving limits`,
 	)},
 	{name: "mailbox_rate", party: Mailbox, reason: mail.ThrottledThere, enhanced: []string{"[45].2.12[12]"}},
@@ -58,7 +58,7 @@ var rules = []rule{
 		`(daily|hourly|monthly|weekly|24[- ]hour)`+gap+`(limit|quota|allowance)`, `(limit|quota|number)`+gap+`(per|an|each|this|for the) ?(hour|day|minute|second|month)`,
 		`(exceed\w*|reached|over)`+gap+`(per|an|this|each) ?(hour|day|minute|second|month)`, `(sending|submission|outgoing|outbound|relay|smtp|message|messages|send|sender)( rate| smtp)? (limit|quota)`,
 		`(quota|limit)`+gap+`(sending|outgoing|outbound|submission|for your account)`, `submissionquota`, `(limit|quota)`+gap+`(for|on) (sending|message recipients)`,
-		`max(imum)? (defers|e-?mails|messages|sending rate|number of (messages|e-?mails))`, `throttling failure`, `sending (mail |messages |e-?mail )?too (fast|quickly|many|much)`, `exceeded your`+gap+`(limit|quota|rate)`,
+		`max(imum)? (defers|e-?mails|messages|sending rate|number of (messages|e-?mails))`, `throttling failure`, `over-?limit`, `unusual (sending|activity)`, `sending (mail |messages |e-?mail )?too (fast|quickly|many|much)`, `exceeded your`+gap+`(limit|quota|rate)`,
 		`you(r account)? ha(ve|s) (exceeded|reached) (\w+ ){0,4}(limit|quota|max\w*|allow\w*)`, `(out of|not enough|insufficient|no more|maximum) credits?|credits? exceeded`, `(plan|trial|tenant)`+gap+`(limit|quota|threshold)`,
 		`too (many|much) (messages|e-?mails?|mails?)( (sent|from|in|this|per|too)|$|[.,!])`, `sent too many|too many to too many`,
 	)},
@@ -71,9 +71,10 @@ var rules = []rule{
 		`bo.{1,2}te .{0,20}pleine|quota d.pass`, `(postfach|mailbox|speicherplatz)`+gap+`(voll\b|ersch.{1,2}pft|berschritten)`, `(buz.n|casilla)`+gap+`(lleno|llena)|cuota excedida`,
 		`casella`+gap+`piena`, `caixa`+gap+`cheia`, `skrzynka`+gap+`(pe.na|przepe)`, `переполнен`, `(空间不足|容量满|空間不足|容量超過|いっぱい)`,
 	)},
+	{name: "too_many_recipients", party: Host, reason: mail.ThrottledThere, words: oneOf(`too many recipients( for| in| to|$|[.,!])`)},
 	{name: "sender_rate", party: Client, reason: mail.ThrottledThere, words: oneOf(
-		`frequency`, `rate[- ]?limit`, `limit(ed)? (the )?rate`, `unusual rate|connection rate|excessive (rate|volume)|unexpected volume`, `too many (connections|concurrent|sessions|smtp sessions)`, `too many (new )?recipients`,
-		`throttl`, `slow(er| down)`, `trop de connexions`, `maximum connection limit|connection limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
+		`frequency`, `rate[- ]?limit`, `limit(ed)? (the )?rate`, `unusual rate|connection rate|excessive (rate|volume)|unexpected volume`, `too many (connections|concurrent|sessions|smtp sessions|(failed )?(login|auth)|errors)`, `too many (new )?recipients`,
+		`throttl`, `slow(er| down)`, `trop de connexions`, `connections? limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
 	)},
 
 	// About us, though the words speak of addresses, hosts and domains.
@@ -91,12 +92,19 @@ var rules = []rule{
 		`domain is not reachable|host unreachable|no answer from host`,
 	)},
 	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,20}(addresses|headers?|subject)\b`, `not rfc`)},
+	{name: "account_blocked", party: Account, reason: mail.BlockedPolicy, words: oneOf(
+		`your (smtp |e-?mail |mail |user )?account`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
+		`outbound (sender|spam)`, `not authorized to (perform|use|relay)`, `not yet activated`,
+	)},
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8"}},
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, words: oneOf(
-		`\bdmarc\b`, `\bspf\b`, `sender policy framework`, `\bdkim\b|domainkeys?`, `unauthenticated|not (properly )?authenticated`, `authentication (checks?|results?|fail|information|required|is required|turned on)`, `smtp authentication`,
-		`spoof|forged|forgery|impersonat|fake sender`, `\bbatv\b`, `mismatches client ip`, `purported responsible`, `authentifi?cation (requise|invalide)`,
+		`\bdmarc\b`, `\bspf\b`, `sender policy framework`, `\bdkim\b|domainkeys?`, `unauthenticated (e-?mail|message|mail)`, `(message|mail|sender|domain)`+gap+`not (properly )?authenticated`, `authentication (checks?|results?|information)`,
+		`spoof|forged|forgery|impersonat|fake sender`, `\bbatv\b`, `mismatches client ip`, `purported responsible`, `sender (signature|identity)`,
 	)},
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].7.2[0-467]", "[45].7.29", "[45].7.30", "[45].7.32", "5.7.509", "5.7.515"}},
+	{name: "credential", party: Account, reason: mail.AuthFailure, words: oneOf(
+		`authentication`, `authenticate`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `starttls`,
+	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, enhanced: []string{"[45].7.25"}},
 	{name: "reputation", party: Client, reason: mail.Reputation, enhanced: []string{"5.7.28", "5.7.60[6-9]", "5.7.6[1-4][0-9]"}}, // mail flood; Microsoft's banned addresses
 	{name: "block_list", party: Client, reason: mail.BlockedPolicy,
@@ -108,7 +116,7 @@ var rules = []rule{
 			`[^/:]/\S*\b(rbl|dnsbl|bl|blacklist|blocklist|unblock)\b`, // in the path: a host is only a name
 		)},
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, words: oneOf(
-		`senders? (e-?mail )?(address|verif|domain|identity|is not|was not|not )`, `sender (denied|rejected|unknown|invalid|must|has no)`, `(invalid|bad|unknown|unroutable|unrouteable|unverified|illegal|fake|null) sender`, `domain of sender`, `sender'?s? domain`,
+		`senders? (e-?mail )?(address|verif|domain|identity|is not|was not|not )`, `sender (denied|rejected|unknown|invalid|must|has no)`, `(invalid|bad|unknown|unroutable|unrouteable|unverified|illegal|fake|null) sender`, `domain of sender`, `(unconfigured|unverified|unknown|invalid) sending domain|local sender|disallowed as`, `domain`+gap+`(unverified|not verified)|unverified domain`, `sender'?s? domain`,
 		`send as\b|sendas`, `not owned by`, `address(es)? (is|are) not verified|not (a )?verified|failed the check`, `mail ?from`, `reply-?to`, `from:? (address|header|domain)`, `envelope[- ]sender|envelope[- ]from|return[- ]?path|reverse[- ]path`,
 		`.metteur invalide|invalid sender|exp.diteur`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc`, `отправител`, `发件人|寄件者|差出人|送信元|送信者`, `not allowed to send (mail|from|as)|authorized to send (from|as|on behalf)`,
 	)},
@@ -122,9 +130,6 @@ var rules = []rule{
 		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `open (relay|proxy)`, `no access from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip`, `messages from`,
 	)},
 	{name: "sender", party: Sender, reason: mail.BlockedPolicy, words: oneOf(`\bsender'?s?\b`)},
-	{name: "account_blocked", party: Account, reason: mail.BlockedPolicy, words: oneOf(
-		`your (smtp |e-?mail |mail |user )?(account|address)`, `account`+gap+`(send(ing)?|outgoing|outbound|relay)`, `(sending|outgoing|outbound)`+gap+`(disabled|blocked|suspended|not allowed|denied)`, `outbound spam`,
-	)},
 
 	// About the message.
 	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
