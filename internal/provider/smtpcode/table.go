@@ -93,7 +93,7 @@ var rules = []rule{
 	)},
 	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,20}(addresses|headers?|subject)\b`, `not rfc`)},
 	{name: "account_blocked", party: Account, reason: mail.BlockedPolicy, words: oneOf(
-		`your (smtp |e-?mail |mail |user )?account`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
+		`(^|[^n] )your (smtp |e-?mail |mail |user )?account`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
 		`outbound (sender|spam)`, `not authorized to (perform|use|relay)`, `not yet activated`,
 	)},
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8"}},
