@@ -27,6 +27,7 @@ type Event struct {
 type Bounce struct {
 	Class    string `json:"class,omitempty"` // hard, soft, policy; absent when the provider never tried
 	Reason   string `json:"reason"`
+	Rule     string `json:"rule,omitempty"` // what decided: reply/mailbox_unknown, mailgun/605
 	Code     string `json:"code,omitempty"`
 	Enhanced string `json:"enhanced,omitempty"`
 	Text     string `json:"text,omitempty"`

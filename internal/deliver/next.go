@@ -152,7 +152,7 @@ func refusalChange(rc mail.Recipient, ref provider.Refusal) mail.RecipientChange
 	}
 	c := mail.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)}
 	if ref.Reason != "" {
-		c.Bounce = &mail.Bounce{Class: ref.Reason.Class(), Reason: ref.Reason, Code: provider.Cut(ref.Code), Text: provider.Cut(ref.Detail)}
+		c.Bounce = &mail.Bounce{Class: ref.Reason.Class(), Reason: ref.Reason, Rule: ref.Rule, Code: provider.Cut(ref.Code), Text: provider.Cut(ref.Detail)}
 	}
 	return c
 }

@@ -74,5 +74,5 @@ func bounceView(b *mail.Bounce) *api.Bounce {
 	if b == nil {
 		return nil
 	}
-	return &api.Bounce{Class: string(b.Class), Reason: string(b.Reason), Code: b.Code, Enhanced: b.Enhanced, Text: b.Text}
+	return &api.Bounce{Class: string(b.Class), Reason: string(b.Reason), Rule: b.Rule, Code: b.Code, Enhanced: b.Enhanced, Text: b.Text}
 }

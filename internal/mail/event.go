@@ -51,6 +51,7 @@ type Bounce struct {
 	Code     string      `json:"code,omitempty"`     // SMTP reply or the provider's number: "550", "605"
 	Enhanced string      `json:"enhanced,omitempty"` // RFC 3463: "5.1.1"
 	Text     string      `json:"text,omitempty"`     // the words of the receiving host or the provider, at most 500 bytes
+	Rule     string      `json:"rule,omitempty"`     // what decided: "reply/mailbox_unknown", "mailgun/605"
 }
 
 // Reason is why, in one word.

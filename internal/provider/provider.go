@@ -70,6 +70,7 @@ type Refusal struct {
 	Detail     string      // at most 500 bytes
 	Suppressed bool        // the provider has the address on a suppression list
 	Reason     mail.Reason // of BadRecipient, if the reply tells it; a hard one keeps the address from being mailed again
+	Rule       string      // what decided on Reason
 }
 
 // Class is what an adapter says happened. The engine acts on it and on nothing else.

@@ -14,12 +14,12 @@ type cause struct {
 	code, reason, text string
 
 	is      mail.Reason
-	byReply bool // the receiving host's reply decides; is holds when that says nothing
+	byReply bool // the receiving host's reply decides; is holds when that says nothing, and if hard only when there is none
 }
 
 // causes are tried in order, the first match decides. Codes from 498 are Mailgun's own and none of SMTP ("Tracking
 // Failures"); the reasons are those of mailgun-go's events.Failed. A row that condemns the address is passed over where
-// the failure is temporary, or where a temporary reply is what the row would go by.
+// the failure is temporary. Mailgun says "bounce" of every 5xx.
 var causes = []cause{
 	{code: "605", is: mail.SuppressedBounce},
 	{code: "606", is: mail.SuppressedUnsubscribe},
@@ -67,31 +67,29 @@ func (f failure) bounce() *mail.Bounce {
 	if f.enhanced == "" {
 		_, f.enhanced = smtpcode.Find(f.text)
 	}
-	reason := f.because()
-	return &mail.Bounce{
-		Class: reason.Class(), Reason: reason,
-		Code: provider.Cut(f.code), Enhanced: provider.Cut(f.enhanced), Text: provider.Cut(f.text),
-	}
+	return f.because().Bounce(provider.Cut(f.code), provider.Cut(f.enhanced), provider.Cut(f.text))
 }
 
-func (f failure) because() mail.Reason {
+func (f failure) because() smtpcode.Verdict {
 	for _, c := range causes {
 		if !f.matches(c) {
 			continue
 		}
+		own := smtpcode.Own(c.is, "mailgun/"+cmp.Or(c.code, c.reason, "generic"))
 		if !c.byReply {
-			return c.is
+			return own
 		}
-		if reason := f.byReply(); reason != mail.Undetermined {
-			return reason
+		said := f.byReply()
+		if said.Reason == mail.Undetermined && (own.Class != mail.Hard || f.code == "" && f.text == "") {
+			return own
 		}
-		return c.is
+		return said
 	}
-	return mail.Undetermined
+	return smtpcode.Own(mail.Undetermined, "mailgun/generic")
 }
 
 func (f failure) matches(c cause) bool {
-	if c.is.Class() == mail.Hard && (f.temporary || c.byReply && strings.HasPrefix(f.code, "4")) {
+	if c.is.Class() == mail.Hard && f.temporary {
 		return false
 	}
 	return (c.code == "" || c.code == f.code) && (c.reason == "" || c.reason == f.reason) &&
@@ -99,14 +97,14 @@ func (f failure) matches(c cause) bool {
 }
 
 // byReply never condemns the address for a failure that Mailgun itself calls temporary.
-func (f failure) byReply() mail.Reason {
+func (f failure) byReply() smtpcode.Verdict {
 	code := f.code
 	if len(code) != 3 || code[0] != '4' && code[0] != '5' {
 		code = "" // of Mailgun's own
 	}
-	reason := smtpcode.Classify(code, f.enhanced, f.text)
-	if f.temporary && reason.Class() == mail.Hard {
-		return mail.Undetermined
+	said := smtpcode.Classify(code, f.enhanced, f.text)
+	if f.temporary {
+		said = said.NotHard()
 	}
-	return reason
+	return said
 }

@@ -63,17 +63,17 @@ func TestParseDocumentedEvents(t *testing.T) {
 		"delivered": {event(mail.EventDelivered, "delivered")},
 		"failed_permanent": {event(mail.EventBounced, "failed/permanent/bounce", because(mail.Bounce{
 			Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1",
-			Text: "5.1.1 The email account that you tried to reach does not exist",
+			Text: "5.1.1 The email account that you tried to reach does not exist", Rule: "reply/mailbox_unknown",
 		}))},
 		"failed_temporary": {event(mail.EventDeferred, "failed/temporary/generic", because(mail.Bounce{
 			Class: mail.Soft, Reason: mail.MailboxFull, Code: "452", Enhanced: "4.2.2",
-			Text: "4.2.2 The email account that you tried to reach is over quota",
+			Text: "4.2.2 The email account that you tried to reach is over quota", Rule: "reply/mailbox_full",
 		}))},
 		"failed_suppressed": {event(mail.EventRejected, "failed/permanent/suppress-bounce", because(mail.Bounce{
-			Reason: mail.SuppressedBounce, Code: "605", Text: "Not delivering to previously bounced address",
+			Reason: mail.SuppressedBounce, Code: "605", Text: "Not delivering to previously bounced address", Rule: "mailgun/605",
 		}))},
 		"failed_delayed": {event(mail.EventBounced, "failed/permanent/bounce", because(mail.Bounce{
-			Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550",
+			Class: mail.Soft, Reason: mail.Undetermined, Code: "550", Rule: "reply/none",
 		}))},
 		"opened":       {event(mail.EventOpened, "opened", func(e *mail.Event) { e.Machine = true })},
 		"clicked":      {event(mail.EventClicked, "clicked", func(e *mail.Event) { e.URL = "https://shop.example.com/order?id=42&x=%20y" })},
@@ -105,14 +105,17 @@ func TestWhyItFailed(t *testing.T) {
 		want                     mail.EventType
 		because                  mail.Reason
 	}{
-		{perm, "bounce", `"code":550,"message":"no"`, mail.EventBounced, mail.InvalidAddress},
+		{perm, "bounce", `"code":550,"message":"no"`, mail.EventBounced, mail.Undetermined},
+		{perm, "bounce", `"code":550,"message":"Bad SPF records for this sender"`, mail.EventBounced, mail.AuthFailure},
+		{perm, "hardfail", `"code":550,"message":"Denied by policy"`, mail.EventBounced, mail.BlockedPolicy},
+		{perm, "bounce", `"code":550,"message":"No such user here"`, mail.EventBounced, mail.InvalidAddress},
 		{perm, "bounce", `"code":552,"message":"5.2.2 mailbox full"`, mail.EventBounced, mail.MailboxFull},
 		{perm, "bounce", `"code":550,"enhanced-code":"5.7.1","message":"message blocked as spam"`, mail.EventBounced, mail.BlockedPolicy},
 		{perm, "bounce", `"code":450,"message":"come back"`, mail.EventBounced, mail.Undetermined},
 		{perm, "bounce", ``, mail.EventBounced, mail.InvalidAddress},
 		{perm, "hardfail", `"code":0,"message":""`, mail.EventBounced, mail.InvalidAddress},
 		{perm, "generic", `"code":550,"enhanced-code":"5.1.1","message":"user unknown"`, mail.EventBounced, mail.InvalidAddress},
-		{perm, "generic", `"code":680,"message":"connection failed"`, mail.EventBounced, mail.Undetermined},
+		{perm, "generic", `"code":680,"message":"connection failed"`, mail.EventBounced, mail.Connection},
 		{perm, "generic", `"code":602,"message":"552 rejected"`, mail.EventBounced, mail.MailboxFull}, // the words' own code
 		{perm, "brand-new", `"code":554,"enhanced-code":"5.2.2"`, mail.EventBounced, mail.MailboxFull},
 		{perm, "old", `"code":602,"message":"Too old"`, mail.EventBounced, mail.TimedOut},
@@ -193,7 +196,7 @@ func TestParseOddEvents(t *testing.T) {
 		head + `,"client-info":{"bot":"generic"}}`:                                               base,
 		head + `,"event":"failed","severity":"permanent","delivery-status":{"code":552,"message":"552 5.2.2 mailbox full"}}`: with(func(e *mail.Event) {
 			e.Type, e.Name = mail.EventBounced, "failed/permanent"
-			e.Bounce = &mail.Bounce{Class: mail.Soft, Reason: mail.MailboxFull, Code: "552", Enhanced: "5.2.2", Text: "552 5.2.2 mailbox full"}
+			e.Bounce = &mail.Bounce{Class: mail.Soft, Reason: mail.MailboxFull, Code: "552", Enhanced: "5.2.2", Text: "552 5.2.2 mailbox full", Rule: "reply/mailbox_full"}
 		}),
 		head + `,"id":7}`:                                       with(func(e *mail.Event) { e.UniqueID = "2018-03-19/7" }),
 		head + `,"id":null}`:                                    with(func(e *mail.Event) { e.UniqueID = "" }),

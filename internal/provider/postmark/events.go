@@ -59,16 +59,13 @@ func (f fields) bounce(e *mail.Event) {
 	t := bounceTypes()[kind]
 	e.Type = t.event
 	if t.reason != "" {
-		e.Bounce = t.bounce(cmp.Or(f.text("Details"), f.text("Description")))
+		e.Bounce = t.bounce(kind, cmp.Or(f.text("Details"), f.text("Description")))
 	}
 }
 
-func (t bounceType) bounce(text string) *mail.Bounce {
+func (t bounceType) bounce(kind, text string) *mail.Bounce {
 	code, enhanced := smtpcode.Find(text)
-	reason := t.why(code, enhanced, text)
-	return &mail.Bounce{
-		Class: reason.Class(), Reason: reason, Code: provider.Cut(code), Enhanced: provider.Cut(enhanced), Text: provider.Cut(text),
-	}
+	return t.why(kind, code, enhanced, text).Bounce(provider.Cut(code), provider.Cut(enhanced), provider.Cut(text))
 }
 
 // subscription tells a recipient who left, or was taken off, from what mirrors a bounce or a complaint, which has an
@@ -92,7 +89,7 @@ func (f fields) messageEvent(e *mail.Event) {
 	case mail.EventDeferred:
 		var d fields
 		_ = json.Unmarshal(f["Details"], &d) // without them there is still the event
-		e.Bounce = t.bounce(d.text("DeliveryMessage"))
+		e.Bounce = t.bounce(kind, d.text("DeliveryMessage"))
 	case mail.EventUnmapped, mail.EventAccepted, mail.EventBounced, mail.EventRejected, mail.EventComplained,
 		mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventEndpointDisabled:
 	}

@@ -114,7 +114,7 @@ func TestBounceIsReadWhole(t *testing.T) {
 	want := mail.Event{
 		Type: mail.EventBounced, Name: "Bounce/HardBounce", UniqueID: "Bounce/901542550", MessageID: id, ProviderMessageID: theirText,
 		Recipient: "Ann@example.org", At: time.Date(2026, 1, 1, 10, 0, 0, 123456000, time.UTC), Detail: `"HardBounce";`,
-		Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1", Text: "smtp;550 5.1.1 no such user"},
+		Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1", Text: "smtp;550 5.1.1 no such user", Rule: "reply/mailbox_unknown"},
 	}
 	if diff := cmp.Diff(want, one(t, m)); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)

@@ -78,14 +78,19 @@ func messageEvents() map[string]bounceType {
 	}
 }
 
-// why makes the reason of a bounce out of its type and the reply.
-func (t bounceType) why(code, enhanced, text string) mail.Reason {
-	if !t.byReply {
-		return t.reason
+// why makes the verdict on a bounce out of its type, named kind, and the reply. A reply that says nothing leaves it to the
+// type, but a HardBounce condemns the address only where there is no reply at all.
+func (t bounceType) why(kind, code, enhanced, text string) smtpcode.Verdict {
+	own := smtpcode.Own(t.reason, "postmark/"+kind)
+	said := smtpcode.Classify(code, enhanced, text)
+	switch {
+	case !t.byReply:
+		return own
+	case t.soft:
+		said = said.NotHard()
 	}
-	reason := smtpcode.Classify(code, enhanced, text)
-	if reason == mail.Undetermined || t.soft && reason.Class() == mail.Hard {
-		return t.reason
+	if said.Reason == mail.Undetermined && (own.Class != mail.Hard || code == "" && enhanced == "") {
+		return own
 	}
-	return reason
+	return said
 }

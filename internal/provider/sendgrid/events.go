@@ -131,25 +131,26 @@ func (f fields) join(names []string) string {
 // deferral says why a message waits. That is never the address's last word.
 func (f fields) deferral() *mail.Bounce {
 	b := f.reply(cmp.Or(f.text("response"), f.text("reason")))
-	return finish(b, notHard(smtpcode.Classify(b.Code, b.Enhanced, b.Text)))
+	return finish(b, smtpcode.Classify(b.Code, b.Enhanced, b.Text).NotHard())
 }
 
 func (f fields) bounce() *mail.Bounce {
 	b := f.reply(f.text("reason"))
-	reason := classify(f.text("bounce_classification"), b)
+	v := classify(f.text("bounce_classification"), b)
 	if t := f.text("type"); t != "" && t != "bounce" { // "blocked" is temporary, whatever its code says
-		reason = notHard(reason)
+		v = v.NotHard()
 	}
-	return finish(b, reason)
+	return finish(b, v)
 }
 
 func (f fields) drop() *mail.Bounce {
 	b := f.reply(f.text("reason"))
-	reason, ok := dropReasons()[strings.ToLower(strings.TrimSpace(f.text("reason")))]
+	word := strings.ToLower(strings.TrimSpace(f.text("reason")))
+	reason, ok := dropReasons()[word]
 	if !ok {
-		reason = mail.OtherReason
+		reason, word = mail.OtherReason, "dropped"
 	}
-	return finish(b, reason)
+	return finish(b, smtpcode.Own(reason, "sendgrid/"+word))
 }
 
 // reply takes the codes from "status", which is an enhanced code or a reply code and may be missing, else from the words.
@@ -166,17 +167,8 @@ func (f fields) reply(text string) *mail.Bounce {
 	return b
 }
 
-func finish(b *mail.Bounce, reason mail.Reason) *mail.Bounce {
-	b.Reason, b.Class = reason, reason.Class()
-	return b
-}
-
-// notHard keeps a reason from condemning the address.
-func notHard(r mail.Reason) mail.Reason {
-	if r.Class() == mail.Hard {
-		return mail.Undetermined
-	}
-	return r
+func finish(b *mail.Bounce, v smtpcode.Verdict) *mail.Bounce {
+	return v.Bounce(b.Code, b.Enhanced, b.Text)
 }
 
 // acceptedID is the id that the answer to our call had: an event's id goes on with the name of the server that the

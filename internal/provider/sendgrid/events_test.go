@@ -74,7 +74,7 @@ func TestEventIsReadWhole(t *testing.T) {
 	want := mail.Event{
 		Type: mail.EventBounced, Name: "bounce", UniqueID: "Ym91bmNl", MessageID: id, ProviderMessageID: "LRzX_m_A",
 		Recipient: "Ann@example.org", At: time.Unix(1_790_000_010, 0).UTC(), Detail: `"5.1.1";`,
-		Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1", Text: "550 5.1.1 no such user"},
+		Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1", Text: "550 5.1.1 no such user", Rule: "sendgrid/invalid address"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)
@@ -154,10 +154,10 @@ func TestDropsTellTheirReason(t *testing.T) {
 func TestDeferralsCondemnNobody(t *testing.T) {
 	t.Parallel()
 	for response, want := range map[string]mail.Bounce{
-		"450 4.2.2 mailbox full":  {Class: mail.Soft, Reason: mail.MailboxFull, Code: "450", Enhanced: "4.2.2", Text: "450 4.2.2 mailbox full"},
-		"550 5.1.1 no such user":  {Class: mail.Soft, Reason: mail.Undetermined, Code: "550", Enhanced: "5.1.1", Text: "550 5.1.1 no such user"},
-		"":                        {Class: mail.Soft, Reason: mail.Undetermined, Text: ""},
-		"words without a meaning": {Class: mail.Soft, Reason: mail.Undetermined, Text: "words without a meaning"},
+		"450 4.2.2 mailbox full":  {Class: mail.Soft, Reason: mail.MailboxFull, Code: "450", Enhanced: "4.2.2", Text: "450 4.2.2 mailbox full", Rule: "reply/mailbox_full"},
+		"550 5.1.1 no such user":  {Class: mail.Soft, Reason: mail.Undetermined, Code: "550", Enhanced: "5.1.1", Text: "550 5.1.1 no such user", Rule: "reply/mailbox_unknown"},
+		"":                        {Class: mail.Soft, Reason: mail.Undetermined, Text: "", Rule: "reply/none"},
+		"words without a meaning": {Class: mail.Soft, Reason: mail.Undetermined, Text: "words without a meaning", Rule: "reply/none"},
 	} {
 		if diff := cmp.Diff(&want, one(t, members{"event": "deferred", "response": response}).Bounce); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", response, diff)

@@ -122,7 +122,7 @@ func TestPublishedVectorVerifies(t *testing.T) {
 	want := []mail.Event{{
 		Type: mail.EventRejected, Name: "dropped", UniqueID: "ZHJvcC0xMDk5NDkxOS1MUnpYbF9OSFN0T0doUTRrb2ZTbV9BLTA",
 		ProviderMessageID: "LRzXl_NHStOGhQ4kofSm_A", Recipient: "hello@world.com", At: time.Unix(1600112492, 0).UTC(),
-		Bounce: &mail.Bounce{Reason: mail.SuppressedBounce, Text: "Bounced Address"}, Detail: `"Bounced Address";`,
+		Bounce: &mail.Bounce{Reason: mail.SuppressedBounce, Text: "Bounced Address", Rule: "sendgrid/bounced address"}, Detail: `"Bounced Address";`,
 	}}
 	if len(b.Payloads) != 1 {
 		t.Fatalf("payloads = %d, want 1", len(b.Payloads))

@@ -70,19 +70,23 @@ func noDomain() []string {
 	return []string{"no mx", "unable to get mx info", "unable to resolve mx", "no such host", "nxdomain"}
 }
 
-// classify is the reason of a bounce: SendGrid's own classification, made finer by the reply where it covers two things.
-func classify(classification string, b *mail.Bounce) mail.Reason {
-	byReply := smtpcode.Classify(b.Code, b.Enhanced, b.Text)
-	reason, ok := classifications()[strings.ToLower(classification)]
+// classify is the verdict on a bounce: SendGrid's own classification, made finer by the reply where it covers two things
+// ("mailbox unavailable" is said of full ones too), and overruled by a reply that knows better.
+func classify(classification string, b *mail.Bounce) smtpcode.Verdict {
+	said := smtpcode.Classify(b.Code, b.Enhanced, b.Text)
+	temporary := smtpcode.Temporary(b.Code, b.Enhanced)
+	word := strings.ToLower(strings.TrimSpace(classification))
+	reason, ok := classifications()[word]
+	own := smtpcode.Own(reason, "sendgrid/"+word)
 	switch {
 	case !ok:
-		return byReply
-	case reason == mail.Inactive && byReply == mail.MailboxFull:
-		return mail.MailboxFull
-	case reason == mail.Technical && (byReply == mail.InvalidDomain || says(b.Text, noDomain())):
-		return mail.InvalidDomain
+		return said
+	case reason == mail.Inactive && (b.Text != "" || b.Code != "" || b.Enhanced != ""):
+		return said
+	case reason == mail.Technical && !temporary && (said.Reason == mail.InvalidDomain || says(b.Text, noDomain())):
+		return smtpcode.Own(mail.InvalidDomain, own.Rule)
 	}
-	return reason
+	return smtpcode.Weigh(own, said, temporary)
 }
 
 func says(text string, words []string) bool {

@@ -85,7 +85,7 @@ func (r *record) bounced() []mail.Event {
 	events := r.each(v.event, joined("Bounce", b.BounceType, b.BounceSubType), b.Timestamp, emails(b.BouncedRecipients))
 	for i := range events {
 		events[i].UniqueID = b.FeedbackID
-		events[i].Bounce = v.bounce(nth(b.BouncedRecipients, i))
+		events[i].Bounce = v.bounce(b.BounceType+"/"+b.BounceSubType, nth(b.BouncedRecipients, i))
 	}
 	return events
 }
@@ -99,7 +99,7 @@ func (r *record) complained() []mail.Event {
 	for i := range events {
 		events[i].UniqueID = c.FeedbackID
 		if v.event == mail.EventRejected {
-			events[i].Bounce = v.bounce(party{})
+			events[i].Bounce = v.bounce("Complaint/"+c.ComplaintSubType, party{})
 		}
 	}
 	return events
@@ -128,7 +128,7 @@ func (r *record) delayed() []mail.Event {
 	events := r.each(mail.EventDeferred, joined("DeliveryDelay", d.DelayType), d.Timestamp, emails(d.DelayedRecipients))
 	for i := range events {
 		p := nth(d.DelayedRecipients, i)
-		events[i].Bounce, events[i].Detail = v.bounce(p), p.Status+"\n"+p.DiagnosticCode
+		events[i].Bounce, events[i].Detail = v.bounce("DeliveryDelay/"+d.DelayType, p), p.Status+"\n"+p.DiagnosticCode
 	}
 	return events
 }

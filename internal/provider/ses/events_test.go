@@ -48,7 +48,7 @@ func TestEveryTypeOfRecord(t *testing.T) {
 			"bouncedRecipients":[{"emailAddress":"ann@example.org","action":"failed","status":"5.1.1","diagnosticCode":"smtp; 550 5.1.1 user unknown"}]}`,
 			toAnn(mail.Event{
 				Type: mail.EventBounced, Name: "Bounce/Permanent/General", UniqueID: "0100-f",
-				Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1", Text: "550 5.1.1 user unknown"},
+				Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1", Text: "550 5.1.1 user unknown", Rule: "reply/mailbox_unknown"},
 			}),
 		},
 		"Complaint": {
@@ -68,7 +68,7 @@ func TestEveryTypeOfRecord(t *testing.T) {
 			"delayedRecipients":[{"emailAddress":"ann@example.org","status":"4.2.2","diagnosticCode":"smtp; 452 4.2.2 over quota"}]}`,
 			toAnn(mail.Event{
 				Type: mail.EventDeferred, Name: "DeliveryDelay/MailboxFull", Detail: "4.2.2\nsmtp; 452 4.2.2 over quota",
-				Bounce: &mail.Bounce{Class: mail.Soft, Reason: mail.MailboxFull, Code: "452", Enhanced: "4.2.2", Text: "452 4.2.2 over quota"},
+				Bounce: &mail.Bounce{Class: mail.Soft, Reason: mail.MailboxFull, Code: "452", Enhanced: "4.2.2", Text: "452 4.2.2 over quota", Rule: "ses/DeliveryDelay/MailboxFull"},
 			}),
 		},
 		"Open": {
@@ -123,7 +123,7 @@ func TestEveryTypeOfBounce(t *testing.T) {
 		{"Permanent", "General", spam, bounced(policy, mail.BlockedPolicy)},
 		{"Permanent", "General", "smtp; 552 5.2.2 mailbox full", bounced(soft, mail.MailboxFull)},
 		{"Permanent", "NoEmail", "", bounced(hard, mail.InvalidAddress)},
-		{"Permanent", "NoEmail", spam, bounced(hard, mail.InvalidAddress)},
+		{"Permanent", "NoEmail", spam, bounced(mail.PolicyClass, mail.BlockedPolicy)},
 		{"Permanent", "Suppressed", "", rejected(mail.SuppressedBounce)},
 		{"Permanent", "OnAccountSuppressionList", unknownUser, rejected(mail.SuppressedBounce)},
 		{"Permanent", "OnTenantSuppressionList", "", rejected(mail.SuppressedBounce)},
@@ -213,8 +213,8 @@ func TestComplaints(t *testing.T) {
 		{"null", `"other"`, mail.EventComplained, nil},
 		{"null", `"brand-new"`, mail.EventComplained, nil},
 		{"null", `"not-spam"`, mail.EventUnmapped, nil},
-		{`"OnAccountSuppressionList"`, "null", mail.EventRejected, &mail.Bounce{Reason: mail.SuppressedComplaint}},
-		{`"OnTenantSuppressionList"`, "null", mail.EventRejected, &mail.Bounce{Reason: mail.SuppressedComplaint}},
+		{`"OnAccountSuppressionList"`, "null", mail.EventRejected, &mail.Bounce{Reason: mail.SuppressedComplaint, Rule: "ses/Complaint/OnAccountSuppressionList"}},
+		{`"OnTenantSuppressionList"`, "null", mail.EventRejected, &mail.Bounce{Reason: mail.SuppressedComplaint, Rule: "ses/Complaint/OnTenantSuppressionList"}},
 	} {
 		events := parse(fmt.Appendf(nil, `{"eventType":"Complaint",%s,"complaint":{"complaintSubType":%s,"complaintFeedbackType":%s,"feedbackId":"f",%s,"complainedRecipients":[{"emailAddress":"ann@example.org"}]}}`,
 			mailObject, c.sub, c.feedback, when))
@@ -394,8 +394,8 @@ func TestCodesOfABounce(t *testing.T) {
 		"status is no status": {"failed", "x-unix; exit 67", "", "", "x-unix; exit 67"},
 		"case and space":      {"", "  SMTP ;550 5.1.1 x", "550", "5.1.1", "550 5.1.1 x"},
 	} {
-		b := verdict{mail.EventBounced, mail.MailboxFull, false, false}.bounce(party{Status: c.status, DiagnosticCode: c.diagnostic})
-		want := &mail.Bounce{Class: mail.Soft, Reason: mail.MailboxFull, Code: c.code, Enhanced: c.enhanced, Text: c.text}
+		b := verdict{mail.EventBounced, mail.MailboxFull, false, false}.bounce("Transient/MailboxFull", party{Status: c.status, DiagnosticCode: c.diagnostic})
+		want := &mail.Bounce{Class: mail.Soft, Reason: mail.MailboxFull, Code: c.code, Enhanced: c.enhanced, Text: c.text, Rule: "ses/Transient/MailboxFull"}
 		if diff := cmp.Diff(want, b); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}

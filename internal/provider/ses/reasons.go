@@ -93,8 +93,9 @@ func complaintVerdict(sub, feedback string) verdict {
 // generic is an enhanced status code that names no more than a class (RFC 3463).
 var generic = regexp.MustCompile(`^[245]\.0\.0$`)
 
-// bounce words a verdict for one recipient. What was never tried has no class.
-func (v verdict) bounce(p party) *mail.Bounce {
+// bounce words a verdict for one recipient, by SES's word for it. What was never tried has no class. A general word does
+// not condemn the address where there is a reply that does not.
+func (v verdict) bounce(word string, p party) *mail.Bounce {
 	text := strings.TrimSpace(p.DiagnosticCode)
 	if kind, words, ok := strings.Cut(text, ";"); ok && strings.EqualFold(strings.TrimSpace(kind), "smtp") {
 		text = strings.TrimSpace(words) // RFC 3464 section 2.3.6
@@ -103,15 +104,18 @@ func (v verdict) bounce(p party) *mail.Bounce {
 	if _, status := smtpcode.Find(p.Status); status != "" && (enhanced == "" || !generic.MatchString(status)) {
 		enhanced = status
 	}
-	b := &mail.Bounce{Reason: v.reason, Code: code, Enhanced: enhanced, Text: provider.Cut(text)}
-	if v.reply {
-		said := smtpcode.Classify(code, enhanced, text)
-		if said != mail.Undetermined && (v.hard || said.Class() != mail.Hard) {
-			b.Reason = said
-		}
+	own := smtpcode.Own(v.reason, provider.Cut("ses/"+word))
+	said := smtpcode.Classify(code, enhanced, text)
+	if !v.hard {
+		said = said.NotHard()
 	}
-	if v.event != mail.EventRejected {
-		b.Class = b.Reason.Class()
+	switch {
+	case v.event == mail.EventRejected: // never tried
+		own.Class = ""
+	case !v.reply:
+		own = smtpcode.Weigh(own, said, smtpcode.Temporary(code, enhanced))
+	case said.Reason != mail.Undetermined, own.Class == mail.Hard && (text != "" || enhanced != "" && !generic.MatchString(enhanced)):
+		own = said
 	}
-	return b
+	return own.Bounce(code, enhanced, provider.Cut(text))
 }

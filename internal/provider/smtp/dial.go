@@ -207,7 +207,7 @@ func (d *dialer) authenticate(ctx context.Context, c *gosmtp.Client) *provider.E
 // failed classifies what went wrong while a session was opened.
 func (d *dialer) failed(ctx context.Context, at stage, err error) *provider.Error {
 	if p, ok := replyOf(err); ok && ctx.Err() == nil {
-		e := judge(at, p)
+		e, _ := judge(at, p)
 		e.Err = err
 		return e
 	}

@@ -89,11 +89,11 @@ func diagnosis(t mail.EventType, status, diagnostic string) *mail.Bounce {
 
 // bounceOf classifies. A message that only waits says nothing final of its address.
 func bounceOf(t mail.EventType, code, enhanced, text string) *mail.Bounce {
-	reason := smtpcode.Classify(code, enhanced, text)
-	if t == mail.EventDeferred && reason.Class() == mail.Hard {
-		reason = mail.Undetermined
+	v := smtpcode.Classify(code, enhanced, text)
+	if t == mail.EventDeferred {
+		v = v.NotHard()
 	}
-	return &mail.Bounce{Class: reason.Class(), Reason: reason, Code: code, Enhanced: enhanced, Text: provider.Cut(text)}
+	return v.Bounce(code, enhanced, provider.Cut(text))
 }
 
 // reported is the recipient of a group, as we gave it (ORCPT) if the reporter knows that, else as it was in the end, which

@@ -133,11 +133,11 @@ func (f *feedback) reports(t *testing.T, p *postfix) {
 	for want, event := range map[mail.EventType]mail.Event{
 		mail.EventBounced: {Name: "failed", Recipient: "gone@remote.example", Bounce: &mail.Bounce{
 			Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1",
-			Text: "550 5.1.1 <gone@remote.example>: Recipient address rejected: User unknown",
+			Text: "550 5.1.1 <gone@remote.example>: Recipient address rejected: User unknown", Rule: "reply/mailbox_unknown",
 		}},
 		mail.EventDeferred: {Name: "delayed", Recipient: "later@remote.example", Bounce: &mail.Bounce{
 			Class: mail.Soft, Reason: mail.MailboxFull, Code: "450", Enhanced: "4.2.2",
-			Text: "450 4.2.2 <later@remote.example>: mailbox full for now",
+			Text: "450 4.2.2 <later@remote.example>: mailbox full for now", Rule: "reply/mailbox_full",
 		}},
 		mail.EventDelivered: {Name: "delivered", Recipient: "ann@example.org"},
 	} {

@@ -8,10 +8,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
 
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
 // stage is where in the dialogue a reply came: the same code means another thing at another stage.
@@ -47,16 +50,11 @@ type rule struct {
 
 // Words that decide where servers disagree about codes.
 var (
-	saysUnknown = []string{"user unknown", "no such user", "does not exist", "unknown recipient", "unknown user", "unknown in"}
-	saysFull    = []string{"mailbox full", "mailbox is full", "over quota", "quota exceeded", "exceeded storage"}
-	saysSize    = []string{"message size", "message too big", "message too large", "size limit", "too large"}
-	saysRelay   = []string{"relay access denied", "relaying denied", "unable to relay", "not permitted to relay", "relay not permitted"}
-	saysClient  = []string{"client host", "helo command rejected", "client was not authenticated", "blocked using"}
-	saysSender  = []string{"sender address rejected", "sender verify failed", "sender rejected"}
-	saysTooMuch = []string{"too much mail", "too many recipients from", "too many new recipients"} // Postfix, smtpd_client_*_rate_limit
+	saysFull = []string{"mailbox full", "mailbox is full", "over quota", "quota exceeded", "exceeded storage"}
+	saysSize = []string{"message size", "message too big", "message too large", "size limit", "too large"}
 )
 
-// rules are tried in order, the first match decides. Sources: RFC 5321 section 4.2, RFC 3463 section 3, RFC 7504, the
+// rules settle what byWords left, by stage and code. They are tried in order, the first match decides. Sources: RFC 5321 section 4.2, RFC 3463 section 3, RFC 7504, the
 // IANA registry of enhanced status codes, and Postfix's smtpd(8), which reports what it holds against the client and the
 // sender at RCPT TO (smtpd_delay_reject). Two places are milder than the bare code asks for: a 500..504 to one recipient
 // or to one body must not park an account for all others.
@@ -65,7 +63,6 @@ var rules = []rule{
 	{from: 421, to: 421, class: provider.Transient},
 	{at: atAuth, from: 454, to: 454, class: provider.Transient}, // RFC 4954 section 6
 	{at: atConnect | atAuth | atMail, from: 400, to: 499, enhanced: "4.7.*", class: provider.Throttled},
-	{at: atRcpt, from: 400, to: 499, words: saysTooMuch, class: provider.Throttled},
 	{from: 400, to: 499, class: provider.Transient},
 
 	{at: atConnect | atAuth, from: 500, to: 599, class: provider.Misconfigured},
@@ -74,7 +71,8 @@ var rules = []rule{
 	{from: 538, to: 538, class: provider.Misconfigured},
 	{enhanced: "5.6.7", class: provider.Rejected, elsewhere: true}, // RFC 6531: not without SMTPUTF8
 
-	{at: atMail | atRcpt, words: saysClient, class: provider.Misconfigured},
+	{at: atMail, enhanced: "5.2.2", class: provider.Misconfigured, scope: provider.ScopeSender}, // the sender's own mailbox
+	{at: atMail, words: saysFull, class: provider.Misconfigured, scope: provider.ScopeSender},
 	{at: atMail, enhanced: "5.2.3", class: provider.Rejected, elsewhere: true},
 	{at: atMail, enhanced: "5.3.4", class: provider.Rejected, elsewhere: true},
 	{at: atMail, from: 552, to: 552, class: provider.Rejected, elsewhere: true}, // RFC 1870 section 6.1
@@ -83,12 +81,6 @@ var rules = []rule{
 	{at: atMail, from: 555, to: 555, class: provider.Misconfigured},
 	{at: atMail, from: 500, to: 599, class: provider.Misconfigured, scope: provider.ScopeSender},
 
-	{at: atRcpt, words: saysUnknown, class: provider.BadRecipient},
-	{at: atRcpt, words: saysRelay, class: provider.Misconfigured},
-	{at: atRcpt, words: saysSender, class: provider.Misconfigured, scope: provider.ScopeSender},
-	{at: atRcpt, enhanced: "5.7.2?", class: provider.Misconfigured, scope: provider.ScopeSender}, // SPF, DKIM, DMARC
-	{at: atRcpt, enhanced: "5.7.509", class: provider.Misconfigured, scope: provider.ScopeSender},
-	{at: atRcpt, enhanced: "5.7.515", class: provider.Misconfigured, scope: provider.ScopeSender},
 	{at: atRcpt, enhanced: "5.2.3", class: provider.BadRecipient},
 	{at: atRcpt, enhanced: "5.3.4", class: provider.BadRecipient},
 	{at: atRcpt, enhanced: "5.2.2", class: provider.Transient}, // full: soft though 5xx
@@ -108,10 +100,6 @@ var rules = []rule{
 	{at: atDot, enhanced: "5.3.4", class: provider.Rejected, elsewhere: true},
 	{at: atDot, words: saysSize, class: provider.Rejected, elsewhere: true},
 	{at: atDot, from: 552, to: 552, class: provider.Rejected, elsewhere: true},
-	{at: atDot, enhanced: "5.7.2?", class: provider.Misconfigured, scope: provider.ScopeSender},
-	{at: atDot, enhanced: "5.7.509", class: provider.Misconfigured, scope: provider.ScopeSender},
-	{at: atDot, enhanced: "5.7.515", class: provider.Misconfigured, scope: provider.ScopeSender},
-	{at: atDot, enhanced: "5.1.[78]", class: provider.Misconfigured, scope: provider.ScopeSender},
 	{at: atDot, enhanced: "5.1.*", class: provider.BadRecipient},
 
 	{from: 500, to: 599, class: provider.Rejected},
@@ -167,10 +155,10 @@ func replyOf(err error) (reply, bool) {
 
 var enhancedForm = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}$`) // RFC 3463 section 2
 
-// judge classifies a reply. A reply that is neither 4xx nor 5xx where one was due breaks the protocol: nothing was
-// taken before the final dot, and nothing is known after it.
-func judge(at stage, p reply) *provider.Error {
-	e := &provider.Error{Class: provider.Transient, Status: p.code, Code: p.enhanced, Detail: p.text}
+// judge classifies a reply, and names the rule about its words. A reply that is neither 4xx nor 5xx where one was due
+// breaks the protocol: nothing was taken before the final dot, and nothing is known after it.
+func judge(at stage, p reply) (e *provider.Error, rule string) {
+	e = &provider.Error{Class: provider.Transient, Status: p.code, Code: p.enhanced, Detail: p.text}
 	if e.Code == "" {
 		e.Code = strconv.Itoa(p.code)
 	}
@@ -178,7 +166,11 @@ func judge(at stage, p reply) *provider.Error {
 		if at == atDot {
 			e.Class = provider.Uncertain
 		}
-		return e
+		return e, ""
+	}
+	v := smtpcode.Classify(strconv.Itoa(p.code), p.enhanced, p.text)
+	if byWords(e, v, at, p) {
+		return e, v.Rule
 	}
 	for i := range rules {
 		if r := &rules[i]; r.matches(at, p) {
@@ -186,7 +178,68 @@ func judge(at stage, p reply) *provider.Error {
 			break
 		}
 	}
-	return e
+	return e, v.Rule
+}
+
+// byWords settles what the reply itself says is no fault of the message: a limit of ours, our credential, our sender, the
+// host that we send from. Nobody else may pay for those, at whatever stage they are said. It settles unknown recipients,
+// too, and leaves the rest to the rules.
+func byWords(e *provider.Error, v smtpcode.Verdict, at stage, p reply) bool {
+	atBody := at == atData || at == atDot
+	switch {
+	case v.Reason == mail.ThrottledThere && v.Class == mail.PolicyClass:
+		e.Class, e.RetryAfter = provider.Throttled, pause(p)
+	case v.Rule == smtpcode.SessionLimit || v.Rule == smtpcode.TooManyRecipients && at == atRcpt:
+		e.Class = provider.Transient
+	case p.code < 500 || at == atConnect || at == atAuth:
+		return false
+	case v.Party == smtpcode.Account, v.Party == smtpcode.Client && !atBody:
+		e.Class = provider.Misconfigured
+	case v.Party == smtpcode.Sender && (!atBody || v.Reason == mail.AuthFailure):
+		e.Class, e.Scope = provider.Misconfigured, provider.ScopeSender
+	case v.Party == smtpcode.Sender, v.Party == smtpcode.Client: // after the body it may be about what stands in it
+		e.Class, e.Elsewhere = provider.Rejected, true
+	case at == atRcpt && v.Class == mail.Hard:
+		e.Class = provider.BadRecipient
+	default:
+		return false
+	}
+	return true
+}
+
+// The waits after a limit was hit. A period that the reply names is not over for its most part, but nobody knows since
+// when it runs, so the account is tried again before its end.
+const (
+	dayPause   = time.Hour
+	hourPause  = 10 * time.Minute
+	finalPause = 5 * time.Minute // after a 5xx that names no period: the server does not expect us back soon
+)
+
+var (
+	perDay    = regexp.MustCompile(`(?i)\bdaily|\bdays?\b|24[- ]?h|month|week|credit|plan\b`)
+	perHour   = regexp.MustCompile(`(?i)hour`)
+	perMinute = regexp.MustCompile(`(?i)minute`)
+	comeBack  = regexp.MustCompile(`(?i)\b(?:in|after|wait)(?: another)? (\d{1,5}) ?(s|sec|second|m|min|minute|h|hour)s?\b`)
+)
+
+// pause is how long to leave the account alone. 0 leaves it to the engine, which begins with a second.
+func pause(p reply) time.Duration {
+	if m := comeBack.FindStringSubmatch(p.text); m != nil {
+		n, _ := strconv.Atoi(m[1]) // five digits at most
+		unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour}[m[2][0]|0x20]
+		return min(time.Duration(n)*unit, dayPause)
+	}
+	switch {
+	case perDay.MatchString(p.text), p.enhanced == "5.4.5", p.enhanced == "5.1.90":
+		return dayPause
+	case perHour.MatchString(p.text):
+		return hourPause
+	case perMinute.MatchString(p.text):
+		return time.Minute
+	case p.code >= 500:
+		return finalPause
+	}
+	return 0
 }
 
 // queueIDs are the ways servers name the message in their last reply: Postfix ("Ok: queued as 4XyZ", "Ok: 123 bytes

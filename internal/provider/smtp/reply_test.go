@@ -119,7 +119,7 @@ func TestRepliesByStage(t *testing.T) {
 		if !ok {
 			t.Fatalf("%q is no reply", c.reply)
 		}
-		e := judge(c.at, p)
+		e, _ := judge(c.at, p)
 		if got := (want{e.Class, e.Scope, e.Elsewhere}); got != c.want {
 			t.Errorf("%s at %s = %+v, want %+v", c.reply, c.at, got, c.want)
 		}
@@ -131,7 +131,7 @@ func TestEveryReplyHasAClass(t *testing.T) {
 	t.Parallel()
 	for _, at := range []stage{atConnect, atAuth, atMail, atRcpt, atData, atDot} {
 		for code := 400; code < 600; code++ {
-			e := judge(at, reply{code: code})
+			e, _ := judge(at, reply{code: code})
 			switch {
 			case e.Class == "" || e.Class == provider.Accepted || e.Class == provider.Uncertain:
 				t.Errorf("%d at %s = %q", code, at, e.Class)
@@ -179,7 +179,7 @@ func TestPartlyRefusedRecipients(t *testing.T) {
 	receipt, perr := sendTo(t, r.client(nil), "bad@example.org", "ann@example.org", "grey@example.org", "far@example.org", "full@example.org")
 	wantClass(t, "send", perr, provider.Accepted)
 	want := []provider.Refusal{
-		{Email: "bad@example.org", Class: provider.BadRecipient, Code: "5.1.1", Detail: "<b***@example.org>: User unknown", Reason: mail.InvalidAddress},
+		{Email: "bad@example.org", Class: provider.BadRecipient, Code: "5.1.1", Detail: "<b***@example.org>: User unknown", Reason: mail.InvalidAddress, Rule: "reply/mailbox_unknown"},
 		{Email: "grey@example.org", Class: provider.Transient, Code: "4.2.0", Detail: "greylisted"},
 		{Email: "far@example.org", Class: provider.Transient, Code: "5.7.1", Detail: "Relay access denied"},
 		{Email: "full@example.org", Class: provider.Transient, Code: "5.2.2", Detail: "mailbox full"},
@@ -323,7 +323,7 @@ func FuzzReply(f *testing.F) {
 			t.Fatal("no reply")
 		}
 		for _, at := range []stage{atConnect, atAuth, atMail, atRcpt, atData, atDot} {
-			if e := judge(at, p); e.Class == "" || e.Class == provider.Accepted || (e.Class == provider.Uncertain && (at != atDot || code >= 400)) {
+			if e, _ := judge(at, p); e.Class == "" || e.Class == provider.Accepted || (e.Class == provider.Uncertain && (at != atDot || code >= 400)) {
 				t.Errorf("judge(%s, %d %q) = %q", at, code, text, e.Class)
 			}
 		}

@@ -3,7 +3,9 @@ package smtp
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
@@ -139,6 +141,9 @@ func (s *session) data(ctx context.Context, j *job, accepted int) (provider.Rece
 			return s.accepted(p.text), nil
 		}
 		perr := s.failed(ctx, atDot, err)
+		if perr.Scope == provider.ScopeSender && j.sandboxed(perr.Detail) {
+			perr.Class, perr.Scope, perr.Elsewhere = provider.Rejected, "", true
+		}
 		if perr.Class == provider.BadRecipient && accepted > 1 {
 			perr.Class = provider.Rejected // it speaks of one of them and does not say of which
 		}
@@ -149,6 +154,14 @@ func (s *session) data(ctx context.Context, j *job, accepted int) (provider.Rece
 		perr.Class = provider.Uncertain
 	}
 	return provider.Receipt{}, perr
+}
+
+// sandboxed reports whether a relay that knows its addresses (SES) says that it doesn't know a recipient. Then another
+// account may send to them, and this one goes on for the others.
+func (j *job) sandboxed(text string) bool {
+	text = strings.ToLower(text)
+	return strings.Contains(text, "not verified") && !strings.Contains(text, strings.ToLower(j.from)) &&
+		slices.ContainsFunc(j.rcpts, func(rcpt string) bool { return strings.Contains(text, strings.ToLower(rcpt)) })
 }
 
 // writeBody writes the message and the final dot. go-smtp's writer doubles leading dots; the message has CRLF only.
@@ -193,7 +206,10 @@ func (s *session) failed(ctx context.Context, at stage, err error) *provider.Err
 	if p.code == 421 || p.code < 400 {
 		s.broken = true
 	}
-	e := judge(at, p)
+	e, rule := judge(at, p)
+	if rule == smtpcode.SessionLimit {
+		s.broken = true
+	}
 	e.Err = err
 	return e
 }
@@ -247,7 +263,8 @@ func (t *tally) refuse(rcpt string, e *provider.Error) {
 func refusal(rcpt string, class provider.Class, e *provider.Error) provider.Refusal {
 	r := provider.Refusal{Email: rcpt, Class: class, Code: e.Code, Detail: e.Detail}
 	if class == provider.BadRecipient {
-		r.Reason = smtpcode.Classify(strconv.Itoa(e.Status), e.Code, e.Detail)
+		v := smtpcode.Classify(strconv.Itoa(e.Status), e.Code, e.Detail)
+		r.Reason, r.Rule = v.Reason, v.Rule
 	}
 	return r
 }

@@ -1,11 +1,13 @@
 // Package smtpcode reads SMTP replies: what a reply code, an enhanced status code and the words behind them say about
-// why a recipient was not reached. Several providers pass such replies on in their events.
+// why a recipient was not reached, and whose fault that is. Several providers pass such replies on in their events, and
+// a relay answers with them.
 //
-// It decides on one reason, by a table (table.go). What follows from the reason, and whether the reply was final, is the
+// It decides on one Verdict, by a table (table.go). What follows from it, and whether the reply was final, is the
 // caller's: the same 4.2.2 comes with a message that is put off and with one that was given up.
 //
-// A newcomer's likeliest mistake is to trust the enhanced code alone: servers give 5.7.1 for an unknown user and 5.1.1
-// for spam, so the words are asked first, and an address is called bad for good only if nothing speaks against it.
+// A newcomer's likeliest mistake is to trust the codes: servers give 5.7.1 for an unknown user, 5.1.1 for spam and 550
+// for everything. So the words are asked first, those about us before those about the mailbox, and an address is called
+// bad for good only by words or an enhanced code about the mailbox or its domain. What says nothing is Undetermined.
 package smtpcode
 
 import (
@@ -19,48 +21,158 @@ import (
 // maxText caps how much of a reply's words is read, in bytes. Reports of several hops have been seen with 2 kB.
 const maxText = 4096
 
-// Classify gives the reason behind a reply, Undetermined when it says nothing. Any of the three may be "": codes that
-// are not given are looked for in the text, and a text without codes is judged by its words. A temporary code (4xx, or
-// 4.x.x with whatever reply code) never leads to a reason of the class hard.
-func Classify(code, enhanced, text string) mail.Reason {
-	text = text[:min(len(text), maxText)]
-	code, enhanced = strings.TrimSpace(code), strings.TrimSpace(enhanced)
-	if code == "" || enhanced == "" {
-		foundCode, foundEnhanced := Find(text)
-		if code == "" {
-			code = foundCode
-		}
-		if enhanced == "" {
-			enhanced = foundEnhanced
-		}
-	}
-	temporary := strings.HasPrefix(code, "4") || strings.HasPrefix(enhanced, "4")
-	words := strings.ToLower(strings.Join(strings.Fields(names.ReplaceAllString(text, " ")), " "))
-	for i := range rules {
-		if r := &rules[i]; (!temporary || r.reason.Class() != mail.Hard) && r.matches(code, enhanced, words) {
-			return r.reason
-		}
-	}
-	return mail.Undetermined
+// Party is who is at fault.
+type Party string
+
+// The parties. The zero value is Unknown.
+const (
+	Unknown Party = ""
+	Mailbox Party = "mailbox" // the address, the mailbox or its domain
+	Sender  Party = "sender"  // our address, its domain, or how it is authenticated
+	Client  Party = "client"  // the IP address or the host that the mail comes from
+	Account Party = "account" // our quota or our credential at a relay
+	Message Party = "message" // what it holds, or how it is built
+	Host    Party = "host"    // the receiving host, the network, the name servers
+)
+
+// Verdict is what a reply means.
+type Verdict struct {
+	Reason mail.Reason
+	Class  mail.BounceClass
+	Party  Party
+	Rule   string // the rule that decided: a short name that stays the same over versions
 }
 
-// names are what servers quote that is not theirs to say: addresses, URLs and host names, which hold words such as
-// "spam" and "blocked" for reasons of their own.
-var names = regexp.MustCompile(`[^\s<>]*@[^\s<>]*|[^\s<>]+://[^\s<>]+|(?:[0-9A-Za-z_-]+\.)+[a-z]{2,24}\b`)
+// Rules that callers tell apart.
+const (
+	SessionLimit      = "reply/session_limit"       // of messages over one connection: another connection may carry more
+	TooManyRecipients = "reply/too_many_recipients" // in one transaction
+)
 
-func (r *rule) matches(code, enhanced, words string) bool {
+// Bounce puts the verdict and the reply that it is of together.
+func (v Verdict) Bounce(code, enhanced, text string) *mail.Bounce {
+	return &mail.Bounce{Class: v.Class, Reason: v.Reason, Rule: v.Rule, Code: code, Enhanced: enhanced, Text: text}
+}
+
+// NotHard keeps a verdict from condemning the address: the reply was not the last word.
+func (v Verdict) NotHard() Verdict {
+	if v.Class == mail.Hard {
+		return Verdict{Reason: mail.Undetermined, Class: mail.Soft, Party: v.Party, Rule: v.Rule}
+	}
+	return v
+}
+
+// Weigh settles a provider's own verdict against the reply that it passes on. The reply wins over a word that condemns
+// the address where it is temporary or speaks of something else: providers guess, and the receiving host knows.
+func Weigh(own, said Verdict, temporary bool) Verdict {
+	if own.Class != mail.Hard || said.Class == mail.Hard || said == nothing && !temporary {
+		return own
+	}
+	return said
+}
+
+// Own is a provider's verdict by a word of its own.
+func Own(reason mail.Reason, rule string) Verdict {
+	return Verdict{Reason: reason, Class: reason.Class(), Rule: rule}
+}
+
+// nothing is the verdict on a reply that says nothing.
+var nothing = Verdict{Reason: mail.Undetermined, Class: mail.Soft, Rule: "reply/none"}
+
+// Classify gives the verdict on a reply, that of Undetermined when it says nothing. Any of the three may be "": codes
+// that are not given are looked for in the text, and a text without codes is judged by its words. A temporary code (4xx,
+// or 4.x.x with whatever reply code) never leads to the class hard, nor do words that promise a change.
+func Classify(code, enhanced, text string) Verdict {
+	text = text[:min(len(text), maxText)]
+	code, enhanced = strings.TrimSpace(code), strings.TrimSpace(enhanced)
+	if inner, ok := quoted(text); ok {
+		text, code, enhanced = inner, "", ""
+	}
+	foundCode, foundEnhanced := Find(text)
+	if code == "" {
+		code = foundCode
+	}
+	if enhanced == "" {
+		enhanced = foundEnhanced
+	}
+	s := speechOf(text)
+	mayBeHard := !Temporary(code, enhanced) && !passing.MatchString(s.words)
+	for i := range rules {
+		if r := &rules[i]; (mayBeHard || r.reason.Class() != mail.Hard) && r.matches(code, enhanced, s) {
+			return r.verdict()
+		}
+	}
+	return nothing
+}
+
+// Temporary tells whether one of the codes is temporary: then the reply is no last word, whatever else is said.
+func Temporary(code, enhanced string) bool {
+	return strings.HasPrefix(code, "4") || strings.HasPrefix(enhanced, "4")
+}
+
+// wrapped are the forms in which a server passes on the reply of another under general words of its own: IronPort ("5.1.0
+// - Unknown address error 550-'5.7.1 ...'"), Exchange ("5.1.351 Remote server returned unknown recipient or mailbox
+// unavailable -> 550 ...") and Gmail ("The response was: 550 ...").
+var wrapped = []*regexp.Regexp{
+	regexp.MustCompile(`(?s)^5\.\d\.\d - [A-Za-z ]+ ([45]\d\d)-'(.+)'`),
+	regexp.MustCompile(`(?is)remote server returned [^>]*-> *([45]\d\d)\b(.*)`),
+	regexp.MustCompile(`(?is)the (?:error|response)[^:]{0,60} was:\s*([45]\d\d)\b(.*)`),
+}
+
+// quoted finds the reply inside of such words.
+func quoted(text string) (string, bool) {
+	for _, re := range wrapped {
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m[1] + " " + m[2], true
+		}
+	}
+	return "", false
+}
+
+// speech is a reply in lower case without its codes, on one line. An address is "@" in it, and a host name that is not a
+// part of a link is "~": they are not the server's to say, and hold words such as "spam" and "blocked" for reasons of
+// their own.
+type speech struct {
+	words string // without links
+	links string // the links, and hosts of lists that are named where a link could be
+}
+
+var (
+	addressForm = regexp.MustCompile(`[^\s<>:;,"'()\[\]]+@[^\s<>:;,"'()\[\]]+`)
+	linkForm    = regexp.MustCompile(`(?i)(?:https?:?)?//[^\s<>]+|\bwww\.[^\s<>]+`)
+	hostForm    = regexp.MustCompile(`(?:[0-9A-Za-z_-]+\.)+[a-z]{2,24}\b`)
+	codesForm   = regexp.MustCompile(`(?:^|[\s>:;('"])(?:[245]\d\d(?:[ -]+|$)#?(?:[245]\.\d{1,3}\.\d{1,3}\b[:-]?)?|#?[245]\.\d{1,3}\.\d{1,3}\b[:-]?)`)
+	said        = regexp.MustCompile(`(?i)\b(?:(?:remote )?host|(?:remote )?server)(?: \S+)?(?: ?[\[(][0-9a-f.:]+[\])])? (?:said|responded|returned|replied|refused to talk to me)\b:?|to (?:the )?sender\b`)
+)
+
+func speechOf(text string) speech {
+	text = said.ReplaceAllString(text, " ")
+	text = addressForm.ReplaceAllString(text, " @ ")
+	links := strings.Join(linkForm.FindAllString(text, -1), " ")
+	text = linkForm.ReplaceAllString(text, " ")
+	links += " " + strings.Join(hostForm.FindAllString(text, -1), " ")
+	text = hostForm.ReplaceAllString(text, " ~ ")
+	text = codesForm.ReplaceAllString(text, " ")
+	text = strings.NewReplacer("_", " ", "’", "'", "`", "'", "<", "", ">", "", `"`, "").Replace(text)
+	return speech{words: strings.ToLower(strings.Join(strings.Fields(text), " ")), links: strings.ToLower(links)}
+}
+
+func (r *rule) verdict() Verdict {
+	v := Verdict{Reason: r.reason, Class: r.reason.Class(), Party: r.party, Rule: "reply/" + r.name}
+	if v.Class == mail.Soft && (r.party == Sender || r.party == Client || r.party == Account) {
+		v.Class = mail.PolicyClass // it is about us, so it must not count against the address
+	}
+	return v
+}
+
+func (r *rule) matches(code, enhanced string, s speech) bool {
 	if r.codes != nil && !matchesAny(r.codes, code) || r.enhanced != nil && !matchesAny(r.enhanced, enhanced) {
 		return false
 	}
-	if r.words == nil {
+	if r.words == nil && r.links == nil {
 		return true
 	}
-	for _, w := range r.words {
-		if strings.Contains(words, w) {
-			return true
-		}
-	}
-	return false
+	return r.words != nil && r.words.MatchString(s.words) || r.links != nil && r.links.MatchString(s.links)
 }
 
 func matchesAny(patterns []string, s string) bool {

@@ -1,0 +1,182 @@
+package smtp
+
+import (
+	"fmt"
+	"net/textproto"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+func judged(t *testing.T, at stage, line string) *provider.Error {
+	t.Helper()
+	code, text, _ := strings.Cut(line, " ")
+	n := 0
+	if _, err := fmt.Sscan(code, &n); err != nil {
+		t.Fatal(err)
+	}
+	p, ok := replyOf(&textproto.Error{Code: n, Msg: text})
+	if !ok {
+		t.Fatalf("%q is no reply", line)
+	}
+	e, _ := judge(at, p)
+	return e
+}
+
+// What a relay says of our quota holds the account for a while, at whatever stage it is said. It never ends the message
+// and never names the recipient.
+func TestRefusalsAboutOurQuotaHoldTheAccount(t *testing.T) {
+	t.Parallel()
+	for line, wait := range map[string]time.Duration{
+		"550 5.4.5 Daily user sending limit exceeded": dayPause,
+		"550 5.4.5 Daily SMTP relay sending limit exceeded for user. For more information on SMTP relay sending limits contact your admin": dayPause,
+		"550 5.7.1 Daily SMTP relay limit exceeded for customer":                                                                           dayPause,
+		"450 4.2.1 Peak SMTP relay limit exceeded for customer. This is a temporary error":                                                 0,
+		"550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients":                             dayPause,
+		"554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message due to a permanent exception with message The message can't be submitted because the sender's submission quota was exceeded": finalPause,
+		"550 5.7.233 Your message can't be sent because your tenant exceeded its daily limit for sending email to external recipients":                                                                                                    dayPause,
+		"550 5.7.705 Service unavailable. Access denied, tenant has exceeded threshold":                                                                                                                                                   finalPause,
+		"454 Throttling failure: Daily message quota exceeded":                                                                                                                                                                            dayPause,
+		"454 Throttling failure: Maximum sending rate exceeded":                                                                                                                                                                           0,
+		"451 You've exceeded your messaging limits":                                                                                                                                                                                       0,
+		"451 Authentication failed: Maximum credits exceeded":                                                                                                                                                                             dayPause,
+		"550 You have exceeded the sending limit of 200 emails per hour":                                                                                                                                                                  hourPause,
+		"550 shop@example.com has exceeded its 24-hour sending limit. Messages to 250 recipients out of 250 allowed have been sent":                                                                                                       dayPause,
+		"550 Domain example.com has exceeded the max emails per hour (100/100 (100%)) allowed. Message discarded":                                                                                                                         hourPause,
+		"550 Domain example.com has exceeded the max defers and failures per hour (5/5 (55%)) allowed. Message discarded":                                                                                                                 hourPause,
+		"554 5.7.1 <ann@example.org>: Recipient address rejected: Policy rejection; Message quota exceeded":                                                                                                                               finalPause,
+		"554 5.7.1 <shop@example.com>: Sender address rejected: Rate limit exceeded, try again in 20 minutes":                                                                                                                             20 * time.Minute,
+		"451 4.7.1 Ratelimit \"out_ratelimit\" exceeded":                                                                                                                                                                                  0,
+		"550 Sender rate overlimit - 65.2 / 1h":                                                                                                                                                                                           finalPause,
+		"550 too many messages":                                                                                                                                                                                                           finalPause,
+		"550 Too many emails sent from your account, retry after 3600 seconds":                                                                                                                                                            time.Hour,
+		"550 5.4.6 Unusual sending activity detected. Please try after sometime":                                                                                                                                                          finalPause,
+		"550 Ip frequency limited":                           finalPause,
+		"452 4.7.1 You have reached your monthly plan limit": dayPause,
+		"550 5.7.1 Monthly free tier quota used up":          dayPause,
+		"432 4.3.2 Concurrent connections limit exceeded":    0,
+		"554 5.7.0 Your message could not be sent. The limit on the number of allowed outgoing messages was exceeded. Try again later": finalPause,
+	} {
+		for _, at := range []stage{atMail, atRcpt, atData, atDot} {
+			e := judged(t, at, line)
+			if e.Class != provider.Throttled || e.RetryAfter != wait {
+				t.Errorf("%s at %s = %s for %s, want throttled for %s", line, at, e.Class, e.RetryAfter, wait)
+			}
+		}
+	}
+}
+
+// What a relay says of our identity parks the sender, or the account where it is about that. It never ends the message.
+func TestRefusalsAboutOurIdentityParkIt(t *testing.T) {
+	t.Parallel()
+	for line, scope := range map[string]provider.Scope{
+		"554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: shop@example.com": provider.ScopeSender,
+		"550 5.7.60 SMTP; Client does not have permissions to send as this sender":                                                             provider.ScopeSender,
+		"554 5.2.252 SendAsDenied; relay@example.com not allowed to send as shop@example.com":                                                  provider.ScopeSender,
+		"553 5.7.1 <shop@example.com>: Sender address rejected: not owned by user relay":                                                       provider.ScopeSender,
+		"550 The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved":                     provider.ScopeSender,
+		"550 5.7.1 The 'From' address you supplied is not a Sender Signature on your account":                                                  provider.ScopeSender,
+		"550 5.7.1 Unconfigured Sending Domain <example.com>":                                                                                  provider.ScopeSender,
+		"550 5.7.1 Domain example.com is not allowed to send: the domain is unverified and requires DNS configuration":                         provider.ScopeSender,
+		"550 5.7.26 This mail has been blocked because the sender is unauthenticated":                                                          provider.ScopeSender,
+		"550 not local sender over smtp":                                                                      provider.ScopeSender,
+		"553 Relaying disallowed as shop@example.com":                                                         provider.ScopeSender,
+		"550 5.7.1 Client was not authenticated":                                                              provider.ScopeAccount,
+		"530 5.7.57 Client not authenticated to send mail":                                                    provider.ScopeAccount,
+		"554 5.7.1 Unauthenticated senders not allowed":                                                       provider.ScopeAccount,
+		"550 5.1.8 Access denied, bad outbound sender AS(42004)":                                              provider.ScopeAccount,
+		"550 message sending for this account is disabled":                                                    provider.ScopeAccount,
+		"554 Message rejected: Sending paused for this account":                                               provider.ScopeAccount,
+		"550 5.7.1 Your account has been suspended":                                                           provider.ScopeAccount,
+		"502 5.7.0 Your SMTP account is not yet activated":                                                    provider.ScopeAccount,
+		"550 5.7.0 Mail relay denied":                                                                         provider.ScopeAccount,
+		"550-5.7.1 Invalid credentials for relay [192.0.2.1]. The IP address you've registered doesn't match": provider.ScopeAccount,
+		"554 Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'":     provider.ScopeAccount,
+	} {
+		line = strings.Replace(line, "550-", "550 ", 1)
+		for _, at := range []stage{atMail, atRcpt, atData, atDot} {
+			e := judged(t, at, line)
+			if e.Class != provider.Misconfigured || e.Scope != scope {
+				t.Errorf("%s at %s = %s %q, want misconfigured %q", line, at, e.Class, e.Scope, scope)
+			}
+		}
+	}
+}
+
+// Words that look like those above and are about one recipient or one message.
+func TestRefusalsOfOneRecipientHoldNobodyElse(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		at   stage
+		line string
+		want provider.Class
+	}{
+		{atRcpt, "450 4.2.1 The user you are trying to contact is receiving mail too quickly", provider.Transient},
+		{atRcpt, "552 5.2.2 The email account that you tried to reach is over quota", provider.Transient},
+		{atRcpt, "451 4.5.1 The recipient <ann@example.org> has exceeded their message rate limit. Try again later", provider.Transient},
+		{atRcpt, "550 5.2.1 The email account that you tried to reach is disabled", provider.BadRecipient},
+		{atRcpt, "550 5.7.1 RESOLVER.RST.NotAuthorized; not authorized", provider.BadRecipient},
+		{atRcpt, "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required", provider.BadRecipient},
+		{atRcpt, "452 4.5.3 Error: too many recipients", provider.Transient},
+		{atRcpt, "552 5.5.3 Too many recipients", provider.Transient},
+		{atDot, "421 4.7.0 Too many messages in this connection", provider.Transient},
+		{atDot, "550 This message has exceeded the max number of messages per session. Open a new session and try again", provider.Transient},
+		{atDot, "554 5.7.1 This message looks like spam", provider.Rejected},
+		{atDot, "552 5.7.0 Our system detected an illegal attachment on your message", provider.Rejected},
+	} {
+		if e := judged(t, c.at, c.line); e.Class != c.want {
+			t.Errorf("%s at %s = %s, want %s", c.line, c.at, e.Class, c.want)
+		}
+	}
+}
+
+func TestASandboxBlamesTheRecipientAndNotTheSender(t *testing.T) {
+	t.Parallel()
+	r := startRelay(t, func(r *relay) {
+		r.reply = on(".", "554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: ann@example.org")
+	})
+	_, perr := sendTo(t, r.client(nil), "ann@example.org")
+	wantClass(t, "a recipient that the sandbox does not know", perr, provider.Rejected)
+	if perr == nil || !perr.Elsewhere {
+		t.Errorf("error = %+v, want it to go elsewhere", perr)
+	}
+}
+
+func TestQuotaThatEndsAmongTheRecipientsCostsNobody(t *testing.T) {
+	t.Parallel()
+	r := startRelay(t, func(r *relay) {
+		r.reply = on("RCPT TO:<late", "550 5.4.5 Daily user sending limit exceeded", "RCPT TO:<bad", "550 5.1.1 User unknown")
+	})
+	c := r.client(nil)
+	receipt, perr := sendTo(t, c, "ann@x.org", "bad@x.org", "late@x.org")
+	wantClass(t, "one taken", perr, provider.Accepted)
+	got := map[string]provider.Class{}
+	for _, ref := range receipt.Refused {
+		got[ref.Email] = ref.Class
+	}
+	if diff := cmp.Diff(map[string]provider.Class{"bad@x.org": provider.BadRecipient, "late@x.org": provider.Transient}, got); diff != "" {
+		t.Errorf("refused (-want +got):\n%s", diff)
+	}
+	_, perr = sendTo(t, c, "late@x.org")
+	wantClass(t, "the late one alone", perr, provider.Throttled)
+	_, perr = sendTo(t, c, "bad@x.org", "late@x.org")
+	wantClass(t, "none taken", perr, provider.Throttled)
+}
+
+func TestALimitOfTheConnectionEndsIt(t *testing.T) {
+	t.Parallel()
+	r := startRelay(t, func(r *relay) {
+		r.reply = func(conn int, line string) (string, bool) {
+			return "450 4.7.1 Too many messages per session", conn == 1 && strings.HasPrefix(line, "MAIL")
+		}
+	})
+	c := r.client(nil)
+	_, perr := sendTo(t, c, "ann@x.org")
+	wantClass(t, "over the limit", perr, provider.Transient)
+	_, perr = sendTo(t, c, "ann@x.org")
+	wantClass(t, "on another connection", perr, provider.Accepted)
+}
