@@ -26,9 +26,8 @@ import (
 // Kind names a provider: sendgrid, mailgun, postmark, ses, smtp.
 type Kind string
 
-// MessageKey is the name under which our message id travels with a message, in whatever the provider gives back in its
-// events: custom arguments, user variables, metadata, tags. Metadata of the caller under this name is not passed on.
-const MessageKey = "gw_msg"
+// MessageKey is the name under which our message id travels with a message.
+const MessageKey = mail.MessageKey
 
 // Provider sends messages through one account. Implementations are safe for concurrent use.
 type Provider interface {
