@@ -68,6 +68,7 @@ type Refusal struct {
 	Code       string      // provider's code or enhanced status
 	Detail     string      // at most 500 bytes
 	Suppressed bool        // the provider has the address on a suppression list
+	Full       bool        // of Transient: the call had room for no more; the recipient may go in another one at once
 	Reason     mail.Reason // of BadRecipient, if the reply tells it; a hard one keeps the address from being mailed again
 }
 
