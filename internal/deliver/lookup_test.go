@@ -127,7 +127,7 @@ type fixedUnsubscriber struct{ got unsub.Token }
 
 func (u *fixedUnsubscriber) Headers(t unsub.Token) []mail.Header {
 	u.got = t
-	return []mail.Header{{Name: "List-Unsubscribe", Value: "<https://x/u/T>"}}
+	return []mail.Header{{Name: "List-Unsubscribe", Value: "<https://x/u/T>"}, {Name: "List-Unsubscribe-Post", Value: "List-Unsubscribe=One-Click"}}
 }
 
 func TestBulkMailToOneGetsAnUnsubscribeLink(t *testing.T) {
@@ -137,11 +137,16 @@ func TestBulkMailToOneGetsAnUnsubscribeLink(t *testing.T) {
 	one := []mail.Recipient{{Address: mail.Address{Email: "ann@example.org"}}}
 	m := &mail.Message{ID: mail.NewID(), Tenant: 3, Stream: "bulk", Headers: []mail.Header{{Name: "X-A", Value: "1"}}}
 	got := e.withUnsubscribe(m, one)
-	if len(got.Headers) != 2 || len(m.Headers) != 1 {
+	if len(got.Headers) != 3 || len(m.Headers) != 1 {
 		t.Errorf("headers = %v, and of the message itself %v", got.Headers, m.Headers)
 	}
 	if diff := cmp.Diff(unsub.Token{Tenant: 3, Stream: "bulk", Message: m.ID, Email: "ann@example.org"}, u.got); diff != "" {
 		t.Errorf("token (-want +got):\n%s", diff)
+	}
+	half := *m
+	half.Headers = []mail.Header{{Name: "list-unsubscribe-post", Value: "x"}, {Name: "X-A", Value: "1"}}
+	if got := e.withUnsubscribe(&half, one); len(got.Headers) != 3 || got.Headers[0].Name != "X-A" {
+		t.Errorf("headers beside a List-Unsubscribe-Post of the sender's = %v, want that one replaced", got.Headers)
 	}
 	own := *m
 	own.Headers = []mail.Header{{Name: "list-unsubscribe", Value: "<mailto:x@example.com>"}}

@@ -94,10 +94,12 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 	return next(c, receipt, &provider.Error{Class: provider.Uncertain, Detail: "adapter bug: " + failure.Error()}, p, now, jitter)
 }
 
-// accepted settles the recipients that were taken; those refused for now stay queued.
+// accepted settles the recipients that were taken; those refused for now stay queued. Those for whom the call only had no
+// room go in another one at once, with a slot and an attempt of its own. As long as calls fill up the message makes
+// progress, so it does not wait longer from call to call, even if others of its recipients have to wait.
 func accepted(r *mail.Result, c call, receipt provider.Receipt, now time.Time, jitter float64) {
 	refusals := byEmail(receipt.Refused)
-	left := 0
+	left, full := 0, 0
 	for _, rc := range c.open {
 		ref, ok := refusals[rc.Address.Email]
 		switch {
@@ -105,12 +107,22 @@ func accepted(r *mail.Result, c call, receipt provider.Receipt, now time.Time, j
 			r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: mail.Sent, Detail: provider.Cut(receipt.Detail)})
 		case ref.Class == provider.Transient:
 			left++
+			if ref.Full {
+				full++
+			}
 		default:
 			r.Recipients = append(r.Recipients, refusalChange(rc, ref))
 		}
 	}
-	if left > 0 {
+	switch {
+	case left == 0:
+	case full == left:
+		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
+	default:
 		again(r, c, backoff(c.due.Tries, jitter), &provider.Error{Class: provider.Transient, Detail: "some recipients were put off"}, now)
+		if full > 0 {
+			r.Requeue.Tries = c.due.Tries
+		}
 	}
 }
 

@@ -22,10 +22,12 @@ func (e *Engine) withUnsubscribe(m *mail.Message, open []mail.Recipient) *mail.M
 	if e.Unsubscribe == nil || !isBulk(m.Stream) || len(open) != 1 || hasHeader(m, "List-Unsubscribe") {
 		return m
 	}
+	ours := e.Unsubscribe.Headers(unsub.Token{Tenant: m.Tenant, Stream: m.Stream, Message: m.ID, Email: open[0].Address.Email})
 	added := *m
-	added.Headers = slices.Concat(m.Headers, e.Unsubscribe.Headers(unsub.Token{
-		Tenant: m.Tenant, Stream: m.Stream, Message: m.ID, Email: open[0].Address.Email,
-	}))
+	added.Headers = slices.DeleteFunc(slices.Clone(m.Headers), func(h mail.Header) bool {
+		return hasHeader(&mail.Message{Headers: ours}, h.Name) // a List-Unsubscribe-Post alone, which says nothing
+	})
+	added.Headers = append(added.Headers, ours...)
 	return &added
 }
 

@@ -144,6 +144,8 @@ func TestDraftRefuses(t *testing.T) {
 		"tag of 256":          {func(d *Draft) { d.Tags = []string{strings.Repeat("ä", 256)} }, "tags[0] too_long"},
 		"51 metadata keys":    {func(d *Draft) { d.Metadata = keys(51) }, "metadata too_many"},
 		"empty metadata key":  {func(d *Draft) { d.Metadata = map[string]string{"": "v"} }, "metadata. invalid_key"},
+		"metadata key ours":   {func(d *Draft) { d.Metadata = map[string]string{"gw_msg": "v"} }, "metadata.gw_msg reserved_key"},
+		"our key in capitals": {func(d *Draft) { d.Metadata = map[string]string{"GW_Msg": "v"} }, "metadata.GW_Msg reserved_key"},
 		"metadata key space":  {func(d *Draft) { d.Metadata = map[string]string{"a b": "v"} }, "metadata.a b invalid_key"},
 		"metadata key 129":    {func(d *Draft) { d.Metadata = map[string]string{strings.Repeat("k", 129): "v"} }, "metadata." + strings.Repeat("k", 76) + " invalid_key"},
 		"metadata value 1001": {func(d *Draft) { d.Metadata = map[string]string{"k": strings.Repeat("ä", 1001)} }, "metadata.k too_long"},

@@ -20,6 +20,11 @@ const DefaultTenant TenantID = 1
 // DefaultStream is the stream of a message that names none.
 const DefaultStream = "transactional"
 
+// MessageKey is the name under which our message id travels with a message, in whatever a provider gives back in its
+// events: custom arguments, user variables, metadata, tags. A caller's metadata may not have a key of this name, in any
+// case of letters, since some providers ignore the case.
+const MessageKey = "gw_msg"
+
 // Policy says what becomes of a message whose send has no known outcome (on_ambiguous).
 type Policy string
 
@@ -136,9 +141,20 @@ type Facts struct {
 	MetaKeys      int      `json:"mk,omitempty"`
 	MetaKeyLen    int      `json:"mkl,omitempty"` // longest, in characters
 	MetaValueLen  int      `json:"mvl,omitempty"` // longest, in characters
-	MetaBytes     int      `json:"mb,omitempty"`  // all keys and values
+	MetaBytes     int      `json:"mb,omitempty"`  // of all metadata, as JSON
 	MaxTagLen     int      `json:"tl,omitempty"`
 	NeedsSMTPUTF8 bool     `json:"u8,omitempty"` // a local part is not ASCII
+}
+
+// jsonLen is how many bytes a text takes as a JSON string: providers that cap metadata count what they are sent.
+func jsonLen(s string) int {
+	n := len(s) + len(`""`)
+	for i := range len(s) {
+		if c := s[i]; c == '"' || c == '\\' || c == '\t' { // other controls were refused
+			n++
+		}
+	}
+	return n
 }
 
 // Facts derives the routing facts.
@@ -165,7 +181,7 @@ func (m *Message) Facts() Facts {
 	for k, v := range m.Metadata {
 		f.MetaKeyLen = max(f.MetaKeyLen, len([]rune(k)))
 		f.MetaValueLen = max(f.MetaValueLen, len([]rune(v)))
-		f.MetaBytes += len(k) + len(v)
+		f.MetaBytes += jsonLen(k) + len(":") + jsonLen(v) + len(",")
 	}
 	for _, t := range m.Tags {
 		f.MaxTagLen = max(f.MaxTagLen, len(t))

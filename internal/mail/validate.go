@@ -184,6 +184,9 @@ func (c *checker) checkMetadata(k, v string) *fault {
 	if k == "" || len(k) > c.lim.MetadataKeyLen {
 		return &fault{"invalid_key", fmt.Sprintf("a metadata key has 1 to %d characters", c.lim.MetadataKeyLen)}
 	}
+	if strings.EqualFold(k, MessageKey) {
+		return &fault{"reserved_key", "our own message id travels under the metadata key " + MessageKey}
+	}
 	if f := checkControls(k); f != nil {
 		return f
 	}

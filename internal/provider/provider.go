@@ -26,9 +26,8 @@ import (
 // Kind names a provider: sendgrid, mailgun, postmark, ses, smtp.
 type Kind string
 
-// MessageKey is the name under which our message id travels with a message, in whatever the provider gives back in its
-// events: custom arguments, user variables, metadata, tags. Metadata of the caller under this name is not passed on.
-const MessageKey = "gw_msg"
+// MessageKey is the name under which our message id travels with a message.
+const MessageKey = mail.MessageKey
 
 // Provider sends messages through one account. Implementations are safe for concurrent use.
 type Provider interface {
@@ -69,6 +68,7 @@ type Refusal struct {
 	Code       string      // provider's code or enhanced status
 	Detail     string      // at most 500 bytes
 	Suppressed bool        // the provider has the address on a suppression list
+	Full       bool        // of Transient: the call had room for no more; the recipient may go in another one at once
 	Reason     mail.Reason // of BadRecipient, if the reply tells it; a hard one keeps the address from being mailed again
 	Rule       string      // what decided on Reason
 }

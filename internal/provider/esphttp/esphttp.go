@@ -121,6 +121,7 @@ func (t *onceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	leg := tr.begin()
 	out := req.Clone(httptrace.WithClientTrace(req.Context(), leg.hooks()))
 	out.GetBody = nil // what can't be read again can't be sent again
+	out.Body = onlyRead(out.Body)
 	dropReplayHeaders(out.Header)
 
 	resp, err := t.base.RoundTrip(out)
@@ -130,6 +131,16 @@ func (t *onceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = &cappedBody{body: resp.Body, left: t.max, trace: tr}
 	return resp, nil
+}
+
+// onlyRead hides every method of a request body but Read and Close. net/http looks for surplus bytes after a body, by
+// WriteTo where there is one, and takes an error there for a failed write: it closes the connection under the answer. The
+// AWS SDK closes its body as soon as the header of the answer is there, and from then on its WriteTo returns io.EOF.
+func onlyRead(body io.ReadCloser) io.ReadCloser {
+	if body == nil || body == http.NoBody { // net/http knows these two by identity
+		return body
+	}
+	return struct{ io.ReadCloser }{body}
 }
 
 // CloseIdleConnections lets http.Client.CloseIdleConnections reach the pool.

@@ -21,6 +21,8 @@ const MaxRetryAfter = 24 * time.Hour
 // come after the message was taken is Uncertain.
 func ByStatus(status int) provider.Class {
 	switch {
+	case status == http.StatusSeeOther:
+		return provider.Uncertain // the outcome of what was done stands elsewhere, section 15.4.4
 	case status >= 100 && status < 200, status >= 300 && status < 400:
 		return provider.Misconfigured // no send API redirects: the base URL is wrong
 	case status >= 200 && status < 300:

@@ -23,7 +23,7 @@ func TestByStatusCoversEveryStatus(t *testing.T) {
 		401: provider.Misconfigured, 402: provider.Misconfigured, 403: provider.Misconfigured, 404: provider.Misconfigured,
 		405: provider.Misconfigured, 406: provider.Misconfigured, 407: provider.Misconfigured, 415: provider.Misconfigured,
 		426: provider.Misconfigured, 408: provider.Transient, 421: provider.Transient, 425: provider.Transient,
-		429: provider.Throttled, 503: provider.Transient,
+		429: provider.Throttled, 503: provider.Transient, 303: provider.Uncertain,
 	}
 	ranges := func(status int) provider.Class {
 		switch {

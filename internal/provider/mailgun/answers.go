@@ -1,7 +1,6 @@
 package mailgun
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/http"
 	"regexp"
@@ -98,15 +97,18 @@ func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *pro
 	return provider.Receipt{}, perr
 }
 
-// success tells an acceptance, JSON with an id, from a 2xx of somebody else. Text that is no JSON comes from a wrong
-// path or another server; half an answer, or JSON without an id, leaves it open.
+// greeting is what Mailgun answers, with 200, to a path that is none of its API's.
+const greeting = "Mailgun Magnificent API"
+
+// success tells an acceptance, JSON with an id, from Mailgun's greeting, which proves that nothing was sent. Any other 2xx
+// leaves it open: a proxy may have answered before the call or in place of Mailgun.
 func (a answer) success(got said) (provider.Receipt, *provider.Error) {
 	if id := strings.Trim(strings.TrimSpace(got.ID), "<>"); id != "" && a.cut == nil {
 		// Events name the id without angle brackets.
 		return provider.Receipt{ProviderMessageID: provider.Cut(id), Detail: got.Message}, nil
 	}
 	perr := &provider.Error{Class: provider.Uncertain, Status: a.status, Detail: got.Message, Err: a.cut}
-	if body := bytes.TrimSpace(a.body); a.cut == nil && len(body) > 0 && body[0] != '{' {
+	if strings.TrimSpace(string(a.body)) == greeting {
 		perr.Class = provider.Misconfigured
 		perr.Detail = "not an answer of the messages API; check base_url and domain: " + got.Message
 	}

@@ -115,7 +115,7 @@ func (c *Client) parcel(s *provider.Send) (*mailgun.Message, *provider.Error) {
 	if len(raw) > maxBytes {
 		return nil, overCap(fmt.Sprintf("message of %d bytes is over the cap of %d", len(raw), maxBytes))
 	}
-	p := mailgun.NewMIMEMessage(io.NopCloser(bytes.NewReader(raw)), envelope(s)...)
+	p := mailgun.NewMIMEMessage(io.NopCloser(bytes.NewReader(raw)), envelope(s))
 	size := c.options(p)
 	for _, tag := range tags(s.Message) {
 		size += len("o:tag") + len(tag)
@@ -139,14 +139,15 @@ func overCap(why string) *provider.Error {
 	return &provider.Error{Class: provider.Rejected, Detail: "mailgun: " + why, Elsewhere: true}
 }
 
-// envelope lists every recipient, bare. NewMIMEMessage takes the list as it is, while AddRecipient would stop at 990.
-func envelope(s *provider.Send) []string {
+// envelope lists every recipient, bare, in one field separated by commas ("Messages", parameter to). mailgun-go would
+// make a part of the form of each, and many servers take no form of a thousand parts.
+func envelope(s *provider.Send) string {
 	all := s.Envelope()
 	to := make([]string, 0, len(all))
 	for _, a := range all {
 		to = append(to, a.Email)
 	}
-	return to
+	return strings.Join(to, ", ")
 }
 
 // options sets what the account overrides and returns its size in bytes. SetTrackingOptions is not used: it sends an

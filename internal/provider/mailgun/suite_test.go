@@ -197,7 +197,7 @@ func codeCases() []providertest.CodeCase {
 			Receipt: provider.Receipt{ProviderMessageID: "20260101.1.AB@mg.example.com"},
 		},
 		{Name: "200 of a wrong path", Status: 200, Header: http.Header{"Content-Type": {"text/plain"}}, Body: "Mailgun Magnificent API", Want: account},
-		{Name: "200 of another server", Status: 200, Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html>Welcome</html>", Want: account},
+		{Name: "200 of another server", Status: 200, Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html>Welcome</html>", Want: provider.Error{Class: provider.Uncertain}},
 		{Name: "200 without an id", Status: 200, Body: `{"message":"Queued. Thank you."}`, Want: provider.Error{Class: provider.Uncertain}},
 		{Name: "200 with an empty id", Status: 200, Body: `{"id":"<>","message":"Queued. Thank you."}`, Want: provider.Error{Class: provider.Uncertain}},
 		{Name: "200 empty", Status: 200, Want: provider.Error{Class: provider.Uncertain}},

@@ -47,7 +47,7 @@ func mailbox(a mail.Address, room int) []string {
 		return []string{a.Email}
 	case isAtoms(a.Name):
 		return append(strings.Split(a.Name, " "), addr)
-	case len(a.Name) <= quotedLimit && printable(a.Name, "") && !strings.Contains(a.Name, "=?") && strings.TrimSpace(a.Name) == a.Name:
+	case len(a.Name) <= quotedLimit && printable(a.Name, "") && !LooksEncoded(a.Name) && strings.TrimSpace(a.Name) == a.Name:
 		return []string{quoted(a.Name), addr}
 	default:
 		return append(encodedWords(a.Name, room), addr)
@@ -57,7 +57,7 @@ func mailbox(a mail.Address, room int) []string {
 // isAtoms reports whether the name is one or more atoms with single spaces between (RFC 5322 section 3.2.3).
 func isAtoms(name string) bool {
 	for word := range strings.SplitSeq(name, " ") {
-		if word == "" || len(word) > quotedLimit || strings.HasPrefix(word, "=?") || !isAtom(word, "") {
+		if word == "" || len(word) > quotedLimit || LooksEncoded(word) || !isAtom(word, "") {
 			return false
 		}
 	}

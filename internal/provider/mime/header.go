@@ -2,6 +2,7 @@ package mime
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -38,8 +39,7 @@ func (f *fields) add(name string, tokens ...string) {
 	f.list = append(f.list, append(b, '\r', '\n'))
 }
 
-// addText appends an unstructured field (RFC 5322 section 3.6.5). The value arrives as given: whatever a reader could
-// change (leading or trailing space, a literal "=?", an unfoldable stretch) goes as RFC 2047 encoded words.
+// addText appends a field whose value is the caller's.
 func (f *fields) addText(name, value string) error {
 	if err := checkName(name); err != nil {
 		return err
@@ -47,16 +47,34 @@ func (f *fields) addText(name, value string) error {
 	if err := checkValue(name, value); err != nil {
 		return err
 	}
-	if value == "" {
-		f.add(name)
-		return nil
-	}
-	if tokens, ok := plainTokens(value, hardLine-len(name)-2); ok {
-		f.add(name, tokens...)
-		return nil
-	}
-	f.add(name, encodedWords(value, softLine-len(name)-2)...)
+	f.add(name, valueTokens(name, value)...)
 	return nil
+}
+
+// Value returns the value of a field in ASCII, for providers that write the field themselves and put into it what they
+// are given. It is the value that Build writes, without its folds.
+func Value(name, value string) string { return strings.Join(valueTokens(name, value), " ") }
+
+// valueTokens splits a value where it may be folded. It arrives at a reader as given: whatever could change on the way
+// (characters beyond ASCII, leading or trailing space, a literal "=?", a stretch that is too long for a line) goes as RFC
+// 2047 encoded words, where the field may hold some.
+func valueTokens(name, value string) []string {
+	if value == "" {
+		return nil
+	}
+	room := softLine - len(name) - len(": ")
+	var tokens []string
+	ok := false
+	switch {
+	case isStructured(name):
+		tokens, ok = foldable(structured(value, room), hardLine-len(name)-2)
+	case !LooksEncoded(value) && strings.Trim(value, " \t") == value && printable(value, "\t"):
+		tokens, ok = foldable(value, hardLine-len(name)-2)
+	}
+	if !ok {
+		return encodedWords(value, room)
+	}
+	return tokens
 }
 
 // checkName holds a field name to RFC 5322 section 3.6.8 and to a length that leaves room on the line.
@@ -86,12 +104,9 @@ func checkValue(name, value string) error {
 	return nil
 }
 
-// plainTokens splits a value at the spaces where a fold changes nothing: single ones between visible characters. It
-// reports false when the value needs encoded words.
-func plainTokens(value string, maxToken int) ([]string, bool) {
-	if strings.Contains(value, "=?") || strings.Trim(value, " \t") != value || !printable(value, "\t") {
-		return nil, false
-	}
+// foldable splits a value at the spaces where a fold changes nothing: single ones between visible characters. It reports
+// false when a token is too long for a line.
+func foldable(value string, maxToken int) ([]string, bool) {
 	var tokens []string
 	start := 0
 	for i := 1; i < len(value)-1; i++ {
@@ -101,12 +116,7 @@ func plainTokens(value string, maxToken int) ([]string, bool) {
 		}
 	}
 	tokens = append(tokens, value[start:])
-	for _, t := range tokens {
-		if len(t) > maxToken {
-			return nil, false
-		}
-	}
-	return tokens, true
+	return tokens, !slices.ContainsFunc(tokens, func(t string) bool { return len(t) > maxToken })
 }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }

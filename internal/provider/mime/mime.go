@@ -2,8 +2,8 @@
 // transfer encoding) and how each header is written; it leaves to others what a valid message is (package mail), who
 // gets it (the envelope, which is the adapter's) and DKIM (package smtp, the ESPs themselves).
 //
-// Every byte follows from the message alone: boundaries come from its id, the date from its acceptance, so each attempt
-// at each provider sends the same bytes. The output is 7-bit with CRLF line ends only; the one exception is an address
+// Every byte follows from the message alone: boundaries come from its id, the date is the later of its acceptance and
+// its send_at, so each attempt at each provider sends the same bytes. The output is 7-bit with CRLF line ends only; the one exception is an address
 // whose local part is not ASCII, which RFC 6532 puts into the header as it is and which only SMTPUTF8 carries.
 //
 // A newcomer's likeliest mistake is to write Bcc here: those recipients exist in the envelope and nowhere else.
@@ -57,6 +57,9 @@ func messageHeader(m *mail.Message) (*fields, error) {
 	date := m.CreatedAt
 	if date.IsZero() {
 		date = m.ID.Time()
+	}
+	if m.SendAt.After(date) {
+		date = m.SendAt // a mail of the future must not look days old when it arrives
 	}
 	h.add("Date", strings.Split(date.UTC().Truncate(time.Second).Format(dateLayout), " ")...)
 	if err := addressFields(h, m); err != nil {

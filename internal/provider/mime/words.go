@@ -14,6 +14,13 @@ const (
 	wordFloor = 32 // room for the envelope of a word and its longest character, 12 bytes in q
 )
 
+// LooksEncoded reports whether a reader might take a part of s for an encoded word. Such a text is encoded itself, or it
+// would not arrive as it was given.
+func LooksEncoded(s string) bool { return strings.Contains(s, "=?") }
+
+// Words encodes a text as encoded words with single spaces between. They may stand in a display name, without quotes.
+func Words(s string) string { return strings.Join(encodedWords(s, wordLimit), " ") }
+
 // encodedWords encodes a value as RFC 2047 words of UTF-8, each of whole characters. first bounds the first word, which
 // shares its line with the field name. The spaces between words are dropped by every reader.
 func encodedWords(value string, first int) []string {

@@ -33,6 +33,11 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 		if err := c.call(ctx, http.MethodGet, "/messages/outbound?"+params.Encode(), nil, &page); err != nil {
 			return provider.Finding{}, lookupError(err)
 		}
+		if page.Messages == nil { // somebody else's JSON, which must not prove that there is no message
+			return provider.Finding{}, &provider.Error{
+				Class: provider.Transient, Detail: "postmark: not an answer of the Messages API; check base_url",
+			}
+		}
 		for _, m := range page.Messages {
 			if m.MessageID != "" && fields(m.Metadata).text(provider.MessageKey) == q.MessageID.String() {
 				return provider.Finding{

@@ -171,6 +171,7 @@ func TestFindErrorsLeaveTheRightDecision(t *testing.T) {
 		"500":           {map[string]string{searchBroadcasts: "500 "}, provider.Transient},
 		"503":           {map[string]string{searchBroadcasts: "503 "}, provider.Transient},
 		"HTML":          {map[string]string{searchBroadcasts: "200 <html>"}, provider.Transient},
+		"other JSON":    {map[string]string{searchBroadcasts: `200 {"status":"ok"}`}, provider.Transient},
 		"firewall":      {map[string]string{searchBroadcasts: "403 <html>"}, provider.Transient},
 		"second stream": {map[string]string{searchBroadcasts: noMessages, searchOutbound: "503 "}, provider.Transient},
 	} {

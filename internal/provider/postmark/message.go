@@ -3,9 +3,11 @@ package postmark
 import (
 	"cmp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/mime"
 )
 
 // email is the body of POST /email ("Email API", send a single email).
@@ -42,7 +44,7 @@ func build(cfg Config, s *provider.Send) *email {
 	to, cc, bcc := visible(s)
 	out := &email{
 		From: one(m.From), To: list(to), Cc: list(cc), Bcc: list(bcc), ReplyTo: list(m.ReplyTo),
-		Subject: m.Subject, TextBody: m.Text, HtmlBody: m.HTML,
+		Subject: subject(m.Subject), TextBody: m.Text, HtmlBody: m.HTML,
 		Tag: tag(m.Tags), Metadata: metadata(m), MessageStream: cfg.stream(m.Stream), Headers: headers(m),
 		TrackOpens: cfg.Tracking.Opens, TrackLinks: trackLinks(cfg.Tracking.Clicks),
 	}
@@ -78,17 +80,28 @@ func list(as []mail.Address) string {
 }
 
 // one writes an address with its name. Postmark wants the name as it reads, not as encoded words, and in quotes where
-// it holds a comma; quotes never hurt.
+// it holds a comma; quotes never hurt. But a name that looks like an encoded word would be read as one.
 func one(a mail.Address) string {
 	if a.Name == "" {
 		return a.Email
 	}
+	if mime.LooksEncoded(a.Name) {
+		return mime.Words(a.Name) + " <" + a.Email + ">"
+	}
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.Name) + `" <` + a.Email + ">"
+}
+
+// subject is encoded by Postmark, which leaves alone what looks encoded already.
+func subject(s string) string {
+	if mime.LooksEncoded(s) {
+		return mime.Words(s)
+	}
+	return s
 }
 
 // tag is the first tag: Postmark knows one. The others are kept by us.
 func tag(tags []string) string {
-	if len(tags) == 0 || len(tags[0]) > Spec().Capabilities.MaxTagLen {
+	if len(tags) == 0 || utf8.RuneCountInString(tags[0]) > Spec().Capabilities.MaxTagLen {
 		return ""
 	}
 	return tags[0]
@@ -129,7 +142,7 @@ func headers(m *mail.Message) []header {
 			own.Value = h.Value
 		case strings.EqualFold(h.Name, "X-PM-KeepID"):
 		default:
-			out = append(out, header(h))
+			out = append(out, header{h.Name, mime.Value(h.Name, h.Value)})
 		}
 	}
 	return append(out, own, header{"X-PM-KeepID", "true"})

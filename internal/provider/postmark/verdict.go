@@ -72,16 +72,10 @@ func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *pro
 	return provider.Receipt{}, perr
 }
 
-// accepts reports an acceptance: 200 with ErrorCode 0 or, while Postmark has an incident, with a MessageID and no code.
+// accepts reports an acceptance: 200 with a MessageID and ErrorCode 0, which is missing while Postmark has an incident.
 // A 200 that is cut short, or is no JSON of Postmark's, is none.
 func (a answer) accepts(got said) bool {
-	if a.status != http.StatusOK {
-		return false
-	}
-	if got.ErrorCode != nil {
-		return *got.ErrorCode == 0
-	}
-	return got.MessageID != ""
+	return a.status == http.StatusOK && got.MessageID != "" && (got.ErrorCode == nil || *got.ErrorCode == 0)
 }
 
 // byStatus is the class where no ErrorCode tells. A 403 without one comes from the firewall in front of the API

@@ -76,6 +76,9 @@ func Run(t *testing.T, s Suite) {
 		{"parallel sends", parallelSends},
 		{"secrets stay out of errors", secretsStayOut},
 		{"endless answer", endlessAnswer},
+		{"impostors are not believed", impostorsAreNotBelieved},
+		{"redirects are not followed", redirectsAreNotFollowed},
+		{"answer in two segments", answerInSegments},
 	}
 	for _, part := range parts {
 		t.Run(part.name, func(t *testing.T) {

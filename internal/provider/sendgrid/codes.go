@@ -96,12 +96,13 @@ func (a answer) verdict(m *sgmail.SGMailV3, sandbox bool, now time.Time) (provid
 	return provider.Receipt{}, perr
 }
 
-// acceptance reads a 2xx. SendGrid accepts with 202, an empty body and X-Message-Id; in sandbox mode with 200. A 2xx
-// without the header is somebody else's, unless it is just what SendGrid would say: it proves nothing either way.
+// acceptance reads a 2xx. SendGrid accepts with 202, an empty body and X-Message-Id; in sandbox mode, where nothing is
+// sent, with an empty 200. Any other 2xx may be a proxy's or a login page's, before the call or in place of SendGrid's
+// answer: it proves nothing either way.
 func (a answer) acceptance(sandbox bool) (provider.Receipt, *provider.Error) {
 	id := a.header.Get("X-Message-Id")
 	switch {
-	case id != "", a.status == http.StatusAccepted && a.cut == nil, a.status == http.StatusOK && sandbox && a.cut == nil:
+	case id != "", sandbox && a.status == http.StatusOK && a.cut == nil && len(a.body) == 0:
 		return provider.Receipt{ProviderMessageID: provider.Cut(id), Detail: strconv.Itoa(a.status)}, nil
 	}
 	return provider.Receipt{}, &provider.Error{

@@ -38,6 +38,7 @@ type logged struct {
 
 // opened is the answer of GET /v3/logs/{sg_message_id} ("Email Logs", filter by message id).
 type opened struct {
+	Sender     string                     `json:"from_email"`
 	CustomArgs map[string]json.RawMessage `json:"custom_args"`
 	Events     []json.RawMessage          `json:"events"`
 }
@@ -84,6 +85,9 @@ func (c *Client) search(ctx context.Context, recipient string, q *provider.Query
 	if err := c.call(ctx, http.MethodPost, "/v3/logs", in, &out); err != nil {
 		return nil, err
 	}
+	if out.Messages == nil {
+		return nil, notLogs()
+	}
 	lines := slices.DeleteFunc(out.Messages, func(l logged) bool { return l.ID == "" })
 	foreign := func(l logged) int {
 		if strings.EqualFold(l.Sender, q.Sender) {
@@ -93,6 +97,11 @@ func (c *Client) search(ctx context.Context, recipient string, q *provider.Query
 	}
 	slices.SortStableFunc(lines, func(a, b logged) int { return cmp.Compare(foreign(a), foreign(b)) })
 	return lines, nil
+}
+
+// notLogs is for somebody else's JSON, which must not prove that there is no message.
+func notLogs() error {
+	return &provider.Error{Class: provider.Transient, Detail: "sendgrid: not an answer of Email Logs; check base_url"}
 }
 
 // quote writes a string of the query language. Its escapes are not documented, and an address of ours holds one kind of
@@ -109,6 +118,9 @@ func (c *Client) open(ctx context.Context, id string, q *provider.Query) (provid
 	var m opened
 	if err := c.call(ctx, http.MethodGet, "/v3/logs/"+url.PathEscape(id), nil, &m); err != nil {
 		return provider.Finding{}, err
+	}
+	if m.Sender == "" && m.CustomArgs == nil {
+		return provider.Finding{}, notLogs()
 	}
 	if fields(m.CustomArgs).text(provider.MessageKey) != q.MessageID.String() {
 		return provider.Finding{}, nil

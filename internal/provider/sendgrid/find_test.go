@@ -190,6 +190,8 @@ func TestFindErrorsLeaveTheRightDecision(t *testing.T) {
 		"500":               {map[string]string{"POST /v3/logs": "500 "}, provider.Transient},
 		"503":               {map[string]string{"POST /v3/logs": "503 "}, provider.Transient},
 		"HTML":              {map[string]string{"POST /v3/logs": "200 <html>"}, provider.Transient},
+		"other JSON":        {map[string]string{"POST /v3/logs": `200 {"status":"ok"}`}, provider.Transient},
+		"other JSON opened": {map[string]string{"POST /v3/logs": lines(loggedA), "GET /v3/logs/" + loggedA: `200 {"status":"ok"}`}, provider.Transient},
 		"listed, then gone": {map[string]string{"POST /v3/logs": lines(loggedA)}, provider.Transient},
 		"details fail":      {map[string]string{"POST /v3/logs": lines(loggedA), "GET /v3/logs/" + loggedA: "502 "}, provider.Transient},
 	} {

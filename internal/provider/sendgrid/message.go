@@ -5,11 +5,13 @@ import (
 	"encoding/base64"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	sgmail "github.com/sendgrid/sendgrid-go/helpers/mail"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/mime"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -18,7 +20,7 @@ func build(cfg Config, s *provider.Send) *sgmail.SGMailV3 {
 	m := s.Message
 	out := sgmail.NewV3Mail()
 	out.SetFrom(email(m.From))
-	out.Subject = m.Subject
+	out.Subject = literal(m.Subject)
 	out.AddPersonalizations(personalizations(s)...)
 	if len(m.ReplyTo) == 1 { // reply_to and reply_to_list exclude each other
 		out.SetReplyTo(email(m.ReplyTo[0]))
@@ -69,7 +71,16 @@ func personalizations(s *provider.Send) []*sgmail.Personalization {
 	return ps
 }
 
-func email(a mail.Address) *sgmail.Email { return sgmail.NewEmail(a.Name, a.Email) }
+func email(a mail.Address) *sgmail.Email { return sgmail.NewEmail(literal(a.Name), a.Email) }
+
+// literal keeps a text that looks like an encoded word from being read as one: SendGrid encodes names and subjects where
+// they need it, and leaves ASCII as it is.
+func literal(s string) string {
+	if mime.LooksEncoded(s) {
+		return mime.Words(s)
+	}
+	return s
+}
 
 func emails(as []mail.Address) []*sgmail.Email {
 	es := make([]*sgmail.Email, 0, len(as))
@@ -82,7 +93,7 @@ func emails(as []mail.Address) []*sgmail.Email {
 func attachment(a mail.Attachment) *sgmail.Attachment {
 	out := sgmail.NewAttachment().
 		SetContent(base64.StdEncoding.EncodeToString(a.Content)).
-		SetType(a.ContentType).
+		SetType(bareType(a.ContentType)).
 		SetFilename(cmp.Or(a.Filename, a.ContentID, "attachment")). // required
 		SetDisposition("attachment")
 	if a.ContentID != "" {
@@ -91,8 +102,14 @@ func attachment(a mail.Attachment) *sgmail.Attachment {
 	return out
 }
 
+// bareType leaves out the parameters, for which SendGrid refuses the whole message.
+func bareType(contentType string) string {
+	bare, _, _ := strings.Cut(contentType, ";")
+	return strings.TrimSpace(bare)
+}
+
 // headers are the caller's, and our Message-ID unless the caller set one. SendGrid refuses the whole message for those
-// that it writes itself.
+// that it writes itself, and puts the others into the mail as they are given.
 func headers(m *mail.Message) map[string]string {
 	out := map[string]string{"Message-ID": "<" + m.MessageID() + ">"}
 	for _, h := range m.Headers {
@@ -103,7 +120,7 @@ func headers(m *mail.Message) map[string]string {
 		case "message-id":
 			out["Message-ID"] = h.Value
 		default:
-			out[h.Name] = h.Value
+			out[h.Name] = mime.Value(h.Name, h.Value)
 		}
 	}
 	return out
@@ -149,7 +166,7 @@ func eventFields() []string {
 func categories(tags []string) []string {
 	var out []string
 	for _, t := range tags {
-		if t != "" && len(t) <= Spec().Capabilities.MaxTagLen && !slices.Contains(out, t) && len(out) < Spec().Capabilities.MaxTags {
+		if t != "" && utf8.RuneCountInString(t) <= Spec().Capabilities.MaxTagLen && !slices.Contains(out, t) && len(out) < Spec().Capabilities.MaxTags {
 			out = append(out, t)
 		}
 	}

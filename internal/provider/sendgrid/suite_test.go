@@ -21,12 +21,11 @@ var testSecret = seal.NewSecret(testKey)
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	// A 2xx that is not 202 and has no X-Message-Id is not SendGrid's acceptance.
+	// A 2xx without X-Message-Id is not SendGrid's acceptance.
 	byStatus := map[int]provider.Class{451: provider.Misconfigured}
 	for status := 200; status < 300; status++ {
 		byStatus[status] = provider.Uncertain
 	}
-	byStatus[http.StatusAccepted] = provider.Accepted
 	providertest.Run(t, providertest.Suite{
 		New: func(t *testing.T, baseURL string) provider.Provider {
 			t.Helper()
@@ -115,7 +114,11 @@ func codeCases() []providertest.CodeCase {
 		},
 		{
 			Name: "202 without an id", Status: 202,
-			Want: provider.Error{Class: provider.Accepted},
+			Want: provider.Error{Class: provider.Uncertain},
+		},
+		{
+			Name: "202 of a login page", Status: 202, Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html>Sign in</html>",
+			Want: provider.Error{Class: provider.Uncertain},
 		},
 		{
 			Name: "200 of somebody else", Status: 200, Body: "<html>Welcome</html>",

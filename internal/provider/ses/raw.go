@@ -1,6 +1,8 @@
 package ses
 
 import (
+	"strings"
+
 	"github.com/aws/aws-sdk-go-v2/service/sesv2/types"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -12,6 +14,27 @@ import (
 // settled. Content.Simple would show the rest only, or nobody at all to a Bcc, so such an attempt goes as Content.Raw.
 func partial(s *provider.Send) bool {
 	return len(s.To) != len(s.Message.To) || len(s.Cc) != len(s.Message.Cc)
+}
+
+// fitsSimple reports whether Content.Simple can carry the message: SES has narrower caps there, takes no empty value and
+// no TAB in a header (API reference, Message, MessageHeader, Attachment), and may leave a text that looks encoded as it
+// is. Content.Raw has none of these caps.
+func fitsSimple(m *mail.Message) bool {
+	if len(m.Headers) > maxHeaders || mime.LooksEncoded(m.Subject) || strings.Contains(m.Subject, "\t") {
+		return false
+	}
+	for _, h := range headerList(m.Headers) {
+		name, value := *h.Name, *h.Value
+		if value == "" || !isASCII(value) || len(name) > maxHeaderName || len(value) > maxHeaderValue || len(name)+len(value) > maxHeader {
+			return false
+		}
+	}
+	for _, f := range m.Attachments {
+		if len(f.Filename) > maxFilename || len(f.ContentType) > maxContentType || len(f.ContentID) > maxContentID || mime.LooksEncoded(f.Filename) {
+			return false
+		}
+	}
+	return true
 }
 
 // raw builds the whole message. Its envelope is the Destination, which rules over the header fields (API reference,

@@ -1,9 +1,7 @@
 package ses
 
 import (
-	"fmt"
 	"maps"
-	"mime"
 	"slices"
 	"strings"
 
@@ -13,10 +11,12 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/mime"
 )
 
-// Caps of the API reference: MessageHeader, MessageTag, Attachment. Lengths are in bytes of ASCII.
+// Caps of the API reference: Message, MessageHeader, MessageTag, Attachment. Lengths are in bytes of ASCII.
 const (
+	maxHeaders     = 15
 	maxHeaderName  = 126
 	maxHeaderValue = 995
 	maxHeader      = 996 // name and value together
@@ -27,16 +27,14 @@ const (
 	maxContentID   = 78
 )
 
-// input builds the request. What SES is known to refuse comes back as a Rejected that another account may take, without
-// a call.
+// input builds the request.
 func (c *Client) input(s *provider.Send) (*sesv2.SendEmailInput, *provider.Error) {
-	build := simple
-	if partial(s) {
-		build = raw
-	}
-	content, refusal := build(s.Message)
-	if refusal != nil {
-		return nil, refusal
+	content := simple(s.Message)
+	if partial(s) || !fitsSimple(s.Message) {
+		var refusal *provider.Error
+		if content, refusal = raw(s.Message); refusal != nil {
+			return nil, refusal
+		}
 	}
 	in := &sesv2.SendEmailInput{
 		FromEmailAddress: aws.String(address(s.Message.From)),
@@ -56,18 +54,10 @@ func (c *Client) input(s *provider.Send) (*sesv2.SendEmailInput, *provider.Error
 }
 
 // simple is the content of ordinary mail, of which SES makes the MIME.
-func simple(m *mail.Message) (*types.EmailContent, *provider.Error) {
-	headers, refusal := headerList(m.Headers)
-	if refusal != nil {
-		return nil, refusal
-	}
-	files, refusal := attachmentList(m.Attachments)
-	if refusal != nil {
-		return nil, refusal
-	}
+func simple(m *mail.Message) *types.EmailContent {
 	return &types.EmailContent{Simple: &types.Message{
-		Subject: text(m.Subject), Body: body(m), Headers: headers, Attachments: files,
-	}}, nil
+		Subject: text(m.Subject), Body: body(m), Headers: headerList(m.Headers), Attachments: attachmentList(m.Attachments),
+	}}
 }
 
 func body(m *mail.Message) *types.Body {
@@ -93,16 +83,16 @@ func addresses(list []mail.Address) []string {
 	return out
 }
 
-// address gives "Name" <local@domain>. SES takes ASCII only, so other names become encoded words, in base64: a comma or
-// a quote may not stand in a Q-encoded name (RFC 2047 section 5, rule 3), and would end it early.
+// address gives "Name" <local@domain>. SES takes ASCII only, so other names become encoded words, and so do those that
+// look like some.
 func address(a mail.Address) string {
 	switch {
 	case a.Name == "":
 		return a.Email
-	case isASCII(a.Name):
+	case isASCII(a.Name) && !mime.LooksEncoded(a.Name):
 		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.Name) + `" <` + a.Email + ">"
 	default:
-		return mime.BEncoding.Encode("UTF-8", a.Name) + " <" + a.Email + ">"
+		return mime.Words(a.Name) + " <" + a.Email + ">"
 	}
 }
 
@@ -133,32 +123,20 @@ func isTag(s string) bool {
 	})
 }
 
-func headerList(headers []mail.Header) ([]types.MessageHeader, *provider.Error) {
+func headerList(headers []mail.Header) []types.MessageHeader {
 	var list []types.MessageHeader
 	for _, h := range headers {
-		value := h.Value
-		if !isASCII(value) {
-			value = mime.QEncoding.Encode("UTF-8", value)
-		}
-		if len(h.Name) > maxHeaderName || len(value) > maxHeaderValue || len(h.Name)+len(value) > maxHeader {
-			return nil, refuse("header", fmt.Sprintf("header %.40s of %d+%d characters is over the caps of %d for a name, %d for a value, %d for both",
-				h.Name, len(h.Name), len(value), maxHeaderName, maxHeaderValue, maxHeader))
-		}
-		list = append(list, types.MessageHeader{Name: aws.String(h.Name), Value: aws.String(value)})
+		list = append(list, types.MessageHeader{Name: aws.String(h.Name), Value: aws.String(mime.Value(h.Name, h.Value))})
 	}
-	return list, nil
+	return list
 }
 
-func attachmentList(files []mail.Attachment) ([]types.Attachment, *provider.Error) {
+func attachmentList(files []mail.Attachment) []types.Attachment {
 	var list []types.Attachment
-	for i, f := range files {
-		if len(f.Filename) > maxFilename || len(f.ContentType) > maxContentType || len(f.ContentID) > maxContentID {
-			return nil, refuse("attachment", fmt.Sprintf("attachment %d is over the caps of %d characters for its name, %d for its type, %d for its id",
-				i, maxFilename, maxContentType, maxContentID))
-		}
+	for _, f := range files {
 		list = append(list, attachment(f))
 	}
-	return list, nil
+	return list
 }
 
 func attachment(f mail.Attachment) types.Attachment {

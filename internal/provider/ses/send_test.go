@@ -3,6 +3,7 @@ package ses
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/mime"
 	"github.com/sendgate/sendgate/internal/provider/providertest"
 )
 
@@ -115,8 +117,7 @@ func input(t *testing.T, m *mail.Message) wire {
 	t.Helper()
 	var got wire
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body := make([]byte, r.ContentLength)
-		_, _ = r.Body.Read(body)
+		body, _ := io.ReadAll(r.Body)
 		got = readWire(body)
 		accept(w, r)
 	}))
@@ -161,10 +162,11 @@ func TestTagsStopAtFifty(t *testing.T) {
 func TestAddressesAreASCII(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"":            "a@example.org",
-		"Ann":         `"Ann" <a@example.org>`,
-		`A "B" \ <c>`: `"A \"B\" \\ <c>" <a@example.org>`,
-		"Änne, GmbH":  "=?UTF-8?b?w4RubmUsIEdtYkg=?= <a@example.org>",
+		"":              "a@example.org",
+		"Ann":           `"Ann" <a@example.org>`,
+		`A "B" \ <c>`:   `"A \"B\" \\ <c>" <a@example.org>`,
+		"Änne, GmbH":    "=?utf-8?b?w4RubmUsIEdtYkg=?= <a@example.org>",
+		"=?utf-8?q?x?=": "=?utf-8?b?PT91dGYtOD9xP3g/PQ==?= <a@example.org>",
 	} {
 		if got := address(mail.Address{Email: "a@example.org", Name: name}); got != want {
 			t.Errorf("address(%q) = %s, want %s", name, got, want)
@@ -175,11 +177,19 @@ func TestAddressesAreASCII(t *testing.T) {
 	}
 }
 
-func TestCapsOfSESAreRefusedWithoutACall(t *testing.T) {
+func TestWhatSimpleCannotCarryGoesAsRaw(t *testing.T) {
 	t.Parallel()
+	headers := func(hs ...mail.Header) func(*mail.Message) {
+		return func(m *mail.Message) { m.Headers = hs }
+	}
 	header := func(name, value int) func(*mail.Message) {
+		return headers(mail.Header{Name: strings.Repeat("X", name), Value: strings.Repeat("v", value)})
+	}
+	many := func(n int) func(*mail.Message) {
 		return func(m *mail.Message) {
-			m.Headers = []mail.Header{{Name: strings.Repeat("X", name), Value: strings.Repeat("v", value)}}
+			for i := range n {
+				m.Headers = append(m.Headers, mail.Header{Name: fmt.Sprintf("X-%d", i), Value: "v"})
+			}
 		}
 	}
 	file := func(f mail.Attachment) func(*mail.Message) {
@@ -187,36 +197,45 @@ func TestCapsOfSESAreRefusedWithoutACall(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		change func(*mail.Message)
-		refuse bool
+		raw    bool
 	}{
-		"name at its cap":    {header(126, 870), false},
-		"name over its cap":  {header(127, 1), true},
-		"value at its cap":   {header(1, 995), false},
-		"value over its cap": {header(1, 996), true},
-		"both over the cap":  {header(2, 995), true},
-		"encoded value":      {func(m *mail.Message) { m.Headers = []mail.Header{{Name: "X", Value: strings.Repeat("ž", 300)}} }, true},
-		"file name":          {file(mail.Attachment{Filename: strings.Repeat("f", 256), Content: []byte("x")}), true},
-		"content type":       {file(mail.Attachment{Filename: "f", ContentType: "text/" + strings.Repeat("x", 74)}), true},
-		"content id":         {file(mail.Attachment{Filename: "f", ContentID: strings.Repeat("x", 79)}), true},
+		"plain":               {func(*mail.Message) {}, false},
+		"15 headers":          {many(15), false},
+		"16 headers":          {many(16), true},
+		"100 headers":         {many(100), true},
+		"empty value":         {headers(mail.Header{Name: "X-Empty"}), true},
+		"TAB":                 {headers(mail.Header{Name: "X-Tab", Value: "a\tb"}), true},
+		"TAB in the subject":  {func(m *mail.Message) { m.Subject = "a\tb" }, true},
+		"value at its cap":    {header(1, 995), false},
+		"encoded value":       {headers(mail.Header{Name: "X", Value: strings.Repeat("ž", 300)}), true},
+		"look-alike value":    {headers(mail.Header{Name: "X", Value: "=?utf-8?q?x?="}), false},
+		"look-alike subject":  {func(m *mail.Message) { m.Subject = "=?utf-8?q?x?=" }, true},
+		"file name":           {file(mail.Attachment{Filename: strings.Repeat("f", 256), Content: []byte("x")}), true},
+		"look-alike name":     {file(mail.Attachment{Filename: "=?utf-8?q?x?=.txt"}), true},
+		"content type":        {file(mail.Attachment{Filename: "f", ContentType: "text/" + strings.Repeat("x", 74)}), true},
+		"content id":          {file(mail.Attachment{Filename: "f", ContentID: strings.Repeat("x", 79)}), true},
+		"ordinary attachment": {file(mail.Attachment{Filename: "f.pdf", ContentType: "application/pdf", Content: []byte("x")}), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var calls atomic.Int64
-			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				calls.Add(1)
-				accept(w, r)
-			}))
-			t.Cleanup(srv.Close)
 			m := providertest.Plain()
 			c.change(m)
-			_, err := newClient(t, testConfig(srv.URL)).Send(t.Context(), &provider.Send{Message: m, To: m.To, Attempt: 1})
-			if !c.refuse {
-				providertest.CheckClass(t, err, provider.Accepted)
+			w := input(t, m)
+			if raw := len(w.Content.Raw.Data) > 0; raw != c.raw {
+				t.Fatalf("raw = %t, want %t", raw, c.raw)
+			}
+			if !c.raw {
 				return
 			}
-			providertest.CheckClass(t, err, provider.Rejected)
-			if perr := providertest.AsError(t, err); !perr.Elsewhere || calls.Load() != 0 {
-				t.Errorf("elsewhere = %v after %d calls, want true after none", perr.Elsewhere, calls.Load())
+			want, err := mime.Build(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(w.Content.Raw.Data) != string(want) {
+				t.Errorf("Raw is not the message")
+			}
+			if diff := cmp.Diff([]string{"ann@example.org"}, w.Destination.ToAddresses); diff != "" {
+				t.Errorf("destination (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -227,7 +246,7 @@ func TestHeaderValueOutsideASCIIIsEncoded(t *testing.T) {
 	m := providertest.Plain()
 	m.Headers = []mail.Header{{Name: "X-Note", Value: "Grüße"}}
 	got := input(t, m).Content.Simple.Headers
-	if len(got) != 1 || got[0].Value != "=?UTF-8?q?Gr=C3=BC=C3=9Fe?=" {
+	if len(got) != 1 || got[0].Value != "=?utf-8?b?R3LDvMOfZQ==?=" {
 		t.Errorf("headers = %v, want one encoded word", got)
 	}
 }

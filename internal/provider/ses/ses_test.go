@@ -44,6 +44,7 @@ type wire struct {
 	Destination      struct{ ToAddresses, CcAddresses, BccAddresses []string }
 	EmailTags        []struct{ Name, Value string }
 	Content          struct {
+		Raw    struct{ Data []byte }
 		Simple struct {
 			Subject struct{ Data, Charset string }
 			Headers []struct{ Name, Value string }

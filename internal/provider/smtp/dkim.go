@@ -18,11 +18,11 @@ import (
 // minRSABits is the least that receivers take (RFC 8301 section 3.2); 2048 is what they advise.
 const minRSABits = 1024
 
-// signedFields are the fields to sign where they stand. The List- ones are what makes one-click unsubscription valid
-// (RFC 8058 section 4).
+// signedFields are the fields to sign where they stand: those of RFC 6376 section 5.4.1 that a caller can set, and what
+// makes one-click unsubscription valid (RFC 8058 section 4).
 var signedFields = []string{
-	"From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type",
-	"List-Unsubscribe", "List-Unsubscribe-Post", "List-Id",
+	"From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "MIME-Version", "Content-Type",
+	"List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "List-Help", "List-Subscribe", "List-Post", "List-Owner", "List-Archive",
 }
 
 // signer signs messages, or passes them through when it has no key. It is safe for concurrent use.

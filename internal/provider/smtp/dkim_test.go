@@ -61,6 +61,8 @@ func TestSignedMessageVerifiesAsItArrives(t *testing.T) {
 			m.Headers = []mail.Header{
 				{Name: "List-Unsubscribe", Value: "<https://u.example/u/" + strings.Repeat("t", 90) + ">, <mailto:u@example.com>"},
 				{Name: "List-Unsubscribe-Post", Value: "List-Unsubscribe=One-Click"},
+				{Name: "In-Reply-To", Value: "<1@example.org>"},
+				{Name: "References", Value: "<0@example.org> <1@example.org>"},
 			}
 			_, perr := send(deadline(t), t, c, m)
 			wantClass(t, "send", perr, provider.Accepted)
@@ -76,7 +78,7 @@ func TestSignedMessageVerifiesAsItArrives(t *testing.T) {
 				t.Fatalf("signature does not verify: %+v", v)
 			}
 			signed := strings.ToLower(strings.Join(v.HeaderKeys, ":"))
-			for _, want := range []string{"from:from", "to", "subject", "date", "message-id", "mime-version", "content-type", "list-unsubscribe:list-unsubscribe-post"} {
+			for _, want := range []string{"from:from", "to", "subject", "date", "message-id", "mime-version", "content-type", "in-reply-to:references", "list-unsubscribe:list-unsubscribe-post"} {
 				if !strings.Contains(signed, want) {
 					t.Errorf("h=%s lacks %s", signed, want)
 				}
@@ -87,7 +89,7 @@ func TestSignedMessageVerifiesAsItArrives(t *testing.T) {
 			if v := verify(t, "From: evil@example.com\r\n"+arrived, lookup); v.Err == nil {
 				t.Error("a second From does not break the signature")
 			}
-			for _, field := range []string{"List-Unsubscribe: <https://u.", "List-Unsubscribe-Post: List-Unsubscribe=One-Click"} {
+			for _, field := range []string{"References: <0@example.", "In-Reply-To: <1@example.", "List-Unsubscribe: <https://u.", "List-Unsubscribe-Post: List-Unsubscribe=One-Click"} {
 				changed := strings.Replace(arrived, field, strings.ToUpper(field), 1)
 				if v := verify(t, changed, lookup); v.Err == nil || changed == arrived {
 					t.Errorf("a change of %q does not break the signature", field)

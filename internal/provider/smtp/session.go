@@ -96,7 +96,7 @@ func (s *session) recipients(ctx context.Context, j *job) ([]provider.Refusal, *
 	var t tally
 	for i, rcpt := range j.rcpts {
 		if t.full || s.errors >= errorBudget {
-			t.postpone(j.rcpts[i:])
+			t.postpone(j.rcpts[i:], &provider.Error{Code: "4.5.3", Detail: "left for another transaction"})
 			break
 		}
 		err := s.client.Rcpt(rcpt, rcptOptions(j, rcpt))
@@ -239,6 +239,11 @@ type tally struct {
 
 func (t *tally) refuse(rcpt string, e *provider.Error) {
 	class := e.Class
+	if t.accepted > 0 && takesNoMore(e) {
+		t.postpone([]string{rcpt}, e)
+		t.full = true
+		return
+	}
 	switch class {
 	case provider.BadRecipient:
 		if t.hard == nil {
@@ -255,7 +260,6 @@ func (t *tally) refuse(rcpt string, e *provider.Error) {
 		if t.soft == nil {
 			t.soft = e
 		}
-		t.full = e.Status == 452 && (e.Code == "4.5.3" || e.Code == strconv.Itoa(e.Status)) // RFC 5321 section 4.5.3.1.10
 	}
 	t.refused = append(t.refused, refusal(rcpt, class, e))
 }
@@ -269,10 +273,22 @@ func refusal(rcpt string, class provider.Class, e *provider.Error) provider.Refu
 	return r
 }
 
-// postpone leaves recipients for a transaction of their own.
-func (t *tally) postpone(rcpts []string) {
+// takesNoMore reports whether a server that took recipients before means that this transaction is full: 452, bare or as
+// 4.5.3 (RFC 5321 section 4.5.3.1.10), or what others say for it. That a rate is used up (saysTooMuch) is another thing.
+func takesNoMore(e *provider.Error) bool {
+	text := strings.ToLower(e.Detail)
+	if containsAny(text, saysTooMuch) {
+		return false
+	}
+	return strings.HasSuffix(e.Code, ".5.3") || e.Status == 452 && e.Code == strconv.Itoa(e.Status) || strings.Contains(text, "too many recipients")
+}
+
+// postpone leaves recipients for another transaction. That one is another call of Send, so that it has a slot of the
+// account's limits, an intent and an outcome of its own: the engine makes it at once, and the pool still has this
+// connection for it.
+func (t *tally) postpone(rcpts []string, why *provider.Error) {
 	for _, r := range rcpts {
-		t.refused = append(t.refused, provider.Refusal{Email: r, Class: provider.Transient, Code: "4.5.3", Detail: "left for another transaction"})
+		t.refused = append(t.refused, provider.Refusal{Email: r, Class: provider.Transient, Code: why.Code, Detail: why.Detail, Full: true})
 	}
 }
 

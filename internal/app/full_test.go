@@ -1,0 +1,154 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/sendgate/sendgate/api"
+)
+
+// fullRelay takes a hundred recipients a transaction and answers the next one with 452 4.5.3. It drops the connection
+// at the end of the transaction loses, after it took the message.
+type fullRelay struct {
+	loses int
+
+	mu    sync.Mutex
+	mails [][]string // recipients of each message
+	port  int
+}
+
+func startFullRelay(t *testing.T, loses int) *fullRelay {
+	t.Helper()
+	r := &fullRelay{loses: loses}
+	s := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return &fullSession{relay: r, conn: c}, nil }))
+	s.Domain, s.MaxRecipients = "relay.test", 100
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.port = ln.Addr().(*net.TCPAddr).Port
+	var served sync.WaitGroup
+	served.Go(func() { _ = s.Serve(ln) })
+	t.Cleanup(func() {
+		_ = ln.Close()
+		_ = s.Close()
+		served.Wait()
+	})
+	return r
+}
+
+type fullSession struct {
+	relay *fullRelay
+	conn  *smtp.Conn
+	to    []string
+}
+
+func (s *fullSession) Mail(string, *smtp.MailOptions) error { return nil }
+
+func (s *fullSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	s.to = append(s.to, to)
+	return nil
+}
+
+func (s *fullSession) Data(r io.Reader) error {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	s.relay.mu.Lock()
+	defer s.relay.mu.Unlock()
+	s.relay.mails = append(s.relay.mails, s.to)
+	if len(s.relay.mails) == s.relay.loses {
+		_ = s.conn.Conn().Close()
+	}
+	return nil
+}
+
+func (s *fullSession) Reset()        { s.to = nil }
+func (s *fullSession) Logout() error { return nil }
+
+// copies counts the messages that each recipient got.
+func (r *fullRelay) copies() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := map[string]int{}
+	for _, to := range r.mails {
+		for _, a := range to {
+			n[a]++
+		}
+	}
+	return n
+}
+
+// toRelay sends one message to a thousand recipients by the relay.
+func toRelay(t *testing.T, r *fullRelay) (*replica, string) {
+	t.Helper()
+	b := newBench(t, benchOptions{})
+	rep := b.start(t, "SENDGATE_UNKNOWN_WAIT=1s")
+	settings := fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"tls":"none"}`, r.port)
+	if _, err := rep.admin.CreateAccount(t.Context(), api.AccountRequest{Name: "relay", Kind: "smtp", Settings: json.RawMessage(settings)}); err != nil {
+		t.Fatal(err)
+	}
+	m := letter(1)
+	account := "relay"
+	m.Account, m.OnAmbiguous, m.To = &account, "never", nil
+	for i := range 1000 {
+		m.To = append(m.To, api.Address{Email: fmt.Sprintf("u%d@example.org", i)})
+	}
+	var id string
+	eventually(t, settleTime, "the new account binds", func() bool {
+		got, err := rep.api.Send(t.Context(), m, "")
+		if err == nil {
+			id = got.ID
+		}
+		return err == nil
+	})
+	return rep, id
+}
+
+func TestThousandRecipientsReachARelayThatTakesAHundred(t *testing.T) {
+	t.Parallel()
+	r := startFullRelay(t, 0)
+	rep, id := toRelay(t, r)
+	start := time.Now()
+	m := becomes(t, rep.api, id, settleTime, "sent")
+	t.Logf("1,000 recipients in %s, %d attempts", time.Since(start).Round(time.Millisecond), len(m.Attempts))
+	if copies := r.copies(); len(copies) != 1000 {
+		t.Errorf("%d recipients got it, want 1000", len(copies))
+	}
+	for a, n := range r.copies() {
+		if n != 1 {
+			t.Errorf("%s got %d copies", a, n)
+		}
+	}
+	if len(m.Attempts) != 10 {
+		t.Errorf("attempts = %d, want one for each of the 10 messages that the relay counted", len(m.Attempts))
+	}
+}
+
+// A lost answer of the second transaction leaves the first hundred sent, the rest in doubt, and nobody with two copies.
+func TestLostAnswerInTheMidstOfAThousand(t *testing.T) {
+	t.Parallel()
+	r := startFullRelay(t, 2)
+	rep, id := toRelay(t, r)
+	m := becomes(t, rep.api, id, settleTime, "failed_unknown", "partially_sent", "partial", "sent", "failed")
+	got := map[string]int{}
+	for _, rc := range m.Recipients {
+		got[rc.Status]++
+	}
+	t.Logf("status %s, recipients %v", m.Status, got)
+	if got["sent"] != 100 || got["failed_unknown"] != 900 {
+		t.Errorf("recipients = %v, want 100 sent and 900 failed_unknown", got)
+	}
+	for a, n := range r.copies() {
+		if n != 1 {
+			t.Errorf("%s got %d copies", a, n)
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package deliver
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// A relay that takes N recipients a transaction gets the rest at once. Where others were put off too they wait, but no
+// longer from call to call, and nobody who was taken is asked for again.
+func TestRecipientsWithoutRoomGoInTheNextCall(t *testing.T) {
+	t.Parallel()
+	full := func(email string) provider.Refusal {
+		return provider.Refusal{Email: email, Class: provider.Transient, Code: "4.5.3", Full: true}
+	}
+	grey := provider.Refusal{Email: "b@example.org", Class: provider.Transient, Code: "4.2.0"}
+	bad := provider.Refusal{Email: "b@example.org", Class: provider.BadRecipient, Code: "5.1.1"}
+	waits := map[string]mail.Avoid{"ses-eu": {Until: noon().Add(4 * time.Second), Why: "transient: some recipients were put off"}}
+	for name, tc := range map[string]struct {
+		refused []provider.Refusal
+		want    *mail.Requeue
+	}{
+		"all taken":        {nil, nil},
+		"full":             {[]provider.Refusal{full("b@example.org"), full("c@example.org")}, &mail.Requeue{Tries: 1}},
+		"full and bad":     {[]provider.Refusal{bad, full("c@example.org")}, &mail.Requeue{Tries: 1}},
+		"full and put off": {[]provider.Refusal{grey, full("c@example.org")}, &mail.Requeue{Tries: 1, Avoid: waits}},
+		"put off":          {[]provider.Refusal{grey}, &mail.Requeue{Tries: 2, Avoid: waits}},
+	} {
+		c := testCall("a@example.org", "b@example.org", "c@example.org")
+		r, h := next(c, provider.Receipt{Refused: tc.refused}, nil, testPolicy(), noon(), 0.5)
+		if diff := cmp.Diff(tc.want, r.Requeue); diff != "" {
+			t.Errorf("%s: requeue (-want +got):\n%s", name, diff)
+		}
+		if r.Class != "accepted" || h != healthy || r.Recipients[0] != (mail.RecipientChange{N: 0, Status: mail.Sent}) {
+			t.Errorf("%s: class %s, recipients %+v", name, r.Class, r.Recipients)
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package providertest
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
+)
+
+// impostors are what a proxy, a firewall or the login page of a network answers with a success.
+func impostors() map[string]string {
+	return map[string]string{
+		"nothing":         "",
+		"spaces":          " \n",
+		"a page":          "<!DOCTYPE html><html><body><h1>Sign in to the network</h1></body></html>",
+		"words":           "OK",
+		"a JSON string":   `"OK"`,
+		"null":            "null",
+		"an empty object": "{}",
+		"an empty array":  "[]",
+		"other JSON":      `{"status":"ok","incident_id":"4711-12","support_id":"1"}`,
+		"empty ids":       `{"id":"","MessageID":"","MessageId":"","ErrorCode":0,"message":"Queued. Thank you.","Message":"OK"}`,
+		"half an answer":  `{"message":"Queued. Thank you.","Message":"OK","ErrorCode":0,"id":"<1`,
+		"another type":    `{"id":7,"MessageID":{},"MessageId":[],"ErrorCode":"0"}`,
+	}
+}
+
+// impostorsAreNotBelieved holds that a success without the provider's own id is nobody's acceptance, and no proof that
+// nothing was sent either: who answered may have passed the message on.
+func impostorsAreNotBelieved(t *testing.T, s Suite) {
+	t.Helper()
+	srv, p := start(t, s, s.Accept)
+	for _, status := range []int{200, 201, 202, 203, 206} {
+		for name, body := range impostors() {
+			for _, kind := range []string{"text/html; charset=utf-8", "application/json"} {
+				srv.answer(fixed(status, http.Header{"Content-Type": {kind}}, body))
+				_, err := s.send(t.Context(), t, p, PlainSend())
+				if err == nil || AsError(t, err).Class != provider.Uncertain {
+					t.Errorf("status %d with %s as %s: %v, want uncertain", status, name, kind, err)
+				}
+				srv.takeOne(t)
+			}
+		}
+	}
+}
+
+// redirectsAreNotFollowed holds that no message and no credential goes where an answer points.
+func redirectsAreNotFollowed(t *testing.T, s Suite) {
+	t.Helper()
+	srv, p := start(t, s, s.Accept)
+	for _, status := range []int{300, 301, 302, 303, 307, 308} {
+		srv.answer(fixed(status, http.Header{"Location": {srv.URL + "/elsewhere"}}, "<html>Moved</html>"))
+		_, err := s.send(t.Context(), t, p, PlainSend())
+		CheckClass(t, err, esphttp.ByStatus(status))
+		srv.takeOne(t)
+	}
+}
