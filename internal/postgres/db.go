@@ -31,7 +31,7 @@ import (
 type Options struct {
 	URL              string // postgres:// URL or keyword DSN; several hosts are allowed
 	Box              *seal.Box
-	AcceptQueue      int           // submissions waiting for a commit, default 4096
+	AcceptQueue      int           // submissions waiting for a commit, default 32,768
 	AcceptQueueBytes int64         // their bytes, default 64 MiB
 	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 5 s
 	SoftLimit        int           // soft bounces in a row that suppress; 0 never
@@ -93,7 +93,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	queue, bytes := o.AcceptQueue, o.AcceptQueueBytes
 	if queue <= 0 {
-		queue = 4096
+		queue = 32768
 	}
 	if bytes <= 0 {
 		bytes = 64 << 20
