@@ -164,7 +164,7 @@ func (a *App) onStop(name string, run func(context.Context) error) {
 func (a *App) openDatabase(ctx context.Context) error {
 	db, err := postgres.Open(ctx, postgres.Options{
 		URL: a.cfg.DatabaseURL.Reveal(), Box: a.box, AcceptQueue: a.cfg.AcceptQueue,
-		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes), SoftLimit: a.cfg.SoftBounceLimit,
+		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes), AcceptWait: a.cfg.AcceptWait, SoftLimit: a.cfg.SoftBounceLimit,
 		Observe: func(batch string, size int, _ time.Duration) {
 			a.metrics.BatchSize.WithLabelValues(batch).Observe(float64(size))
 		},
@@ -243,7 +243,7 @@ func (a *App) startAPI(ctx context.Context) error {
 	}
 	server, err := httpapi.New(httpapi.Options{
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
-		MaxBody: int64(a.cfg.MaxBodyBytes), DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
+		MaxBody: int64(a.cfg.MaxBodyBytes), AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
 		Draining: a.draining.Load, TrustedProxies: a.proxies(),
 		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
 		Webhooks: httpapi.EndpointOptions{

@@ -34,9 +34,10 @@ type Config struct {
 	LogFormat string     `env:"LOG_FORMAT" envDefault:"json"` // json, text
 
 	MaxBodyBytes     Bytes `env:"MAX_BODY_BYTES"     envDefault:"30MiB"` // of one request, 1KiB..1GiB
-	AcceptQueue      int   `env:"ACCEPT_QUEUE"       envDefault:"4096"`  // messages waiting for a commit, 1..1,000,000
+	AcceptQueue      int   `env:"ACCEPT_QUEUE"       envDefault:"32768"` // messages waiting for a commit, 1..1,000,000
 	AcceptQueueBytes Bytes `env:"ACCEPT_QUEUE_BYTES" envDefault:"64MiB"` // their bytes; at least MaxBodyBytes
 
+	AcceptWait        time.Duration `env:"ACCEPT_WAIT"        envDefault:"5s"`   // for a commit, 1s..30s
 	Lease             time.Duration `env:"LEASE"              envDefault:"15s"`  // of claimed messages, 1s..10m
 	DrainTimeout      time.Duration `env:"DRAIN_TIMEOUT"      envDefault:"25s"`  // calls under way at SIGTERM, 1s..1h
 	UnknownWait       time.Duration `env:"UNKNOWN_WAIT"       envDefault:"60s"`  // before resend and never decide, 1s..24h

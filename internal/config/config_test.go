@@ -40,7 +40,7 @@ func TestDefaults(t *testing.T) {
 		Listen: "127.0.0.1:8025", OpsListen: "127.0.0.1:8026",
 		DatabaseURL: seal.NewSecret(testDSN), SecretKey: seal.NewSecret(testKey),
 		LogLevel: slog.LevelInfo, LogFormat: "json",
-		MaxBodyBytes: 30 << 20, AcceptQueue: 4096, AcceptQueueBytes: 64 << 20,
+		MaxBodyBytes: 30 << 20, AcceptQueue: 32768, AcceptQueueBytes: 64 << 20, AcceptWait: 5 * time.Second,
 		Lease: 15 * time.Second, DrainTimeout: 25 * time.Second, UnknownWait: time.Minute,
 		ReconcileDeadline: 40 * time.Minute, ReconcileFallback: "fail", DefaultExpiry: 72 * time.Hour,
 		LookupSchedule: Durations{time.Minute, 5 * time.Minute, 30 * time.Minute}, SoftBounceLimit: 5,
@@ -63,7 +63,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	got := load(t, base(
 		"SENDGATE_LISTEN=0.0.0.0:443", "SENDGATE_OPS_LISTEN=:9000", "SENDGATE_ADMIN_KEY=sg_0123abcd_adminKEY",
-		"SENDGATE_LOG_LEVEL=debug", "SENDGATE_LOG_FORMAT=text", "SENDGATE_MAX_BODY_BYTES=1024", "SENDGATE_ACCEPT_QUEUE=7",
+		"SENDGATE_LOG_LEVEL=debug", "SENDGATE_LOG_FORMAT=text", "SENDGATE_MAX_BODY_BYTES=1024", "SENDGATE_ACCEPT_QUEUE=7", "SENDGATE_ACCEPT_WAIT=4s",
 		"SENDGATE_ACCEPT_QUEUE_BYTES=1GiB", "SENDGATE_LEASE=2s", "SENDGATE_DRAIN_TIMEOUT=3s", "SENDGATE_UNKNOWN_WAIT=4s",
 		"SENDGATE_RECONCILE_DEADLINE=5m", "SENDGATE_RECONCILE_FALLBACK=resend", "SENDGATE_DEFAULT_EXPIRY=6h",
 		"SENDGATE_TLS_CERT_FILE="+cert, "SENDGATE_TLS_KEY_FILE="+key, "SENDGATE_BEHIND_PROXY=true",
@@ -74,7 +74,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	want := Config{
 		Listen: "0.0.0.0:443", OpsListen: ":9000", AdminKey: seal.NewSecret("sg_0123abcd_adminKEY"),
 		DatabaseURL: seal.NewSecret(testDSN), SecretKey: seal.NewSecret(testKey),
-		LogLevel: slog.LevelDebug, LogFormat: "text", MaxBodyBytes: 1024, AcceptQueue: 7, AcceptQueueBytes: 1 << 30,
+		LogLevel: slog.LevelDebug, LogFormat: "text", MaxBodyBytes: 1024, AcceptQueue: 7, AcceptWait: 4 * time.Second, AcceptQueueBytes: 1 << 30,
 		Lease: 2 * time.Second, DrainTimeout: 3 * time.Second, UnknownWait: 4 * time.Second,
 		ReconcileDeadline: 5 * time.Minute, ReconcileFallback: "resend", DefaultExpiry: 6 * time.Hour,
 		TLSCertFile: cert, TLSKeyFile: key, BehindProxy: true,
@@ -112,6 +112,8 @@ func TestProblemsNameTheVariable(t *testing.T) {
 		"SENDGATE_MAX_BODY_BYTES=1":                     "SENDGATE_MAX_BODY_BYTES:",
 		"SENDGATE_ACCEPT_QUEUE=many":                    "SENDGATE_ACCEPT_QUEUE:",
 		"SENDGATE_ACCEPT_QUEUE=0":                       "SENDGATE_ACCEPT_QUEUE:",
+		"SENDGATE_ACCEPT_WAIT=900ms":                    "SENDGATE_ACCEPT_WAIT:",
+		"SENDGATE_ACCEPT_WAIT=31s":                      "SENDGATE_ACCEPT_WAIT:",
 		"SENDGATE_ACCEPT_QUEUE_BYTES=1MiB":              "SENDGATE_ACCEPT_QUEUE_BYTES:",
 		"SENDGATE_LEASE=15":                             "SENDGATE_LEASE:",
 		"SENDGATE_LEASE=1ms":                            "SENDGATE_LEASE:",

@@ -91,6 +91,7 @@ func (c *Config) checkTimes(p *problems) {
 		name          string
 		have, lo, top time.Duration
 	}{
+		{"ACCEPT_WAIT", c.AcceptWait, time.Second, 30 * time.Second},
 		{"LEASE", c.Lease, time.Second, 10 * time.Minute},
 		{"DRAIN_TIMEOUT", c.DrainTimeout, time.Second, time.Hour},
 		{"UNKNOWN_WAIT", c.UnknownWait, time.Second, day},

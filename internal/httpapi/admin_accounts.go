@@ -108,7 +108,7 @@ func (s *Server) createAccount(w http.ResponseWriter, r *http.Request) error {
 		return conflict(err, "name_taken", "There is an account of that name.")
 	}
 	w.Header().Set("Location", "/admin/v1/accounts/"+a.Name)
-	return s.showCreated(w, r, a.Name)
+	return afterStore(s.showCreated(w, r, a.Name))
 }
 
 // showCreated answers 201 with the account as the store has it now.
@@ -151,7 +151,7 @@ func (s *Server) patchAccount(w http.ResponseWriter, r *http.Request) error {
 	if err := s.store.UpdateAccount(r.Context(), principal(r).ID, *a, secrets); err != nil {
 		return missing(err, "There is no such account.")
 	}
-	return s.showAccount(w, r, http.StatusOK)
+	return afterStore(s.showAccount(w, r, http.StatusOK))
 }
 
 // fixedFields refuses what a PATCH can't change.
@@ -281,7 +281,7 @@ func (s *Server) deleteAccount(w http.ResponseWriter, r *http.Request) error {
 	}
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
-		return err
+		return afterStore(err)
 	}
 	if a := cfg.Account(name); a != nil {
 		return writeJSON(w, http.StatusAccepted, s.accountView(a))

@@ -65,7 +65,7 @@ func (s *Server) createPool(w http.ResponseWriter, r *http.Request) error {
 	}
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
-		return err
+		return afterStore(err)
 	}
 	created := cfg.Pool(p.Name)
 	if created == nil {

@@ -82,7 +82,7 @@ func (s *Server) replaceRules(w http.ResponseWriter, r *http.Request) error {
 	if err := s.store.SetRules(r.Context(), principal(r).ID, rules); err != nil {
 		return err
 	}
-	return s.showRules(w, r)
+	return afterStore(s.showRules(w, r))
 }
 
 // rulesOf checks a whole list, in which a position may stand only once: the first match wins, so the order is the

@@ -24,7 +24,7 @@ func (s *Server) turnAccount(
 	if err := turn(r.Context(), principal(r).ID, pathParam(r, "account")); err != nil {
 		return missing(err, "There is no such account.")
 	}
-	return s.showAccount(w, r, http.StatusOK)
+	return afterStore(s.showAccount(w, r, http.StatusOK))
 }
 
 // accountView shows an account. What it can carry follows from its kind, and secrets are names only.

@@ -100,6 +100,9 @@ func (s *Server) registerWebhooks(w http.ResponseWriter, r *http.Request) error 
 	if err == nil && again {
 		_, err = s.registerOnce(r, a.Name, &out)
 	}
+	if err != nil && len(out.Done) > 0 {
+		return afterStore(err)
+	}
 	if err != nil {
 		return err
 	}

@@ -123,6 +123,7 @@ func bearer(r *http.Request) (string, bool) {
 type keyring struct {
 	store    Store
 	now      func() time.Time
+	wait     time.Duration      // for the database
 	lookups  singleflight.Group // by key id
 	failures *failures
 
@@ -138,18 +139,19 @@ type keyEntry struct {
 
 const (
 	keyTTL   = time.Second
-	keyWait  = 500 * time.Millisecond // for the database: with the wait for a commit it makes less than two seconds
+	keyPause = 100 * time.Millisecond // before a database that is away is asked again
 	keysKept = 10_000
 )
 
-func newKeyring(store Store, now func() time.Time) *keyring {
+func newKeyring(store Store, now func() time.Time, wait time.Duration) *keyring {
 	return &keyring{
-		store: store, now: now, failures: newFailures(now, failuresPerMinute),
+		store: store, now: now, wait: wait, failures: newFailures(now, failuresPerMinute),
 		entries: map[string]keyEntry{}, limiters: map[string]*rate.Limiter{},
 	}
 }
 
-// byID returns the key of that id, nil when there is none, or an error when the store can't tell.
+// byID returns the key of that id, nil when there is none, or an error when the store can't tell in time. Whoever sends mail
+// waits as long for the key as for the commit: a moment without the database refuses nobody.
 func (k *keyring) byID(ctx context.Context, id string) (*mail.Key, error) {
 	now := k.now()
 	k.mu.Lock()
@@ -158,17 +160,31 @@ func (k *keyring) byID(ctx context.Context, id string) (*mail.Key, error) {
 	if ok && now.Before(e.until) {
 		return e.key, nil
 	}
-	found, err, _ := k.lookups.Do(id, func() (any, error) { return k.read(ctx, id) })
-	if err != nil {
-		return nil, err
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait)
+	defer cancel()
+	for {
+		key, err := k.lookUp(ctx, id)
+		if _, away := errors.AsType[*mail.Unavailable](err); !away || !wait(ctx, keyPause) {
+			return key, err
+		}
 	}
-	key, _ := found.(*mail.Key)
-	return key, nil
+}
+
+// lookUp asks the store once, together with others who want to know.
+func (k *keyring) lookUp(ctx context.Context, id string) (*mail.Key, error) {
+	read := k.lookups.DoChan(id, func() (any, error) { return k.read(ctx, id) })
+	select {
+	case found := <-read:
+		key, _ := found.Val.(*mail.Key)
+		return key, found.Err
+	case <-ctx.Done():
+		return nil, &mail.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
+	}
 }
 
 // read asks the store, for all requests that wait for this key, and keeps the answer.
 func (k *keyring) read(ctx context.Context, id string) (*mail.Key, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keyWait)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait) // longer than the one who asked first
 	defer cancel()
 	key, err := k.store.KeyByID(ctx, id)
 	switch {

@@ -240,7 +240,7 @@ func TestFailuresAndKeysTakeBoundedMemory(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	f := newFailures(func() time.Time { return now }, failuresPerMinute)
-	k := newKeyring(newFakeStore(now), func() time.Time { return now })
+	k := newKeyring(newFakeStore(now), func() time.Time { return now }, time.Second)
 	for i := range failuresKept + 100 {
 		f.note(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 		k.keep(fmt.Sprint(i), keyEntry{until: now.Add(keyTTL)})

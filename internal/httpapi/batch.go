@@ -17,8 +17,9 @@ import (
 const maxBatch = 1000
 
 // sendBatch accepts 1 to 1,000 messages, each on its own: POST /v1/send/batch. The answer is 202 with a result for
-// each, in order, though some or all of them are refused for what they are. Only when nothing could be stored because
-// the store is not available, the whole answer is a 503, so that callers who look at the status alone try again.
+// each, in order, though some or all of them are refused for what they are. Only when nothing was stored because the store
+// is not available, the whole answer is a 503, and when nobody knows of some a 504, so that callers who look at the status
+// alone try again.
 func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err
@@ -40,10 +41,10 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
 	for i, item := range items {
 		sub, err := s.submission(principal(r), item, itemKey(idem, i))
 		if err != nil {
-			if first, ok := s.repeated(r.Context(), principal(r), item, itemKey(idem, i), err); ok {
-				b.items[i] = api.BatchItem{SendResult: sendResult(first)}
-			} else {
+			if first, err := s.repeated(r.Context(), principal(r), item, itemKey(idem, i), err); err != nil {
 				b.refuse(i, err)
+			} else {
+				b.items[i] = api.BatchItem{SendResult: sendResult(first)}
 			}
 			continue
 		}
@@ -74,17 +75,21 @@ func (b *batch) accept(store Store, r *http.Request) error {
 	}
 	accepted, errs := store.AcceptAll(r.Context(), b.subs)
 	var unavailable *mail.Unavailable
+	var unknown *mail.OutcomeUnknown
 	stored := 0
 	for j, i := range b.index {
 		if err := errs[j]; err != nil {
-			errors.As(err, &unavailable)
+			_ = errors.As(err, &unavailable) || errors.As(err, &unknown)
 			b.refuse(i, acceptProblem(err))
 			continue
 		}
 		stored++
 		b.items[i] = api.BatchItem{SendResult: sendResult(accepted[j])}
 	}
-	if stored == 0 && unavailable != nil {
+	switch {
+	case stored == 0 && unknown != nil:
+		return unknown
+	case stored == 0 && unavailable != nil:
 		return unavailable
 	}
 	return nil

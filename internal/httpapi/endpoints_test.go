@@ -439,7 +439,7 @@ func TestEndpointsTellOfAnOutage(t *testing.T) {
 	f.fail = mail.ErrConflict
 	r.want(r.do("POST", "/v1/webhook-endpoints", key, `{"url":"https://hooks.example.com/"}`), 409, "too_many_endpoints")
 	f.fail = context.DeadlineExceeded
-	r.want(r.do("POST", id+"/replay", key, `{"since":"2026-01-31T00:00:00Z"}`), 503, "timeout")
+	r.want(r.do("POST", id+"/replay", key, `{"since":"2026-01-31T00:00:00Z"}`), 504, "timeout")
 }
 
 // TestWebhookTellsAnEventAsTheAPIDoes holds what is POSTed to endpoints to what GET /v1/events shows, field by field.

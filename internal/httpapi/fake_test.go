@@ -132,7 +132,7 @@ func (f *fakeStore) Replay(_ context.Context, s *mail.Submission) (mail.Accepted
 		return mail.Accepted{}, err
 	}
 	if _, ok := f.idempotency[fmt.Sprint(s.Message.Tenant, "/", s.Key)]; !ok {
-		return mail.Accepted{}, &mail.Unavailable{Reason: "database"}
+		return mail.Accepted{}, mail.ErrNotFound
 	}
 	return f.accept(s)
 }

@@ -96,7 +96,7 @@ func (s *Server) cancelMessage(w http.ResponseWriter, r *http.Request) error {
 		return conflict(missing(err, "There is no such message."), "too_late",
 			"It is too late to cancel: the message is being sent or has ended.")
 	}
-	return s.showMessage(w, r, id)
+	return afterStore(s.showMessage(w, r, id))
 }
 
 func (s *Server) resendMessage(w http.ResponseWriter, r *http.Request) error {
@@ -111,7 +111,7 @@ func (s *Server) resendMessage(w http.ResponseWriter, r *http.Request) error {
 		return conflict(missing(err, "There is no such message."), "not_failed",
 			"Only a message that failed can be sent again.")
 	}
-	return s.showMessage(w, r, id)
+	return afterStore(s.showMessage(w, r, id))
 }
 
 // messageView is a line of a listing: no attempts, events, headers or bodies.

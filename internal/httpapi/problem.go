@@ -52,6 +52,7 @@ func refusalOf(err error) *refusal {
 	var (
 		own         *refusal
 		bad         *mail.Invalid
+		unknown     *mail.OutcomeUnknown
 		unavailable *mail.Unavailable
 		tooLarge    *http.MaxBytesError
 	)
@@ -62,6 +63,12 @@ func refusalOf(err error) *refusal {
 		return &refusal{
 			status: http.StatusUnprocessableEntity, code: "invalid", detail: "Some fields can't be accepted.",
 			fields: bad.Fields, cause: err,
+		}
+	case errors.As(err, &unknown):
+		return &refusal{
+			status: http.StatusGatewayTimeout, code: "outcome_unknown", cause: err, retryAfter: jitter(time.Second),
+			detail: "This may have taken effect, wholly or in part: the database did not confirm it. " +
+				"Repeat a send with the same Idempotency-Key, which stores nothing twice. Look before you repeat anything else.",
 		}
 	case errors.As(err, &unavailable):
 		return &refusal{
@@ -96,7 +103,7 @@ func sentinelOf(err error) *refusal {
 		return &refusal{status: http.StatusForbidden, code: "forbidden", cause: err}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &refusal{
-			status: http.StatusServiceUnavailable, code: "timeout", cause: err,
+			status: http.StatusGatewayTimeout, code: "timeout", cause: err,
 			detail: "The request took too long. It may have taken effect.", retryAfter: jitter(time.Second),
 		}
 	}
@@ -194,6 +201,14 @@ func conflict(err error, code, detail string) error {
 		return err
 	}
 	return &refusal{status: http.StatusConflict, code: code, detail: detail, cause: err}
+}
+
+// afterStore is for an error that came when something was stored already: the caller must not hear that nothing was.
+func afterStore(err error) error {
+	if _, away := errors.AsType[*mail.Unavailable](err); away {
+		return &mail.OutcomeUnknown{Err: err}
+	}
+	return err
 }
 
 // jitter spreads a wait of d over d..d+2 s in whole seconds, so that refused callers do not return all at once.

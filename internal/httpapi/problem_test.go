@@ -33,6 +33,7 @@ func TestEveryErrorHasItsAnswer(t *testing.T) {
 		"queue full":                 {&mail.Unavailable{Reason: "queue_full"}, 503, "queue_full", true},
 		"other":                      {&mail.Unavailable{Reason: "pg said 57P01"}, 503, "unavailable", true},
 		"too large":                  {&http.MaxBytesError{Limit: 5}, 413, "too_large", true},
+		"outcome unknown":            {&mail.OutcomeUnknown{Err: &mail.Unavailable{Reason: "database"}}, 504, "outcome_unknown", true},
 		"own":                        {refuse(418, "teapot", "x"), 418, "teapot", true},
 		"unknown":                    {errors.New("password=hunter2"), 500, "internal", false},
 		"unavailable over not found": {&mail.Unavailable{Reason: "database", Err: mail.ErrNotFound}, 503, "database", true},
@@ -45,7 +46,7 @@ func TestEveryErrorHasItsAnswer(t *testing.T) {
 				p.Title == "" || (p.Detail != "") != tt.detail {
 				t.Errorf("%s: problem = %+v, want %d %s", name, p, tt.status, tt.code)
 			}
-			if (e.retryAfter > 0) != (tt.status == 503) {
+			if (e.retryAfter > 0) != (tt.status == 503 || tt.status == 504) {
 				t.Errorf("%s: Retry-After %s with status %d", name, e.retryAfter, tt.status)
 			}
 		}

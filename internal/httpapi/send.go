@@ -39,10 +39,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) accept(r *http.Request, body []byte, idem string) (mail.Accepted, error) {
 	sub, err := s.submission(principal(r), body, idem)
 	if err != nil {
-		if first, ok := s.repeated(r.Context(), principal(r), body, idem, err); ok {
-			return first, nil
-		}
-		return mail.Accepted{}, err
+		return s.repeated(r.Context(), principal(r), body, idem, err)
 	}
 	accepted, err := s.store.Accept(r.Context(), sub)
 	if err != nil {

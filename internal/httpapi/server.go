@@ -33,6 +33,7 @@ type Options struct {
 
 	MaxBody        int64            // cap on a request body in bytes, default 30 MiB
 	BodyBudget     int64            // cap on what all large bodies take at a time, default 64 MiB, at least MaxBody
+	AcceptWait     time.Duration    // how long a request waits for the database to tell of its key, default 5 s
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
 	Now            func() time.Time // default time.Now
@@ -47,8 +48,9 @@ type Options struct {
 
 // Defaults of Options.
 const (
-	DefaultMaxBody = 30 << 20
-	DefaultExpiry  = 72 * time.Hour
+	DefaultMaxBody    = 30 << 20
+	DefaultAcceptWait = 5 * time.Second
+	DefaultExpiry     = 72 * time.Hour
 
 	minSecretKey = 32
 )
@@ -99,7 +101,7 @@ func New(o Options) (*Server, error) {
 	s.setDefaults()
 	s.setBounds()
 	s.bodies = newBudget(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody))
-	s.keys = newKeyring(o.Store, s.now)
+	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
 	s.cursors = newCursors(o.SecretKey)
 	s.touches = newToucher(o.Store, s.log, s.now)
 	s.handler = s.routes()
@@ -151,6 +153,10 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // Close ends the background work (noting when keys were last used) and waits for it.
 func (s *Server) Close() { s.touches.close() }
 
+// answerTime is for an answer: from the end of the header, and again from the end of the body. It covers the longest wait
+// for a commit, and for the outcome of one.
+const answerTime = 60 * time.Second
+
 // HTTPServer returns a server for the handler whose time limits hold against slow and silent clients. The caller
 // listens, serves and shuts it down.
 func HTTPServer(h http.Handler) *http.Server {
@@ -158,7 +164,7 @@ func HTTPServer(h http.Handler) *http.Server {
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       60 * time.Second,
-		WriteTimeout:      60 * time.Second,
+		WriteTimeout:      answerTime,
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    28 << 10, // net/http adds 4 KiB: more than 32 KiB is a 431
 	}

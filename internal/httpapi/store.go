@@ -13,13 +13,15 @@ import (
 
 // Store is what the handlers need of the database. Every method that changes configuration writes its audit entry and
 // moves the configuration version in the same transaction. Unknown names answer mail.ErrNotFound, names taken
-// mail.ErrConflict, a stale version mail.ErrStale, a database that can't answer *mail.Unavailable.
+// mail.ErrConflict, a stale version mail.ErrStale, a database that can't answer *mail.Unavailable: then nothing is changed,
+// and nothing will be. A change of which nobody knows whether it was made is *mail.OutcomeUnknown.
 type Store interface {
-	// Accept makes a submission durable, or refuses it: mail.ErrMismatch, *mail.Unavailable.
+	// Accept makes a submission durable, or refuses it: mail.ErrMismatch, *mail.Unavailable, *mail.OutcomeUnknown.
 	Accept(ctx context.Context, s *mail.Submission) (mail.Accepted, error)
 	// AcceptAll does so for many at once, each on its own account: errs[i] belongs to subs[i].
 	AcceptAll(ctx context.Context, subs []*mail.Submission) (accepted []mail.Accepted, errs []error)
-	// Replay gives the first answer to a submission whose key is there already, with the same fingerprint.
+	// Replay gives the first answer to a submission whose key is there already, with the same fingerprint: mail.ErrNotFound,
+	// mail.ErrMismatch.
 	Replay(ctx context.Context, s *mail.Submission) (mail.Accepted, error)
 
 	Message(ctx context.Context, t mail.TenantID, id mail.ID) (*mail.View, error)

@@ -93,7 +93,7 @@ func (s *Server) addSuppression(w http.ResponseWriter, r *http.Request) error {
 	}
 	rows, err := s.applying(r.Context(), x.Tenant, x.Email)
 	if err != nil {
-		return err
+		return afterStore(err)
 	}
 	for i := range rows {
 		if rows[i].Stream == x.Stream {

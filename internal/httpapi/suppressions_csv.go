@@ -122,7 +122,10 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 		if more = err == nil; err != nil && !errors.Is(err, io.EOF) {
 			return importProblem(w, err)
 		}
-		if err := s.addBatch(r.Context(), principal(r).Tenant, batch, &in.result); err != nil {
+		before := in.result.Added + in.result.Present
+		if err := s.addBatch(r.Context(), principal(r).Tenant, batch, &in.result); err != nil && before > 0 {
+			return afterStore(err)
+		} else if err != nil {
 			return err
 		}
 	}

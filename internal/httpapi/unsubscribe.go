@@ -55,7 +55,7 @@ func (s *Server) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 		}},
 	}}})
 	if err != nil {
-		return err
+		return afterStore(err)
 	}
 	return writePage(w, http.StatusOK, notice{Title: "Unsubscribed", Text: "You will get no more of these messages.", Email: token.Email})
 }

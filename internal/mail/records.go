@@ -15,7 +15,7 @@ var (
 	ErrForbidden = errors.New("not allowed")
 )
 
-// Unavailable says that nothing was stored and when to come back: 503 with Retry-After.
+// Unavailable says that nothing was stored, nor will be, and when to come back: 503 with Retry-After.
 type Unavailable struct {
 	RetryAfter time.Duration
 	Reason     string // queue_full, database, storage_full, draining
@@ -32,6 +32,18 @@ func (u *Unavailable) Error() string {
 
 // Unwrap returns the cause.
 func (u *Unavailable) Unwrap() error { return u.Err }
+
+// OutcomeUnknown says that nobody knows whether the request was stored: the answer of the database was lost between COMMIT
+// and its confirmation. It does not unwrap: the cause may be an Unavailable, which says the opposite.
+type OutcomeUnknown struct{ Err error }
+
+// Error implements error.
+func (u *OutcomeUnknown) Error() string {
+	if u.Err != nil {
+		return "outcome unknown: " + u.Err.Error()
+	}
+	return "outcome unknown"
+}
 
 // Field is one complaint about one field of a request, named by its path ("to[3].email").
 type Field struct {

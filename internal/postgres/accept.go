@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,40 +15,51 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// acceptWait bounds how long a caller waits for its commit: with the look-up of its key that is a 503 within two seconds.
-// A message that is heavier than a whole ordinary batch gets time in proportion, or a slow disk could never take it.
+// acceptWait is how long a caller waits for its commit, unless Options say otherwise. A message that is heavier than a
+// whole ordinary batch gets time in proportion, or a slow disk could never take it.
+//
+// leastAttempt is the time that a batch gets once it was taken, though some of its callers have less left: what is cut short
+// has to be done again.
 const (
-	acceptWait       = 1400 * time.Millisecond
+	acceptWait       = 5 * time.Second
 	acceptWaitPerMiB = 400 * time.Millisecond
+	leastAttempt     = 1500 * time.Millisecond
 )
 
-func (db *DB) acceptBudget(bytes int64) time.Duration {
-	return db.acceptWait + time.Duration(max(0, bytes-acceptWeight)>>20)*acceptWaitPerMiB
+func heavyExtra(bytes int64) time.Duration {
+	return time.Duration(max(0, bytes-acceptWeight)>>20) * acceptWaitPerMiB
 }
 
 // acceptWeight bounds one transaction to what it can write in time: bytes as mail.Message.Bytes counts them, in which a
 // message to a thousand recipients has 65 kB.
 const acceptWeight = 4 << 20
 
-// Accept makes a submission durable together with others that wait. It returns mail.ErrMismatch when the idempotency
-// key was used with another request, and *mail.Unavailable when the database can't take it: nothing is promised then.
-func (db *DB) Accept(ctx context.Context, s *mail.Submission) (mail.Accepted, error) {
-	size := s.Message.Bytes()
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), db.acceptBudget(size), errSlow)
-	defer cancel()
-	return db.accepts.do(ctx, s, size)
+// offer is a submission and until when its caller waits.
+type offer struct {
+	*mail.Submission
+	until time.Time
 }
 
-var errSlow = errors.New("no commit in time")
+// Accept makes a submission durable together with others that wait. It returns mail.ErrMismatch when the idempotency
+// key was used with another request, and *mail.Unavailable when the database does not take it in time: then it is not
+// stored, and never will be. It returns *mail.OutcomeUnknown when nobody knows.
+func (db *DB) Accept(ctx context.Context, s *mail.Submission) (mail.Accepted, error) {
+	size := s.Message.Bytes()
+	until := time.Now().Add(db.acceptWait + heavyExtra(size))
+	ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(ctx), until, errSlow)
+	defer cancel()
+	return db.accepts.do(ctx, offer{s, until}, size)
+}
 
 // AcceptAll is Accept for many submissions at once, each answered on its own.
 func (db *DB) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), db.acceptBudget(weigh(subs)), errSlow)
+	until := time.Now().Add(db.acceptWait + heavyExtra(weigh(subs)))
+	ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(ctx), until, errSlow)
 	defer cancel()
 	accepted, errs := make([]mail.Accepted, len(subs)), make([]error, len(subs))
-	jobs := make([]*job[*mail.Submission, mail.Accepted], len(subs))
+	jobs := make([]*job[offer, mail.Accepted], len(subs))
 	for i, s := range subs {
-		j := &job[*mail.Submission, mail.Accepted]{value: s, size: s.Message.Bytes(), done: make(chan struct{})}
+		j := db.accepts.job(offer{s, until}, s.Message.Bytes())
 		if errs[i] = db.accepts.submit(j); errs[i] == nil {
 			jobs[i] = j
 		}
@@ -62,7 +72,9 @@ func (db *DB) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Ac
 	return accepted, errs
 }
 
-// acceptSQL writes a batch in one statement, which is its own transaction. Submissions that lost their idempotency key
+var errSlow = errors.New("no commit in time")
+
+// acceptSQL writes a batch in one statement. Submissions that lost their idempotency key
 // to an earlier one are left out of everything and looked up afterwards: this statement's snapshot can't see the winner.
 var acceptSQL = `
 WITH i AS (
@@ -104,19 +116,19 @@ FROM win
 LEFT JOIN (SELECT message_id, array_agg(n ORDER BY n) AS gone FROM r WHERE status = 'suppressed' GROUP BY message_id) s
     ON s.message_id = win.id`
 
-func (db *DB) acceptBatch(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]mail.Accepted, []error) {
 	// Two batches with overlapping keys in different order would deadlock.
-	order := make([]int, len(subs))
+	order := make([]int, len(offers))
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(subs[a].Key, subs[b].Key) })
-	sorted := make([]*mail.Submission, len(subs))
+	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(offers[a].Key, offers[b].Key) })
+	sorted := make([]offer, len(offers))
 	for i, at := range order {
-		sorted[i] = subs[at]
+		sorted[i] = offers[at]
 	}
 	got, errs := bisect(ctx, sorted, db.acceptOnce)
-	results, failures := make([]mail.Accepted, len(subs)), make([]error, len(subs))
+	results, failures := make([]mail.Accepted, len(offers)), make([]error, len(offers))
 	for i, at := range order {
 		results[at], failures[at] = got[i].accepted, errs[i]
 		if failures[at] == nil {
@@ -131,30 +143,91 @@ type acceptOutcome struct {
 	err      error // this row's own fate, the batch went through: mail.ErrMismatch
 }
 
-func (db *DB) acceptOnce(ctx context.Context, subs []*mail.Submission) ([]acceptOutcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, db.acceptBudget(weigh(subs)))
-	defer cancel()
-	suppressed, err := db.insertSubmissions(ctx, subs)
-	if isCode(err, "23514") { // no partition for these ids: the job that makes them ahead did not run
-		if _, err = db.EnsurePartitions(ctx); err == nil {
-			suppressed, err = db.insertSubmissions(ctx, subs)
+// acceptOnce tries until a batch is committed, or until the last of its callers has no time left: a database that is away
+// for a moment costs them that moment and no more. An error means that nothing is stored, and is about all of them.
+func (db *DB) acceptOnce(ctx context.Context, offers []offer) ([]acceptOutcome, error) {
+	out := make([]acceptOutcome, len(offers))
+	left := make([]int, len(offers)) // those without an outcome
+	for i := range offers {
+		left[i] = i
+	}
+	for made := false; ; {
+		by := attemptEnd(time.Now(), db.acceptWait, offers, left)
+		err := db.acceptTogether(ctx, offers, left, by, out)
+		if isCode(err, "23514") && !made { // no partition for these ids: the job that makes them ahead did not run
+			if _, err = db.EnsurePartitions(ctx); err == nil {
+				made = true
+				continue
+			}
+		}
+		err = unavailable(err)
+		if away, ok := errors.AsType[*mail.Unavailable](err); !ok || away.Reason == "storage_full" {
+			return out, err
+		}
+		if left = expired(time.Now(), offers, left, out, err); len(left) == 0 {
+			return out, nil
+		}
+		if !sleep(ctx, retryPause) {
+			return out, err
 		}
 	}
-	if err != nil {
-		return nil, err
+}
+
+// attemptEnd is when an attempt at a batch has to be over: when the first of its callers has waited long enough, but not
+// before it had a chance.
+func attemptEnd(now time.Time, wait time.Duration, offers []offer, left []int) time.Time {
+	first, weight := offers[left[0]].until, int64(0)
+	for _, i := range left {
+		if offers[i].until.Before(first) {
+			first = offers[i].until
+		}
+		weight += offers[i].Message.Bytes()
 	}
-	out := make([]acceptOutcome, len(subs))
+	if least := now.Add(min(leastAttempt, wait) + heavyExtra(weight)); first.Before(least) {
+		return least
+	}
+	return first
+}
+
+// expired tells those whose time is over why, and returns the others.
+func expired(now time.Time, offers []offer, left []int, out []acceptOutcome, why error) []int {
+	return slices.DeleteFunc(left, func(i int) bool {
+		late := !now.Before(offers[i].until)
+		if late {
+			out[i].err = why
+		}
+		return late
+	})
+}
+
+// acceptTogether commits what is left of a batch, or nothing of it. What nobody knows the outcome of has that for its
+// outcome: to try it again could store it twice.
+func (db *DB) acceptTogether(ctx context.Context, offers []offer, left []int, by time.Time, out []acceptOutcome) error {
+	subs := make([]*mail.Submission, len(left))
+	for n, i := range left {
+		subs[n] = offers[i].Submission
+	}
+	suppressed, err := db.insertSubmissions(ctx, subs, by)
+	if unknown, ok := errors.AsType[*mail.OutcomeUnknown](err); ok {
+		for _, i := range left {
+			out[i].err = unknown
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	var lost []int
-	for i, s := range subs {
-		gone, won := suppressed[s.Message.ID]
+	for n, i := range left {
+		gone, won := suppressed[subs[n].Message.ID]
 		if !won {
 			lost = append(lost, i)
 			continue
 		}
-		out[i].accepted = firstAnswer(s.Message, gone)
+		out[i].accepted = firstAnswer(subs[n].Message, gone)
 	}
-	db.replay(ctx, subs, lost, out)
-	return out, nil
+	db.replay(ctx, offers, lost, out)
+	return nil
 }
 
 func weigh(subs []*mail.Submission) int64 {
@@ -163,29 +236,6 @@ func weigh(subs []*mail.Submission) int64 {
 		sum += s.Message.Bytes()
 	}
 	return sum
-}
-
-// insertSubmissions writes a batch. An ordinary one is a single statement and its own transaction; a heavy one needs a
-// transaction to give its statement more time.
-func (db *DB) insertSubmissions(ctx context.Context, subs []*mail.Submission) (map[mail.ID][]int16, error) {
-	args, err := acceptArgs(subs)
-	if err != nil {
-		return nil, err
-	}
-	budget := db.acceptBudget(weigh(subs))
-	if budget <= db.acceptWait {
-		return insertAccepted(ctx, db.accept, args)
-	}
-	var won map[mail.ID][]int16
-	err = pgx.BeginFunc(ctx, db.accept, func(tx pgx.Tx) error {
-		timeout := strconv.FormatInt(budget.Milliseconds(), 10)
-		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`, timeout); err != nil {
-			return fmt.Errorf("accept: %w", err)
-		}
-		won, err = insertAccepted(ctx, tx, args)
-		return err
-	})
-	return won, err
 }
 
 type querier interface {
@@ -211,15 +261,23 @@ func insertAccepted(ctx context.Context, q querier, args []any) (map[mail.ID][]i
 }
 
 // replay answers the submissions whose key was there already, with the first answer. Each has its own fate: the others of
-// the batch are committed.
-func (db *DB) replay(ctx context.Context, subs []*mail.Submission, lost []int, out []acceptOutcome) {
+// the batch are committed. Something is stored under such a key, so that it is no answer that nothing is.
+func (db *DB) replay(ctx context.Context, offers []offer, lost []int, out []acceptOutcome) {
+	ctx, cancel := context.WithTimeout(ctx, db.acceptWait+answerGrace)
+	defer cancel()
 	for _, i := range lost {
-		out[i].accepted, out[i].err = db.Replay(ctx, subs[i])
+		a, err := db.Replay(ctx, offers[i].Submission)
+		if errors.Is(err, mail.ErrNotFound) { // deleted since the insert met it
+			err = &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
+		} else if _, away := errors.AsType[*mail.Unavailable](err); away {
+			err = &mail.OutcomeUnknown{Err: err}
+		}
+		out[i].accepted, out[i].err = a, err
 	}
 }
 
 // Replay reads the first answer to a submission whose key is there already. It returns mail.ErrMismatch when that had
-// another fingerprint, and *mail.Unavailable when the key is not there: it may have expired a moment ago. It needs no
+// another fingerprint, and mail.ErrNotFound when the key is not there: it may have expired a moment ago. It needs no
 // body: that may be gone. A recipient that is suppressed and never changed since the message was made was so at
 // acceptance.
 //
@@ -250,16 +308,14 @@ FOR KEY SHARE OF k`
 	switch {
 	case err != nil:
 		return mail.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))
-	case len(a.Recipients) == 0: // deleted since the insert met it
-		return mail.Accepted{}, &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: errKeyGone}
+	case len(a.Recipients) == 0:
+		return mail.Accepted{}, fmt.Errorf("idempotency key: %w", mail.ErrNotFound)
 	case !bytes.Equal(fingerprint, s.Fingerprint[:]):
 		return mail.Accepted{}, mail.ErrMismatch
 	}
 	a.Status = foldAnswer(a.Recipients)
 	return a, nil
 }
-
-var errKeyGone = errors.New("the idempotency key is not there, or expired a moment ago")
 
 // firstAnswer is what the caller is told at acceptance.
 func firstAnswer(m *mail.Message, suppressed []int16) mail.Accepted {

@@ -26,12 +26,14 @@ type committerOptions struct {
 	weight  int64 // bytes after which a transaction takes no more, 0 for no bound
 	queue   int
 	bytes   int64
+	sure    bool // callers wait for the end of what was taken: run has to come to one
 	observe func(name string, size int, took time.Duration)
 }
 
 type job[T, R any] struct {
 	value T
 	size  int64
+	sure  bool
 	state atomic.Int32 // waiting, taken or abandoned
 	done  chan struct{}
 	r     R
@@ -60,14 +62,18 @@ func (c *committer[T, R]) close() {
 }
 
 // do submits one value and waits for its commit. When the context ends before a worker took the value, it is never
-// written. When it ends later the outcome is not known to the caller.
+// written: *mail.Unavailable. When it ends later, a sure committer is waited for; else the outcome is not known.
 func (c *committer[T, R]) do(ctx context.Context, value T, size int64) (R, error) {
-	j := &job[T, R]{value: value, size: size, done: make(chan struct{})}
+	j := c.job(value, size)
 	if err := c.submit(j); err != nil {
 		var none R
 		return none, err
 	}
 	return j.wait(ctx)
+}
+
+func (c *committer[T, R]) job(value T, size int64) *job[T, R] {
+	return &job[T, R]{value: value, size: size, sure: c.opts.sure, done: make(chan struct{})}
 }
 
 func (c *committer[T, R]) submit(j *job[T, R]) error {
@@ -90,14 +96,19 @@ func (j *job[T, R]) wait(ctx context.Context) (R, error) {
 	case <-j.done:
 		return j.r, j.err
 	case <-ctx.Done():
-		j.state.CompareAndSwap(waiting, abandoned)
-		select {
-		case <-j.done: // committed at the last moment: say so
-			return j.r, j.err
-		default:
-		}
-		var none R
+	}
+	var none R
+	if j.state.CompareAndSwap(waiting, abandoned) {
 		return none, &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: context.Cause(ctx)}
+	}
+	if j.sure {
+		<-j.done
+	}
+	select {
+	case <-j.done: // committed at the last moment: say so
+		return j.r, j.err
+	default:
+		return none, &mail.OutcomeUnknown{Err: context.Cause(ctx)}
 	}
 }
 

@@ -31,9 +31,9 @@ import (
 type Options struct {
 	URL              string // postgres:// URL or keyword DSN; several hosts are allowed
 	Box              *seal.Box
-	AcceptQueue      int           // submissions waiting for a commit, default 4096
+	AcceptQueue      int           // submissions waiting for a commit, default 32,768
 	AcceptQueueBytes int64         // their bytes, default 64 MiB
-	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 1.4 s
+	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 5 s
 	SoftLimit        int           // soft bounces in a row that suppress; 0 never
 	Observe          func(batch string, size int, took time.Duration)
 	AcceptedTwice    func(mail.ID) // a message of which two acceptances came to light; called once for each after the first
@@ -48,7 +48,8 @@ type DB struct {
 	twice               func(mail.ID)
 	box                 *seal.Box
 	acceptWait          time.Duration
-	accepts             *committer[*mail.Submission, mail.Accepted]
+	commitGrace         time.Duration // see the constant
+	accepts             *committer[offer, mail.Accepted]
 	intents             *committer[ownedIntent, bool]
 	results             *committer[ownedResult, bool]
 	events              *committer[mail.Intake, mail.Taken]
@@ -58,10 +59,11 @@ type DB struct {
 
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	db := &DB{box: o.Box, softLimit: o.SoftLimit, acceptWait: cmp.Or(o.AcceptWait, acceptWait)}
+	db := &DB{box: o.Box, softLimit: o.SoftLimit, acceptWait: cmp.Or(o.AcceptWait, acceptWait), commitGrace: commitGrace}
 	var err error
-	backstop := strconv.FormatInt((db.acceptWait + 100*time.Millisecond).Milliseconds(), 10)
-	if db.accept, err = newPool(ctx, o.URL, 4, map[string]string{"statement_timeout": backstop}); err != nil {
+	backstop := strconv.FormatInt(db.acceptWait.Milliseconds(), 10)
+	patient := map[string]string{"statement_timeout": backstop, "lock_timeout": backstop}
+	if db.accept, err = newPool(ctx, o.URL, 4, patient); err != nil {
 		return nil, err
 	}
 	// Flipped plans cost these few statements a factor of ten on young statistics: pin their shape. A plan that is pinned
@@ -91,13 +93,13 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	queue, bytes := o.AcceptQueue, o.AcceptQueueBytes
 	if queue <= 0 {
-		queue = 4096
+		queue = 32768
 	}
 	if bytes <= 0 {
 		bytes = 64 << 20
 	}
 	db.accepts = newCommitter(committerOptions{
-		name: "accept", workers: 2, batch: 400, weight: acceptWeight, queue: queue, bytes: bytes, observe: observe,
+		name: "accept", workers: 2, batch: 400, weight: acceptWeight, queue: queue, bytes: bytes, sure: true, observe: observe,
 	}, db.acceptBatch)
 	db.intents = newCommitter(committerOptions{
 		name: "intent", workers: 2, batch: 400, queue: 8192, bytes: 1 << 40, observe: observe,
@@ -207,6 +209,9 @@ func ours(err error) bool {
 			return true
 		}
 	}
+	if _, unknown := errors.AsType[*mail.OutcomeUnknown](err); unknown {
+		return true
+	}
 	_, is := errors.AsType[*mail.Unavailable](err)
 	return is
 }
@@ -227,7 +232,25 @@ func isCode(err error, codes ...string) bool {
 
 // inTx runs f in one transaction on the api pool and maps its errors.
 func (db *DB) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	return unavailable(pgx.BeginFunc(ctx, db.api, f))
+	return unavailable(inTx(ctx, db.api, f))
+}
+
+// inTx runs f in one transaction of a pool. An error means that nothing is stored, unless it is *mail.OutcomeUnknown: the
+// answer to COMMIT was lost.
+func inTx(ctx context.Context, pool *pgxpool.Pool, f func(pgx.Tx) error) error {
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(ctx) }() // after an error, or a panic
+	if err := f(tx); err != nil {
+		return err
+	}
+	err = tx.Commit(ctx)
+	if err == nil || refused(err) || errors.Is(err, pgx.ErrTxCommitRollback) {
+		return err
+	}
+	return &mail.OutcomeUnknown{Err: err}
 }
 
 // rawIDs converts ids for a uuid[] parameter.

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -206,15 +207,22 @@ func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.Tena
 	for more := true; more && err == nil; {
 		tag, e := db.api.Exec(ctx, `DELETE FROM outbox WHERE ctid = ANY (ARRAY(
 			SELECT ctid FROM outbox WHERE endpoint_id = $1 LIMIT $2))`, [16]byte(id), sweepBatch)
-		more, err = tag.RowsAffected() == sweepBatch, unavailable(e)
+		more, err = tag.RowsAffected() == sweepBatch, e
+		if e != nil { // it is disabled already
+			err = &mail.OutcomeUnknown{Err: e}
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("delete webhook endpoint: %w", err)
 	}
-	return db.audited(ctx, actor, "webhook_endpoint.delete", id.String(), map[string]any{"tenant": tenant}, func(tx pgx.Tx) error {
+	err = db.audited(ctx, actor, "webhook_endpoint.delete", id.String(), map[string]any{"tenant": tenant}, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `DELETE FROM webhook_endpoint WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant)
 		return affected(tag.RowsAffected(), err, "webhook endpoint "+id.String())
 	})
+	if _, away := errors.AsType[*mail.Unavailable](err); away {
+		return &mail.OutcomeUnknown{Err: err}
+	}
+	return err
 }
 
 // RotateEndpoint makes secret the one that signs. The one before signs too for the overlap, the one before that no more.

@@ -76,7 +76,7 @@ func (db *DB) intakeOnce(ctx context.Context, batch []mail.Intake) ([]takenOutco
 	out := make([]takenOutcome, len(batch))
 	err := again(func() error {
 		clear(out)
-		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) error {
+		return inTx(ctx, db.hooks, func(tx pgx.Tx) error {
 			if err := checkTokens(ctx, tx, batch, out); err != nil {
 				return err
 			}

@@ -26,6 +26,7 @@ type proxy struct {
 	listen net.Listener
 	mu     sync.Mutex
 	frozen bool
+	tap    func(fromClient bool, chunk []byte, cut func()) (drop bool) // looks at what goes through
 	conns  []net.Conn
 	wg     sync.WaitGroup
 }
@@ -55,8 +56,8 @@ func newProxy(t *testing.T, b *bed) *proxy {
 			p.mu.Lock()
 			p.conns = append(p.conns, in, out)
 			p.mu.Unlock()
-			p.wg.Go(func() { p.pipe(in, out) })
-			p.wg.Go(func() { p.pipe(out, in) })
+			p.wg.Go(func() { p.pipe(in, out, true) })
+			p.wg.Go(func() { p.pipe(out, in, false) })
 		}
 	})
 	t.Cleanup(func() {
@@ -66,16 +67,19 @@ func newProxy(t *testing.T, b *bed) *proxy {
 	return p
 }
 
-func (p *proxy) pipe(from, to net.Conn) {
+func (p *proxy) pipe(from, to net.Conn, fromClient bool) {
 	defer func() { _, _ = from.Close(), to.Close() }()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
 		p.mu.Lock()
-		frozen := p.frozen
+		frozen, tap := p.frozen, p.tap
 		p.mu.Unlock()
 		if err != nil {
 			return
+		}
+		if tap != nil {
+			frozen = tap(fromClient, buf[:n], func() { _, _ = from.Close(), to.Close() }) || frozen
 		}
 		if frozen { // read and said nothing of it
 			continue
@@ -116,8 +120,11 @@ func wantUnavailable(t *testing.T, what string, err error) {
 	}
 }
 
-// patience is the two seconds in which a caller is promised its 503, and what a busy machine may add.
-const patience = 6 * time.Second
+// patience is more than a caller waits in these tests, with what a busy machine may add.
+const patience = 10 * time.Second
+
+// hasty is how long callers wait in tests of what they are told when they waited in vain.
+const hasty = 500 * time.Millisecond
 
 // answerOf waits for an Accept.
 func answerOf(t *testing.T, db *DB) error {
@@ -139,8 +146,8 @@ func TestAcceptSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	p := newProxy(t, b)
-	db := b.open(t, Options{URL: p.url})
-	must(t, answerOf(t, db))
+	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
+	until(t, "an accept", func() bool { return answerOf(t, db) == nil })
 	p.cut()
 	for range 3 {
 		wantUnavailable(t, "accept", answerOf(t, db))
@@ -154,8 +161,8 @@ func TestAcceptSaysUnavailableWhenTheDatabaseIsSilent(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	p := newProxy(t, b)
-	db := b.open(t, Options{URL: p.url})
-	must(t, answerOf(t, db))
+	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
+	until(t, "an accept", func() bool { return answerOf(t, db) == nil })
 	p.freeze()
 	var wg sync.WaitGroup
 	for range 8 { // more than there are committers: some wait behind a batch that hangs
@@ -192,7 +199,7 @@ func TestEveryMethodSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 	must(t, err)
 	port := listen.Addr().(*net.TCPAddr).Port
 	must(t, listen.Close())
-	db, err := Open(t.Context(), Options{Box: newBox(t, 1), URL: fmt.Sprintf("postgres://u:hunter2@127.0.0.1:%d/x?sslmode=disable", port)})
+	db, err := Open(t.Context(), Options{Box: newBox(t, 1), AcceptWait: hasty, URL: fmt.Sprintf("postgres://u:hunter2@127.0.0.1:%d/x?sslmode=disable", port)})
 	must(t, err) // it connects lazily
 	t.Cleanup(db.Close)
 	ctx, id := t.Context(), mail.NewID()
@@ -313,7 +320,7 @@ func TestAConnectionToAServerThatTakesNoWritesIsDialledAnew(t *testing.T) {
 	b := newBed(t)
 	name := get[string](t, b, `SELECT current_database()`)
 	b.exec(t, `ALTER DATABASE `+name+` SET default_transaction_read_only = on`)
-	demoted := b.open(t, Options{}) // its connections stay as they were dialled
+	demoted := b.open(t, Options{AcceptWait: hasty}) // its connections stay as they were dialled
 	for range 3 {
 		_, err := demoted.Accept(t.Context(), submission())
 		wantUnavailable(t, "accept on a standby", err)

@@ -54,7 +54,7 @@ func (db *DB) ReplayEndpoint(
 		case ctx.Err() != nil:
 			return queued, fmt.Errorf("replay: %w", context.Cause(ctx))
 		case err != nil:
-			return queued, fmt.Errorf("replay: %w", unavailable(err))
+			return queued, fmt.Errorf("replay: %w", &mail.OutcomeUnknown{Err: err}) // what was queued stays queued
 		}
 	}
 }

@@ -47,7 +47,7 @@ var errDryRun = errors.New("dry run")
 // operator does that. It reports how many events read otherwise now, and how many messages they are of.
 func (db *DB) Reproject(ctx context.Context, in []mail.Reprojected, dryRun bool) (changed, messages int, err error) {
 	err = again(func() error {
-		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) error {
+		return inTx(ctx, db.hooks, func(tx pgx.Tx) error {
 			var touched [][16]byte
 			changed, touched, err = rewrite(ctx, tx, in)
 			messages = len(touched)

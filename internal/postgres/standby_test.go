@@ -54,7 +54,7 @@ func TestWhatIsRepeatedWaitsForTheStandbyToo(t *testing.T) {
 		seen string // counts what it wrote
 	}{
 		{"a submission", func(ctx context.Context) error {
-			out, err := b.db.acceptOnce(ctx, []*mail.Submission{s})
+			out, err := b.db.acceptOnce(ctx, []offer{{s, time.Now().Add(patient)}})
 			if err == nil {
 				err = out[0].err
 			}

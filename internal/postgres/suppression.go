@@ -49,20 +49,28 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 			messages[i] = (*[16]byte)(&s.MessageID)
 		}
 	}
-	tag, err := db.api.Exec(ctx, addSuppressionsSQL, tenant, emails, streams, reasons, origins, accounts, messages, details, created, expires)
+	var added int64
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, addSuppressionsSQL, tenant, emails, streams, reasons, origins, accounts, messages, details, created, expires)
+		added = tag.RowsAffected()
+		return err
+	})
 	if err != nil {
-		return 0, fmt.Errorf("add suppressions: %w", unavailable(err))
+		return 0, fmt.Errorf("add suppressions: %w", err)
 	}
-	return tag.RowsAffected(), nil
+	return added, nil
 }
 
 // Unsuppress allows mail to an address again, or returns mail.ErrNotFound. Without streams it forgets every row of the
 // address; with streams the rows of exactly these, of which "" is the one for all streams.
 func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string, streams ...string) error {
 	const q = `DELETE FROM suppression WHERE tenant_id = $1 AND email = lower($2) AND ($3::text[] IS NULL OR stream = ANY ($3))`
-	tag, err := db.api.Exec(ctx, q, tenant, email, streams)
-	if err = affected(tag.RowsAffected(), err, "suppression"); err != nil {
-		return fmt.Errorf("unsuppress: %w", unavailable(err))
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, q, tenant, email, streams)
+		return affected(tag.RowsAffected(), err, "suppression")
+	})
+	if err != nil {
+		return fmt.Errorf("unsuppress: %w", err)
 	}
 	return nil
 }

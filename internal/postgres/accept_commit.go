@@ -1,0 +1,195 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+const (
+	// answerGrace is how long after its deadline a statement may still answer that it was stopped.
+	answerGrace = 500 * time.Millisecond
+	// commitGrace is how long after the deadline the answer to a COMMIT is waited for, or asked for.
+	commitGrace = 10 * time.Second
+	// askGrace is how long it is asked for at least.
+	askGrace = 2 * time.Second
+	// retryPause is how long a database that is away is left alone.
+	retryPause = 100 * time.Millisecond
+)
+
+// insertSubmissions writes a batch in a transaction that is committed by the deadline or never. It returns the messages
+// that were stored, with their suppressed recipients: all but those whose key was there already. An error means that
+// nothing is stored and nothing will be, unless it is *mail.OutcomeUnknown.
+//
+// Three things make that true. COMMIT is sent only while there is time. The server looks at its own clock directly before
+// it commits, so that one that stood still with the COMMIT in its socket refuses when it wakes up. And a COMMIT that was
+// sent is waited for; when its answer is lost, another connection finds out what became of it.
+func (db *DB) insertSubmissions(ctx context.Context, subs []*mail.Submission, by time.Time) (map[mail.ID][]int16, error) {
+	args, err := acceptArgs(subs)
+	if err != nil {
+		return nil, err
+	}
+	lock := rand.Int64() //nolint:gosec // a name that nobody else uses
+	var won map[mail.ID][]int16
+	open, err := db.commitBy(ctx, by, lock, func(ctx context.Context, tx *pgx.Conn) (err error) {
+		won, err = insertAccepted(ctx, tx, args)
+		return err
+	})
+	if open {
+		err = db.outcome(ctx, by, lock, won, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("accept: %w", err)
+	}
+	return won, nil
+}
+
+// commitBy runs f in a transaction that holds an advisory lock, and commits it by the deadline or rolls it back. It reports
+// whether an error leaves the outcome open: COMMIT was sent, and no answer came.
+func (db *DB) commitBy(
+	ctx context.Context, by time.Time, lock int64, f func(context.Context, *pgx.Conn) error,
+) (open bool, err error) {
+	work, cancel := context.WithDeadline(ctx, by.Add(answerGrace))
+	defer cancel()
+	conn, err := db.accept.Acquire(work)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Release() // one that was left inside its transaction is closed
+	tx := conn.Conn()
+	latest, err := begin(work, tx, by, lock)
+	if err == nil {
+		err = f(work, tx)
+	}
+	if err == nil && time.Now().After(by) {
+		err = errSlow
+	}
+	if err != nil {
+		rollBack(ctx, tx)
+		return false, err
+	}
+	end, cancel := context.WithDeadline(ctx, by.Add(db.commitGrace))
+	defer cancel()
+	switch err = commit(end, tx, latest); {
+	case isCode(err, tooLate):
+		err = errSlow
+	case !refused(err):
+		return err != nil, err
+	}
+	rollBack(ctx, tx)
+	return false, err
+}
+
+// tooLate is the SQLSTATE by which commit fails.
+const tooLate = "22P02"
+
+// clockMicros reads the server's clock as a number that can be written back without a format.
+const clockMicros = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
+
+// begin starts a transaction whose statements end by the deadline, and gives the deadline by the server's clock. It is
+// never later than by ours: the time until the server's answer came counts as passed.
+func begin(ctx context.Context, tx *pgx.Conn, by time.Time, lock int64) (latest int64, err error) {
+	results, err := tx.PgConn().Exec(ctx, fmt.Sprintf(
+		`BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = %d; SELECT pg_advisory_xact_lock(%d); SELECT `+clockMicros,
+		max(1, time.Until(by).Milliseconds()), lock)).ReadAll()
+	if err != nil {
+		return 0, err
+	}
+	now, err := strconv.ParseInt(string(results[len(results)-1].Rows[0][0]), 10, 64)
+	return now + time.Until(by).Microseconds(), err
+}
+
+// commit commits if it is not too late. The comparison fails by a cast whose error tells the reader of the server's log why.
+func commit(ctx context.Context, tx *pgx.Conn, latest int64) error {
+	results, err := tx.PgConn().Exec(ctx, fmt.Sprintf(
+		`SELECT CASE WHEN `+clockMicros+` > %d THEN ('sendgate: too late to commit at ' || clock_timestamp())::int END; COMMIT`,
+		latest)).ReadAll()
+	if err == nil && results[len(results)-1].CommandTag.String() != "COMMIT" {
+		return &pgconn.PgError{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: "40000", Message: "the server rolled back"}
+	}
+	return err
+}
+
+// refused reports whether the server itself says that it did not do as it was told, and lives to say so. One that ends the
+// session may have committed before.
+func refused(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.SeverityUnlocalized == "ERROR"
+}
+
+// rollBack ends a transaction that failed, so that its connection can be used again.
+func rollBack(ctx context.Context, tx *pgx.Conn) {
+	if tx.IsClosed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerGrace)
+	defer cancel()
+	_, _ = tx.Exec(ctx, "ROLLBACK") // without an answer the connection is closed
+}
+
+// outcome finds out what became of a COMMIT that ended in err: nil when it was done.
+func (db *DB) outcome(ctx context.Context, by time.Time, lock int64, won map[mail.ID][]int16, err error) error {
+	if len(won) == 0 { // nothing was written: there is nothing to find out
+		return nil
+	}
+	end := by.Add(db.commitGrace)
+	if least := time.Now().Add(min(askGrace, db.commitGrace)); end.Before(least) {
+		end = least
+	}
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	for {
+		stored, failed := db.ask(ctx, lock, won)
+		switch {
+		case failed == nil && stored:
+			return nil
+		case failed == nil:
+			return &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
+		case !sleep(ctx, retryPause):
+			return &mail.OutcomeUnknown{Err: errors.Join(err, failed)}
+		}
+	}
+}
+
+// ask reports whether a transaction that nobody hears from is committed. Whoever gets its lock knows that it has ended,
+// whichever server is the primary by now. What is there is told only when it is kept as durably as any commit, see commitSQL.
+func (db *DB) ask(ctx context.Context, lock int64, won map[mail.ID][]int16) (stored bool, err error) {
+	var one mail.ID
+	for one = range won {
+		break
+	}
+	err = pgx.BeginFunc(ctx, db.accept, func(tx pgx.Tx) error {
+		const primary = `SELECT pg_current_xact_id()` // a standby, which may lag behind, can't run it
+		for _, q := range []string{primary, `SELECT pg_advisory_xact_lock(` + strconv.FormatInt(lock, 10) + `)`} {
+			if _, err := tx.Exec(ctx, q); err != nil {
+				return err
+			}
+		}
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM message WHERE id = $1)`, [16]byte(one)).Scan(&stored)
+		if err == nil && stored {
+			_, err = tx.Exec(ctx, commitSQL)
+		}
+		return err
+	})
+	return stored, err
+}
+
+// sleep waits and reports whether ctx lasted.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
