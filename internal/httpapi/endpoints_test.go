@@ -451,7 +451,7 @@ func TestWebhookTellsAnEventAsTheAPIDoes(t *testing.T) {
 		Account: "relay", Provider: "smtp", ProviderMessageID: "pm-1", Stream: "bulk", Tags: []string{"order"}, Source: mail.FromWebhook,
 		Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1", Text: "<no> such user"},
 		URL:    "https://example.org/?a=1&b=2", Machine: true,
-		UniqueID: "x", SentAt: at, Detail: "x", Tenant: 7, N: 3, Raw: []byte("x"), Position: "x", Origin: mail.NewID(), Part: 1,
+		UniqueID: "x", Detail: "x", Tenant: 7, N: 3, Raw: []byte("x"), Position: "x", Origin: mail.NewID(), Part: 1,
 	}
 	bare := mail.Event{ID: mail.NewID(), Type: mail.EventEndpointDisabled, At: at, Source: mail.FromSystem, N: -1}
 	for _, e := range []mail.Event{full, bare} {

@@ -112,12 +112,12 @@ const (
 // Event is one fact about one recipient. Adapters fill what the provider said; the store fills the rest.
 type Event struct {
 	Type              EventType
-	Name              string // the provider's own word: "bounce", "failed/permanent", "Bounce/HardBounce"
-	UniqueID          string // the provider's id of the event, as unique as it gets; "" when it gives none
-	MessageID         ID     // ours, as it came back; zero when the provider did not say
-	ProviderMessageID string
-	SentAt            time.Time // when the provider took the message, if it says: finds it without MessageID
-	Recipient         string    // canonical address; "" when the event is not about one
+	Name              string    // the provider's own word: "bounce", "failed/permanent", "Bounce/HardBounce"
+	UniqueID          string    // the provider's id of the event, as unique as it gets; "" when it gives none
+	MessageID         ID        // ours, as it came back; zero when the provider did not say
+	ProviderMessageID string    // finds the message where MessageID is zero
+	Recipient         string    // canonical address; "" when the event names none
+	ByMessage         bool      // known by its message alone, whoever it names: of a message with one recipient it is about that one
 	At                time.Time // when it happened, on the provider's clock, UTC
 	Bounce            *Bounce   // of bounced, rejected and deferred
 	Machine           bool      // opened or clicked by a machine

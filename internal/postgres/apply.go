@@ -59,7 +59,7 @@ func (db *DB) apply(ctx context.Context, tx pgx.Tx, facts []*fact, out []takenOu
 
 // orphaned reports whether the message of an event may turn up yet.
 func (f *fact) orphaned() bool {
-	return !f.matched && !f.foreign && (!f.MessageID.IsZero() || f.ProviderMessageID != "" && !f.SentAt.IsZero())
+	return !f.matched && !f.foreign && (!f.MessageID.IsZero() || f.ProviderMessageID != "")
 }
 
 // proveSQL notes that calls arrived, unless their own answer said so. What was unknown, or decided without evidence, is
@@ -139,7 +139,7 @@ func proofs(known []*fact) (ids [][16]byte, ns []int32, by, pmid []string) {
 	seen := map[call]bool{}
 	for _, f := range known {
 		c := call{f.MessageID, f.attempt}
-		if f.attempt == 0 || seen[c] || f.Evidence(f.byContent).Rank == 0 && f.Type != mail.EventUnsubscribed {
+		if f.attempt == 0 || seen[c] || !f.proves {
 			continue
 		}
 		seen[c] = true

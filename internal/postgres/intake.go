@@ -47,6 +47,7 @@ type fact struct {
 	byID, byContent  mail.ID
 	raw              []byte
 	matched, foreign bool
+	proves           bool  // that the call arrived, whoever it names
 	attempt          int32 // number of the account's last attempt at the message, 0 none
 }
 

@@ -7,14 +7,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
 // matchSQL finds the message of an event, the account's attempt at it, and the recipient. The attempt is the one that
-// has the provider's id; else the last that may have it, since its answer was lost; else the last. Authority is here: an
-// event counts only for a message that its account was given.
+// has the provider's id; else the last that may have it, since its answer was lost; else the last. The recipient is the one
+// that is named; else, for an event that is known by its message, the only one of the message. Authority is here: an event
+// counts only for a message that its account was given, and only for a recipient of that message.
 const matchSQL = `
-SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, -1)
-FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $7::text[]) AS i(row, message_id, account_id, email, pmid)
+SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, o.n, -1), CASE WHEN r.n IS NULL THEN coalesce(o.email, '') ELSE '' END
+FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $7::text[], $8::boolean[]) AS i(row, message_id, account_id, email, pmid, by_message)
 CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.message_id AND id BETWEEN $5 AND $6 OFFSET 0) m
 LEFT JOIN LATERAL (SELECT n FROM attempt WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
     AND account_id = i.account_id
@@ -22,45 +25,95 @@ LEFT JOIN LATERAL (SELECT n FROM attempt WHERE message_id = i.message_id AND mes
         WHEN provider_message_id = '' AND (class IS NULL OR class = 'uncertain' OR verdict_source = 'lookup') THEN 1 ELSE 0 END DESC, n DESC
     LIMIT 1) t ON true
 LEFT JOIN LATERAL (SELECT n FROM recipient WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
-    AND lower(email) = i.email ORDER BY n LIMIT 1) r ON true`
+    AND lower(email) = i.email ORDER BY n LIMIT 1) r ON true
+LEFT JOIN LATERAL (SELECT min(n) AS n, min(email) AS email FROM recipient WHERE i.by_message AND message_id = i.message_id
+    AND message_id BETWEEN $5 AND $6 HAVING count(*) = 1) o ON true`
 
-// match finds the messages of events. Those that name only the provider's id are found by it, near the time at which the
-// provider took the message.
+// match finds the messages of events, and their recipients. An event that names an address which is no recipient of its
+// message may be forged or mistaken: it is kept as unmapped, and says no more than that the call arrived.
 func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
-	if err := matchForeignIDs(ctx, tx, facts); err != nil {
+	if err := matchTheirs(ctx, tx, facts); err != nil {
 		return err
 	}
 	rows, accounts := make([]int32, 0, len(facts)), make([]int32, 0, len(facts))
 	ids, emails, pmids := make([][16]byte, 0, len(facts)), make([]string, 0, len(facts)), make([]string, 0, len(facts))
+	byMessage := make([]bool, 0, len(facts))
 	for i, f := range facts {
 		if !f.MessageID.IsZero() {
 			rows, accounts = append(rows, int32(i)), append(accounts, f.account) //nolint:gosec // bounded by the batch
 			ids, emails = append(ids, f.MessageID), append(emails, strings.ToLower(f.Recipient))
-			pmids = append(pmids, f.ProviderMessageID)
+			pmids, byMessage = append(pmids, f.ProviderMessageID), append(byMessage, f.ByMessage || f.Recipient == "")
 		}
 	}
 	if len(rows) == 0 {
 		return nil
 	}
 	first, last := span(ids)
-	found, err := tx.Query(ctx, matchSQL, rows, ids, accounts, emails, first, last, pmids)
+	found, err := tx.Query(ctx, matchSQL, rows, ids, accounts, emails, first, last, pmids, byMessage)
 	if err != nil {
 		return err
 	}
 	var row, tenant, attempt int32
 	var n int
-	var stream string
-	_, err = pgx.ForEachRow(found, []any{&row, &tenant, &stream, &attempt, &n}, func() error {
+	var stream, only string
+	var standIns []*fact // that named somebody else, or nobody
+	_, err = pgx.ForEachRow(found, []any{&row, &tenant, &stream, &attempt, &n, &only}, func() error {
 		f := facts[row]
 		if attempt == 0 && f.account != 0 {
 			f.foreign = true
 			return nil
 		}
 		f.matched, f.attempt, f.N, f.Stream = true, attempt, n, stream
-		f.Tenant = tenantID(tenant)
+		f.Tenant, f.proves = tenantID(tenant), f.Evidence(f.byContent).Rank > 0 || f.Type == mail.EventUnsubscribed
+		switch {
+		case only != "":
+			f.Recipient = only
+			standIns = append(standIns, f)
+		case n < 0 && f.Recipient != "":
+			f.unmap()
+		}
 		return nil
 	})
+	keepMildest(standIns)
 	return err
+}
+
+func (f *fact) unmap() { f.Type, f.Bounce = mail.EventUnmapped, nil }
+
+// keepMildest takes a report for the mildest thing that it says of one recipient by other names: mail that was forwarded to
+// two addresses, and reached one of them, has reached the recipient. The rest of the report is unmapped.
+func keepMildest(facts []*fact) {
+	type report struct {
+		origin          mail.ID
+		intake, payload int
+		message         mail.ID
+	}
+	mildest := map[report]*fact{}
+	for _, f := range facts {
+		if !f.proves {
+			continue
+		}
+		r := report{f.Origin, f.intake, f.payload, f.MessageID}
+		other := mildest[r]
+		switch {
+		case other == nil:
+			mildest[r] = f
+		case f.harm() < other.harm():
+			mildest[r] = f
+			other.unmap()
+		default:
+			f.unmap()
+		}
+	}
+}
+
+// harm orders events by what they do to an address.
+func (f *fact) harm() int {
+	h := 2 * f.Evidence(f.byContent).Rank
+	if reason, _ := suppressionOf(&f.Event); reason != "" {
+		h++
+	}
+	return h
 }
 
 // span gives the first and the last of some ids. Statements that look at one message after the other name it, since only
@@ -81,36 +134,33 @@ func span(ids [][16]byte) (first, last [16]byte) {
 	return first, last
 }
 
-// The attempt may have been made up to this long before the provider says that it took the message, or after, by clocks
-// that differ.
-const (
-	sentBefore = 10 * time.Minute
-	sentAfter  = 5 * time.Minute
-)
-
-const foreignSQL = `
+// theirsSQL finds messages by the provider's id. The id is asked not to be empty for the sake of the index.
+const theirsSQL = `
 SELECT i.row, t.message_id
-FROM unnest($1::int[], $2::int[], $3::text[], $4::timestamptz[], $5::timestamptz[]) AS i(row, account_id, pmid, since, until)
+FROM unnest($1::int[], $2::int[], $3::text[]) AS i(row, account_id, pmid)
 CROSS JOIN LATERAL (SELECT message_id FROM attempt
-    WHERE started_at BETWEEN i.since AND i.until AND account_id = i.account_id AND provider_message_id = i.pmid LIMIT 1) t`
+    WHERE message_id >= $4 AND provider_message_id = i.pmid AND provider_message_id <> '' AND account_id = i.account_id
+    ORDER BY message_id DESC LIMIT 1) t`
 
-// maxForeign bounds how many events of one batch are matched by the provider's id: each costs a range of attempts.
-const maxForeign = 200
+// theirsAge is how old a message may be that is found by the provider's id: each day costs a look into its index.
+const theirsAge = 31 * 24 * time.Hour
 
-func matchForeignIDs(ctx context.Context, tx pgx.Tx, facts []*fact) error {
+// maxTheirs bounds how many events of one batch are matched by the provider's id.
+const maxTheirs = 200
+
+// matchTheirs finds the messages of events that carry no id of ours.
+func matchTheirs(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	var rows, accounts []int32
 	var pmids []string
-	var since, until []time.Time
 	for i, f := range facts {
-		if f.MessageID.IsZero() && f.ProviderMessageID != "" && !f.SentAt.IsZero() && len(rows) < maxForeign {
+		if f.MessageID.IsZero() && f.ProviderMessageID != "" && len(rows) < maxTheirs {
 			rows, accounts, pmids = append(rows, int32(i)), append(accounts, f.account), append(pmids, f.ProviderMessageID) //nolint:gosec // bounded
-			since, until = append(since, f.SentAt.Add(-sentBefore)), append(until, f.SentAt.Add(sentAfter))
 		}
 	}
 	if len(rows) == 0 {
 		return nil
 	}
-	found, err := tx.Query(ctx, foreignSQL, rows, accounts, pmids, since, until)
+	found, err := tx.Query(ctx, theirsSQL, rows, accounts, pmids, [16]byte(mail.IDAt(time.Now().Add(-theirsAge))))
 	if err != nil {
 		return err
 	}

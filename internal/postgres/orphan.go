@@ -4,14 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// Orphans of events are matched again soon, in case the event overtook our own record, then once a minute for a day.
+// Orphans of events are matched again soon, in case the event overtook our own record, then each time after a quarter of
+// their age: an account that others send with too has orphans whose message never comes.
 const (
 	orphanFirst = "5 seconds"
 	orphanAgain = "1 minute"
@@ -20,33 +21,27 @@ const (
 
 func queueOrphans(b *pgx.Batch, kept []*fact) {
 	var ids [][16]byte
-	var sent []*time.Time
+	var byMessage []bool
 	for _, f := range kept {
-		if !f.orphaned() {
-			continue
+		if f.orphaned() {
+			ids, byMessage = append(ids, f.ID), append(byMessage, f.ByMessage)
 		}
-		ids = append(ids, f.ID)
-		var at *time.Time
-		if !f.SentAt.IsZero() {
-			at = &f.SentAt
-		}
-		sent = append(sent, at)
 	}
 	if len(ids) > 0 {
-		b.Queue(`INSERT INTO orphan (event_id, sent_at, retry_at, expires_at)
-			SELECT id, sent_at, now() + interval '`+orphanFirst+`', now() + interval '`+orphanAge+`'
-			FROM unnest($1::uuid[], $2::timestamptz[]) AS o(id, sent_at)`, ids, sent)
+		b.Queue(`INSERT INTO orphan (event_id, by_message, retry_at, expires_at)
+			SELECT id, by_message, now() + interval '`+orphanFirst+`', now() + interval '`+orphanAge+`'
+			FROM unnest($1::uuid[], $2::boolean[]) AS o(id, by_message)`, ids, byMessage)
 	}
 }
 
 // orphansSQL takes orphans that are due and puts them off, so that another replica does not take them too.
 const orphansSQL = `
 WITH d AS (
-    UPDATE orphan SET retry_at = now() + interval '` + orphanAgain + `'
+    UPDATE orphan SET retry_at = now() + greatest(interval '` + orphanAgain + `', (now() - expires_at + interval '` + orphanAge + `') / 4)
     WHERE event_id = ANY (ARRAY(SELECT event_id FROM orphan WHERE retry_at <= now() ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-    RETURNING event_id, sent_at
+    RETURNING event_id, by_message
 )
-SELECT e.id, e.account_id, e.message_id, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.key, d.sent_at
+SELECT e.id, e.origin, e.account_id, e.message_id, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.key, d.by_message
 FROM d CROSS JOIN LATERAL (SELECT * FROM event WHERE id = d.event_id OFFSET 0) e
 ORDER BY e.message_id, e.id`
 
@@ -90,15 +85,14 @@ func readOrphans(ctx context.Context, tx pgx.Tx, limit int) ([]*fact, error) {
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*fact, error) {
 		f := &fact{}
-		var id, key [16]byte
+		var id, origin, key [16]byte
 		var message *[16]byte
 		var bounce []byte
-		var sent *time.Time
-		err := row.Scan(&id, &f.account, &message, &f.Type, &f.Name, &f.Recipient, &f.At, &f.Source, &f.ProviderMessageID, &bounce, &key, &sent)
+		err := row.Scan(&id, &origin, &f.account, &message, &f.Type, &f.Name, &f.Recipient, &f.At, &f.Source, &f.ProviderMessageID, &bounce, &key, &f.ByMessage)
 		if err != nil {
 			return nil, err
 		}
-		f.ID, f.byContent, f.SentAt, f.N = id, key, orZero(sent), -1
+		f.ID, f.Origin, f.byContent, f.N = id, origin, key, -1
 		if message != nil {
 			f.MessageID = *message
 		}
@@ -124,7 +118,7 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (n int, twins
 	var done, ids, messages [][16]byte
 	var tenants []int32
 	var ns []int16
-	var streams, types []string
+	var streams, types, emails []string
 	for _, f := range facts {
 		if f.matched || f.foreign {
 			done = append(done, f.ID)
@@ -133,6 +127,7 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (n int, twins
 			known = append(known, f)
 			ids, messages, tenants = append(ids, f.ID), append(messages, f.MessageID), append(tenants, int32(f.Tenant))
 			ns, streams, types = append(ns, int16(f.N)), append(streams, f.Stream), append(types, string(f.Type)) //nolint:gosec // at most 1000
+			emails = append(emails, strings.ToLower(f.Recipient))
 		}
 	}
 	if len(done) == 0 {
@@ -146,9 +141,11 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (n int, twins
 	b := &pgx.Batch{}
 	b.Queue(`DELETE FROM orphan WHERE event_id = ANY ($1)`, done)
 	if len(ids) > 0 {
-		b.Queue(`UPDATE event e SET tenant_id = i.tenant_id, message_id = i.message_id, n = nullif(i.n, -1), stream = i.stream, xid = pg_current_xact_id()
-			FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::smallint[], $5::text[]) AS i(id, message_id, tenant_id, n, stream)
-			WHERE e.id = ANY ($1) AND e.id = i.id`, ids, messages, tenants, ns, streams)
+		b.Queue(`UPDATE event e SET tenant_id = i.tenant_id, message_id = i.message_id, n = nullif(i.n, -1), stream = i.stream,
+				type = i.type, recipient = i.recipient, bounce = CASE WHEN i.type <> '' THEN e.bounce END, xid = pg_current_xact_id()
+			FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::smallint[], $5::text[], $6::text[], $7::text[])
+				AS i(id, message_id, tenant_id, n, stream, type, recipient)
+			WHERE e.id = ANY ($1) AND e.id = i.id`, ids, messages, tenants, ns, streams, types, emails)
 		b.Queue(tellSQL, ids, tenants, types, streams)
 	}
 	if err := queueEvidence(b, known, proved); err != nil {

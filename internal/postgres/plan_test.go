@@ -208,8 +208,7 @@ func (b *bed) hear(t *testing.T) {
 	res.Unknown = &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}
 	b.record(t, f.owner, res)
 	early := told(mail.NewID(), mail.EventDelivered, "eve@example.org", 1)
-	byTheirs := told(mail.ID{}, mail.EventDelivered, "eve@example.org", 2)
-	byTheirs.SentAt = time.Now() // the message is the first, which has the provider's id from now on
+	byTheirs := told(mail.ID{}, mail.EventDelivered, "eve@example.org", 2) // the message is the first, which has the provider's id from now on
 	in := hook(
 		f.account, told(f.id, mail.EventDelivered, "ann@example.org", 1), told(f.id, mail.EventBounced, "bob@example.org", 2, mail.MailboxFull),
 		told(f.id, mail.EventComplained, "cy@example.org", 3), told(f.id, mail.EventUnsubscribed, "cy@example.org", 4), early, byTheirs,

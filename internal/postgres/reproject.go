@@ -73,7 +73,7 @@ WITH k AS (
     UNION ALL
     SELECT * FROM event WHERE origin = ANY ($1) AND origin <> id
 )
-SELECT id, origin, part, tenant_id, account_id, message_id, stream, source, type, name, recipient, at, provider_message_id, bounce, machine, url, key
+SELECT id, origin, part, tenant_id, account_id, message_id, coalesce(n, -1), stream, source, type, name, recipient, at, provider_message_id, bounce, machine, url, key
 FROM k`
 
 // place is one event's place: which payload tells of it, as which part.
@@ -89,7 +89,7 @@ func rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (int, [][16]
 	if err != nil {
 		return 0, nil, err
 	}
-	var write []*fact
+	var read, write []*fact
 	for _, r := range in {
 		first := kept[place{r.Origin, -1}]
 		if first == nil {
@@ -98,14 +98,23 @@ func rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (int, [][16]
 		facts := unpack(0, mail.Intake{Account: first.account, Source: first.Source, Payloads: []mail.Payload{{Events: r.Events}}})
 		for _, f := range facts {
 			f.Origin, f.Tenant, f.Stream, f.MessageID = r.Origin, first.Tenant, first.Stream, first.MessageID
-			have := kept[place{r.Origin, f.Part}]
-			delete(kept, place{r.Origin, f.Part})
-			if have != nil {
+			if have := kept[place{r.Origin, f.Part}]; have != nil {
 				f.ID, f.byContent = have.ID, have.byContent
 			}
-			if have == nil || !readsAlike(have, f) {
-				write = append(write, f)
-			}
+			read = append(read, f)
+		}
+	}
+	if err := match(ctx, tx, read); err != nil { // the recipient may be another one
+		return 0, nil, err
+	}
+	for _, f := range read {
+		have := kept[place{f.Origin, f.Part}]
+		delete(kept, place{f.Origin, f.Part})
+		if !f.matched && have != nil { // nothing new is known of its message
+			f.MessageID, f.N = have.MessageID, have.N
+		}
+		if !f.foreign && (have == nil || !readsAlike(have, f)) {
+			write = append(write, f)
 		}
 	}
 	for p, f := range kept { // what is left is read in no payload any more
@@ -138,11 +147,11 @@ func readKept(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (map[place]
 }
 
 func scanKept(row pgx.CollectableRow) (*fact, error) {
-	f := &fact{Event: mail.Event{N: -1}}
+	f := &fact{}
 	var id, origin, key [16]byte
 	var message *[16]byte
 	var bounce []byte
-	err := row.Scan(&id, &origin, &f.Part, &f.Tenant, &f.account, &message, &f.Stream, &f.Source, &f.Type, &f.Name, &f.Recipient, &f.At,
+	err := row.Scan(&id, &origin, &f.Part, &f.Tenant, &f.account, &message, &f.N, &f.Stream, &f.Source, &f.Type, &f.Name, &f.Recipient, &f.At,
 		&f.ProviderMessageID, &bounce, &f.Machine, &f.URL, &key)
 	if err != nil {
 		return nil, err
@@ -157,7 +166,7 @@ func scanKept(row pgx.CollectableRow) (*fact, error) {
 
 func readsAlike(a, b *fact) bool {
 	same := a.Bounce == b.Bounce || a.Bounce != nil && b.Bounce != nil && *a.Bounce == *b.Bounce
-	return same && a.Type == b.Type && a.Name == b.Name && strings.EqualFold(a.Recipient, b.Recipient) && a.At.Equal(b.At) &&
+	return same && a.MessageID == b.MessageID && a.N == b.N && a.Type == b.Type && a.Name == b.Name && strings.EqualFold(a.Recipient, b.Recipient) && a.At.Equal(b.At) &&
 		a.Machine == b.Machine && a.URL == b.URL
 }
 
@@ -176,16 +185,14 @@ func overwrite(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	if len(facts) == 0 {
 		return nil
 	}
-	if err := match(ctx, tx, facts); err != nil { // the recipient may be another one
-		return err
-	}
 	var c eventColumns
 	for _, f := range facts {
 		if err := c.add(f, nil); err != nil {
 			return err
 		}
 	}
-	_, err := tx.Exec(ctx, insertEventSQL+` ON CONFLICT (id) DO UPDATE SET n = EXCLUDED.n, type = EXCLUDED.type, name = EXCLUDED.name,
+	_, err := tx.Exec(ctx, insertEventSQL+` ON CONFLICT (id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id,
+		message_id = EXCLUDED.message_id, stream = EXCLUDED.stream, n = EXCLUDED.n, type = EXCLUDED.type, name = EXCLUDED.name,
 		recipient = EXCLUDED.recipient, at = EXCLUDED.at, bounce = EXCLUDED.bounce, machine = EXCLUDED.machine, url = EXCLUDED.url`, c.values()...)
 	return err
 }

@@ -61,7 +61,7 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 	soft, delivered := map[address]int32{}, map[address]bool{}
 	seen := map[[3]string]bool{}
 	for _, f := range byAddress(known) {
-		if f.Recipient == "" {
+		if f.N < 0 { // nobody of the message's, whatever address it names
 			continue
 		}
 		who := address{f.Tenant, strings.ToLower(f.Recipient)}

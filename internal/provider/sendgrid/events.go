@@ -61,8 +61,6 @@ func parse(raw []byte) mail.Event {
 // fill adds what only events of some types have.
 func (f fields) fill(e *mail.Event) {
 	switch e.Type {
-	case mail.EventAccepted:
-		e.SentAt = e.At
 	case mail.EventDeferred:
 		e.Bounce = f.deferral()
 	case mail.EventBounced:
@@ -73,7 +71,7 @@ func (f fields) fill(e *mail.Event) {
 		e.Machine = string(f["sg_machine_open"]) == "true"
 	case mail.EventClicked:
 		e.URL = link(f.text("url"))
-	case mail.EventUnmapped, mail.EventDelivered, mail.EventComplained, mail.EventUnsubscribed, mail.EventEndpointDisabled:
+	case mail.EventUnmapped, mail.EventAccepted, mail.EventDelivered, mail.EventComplained, mail.EventUnsubscribed, mail.EventEndpointDisabled:
 	}
 }
 

@@ -274,10 +274,3 @@ func TestURLIsCapped(t *testing.T) {
 		t.Errorf("an open has the URL %q", got)
 	}
 }
-
-func TestProcessedTellsWhenTheMessageWasTaken(t *testing.T) {
-	t.Parallel()
-	if e := one(t, members{"event": "processed"}); e.SentAt.Unix() != 1_790_000_010 {
-		t.Errorf("SentAt = %s", e.SentAt)
-	}
-}

@@ -47,11 +47,10 @@ func parse(raw []byte) []mail.Event {
 // about begins an event: what all of them say of the message. It has no type yet.
 func (r *record) about(name, at string) mail.Event {
 	e := mail.Event{
-		Name: provider.Cut(name), MessageID: r.messageID(), ProviderMessageID: provider.Cut(r.Mail.MessageID),
-		SentAt: instant(r.Mail.Timestamp), At: instant(at),
+		Name: provider.Cut(name), MessageID: r.messageID(), ProviderMessageID: provider.Cut(r.Mail.MessageID), At: instant(at),
 	}
 	if e.At.IsZero() {
-		e.At = e.SentAt
+		e.At = instant(r.Mail.Timestamp)
 	}
 	return e
 }

@@ -43,7 +43,7 @@ func TestReceiveTakesWhatSNSSigned(t *testing.T) {
 				Raw: []byte(sendRecord),
 				Events: []mail.Event{{
 					Type: mail.EventAccepted, Name: "Send", MessageID: id, ProviderMessageID: "0100-m",
-					SentAt: at, At: at, Recipient: "ann@example.org",
+					At: at, Recipient: "ann@example.org",
 				}},
 			}}}
 			if diff := cmp.Diff(want, got); diff != "" {
