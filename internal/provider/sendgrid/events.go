@@ -73,7 +73,7 @@ func (f fields) fill(e *mail.Event) {
 		e.Machine = string(f["sg_machine_open"]) == "true"
 	case mail.EventClicked:
 		e.URL = link(f.text("url"))
-	case mail.EventUnmapped, mail.EventDelivered, mail.EventComplained, mail.EventUnsubscribed, mail.EventEndpointDisabled:
+	case mail.EventUnmapped, mail.EventDelivered, mail.EventComplained, mail.EventUnsubscribed, mail.EventFailedUnknown, mail.EventEndpointDisabled:
 	}
 }
 
