@@ -65,9 +65,15 @@ func (c *Client) Cancel(ctx context.Context, id string) (*Message, error) {
 	return into[Message](ctx, c, call{method: http.MethodPost, path: messagePath(id) + "/cancel"})
 }
 
-// Resend queues the failed recipients of a message again. A *Problem with status 409 says that it has not failed.
+// Resend queues the failed recipients of a message again. A *Problem with status 409 says that it has not failed, or by its
+// code maybe_sent that a provider may have sent it already.
 func (c *Client) Resend(ctx context.Context, id string) (*Message, error) {
 	return into[Message](ctx, c, call{method: http.MethodPost, path: messagePath(id) + "/resend"})
+}
+
+// ResendAnyway is Resend for a message that a provider may have sent already: its recipients may get a second copy.
+func (c *Client) ResendAnyway(ctx context.Context, id string) (*Message, error) {
+	return into[Message](ctx, c, call{method: http.MethodPost, path: messagePath(id) + "/resend", query: url.Values{"force": {"true"}}})
 }
 
 func messagePath(id string) string { return "/v1/messages/" + url.PathEscape(id) }

@@ -6,7 +6,7 @@ import "time"
 // as their data.
 type Event struct {
 	ID                string    `json:"id"`
-	Type              string    `json:"type"` // accepted, deferred, delivered, bounced, rejected, complained, unsubscribed, opened, clicked, endpoint_disabled; "" unmapped
+	Type              string    `json:"type"` // accepted, deferred, delivered, bounced, rejected, complained, unsubscribed, opened, clicked, failed_unknown, endpoint_disabled; "" unmapped
 	ProviderType      string    `json:"provider_type,omitempty"`
 	At                time.Time `json:"at"`          // on the provider's clock
 	ReceivedAt        time.Time `json:"received_at"` // by us
@@ -72,6 +72,7 @@ type Stat struct {
 	Complained          int64            `json:"complained"`
 	Suppressed          int64            `json:"suppressed"`
 	Failed              int64            `json:"failed"`
+	FailedUnknown       int64            `json:"failed_unknown"` // those of Failed that may have been sent
 	Unknown             int64            `json:"unknown"`
 	Opened              int64            `json:"opened"`
 	Clicked             int64            `json:"clicked"`

@@ -45,11 +45,11 @@ func (c *eventsStatsCmd) Run(ctx context.Context, s *Streams) error {
 		return err
 	}
 	return c.show(s, stats, func(w io.Writer) {
-		row(w, strings.ToUpper(stats.By), "RECIPIENTS", "SENT", "DELIVERED", "DEFERRED", "BOUNCED", "COMPLAINED", "SUPPRESSED", "FAILED", "UNKNOWN",
+		row(w, strings.ToUpper(stats.By), "RECIPIENTS", "SENT", "DELIVERED", "DEFERRED", "BOUNCED", "COMPLAINED", "SUPPRESSED", "FAILED", "MAYBE SENT", "UNKNOWN",
 			"OPENED", "CLICKED", "UNSUBSCRIBED", "TO SENT", "TO DELIVERED")
 		for _, x := range stats.Data {
 			row(w, orDash(x.Key), count(x.Recipients), count(x.Sent), count(x.Delivered), count(x.Deferred), bounces(x.Bounced), count(x.Complained),
-				count(x.Suppressed), count(x.Failed), count(x.Unknown), count(x.Opened), count(x.Clicked), count(x.Unsubscribed),
+				count(x.Suppressed), count(x.Failed), count(x.FailedUnknown), count(x.Unknown), count(x.Opened), count(x.Clicked), count(x.Unsubscribed),
 				latency(x.AcceptToSentMS), latency(x.AcceptToDeliveredMS))
 		}
 		fmt.Fprintf(w, "accepted from %s to %s\n", stamp(stats.Since), stamp(stats.Until))

@@ -175,7 +175,7 @@ func TestTailEndsWhenItsOutputDoes(t *testing.T) {
 }
 
 const statsJSON = `{"by":"account","since":"2026-01-30T12:00:00Z","until":"2026-01-31T12:00:00Z","data":[{"key":"ses-eu","recipients":1000,"sent":990,` +
-	`"delivered":950,"deferred":3,"bounced":{"hard":5,"policy":2,"soft":1},"complained":4,"suppressed":6,"failed":7,"unknown":8,"opened":300,"clicked":40,` +
+	`"delivered":950,"deferred":3,"bounced":{"hard":5,"policy":2,"soft":1},"complained":4,"suppressed":6,"failed":7,"failed_unknown":2,"unknown":8,"opened":300,"clicked":40,` +
 	`"unsubscribed":9,"accept_to_sent_ms":{"p50":85,"p95":1249},"accept_to_delivered_ms":{"p50":2000,"p95":201400}},` +
 	`{"key":"","recipients":2,"bounced":{},"accept_to_sent_ms":{},"accept_to_delivered_ms":{}}]}`
 
@@ -184,9 +184,9 @@ func TestEventsStatsIsATable(t *testing.T) {
 	w := newWorld(t, map[string]answer{"GET /v1/stats": {200, nil, statsJSON}})
 	o := w.run("events", "stats", "--by", "account", "--since", "2026-01-30T12:00:00Z", "--limit", "9")
 	want := []string{
-		"ACCOUNT RECIPIENTS SENT DELIVERED DEFERRED BOUNCED COMPLAINED SUPPRESSED FAILED UNKNOWN OPENED CLICKED UNSUBSCRIBED TO SENT TO DELIVERED",
-		"ses-eu 1000 990 950 3 5 hard, 1 soft, 2 policy 4 6 7 8 300 40 9 85ms / 1.2s 2s / 3m21s",
-		"- 2 0 0 0 0 0 0 0 0 0 0 0 - -",
+		"ACCOUNT RECIPIENTS SENT DELIVERED DEFERRED BOUNCED COMPLAINED SUPPRESSED FAILED MAYBE SENT UNKNOWN OPENED CLICKED UNSUBSCRIBED TO SENT TO DELIVERED",
+		"ses-eu 1000 990 950 3 5 hard, 1 soft, 2 policy 4 6 7 2 8 300 40 9 85ms / 1.2s 2s / 3m21s",
+		"- 2 0 0 0 0 0 0 0 0 0 0 0 0 - -",
 		"accepted from 2026-01-30 12:00:00Z to 2026-01-31 12:00:00Z",
 	}
 	if diff := cmp.Diff(want, fields(o.out)); diff != "" || o.code != 0 {

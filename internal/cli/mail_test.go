@@ -145,6 +145,10 @@ func TestCancelAndResendShowTheMessage(t *testing.T) {
 	})
 	w.run("messages", "cancel", someID).want(t, 0, "cancelled", "")
 	w.run("messages", "resend", someID).want(t, 1, "", "Only a message that failed")
+	w.run("messages", "resend", someID, "--force").want(t, 1, "", "Only a message that failed")
+	if got := w.last("POST", "/v1/messages/"+someID+"/resend").query; got != "force=true" {
+		t.Errorf("--force asks with the query %q", got)
+	}
 }
 
 func TestShowTellsAttemptsAndEventsInTheOrderOfTime(t *testing.T) {

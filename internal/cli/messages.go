@@ -137,17 +137,19 @@ func (c *messagesCancelCmd) Run(ctx context.Context, s *Streams) error {
 }
 
 type messagesResendCmd struct {
-	ID string `arg:"" help:"Message id."`
+	ID    string `arg:"" help:"Message id."`
+	Force bool   `help:"Even if a provider may have sent it already: its recipients may get a second copy."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*messagesResendCmd) Help() string {
-	return `Only a message that failed can be sent again; one whose outcome is unknown would risk a second copy.
+	return `Only a message that failed can be sent again. One that ended as failed_unknown may have reached its recipients, and needs --force.
 
-Example:
+Examples:
 
-  sendgate messages resend 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f`
+  sendgate messages resend 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f
+  sendgate messages resend 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f --force`
 }
 
 // Run implements the command.
@@ -156,7 +158,11 @@ func (c *messagesResendCmd) Run(ctx context.Context, s *Streams) error {
 	if err != nil {
 		return err
 	}
-	m, err := client.Resend(ctx, c.ID)
+	resend := client.Resend
+	if c.Force {
+		resend = client.ResendAnyway
+	}
+	m, err := resend(ctx, c.ID)
 	if err != nil {
 		return err
 	}

@@ -104,6 +104,7 @@ func (c *Config) checkTimes(p *problems) {
 	}
 	p.check(c.ReconcileDeadline >= c.UnknownWait, "RECONCILE_DEADLINE",
 		"%s is before SENDGATE_UNKNOWN_WAIT %s", c.ReconcileDeadline, c.UnknownWait)
+	p.check(c.ResendMax >= 0 && c.ResendMax <= 10, "RESEND_MAX", "%d is out of range 0..10", c.ResendMax)
 	p.check(c.BodyRetention >= c.DefaultExpiry, "BODY_RETENTION",
 		"%s is less than SENDGATE_DEFAULT_EXPIRY %s; bodies would go before their messages are sent", c.BodyRetention, c.DefaultExpiry)
 	p.check(c.Retention >= c.BodyRetention, "RETENTION",

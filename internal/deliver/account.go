@@ -39,6 +39,7 @@ type account struct {
 	busyCost  int
 	blocked   time.Time // the provider said so
 	throttles int       // in a row
+	counted   time.Time // when the last of them was
 
 	lookup   provider.LookupSpec
 	announce bool          // the provider reports no acceptance of its own
@@ -264,16 +265,18 @@ func (a *account) park(domain, reason string, now time.Time) bool {
 	return true
 }
 
-// throttled counts the throttled calls in a row, this one included, or forgets them after another outcome.
-func (a *account) throttled(yes bool) int {
+// throttled counts the throttled calls in a row, this one included, or forgets them after another outcome. Calls that were
+// under way together count once: what began before the last was counted says nothing new.
+func (a *account) throttled(yes bool, began time.Time) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !yes {
-		a.throttles = 0
-		return 0
-	}
-	if now := time.Now(); a.blocked.Before(now) { // calls that were under way together count once
+	switch {
+	case !began.After(a.counted):
+	case yes:
 		a.throttles++
+		a.counted = time.Now()
+	default:
+		a.throttles = 0
 	}
 	return a.throttles
 }

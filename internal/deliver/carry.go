@@ -97,7 +97,7 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	}
 	it.called = true
 	e.Metrics.SlotsUsed.WithLabelValues(c.name).Inc()
-	c.throttles = it.acc.throttled(failure != nil && failure.Class == provider.Throttled)
+	c.throttles = it.acc.throttled(failure != nil && failure.Class == provider.Throttled, it.began)
 	result, health := next(c, receipt, failure, e.Policy, it.now(), jitter())
 	if it.acc.limited() {
 		result.Settle = settle
@@ -177,6 +177,7 @@ func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Recei
 	ctx, cancel := context.WithTimeout(e.calls, e.CallTimeout)
 	defer cancel()
 	start, began := time.Now(), it.now()
+	it.began = start
 	receipt, failure = e.send(ctx, it, m, c)
 	took := time.Since(start)
 	e.Metrics.CallSeconds.WithLabelValues(string(it.acc.kind)).Observe(took.Seconds())

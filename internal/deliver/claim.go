@@ -206,6 +206,7 @@ type item struct {
 	localNow time.Time
 
 	announced time.Time // local: when its intent was asked for
+	began     time.Time // local: when its call did
 	called    bool      // its slot was used
 }
 

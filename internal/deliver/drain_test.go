@@ -65,7 +65,7 @@ func (*runStore) Rescue(context.Context, map[mail.Policy]time.Duration) (unstart
 	return 0, 0, nil
 }
 
-func (*runStore) DecideUnknown(context.Context, bool) (resent, failed int, err error) {
+func (*runStore) DecideUnknown(context.Context, bool, int) (resent, failed int, err error) {
 	return 0, 0, nil
 }
 

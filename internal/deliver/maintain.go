@@ -193,7 +193,7 @@ func (e *Engine) rescue(ctx context.Context) error {
 }
 
 func (e *Engine) decideUnknown(ctx context.Context) error {
-	resent, failed, err := e.Store.DecideUnknown(ctx, e.Policy.ReconcileResend)
+	resent, failed, err := e.Store.DecideUnknown(ctx, e.Policy.ReconcileResend, e.Policy.ResendMax)
 	if err != nil {
 		return err
 	}

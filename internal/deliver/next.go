@@ -14,6 +14,7 @@ type Policy struct {
 	ReconcileDeadline time.Duration   // reconcile: the same
 	Lookups           []time.Duration // reconcile: when after the call the provider is asked
 	ReconcileResend   bool            // what reconcile falls to at its deadline: resend, else fail
+	ResendMax         int             // how often a message is sent again at most although nobody knows of an earlier call
 }
 
 // Waits gives the wait of each on_ambiguous policy.
@@ -21,6 +22,12 @@ func (p Policy) Waits() map[mail.Policy]time.Duration {
 	return map[mail.Policy]time.Duration{
 		mail.Resend: p.UnknownWait, mail.Never: p.UnknownWait, mail.Reconcile: p.ReconcileDeadline,
 	}
+}
+
+// hanging keeps a message after a call of unknown outcome. Each wait is twice as long as the last: evidence of the copies
+// that may be on their way gets more time, and a provider that takes everything and answers nothing gets few of them.
+func (p Policy) hanging(d mail.Due) *mail.Hanging {
+	return &mail.Hanging{DecideIn: p.Waits()[d.OnAmbiguous] << d.Resends, Policy: d.OnAmbiguous, Avoid: d.Avoid}
 }
 
 // call is one finished call: what next needs to know of it.
@@ -86,7 +93,7 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 		return r, healthy
 	case provider.Uncertain:
 		end(&r, c, mail.Unknown, failure.Error())
-		r.Unknown = &mail.Hanging{DecideIn: p.Waits()[c.due.OnAmbiguous], Policy: c.due.OnAmbiguous}
+		r.Unknown = p.hanging(c.due)
 		return r, failing
 	case provider.Accepted:
 	}
@@ -182,6 +189,7 @@ func again(r *mail.Result, c call, wait time.Duration, failure *provider.Error, 
 }
 
 func avoid(r *mail.Result, c call, a mail.Avoid) {
+	a.Last = c.due.Avoid[c.name].Last
 	all := map[string]mail.Avoid{c.name: a}
 	for name, other := range c.due.Avoid {
 		if name != c.name {

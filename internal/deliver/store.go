@@ -57,7 +57,7 @@ type configStore interface {
 
 // upkeepStore does what time brings.
 type upkeepStore interface {
-	DecideUnknown(ctx context.Context, resendAfterReconcile bool) (resent, failed int, err error)
+	DecideUnknown(ctx context.Context, resendAfterReconcile bool, most int) (resent, failed int, err error)
 	FreeHeld(ctx context.Context, limit int) (all bool, err error)
 	Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (last mail.ID, err error)
 	Queue(ctx context.Context) (mail.QueueState, error)

@@ -150,7 +150,7 @@ func (r *rig) judgePromises(e evidence) []complaints {
 			lost.add("%s is %s", p.ID, s.Status)
 		case lines == 0 && slices.Contains([]string{"sent", "delivered", "deferred", "bounced", "complained"}, s.Status):
 			lost.add("%s is %s and no provider has it", p.ID, s.Status)
-		case lines > 0 && s.Status == "failed" || s.Status == "failed" != p.Poison && s.Status != "failed_unknown" && s.Status != "suppressed":
+		case lines > 0 && slices.Contains([]string{"failed", "expired", "cancelled"}, s.Status) || s.Status == "failed" != p.Poison && s.Status != "failed_unknown" && s.Status != "suppressed":
 			odd.add("%s is %s, %d at providers, poison %t", p.ID, s.Status, lines, p.Poison)
 		}
 	}
@@ -177,7 +177,7 @@ func (r *rig) judgeTwins(e evidence) complaints {
 			twins = max(twins, n-1)
 		}
 		r.report.twins += twins
-		if allowed := s.Policy == "resend" || r.fallsBackToResend(); twins > 0 && (!allowed || twins > s.Unanswered) {
+		if allowed := s.Policy == "resend" || r.fallsBackToResend(); twins > 0 && (!allowed || twins > s.Unanswered || twins > mostCopies) {
 			bad.add("%s, on_ambiguous %s, %d calls without an answer, %d times too often", id, s.Policy, s.Unanswered, twins)
 		}
 	}

@@ -51,7 +51,7 @@ func TypeOf(t mail.EventType) string {
 	case mail.EventUnmapped:
 		return "message.unmapped"
 	case mail.EventAccepted, mail.EventDeferred, mail.EventDelivered, mail.EventBounced, mail.EventRejected, mail.EventComplained,
-		mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked:
+		mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventFailedUnknown:
 	}
 	return "message." + string(t)
 }

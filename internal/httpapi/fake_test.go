@@ -220,7 +220,10 @@ func (f *fakeStore) Cancel(_ context.Context, t mail.TenantID, id mail.ID) error
 	return f.turn("Cancel", t, id, mail.Cancelled, mail.Queued, mail.Scheduled)
 }
 
-func (f *fakeStore) Resend(_ context.Context, t mail.TenantID, id mail.ID) error {
+func (f *fakeStore) Resend(_ context.Context, t mail.TenantID, id mail.ID, force bool) error {
+	if v, err := f.message(t, id); err == nil && v.Status == mail.FailedUnknown && !force {
+		return mail.ErrMaybeSent
+	}
 	return f.turn("Resend", t, id, mail.Queued, mail.Failed, mail.FailedUnknown, mail.Expired)
 }
 

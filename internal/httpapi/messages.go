@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
@@ -100,14 +101,24 @@ func (s *Server) cancelMessage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) resendMessage(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
+	q, err := readQuery(r, "force")
+	if err != nil {
+		return err
+	}
+	force := q.flag("force")
+	if err := q.err(); err != nil {
 		return err
 	}
 	id, err := messageID(r)
 	if err != nil {
 		return err
 	}
-	if err := s.store.Resend(r.Context(), principal(r).Tenant, id); err != nil {
+	err = s.store.Resend(r.Context(), principal(r).Tenant, id, force)
+	if errors.Is(err, mail.ErrMaybeSent) {
+		return &refusal{status: http.StatusConflict, code: "maybe_sent", cause: err,
+			detail: "A provider may have sent this message already. Repeat the request with ?force=true to risk a second copy."}
+	}
+	if err != nil {
 		return conflict(missing(err, "There is no such message."), "not_failed",
 			"Only a message that failed can be sent again.")
 	}

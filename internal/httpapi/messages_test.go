@@ -286,8 +286,13 @@ func TestCancelAndResendFollowTheState(t *testing.T) {
 	}
 	failed := r.post("bob@example.org")
 	r.edit(failed, func(v *mail.View) { v.Status = mail.FailedUnknown })
-	if m, err := c.Resend(t.Context(), failed); err != nil || m.Status != "queued" {
-		t.Errorf("resend of a failed message = %+v, %v", m, err)
+	if _, err := c.Resend(t.Context(), failed); code(err) != "409 maybe_sent" {
+		t.Errorf("resend of a message that may have been sent = %v, want 409 maybe_sent", err)
+	}
+	r.want(r.do("POST", "/v1/messages/"+failed+"/resend?force=yes", r.send, ""), 422, "invalid")
+	r.want(r.do("POST", "/v1/messages/"+failed+"/resend?force=false", r.send, ""), 409, "maybe_sent")
+	if m, err := c.ResendAnyway(t.Context(), failed); err != nil || m.Status != "queued" {
+		t.Errorf("forced resend of a failed message = %+v, %v", m, err)
 	}
 }
 

@@ -133,6 +133,15 @@ func (q *query) id(name string) mail.ID {
 }
 
 // status returns a parameter that is a message status.
+// flag returns a parameter that is true or false, which it is by default.
+func (q *query) flag(name string) bool {
+	v := q.values.Get(name)
+	if v != "" && v != "true" && v != "false" {
+		q.complain(name, "not_boolean", "must be true or false")
+	}
+	return v == "true"
+}
+
 func (q *query) status(name string) mail.Status {
 	v := mail.Status(q.text(name))
 	if v != "" && !v.Valid() {

@@ -72,7 +72,7 @@ func (q *query) span(now time.Time) (since, until time.Time) {
 func statView(s *mail.Stat) api.Stat {
 	out := api.Stat{
 		Key: s.Key, Recipients: s.Recipients, Sent: s.Sent, Delivered: s.Delivered, Deferred: s.Deferred, Bounced: map[string]int64{},
-		Complained: s.Complained, Suppressed: s.Suppressed, Failed: s.Failed, Unknown: s.Unknown, Opened: s.Opened, Clicked: s.Clicked,
+		Complained: s.Complained, Suppressed: s.Suppressed, Failed: s.Failed, FailedUnknown: s.FailedUnknown, Unknown: s.Unknown, Opened: s.Opened, Clicked: s.Clicked,
 		Unsubscribed:        s.Unsubscribed,
 		AcceptToSentMS:      api.Quantiles{P50: s.SentP50.Milliseconds(), P95: s.SentP95.Milliseconds()},
 		AcceptToDeliveredMS: api.Quantiles{P50: s.DeliveredP50.Milliseconds(), P95: s.DeliveredP95.Milliseconds()},

@@ -25,9 +25,9 @@ type Store interface {
 	Replay(ctx context.Context, s *mail.Submission) (mail.Accepted, error)
 
 	Message(ctx context.Context, t mail.TenantID, id mail.ID) (*mail.View, error)
-	Messages(ctx context.Context, f mail.Filter) ([]mail.View, error) // without Attempts
-	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error    // mail.ErrConflict: too late
-	Resend(ctx context.Context, t mail.TenantID, id mail.ID) error    // mail.ErrConflict: not failed
+	Messages(ctx context.Context, f mail.Filter) ([]mail.View, error)          // without Attempts
+	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error             // mail.ErrConflict: too late
+	Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error // mail.ErrConflict: not failed; mail.ErrMaybeSent: asks for force
 
 	EventStore
 

@@ -23,6 +23,9 @@ const (
 	EventOpened       EventType = "opened"
 	EventClicked      EventType = "clicked"
 
+	// EventFailedUnknown is ours: a message was given up although a provider may have it.
+	EventFailedUnknown EventType = "failed_unknown"
+
 	EventEndpointDisabled EventType = "endpoint_disabled" // ours: a webhook endpoint was given up; of no message
 )
 
@@ -30,7 +33,7 @@ const (
 func EventTypes() []EventType {
 	return []EventType{
 		EventAccepted, EventDeferred, EventDelivered, EventBounced, EventRejected, EventComplained, EventUnsubscribed,
-		EventOpened, EventClicked, EventEndpointDisabled,
+		EventOpened, EventClicked, EventFailedUnknown, EventEndpointDisabled,
 	}
 }
 

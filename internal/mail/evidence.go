@@ -25,6 +25,10 @@ const (
 	rankDelivered
 	rankEnded
 	rankComplained
+
+	// A message is rejected before anybody is asked to take it. Of a recipient who has both that and a delivery there are
+	// two calls, and the delivery is what happened to him.
+	rankRejected = rankOpened
 )
 
 // Evidence says what the event is worth as evidence about its recipient; its Rank is 0 when it changes nothing.
@@ -42,10 +46,10 @@ func (e *Event) Evidence(key ID) Evidence {
 	case EventBounced:
 		v.Rank, v.Status = rankEnded, Bounced
 	case EventRejected:
-		v.Rank, v.Status = rankEnded, rejectedStatus(e.Bounce)
+		v.Rank, v.Status = rankRejected, rejectedStatus(e.Bounce)
 	case EventComplained:
 		v.Rank, v.Status = rankComplained, Complained
-	case EventUnmapped, EventUnsubscribed, EventEndpointDisabled:
+	case EventUnmapped, EventUnsubscribed, EventFailedUnknown, EventEndpointDisabled:
 	}
 	return v
 }

@@ -33,16 +33,19 @@ func TestEvidenceFoldsInAnyOrder(t *testing.T) {
 
 func TestWhatOutweighsWhat(t *testing.T) {
 	t.Parallel()
-	order := []EventType{
-		EventUnmapped, EventAccepted, EventDeferred, EventOpened, EventDelivered, EventBounced, EventComplained,
+	orders := [][]EventType{
+		{EventUnmapped, EventAccepted, EventDeferred, EventOpened, EventDelivered, EventBounced, EventComplained},
+		{EventUnmapped, EventAccepted, EventDeferred, EventRejected, EventDelivered, EventBounced, EventComplained},
 	}
-	for i, lo := range order {
-		for _, hi := range order[i+1:] {
-			late := Event{Type: lo, At: time.Unix(100, 0)}
-			early := Event{Type: hi, At: time.Unix(1, 0)}
-			got := late.Evidence(ID{9}).Max(early.Evidence(ID{1}))
-			if want := early.Evidence(ID{1}).Status; got.Status != want {
-				t.Errorf("%s after %s ends as %s, want %s", lo, hi, got.Status, want)
+	for _, order := range orders {
+		for i, lo := range order {
+			for _, hi := range order[i+1:] {
+				late := Event{Type: lo, At: time.Unix(100, 0)}
+				early := Event{Type: hi, At: time.Unix(1, 0)}
+				got := late.Evidence(ID{9}).Max(early.Evidence(ID{1}))
+				if want := early.Evidence(ID{1}).Status; got.Status != want {
+					t.Errorf("%s after %s ends as %s, want %s", lo, hi, got.Status, want)
+				}
 			}
 		}
 	}

@@ -72,6 +72,7 @@ type Stat struct {
 	Complained                 int64
 	Suppressed                 int64
 	Failed                     int64
+	FailedUnknown              int64 // of Failed
 	Unknown                    int64
 	Opened                     int64
 	Clicked                    int64

@@ -19,10 +19,12 @@ type LaneQuota struct {
 }
 
 // Avoid is one account that a message stays away from, since an attempt there failed. Until, on the database's clock,
-// is when it may be tried again; Final says never.
+// is when it may be tried again; Final says never. Last says that a call there may have sent the message: it is chosen
+// only when no other account is fit.
 type Avoid struct {
 	Until time.Time `json:"until,omitzero"`
 	Final bool      `json:"final,omitempty"`
+	Last  bool      `json:"last,omitempty"`
 	Why   string    `json:"why"`
 }
 
@@ -33,6 +35,7 @@ type Due struct {
 	Due         time.Time
 	Attempts    int // calls made so far
 	Tries       int // those that count for the backoff
+	Resends     int // how often it was sent again although nobody knew what became of the last call
 	Avoid       map[string]Avoid
 	Facts       *Facts
 	OnAmbiguous Policy
@@ -127,6 +130,7 @@ type Requeue struct {
 type Hanging struct {
 	DecideIn time.Duration
 	Policy   Policy
+	Avoid    map[string]Avoid // for the next call, if there is one
 }
 
 // Park takes an account, or one sender domain on it, out of routing until an operator touches it.

@@ -10,6 +10,7 @@ import (
 var (
 	ErrNotFound  = errors.New("not found")
 	ErrConflict  = errors.New("conflict")
+	ErrMaybeSent = errors.New("a provider may have sent it already")                // 409, asks for force
 	ErrStale     = errors.New("changed by someone else")                            // If-Match did not match
 	ErrMismatch  = errors.New("idempotency key was used with another request body") // 422
 	ErrForbidden = errors.New("not allowed")

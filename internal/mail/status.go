@@ -22,9 +22,10 @@ const (
 	Expired       Status = "expired"
 )
 
-// ranks orders the statuses from best to worst, open ones (which outrank every final one) above 100.
+// ranks orders the statuses from best to worst, open ones (which outrank every final one) above 100. Doubt outranks a
+// plain failure, so that a message of which one recipient may have been mailed does not look as if nobody was.
 var ranks = map[Status]int{
-	Delivered: 1, Sent: 2, Cancelled: 3, Suppressed: 4, Expired: 5, FailedUnknown: 6, Failed: 7, Bounced: 8, Complained: 9,
+	Delivered: 1, Sent: 2, Cancelled: 3, Suppressed: 4, Expired: 5, Failed: 6, FailedUnknown: 7, Bounced: 8, Complained: 9,
 	Deferred: 101, Scheduled: 102, Queued: 103, Sending: 104, Unknown: 105,
 }
 

@@ -136,7 +136,7 @@ func TestDeletedAccountDrainsAndFreesItsName(t *testing.T) {
 		t.Errorf("ForgetSecrets while a message is unknown = %d, %v; want none", n, err)
 	}
 	b.exec(t, `UPDATE unknown SET decide_at = now()`)
-	_, _, err = b.db.DecideUnknown(ctx, false)
+	_, _, err = b.db.DecideUnknown(ctx, false, 2)
 	must(t, err)
 	if c := b.config(t); len(c.Accounts) != 1 || c.Accounts[0].Draining {
 		t.Errorf("drained: accounts = %+v", c.Accounts)

@@ -74,12 +74,13 @@ WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.seen_a
 RETURNING t.message_id`
 
 // settleSeenSQL settles unknown messages whose call is proved to have arrived: its other recipients are sent as well. Of
-// several calls that may have been made, one is enough.
+// several calls that may have been made, one is enough, be it one before the last.
 const settleSeenSQL = `
 WITH s AS (
     DELETE FROM unknown u USING attempt t
     WHERE u.id = ANY ($1) AND t.message_id = ANY ($1) AND t.message_id = u.id AND t.seen_at IS NOT NULL
-      AND (t.n = u.n OR EXISTS (SELECT 1 FROM unknown_call c WHERE c.id = u.id AND c.n = t.n))
+      AND (t.n = u.n OR ` + provedLaterSQL + ` AND t.n > (SELECT resent_after FROM message WHERE id = u.id)
+        OR EXISTS (SELECT 1 FROM unknown_call c WHERE c.id = u.id AND c.n = t.n))
     RETURNING u.id, t.n
 ), a AS (
     UPDATE attempt t SET class = 'accepted', verdict_source = t.seen_by FROM s
@@ -126,8 +127,7 @@ func proveSome(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome
 		return nil, err
 	}
 	countSettled(known, settled, out)
-	_, err = tx.Exec(ctx, `UPDATE recipient SET status = 'sent', detail = '', updated_at = now()
-		WHERE message_id = ANY ($1) AND status = 'failed_unknown'`, proved)
+	_, err = tx.Exec(ctx, sentAfterAllSQL, proved)
 	return proved, err
 }
 
@@ -211,10 +211,22 @@ func queueEvidence(b *pgx.Batch, known []*fact, proved [][16]byte) error {
 		}
 		best[s] = best[s].Max(v)
 	}
+	var rejected [][16]byte
+	for _, s := range order {
+		if best[s].Status == mail.Failed || best[s].Status == mail.Suppressed {
+			rejected = append(rejected, s.id)
+		}
+	}
+	if len(rejected) > 0 {
+		b.Queue(lockDoubtSQL, rejected)
+	}
 	for some := range slices.Chunk(order, intakeChunk) {
 		if err := queueBest(b, some, best); err != nil {
 			return err
 		}
+	}
+	if len(rejected) > 0 { // by one provider, while another may have it
+		queueKeepDoubt(b, rejected, false)
 	}
 	changed := slices.Clone(proved)
 	for _, s := range order {

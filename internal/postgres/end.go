@@ -9,23 +9,11 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// endSQL closes recipients that will not be mailed, and reports it.
+// endSQL closes recipients that will not be mailed.
 const endSQL = `
-WITH r AS (
-    UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
-    FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
-    WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'
-    RETURNING r.message_id, r.n, r.tenant_id, r.email, r.status, r.detail
-), x AS MATERIALIZED (
-    SELECT new_event_id() AS id, r.*, m.stream
-    FROM r CROSS JOIN LATERAL (SELECT stream FROM message WHERE id = r.message_id OFFSET 0) m
-), e AS (
-    INSERT INTO event (id, origin, tenant_id, message_id, n, stream, type, name, recipient, at, source, bounce, key)
-    SELECT id, id, tenant_id, message_id, n, stream, 'rejected', status, lower(email), now(), 'response',
-           jsonb_build_object('reason', 'other', 'text', detail), id FROM x
-    RETURNING id, tenant_id, type, stream
-)
-SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream)) FROM e HAVING count(*) > 0`
+UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
+FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
+WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'`
 
 // End takes messages that will not be sent out of the queue, and settles them. One that is not waiting any more, because
 // another replica claimed it or it was cancelled, is left alone.
@@ -61,14 +49,15 @@ func end(ctx context.Context, tx pgx.Tx, endings []mail.Ending) error {
 		status[i], detail[i] = string(why[id].Status), why[id].Detail
 	}
 	b := &pgx.Batch{}
+	b.Queue(lockDoubtSQL, waited)
 	b.Queue(endSQL, waited, status, detail)
-	queueFold(b, waited)
+	queueEnds(b, waited)
 	return tx.SendBatch(ctx, b).Close()
 }
 
 // foldSQL recomputes the status of messages from their recipients: the worst that is open, else the worst final one.
 // The order is that of mail.Fold; a test holds the two together.
-const statusOrder = `ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expired', 'failed_unknown', 'failed',
+const statusOrder = `ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expired', 'failed', 'failed_unknown',
         'bounced', 'complained', 'deferred', 'scheduled', 'queued', 'sending', 'unknown']`
 
 const foldSQL = `

@@ -202,7 +202,7 @@ func TestEvidenceAfterTheDeadline(t *testing.T) {
 		b.record(t, f.owner, mail.Result{
 			ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: policy},
 		})
-		_, _, err := b.db.DecideUnknown(t.Context(), false)
+		_, _, err := b.db.DecideUnknown(t.Context(), false, 2)
 		must(t, err)
 		if got := b.place(t, f.id); policy == mail.Resend && got != "ready" {
 			t.Fatalf("%s: the message is %s after its deadline", policy, got)
@@ -381,7 +381,7 @@ func TestWhatAProviderRejectedIsNotSentAgain(t *testing.T) {
 	f := b.fly(t, submission())
 	b.record(t, f.owner, sent(f.due))
 	b.receive(t, hook(f.account, told(f.id, mail.EventRejected, "ann@example.org", 3, mail.Content)))
-	if err := b.db.Resend(t.Context(), mail.DefaultTenant, f.id); !errors.Is(err, mail.ErrConflict) {
+	if err := b.db.Resend(t.Context(), mail.DefaultTenant, f.id, false); !errors.Is(err, mail.ErrConflict) {
 		t.Errorf("Resend = %v, want ErrConflict", err)
 	}
 	if got := b.status(t, f.id); got != "failed: failed" {

@@ -92,7 +92,7 @@ func TestResultOfALostClaimOnlyTellsWhatBecameOfItsAttempt(t *testing.T) {
 	b := newBed(t)
 	decided := func(again bool) {
 		b.exec(t, `UPDATE unknown SET decide_at = now() - interval '1 s'`)
-		_, _, err := b.db.DecideUnknown(t.Context(), again)
+		_, _, err := b.db.DecideUnknown(t.Context(), again, 2)
 		must(t, err)
 	}
 	next := func(f flight) (mail.ID, mail.Due) {
@@ -194,7 +194,7 @@ func TestOneBatchMayHoldTwoResultsOfOneMessage(t *testing.T) {
 	b := newBed(t)
 	f := b.rescued(t)
 	b.exec(t, `UPDATE unknown SET decide_at = now()`)
-	_, _, err := b.db.DecideUnknown(t.Context(), true)
+	_, _, err := b.db.DecideUnknown(t.Context(), true, 2)
 	must(t, err)
 	owner := b.replica(t)
 	d := b.claim(t, owner, f.account, 1)[0]

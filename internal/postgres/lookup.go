@@ -140,6 +140,7 @@ func resolveFound(ctx context.Context, tx pgx.Tx, v mail.Verdict) (found bool, t
 		return false, nil, err
 	}
 	b := &pgx.Batch{}
+	b.Queue(sentAfterAllSQL, ids)
 	queueFoldChanged(b, ids)
 	queueTwins(b, ids, &twins)
 	err = tx.SendBatch(ctx, b).Close()
@@ -155,9 +156,9 @@ WITH d AS (
            AND NOT EXISTS (SELECT 1 FROM unknown_call c WHERE c.id = u.id AND NOT c.absent))
     AND NOT EXISTS (SELECT 1 FROM attempt t WHERE t.message_id = u.id AND t.seen_at IS NOT NULL
         AND (t.n = u.n OR EXISTS (SELECT 1 FROM unknown_call c WHERE c.id = u.id AND c.n = t.n)))
-    RETURNING id, lane, tenant_id, n, tries
+    RETURNING id, lane, tenant_id, n, tries, avoid
 )
-INSERT INTO ready (id, lane, tenant_id, due, attempts, tries) SELECT id, lane, tenant_id, now(), n, tries + 1 FROM d
+INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid) SELECT id, lane, tenant_id, now(), n, tries + 1, avoid FROM d
 RETURNING id`
 
 // lockCallsSQL locks the attempts of the calls that a message may have been sent by.

@@ -236,8 +236,9 @@ func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 			return missingOr(ctx, tx, tenant, id, "it is being sent, or settled already")
 		}
 		b := &pgx.Batch{}
+		b.Queue(lockDoubtSQL, [][16]byte{id})
 		b.Queue(`UPDATE recipient SET status = 'cancelled', updated_at = now() WHERE message_id = $1 AND status = 'queued'`, [16]byte(id))
-		queueFold(b, [][16]byte{id})
+		queueEnds(b, [][16]byte{id})
 		return tx.SendBatch(ctx, b).Close()
 	})
 }
@@ -245,14 +246,15 @@ func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 // Resend makes a message ready again for those of its recipients that failed, expired or were cancelled, unless that was a
 // provider's own verdict by an event: what is folded stays, and who tries again sends a new message. It returns
 // mail.ErrConflict when there are none, the message is still open or its body is gone, mail.ErrNotFound when there is no
-// such message.
-func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID) error {
+// such message. Without force it returns mail.ErrMaybeSent when a provider may have sent the message.
+func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID, force bool) error {
 	const failed = `('failed', 'failed_unknown', 'expired', 'cancelled')`
 	return db.inTx(ctx, func(tx pgx.Tx) error {
-		var open, whole bool
+		var open, whole, doubt bool
 		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ready WHERE id = $1) OR EXISTS (SELECT 1 FROM inflight WHERE id = $1)
-			OR EXISTS (SELECT 1 FROM unknown WHERE id = $1), EXISTS (SELECT 1 FROM body WHERE id = $1)
-			FROM message WHERE id = $1 AND tenant_id = $2 FOR UPDATE`, [16]byte(id), tenant).Scan(&open, &whole)
+			OR EXISTS (SELECT 1 FROM unknown WHERE id = $1), EXISTS (SELECT 1 FROM body WHERE id = $1),
+			EXISTS (SELECT 1 FROM recipient WHERE message_id = $1 AND status = 'failed_unknown')
+			FROM message WHERE id = $1 AND tenant_id = $2 FOR UPDATE`, [16]byte(id), tenant).Scan(&open, &whole, &doubt)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return fmt.Errorf("message %s: %w", id, mail.ErrNotFound)
 		}
@@ -265,6 +267,9 @@ func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 		if !whole {
 			return fmt.Errorf("message %s: its body is past its retention: %w", id, mail.ErrConflict)
 		}
+		if doubt && !force {
+			return fmt.Errorf("message %s: %w", id, mail.ErrMaybeSent)
+		}
 		tag, err := tx.Exec(ctx, `UPDATE recipient SET status = 'queued', detail = '', updated_at = now()
 			WHERE message_id = $1 AND event_rank = 0 AND status IN `+failed, [16]byte(id))
 		if err != nil {
@@ -274,7 +279,9 @@ func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 			return missingOr(ctx, tx, tenant, id, "none of its recipients failed")
 		}
 		b := &pgx.Batch{}
-		b.Queue(`UPDATE message SET expires_at = greatest(expires_at, now() + interval '1 day') WHERE id = $1`, [16]byte(id))
+		b.Queue(`UPDATE message SET expires_at = greatest(expires_at, now() + interval '1 day'),
+			resent_after = CASE WHEN $2 THEN resent_after ELSE coalesce((SELECT max(n) FROM attempt WHERE message_id = $1), 0) END
+			WHERE id = $1`, [16]byte(id), doubt)
 		b.Queue(`INSERT INTO ready (id, lane, tenant_id, due, attempts)
 			SELECT $1, 0, $2, now(), coalesce((SELECT max(n) FROM attempt WHERE message_id = $1), 0)`, [16]byte(id), tenant)
 		queueFold(b, [][16]byte{id})

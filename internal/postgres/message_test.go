@@ -85,10 +85,10 @@ func TestMessageBelongsToItsTenant(t *testing.T) {
 	before := b.rows(t, id)
 	_, err = b.db.Message(t.Context(), other.ID, id)
 	for what, err := range map[string]error{
-		"Message": err, "Cancel": b.db.Cancel(t.Context(), other.ID, id), "Resend": b.db.Resend(t.Context(), other.ID, id),
+		"Message": err, "Cancel": b.db.Cancel(t.Context(), other.ID, id), "Resend": b.db.Resend(t.Context(), other.ID, id, false),
 		"Message of no one": func() error { _, err := b.db.Message(t.Context(), 1, mail.NewID()); return err }(),
 		"Cancel of no one":  b.db.Cancel(t.Context(), 1, mail.NewID()),
-		"Resend of no one":  b.db.Resend(t.Context(), 1, mail.NewID()),
+		"Resend of no one":  b.db.Resend(t.Context(), 1, mail.NewID(), false),
 	} {
 		if !errors.Is(err, mail.ErrNotFound) {
 			t.Errorf("%s: %v, want ErrNotFound", what, err)
@@ -290,14 +290,14 @@ func TestResendTakesWhatFailed(t *testing.T) {
 	f := b.flying(t)
 	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "rejected", Recipients: changes("sent", "failed", "suppressed")})
 	b.exec(t, `UPDATE message SET expires_at = now() - interval '1 h'`)
-	must(t, b.db.Resend(t.Context(), 1, f.id))
+	must(t, b.db.Resend(t.Context(), 1, f.id, false))
 	if got, want := b.outcome(t, f.id), (outcome{"ready", "queued: sent queued suppressed", "rejected/response"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if got := get[string](t, b, `SELECT concat_ws(' ', attempts, r.due <= now(), m.expires_at > now() + interval '23 h') FROM ready r JOIN message m USING (id)`); got != "1 t t" {
 		t.Errorf("ready again as %s, want 1 t t", got)
 	}
-	if err := b.db.Resend(t.Context(), 1, f.id); !errors.Is(err, mail.ErrConflict) {
+	if err := b.db.Resend(t.Context(), 1, f.id, false); !errors.Is(err, mail.ErrConflict) {
 		t.Errorf("resend of what waits: %v, want ErrConflict", err)
 	}
 	b.exec(t, `UPDATE ready SET lane = $1`, lane)
@@ -312,7 +312,7 @@ func TestResendTakesWhatFailed(t *testing.T) {
 		"sent": f.id, "in flight": inflight.id, "unknown": unknown.id, "queued": b.acceptN(t, 1)[0],
 	} {
 		before := b.rows(t, id)
-		if err := b.db.Resend(t.Context(), 1, id); !errors.Is(err, mail.ErrConflict) {
+		if err := b.db.Resend(t.Context(), 1, id, false); !errors.Is(err, mail.ErrConflict) {
 			t.Errorf("resend of a message that is %s: %v, want ErrConflict", what, err)
 		}
 		if diff := cmp.Diff(before, b.rows(t, id)); diff != "" {
@@ -328,7 +328,7 @@ func TestResendOfOneMessageAtOnceWorksOnce(t *testing.T) {
 	must(t, b.db.Cancel(t.Context(), 1, id))
 	errs := make(chan error, 8)
 	for range cap(errs) {
-		go func() { errs <- b.db.Resend(t.Context(), 1, id) }()
+		go func() { errs <- b.db.Resend(t.Context(), 1, id, false) }()
 	}
 	won := 0
 	for range cap(errs) {
@@ -350,7 +350,7 @@ func TestResendNeedsABody(t *testing.T) {
 	id := b.acceptN(t, 1)[0]
 	must(t, b.db.Cancel(t.Context(), 1, id))
 	b.exec(t, `DELETE FROM body`)
-	if err := b.db.Resend(t.Context(), 1, id); !errors.Is(err, mail.ErrConflict) {
+	if err := b.db.Resend(t.Context(), 1, id, false); !errors.Is(err, mail.ErrConflict) {
 		t.Errorf("resend without a body: %v, want ErrConflict", err)
 	}
 	if got := fmt.Sprint(b.outcome(t, id)); got != "{settled cancelled: cancelled }" {

@@ -212,7 +212,7 @@ func TestEveryMethodSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 		"Message":    func() error { _, err := db.Message(ctx, 1, id); return err },
 		"Messages":   func() error { _, err := db.Messages(ctx, mail.Filter{Tenant: 1, Limit: 1}); return err },
 		"Cancel":     func() error { return db.Cancel(ctx, 1, id) },
-		"Resend":     func() error { return db.Resend(ctx, 1, id) },
+		"Resend":     func() error { return db.Resend(ctx, 1, id, false) },
 		"Suppress":   func() error { return db.Suppress(ctx, mail.Suppression{Tenant: 1, Email: "a@b.c"}) },
 		"Unsuppress": func() error { return db.Unsuppress(ctx, 1, "a@b.c") },
 		"FindSuppressions": func() error {
@@ -263,7 +263,7 @@ func TestEveryMethodSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 		"Unregister":       func() error { return db.Unregister(ctx, id) },
 		"Rescue":           func() error { _, _, err := db.Rescue(ctx, nil); return err },
 		"Orphans":          func() error { _, err := db.Orphans(ctx, id, nil, nil); return err },
-		"DecideUnknown":    func() error { _, _, err := db.DecideUnknown(ctx, true); return err },
+		"DecideUnknown":    func() error { _, _, err := db.DecideUnknown(ctx, true, 2); return err },
 		"FreeHeld":         func() error { _, err := db.FreeHeld(ctx, 1); return err },
 		"Relane":           func() error { _, err := db.Relane(ctx, id, 1, nil); return err },
 		"Blocks":           func() error { _, err := db.Blocks(ctx); return err },

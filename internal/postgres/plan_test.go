@@ -156,7 +156,7 @@ func (b *bed) work(t *testing.T, account int32) {
 	b.record(t, owner, sent(due[0]))
 	b.record(t, owner, mail.Result{ID: ids[1], N: due[1].Attempts + 1, Class: "transient", Requeue: &mail.Requeue{Tries: 1}, Block: &mail.Block{Account: account, For: time.Millisecond}})
 	b.record(t, owner, mail.Result{ID: ids[2], N: due[2].Attempts + 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: mail.Resend}})
-	_, _, err = b.db.DecideUnknown(ctx, true)
+	_, _, err = b.db.DecideUnknown(ctx, true, 2)
 	must(t, err)
 	b.exec(t, `UPDATE inflight SET claimed_at = now() - interval '1 min' WHERE id = $1`, [16]byte(ids[3]))
 	_, err = b.db.Orphans(ctx, owner, ids[4:], waits)

@@ -63,10 +63,10 @@ FROM unnest($1::uuid[], $2::int[], $3::int[], $4::interval[], $5::int[], $6::int
 ON CONFLICT (id) DO NOTHING`
 
 const hangSQL = `
-INSERT INTO unknown (id, lane, tenant_id, account_id, n, tries, policy, decide_at, owner)
-SELECT i.id, i.lane, i.tenant_id, i.account_id, i.n, i.tries, i.policy, now() + i.wait, i.owner
-FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[], $7::text[], $8::interval[], $9::uuid[])
-    AS i(id, lane, tenant_id, account_id, n, tries, policy, wait, owner)
+INSERT INTO unknown (id, lane, tenant_id, account_id, n, tries, policy, decide_at, owner, avoid)
+SELECT i.id, i.lane, i.tenant_id, i.account_id, i.n, i.tries, i.policy, now() + i.wait, i.owner, i.avoid
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[], $7::text[], $8::interval[], $9::uuid[], $10::jsonb[])
+    AS i(id, lane, tenant_id, account_id, n, tries, policy, wait, owner, avoid)
 ON CONFLICT (id) DO NOTHING`
 
 // recordBatch sorts the batch by message: whoever locks attempts, and events do too, takes them in that order.
@@ -128,14 +128,19 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 		} else if slices.Contains(owned, nil) { // what is recorded already, if it is
 			b.Queue(commitSQL)
 		}
+		doubted := doubtful(batch, owned)
+		if len(doubted) > 0 {
+			b.Queue(lockDoubtSQL, doubted)
+		}
 		queueAttempts(b, batch)
-		if err := queueRecipients(b, batch, owned); err != nil {
+		if err := queueRecipients(b, batch, owned, doubted); err != nil {
 			return err
 		}
 		if err := queueNext(b, batch, owned); err != nil {
 			return err
 		}
 		queueSeen(b, batch, owned)
+		queueLate(b, batch, owned)
 		queueTwins(b, mayBeTwins(batch, owned), &twins)
 		if err := tx.SendBatch(ctx, b).Close(); err != nil {
 			return err
@@ -264,7 +269,7 @@ func queueAttempts(b *pgx.Batch, batch []ownedResult) {
 
 // queueRecipients settles recipients. The status of the message is folded anew and not taken from the result: an event
 // may have settled some of them first.
-func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
+func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed, doubted [][16]byte) error {
 	var told reports
 	var ids, messages [][16]byte
 	var ns []int16
@@ -286,6 +291,9 @@ func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
 		return nil
 	}
 	b.Queue(recipientSQL, ids, ns, status, detail)
+	if len(doubted) > 0 {
+		queueKeepDoubt(b, doubted, true)
+	}
 	queueFold(b, messages)
 	told.queue(b)
 	return nil
@@ -325,7 +333,12 @@ func queueNext(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
 			again.tries = append(again.tries, int32(r.Requeue.Tries)) //nolint:gosec // see queueTake
 			again.avoid, again.held = append(again.avoid, avoid), append(again.held, r.Requeue.Held)
 		case r.Unknown != nil:
+			avoid, err := avoidJSON(r.Unknown.Avoid)
+			if err != nil {
+				return err
+			}
 			hang.add(r, f, r.Unknown.DecideIn)
+			hang.avoid = append(hang.avoid, avoid)
 			hang.tries, hang.owners = append(hang.tries, f.tries), append(hang.owners, r.owner)
 			hang.policy = append(hang.policy, string(r.Unknown.Policy))
 		}
@@ -338,7 +351,7 @@ func queueNext(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
 		queueFold(b, settled)
 	}
 	if len(hang.ids) > 0 {
-		b.Queue(hangSQL, hang.ids, hang.lanes, hang.tenants, hang.accounts, hang.ns, hang.tries, hang.policy, hang.waits, hang.owners)
+		b.Queue(hangSQL, hang.ids, hang.lanes, hang.tenants, hang.accounts, hang.ns, hang.tries, hang.policy, hang.waits, hang.owners, hang.avoid)
 	}
 	return nil
 }

@@ -119,10 +119,10 @@ WITH d AS (
     SELECT id, lane, tenant_id, now(), n - 1, tries, avoid FROM d WHERE started_at IS NULL
     RETURNING id
 ), u AS (
-    INSERT INTO unknown (id, lane, tenant_id, owner, account_id, n, tries, policy, decide_at)
-    SELECT d.id, d.lane, d.tenant_id, d.owner, d.account_id, d.n, d.tries, m.on_ambiguous,
-           greatest(now(), d.started_at) + CASE m.on_ambiguous WHEN 'resend' THEN $1 WHEN 'never' THEN $2 ELSE $3 END::interval
-    FROM d CROSS JOIN LATERAL (SELECT on_ambiguous FROM message WHERE id = d.id OFFSET 0) m WHERE d.started_at IS NOT NULL
+    INSERT INTO unknown (id, lane, tenant_id, owner, account_id, n, tries, avoid, policy, decide_at)
+    SELECT d.id, d.lane, d.tenant_id, d.owner, d.account_id, d.n, d.tries, d.avoid, m.on_ambiguous,
+           greatest(now(), d.started_at) + (1 << m.resends) * CASE m.on_ambiguous WHEN 'resend' THEN $1 WHEN 'never' THEN $2 ELSE $3 END::interval
+    FROM d CROSS JOIN LATERAL (SELECT on_ambiguous, resends FROM message WHERE id = d.id OFFSET 0) m WHERE d.started_at IS NOT NULL
 )
 SELECT id, n, account_id, recipients, started_at IS NOT NULL FROM d`
 	all := append([]any{wait[mail.Resend], wait[mail.Never], wait[mail.Reconcile]}, args...)

@@ -10,15 +10,16 @@ import (
 
 // reportSQL writes events of our own: what the answer to a call, or the end of the waiting, says of recipients. Whoever
 // listens for events hears of every end this way, whichever provider it was. An address that does not exist is suppressed,
-// as by a hard bounce.
+// as by a hard bounce. An end whose doubt was kept is told as that, see keepDoubtSQL.
 const reportSQL = `
 WITH e AS (
     INSERT INTO event (id, origin, tenant_id, account_id, message_id, n, stream, type, name, recipient, at, source, provider_message_id, bounce, key)
-    SELECT i.event_id, i.event_id, m.tenant_id, i.account_id, i.id, i.n, m.stream, i.type, i.name, lower(r.email), coalesce(i.at, now()), 'response', i.pmid, i.bounce, i.event_id
+    SELECT i.event_id, i.event_id, m.tenant_id, i.account_id, i.id, i.n, m.stream, CASE r.status WHEN 'failed_unknown' THEN r.status ELSE i.type END, r.status, lower(r.email), coalesce(i.at, now()), 'response', i.pmid, i.bounce, i.event_id
     FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::int[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $11::timestamptz[])
         AS i(event_id, id, n, account_id, type, name, pmid, bounce, at)
     CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.id AND id BETWEEN $9 AND $10 OFFSET 0) m
-    CROSS JOIN LATERAL (SELECT email FROM recipient WHERE message_id = i.id AND message_id BETWEEN $9 AND $10 AND n = i.n AND status = i.name OFFSET 0) r
+    CROSS JOIN LATERAL (SELECT email, status FROM recipient WHERE message_id = i.id AND message_id BETWEEN $9 AND $10 AND n = i.n
+        AND (status = i.name OR status = 'failed_unknown' AND i.type = 'rejected') OFFSET 0) r
     RETURNING id, tenant_id, type, stream, recipient, account_id, message_id, bounce
 ), s AS (
     INSERT INTO suppression (tenant_id, email, reason, origin, account, message_id, detail)

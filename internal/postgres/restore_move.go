@@ -15,9 +15,9 @@ import (
 // the one that is open (0: none), and which rows move.
 func restorePlaces() map[string]string {
 	return map[string]string{
-		"ready":    `SELECT id, lane, tenant_id, tries, attempts AS n, 0 AS account_id FROM ready WHERE due <= $2 OR held`,
-		"inflight": `SELECT id, lane, tenant_id, tries, n - (started_at IS NULL)::int AS n, CASE WHEN started_at IS NULL THEN 0 ELSE account_id END AS account_id FROM inflight WHERE $2::timestamptz IS NOT NULL`,
-		"unknown":  `SELECT id, lane, tenant_id, tries, n, account_id FROM unknown WHERE $2::timestamptz IS NOT NULL`,
+		"ready":    `SELECT id, lane, tenant_id, tries, avoid, attempts AS n, 0 AS account_id FROM ready WHERE due <= $2 OR held`,
+		"inflight": `SELECT id, lane, tenant_id, tries, avoid, n - (started_at IS NULL)::int AS n, CASE WHEN started_at IS NULL THEN 0 ELSE account_id END AS account_id FROM inflight WHERE $2::timestamptz IS NOT NULL`,
+		"unknown":  `SELECT id, lane, tenant_id, tries, avoid, n, account_id FROM unknown WHERE $2::timestamptz IS NOT NULL`,
 	}
 }
 
@@ -26,6 +26,7 @@ type openMessage struct {
 	id                   [16]byte
 	lane, tenant, tries  int32
 	n, account           int32
+	avoid                []byte
 	facts                mail.Facts
 	policy               mail.Policy
 	calls                map[int32]int32 // by account: the number of the attempt
@@ -35,7 +36,7 @@ type openMessage struct {
 // readOpen reads the next messages of a queue that were not moved for this loss.
 func (r *restoreRun) readOpen(ctx context.Context, tx pgx.Tx, place string) ([]*openMessage, error) {
 	rows, err := tx.Query(ctx, `
-SELECT q.id, q.lane, q.tenant_id, q.tries, q.n, q.account_id, m.facts, m.on_ambiguous,
+SELECT q.id, q.lane, q.tenant_id, q.tries, q.avoid, q.n, q.account_id, m.facts, m.on_ambiguous,
        ARRAY(SELECT n FROM unknown_call c WHERE c.id = q.id ORDER BY n), ARRAY(SELECT account_id FROM unknown_call c WHERE c.id = q.id ORDER BY n)
 FROM (`+restorePlaces()[place]+`) q
 CROSS JOIN LATERAL (SELECT facts, on_ambiguous, created_at, restored_at FROM message WHERE id = q.id OFFSET 0) m
@@ -47,7 +48,7 @@ ORDER BY q.id LIMIT $3 FOR UPDATE OF q`, r.Since, r.lostAt(r.began), restoreChun
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*openMessage, error) {
 		o := &openMessage{calls: map[int32]int32{}}
 		var facts []byte
-		err := row.Scan(&o.id, &o.lane, &o.tenant, &o.tries, &o.n, &o.account, &facts, &o.policy, &o.oldNumbers, &o.oldPlace)
+		err := row.Scan(&o.id, &o.lane, &o.tenant, &o.tries, &o.avoid, &o.n, &o.account, &facts, &o.policy, &o.oldNumbers, &o.oldPlace)
 		if err != nil {
 			return nil, err
 		}
@@ -91,7 +92,7 @@ type restoreRows struct {
 	asks                        []bool
 	made                        [][16]byte // messages of the attempts that are new
 	madeNs, madeAccounts        []int32
-	decisions                   [][]byte
+	decisions, avoid            [][]byte
 }
 
 // candidates gives a message an attempt at each account that it has none open at, and lists all of its calls.
@@ -118,7 +119,7 @@ func (r *restoreRun) candidates(o *openMessage, m *restoreRows) {
 		m.asks = append(m.asks, o.policy == mail.Reconcile)
 	}
 	m.ids, m.lanes, m.tenants = append(m.ids, o.id), append(m.lanes, o.lane), append(m.tenants, o.tenant)
-	m.tops, m.tries = append(m.tops, top), append(m.tries, o.tries)
+	m.tops, m.tries, m.avoid = append(m.tops, top), append(m.tries, o.tries), append(m.avoid, o.avoid)
 	m.policies, m.waits = append(m.policies, string(o.policy)), append(m.waits, r.wait[o.policy])
 }
 
@@ -138,9 +139,10 @@ FROM unnest($1::uuid[], $2::int[]) AS i(id, n)
 WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND (t.class IS NULL OR t.class = 'uncertain')`
 
 	unknownRestoredSQL = `
-INSERT INTO unknown (id, lane, tenant_id, owner, account_id, n, tries, policy, decide_at)
-SELECT i.id, i.lane, i.tenant_id, $8, 0, i.n, i.tries, i.policy, now() + i.wait
-FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::text[], $7::interval[]) AS i(id, lane, tenant_id, n, tries, policy, wait)`
+INSERT INTO unknown (id, lane, tenant_id, owner, account_id, n, tries, policy, decide_at, avoid)
+SELECT i.id, i.lane, i.tenant_id, $8, 0, i.n, i.tries, i.policy, now() + i.wait, i.avoid
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::text[], $7::interval[], $9::jsonb[])
+    AS i(id, lane, tenant_id, n, tries, policy, wait, avoid)`
 
 	unknownCallsSQL = `
 INSERT INTO unknown_call (id, n, account_id, until, due)
@@ -151,6 +153,6 @@ FROM unnest($1::uuid[], $2::int[], $3::int[], $4::boolean[]) AS i(id, n, account
 func (m *restoreRows) queue(b *pgx.Batch, r *restoreRun) {
 	b.Queue(openAttemptsSQL, m.calls, m.callNs)
 	b.Queue(makeAttemptsSQL, m.made, m.madeNs, m.madeAccounts, m.decisions, [16]byte(r.owner), r.Since)
-	b.Queue(unknownRestoredSQL, m.ids, m.lanes, m.tenants, m.tops, m.tries, m.policies, m.waits, [16]byte(r.owner))
+	b.Queue(unknownRestoredSQL, m.ids, m.lanes, m.tenants, m.tops, m.tries, m.policies, m.waits, [16]byte(r.owner), m.avoid)
 	b.Queue(unknownCallsSQL, m.calls, m.callNs, m.callAccounts, m.asks, r.lostAt(r.began))
 }

@@ -220,7 +220,7 @@ func TestARestoredMessageIsSentAgainOnlyWhenNoAccountHasIt(t *testing.T) {
 		t.Errorf("attempts = %s", got)
 	}
 	b.exec(t, `UPDATE unknown SET decide_at = now()`)
-	_, failed, err := b.db.DecideUnknown(t.Context(), false)
+	_, failed, err := b.db.DecideUnknown(t.Context(), false, 2)
 	if failed != 1 || err != nil || b.status(t, id) != "failed_unknown: failed_unknown failed_unknown" {
 		t.Errorf("at the deadline: %d failed, %v, %s", failed, err, b.status(t, id))
 	}
@@ -252,7 +252,7 @@ func TestARestoredMessageIsSettledByProofOfAnyAccount(t *testing.T) {
 					must(t, err)
 				case "webhook after the deadline":
 					b.exec(t, `UPDATE unknown SET decide_at = now()`)
-					_, _, err := b.db.DecideUnknown(t.Context(), false)
+					_, _, err := b.db.DecideUnknown(t.Context(), false, 2)
 					must(t, err)
 				}
 				if way != "lookup" {
@@ -291,7 +291,7 @@ func TestRestoreKeepsTheMessagesOwnPolicy(t *testing.T) {
 		}
 	}
 	b.exec(t, `UPDATE unknown SET decide_at = now()`)
-	resent, failed, err := b.db.DecideUnknown(t.Context(), false)
+	resent, failed, err := b.db.DecideUnknown(t.Context(), false, 2)
 	if resent != 1 || failed != 2 || err != nil {
 		t.Errorf("sent again %d, failed %d, %v; want 1 and 2", resent, failed, err)
 	}

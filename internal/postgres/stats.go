@@ -57,6 +57,7 @@ SELECT key, count(*),
     count(*) FILTER (WHERE status = 'complained'),
     count(*) FILTER (WHERE status = 'suppressed'),
     count(*) FILTER (WHERE status IN ('failed', 'failed_unknown', 'expired')),
+    count(*) FILTER (WHERE status = 'failed_unknown'),
     count(*) FILTER (WHERE status = 'unknown'),
     count(*) FILTER (WHERE opened), count(*) FILTER (WHERE clicked), count(*) FILTER (WHERE unsubscribed),
     coalesce(percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY greatest(sent_ms, 0)::bigint) FILTER (WHERE sent_ms IS NOT NULL), '{0,0}'),
@@ -98,7 +99,7 @@ func scanStat(row pgx.CollectableRow) (mail.Stat, error) {
 	var hard, soft, policy int64
 	var sent, delivered []int64
 	err := row.Scan(&s.Key, &s.Recipients, &s.Sent, &s.Delivered, &s.Deferred, &hard, &soft, &policy, &s.Complained, &s.Suppressed,
-		&s.Failed, &s.Unknown, &s.Opened, &s.Clicked, &s.Unsubscribed, &sent, &delivered)
+		&s.Failed, &s.FailedUnknown, &s.Unknown, &s.Opened, &s.Clicked, &s.Unsubscribed, &sent, &delivered)
 	if err != nil {
 		return s, err
 	}

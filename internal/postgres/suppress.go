@@ -73,7 +73,7 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 				soft[who]++
 			}
 		case mail.EventUnmapped, mail.EventAccepted, mail.EventDeferred, mail.EventRejected, mail.EventComplained,
-			mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventEndpointDisabled:
+			mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventFailedUnknown, mail.EventEndpointDisabled:
 		}
 		reason, stream := suppressionOf(&f.Event)
 		key := [3]string{strconv.Itoa(int(f.Tenant)), who.email, stream}
@@ -120,7 +120,7 @@ func suppressionOf(e *mail.Event) (reason, stream string) {
 			return "hard_bounce", ""
 		}
 	case mail.EventUnmapped, mail.EventAccepted, mail.EventDeferred, mail.EventDelivered, mail.EventOpened, mail.EventClicked,
-		mail.EventEndpointDisabled:
+		mail.EventFailedUnknown, mail.EventEndpointDisabled:
 	}
 	return "", ""
 }

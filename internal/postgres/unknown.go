@@ -10,33 +10,41 @@ import (
 )
 
 // DecideUnknown ends the wait of unknown messages for which no evidence came in time: they are sent again when their
-// policy is resend, or reconcile with the fallback resend; else they are failed_unknown. The verdict's source is the
-// deadline. At most 500 at a time.
-func (db *DB) DecideUnknown(ctx context.Context, resendAfterReconcile bool) (resent, failed int, err error) {
+// policy is resend, or reconcile with the fallback resend, and that was not done most times before; else they are
+// failed_unknown. The account whose call is unknown comes last then, since it may have the message. The verdict's source
+// is the deadline. At most 500 at a time.
+func (db *DB) DecideUnknown(ctx context.Context, resendAfterReconcile bool, most int) (resent, failed int, err error) {
 	const q = `
 WITH d AS (
     DELETE FROM unknown WHERE id = ANY (ARRAY(
         SELECT id FROM unknown WHERE decide_at <= now() ORDER BY decide_at LIMIT 500 FOR UPDATE SKIP LOCKED))
-    RETURNING id, lane, tenant_id, n, tries, policy = 'resend' OR policy = 'reconcile' AND $1::boolean AS again
+    RETURNING id, lane, tenant_id, account_id, n, tries, avoid, policy = 'resend' OR policy = 'reconcile' AND $1::boolean AS may
+), x AS MATERIALIZED (
+    SELECT d.*, d.may AND m.resends < $2 AS again, (SELECT name FROM account WHERE id = d.account_id) AS account
+    FROM d CROSS JOIN LATERAL (SELECT resends FROM message WHERE id = d.id OFFSET 0) m
 ), r AS (
-    INSERT INTO ready (id, lane, tenant_id, due, attempts, tries)
-    SELECT id, lane, tenant_id, now(), n, tries FROM d WHERE again
+    INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid)
+    SELECT id, lane, tenant_id, now(), n, tries, CASE WHEN account IS NULL THEN avoid
+        ELSE coalesce(avoid, '{}') || jsonb_build_object(account, jsonb_build_object('last', true, 'why', 'a call may have sent it')) END
+    FROM x WHERE again
 )
-SELECT id, n, again FROM d`
+SELECT id, n, again FROM x`
 	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, q, resendAfterReconcile)
+		rows, err := tx.Query(ctx, q, resendAfterReconcile, most)
 		if err != nil {
 			return err
 		}
-		var ids [][16]byte
+		resent, failed = 0, 0
+		var ids, again [][16]byte
 		var ns []int32
 		var repeat []bool
 		var id [16]byte
 		var n int32
-		var again bool
-		_, err = pgx.ForEachRow(rows, []any{&id, &n, &again}, func() error {
-			ids, ns, repeat = append(ids, id), append(ns, n), append(repeat, again)
-			if again {
+		var resend bool
+		_, err = pgx.ForEachRow(rows, []any{&id, &n, &resend}, func() error {
+			ids, ns, repeat = append(ids, id), append(ns, n), append(repeat, resend)
+			if resend {
+				again = append(again, id)
 				resent++
 			} else {
 				failed++
@@ -49,7 +57,9 @@ SELECT id, n, again FROM d`
 		b := &pgx.Batch{}
 		b.Queue(decideAttemptSQL, ids, ns)
 		b.Queue(decideRecipientSQL, ids, repeat)
+		b.Queue(tellEndsSQL, ids)
 		queueFold(b, ids)
+		b.Queue(`UPDATE message SET resends = resends + 1 WHERE id = ANY ($1)`, again)
 		return tx.SendBatch(ctx, b).Close()
 	})
 	if err != nil {

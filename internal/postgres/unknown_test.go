@@ -29,11 +29,11 @@ func TestUnknownMessagesAreDecidedByTheirPolicy(t *testing.T) {
 				b.record(t, f.owner, r)
 				flights = append(flights, f)
 			}
-			if resent, failed, err := b.db.DecideUnknown(t.Context(), fallback); resent+failed != 0 || err != nil {
+			if resent, failed, err := b.db.DecideUnknown(t.Context(), fallback, 2); resent+failed != 0 || err != nil {
 				t.Errorf("decided %d and %d before their time, %v", resent, failed, err)
 			}
 			b.exec(t, `UPDATE unknown SET decide_at = now() WHERE id <> $1`, [16]byte(flights[3].id))
-			resent, failed, err := b.db.DecideUnknown(t.Context(), fallback)
+			resent, failed, err := b.db.DecideUnknown(t.Context(), fallback, 2)
 			must(t, err)
 			again := outcome{"ready", "queued: queued delivered", "uncertain/deadline"}
 			over := outcome{"settled", "failed_unknown: failed_unknown delivered", "uncertain/deadline"}
@@ -68,7 +68,7 @@ func TestDecideUnknownKeepsToItsStep(t *testing.T) {
 	b.exec(t, `WITH d AS (DELETE FROM ready RETURNING id, lane, tenant_id) INSERT INTO unknown (id, lane, tenant_id, owner, account_id, n, tries, policy, decide_at)
 		SELECT id, lane, tenant_id, gen_random_uuid(), 1, 1, 0, 'never', now() FROM d`)
 	for _, want := range []int{500, 500, 300, 0} {
-		if _, failed, err := b.db.DecideUnknown(t.Context(), true); failed != want || err != nil {
+		if _, failed, err := b.db.DecideUnknown(t.Context(), true, 2); failed != want || err != nil {
 			t.Errorf("decided %d, %v; want %d", failed, err, want)
 		}
 	}

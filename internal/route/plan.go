@@ -63,8 +63,10 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 		at    int // index in d.Candidates
 		acc   *Account
 		score float64
+		last  bool
 	}
 	var fits []fit
+	var others bool // than those that may have sent it
 	ever := false
 	for i, m := range members {
 		acc := c.Account(m.Account)
@@ -72,7 +74,8 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 		d.Candidates[i].Reason = reason
 		ever = ever || !final
 		if reason == "" {
-			fits = append(fits, fit{i, acc, score(r.Seed, acc.Name, m.Weight)})
+			last := r.Avoid[acc.Name].Last
+			fits, others = append(fits, fit{i, acc, score(r.Seed, acc.Name, m.Weight), last}), others || !last
 		}
 	}
 	if len(fits) == 0 {
@@ -80,6 +83,14 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 			return d, Impossible
 		}
 		return d, Unfit
+	}
+	if others {
+		fits = slices.DeleteFunc(fits, func(f fit) bool {
+			if f.last {
+				d.Candidates[f.at].Reason = "tried: " + r.Avoid[f.acc.Name].Why
+			}
+			return f.last
+		})
 	}
 	slices.SortFunc(fits, func(a, b fit) int {
 		if a.score < b.score {

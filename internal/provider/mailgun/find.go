@@ -120,7 +120,7 @@ func proves(q *provider.Query, e *mail.Event) bool {
 	switch e.Type {
 	case mail.EventAccepted, mail.EventDeferred, mail.EventDelivered, mail.EventBounced, mail.EventRejected:
 		return len(q.Recipients) == 0 || slices.ContainsFunc(q.Recipients, func(r string) bool { return strings.EqualFold(r, e.Recipient) })
-	case mail.EventUnmapped, mail.EventComplained, mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventEndpointDisabled:
+	case mail.EventUnmapped, mail.EventComplained, mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventFailedUnknown, mail.EventEndpointDisabled:
 	}
 	return false
 }

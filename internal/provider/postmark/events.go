@@ -91,7 +91,7 @@ func (f fields) messageEvent(e *mail.Event) {
 		_ = json.Unmarshal(f["Details"], &d) // without them there is still the event
 		e.Bounce = t.bounce(kind, d.text("DeliveryMessage"))
 	case mail.EventUnmapped, mail.EventAccepted, mail.EventBounced, mail.EventRejected, mail.EventComplained,
-		mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventEndpointDisabled:
+		mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventFailedUnknown, mail.EventEndpointDisabled:
 	}
 }
 

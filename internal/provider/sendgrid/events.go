@@ -71,7 +71,8 @@ func (f fields) fill(e *mail.Event) {
 		e.Machine = string(f["sg_machine_open"]) == "true"
 	case mail.EventClicked:
 		e.URL = link(f.text("url"))
-	case mail.EventUnmapped, mail.EventAccepted, mail.EventDelivered, mail.EventComplained, mail.EventUnsubscribed, mail.EventEndpointDisabled:
+	case mail.EventUnmapped, mail.EventAccepted, mail.EventDelivered, mail.EventComplained, mail.EventUnsubscribed, mail.EventFailedUnknown,
+		mail.EventEndpointDisabled:
 	}
 }
 

@@ -1,0 +1,113 @@
+package deliver
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+func TestEachUnknownCallWaitsTwiceAsLongAsTheLast(t *testing.T) {
+	t.Parallel()
+	for policy, first := range map[mail.Policy]time.Duration{mail.Resend: time.Minute, mail.Never: time.Minute, mail.Reconcile: 30 * time.Minute} {
+		for resends, want := range []time.Duration{first, 2 * first, 4 * first, 8 * first} {
+			c := testCall("a@example.org")
+			c.due.OnAmbiguous, c.due.Resends = policy, resends
+			r, _ := next(c, provider.Receipt{}, &provider.Error{Class: provider.Uncertain}, testPolicy(), noon(), 0)
+			if r.Unknown.DecideIn != want || r.Unknown.Policy != policy {
+				t.Errorf("%s, sent again %d times: %+v, want a wait of %s", policy, resends, r.Unknown, want)
+			}
+		}
+	}
+}
+
+// Whatever comes of a call, what is known of other accounts is known for the next: whoever refused the message for good is
+// not asked again, and whoever may have sent it comes last.
+func TestWhatOtherAccountsSaidIsKeptWhateverComesNext(t *testing.T) {
+	t.Parallel()
+	others := map[string]mail.Avoid{
+		"small":  {Final: true, Why: "too large"},
+		"doubt":  {Last: true, Why: "a call may have sent it"},
+		"down":   {Until: noon().Add(time.Hour), Why: "503"},
+		"ses-eu": {Last: true, Why: "a call may have sent it"}, // the account of this call
+	}
+	putOff := provider.Receipt{Refused: []provider.Refusal{{Email: "b@example.org", Class: provider.Transient}}}
+	for name, tc := range map[string]struct {
+		receipt provider.Receipt
+		failure *provider.Error
+	}{
+		"accepted for one":           {putOff, nil},
+		"transient":                  {failure: &provider.Error{Class: provider.Transient}},
+		"throttled":                  {failure: &provider.Error{Class: provider.Throttled}},
+		"misconfigured":              {failure: &provider.Error{Class: provider.Misconfigured}},
+		"refused there for good":     {failure: &provider.Error{Class: provider.Rejected, Elsewhere: true}},
+		"refused for one":            {failure: &provider.Error{Class: provider.BadRecipient, Refused: []provider.Refusal{{Email: "b@example.org", Class: provider.BadRecipient}}}},
+		"uncertain":                  {failure: &provider.Error{Class: provider.Uncertain}},
+		"of a class that is unknown": {failure: &provider.Error{Class: "surprise"}},
+	} {
+		c := testCall("a@example.org", "b@example.org")
+		c.due.Avoid = others
+		r, _ := next(c, tc.receipt, tc.failure, testPolicy(), noon(), 0)
+		var got map[string]mail.Avoid
+		switch {
+		case r.Requeue != nil:
+			got = r.Requeue.Avoid
+		case r.Unknown != nil:
+			got = r.Unknown.Avoid
+		}
+		for account, want := range others {
+			if account == c.name {
+				if !got[account].Last {
+					t.Errorf("%s: %s is %+v, want it to come last still", name, account, got[account])
+				}
+				continue
+			}
+			if diff := cmp.Diff(want, got[account]); diff != "" {
+				t.Errorf("%s: what %s said (-want +got):\n%s", name, account, diff)
+			}
+		}
+	}
+}
+
+func TestThrottledCallsThatWereUnderWayTogetherCountOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(route.Account{Name: "ses-eu", Concurrency: 8}, 8)
+		together := func(want int, throttled ...bool) {
+			t.Helper()
+			time.Sleep(time.Second)
+			began := time.Now()
+			for i, yes := range throttled {
+				time.Sleep(time.Minute) // however long each of them takes
+				if got := a.throttled(yes, began); got != want && yes {
+					t.Errorf("call %d of %d: %d are throttled in a row, want %d", i, len(throttled), got, want)
+				}
+			}
+		}
+		together(1, true, true, true, true, true, true, true, true)
+		together(2, true, true, false, true) // one of them came through before the others were refused
+		together(3, true)
+		together(0, false)
+		together(1, true, true)
+	})
+}
+
+func TestAThrottledCallIsCountedByWhenItBegan(t *testing.T) {
+	t.Parallel()
+	a := newAccount(route.Account{Name: "ses-eu", Concurrency: 8}, 8)
+	began := time.Now()
+	var all sync.WaitGroup
+	for range 64 {
+		all.Go(func() { a.throttled(true, began) })
+	}
+	all.Wait()
+	if a.throttles != 1 {
+		t.Errorf("64 answers at once count %d times, want once", a.throttles)
+	}
+}

@@ -1,0 +1,57 @@
+//go:build drill
+
+package drill
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/emulator"
+)
+
+// mostCopies is how often a message may be mailed beside the first time, where nothing else is set.
+const mostCopies = 2
+
+// Providers take every tenth message and hang or hang up, tell nothing of it, and one of the processes dies on the way. Under
+// resend each such message is given to others, so many times and no more; then nobody says that it was not sent.
+func TestD48NoProviderAnswersForAMessage(t *testing.T) {
+	settings := []string{"SENDGATE_UNKNOWN_WAIT=1s"}
+	drillTest(t, "D48", plan{settings: settings, load: load{share: 0.5, plain: true, policies: []string{"resend"}}}, func(t *testing.T, r *rig) {
+		r.faults(t, everywhere(
+			emulator.Fault{Mode: "hook_drop"},
+			emulator.Fault{Mode: "accept_then_drop", Match: "*+*-*15@*", Latency: emulator.Duration(2 * time.Second)},
+			emulator.Fault{Mode: "accept_then_drop", Match: "*+*-*5@*"},
+		))
+		pause(t, *duration/2)
+		r.replicas[1].kill()
+		pause(t, time.Second)
+		r.replicas[1].start(t)
+		pause(t, *duration/2)
+		r.clients.stop()
+		r.clients.wg.Wait()
+		must(t, healWithin, "every message has ended, though no provider answers for some", func() bool { return r.count(t.Context(), openSQL) == 0 })
+		r.faults(t, nil)
+		full, elsewhere := 0, 0
+		e := r.gather(t)
+		for id, lines := range e.lines {
+			if len(lines) == 1+mostCopies {
+				full++
+				kinds := map[string]bool{}
+				for _, line := range lines {
+					kinds[line.Provider] = true
+				}
+				if len(kinds) == len(lines) {
+					elsewhere++
+				}
+				if s := e.byID[id].Status; s != "failed_unknown" {
+					t.Errorf("%s was mailed %d times without an answer and is %s, want failed_unknown", id, len(lines), s)
+				}
+			}
+		}
+		r.report.tally("given_up", full)
+		r.report.tally("elsewhere", elsewhere)
+		if full < 3 || elsewhere < full*8/10 {
+			t.Errorf("%d messages were mailed as often as allowed, %d of them by other accounts each time; want some, and most", full, elsewhere)
+		}
+	})
+}
