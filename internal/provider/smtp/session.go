@@ -276,11 +276,13 @@ func refusal(rcpt string, class provider.Class, e *provider.Error) provider.Refu
 // takesNoMore reports whether a server that took recipients before means that this transaction is full: 452, bare or as
 // 4.5.3 (RFC 5321 section 4.5.3.1.10), or what others say for it. A rate that is used up is another thing.
 func takesNoMore(e *provider.Error) bool {
-	if e.Class == provider.Throttled {
+	switch {
+	case strings.HasSuffix(e.Code, ".5.3"):
+		return true
+	case e.Class == provider.Throttled:
 		return false
 	}
-	return strings.HasSuffix(e.Code, ".5.3") || e.Status == 452 && e.Code == strconv.Itoa(e.Status) ||
-		strings.Contains(strings.ToLower(e.Detail), "too many recipients")
+	return e.Status == 452 && e.Code == strconv.Itoa(e.Status) || strings.Contains(strings.ToLower(e.Detail), "too many recipients")
 }
 
 // postpone leaves recipients for another transaction. That one is another call of Send, so that it has a slot of the
