@@ -10,18 +10,18 @@ import (
 )
 
 // endSQL closes recipients that will not be mailed, and reports it.
-const endSQL = `
+var endSQL = `
 WITH r AS (
     UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
     FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
     WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'
-    RETURNING r.message_id, r.n, r.tenant_id, r.email, r.status, r.detail
+    RETURNING r.message_id, r.n, r.tenant_id, ` + foldedSQL("r") + ` AS email, r.status, r.detail
 ), x AS MATERIALIZED (
     SELECT new_event_id() AS id, r.*, m.stream
     FROM r CROSS JOIN LATERAL (SELECT stream FROM message WHERE id = r.message_id OFFSET 0) m
 ), e AS (
     INSERT INTO event (id, origin, tenant_id, message_id, n, stream, type, name, recipient, at, source, bounce, key)
-    SELECT id, id, tenant_id, message_id, n, stream, 'rejected', status, lower(email), now(), 'response',
+    SELECT id, id, tenant_id, message_id, n, stream, 'rejected', status, email, now(), 'response',
            jsonb_build_object('reason', 'other', 'text', detail), id FROM x
     RETURNING id, tenant_id, type, stream
 )

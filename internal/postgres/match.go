@@ -3,16 +3,17 @@ package postgres
 import (
 	"bytes"
 	"context"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
 // matchSQL finds the message of an event, the account's attempt at it, and the recipient. The attempt is the one that
 // has the provider's id; else the last that may have it, since its answer was lost; else the last. Authority is here: an
 // event counts only for a message that its account was given.
-const matchSQL = `
+var matchSQL = `
 SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, -1)
 FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $7::text[]) AS i(row, message_id, account_id, email, pmid)
 CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.message_id AND id BETWEEN $5 AND $6 OFFSET 0) m
@@ -22,7 +23,7 @@ LEFT JOIN LATERAL (SELECT n FROM attempt WHERE message_id = i.message_id AND mes
         WHEN provider_message_id = '' AND (class IS NULL OR class = 'uncertain' OR verdict_source = 'lookup') THEN 1 ELSE 0 END DESC, n DESC
     LIMIT 1) t ON true
 LEFT JOIN LATERAL (SELECT n FROM recipient WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
-    AND lower(email) = i.email ORDER BY n LIMIT 1) r ON true`
+    AND (` + foldedSQL("recipient") + ` = i.email OR folded IS NULL AND lower(email) = i.email) ORDER BY n LIMIT 1) r ON true`
 
 // match finds the messages of events. Those that name only the provider's id are found by it, near the time at which the
 // provider took the message.
@@ -35,7 +36,7 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	for i, f := range facts {
 		if !f.MessageID.IsZero() {
 			rows, accounts = append(rows, int32(i)), append(accounts, f.account) //nolint:gosec // bounded by the batch
-			ids, emails = append(ids, f.MessageID), append(emails, strings.ToLower(f.Recipient))
+			ids, emails = append(ids, f.MessageID), append(emails, mail.FoldAddress(f.Recipient))
 			pmids = append(pmids, f.ProviderMessageID)
 		}
 	}

@@ -129,7 +129,7 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 			b.Queue(commitSQL)
 		}
 		queueAttempts(b, batch)
-		if err := queueRecipients(b, batch, owned); err != nil {
+		if err := db.queueRecipients(b, batch, owned); err != nil {
 			return err
 		}
 		if err := queueNext(b, batch, owned); err != nil {
@@ -264,8 +264,8 @@ func queueAttempts(b *pgx.Batch, batch []ownedResult) {
 
 // queueRecipients settles recipients. The status of the message is folded anew and not taken from the result: an event
 // may have settled some of them first.
-func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
-	var told reports
+func (db *DB) queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
+	told := reports{newID: db.clock.NewID}
 	var ids, messages [][16]byte
 	var ns []int16
 	var status, detail []string
