@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,10 @@ const fullFor = 10 * time.Second
 // nothing. The zero value trusts it.
 type writes struct {
 	mu     sync.Mutex
-	doubt  error     // why the last message was not stored, nil if it was
-	sure   bool      // the server said that it can't
-	failed time.Time // when
+	doubt  error         // why the last message was not stored, nil if it was
+	sure   bool          // the server said that it can't
+	failed time.Time     // when
+	hold   time.Duration // fullFor, if it is zero
 }
 
 // note looks at what became of a message.
@@ -41,7 +43,7 @@ func (w *writes) note(a mail.Accepted, err error) {
 func (w *writes) check(ctx context.Context, probe func(context.Context) error) error {
 	w.mu.Lock()
 	doubt, failed := w.doubt, w.failed
-	sure := w.sure && time.Since(failed) < fullFor
+	sure := w.sure && time.Since(failed) < cmp.Or(w.hold, fullFor)
 	w.mu.Unlock()
 	if doubt == nil {
 		return nil
