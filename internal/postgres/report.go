@@ -10,7 +10,7 @@ import (
 
 // reportSQL writes events of our own: what the answer to a call, or the end of the waiting, says of recipients. Whoever
 // listens for events hears of every end this way, whichever provider it was. An address that does not exist is suppressed,
-// as by a hard bounce.
+// as by a hard bounce, for good.
 var reportSQL = `
 WITH e AS (
     INSERT INTO event (id, origin, tenant_id, account_id, message_id, n, stream, type, name, recipient, at, source, provider_message_id, bounce, key)
@@ -22,10 +22,11 @@ WITH e AS (
     RETURNING id, tenant_id, type, stream, recipient, account_id, message_id, bounce
 ), s AS (
     INSERT INTO suppression (tenant_id, email, reason, origin, account, message_id, detail)
-    SELECT e.tenant_id, e.recipient, 'hard_bounce', 'response', a.name, e.message_id, coalesce(e.bounce->>'text', '')
+    SELECT DISTINCT ON (e.tenant_id, e.recipient COLLATE "C") e.tenant_id, e.recipient, 'hard_bounce', 'response', a.name, e.message_id, coalesce(e.bounce->>'text', '')
     FROM e CROSS JOIN LATERAL (SELECT name FROM account WHERE id = e.account_id OFFSET 0) a
     WHERE e.bounce->>'class' = 'hard'
-    ON CONFLICT DO NOTHING
+    ORDER BY e.tenant_id, e.recipient COLLATE "C"
+    ` + longerStaysSQL + `
 )
 SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream)) FROM e WHERE ` + listenedSQL
 

@@ -45,7 +45,7 @@ WITH c AS (
 )
 INSERT INTO suppression (tenant_id, email, reason, origin, detail, expires_at)
 SELECT tenant_id, email, 'soft_bounce', 'webhook', n || ' soft bounces without a delivery', now() + $5::interval FROM c WHERE n >= $4
-ON CONFLICT DO NOTHING`
+` + longerStaysSQL
 
 type address struct {
 	tenant mail.TenantID
