@@ -55,6 +55,8 @@ type App struct {
 	registry *prometheus.Registry
 	metrics  *telemetry.Metrics
 	db       *postgres.DB
+	clock    *mail.Clock // the database's
+	writes   writes
 	engine   *deliver.Engine
 	forward  *forward.Engine
 	started  atomic.Bool // all parts are up
@@ -89,7 +91,7 @@ func New(cfg config.Config, log *slog.Logger) (*App, error) {
 	registry := telemetry.NewRegistry()
 	return &App{
 		cfg: cfg, log: log, box: box, registry: registry, metrics: telemetry.New(registry), failed: make(chan error, 4),
-		linger: lingering,
+		linger: lingering, clock: mail.NewClock(nil, nil),
 	}, nil
 }
 
@@ -164,7 +166,7 @@ func (a *App) onStop(name string, run func(context.Context) error) {
 func (a *App) openDatabase(ctx context.Context) error {
 	db, err := postgres.Open(ctx, postgres.Options{
 		URL: a.cfg.DatabaseURL.Reveal(), Box: a.box, AcceptQueue: a.cfg.AcceptQueue,
-		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes), AcceptWait: a.cfg.AcceptWait, SoftLimit: a.cfg.SoftBounceLimit,
+		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes), AcceptWait: a.cfg.AcceptWait, SoftLimit: a.cfg.SoftBounceLimit, Clock: a.clock,
 		Observe: func(batch string, size int, _ time.Duration) {
 			a.metrics.BatchSize.WithLabelValues(batch).Observe(float64(size))
 		},
@@ -178,11 +180,16 @@ func (a *App) openDatabase(ctx context.Context) error {
 	}
 	a.db = db
 	a.onStop("database", func(context.Context) error { db.Close(); return nil })
-	return a.awaitDatabase(ctx)
+	if err := a.awaitDatabase(ctx); err != nil {
+		return err
+	}
+	a.startClock()
+	_, err = db.RefoldSuppressions(ctx) // before anything is accepted
+	return err
 }
 
-// awaitDatabase gives a database that starts together with us a minute. A schema that does not fit is final, and so is a
-// secret key that is not the one of the processes that are there.
+// awaitDatabase gives a database that starts together with us a minute. A schema that does not fit is final, and so are a
+// secret key that is not the one of the processes that are there, and a clock that is not the database's.
 func (a *App) awaitDatabase(ctx context.Context) error {
 	deadline := time.Now().Add(time.Minute)
 	for {
@@ -190,7 +197,13 @@ func (a *App) awaitDatabase(ctx context.Context) error {
 		if err == nil {
 			err = a.db.CheckKey(ctx)
 		}
-		if err == nil || errors.Is(err, postgres.ErrSchema) || errors.Is(err, seal.ErrSealed) {
+		if err == nil {
+			err = a.db.ReadClock(ctx)
+		}
+		if err == nil {
+			return a.db.Clock().Check()
+		}
+		if errors.Is(err, postgres.ErrSchema) || errors.Is(err, seal.ErrSealed) {
 			return err
 		}
 		if time.Now().After(deadline) {
@@ -242,9 +255,9 @@ func (a *App) startAPI(ctx context.Context) error {
 		links = l
 	}
 	server, err := httpapi.New(httpapi.Options{
-		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
+		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
 		MaxBody: int64(a.cfg.MaxBodyBytes), AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
-		Draining: a.draining.Load, TrustedProxies: a.proxies(),
+		Draining: a.draining.Load, TrustedProxies: a.proxies(), Clock: a.clock.Now, NewID: a.clock.NewID,
 		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
 		Webhooks: httpapi.EndpointOptions{
 			Endpoints: a.db, TestDelivery: a.forward,
@@ -287,7 +300,13 @@ func (a *App) ready(ctx context.Context) error {
 	case a.engine.Config() == nil:
 		return errors.New("configuration not read yet")
 	}
-	return a.db.Ping(ctx)
+	if err := a.db.Ping(ctx); err != nil {
+		return err
+	}
+	if err := a.clock.Check(); err != nil {
+		return err
+	}
+	return a.writes.check(ctx, a.db.ProbeWrite)
 }
 
 func (a *App) listen(ctx context.Context, name, addr string, server *http.Server, withTLS bool) (string, error) {

@@ -55,12 +55,11 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 		checks = append(checks, Check{Name: "providers", Level: "error", Detail: err.Error(), Fix: "correct it: serve does not start with it"})
 	}
 	checks = append(checks, accountChecks(ctx, db, made)...)
-	checks = append(checks, receiverChecks(ctx, db, time.Now())...)
-	return append(checks, reachChecks(ctx, db, &cfg)...)
+	checks = append(checks, receiverChecks(ctx, db, vitals.Now)...)
+	return append(checks, reachChecks(ctx, db, &cfg, vitals.Now)...)
 }
 
 func databaseChecks(v postgres.Vitals) []Check {
-	skew := v.ClockSkew.Abs()
 	return []Check{
 		{Name: "database", OK: v.VersionNum >= 150000, Level: "error", Detail: "PostgreSQL " + v.Version, Fix: "use PostgreSQL 15 or newer"},
 		{Name: "primary", OK: !v.InRecovery, Level: "error", Detail: onOff(!v.InRecovery, "accepts writes", "is a standby"), Fix: "point SENDGATE_DATABASE_URL at the primary"},
@@ -72,8 +71,21 @@ func databaseChecks(v postgres.Vitals) []Check {
 			Name: "idle_in_transaction_session_timeout", OK: v.IdleInTransaction != "0", Level: "warn", Detail: onOff(v.IdleInTransaction != "0", v.IdleInTransaction, "none"),
 			Fix: "set it, to 10min or so: a transaction that somebody forgot keeps the dead rows of the queue, and sending slows down",
 		},
-		{Name: "clock", OK: skew < 2*time.Second, Level: "warn", Detail: fmt.Sprintf("this host is %s off the database", v.ClockSkew.Round(time.Millisecond)), Fix: "run NTP on both hosts"},
+		clockCheck(v.ClockSkew),
 	}
+}
+
+// clockCheck warns of a clock that is off, since providers and receivers of webhooks look at the time as well, and says with
+// serve's own words what keeps it from starting.
+func clockCheck(skew time.Duration) Check {
+	c := Check{
+		Name: "clock", OK: skew.Abs() < 2*time.Second, Level: "warn",
+		Detail: fmt.Sprintf("this host is %s off the database", skew.Round(time.Millisecond)), Fix: "run NTP on both hosts",
+	}
+	if skew.Abs() > mail.ClockBound {
+		c.Level, c.Fix = "error", fmt.Sprintf("run NTP on both hosts: beyond %s serve does not start, and nothing is accepted", mail.ClockBound)
+	}
+	return c
 }
 
 // failoverChecks looks at what happens when another server takes over: whether we find it, and whether it has everything.
@@ -298,9 +310,9 @@ func ago(now, then time.Time) string {
 const bulkStream = "bulk"
 
 // reachChecks looks at the settings that say who reaches us, and whom we reach.
-func reachChecks(ctx context.Context, db *postgres.DB, cfg *config.Config) []Check {
+func reachChecks(ctx context.Context, db *postgres.DB, cfg *config.Config, now time.Time) []Check {
 	var checks []Check
-	if cfg.PublicURL == "" && sendsBulk(ctx, db) {
+	if cfg.PublicURL == "" && sendsBulk(ctx, db, now) {
 		checks = append(checks, Check{
 			Name: "unsubscribe", Level: "warn", Detail: "bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",
 			Fix: "set SENDGATE_PUBLIC_URL to the https URL under which recipients reach this service",
@@ -325,7 +337,7 @@ func targets(list config.Targets) string {
 
 // sendsBulk looks for bulk mail of the last day, in the stream of that name and in those that a rule names. Whoever
 // can't be asked in time is taken to send none: it is a warning.
-func sendsBulk(ctx context.Context, db *postgres.DB) bool {
+func sendsBulk(ctx context.Context, db *postgres.DB, now time.Time) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	tenants, err := db.Tenants(ctx)
@@ -342,7 +354,7 @@ func sendsBulk(ctx context.Context, db *postgres.DB) bool {
 	}
 	for _, t := range tenants {
 		for _, stream := range streams {
-			found, err := db.Messages(ctx, mail.Filter{Tenant: t.ID, Stream: stream, Since: time.Now().Add(-24 * time.Hour), Limit: 1})
+			found, err := db.Messages(ctx, mail.Filter{Tenant: t.ID, Stream: stream, Since: now.Add(-24 * time.Hour), Limit: 1})
 			if err == nil && len(found) > 0 {
 				return true
 			}

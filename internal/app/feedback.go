@@ -40,7 +40,7 @@ func (a *App) links() (*unsub.Signer, error) {
 // startForward tells webhook endpoints what happens.
 func (a *App) startForward() error {
 	engine, err := forward.New(forward.Options{
-		Store: a.db, Client: jail.New(a.jail()), Log: a.log,
+		Store: a.db, Client: jail.New(a.jail()), Log: a.log, Clock: a.clock.Now,
 		Observe: func(outcome string, _ time.Duration) { a.metrics.Deliveries.WithLabelValues(outcome).Inc() },
 	})
 	if err != nil {
@@ -127,7 +127,7 @@ func (a *App) knowsBounce(rcptTo string) bool {
 // receiveBounce gives one bounce to the relay account whose mark its recipient address bears. Which one that is, only the
 // accounts' keys can tell.
 func (a *App) receiveBounce(ctx context.Context, mailFrom, rcptTo string, body []byte) error {
-	h := &provider.Hook{Header: http.Header{}, Body: body, Now: time.Now(), MailFrom: mailFrom, RcptTo: rcptTo}
+	h := &provider.Hook{Header: http.Header{}, Body: body, Now: a.clock.Now(), MailFrom: mailFrom, RcptTo: rcptTo}
 	refused := error(&provider.HookError{Status: http.StatusNotFound, Reason: "unknown recipient"})
 	for _, conf := range a.engine.Config().Accounts {
 		id, parser, _ := a.engine.Hook(conf.Name)
@@ -160,7 +160,7 @@ func (a *App) keepBounce(ctx context.Context, account string, id int32, batch pr
 	}
 	a.metrics.HookRequests.WithLabelValues(account, "stored").Inc()
 	n := int64(taken.Stored + taken.Orphans)
-	if err := a.db.TallyHooks(ctx, []mail.HookTally{{Account: id, Events: n, LastEvent: time.Now()}}); err != nil {
+	if err := a.db.TallyHooks(ctx, []mail.HookTally{{Account: id, Events: n, LastEvent: a.clock.Now()}}); err != nil {
 		a.log.Warn("counts of receivers not stored", "error", err)
 	}
 	return nil

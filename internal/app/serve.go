@@ -44,7 +44,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 // openForBootstrap stores what the environment gives, before the engine reads the configuration for the first time.
 func (a *App) openForBootstrap(ctx context.Context, accounts []route.Account, secrets secretsByAccount) error {
-	db, err := postgres.Open(ctx, postgres.Options{URL: a.cfg.DatabaseURL.Reveal(), Box: a.box})
+	db, err := postgres.Open(ctx, postgres.Options{URL: a.cfg.DatabaseURL.Reveal(), Box: a.box, Clock: a.clock})
 	if err != nil {
 		return err
 	}

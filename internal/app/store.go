@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"net/netip"
+	"slices"
 
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/mail"
@@ -18,6 +19,7 @@ type store struct {
 	*postgres.DB
 	engine  *deliver.Engine
 	metrics *telemetry.Metrics
+	writes  *writes
 }
 
 // ReceiveEvents stores what a provider reported, and counts the unknown messages that it settled.
@@ -31,8 +33,12 @@ func (s *store) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, 
 
 // Accept makes a submission durable and wakes the engine.
 func (s *store) Accept(ctx context.Context, sub *mail.Submission) (mail.Accepted, error) {
+	if err := s.dated(); err != nil {
+		return mail.Accepted{}, err
+	}
 	s.place(sub)
 	a, err := s.DB.Accept(ctx, sub)
+	s.writes.note(a, err)
 	if err == nil {
 		s.wake(sub, a)
 	}
@@ -41,11 +47,15 @@ func (s *store) Accept(ctx context.Context, sub *mail.Submission) (mail.Accepted
 
 // AcceptAll does so for many.
 func (s *store) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+	if err := s.dated(); err != nil {
+		return make([]mail.Accepted, len(subs)), slices.Repeat([]error{err}, len(subs))
+	}
 	for _, sub := range subs {
 		s.place(sub)
 	}
 	accepted, errs := s.DB.AcceptAll(ctx, subs)
 	for i, sub := range subs {
+		s.writes.note(accepted[i], errs[i])
 		if errs[i] == nil {
 			s.wake(sub, accepted[i])
 		}

@@ -110,6 +110,7 @@ func (e *Engine) quickJobs() []job {
 		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},
 		{every: 2 * time.Second, name: "match orphans", run: e.matchOrphans},
 		{every: 5 * time.Second, name: "measure queue", run: e.measure, rests: true},
+		{every: 30 * time.Second, name: "refold suppressions", run: e.refoldSuppressions, rests: true},
 	}
 }
 
@@ -247,7 +248,10 @@ func (e *Engine) makePartitions(ctx context.Context) error {
 }
 
 func (e *Engine) retain(ctx context.Context) error {
-	now := time.Now()
+	now, err := e.Store.RetentionNow(ctx)
+	if err != nil {
+		return err
+	}
 	ages := []struct {
 		table string
 		age   time.Duration
@@ -284,6 +288,15 @@ const orphansAtOnce = 500
 
 func (e *Engine) matchOrphans(ctx context.Context) error {
 	_, err := e.Store.MatchOrphans(ctx, orphansAtOnce)
+	return err
+}
+
+// refoldSuppressions mends what replicas of an earlier release write beside this one.
+func (e *Engine) refoldSuppressions(ctx context.Context) error {
+	n, err := e.Store.RefoldSuppressions(ctx)
+	if n > 0 {
+		e.Log.Info("suppressions of an earlier release are stored under the address as it is compared now", "count", n)
+	}
 	return err
 }
 

@@ -64,7 +64,10 @@ type upkeepStore interface {
 	AccountingAlone(ctx context.Context) (a mail.Accounting, done bool, err error)
 	EnsurePartitions(ctx context.Context) (int, error)
 	DropPartitions(ctx context.Context, table string, before time.Time) (int, error)
+	// RetentionNow is the time that retention goes by: no clock that leaps ahead may take messages with it.
+	RetentionNow(ctx context.Context) (time.Time, error)
 	Sweep(ctx context.Context) (int, error)
+	RefoldSuppressions(ctx context.Context) (int, error)
 	MatchOrphans(ctx context.Context, limit int) (matched int, err error)
 	DropKeys(ctx context.Context, age time.Duration) (int, error)
 	ForgetSecrets(ctx context.Context) (int, error)

@@ -26,9 +26,9 @@ const (
 func (e *Engine) tell(ctx context.Context, target string, event *mail.Event, secrets []seal.Secret) answer {
 	ctx, cancel := context.WithTimeout(ctx, longCall)
 	defer cancel()
-	start := e.Now()
-	a := answer{at: start.UTC()}
-	resp, err := e.post(ctx, target, event, secrets, start)
+	start, at := e.Now(), e.Clock()
+	a := answer{at: at.UTC()}
+	resp, err := e.post(ctx, target, event, secrets, at)
 	a.took = e.Now().Sub(start)
 	if err != nil {
 		a.err = provider.Cut(failure(err))
@@ -36,7 +36,7 @@ func (e *Engine) tell(ctx context.Context, target string, event *mail.Event, sec
 	}
 	defer resp.Body.Close() //nolint:errcheck // only its status counts
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxDrain))
-	a.status, a.retryAfter = resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"), e.Now())
+	a.status, a.retryAfter = resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"), e.Clock())
 	return a
 }
 

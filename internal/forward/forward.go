@@ -45,7 +45,8 @@ type Options struct {
 	Client  *http.Client // calls public addresses only, and bounds each call in time
 	Log     *slog.Logger
 	Observe func(outcome string, took time.Duration) // of each try
-	Now     func() time.Time                         // default time.Now
+	Now     func() time.Time                         // default time.Now; for what takes time
+	Clock   func() time.Time                         // of the store, for what is dated and signed; default Now
 	Jitter  func() float64                           // in [0, 1), default random
 }
 
@@ -90,6 +91,9 @@ func New(o Options) (*Engine, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Clock == nil {
+		o.Clock = o.Now
 	}
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
@@ -258,7 +262,7 @@ func (e *Engine) Test(ctx context.Context, tenant mail.TenantID, id mail.ID) (ma
 	}
 	defer func() { <-e.tests }()
 	d := mail.Delivery{Endpoint: *endpoint, N: 1, Event: mail.Event{
-		ID: mail.NewID(), Type: "test", Tenant: tenant, At: e.Now(), Source: mail.FromSystem, N: -1,
+		ID: mail.NewID(), Type: "test", Tenant: tenant, At: e.Clock(), Source: mail.FromSystem, N: -1,
 	}}
 	r := next(&d, e.tell(ctx, endpoint.URL, &d.Event, secrets), 0)
 	if r.Outcome != mail.DeliveryDone {

@@ -73,7 +73,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 
 // keyOf checks a request for a key and collects all that is wrong with it.
 func (s *Server) keyOf(in api.KeyRequest, tenant *mail.Tenant) (mail.Key, error) {
-	now := s.now().UTC()
+	now := s.clock().UTC()
 	k := mail.Key{
 		Tenant: tenant.ID, Name: in.Name, RatePerSecond: in.RatePerSecond, TenantPaused: tenant.Paused, CreatedAt: now,
 	}
@@ -151,7 +151,7 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if lastAdmin(keys, id, s.now()) {
+	if lastAdmin(keys, id, s.clock()) {
 		return refuse(http.StatusConflict, "last_admin_key", "This is the last admin key. Create another one first.")
 	}
 	if err := s.store.RevokeKey(r.Context(), principal(r).ID, id); err != nil {

@@ -44,7 +44,7 @@ func (s *Server) listLimits(w http.ResponseWriter, r *http.Request) error {
 		line := api.WindowState{
 			Account: st.Account, Limit: limitView(st.Window), Used: st.Used, Free: max(st.Window.N-st.Used, 0),
 		}
-		if st.BlockedUntil.After(s.now()) {
+		if st.BlockedUntil.After(s.clock()) {
 			line.BlockedUntil = optional(st.BlockedUntil)
 		}
 		out.Data = append(out.Data, line)

@@ -61,7 +61,7 @@ func (s *Server) getAccountWebhooks(w http.ResponseWriter, r *http.Request) erro
 	return writeJSON(w, http.StatusOK, api.AccountWebhooks{
 		Account: a.Name, Path: hookPath(a.Name), LastEventAt: optional(h.LastEvent), Events: h.Events, Refused: h.Refused,
 		LastRefusedAt: optional(h.LastRefused), LastRefusal: h.LastRefusal, LastSentAt: optional(h.LastSent),
-		Silent: spec.Events.Delivered && silent(&h, a.CreatedAt, s.now()),
+		Silent: spec.Events.Delivered && silent(&h, a.CreatedAt, s.clock()),
 	})
 }
 

@@ -93,7 +93,7 @@ func (s *Server) verify(r *http.Request) (*mail.Key, error) {
 		stored = key.Hash
 	}
 	same := subtle.ConstantTimeCompare(hash, stored) == 1
-	if key == nil || !same || !valid(key, s.now()) {
+	if key == nil || !same || !valid(key, s.clock()) {
 		return nil, errUnauthorized
 	}
 	return key, nil

@@ -53,7 +53,7 @@ func (s *Server) replayEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	until := s.now()
+	until := s.clock()
 	if in.Until != nil && in.Until.Before(until) {
 		until = *in.Until
 	}

@@ -17,7 +17,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 	}
 	caps := mail.DefaultCaps()
 	caps.Expiry = s.defaultExpiry
-	m, err := in.draft().Message(s.now(), caps)
+	m, err := in.draft().Message(s.clock(), caps)
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 	case <-ctx.Done():
 		return errHookBusy
 	}
-	batch, err := h.parser.Receive(r.Context(), &provider.Hook{Header: r.Header, Body: body, Now: h.now()})
+	batch, err := h.parser.Receive(r.Context(), &provider.Hook{Header: r.Header, Body: body, Now: h.clock()})
 	if err != nil {
 		return err
 	}
@@ -189,15 +189,15 @@ func (h *hook) count(ctx context.Context, err error) {
 	result := "stored"
 	switch {
 	case err == nil:
-		h.tally.received(h.id, h.events, h.now())
+		h.tally.received(h.id, h.events, h.clock())
 		h.countEvents()
 	case errors.As(err, &refused):
 		result = "refused"
-		h.tally.refused(h.id, refused.Reason, h.now())
+		h.tally.refused(h.id, refused.Reason, h.clock())
 		h.logRefusal(ctx, refused)
 	case errors.As(err, &unread):
 		result = "refused"
-		h.tally.refused(h.id, unread.code, h.now())
+		h.tally.refused(h.id, unread.code, h.clock())
 	case errors.Is(err, errHookBusy):
 		result = "busy"
 	default:

@@ -113,7 +113,7 @@ func sentinelOf(err error) *refusal {
 // unavailableCode keeps the codes of 503 a closed set.
 func unavailableCode(reason string) string {
 	switch reason {
-	case "queue_full", "database", "storage_full", "draining":
+	case "queue_full", "database", "storage_full", "clock", "draining":
 		return reason
 	default:
 		return "unavailable"

@@ -62,7 +62,7 @@ func (s *Server) submission(key *mail.Key, body []byte, idem string) (*mail.Subm
 		return nil, err
 	}
 	draft := in.draft()
-	m, err := draft.Message(s.now(), s.caps())
+	m, err := draft.Message(s.clock(), s.caps())
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (s *Server) submission(key *mail.Key, body []byte, idem string) (*mail.Subm
 	if err := s.routable(m); err != nil {
 		return nil, err
 	}
-	m.ID, m.Tenant = mail.NewID(), key.Tenant
+	m.ID, m.Tenant = s.newID(), key.Tenant
 	sub := &mail.Submission{Message: m, Key: idem}
 	if idem != "" {
 		sub.Fingerprint = fingerprint(draft, m)

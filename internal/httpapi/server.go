@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
@@ -36,7 +37,9 @@ type Options struct {
 	AcceptWait     time.Duration    // how long a request waits for the database to tell of its key, default 5 s
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
-	Now            func() time.Time // default time.Now
+	Now            func() time.Time // default time.Now; for what takes time
+	Clock          func() time.Time // of the store, for what is dated; default Now
+	NewID          func() mail.ID   // of a message that is accepted now; default mail.NewID
 	Draining       func() bool      // true: nothing new is accepted, reads go on; default never
 	TrustedProxies []netip.Prefix   // peers whose X-Forwarded-For is believed
 
@@ -64,7 +67,8 @@ type Server struct {
 	metrics       *telemetry.Metrics
 	maxBody       int64
 	defaultExpiry time.Duration
-	now           func() time.Time
+	now, clock    func() time.Time
+	newID         func() mail.ID
 	draining      func() bool
 	proxies       []netip.Prefix
 	hooks         Hooks
@@ -95,7 +99,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		store: o.Store, router: o.Router, kinds: o.Kinds, log: o.Log, metrics: o.Metrics, maxBody: o.MaxBody,
-		defaultExpiry: o.DefaultExpiry, now: o.Now, draining: o.Draining, proxies: o.TrustedProxies,
+		defaultExpiry: o.DefaultExpiry, now: o.Now, clock: o.Clock, newID: o.NewID, draining: o.Draining, proxies: o.TrustedProxies,
 		hooks: o.Hooks, registrars: o.Registrars, links: o.Unsubscribe, webhooks: o.Webhooks,
 	}
 	s.setDefaults()
@@ -123,6 +127,12 @@ func (s *Server) setDefaults() {
 	}
 	if s.now == nil {
 		s.now = time.Now
+	}
+	if s.clock == nil {
+		s.clock = s.now
+	}
+	if s.newID == nil {
+		s.newID = mail.NewID
 	}
 	if s.draining == nil {
 		s.draining = func() bool { return false }

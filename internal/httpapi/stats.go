@@ -21,7 +21,7 @@ func (s *Server) getStats(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	f := mail.StatsFilter{Tenant: principal(r).Tenant, By: q.statsKey(), Limit: q.limit()}
-	f.Since, f.Until = q.span(s.now().UTC())
+	f.Since, f.Until = q.span(s.clock().UTC())
 	if err := q.err(); err != nil {
 		return err
 	}

@@ -114,7 +114,7 @@ func (x *stream) may(ctx context.Context) bool {
 		return false
 	}
 	key, err := x.keys.byID(ctx, x.key)
-	return err == nil && key != nil && valid(key, x.now())
+	return err == nil && key != nil && valid(key, x.clock())
 }
 
 // open sends the head, and the position, so that even a stream without events can be resumed. net/http lifts its limit on

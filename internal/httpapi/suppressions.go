@@ -83,7 +83,7 @@ func (s *Server) addSuppression(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	x, err := suppressionOf(in, s.now())
+	x, err := suppressionOf(in, s.clock())
 	if err != nil {
 		return err
 	}

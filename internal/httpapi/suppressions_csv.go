@@ -111,7 +111,7 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 	}
 	defer release(s.imports)
 	conn := http.NewResponseController(w)
-	in := newCSVImport(http.MaxBytesReader(w, r.Body, maxImport), s.now())
+	in := newCSVImport(http.MaxBytesReader(w, r.Body, maxImport), s.clock())
 	if err := in.header(); err != nil {
 		return importProblem(w, err)
 	}

@@ -40,7 +40,7 @@ func (s *Server) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 	if err := readOneClick(w, r); err != nil {
 		return err
 	}
-	now := s.now().UTC()
+	now := s.clock().UTC()
 	err = s.store.Suppress(r.Context(), mail.Suppression{
 		Tenant: token.Tenant, Email: token.Email, Stream: token.Stream, Reason: "unsubscribe", Origin: "unsubscribe",
 		MessageID: token.Message, CreatedAt: now,

@@ -65,8 +65,8 @@ func DefaultCaps() Caps {
 // MaxFields caps the mistakes that one Invalid tells.
 const MaxFields = 50
 
-// Message checks the draft and gives the message that it means: addresses canonical and unique (to wins over cc, cc
-// over bcc), names and files sanitised, defaults filled in, times in UTC. ID and Tenant are left to the caller. The
+// Message checks the draft and gives the message that it means: addresses canonical and unique by FoldAddress (to wins
+// over cc, cc over bcc), names and files sanitised, defaults filled in, times in UTC. ID and Tenant are left to the caller. The
 // error is an *Invalid with every mistake, at most MaxFields of them. The message shares d's strings and contents.
 func (d *Draft) Message(now time.Time, lim Caps) (*Message, error) {
 	c := checker{lim: lim}
@@ -156,7 +156,8 @@ func (c *checker) recipients(d *Draft, m *Message) {
 	m.Bcc = c.addresses("bcc", d.Bcc, seen)
 }
 
-// addresses parses a list and leaves out what was seen before.
+// addresses parses a list and leaves out what was seen before, in whatever case: two mails would go to one mailbox, and no
+// event of a provider could tell them apart. The first spelling stays.
 func (c *checker) addresses(field string, list []Mailbox, seen map[string]struct{}) []Address {
 	if len(list) == 0 {
 		return nil
@@ -164,10 +165,11 @@ func (c *checker) addresses(field string, list []Mailbox, seen map[string]struct
 	as := make([]Address, 0, len(list))
 	for i, b := range list {
 		a := c.mailbox(field, i, b)
-		if _, twice := seen[a.Email]; twice {
+		key := FoldAddress(a.Email)
+		if _, twice := seen[key]; twice {
 			continue
 		}
-		seen[a.Email] = struct{}{}
+		seen[key] = struct{}{}
 		as = append(as, a)
 	}
 	return slices.Clip(as)

@@ -3,7 +3,6 @@ package mail
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"strings"
 	"time"
 )
 
@@ -148,11 +147,11 @@ func (e *Event) Keys(account int32) (byID, byContent ID) {
 	if e.MessageID.IsZero() {
 		about = e.ProviderMessageID
 	}
-	byContent = eventKey(account, "content", about, strings.ToLower(e.Recipient), e.Name, e.At.UTC().Format(time.RFC3339Nano), e.URL, e.Detail)
+	byContent = eventKey(account, "content", about, FoldAddress(e.Recipient), e.Name, e.At.UTC().Format(time.RFC3339Nano), e.URL, e.Detail)
 	if e.UniqueID == "" {
 		return byContent, byContent
 	}
-	return eventKey(account, "id", e.UniqueID, strings.ToLower(e.Recipient)), byContent
+	return eventKey(account, "id", e.UniqueID, FoldAddress(e.Recipient)), byContent
 }
 
 func eventKey(account int32, parts ...string) ID {

@@ -8,10 +8,10 @@ import (
 )
 
 // ID names a message: a UUIDv7 (RFC 9562 section 5.7) made in Go, so that ids sort by time of acceptance and a table
-// partitioned by id is partitioned by day. Ids made by one process are strictly increasing.
+// partitioned by id is partitioned by day: see Clock.NewID.
 type ID uuid.UUID
 
-// NewID makes the id of a message that is accepted now. It is safe for concurrent use.
+// NewID makes an id by the clock of this host. What is kept by its time is named by Clock.NewID instead.
 func NewID() ID { return ID(uuid.Must(uuid.NewV7())) }
 
 // ParseID reads the canonical 36-character form. Any other form is refused, so that one message has one spelling.

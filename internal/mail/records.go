@@ -19,7 +19,7 @@ var (
 // Unavailable says that nothing was stored, nor will be, and when to come back: 503 with Retry-After.
 type Unavailable struct {
 	RetryAfter time.Duration
-	Reason     string // queue_full, database, storage_full, draining
+	Reason     string // queue_full, database, storage_full, clock, draining
 	Err        error
 }
 

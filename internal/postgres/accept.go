@@ -79,9 +79,9 @@ var errSlow = errors.New("no commit in time")
 var acceptSQL = `
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::jsonb[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::bytea[], $15::int[])
+        $9::jsonb[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::bytea[], $15::int[], $22::text[])
         AS i(id, tenant_id, key, fingerprint, stream, sender, subject, tags, facts, on_ambiguous, created_at, send_at,
-             expires_at, payload, lane)
+             expires_at, payload, lane, sender_key)
 ), k AS (
     INSERT INTO idempotency (tenant_id, key, fingerprint, message_id)
     SELECT tenant_id, key, fingerprint, id FROM i WHERE key <> '' ORDER BY tenant_id, key
@@ -90,20 +90,20 @@ WITH i AS (
 ), win AS (
     SELECT * FROM i WHERE key = '' OR id IN (SELECT message_id FROM k)
 ), r AS (
-    INSERT INTO recipient (message_id, n, tenant_id, kind, email, name, status, updated_at)
-    SELECT win.id, x.n, win.tenant_id, x.kind, x.email, x.name,
-           CASE WHEN ` + suppressedSQL("win.tenant_id", "x.email", "win.stream") + ` THEN 'suppressed' ELSE 'queued' END, win.created_at
-    FROM unnest($16::int[], $17::smallint[], $18::text[], $19::text[], $20::text[]) AS x(row, n, kind, email, name)
+    INSERT INTO recipient (message_id, n, tenant_id, kind, email, folded, name, status, updated_at)
+    SELECT win.id, x.n, win.tenant_id, x.kind, x.email, nullif(x.key, x.email), x.name,
+           CASE WHEN ` + suppressedSQL("win.tenant_id", "x.key", "win.stream") + ` THEN 'suppressed' ELSE 'queued' END, win.created_at
+    FROM unnest($16::int[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[]) AS x(row, n, kind, email, name, key)
     JOIN unnest($1::uuid[]) WITH ORDINALITY AS o(id, row) ON o.row = x.row
     JOIN win ON win.id = o.id
     RETURNING message_id, n, status
 ), dead AS (
     SELECT message_id FROM r GROUP BY message_id HAVING bool_and(status = 'suppressed')
 ), m AS (
-    INSERT INTO message (id, tenant_id, status, stream, sender, subject, tags, facts, on_ambiguous, created_at, send_at,
+    INSERT INTO message (id, tenant_id, status, stream, sender, sender_folded, subject, tags, facts, on_ambiguous, created_at, send_at,
                          expires_at, updated_at)
     SELECT id, tenant_id, CASE WHEN id IN (SELECT message_id FROM dead) THEN 'suppressed' ELSE 'queued' END, stream, sender,
-           subject, tags::text[], facts, on_ambiguous, created_at, send_at, expires_at, created_at
+           nullif(sender_key, sender), subject, tags::text[], facts, on_ambiguous, created_at, send_at, expires_at, created_at
     FROM win
 ), b AS (
     INSERT INTO body (id, payload) SELECT id, payload FROM win
@@ -355,7 +355,8 @@ func acceptArgs(subs []*mail.Submission) ([]any, error) {
 	created, sendAt, expires := make([]time.Time, n), make([]*time.Time, n), make([]time.Time, n)
 	var row []int32
 	var pos []int16
-	var kinds, emails, names []string
+	var kinds, emails, names, folded []string
+	senderKeys := make([]string, n)
 	for i, s := range subs {
 		m := s.Message
 		f, err := json.Marshal(m.Facts())
@@ -368,6 +369,7 @@ func acceptArgs(subs []*mail.Submission) ([]any, error) {
 		}
 		ids[i], tenants[i], keys[i], fps[i], payloads[i], facts[i], lanes[i] = m.ID, int32(m.Tenant), s.Key, s.Fingerprint[:], payload, f, s.Lane
 		streams[i], senders[i], subjects[i], tags[i], policies[i] = m.Stream, m.From.Email, m.Subject, textArray(m.Tags), string(m.OnAmbiguous)
+		senderKeys[i] = mail.FoldAddress(m.From.Email)
 		created[i], expires[i] = m.CreatedAt, m.ExpiresAt
 		if !m.SendAt.IsZero() {
 			sendAt[i] = &m.SendAt
@@ -375,11 +377,12 @@ func acceptArgs(subs []*mail.Submission) ([]any, error) {
 		for _, r := range m.Recipients() {
 			row, pos = append(row, int32(i+1)), append(pos, int16(r.N)) //nolint:gosec // bounded by the caps on requests
 			kinds, emails, names = append(kinds, string(r.Kind)), append(emails, r.Address.Email), append(names, r.Address.Name)
+			folded = append(folded, mail.FoldAddress(r.Address.Email))
 		}
 	}
 	return []any{
 		ids, tenants, keys, fps, streams, senders, subjects, tags, facts, policies, created, sendAt, expires, payloads, lanes,
-		row, pos, kinds, emails, names,
+		row, pos, kinds, emails, names, folded, senderKeys,
 	}, nil
 }
 

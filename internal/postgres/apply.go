@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -315,7 +314,7 @@ func (c *eventColumns) add(f *fact, raw []byte) error {
 	c.parts, c.ns = append(c.parts, int16(f.Part)), append(c.ns, int16(f.N)) //nolint:gosec // at most 9,999 and 1,000
 	c.tenants, c.accounts = append(c.tenants, int32(f.Tenant)), append(c.accounts, f.account)
 	c.streams, c.types, c.names = append(c.streams, f.Stream), append(c.types, string(f.Type)), append(c.names, f.Name)
-	c.emails, c.at, c.sources = append(c.emails, strings.ToLower(f.Recipient)), append(c.at, f.At), append(c.sources, string(f.Source))
+	c.emails, c.at, c.sources = append(c.emails, mail.FoldAddress(f.Recipient)), append(c.at, f.At), append(c.sources, string(f.Source))
 	c.pmids, c.urls, c.machine = append(c.pmids, f.ProviderMessageID), append(c.urls, f.URL), append(c.machine, f.Machine)
 	c.bounces, c.raws = append(c.bounces, bounce), append(c.raws, raw)
 	return nil

@@ -196,7 +196,7 @@ func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded,
 func (db *DB) loadRecipients(ctx context.Context, raw [][16]byte, loaded map[mail.ID]mail.Loaded) error {
 	q := `
 SELECT r.message_id, r.n, r.kind, r.email, r.name,
-       CASE WHEN r.status = 'queued' AND ` + suppressedSQL("r.tenant_id", "r.email", "(SELECT stream FROM message WHERE id = r.message_id)") + `
+       CASE WHEN r.status = 'queued' AND ` + suppressedSQL("r.tenant_id", foldedSQL("r")+", lower(r.email)", "(SELECT stream FROM message WHERE id = r.message_id)") + `
             THEN 'suppressed' ELSE r.status END
 FROM recipient r
 WHERE r.message_id = ANY($1)

@@ -2,12 +2,14 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
 // clock is one reading of the database's clock, which showed at between asked and got of our own.
@@ -24,6 +26,22 @@ func readClock(ctx context.Context, tx pgx.Tx) (clock, error) {
 	c.got = time.Now()
 	return c, err
 }
+
+// ReadClock tells the Clock what the database's shows. The package's users read it every few seconds.
+func (db *DB) ReadClock(ctx context.Context) error {
+	return pgx.BeginFunc(ctx, db.api, func(tx pgx.Tx) error { // the connection is there before the question
+		var at time.Time
+		asked := db.clock.Mono()
+		if err := tx.QueryRow(ctx, clockSQL).Scan(&at); err != nil {
+			return fmt.Errorf("read the clock: %w", unavailable(err))
+		}
+		db.clock.Learn(at, asked, db.clock.Mono())
+		return nil
+	})
+}
+
+// Clock is the database's clock as it was read last.
+func (db *DB) Clock() *mail.Clock { return db.clock }
 
 // now is at or after the time that the clock showed when its answer came, by at most the round trip: who maps local times
 // onto the database's with it never dates a call too early.

@@ -3,8 +3,8 @@
 // exactly one of ready, inflight and unknown or it is settled, an attempt exists before its call, and a slot is taken
 // in the transaction that claims the message it is for.
 //
-// Every decision reads the primary. Time that replicas must agree on is the database's: clock_timestamp() and now(),
-// never a value computed in Go, except that ids are made in Go.
+// Every decision reads the primary. Time that replicas must agree on is the database's: clock_timestamp() and now(), and
+// in Go the Clock that reads it, which also makes the ids.
 //
 // A newcomer's likeliest mistake is to hold a transaction open while waiting for something outside the database.
 package postgres
@@ -35,6 +35,7 @@ type Options struct {
 	AcceptQueueBytes int64         // their bytes, default 64 MiB
 	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 5 s
 	SoftLimit        int           // soft bounces in a row that suppress; 0 never
+	Clock            *mail.Clock   // default this host's
 	Observe          func(batch string, size int, took time.Duration)
 	AcceptedTwice    func(mail.ID) // a message of which two acceptances came to light; called once for each after the first
 }
@@ -55,11 +56,15 @@ type DB struct {
 	events              *committer[mail.Intake, mail.Taken]
 	watch               watch // over the database's clock
 	mark                atomic.Pointer[openMark]
+	clock               *mail.Clock
 }
 
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	db := &DB{box: o.Box, softLimit: o.SoftLimit, acceptWait: cmp.Or(o.AcceptWait, acceptWait), commitGrace: commitGrace}
+	db := &DB{box: o.Box, softLimit: o.SoftLimit, acceptWait: cmp.Or(o.AcceptWait, acceptWait), commitGrace: commitGrace, clock: o.Clock}
+	if db.clock == nil {
+		db.clock = mail.NewClock(nil, nil)
+	}
 	var err error
 	backstop := strconv.FormatInt(db.acceptWait.Milliseconds(), 10)
 	patient := map[string]string{"statement_timeout": backstop, "lock_timeout": backstop}

@@ -48,15 +48,15 @@ func queueKeepDoubt(b *pgx.Batch, ids [][16]byte, proved bool) {
 
 // tellEndsSQL writes an event for each recipient that this transaction has ended without a call: expired, failed, or given
 // up without knowing. Who cancels a message needs not be told.
-const tellEndsSQL = `
+var tellEndsSQL = `
 WITH x AS MATERIALIZED (
-    SELECT new_event_id() AS id, r.message_id, r.n, r.tenant_id, r.email, r.status, r.detail, m.stream
+    SELECT new_event_id() AS id, r.message_id, r.n, r.tenant_id, ` + foldedSQL("r") + ` AS email, r.status, r.detail, m.stream
     FROM recipient r CROSS JOIN LATERAL (SELECT stream FROM message WHERE id = r.message_id OFFSET 0) m
     WHERE r.message_id = ANY ($1) AND r.updated_at = now() AND r.status IN ('failed', 'expired', 'failed_unknown')
 ), e AS (
     INSERT INTO event (id, origin, tenant_id, message_id, n, stream, type, name, recipient, at, source, bounce, key)
     SELECT id, id, tenant_id, message_id, n, stream, CASE status WHEN 'failed_unknown' THEN status ELSE 'rejected' END, status,
-           lower(email), now(), 'response', jsonb_build_object('reason', 'other', 'text', detail), id FROM x
+           email, now(), 'response', jsonb_build_object('reason', 'other', 'text', detail), id FROM x
     RETURNING id, tenant_id, type, stream
 )
 SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream)) FROM e HAVING count(*) > 0`

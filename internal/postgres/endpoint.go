@@ -108,7 +108,7 @@ func endpointDetail(e *mail.Endpoint) map[string]any {
 // mail.ErrNotFound for a tenant that does not exist.
 func (db *DB) CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret seal.Secret) (*mail.Endpoint, error) {
 	if e.ID.IsZero() {
-		e.ID = mail.NewID()
+		e.ID = db.clock.NewID()
 	}
 	err := db.audited(ctx, actor, "webhook_endpoint.create", e.ID.String(), endpointDetail(&e), func(tx pgx.Tx) error {
 		// The tenant's row is locked by a statement of its own: the count must see what others made meanwhile.

@@ -16,11 +16,15 @@ import (
 
 // shownEvent are the columns of an event as the API tells it, without its payload. The tags are those of its message, as
 // long as that is kept.
-const shownEvent = `
+const shownEvent = shownColumnsOfEvent + `
+FROM event e` + accountOfEvent
+
+const shownColumnsOfEvent = `
 SELECT e.xid::text, e.id, e.origin, e.part, e.tenant_id, coalesce(a.name, ''), coalesce(a.kind, ''), e.message_id, coalesce(e.n, -1), e.stream,
        e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.machine, e.url,
-       (SELECT m.tags FROM message m WHERE m.id = e.message_id)
-FROM event e LEFT JOIN account a ON a.id = e.account_id`
+       (SELECT m.tags FROM message m WHERE m.id = e.message_id)`
+
+const accountOfEvent = ` LEFT JOIN account a ON a.id = e.account_id`
 
 func scanEvent(row pgx.CollectableRow) (mail.Event, error) {
 	var e mail.Event
@@ -57,8 +61,10 @@ func (db *DB) Events(ctx context.Context, f mail.EventFilter) ([]mail.Event, err
 
 // listEventsSQL adds a condition per field that is set; every value is a parameter. takes does the same to events at hand.
 func listEventsSQL(f mail.EventFilter) (string, []any) {
-	q := shownEvent + ` WHERE e.tenant_id = $1`
-	args := []any{f.Tenant}
+	q, args := shownEvent+` WHERE e.tenant_id = $1`, []any{f.Tenant}
+	if f.Recipient != "" {
+		q, args = shownColumnsOfEvent+aboutSQL+accountOfEvent+` WHERE true`, append(args, mail.FoldAddress(f.Recipient))
+	}
 	and := func(condition string, value any) {
 		args = append(args, value)
 		q += " AND " + strings.ReplaceAll(condition, "$?", "$"+strconv.Itoa(len(args)))
@@ -68,10 +74,6 @@ func listEventsSQL(f mail.EventFilter) (string, []any) {
 	}
 	if !f.MessageID.IsZero() {
 		and("e.message_id = $?", [16]byte(f.MessageID))
-	}
-	if f.Recipient != "" { // by the recipients' index: that of events has no address
-		and(`e.recipient = lower($?) AND e.message_id IN
-			(SELECT r.message_id FROM recipient r WHERE r.tenant_id = $1 AND r.email IN ($?, lower($?)))`, f.Recipient)
 	}
 	if f.Account != "" {
 		and("a.name = $?", f.Account)
@@ -100,11 +102,19 @@ func eventTypes(types []mail.EventType) []string {
 	return out
 }
 
+// aboutSQL are the events of tenant $1 about the folded address $2: those of messages to it by the indexes of recipients,
+// since that of all events has no address, and those about an address that is no recipient of its message.
+var aboutSQL = `
+FROM (
+    SELECT * FROM event y WHERE y.tenant_id = $1 AND y.n IS NOT NULL AND y.recipient = $2 AND y.message_id IN (` + mailedSQL("$2") + `)
+    UNION ALL SELECT * FROM event y WHERE y.tenant_id = $1 AND y.n IS NULL AND y.recipient = $2 AND y.recipient <> ''
+) e`
+
 // takes reports whether a stream with this filter shows the event.
 func takes(f *mail.EventFilter, e *mail.Event) bool {
 	return (len(f.Types) == 0 || slices.Contains(f.Types, e.Type)) &&
 		(f.MessageID.IsZero() || f.MessageID == e.MessageID) &&
-		(f.Recipient == "" || strings.ToLower(f.Recipient) == e.Recipient) &&
+		(f.Recipient == "" || mail.FoldAddress(f.Recipient) == mail.FoldAddress(e.Recipient)) &&
 		(f.Account == "" || f.Account == e.Account) &&
 		(f.Stream == "" || f.Stream == e.Stream)
 }

@@ -81,7 +81,7 @@ func (db *DB) intakeOnce(ctx context.Context, batch []mail.Intake) ([]takenOutco
 			if err := checkTokens(ctx, tx, batch, out); err != nil {
 				return err
 			}
-			facts, err := fresh(ctx, tx, batch, out)
+			facts, err := db.fresh(ctx, tx, batch, out)
 			if err != nil {
 				return err
 			}
@@ -161,11 +161,11 @@ func checkTokens(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []take
 }
 
 // fresh lists the events of a batch that never came before: both of their keys are new. It counts the others.
-func fresh(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []takenOutcome) ([]*fact, error) {
+func (db *DB) fresh(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []takenOutcome) ([]*fact, error) {
 	var all []*fact
 	for i, in := range batch {
 		if out[i].err == nil {
-			all = append(all, unpack(i, in)...)
+			all = append(all, db.unpack(i, in)...)
 		}
 	}
 	keys := make([][16]byte, 0, 2*len(all))
@@ -200,13 +200,13 @@ func fresh(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []takenOutco
 
 // unpack gives the events of one request their ids and keys. Text that the database can't hold is mended: the payload
 // keeps it as it came.
-func unpack(i int, in mail.Intake) []*fact {
+func (db *DB) unpack(i int, in mail.Intake) []*fact {
 	var facts []*fact
-	received := time.Now().UTC()
+	received := db.clock.Now()
 	for p, payload := range in.Payloads {
 		for part, e := range payload.Events {
 			f := &fact{Event: e, intake: i, payload: p, account: in.Account, raw: payload.Raw}
-			f.ID, f.Part, f.Source, f.N = mail.NewID(), part, in.Source, -1
+			f.ID, f.Part, f.Source, f.N = db.clock.NewID(), part, in.Source, -1
 			f.byID, f.byContent = e.Keys(in.Account)
 			f.Name, f.Recipient, f.ProviderMessageID, f.URL = clean(e.Name), clean(e.Recipient), clean(e.ProviderMessageID), clean(e.URL)
 			if e.Bounce != nil {

@@ -11,17 +11,25 @@ import (
 // partitionsAhead is how many days of partitions exist before they are needed.
 const partitionsAhead = 7
 
-// EnsurePartitions makes the day partitions from yesterday to a week ahead and returns how many it made. Ids are made
-// by the clocks of replicas, so yesterday belongs to the range.
+// EnsurePartitions makes the day partitions from yesterday to a week ahead and returns how many it made. The day is the
+// database's. Ids are made by what replicas know of its clock, so yesterday belongs to the range.
 func (db *DB) EnsurePartitions(ctx context.Context) (int, error) {
-	today := time.Now().UTC()
+	const q = `SELECT ensure_partitions(today - 1, today + $1::int) FROM (SELECT (now() AT TIME ZONE 'UTC')::date AS today) d`
 	var made int
-	err := db.engine.QueryRow(ctx, `SELECT ensure_partitions($1::date, $2::date)`, today.AddDate(0, 0, -1),
-		today.AddDate(0, 0, partitionsAhead)).Scan(&made)
+	err := db.engine.QueryRow(ctx, q, partitionsAhead).Scan(&made)
 	if err != nil {
 		return 0, fmt.Errorf("make partitions: %w", unavailable(err))
 	}
 	return made, nil
+}
+
+// RetentionNow is the time that retention goes by: the earliest by the database's clock, by that of this host, and by the
+// time that passed since this process began. What one clock that leaps ahead would delete can't be had back.
+func (db *DB) RetentionNow(ctx context.Context) (time.Time, error) {
+	if err := db.ReadClock(ctx); err != nil {
+		return time.Time{}, err
+	}
+	return db.clock.Earliest(), nil
 }
 
 // oldSQL lists the day tables of a parent that lie wholly before a time and hold no open message, and how each hangs on

@@ -3,7 +3,6 @@ package postgres
 import (
 	"bytes"
 	"context"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,7 +14,7 @@ import (
 // has the provider's id; else the last that may have it, since its answer was lost; else the last. The recipient is the one
 // that is named; else, for an event that is known by its message, the only one of the message. Authority is here: an event
 // counts only for a message that its account was given, and only for a recipient of that message.
-const matchSQL = `
+var matchSQL = `
 SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, o.n, -1), CASE WHEN r.n IS NULL THEN coalesce(o.email, '') ELSE '' END
 FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $7::text[], $8::boolean[]) AS i(row, message_id, account_id, email, pmid, by_message)
 CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.message_id AND id BETWEEN $5 AND $6 OFFSET 0) m
@@ -25,7 +24,7 @@ LEFT JOIN LATERAL (SELECT n FROM attempt WHERE message_id = i.message_id AND mes
         WHEN provider_message_id = '' AND (class IS NULL OR class = 'uncertain' OR verdict_source = 'lookup') THEN 1 ELSE 0 END DESC, n DESC
     LIMIT 1) t ON true
 LEFT JOIN LATERAL (SELECT n FROM recipient WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
-    AND lower(email) = i.email ORDER BY n LIMIT 1) r ON true
+    AND (` + foldedSQL("recipient") + ` = i.email OR folded IS NULL AND lower(email) = i.email) ORDER BY n LIMIT 1) r ON true
 LEFT JOIN LATERAL (SELECT min(n) AS n, min(email) AS email FROM recipient WHERE i.by_message AND message_id = i.message_id
     AND message_id BETWEEN $5 AND $6 HAVING count(*) = 1) o ON true`
 
@@ -41,7 +40,7 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	for i, f := range facts {
 		if !f.MessageID.IsZero() {
 			rows, accounts = append(rows, int32(i)), append(accounts, f.account) //nolint:gosec // bounded by the batch
-			ids, emails = append(ids, f.MessageID), append(emails, strings.ToLower(f.Recipient))
+			ids, emails = append(ids, f.MessageID), append(emails, mail.FoldAddress(f.Recipient))
 			pmids, byMessage = append(pmids, f.ProviderMessageID), append(byMessage, f.ByMessage || f.Recipient == "")
 		}
 	}

@@ -149,10 +149,10 @@ func listSQL(f mail.Filter) (string, []any) {
 		and(shownStatus+" = $%d", string(f.Status))
 	}
 	if f.From != "" {
-		and("m.sender = $%d", f.From)
+		and(senderSQL+" = $%d", mail.FoldAddress(f.From))
 	}
 	if f.To != "" {
-		and("m.id IN (SELECT message_id FROM recipient WHERE tenant_id = m.tenant_id AND email = $%d)", f.To)
+		and("m.id IN ("+mailedSQL("$%[1]d")+")", mail.FoldAddress(f.To))
 	}
 	if f.Tag != "" {
 		and("$%d = ANY (m.tags)", f.Tag)

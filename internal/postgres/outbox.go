@@ -262,7 +262,6 @@ func (p *pairs) add(r *mail.DeliveryResult) {
 
 // logColumns are rows of the log.
 type logColumns struct {
-	ids [][16]byte
 	pairs
 	ns, took, status []int32
 	at               []time.Time
@@ -271,7 +270,7 @@ type logColumns struct {
 
 func (c *logColumns) add(r *mail.DeliveryResult) {
 	c.pairs.add(r)
-	c.ids, c.at = append(c.ids, mail.NewID()), append(c.at, r.At)
+	c.at = append(c.at, r.At)
 	c.ns, c.took = append(c.ns, int32(r.N)), append(c.took, int32(min(r.Took.Milliseconds(), 1<<30))) //nolint:gosec // few
 	c.status = append(c.status, int32(r.Status))                                                      //nolint:gosec // of HTTP
 	c.outcomes, c.errors = append(c.outcomes, r.Outcome), append(c.errors, clean(r.Error))
@@ -314,10 +313,10 @@ func (t *tallied) later(r *mail.DeliveryResult, tries int) {
 func (t *tallied) touched() []mail.ID { return slices.Concat(t.success, t.failed) }
 
 func (t *tallied) queueOutbox(b *pgx.Batch) {
-	if len(t.log.ids) > 0 {
+	if len(t.log.at) > 0 {
 		b.Queue(`INSERT INTO delivery (id, endpoint_id, event_id, n, at, took_ms, status, outcome, error)
-			SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::int[], $7::int[], $8::text[], $9::text[])`,
-			t.log.ids, t.log.endpoints, t.log.events, t.log.ns, t.log.at, t.log.took, t.log.status, t.log.outcomes, t.log.errors)
+			SELECT new_event_id(), * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::text[], $8::text[])`,
+			t.log.endpoints, t.log.events, t.log.ns, t.log.at, t.log.took, t.log.status, t.log.outcomes, t.log.errors)
 	}
 	if len(t.done.events) > 0 {
 		b.Queue(deleteOutboxSQL, t.done.endpoints, t.done.events)
@@ -363,7 +362,10 @@ const statusGone = 410 // RFC 9110 section 15.5.11
 
 // announceDisabled makes the event of ours that says so. Its url is the endpoint's, its name the reason.
 func announceDisabled(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, url string, r mail.DeliveryResult) error {
-	id := [16]byte(mail.NewID())
+	var id [16]byte
+	if err := tx.QueryRow(ctx, `SELECT new_event_id()`).Scan(&id); err != nil {
+		return err
+	}
 	b := &pgx.Batch{}
 	b.Queue(`INSERT INTO event (id, origin, tenant_id, type, name, at, source, url, key) VALUES ($1, $1, $2, $3, $4, now(), $5, $6, $1)`,
 		id, tenant, string(mail.EventEndpointDisabled), clean(r.Disable), string(mail.FromSystem), url)

@@ -133,7 +133,7 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 			b.Queue(lockDoubtSQL, doubted)
 		}
 		queueAttempts(b, batch)
-		if err := queueRecipients(b, batch, owned, doubted); err != nil {
+		if err := db.queueRecipients(b, batch, owned, doubted); err != nil {
 			return err
 		}
 		if err := queueNext(b, batch, owned); err != nil {
@@ -269,8 +269,8 @@ func queueAttempts(b *pgx.Batch, batch []ownedResult) {
 
 // queueRecipients settles recipients. The status of the message is folded anew and not taken from the result: an event
 // may have settled some of them first.
-func queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed, doubted [][16]byte) error {
-	var told reports
+func (db *DB) queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed, doubted [][16]byte) error {
+	told := reports{newID: db.clock.NewID}
 	var ids, messages [][16]byte
 	var ns []int16
 	var status, detail []string

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -49,7 +48,7 @@ func (db *DB) Reproject(ctx context.Context, in []mail.Reprojected, dryRun bool)
 	err = again(func() error {
 		return inTx(ctx, db.hooks, func(tx pgx.Tx) error {
 			var touched [][16]byte
-			changed, touched, err = rewrite(ctx, tx, in)
+			changed, touched, err = db.rewrite(ctx, tx, in)
 			messages = len(touched)
 			if err != nil {
 				return err
@@ -84,7 +83,7 @@ type place struct {
 
 // rewrite brings the events of payloads in line with what is read in them today: those that read otherwise are written,
 // those that there are more of are added with what the payload's first event knows, those that are gone become unmapped.
-func rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (int, [][16]byte, error) {
+func (db *DB) rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (int, [][16]byte, error) {
 	kept, err := readKept(ctx, tx, in)
 	if err != nil {
 		return 0, nil, err
@@ -95,7 +94,7 @@ func rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (int, [][16]
 		if first == nil {
 			continue
 		}
-		facts := unpack(0, mail.Intake{Account: first.account, Source: first.Source, Payloads: []mail.Payload{{Events: r.Events}}})
+		facts := db.unpack(0, mail.Intake{Account: first.account, Source: first.Source, Payloads: []mail.Payload{{Events: r.Events}}})
 		for _, f := range facts {
 			f.Origin, f.Tenant, f.Stream, f.MessageID = r.Origin, first.Tenant, first.Stream, first.MessageID
 			if have := kept[place{r.Origin, f.Part}]; have != nil {
@@ -166,7 +165,7 @@ func scanKept(row pgx.CollectableRow) (*fact, error) {
 
 func readsAlike(a, b *fact) bool {
 	same := a.Bounce == b.Bounce || a.Bounce != nil && b.Bounce != nil && *a.Bounce == *b.Bounce
-	return same && a.MessageID == b.MessageID && a.N == b.N && a.Type == b.Type && a.Name == b.Name && strings.EqualFold(a.Recipient, b.Recipient) && a.At.Equal(b.At) &&
+	return same && a.MessageID == b.MessageID && a.N == b.N && a.Type == b.Type && a.Name == b.Name && mail.FoldAddress(a.Recipient) == mail.FoldAddress(b.Recipient) && a.At.Equal(b.At) &&
 		a.Machine == b.Machine && a.URL == b.URL
 }
 

@@ -12,10 +12,10 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// suppressedSQL is the one condition for an address that must not be mailed, over expressions for its tenant, address and
-// the message's stream. It is asked at acceptance and again at the claim.
-func suppressedSQL(tenant, email, stream string) string {
-	return `EXISTS (SELECT 1 FROM suppression s WHERE s.tenant_id = ` + tenant + ` AND s.email = lower(` + email + `)
+// suppressedSQL is the one condition for an address that must not be mailed, over expressions for its tenant, the address
+// as mail.FoldAddress has it (of a row of an earlier binary, also as that binary had it), and the message's stream. It is asked at acceptance and again at the claim.
+func suppressedSQL(tenant, folded, stream string) string {
+	return `EXISTS (SELECT 1 FROM suppression s WHERE s.tenant_id = ` + tenant + ` AND s.email IN (` + folded + `)
         AND (s.stream = '' OR s.stream = ` + stream + `) AND (s.expires_at IS NULL OR s.expires_at > now()))`
 }
 
@@ -45,7 +45,7 @@ WITH c AS (
 )
 INSERT INTO suppression (tenant_id, email, reason, origin, detail, expires_at)
 SELECT tenant_id, email, 'soft_bounce', 'webhook', n || ' soft bounces without a delivery', now() + $5::interval FROM c WHERE n >= $4
-ON CONFLICT DO NOTHING`
+` + longerStaysSQL
 
 type address struct {
 	tenant mail.TenantID
@@ -64,7 +64,7 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 		if f.N < 0 { // nobody of the message's, whatever address it names
 			continue
 		}
-		who := address{f.Tenant, strings.ToLower(f.Recipient)}
+		who := address{f.Tenant, mail.FoldAddress(f.Recipient)}
 		switch f.Type {
 		case mail.EventDelivered:
 			delivered[who] = true
@@ -96,7 +96,7 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 func byAddress(facts []*fact) []*fact {
 	sorted := slices.Clone(facts)
 	slices.SortStableFunc(sorted, func(a, b *fact) int {
-		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), strings.Compare(strings.ToLower(a.Recipient), strings.ToLower(b.Recipient)))
+		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), strings.Compare(mail.FoldAddress(a.Recipient), mail.FoldAddress(b.Recipient)))
 	})
 	return sorted
 }

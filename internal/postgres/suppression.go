@@ -10,22 +10,24 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
+// longerStaysSQL decides between a suppression and the one that is there: the one that lasts longer stays.
+const longerStaysSQL = `ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = EXCLUDED.reason, origin = EXCLUDED.origin, account = EXCLUDED.account,
+    message_id = EXCLUDED.message_id, detail = EXCLUDED.detail, created_at = EXCLUDED.created_at, expires_at = EXCLUDED.expires_at
+    WHERE suppression.expires_at < coalesce(EXCLUDED.expires_at, 'infinity')`
+
 // addSuppressionsSQL adds suppressions, each address and stream once. Of two for the same the one that lasts longer
 // stays, and of two that last as long the first.
 const addSuppressionsSQL = `
 INSERT INTO suppression (tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
-SELECT DISTINCT ON (lower(i.email), i.stream) $1::int, lower(i.email), i.stream, i.reason, i.origin, i.account, i.message_id, i.detail,
+SELECT DISTINCT ON (i.email, i.stream) $1::int, i.email, i.stream, i.reason, i.origin, i.account, i.message_id, i.detail,
     coalesce(i.created_at, now()), i.expires_at
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[])
     AS i(email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
-ORDER BY lower(i.email), i.stream, i.expires_at DESC NULLS FIRST
-ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = EXCLUDED.reason, origin = EXCLUDED.origin, account = EXCLUDED.account,
-    message_id = EXCLUDED.message_id, detail = EXCLUDED.detail, created_at = EXCLUDED.created_at, expires_at = EXCLUDED.expires_at
-    WHERE suppression.expires_at < coalesce(EXCLUDED.expires_at, 'infinity')`
+ORDER BY i.email, i.stream, i.expires_at DESC NULLS FIRST
+` + longerStaysSQL
 
-// Suppress stops mail of a tenant to an address, in whatever case it is written: a local part may tell cases apart
-// (RFC 5321 section 2.4), but mailboxes that do are rarer than people who asked for no more mail. The first reason is
-// kept, unless what is there expires earlier.
+// Suppress stops mail of a tenant to an address, however it is spelled: see mail.FoldAddress. The first reason is kept,
+// unless what is there expires earlier.
 func (db *DB) Suppress(ctx context.Context, s mail.Suppression) error {
 	if _, err := db.ImportSuppressions(ctx, s.Tenant, []mail.Suppression{s}); err != nil {
 		return fmt.Errorf("suppress: %w", err)
@@ -42,7 +44,7 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 	created, expires := make([]*time.Time, n), make([]*time.Time, n)
 	for i := range list {
 		s := &list[i]
-		emails[i], streams[i], reasons[i], origins[i] = s.Email, s.Stream, s.Reason, s.Origin
+		emails[i], streams[i], reasons[i], origins[i] = mail.FoldAddress(s.Email), s.Stream, s.Reason, s.Origin
 		accounts[i], details[i] = s.Account, s.Detail
 		created[i], expires[i] = orNull(s.CreatedAt), orNull(s.ExpiresAt)
 		if !s.MessageID.IsZero() {
@@ -64,9 +66,9 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 // Unsuppress allows mail to an address again, or returns mail.ErrNotFound. Without streams it forgets every row of the
 // address; with streams the rows of exactly these, of which "" is the one for all streams.
 func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string, streams ...string) error {
-	const q = `DELETE FROM suppression WHERE tenant_id = $1 AND email = lower($2) AND ($3::text[] IS NULL OR stream = ANY ($3))`
+	const q = `DELETE FROM suppression WHERE tenant_id = $1 AND email = $2 AND ($3::text[] IS NULL OR stream = ANY ($3))`
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, q, tenant, email, streams)
+		tag, err := tx.Exec(ctx, q, tenant, mail.FoldAddress(email), streams)
 		return affected(tag.RowsAffected(), err, "suppression")
 	})
 	if err != nil {
@@ -80,11 +82,11 @@ func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string
 func (db *DB) FindSuppressions(ctx context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error) {
 	const q = `
 SELECT tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at FROM suppression
-WHERE tenant_id = $1 AND ($2 = '' OR email = lower($2)) AND ($3 = '' OR stream = $3) AND ($4 = '' OR reason = $4)
+WHERE tenant_id = $1 AND ($2 = '' OR email = $2) AND ($3 = '' OR stream = $3) AND ($4 = '' OR reason = $4)
   AND (email, stream) > ($5, $6) AND (expires_at IS NULL OR expires_at > now())
 ORDER BY email, stream
 LIMIT $7`
-	rows, err := db.api.Query(ctx, q, match.Tenant, match.Email, match.Stream, match.Reason, after.Email, after.Stream, limit)
+	rows, err := db.api.Query(ctx, q, match.Tenant, mail.FoldAddress(match.Email), match.Stream, match.Reason, after.Email, after.Stream, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list suppressions: %w", unavailable(err))
 	}

@@ -19,7 +19,8 @@ type Vitals struct {
 	InRecovery                               bool
 	Fsync, FullPageWrites, SynchronousCommit string
 	MaxConnections                           int
-	ClockSkew                                time.Duration // this host's clock less the database's
+	Now                                      time.Time     // by the database's clock
+	ClockSkew                                time.Duration // this host's clock less that
 	IdleInTransaction                        string        // how long sessions other than ours may leave a transaction open; "0": for ever
 	Standbys                                 int           // that are connected
 	SynchronousStandbys                      string        // which of them a commit waits for
@@ -57,14 +58,13 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 		return Vitals{}, fmt.Errorf("connect: %w", unavailable(err))
 	}
 	var v Vitals
-	var at time.Time
 	before := time.Now()
 	err := db.api.QueryRow(ctx, q).Scan(&v.Version, &v.VersionNum, &v.InRecovery, &v.Fsync, &v.FullPageWrites,
-		&v.SynchronousCommit, &v.MaxConnections, &v.Standbys, &v.SynchronousStandbys, &at)
+		&v.SynchronousCommit, &v.MaxConnections, &v.Standbys, &v.SynchronousStandbys, &v.Now)
 	if err != nil {
 		return Vitals{}, fmt.Errorf("read vitals: %w", unavailable(err))
 	}
-	v.ClockSkew = before.Add(time.Since(before) / 2).Sub(at)
+	v.ClockSkew = before.Add(time.Since(before) / 2).Sub(v.Now)
 	v.IdleInTransaction, err = db.othersIdle(ctx)
 	return v, err
 }

@@ -119,7 +119,7 @@ func proves(q *provider.Query, e *mail.Event) bool {
 	}
 	switch e.Type {
 	case mail.EventAccepted, mail.EventDeferred, mail.EventDelivered, mail.EventBounced, mail.EventRejected:
-		return len(q.Recipients) == 0 || slices.ContainsFunc(q.Recipients, func(r string) bool { return strings.EqualFold(r, e.Recipient) })
+		return len(q.Recipients) == 0 || slices.ContainsFunc(q.Recipients, func(r string) bool { return mail.FoldAddress(r) == mail.FoldAddress(e.Recipient) })
 	case mail.EventUnmapped, mail.EventComplained, mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventFailedUnknown, mail.EventEndpointDisabled:
 	}
 	return false

@@ -110,12 +110,12 @@ func (r *record) internetIDs() []string {
 	return ids
 }
 
-// destinations are the recipients of the message in canonical form, by their lower case.
+// destinations are the recipients of the message in canonical form, by what they are compared by.
 func (r *record) destinations() map[string]string {
 	all := make(map[string]string, len(r.Mail.Destination))
 	for _, d := range r.Mail.Destination {
 		email := canonical(d)
-		if key := strings.ToLower(email); email != "" && all[key] == "" {
+		if key := mail.FoldAddress(email); email != "" && all[key] == "" {
 			all[key] = email
 		}
 	}
@@ -129,7 +129,7 @@ func (r *record) recipient(raw string, given map[string]string) string {
 	if email == "" && len(r.Mail.Destination) == 1 {
 		return canonical(r.Mail.Destination[0])
 	}
-	return cmp.Or(given[strings.ToLower(email)], email)
+	return cmp.Or(given[mail.FoldAddress(email)], email)
 }
 
 func canonical(raw string) string {

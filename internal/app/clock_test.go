@@ -1,0 +1,197 @@
+package app
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// skewed is a wall clock that a test sets while the service runs. Its monotonic clock is that of the host.
+type skewed struct{ by atomic.Int64 }
+
+func (s *skewed) clock() *mail.Clock {
+	return mail.NewClock(func() time.Time { return time.Now().Add(time.Duration(s.by.Load())) }, nil)
+}
+
+func (s *skewed) set(by time.Duration) { s.by.Store(int64(by)) }
+
+// startWith is start of a service that the test changes first.
+func (b *bench) startWith(t *testing.T, change func(*App), extra ...string) (*replica, error) {
+	t.Helper()
+	a, err := New(b.config(t, extra...), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(a)
+	if err := a.Start(t.Context()); err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() {
+		b.http.CloseIdleConnections()
+		if err := a.Stop(); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	r := b.client(a.URL, a.OpsURL)
+	r.await(t, b.http)
+	return r, nil
+}
+
+// readiness is the status of /readyz and its line.
+func (b *bench) readiness(t *testing.T, r *replica) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.ops+"/readyz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := b.http.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read
+	body, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body)
+}
+
+func TestServiceDoesNotStartWithAClockOfItsOwn(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	for _, by := range []time.Duration{2 * time.Minute, -2 * time.Minute, 400 * 24 * time.Hour, -400 * 24 * time.Hour} {
+		s := &skewed{}
+		s.set(by)
+		began := time.Now()
+		_, err := b.startWith(t, func(a *App) { a.clock = s.clock() })
+		if !errors.Is(err, mail.ErrClock) || !strings.Contains(err.Error(), "set both by NTP") {
+			t.Errorf("%s off: start gives %v, want it refused for the clock", by, err)
+		}
+		if took := time.Since(began); took > 45*time.Second {
+			t.Errorf("%s off: refused after %s, want at once", by, took)
+		}
+	}
+}
+
+// A clock that is set while the service runs dates nothing wrong: up to a minute it does not matter, and beyond it nothing is
+// accepted until it is right again.
+func TestClockThatIsSetWhileItRuns(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	s := &skewed{}
+	r, err := b.startWith(t, func(a *App) { a.clock = s.clock() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	partitions := func() int { return b.count(t.Context(), `SELECT count(*) FROM pg_inherits`) }
+	days := partitions()
+	var ids []string
+	for n, by := range []time.Duration{0, 50 * time.Second, -50 * time.Second, 0} {
+		s.set(by)
+		ids = append(ids, send(t, r.api, letter(n)))
+		if status, line := b.readiness(t, r); status != http.StatusOK {
+			t.Errorf("%s off: /readyz is %d %q, want ready", by, status, line)
+		}
+	}
+	for _, by := range []time.Duration{5 * time.Minute, -5 * time.Minute, 400 * 24 * time.Hour, -400 * 24 * time.Hour} {
+		s.set(by)
+		_, err := r.api.Send(t.Context(), letter(9), "")
+		var p *api.Problem
+		if !errors.As(err, &p) || p.Status != http.StatusServiceUnavailable || p.Code != "clock" {
+			t.Errorf("%s off: send gives %v, want a 503 for the clock", by, err)
+		}
+		if status, line := b.readiness(t, r); status != http.StatusServiceUnavailable || !strings.Contains(line, "clock: this host is") {
+			t.Errorf("%s off: /readyz is %d %q, want the clock as its reason", by, status, line)
+		}
+		s.set(0)
+		ids = append(ids, send(t, r.api, letter(len(ids))))
+	}
+	if status, line := b.readiness(t, r); status != http.StatusOK {
+		t.Errorf("set right again: /readyz is %d %q", status, line)
+	}
+	page, err := r.api.Messages(t.Context(), api.MessageQuery{Limit: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range page.Data {
+		if want := ids[len(ids)-1-i]; m.ID != want {
+			t.Errorf("message %d of the list is %s, want %s: newest first", i, m.ID, want)
+		}
+		if off := time.Since(m.CreatedAt); off < -time.Second || off > time.Minute {
+			t.Errorf("created_at is %s off", off)
+		}
+	}
+	if len(page.Data) != len(ids) || partitions() != days {
+		t.Errorf("%d messages, want %d; %d partitions, were %d", len(page.Data), len(ids), partitions(), days)
+	}
+}
+
+// What callers see is dated by the database, and so is what receivers of webhooks check, whatever this host's clock shows.
+// Here the database is days ahead, where it has partitions, and the check of the two clocks is content.
+func TestCallersSeeTheDatabasesTime(t *testing.T) {
+	t.Parallel()
+	const off = 3 * 24 * time.Hour
+	b := newBench(t, benchOptions{})
+	for _, sql := range []string{
+		`CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT pg_catalog.now() + interval ''3 days'''`,
+		`CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT pg_catalog.clock_timestamp() + interval ''3 days'''`,
+		`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database()); END $$`,
+	} {
+		if _, err := b.rows.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed := make(chan string, 1)
+	url := serveHTTP(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { signed <- r.Header.Get("Webhook-Timestamp") }))
+	s := &skewed{}
+	s.set(off)
+	r, err := b.startWith(t, func(a *App) { a.clock = s.clock() }, "SENDGATE_FORWARD_ALLOW="+target(url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := func(what string, at time.Time) {
+		t.Helper()
+		if d := time.Until(at) - off; d.Abs() > time.Minute {
+			t.Errorf("%s is %s off", what, d)
+		}
+	}
+	m := letter(1)
+	m.SendAt = at(off - 4*time.Minute) // a moment ago, by the database
+	batch, err := r.api.SendBatch(t.Context(), api.BatchRequest{Messages: []api.SendRequest{letter(2)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{send(t, r.api, m), batch.Results[0].ID} {
+		got := becomes(t, r.api, id, settleTime, "sent")
+		parsed, err := mail.ParseID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		near("the id", parsed.Time())
+		near("created_at", got.CreatedAt)
+		near("expires_at", got.ExpiresAt.Add(-72*time.Hour))
+		near("started_at", got.Attempts[0].StartedAt)
+	}
+	x, err := r.api.Suppress(t.Context(), api.SuppressionRequest{Email: "ann@example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near("the suppression", x.CreatedAt)
+	e, err := r.api.CreateWebhookEndpoint(t.Context(), api.WebhookEndpointRequest{URL: &url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.api.TestWebhookEndpoint(t.Context(), e.ID); err != nil {
+		t.Fatal(err)
+	}
+	seconds, err := strconv.ParseInt(<-signed, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near("the signature of a webhook", time.Unix(seconds, 0))
+}

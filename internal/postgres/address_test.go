@@ -1,0 +1,290 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/pressly/goose/v3"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// newBedIn is newBed with a database of a certain LC_CTYPE.
+func newBedIn(t *testing.T, locale string) *bed {
+	t.Helper()
+	b := newBed(t)
+	if get[string](t, b, `SELECT datctype FROM pg_database WHERE datname = current_database()`) == locale {
+		return b
+	}
+	name := fmt.Sprintf("%s_%s", get[string](t, b, `SELECT current_database()`), strings.ToLower(strings.ReplaceAll(locale, ".", "")))
+	quoted := pgx.Identifier{name}.Sanitize()
+	if _, err := b.sql.Exec(t.Context(), `CREATE DATABASE `+quoted+` TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE '`+locale+`'`); err != nil {
+		t.Skipf("this system has no locale %s: %v", locale, err)
+	}
+	cfg, err := pgx.ParseConfig(b.url)
+	must(t, err)
+	url := strings.Replace(b.url, cfg.Database, name, 1)
+	t.Cleanup(func() { _, _ = b.sql.Exec(context.WithoutCancel(t.Context()), `DROP DATABASE `+quoted+` WITH (FORCE)`) })
+	must(t, Migrate(t.Context(), url, &bytes.Buffer{}))
+	other := &bed{url: url, db: b.open(t, Options{URL: url, AcceptWait: patient, SoftLimit: 2})}
+	other.sql = other.db.api
+	return other
+}
+
+// spelled are spellings of one address each. The first is as it is stored.
+var spelled = [][]string{
+	{"ann@example.org", "Ann@Example.ORG", "ANN@example.org"},
+	{"änn@example.org", "ÄNN@example.org", "Änn@example.org"},
+	{"σοφοσ@example.org", "ΣΟΦΟΣ@example.org", "σοφος@example.org"},
+	{"bob@xn--mnchen-3ya.de", "Bob@XN--MNCHEN-3YA.de", "bob@münchen.de"},
+}
+
+// Whatever the locale makes of capitals, an address that complained is not mailed again.
+func TestComplaintSuppressesEverySpellingInEveryLocale(t *testing.T) {
+	t.Parallel()
+	for _, locale := range []string{"C", "C.UTF-8"} {
+		t.Run(locale, func(t *testing.T) {
+			t.Parallel()
+			b := newBedIn(t, locale)
+			for _, s := range spelled {
+				for _, as := range s {
+					b.exec(t, `DELETE FROM suppression`)
+					f := b.fly(t, submission(s[1]))
+					b.receive(t, hook(f.account, told(f.id, mail.EventComplained, as, 1)))
+					if got := b.status(t, f.id); got != "complained: complained" {
+						t.Errorf("mailed %s, complaint of %s: %s", s[1], as, got)
+					}
+					for _, again := range s {
+						if got := b.status(t, b.accept(t, submission(again))[0]); got != "suppressed: suppressed" {
+							t.Errorf("%s complained, %s is %s", as, again, got)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestSuppressionIsOneForEverySpelling(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	find := func(email string) []string { return b.suppressed(t, mail.Suppression{Email: email}) }
+	for _, s := range spelled {
+		for _, as := range s {
+			must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: as, Reason: "manual", Origin: "api"}))
+			for _, asked := range s {
+				if diff := cmp.Diff([]string{s[0] + ` "" manual`}, find(asked)); diff != "" {
+					t.Errorf("added %s, looked for %s (-want +got):\n%s", as, asked, diff)
+				}
+			}
+		}
+		must(t, b.db.Unsuppress(t.Context(), 1, s[1]))
+		if left := find(s[0]); left != nil {
+			t.Errorf("lifted %s, left %s", s[1], left)
+		}
+		var list []mail.Suppression
+		for _, as := range s {
+			list = append(list, mail.Suppression{Email: as, Reason: "manual", Origin: "import"})
+		}
+		if n, err := b.db.ImportSuppressions(t.Context(), 1, list); n != 1 || err != nil {
+			t.Errorf("import of %s added %d, %v, want 1", s, n, err)
+		}
+	}
+}
+
+// A suppression that came while a message waited binds its claim.
+func TestClaimLeavesOutWhoWasSuppressedUnderAnotherSpelling(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	for _, s := range spelled {
+		id := b.accept(t, submission(s[1]))[0]
+		must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: s[2], Reason: "manual", Origin: "api"}))
+		loaded, err := b.db.Load(t.Context(), []mail.ID{id})
+		must(t, err)
+		if got := loaded[id].Recipients[0]; got.Status != mail.Suppressed || got.Address.Email != s[1] {
+			t.Errorf("%s suppressed, %s is %s at its claim", s[2], got.Address.Email, got.Status)
+		}
+	}
+}
+
+// Soft bounces of one address count together, and its delivery clears them, however both spell it.
+func TestSoftBouncesOfOneAddressCountTogether(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.db = b.open(t, Options{AcceptWait: patient, SoftLimit: 3})
+	for _, s := range spelled {
+		for i, as := range s[:2] {
+			f := b.fly(t, submission(as))
+			b.receive(t, hook(f.account, told(f.id, mail.EventBounced, s[(i+1)%3], 1, mail.MailboxFull)))
+		}
+		if got := list[string](t, b, `SELECT email || n FROM soft_bounce`); !slices.Equal(got, []string{s[0] + "2"}) {
+			t.Errorf("counts of %s: %s", s[0], got)
+		}
+		f := b.fly(t, submission(s[0]))
+		b.receive(t, hook(f.account, told(f.id, mail.EventDelivered, s[2], 1)))
+		if got := list[string](t, b, `SELECT email FROM soft_bounce`); len(got) != 0 {
+			t.Errorf("after a delivery: %s", got)
+		}
+	}
+}
+
+// searched lists what the searches for an address find, of those given.
+func (b *bed) searched(t *testing.T, email string) (to, from []mail.ID, events []string) {
+	t.Helper()
+	ids := func(f mail.Filter) (out []mail.ID) {
+		f.Tenant, f.Limit = mail.DefaultTenant, 50
+		views, err := b.db.Messages(t.Context(), f)
+		must(t, err)
+		for _, v := range views {
+			out = append(out, v.Message.ID)
+		}
+		return out
+	}
+	list, err := b.db.Events(t.Context(), mail.EventFilter{Tenant: mail.DefaultTenant, Recipient: email, Limit: 50})
+	must(t, err)
+	for _, e := range list {
+		events = append(events, e.Recipient+" "+e.MessageID.String())
+	}
+	return ids(mail.Filter{To: email}), ids(mail.Filter{From: email}), events
+}
+
+func TestSearchFindsEverySpelling(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	for _, s := range spelled {
+		f := b.fly(t, with(func(x *mail.Submission) { x.Message.From.Email, x.Message.To[0].Email = s[1], s[1] }))
+		b.receive(t, hook(f.account, told(f.id, mail.EventDelivered, s[2], 1)))
+		want := s[0] + " " + f.id.String()
+		for _, asked := range s {
+			to, from, events := b.searched(t, asked)
+			if !slices.Equal(to, []mail.ID{f.id}) || !slices.Equal(from, []mail.ID{f.id}) || !slices.Equal(events, []string{want}) {
+				t.Errorf("mailed %s; a search for %s gives to=%v from=%v events=%v", s[1], asked, to, from, events)
+			}
+		}
+	}
+}
+
+// An event may be about an address that its message was not sent to. The address that it shows finds it, and so does the
+// stream of events.
+func TestSearchFindsEventsAboutNoRecipient(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	f := b.fly(t, submission("ann@example.org"))
+	head, err := b.db.EventHead(t.Context())
+	must(t, err)
+	b.receive(t, hook(f.account, told(f.id, mail.EventDelivered, "Other@Example.net", 1), told(f.id, mail.EventDelivered, "ann@example.org", 2)))
+	want := []string{"other@example.net " + f.id.String()}
+	if _, _, events := b.searched(t, "OTHER@example.net"); !slices.Equal(events, want) {
+		t.Errorf("events = %v, want %v", events, want)
+	}
+	until(t, "the event in the stream", func() bool {
+		got, _, err := b.db.EventsAfter(t.Context(), mail.EventFilter{Tenant: mail.DefaultTenant, Recipient: "OTHER@example.NET"}, head, 10)
+		must(t, err)
+		return len(got) == 1 && got[0].Recipient == "other@example.net"
+	})
+}
+
+// What earlier binaries stored is found as before: their rows have no folded address, and their suppressions were folded by
+// the locale.
+func TestRowsOfAnEarlierBinaryAreFound(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	must(t, withGoose(b.url, func(p *goose.Provider) error {
+		_, err := p.DownTo(t.Context(), 11)
+		return err
+	}))
+	id, account := mail.NewID(), int32(0)
+	write := func() { // as a binary does that knows nothing of this migration
+		b.exec(t, `INSERT INTO message (id, tenant_id, status, stream, sender, subject, facts, on_ambiguous, created_at, expires_at, updated_at)
+			VALUES ($1, 1, 'queued', 'transactional', 'Shop@example.com', '', '{}', 'never', now(), now() + interval '1 day', now())`, [16]byte(id))
+		b.exec(t, `INSERT INTO recipient (message_id, n, tenant_id, kind, email, status, updated_at) VALUES
+			($1, 0, 1, 'to', 'Ann@example.org', 'queued', now()), ($1, 1, 1, 'to', 'bob@example.org', 'queued', now()),
+			($1, 2, 1, 'to', 'Änn@example.org', 'queued', now())`, [16]byte(id))
+		b.exec(t, `INSERT INTO suppression (tenant_id, email, reason, origin) VALUES (1, 'Änn@example.org', 'complaint', 'api') ON CONFLICT DO NOTHING`)
+	}
+	write()
+	b.exec(t, `INSERT INTO suppression (tenant_id, email, stream, reason, origin, expires_at) VALUES (1, 'änn@example.org', '', 'manual', 'api', now() + interval '1 day')`)
+	must(t, Migrate(t.Context(), b.url, &bytes.Buffer{}))
+	if n, err := b.db.RefoldSuppressions(t.Context()); n != 1 || err != nil {
+		t.Errorf("refolded %d, %v, want one", n, err)
+	}
+	if diff := cmp.Diff([]string{`änn@example.org "" complaint`}, b.suppressed(t, mail.Suppression{})); diff != "" {
+		t.Errorf("of two for one address the one that lasts longer (-want +got):\n%s", diff)
+	}
+	account = b.relay(t)
+	for range 2 { // of before, and while such a binary still runs
+		b.exec(t, `INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at) VALUES ($1, 1, $1, $2, '{}', now())`, [16]byte(id), account)
+		for _, asked := range []string{"ann@example.org", "BOB@example.org"} {
+			if to, _, _ := b.searched(t, asked); len(to) == 0 || to[0] != id {
+				t.Errorf("to %s: %v, want %s first", asked, to, id)
+			}
+		}
+		if _, from, _ := b.searched(t, "SHOP@example.com"); len(from) == 0 || from[0] != id {
+			t.Errorf("from: %v, want %s first", from, id)
+		}
+		b.receive(t, hook(account, told(id, mail.EventDelivered, "ann@EXAMPLE.org", 1), told(id, mail.EventDelivered, "bob@example.org", 2), told(id, mail.EventDelivered, "Änn@example.org", 3)))
+		if got := b.status(t, id); !strings.HasPrefix(got, "queued: delivered delivered") {
+			t.Errorf("status = %s", got)
+		}
+		id = mail.NewID()
+		write()
+	}
+}
+
+// Suppressions beyond one round are refolded as well, and all streams of an address move together.
+func TestRefoldGoesOnUntilAllAreDone(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.exec(t, `INSERT INTO suppression (tenant_id, email, stream, reason, origin)
+		SELECT 1, 'Ä' || lpad(g::text, 5, '0') || '@example.org', s, 'manual', 'api' FROM generate_series(1, $1) g, unnest(ARRAY['', 'news']) s`, refoldAtOnce+3)
+	b.exec(t, `INSERT INTO suppression (tenant_id, email, reason, origin) SELECT 1, 'ann' || g || '@example.org', 'manual', 'api' FROM generate_series(1, 5) g`)
+	if n, err := b.db.RefoldSuppressions(t.Context()); n != refoldAtOnce+3 || err != nil {
+		t.Errorf("refolded %d, %v", n, err)
+	}
+	if n, err := b.db.RefoldSuppressions(t.Context()); n != 0 || err != nil {
+		t.Errorf("refolded %d the second time, %v", n, err)
+	}
+	if got := get[string](t, b, `SELECT count(*) || ' ' || count(*) FILTER (WHERE email LIKE 'ä%') FROM suppression`); got != fmt.Sprintf("%d %d", 2*(refoldAtOnce+3)+5, 2*(refoldAtOnce+3)) {
+		t.Errorf("rows = %s", got)
+	}
+}
+
+// A search reads by index, in a database with many messages, none of which it looks for.
+func TestSearchByAddressReadsByIndex(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.fill(t, 20_000)
+	b.exec(t, `UPDATE recipient SET email = (CASE n WHEN 0 THEN 'Ann' ELSE '' END) || right(message_id::text, 6) || '@example.org';
+UPDATE message SET sender = 'Shop' || right(id::text, 3) || '@example.com';
+INSERT INTO event (id, origin, tenant_id, message_id, n, type, recipient, at, source, key)
+	SELECT new_event_id(), message_id, 1, message_id, CASE WHEN right(message_id::text, 1) <> '0' THEN 0 END, 'delivered', lower(email), now(), 'webhook', message_id FROM recipient`)
+	b.exec(t, `VACUUM ANALYZE`)
+	r := b.watch(t, &b.db.api)
+	b.searched(t, "Ann000010@example.org")
+	to, from, events := b.searched(t, "ann000011@Example.org")
+	if len(to) != 1 || len(from) != 0 || len(events) != 1 {
+		t.Errorf("to = %v, from = %v, events = %v", to, from, events)
+	}
+	if _, from, _ := b.searched(t, "SHOP00f@example.com"); len(from) < 4 {
+		t.Errorf("from = %v, want the four or five of that sender", from)
+	}
+	today := time.Now().UTC().Format("20060102")
+	for index, part := range map[string]string{"_folded": "WHERE m.tenant_id = $1 AND m.id IN", "_sender": "AND " + senderSQL, "_other": "FROM event y"} {
+		i := slices.IndexFunc(r.seen, func(s statement) bool { return strings.Contains(s.sql, part) })
+		if i < 0 {
+			t.Fatalf("no statement holds %q", part)
+		}
+		plan := strings.Join(list[string](t, b, "EXPLAIN (COSTS OFF) "+r.seen[i].sql, r.seen[i].args...), "\n")
+		if !strings.Contains(plan, "_"+today+index+" on ") || regexp.MustCompile(`Seq Scan on (message|recipient|event)_`+today).MatchString(plan) {
+			t.Errorf("want an index scan by %s and no table read as a whole:\n%s", index, plan)
+		}
+	}
+}
