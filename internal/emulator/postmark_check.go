@@ -210,7 +210,10 @@ func (it *postmarkItem) checkMetadata() (code int, message string) {
 
 func (it *postmarkItem) checkAttachments() (code int, message string) {
 	for _, a := range it.mail.Attachments {
-		if a.Name == "" || a.ContentType == "" || a.Content == "" || !validBase64(a.Content) {
+		if a.Content == "" {
+			return postmarkInvalid, "Zero-sized attachments not allowed."
+		}
+		if a.Name == "" || a.ContentType == "" || !validBase64(a.Content) {
 			return postmarkInvalid, fmt.Sprintf("Invalid attachment '%s': 'Name', 'Content' as Base64 and 'ContentType' are required.", a.Name)
 		}
 		dot := strings.LastIndexByte(a.Name, '.')

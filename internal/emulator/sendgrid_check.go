@@ -2,10 +2,13 @@ package emulator
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // The caps of the page "Mail Send", section "Limitations", and of its schema.
@@ -178,17 +181,13 @@ func sendGridReserved(headers map[string]string) string {
 
 func (m *sendGridMail) checkArgs() (field, message string) {
 	for i := range m.Personalizations {
-		own := m.Personalizations[i].CustomArgs
-		total := 0
-		for k, v := range m.CustomArgs {
-			if _, over := own[k]; !over {
-				total += len(k) + len(v)
-			}
+		args := maps.Clone(m.CustomArgs)
+		if args == nil {
+			args = map[string]string{}
 		}
-		for k, v := range own {
-			total += len(k) + len(v)
-		}
-		if total > sendGridMaxArgBytes {
+		maps.Copy(args, m.Personalizations[i].CustomArgs)
+		encoded, err := json.Marshal(args, json.Deterministic(true))
+		if err != nil || len(encoded) > sendGridMaxArgBytes {
 			return fmt.Sprintf("personalizations.%d.custom_args", i), "The custom_args may not exceed 10000 bytes."
 		}
 	}

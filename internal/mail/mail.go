@@ -127,6 +127,7 @@ type Facts struct {
 	Account       string   `json:"acc,omitempty"` // pinned account
 	Stream        string   `json:"str"`
 	Tags          []string `json:"tag,omitempty"`
+	Sender        string   `json:"sad,omitempty"` // address, in lower case; "" in what an older process accepted
 	SenderDomain  string   `json:"sdo"`
 	Domains       []string `json:"rdo"` // recipients' domains, unique, at most 20
 	Recipients    int      `json:"rcp"`
@@ -139,15 +140,30 @@ type Facts struct {
 	MetaBytes     int      `json:"mb,omitempty"`  // all keys and values
 	MaxTagLen     int      `json:"tl,omitempty"`
 	NeedsSMTPUTF8 bool     `json:"u8,omitempty"` // a local part is not ASCII
+	FromLen       int      `json:"fl,omitempty"` // name in quotes and address, in UTF-16 units
+	NoSubject     bool     `json:"ns,omitempty"`
+	BodyBytes     int      `json:"bb,omitempty"`  // of text or html, whichever is longer
+	Headers       int      `json:"hn,omitempty"`  // custom ones, and those that we add to bulk mail
+	HeaderLen     int      `json:"hl,omitempty"`  // longest, name and value as it is encoded
+	EmptyFile     bool     `json:"ef,omitempty"`  // an attachment without a byte
+	TypeLen       int      `json:"ctl,omitempty"` // longest content type of an attachment
+	ContentIDLen  int      `json:"cil,omitempty"`
+	MetaJSON      int      `json:"mj,omitempty"` // bytes of the metadata as one JSON object
+	MetaTwins     bool     `json:"mt,omitempty"` // two keys differ in case only
 }
+
+// IsBulk reports whether mail of a stream is of the kind that people subscribe to.
+func IsBulk(stream string) bool { return stream == "bulk" || strings.HasPrefix(stream, "bulk-") }
 
 // Facts derives the routing facts.
 func (m *Message) Facts() Facts {
 	f := Facts{
-		Account: m.Account, Stream: m.Stream, Tags: m.Tags, SenderDomain: m.From.Domain(),
+		Account: m.Account, Stream: m.Stream, Tags: m.Tags,
+		Sender: strings.ToLower(m.From.Email), SenderDomain: m.From.Domain(),
 		Bytes: m.Bytes(), Attachments: len(m.Attachments), MetaKeys: len(m.Metadata),
 		NeedsSMTPUTF8: m.From.NeedsSMTPUTF8(),
 	}
+	m.contentFacts(&f)
 	seen := map[string]bool{}
 	for _, list := range [][]Address{m.To, m.Cc, m.Bcc} {
 		f.Recipients += len(list)

@@ -1,6 +1,9 @@
 package mail
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Lane is one queue of ready messages: those of one tenant that go to one pool (its id), or are pinned to one account
 // (minus its id). The lane of a message is a hint that keeps a full pool's backlog out of everybody's way; where the
@@ -24,6 +27,7 @@ type Avoid struct {
 	Until time.Time `json:"until,omitzero"`
 	Final bool      `json:"final,omitempty"`
 	Why   string    `json:"why"`
+	Kind  string    `json:"kind,omitempty"` // the kind of provider that refused the content: none of that kind is asked again
 }
 
 // Due is a message that is ready to be sent.
@@ -98,6 +102,7 @@ type Result struct {
 	Requeue           *Requeue
 	Unknown           *Hanging
 	Park              *Park
+	Unpark            *Unpark
 	Block             *Block
 	Settle            *Settle
 	CalledAt          time.Time // when the call began, on the database's clock; zero without one
@@ -129,11 +134,23 @@ type Hanging struct {
 	Policy   Policy
 }
 
-// Park takes an account, or one sender domain on it, out of routing until an operator touches it.
+// Park takes an account, one sender domain on it, or one address of that domain, out of routing until a probe is accepted
+// or an operator touches it.
 type Park struct {
 	Account      int32
-	SenderDomain string
+	SenderDomain string // "" for the whole account
+	Sender       string // one address, in lower case; "" for all of its domain
 	Reason       string
+	Probe        bool // a probe found it: the next one waits longer
+}
+
+// Key names the park on its account: the address, the domain, or "".
+func (p *Park) Key() string { return cmp.Or(p.Sender, p.SenderDomain) }
+
+// Unpark ends parks of an account, by their keys: a probe of theirs was accepted.
+type Unpark struct {
+	Account int32
+	Keys    []string
 }
 
 // Settle books a call to the account's limits. Without it no call was made.
