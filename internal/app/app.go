@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -217,6 +218,7 @@ func (a *App) startEngine() error {
 		Policy: deliver.Policy{
 			UnknownWait: a.cfg.UnknownWait, ReconcileDeadline: a.cfg.ReconcileDeadline,
 			ReconcileResend: a.cfg.ReconcileFallback == "resend", Lookups: a.cfg.LookupSchedule,
+			ProbeAfter: a.cfg.ParkProbe,
 		},
 		Retention: a.cfg.Retention, BodyAge: a.cfg.BodyRetention,
 	})
@@ -287,7 +289,13 @@ func (a *App) ready(ctx context.Context) error {
 	case a.engine.Config() == nil:
 		return errors.New("configuration not read yet")
 	}
-	return a.db.Ping(ctx)
+	if err := a.db.Ping(ctx); err != nil {
+		return err
+	}
+	if pools := a.engine.Degraded(); len(pools) > 0 {
+		return telemetry.Degraded("no account can send in pool " + strings.Join(pools, ", "))
+	}
+	return nil
 }
 
 func (a *App) listen(ctx context.Context, name, addr string, server *http.Server, withTLS bool) (string, error) {

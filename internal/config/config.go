@@ -42,6 +42,7 @@ type Config struct {
 	UnknownWait       time.Duration `env:"UNKNOWN_WAIT"       envDefault:"60s"`  // before resend and never decide, 1s..24h
 	ReconcileDeadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"40m"`  // for evidence, UnknownWait..168h
 	ReconcileFallback string        `env:"RECONCILE_FALLBACK" envDefault:"fail"` // after it: fail, resend
+	ParkProbe         time.Duration `env:"PARK_PROBE"         envDefault:"5m"`   // before a parked account is tried again; doubles, 1s..1h
 	DefaultExpiry     time.Duration `env:"DEFAULT_EXPIRY"     envDefault:"72h"`  // of a message that names none, 1m..720h
 
 	LookupSchedule  Durations `env:"LOOKUP_SCHEDULE"   envDefault:"1m,5m,30m"` // after an unknown call, when it is looked up; 1..10, rising

@@ -141,7 +141,9 @@ type Park struct {
 	SenderDomain string // "" for the whole account
 	Sender       string // one address, in lower case; "" for all of its domain
 	Reason       string
-	Probe        bool // a probe found it: the next one waits longer
+	Wait         time.Duration // until the first probe
+	MaxWait      time.Duration // until any other
+	Probe        bool          // a probe found it: the next one waits twice as long as this one did
 }
 
 // Key names the park on its account: the address, the domain, or "".
