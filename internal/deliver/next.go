@@ -76,7 +76,11 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
 		return r, neutral
 	case provider.Misconfigured:
-		r.Park = park(c, failure, failure.Scope, p)
+		if failure.Suspect && !c.suspicion.proves() { // it may be this message only: it waits for others to be asked, or for a mend
+			again(&r, c, backoff(c.due.Tries, jitter), failure, now)
+			return r, neutral
+		}
+		r.Park = park(c, failure, c.suspicion.scope(failure), p)
 		avoid(&r, c, mail.Avoid{Until: now.Add(parkNotice), Why: provider.Cut(failure.Error())})
 		r.Requeue.Tries = c.due.Tries
 		return r, neutral
@@ -101,7 +105,7 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 // a row met the same, it is not them who are to blame.
 func rejected(r *mail.Result, c call, failure *provider.Error, p Policy) {
 	if failure.Suspect && c.suspicion.proves() {
-		r.Park = park(c, failure, c.suspicion.scope(failure.Scope), p)
+		r.Park = park(c, failure, c.suspicion.scope(failure), p)
 	}
 	here := mail.Avoid{Final: true, Why: provider.Cut(failure.Error())}
 	if !failure.Elsewhere {

@@ -138,12 +138,12 @@ type evidence struct {
 
 func (e evidence) proves() bool { return len(e.ids) >= suspectsToPark }
 
-// scope narrows a sender's domain to the address, where the messages have no other, and widens an address to the domain
-// where they have.
-func (e evidence) scope(s provider.Scope) provider.Scope {
+// scope is what the answer is about. Where several messages had to meet it, they tell whether it is one address of their
+// domain, or all of it.
+func (e evidence) scope(failure *provider.Error) provider.Scope {
 	switch {
-	case s == provider.ScopeAccount:
-		return s
+	case !failure.Suspect || failure.Scope == provider.ScopeAccount:
+		return failure.Scope
 	case e.address == "":
 		return provider.ScopeSender
 	}
@@ -162,7 +162,7 @@ func (a *account) weigh(c call, failure *provider.Error) evidence {
 		}
 		return evidence{}
 	}
-	if failure.Class != provider.Rejected || !failure.Suspect {
+	if !failure.Suspect {
 		return evidence{}
 	}
 	s := suspect{code: failure.Code}

@@ -104,6 +104,24 @@ func TestOneMessageDoesNotParkWhatThreeInARowDo(t *testing.T) {
 	}
 }
 
+func TestADoubtfulMisconfigurationKeepsItsMessageQueued(t *testing.T) {
+	t.Parallel()
+	a := &account{name: "postmark", kind: "postmark"}
+	stream := &provider.Error{Class: provider.Misconfigured, Suspect: true, Code: "1235"}
+	for i := range suspectsToPark {
+		c := testCall("ann@example.org")
+		c.due.ID[0] = byte(i)
+		c.suspicion = a.weigh(c, stream)
+		r, health := next(c, provider.Receipt{}, stream, testPolicy(), noon(), 0.5)
+		if r.Requeue == nil || health != neutral || (r.Park != nil) != (i == suspectsToPark-1) {
+			t.Fatalf("message %d: requeue %+v, park %+v; want it queued, and a park by the third", i+1, r.Requeue, r.Park)
+		}
+		if wait := r.Requeue.Avoid["ses-eu"].Until.Sub(noon()); r.Park == nil && wait != 4*time.Second {
+			t.Errorf("message %d stays away for %s, want its backoff", i+1, wait)
+		}
+	}
+}
+
 func TestWhatAnAccountRemembersOfSuspicionsIsBounded(t *testing.T) {
 	t.Parallel()
 	a := &account{}

@@ -104,14 +104,14 @@ const (
 // Error is any outcome of a call that is not an acceptance. It never holds a credential or a message body.
 type Error struct {
 	Class      Class
-	Scope      Scope         // for Misconfigured, and for Rejected with Suspect
+	Scope      Scope         // for Misconfigured, and for a Rejected with Suspect
 	Status     int           // HTTP or SMTP status, 0 when none came
 	Code       string        // the provider's own code: "406", "MessageRejected", "5.7.1"
 	Detail     string        // the provider's words, at most 500 bytes, scrubbed
 	RetryAfter time.Duration // for Throttled and Transient: earliest next try, 0 unknown
 	Refused    []Refusal     // for BadRecipient: whom; empty means all of them
 	Elsewhere  bool          // for Rejected: a cap of this provider; another account may take the message
-	Suspect    bool          // for Rejected: one message proves nothing, but when others meet the same in a row, Scope is to blame
+	Suspect    bool          // for both: one message proves nothing, but when others meet the same in a row, Scope is to blame
 	Err        error         // cause, if any
 }
 

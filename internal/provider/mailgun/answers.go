@@ -39,8 +39,8 @@ var rows = []row{
 	{text: "sandbox subdomain", class: provider.Rejected, elsewhere: true, doubt: true},
 	{text: "authorized recipients", class: provider.Rejected, elsewhere: true, doubt: true},
 	{text: "free accounts", class: provider.Rejected, elsewhere: true, doubt: true},
-	{text: "large batches", class: provider.Rejected, elsewhere: true, doubt: true}, // fewer recipients may pass
-	{status: 400, text: "not allowed to send", class: provider.Misconfigured},       // not verified, disabled, plan
+	{text: "large batches", class: provider.Misconfigured, doubt: true},       // fewer recipients may pass
+	{status: 400, text: "not allowed to send", class: provider.Misconfigured}, // not verified, disabled, plan
 	{status: 400, text: "needs activation", class: provider.Misconfigured},
 	{status: 400, text: "too many recipients", class: provider.Rejected, elsewhere: true},
 	{status: 400, text: "too large", class: provider.Rejected, elsewhere: true},

@@ -234,7 +234,7 @@ func codeCases() []providertest.CodeCase {
 		},
 		{Name: "401 plain text", Status: 401, Header: http.Header{"Content-Type": {"text/plain"}}, Body: "Forbidden", Want: provider.Error{Class: provider.Misconfigured, Detail: "Forbidden"}},
 		{Name: "402", Status: 402, Body: says("Payment required"), Want: account},
-		{Name: "403 batches", Status: 403, Body: says("Your account is not allowed to send large batches yet"), Want: suspect},
+		{Name: "403 batches", Status: 403, Body: says("Your account is not allowed to send large batches yet"), Want: provider.Error{Class: provider.Misconfigured, Suspect: true}},
 		{Name: "404 other region", Status: 404, Body: says("Domain not found: mg.example.com"), Want: account},
 		{Name: "413", Status: 413, Body: "", Want: elsewhere},
 		{

@@ -218,14 +218,14 @@ func codeCases() []providertest.CodeCase {
 // codesOf422 are the codes whose meaning hangs on nothing but the number.
 func codesOf422() []providertest.CodeCase {
 	const mis, rej = provider.Misconfigured, provider.Rejected
-	suspect := provider.Error{Class: rej, Elsewhere: true, Suspect: true}
+	suspect, doubtful := provider.Error{Class: rej, Elsewhere: true, Suspect: true}, provider.Error{Class: mis, Suspect: true}
 	wants := map[int]provider.Error{
 		11: {Class: rej, Elsewhere: true}, 13: {Class: rej, Elsewhere: true}, 14: {Class: mis},
 		400: {Class: mis, Scope: provider.ScopeAddress}, 401: {Class: mis, Scope: provider.ScopeAddress},
-		402: {Class: rej, Elsewhere: true}, 403: suspect, 405: {Class: mis}, 409: {Class: mis},
+		402: {Class: rej, Elsewhere: true}, 403: doubtful, 405: {Class: mis}, 409: {Class: mis},
 		410: {Class: rej, Elsewhere: true}, 411: {Class: rej, Elsewhere: true}, 412: suspect, 413: {Class: mis}, 422: {Class: mis},
 		1101: {Class: mis}, 1109: {Class: mis}, 1120: {Class: mis}, 1121: {Class: mis}, 1122: {Class: mis}, 1123: {Class: mis},
-		1235: suspect, 1236: suspect, 1480: {Class: mis},
+		1235: doubtful, 1236: doubtful, 1480: {Class: mis},
 	}
 	var cases []providertest.CodeCase
 	for number, want := range wants {
