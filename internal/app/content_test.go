@@ -80,6 +80,7 @@ func oddContents() map[string]func(*api.SendRequest) {
 				m.Metadata[fmt.Sprint("k", i)] = strings.Repeat(`"`, 900)
 			}
 		},
+		"an address with marks":       func(m *api.SendRequest) { m.To[0].Email = "o'brien/who?+a=b@example.org" },
 		"a text of lines without end": func(m *api.SendRequest) { m.Text = strings.Repeat("x", 20_000) },
 	}
 }

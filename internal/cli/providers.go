@@ -144,6 +144,9 @@ func showAccount(s *Streams, f format, a *api.Account) error {
 				what = "parked for the sender " + p.Sender
 			}
 			row(w, what, "since "+stamp(p.Since)+": "+p.Reason)
+			if !p.NextProbe.IsZero() {
+				row(w, "next probe", "from "+stamp(p.NextProbe)+" on")
+			}
 		}
 		if len(a.Parked) > 0 {
 			row(w, "to mend", "remove the cause; a probe finds out, or at once: sendgate providers resume "+a.Name)

@@ -13,6 +13,7 @@ const unsubscribeHeaders = 2
 
 // contentFacts fills in what the content rules of providers ask for.
 func (m *Message) contentFacts(f *Facts) {
+	f.LocalMarks = localMarks([]Address{m.From}, m.To, m.Cc, m.Bcc, m.ReplyTo)
 	f.FromLen = mailboxLen(m.From)
 	f.NoSubject = m.Subject == ""
 	f.BodyBytes = max(len(m.Text), len(m.HTML))
@@ -38,6 +39,21 @@ func (m *Message) contentFacts(f *Facts) {
 		seen[k] = true
 	}
 	f.MetaJSON = jsonLen(m.Metadata)
+}
+
+// localMarks lists the ASCII characters of local parts that are neither letters, digits, dots nor the common - _ +.
+func localMarks(lists ...[]Address) string {
+	marks := ""
+	for _, list := range lists {
+		for _, a := range list {
+			for _, r := range a.Local() {
+				if strings.ContainsRune("!#$%&'*/=?^`{|}~", r) && !strings.ContainsRune(marks, r) {
+					marks += string(r)
+				}
+			}
+		}
+	}
+	return marks
 }
 
 // mailboxLen is the length of "Name" <local@domain> in UTF-16 units.

@@ -140,6 +140,7 @@ type Facts struct {
 	MetaBytes     int      `json:"mb,omitempty"`  // all keys and values
 	MaxTagLen     int      `json:"tl,omitempty"`
 	NeedsSMTPUTF8 bool     `json:"u8,omitempty"` // a local part is not ASCII
+	LocalMarks    string   `json:"lm,omitempty"` // punctuation in local parts, each character once
 	FromLen       int      `json:"fl,omitempty"` // name in quotes and address, in UTF-16 units
 	NoSubject     bool     `json:"ns,omitempty"`
 	BodyBytes     int      `json:"bb,omitempty"`  // of text or html, whichever is longer

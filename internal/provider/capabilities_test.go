@@ -76,6 +76,8 @@ func TestEachContentRuleStrikesThoseProvidersThatHaveIt(t *testing.T) {
 		{"metadata of many short keys as JSON", func(m *mail.Message) {
 			m.Metadata = map[string]string{"a": strings.Repeat(`"`, 5000)}
 		}, "postmark sendgrid", ""},
+		{"an address with marks", func(m *mail.Message) { m.To[0].Email = "o'brien+a/b=c@example.org" }, "", ""},
+		{"an address with a question mark", func(m *mail.Message) { m.Cc = []mail.Address{{Email: "who?@example.org"}} }, "postmark", "local part"},
 		{"metadata keys by case", func(m *mail.Message) { m.Metadata = map[string]string{"Order": "1", "order": "2"} }, "postmark", "case"},
 	} {
 		m := ordinary()

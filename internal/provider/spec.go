@@ -54,6 +54,7 @@ type Capabilities struct {
 	NeedsSubject        bool     `json:"needs_subject,omitempty"`        // refuses an empty one
 	RefusesEmptyFiles   bool     `json:"refuses_empty_files,omitempty"`  // attachments without a byte
 	ForbiddenExtensions []string `json:"forbidden_extensions,omitempty"` // lower case, without the dot
+	ForbiddenInLocal    string   `json:"forbidden_in_local,omitempty"`   // characters of a local part
 	SMTPUTF8            bool     `json:"smtputf8"`                       // carries non-ASCII local parts
 }
 
@@ -68,6 +69,8 @@ func (c Capabilities) Refuse(f *mail.Facts) string {
 		return "an attachment is empty"
 	case c.FoldsMetadataKeys && f.MetaTwins:
 		return "metadata keys differ only in case"
+	case strings.ContainsAny(f.LocalMarks, c.ForbiddenInLocal):
+		return "the local part of an address holds one of " + c.ForbiddenInLocal
 	case f.NeedsSMTPUTF8 && !c.SMTPUTF8:
 		return "address with a non-ASCII local part needs SMTPUTF8"
 	}

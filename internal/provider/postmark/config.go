@@ -186,6 +186,7 @@ func Spec() provider.Spec {
 			MaxMetadataKeys:     9, // of 10, one is ours
 			MaxMetadataKeyLen:   20,
 			MaxMetadataValueLen: 80,
+			ForbiddenInLocal:    "?", // support: "What does Error Code: '300' mean?", the pattern of a mailbox
 			FoldsMetadataKeys:   true,
 			RefusesEmptyFiles:   true,
 			ForbiddenExtensions: []string{
