@@ -196,11 +196,13 @@ type Account struct {
 	UpdatedAt    time.Time       `json:"updated_at"`
 }
 
-// Park is why an account, or one sender domain on it, gets no mail.
+// Park is why an account, one sender domain on it, or one address of that domain, gets no mail.
 type Park struct {
 	SenderDomain string    `json:"sender_domain,omitempty"`
+	Sender       string    `json:"sender,omitempty"` // the address, where it is only one
 	Reason       string    `json:"reason"`
 	Since        time.Time `json:"since"`
+	NextProbe    time.Time `json:"next_probe,omitzero"` // when a message is let through to try, at the earliest
 }
 
 // AccountRequest creates an account (POST) or changes one (PATCH: absent fields stay; name, kind and limits can't be
@@ -403,6 +405,7 @@ type Decision struct {
 	Chosen     string      `json:"chosen,omitempty"`    // absent when no account can take the message now
 	WaitsFor   string      `json:"waits_for,omitempty"` // the account whose room it waits for, where it may not spill
 	Spilled    bool        `json:"spilled,omitempty"`
+	Probe      bool        `json:"probe,omitempty"` // it is parked, and this message tries whether it takes mail again
 	Candidates []Candidate `json:"candidates"`
 	Omitted    int         `json:"omitted,omitempty"` // candidates that a stored decision had no room for
 }

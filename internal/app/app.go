@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -230,6 +231,7 @@ func (a *App) startEngine() error {
 		Policy: deliver.Policy{
 			UnknownWait: a.cfg.UnknownWait, ReconcileDeadline: a.cfg.ReconcileDeadline,
 			ReconcileResend: a.cfg.ReconcileFallback == "resend", ResendMax: a.cfg.ResendMax, Lookups: a.cfg.LookupSchedule,
+			ProbeAfter: a.cfg.ParkProbe,
 		},
 		Retention: a.cfg.Retention, BodyAge: a.cfg.BodyRetention,
 	})
@@ -306,7 +308,13 @@ func (a *App) ready(ctx context.Context) error {
 	if err := a.clock.Check(); err != nil {
 		return err
 	}
-	return a.writes.check(ctx, a.db.ProbeWrite)
+	if err := a.writes.check(ctx, a.db.ProbeWrite); err != nil {
+		return err
+	}
+	if pools := a.engine.Degraded(); len(pools) > 0 {
+		return telemetry.Degraded("no account can send in pool " + strings.Join(pools, ", "))
+	}
+	return nil
 }
 
 func (a *App) listen(ctx context.Context, name, addr string, server *http.Server, withTLS bool) (string, error) {

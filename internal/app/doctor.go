@@ -215,9 +215,13 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 		check.Detail, check.Fix = err.Error(), "sendgate providers change "+a.Name
 		return check
 	}
-	if len(a.Parked) > 0 {
-		check.Detail = "parked: " + a.Parked[0].Reason
-		check.Fix = "mend it at the provider, then: sendgate providers resume " + a.Name
+	if len(a.Parked) > 0 { // that of the whole account comes first
+		p := a.Parked[0]
+		check.Detail = "parked: " + p.Reason
+		check.Fix = "mend it at the provider; a probe finds out, or at once: sendgate providers resume " + a.Name
+		if p.SenderDomain != "" {
+			check.Level, check.Detail = "warn", fmt.Sprintf("parked for %d senders, such as one of %s: %s", len(a.Parked), p.SenderDomain, p.Reason)
+		}
 		return check
 	}
 	check.OK, check.Detail = true, string(a.Kind)

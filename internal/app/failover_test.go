@@ -27,7 +27,8 @@ func only(t *testing.T, r *replica, names ...string) {
 	}
 	eventually(t, 5*time.Second, "the pool binds", func() bool {
 		x, err := r.admin.Explain(t.Context(), letter(0))
-		return err == nil && len(x.Decision.Candidates) == len(names)
+		stranger := func(c api.Candidate) bool { return !slices.Contains(names, c.Account) }
+		return err == nil && len(x.Decision.Candidates) == len(names) && !slices.ContainsFunc(x.Decision.Candidates, stranger)
 	})
 }
 

@@ -96,6 +96,8 @@ type idle struct{}
 func (idle) Health(*route.Account) string { return "" }
 func (idle) Free(*route.Account) string   { return "" }
 
+func (idle) Probe(*route.Account, route.Park) bool { return false }
+
 // equal are the weights of a new bench.
 func equal() map[string]float64 {
 	return map[string]float64{"mailgun": 1, "postmark": 1, "sendgrid": 1, "ses": 1, "smtp": 1}

@@ -140,10 +140,16 @@ func showAccount(s *Streams, f format, a *api.Account) error {
 			if p.SenderDomain != "" {
 				what = "parked for senders of " + p.SenderDomain
 			}
+			if p.Sender != "" {
+				what = "parked for the sender " + p.Sender
+			}
 			row(w, what, "since "+stamp(p.Since)+": "+p.Reason)
+			if !p.NextProbe.IsZero() {
+				row(w, "next probe", "from "+stamp(p.NextProbe)+" on")
+			}
 		}
 		if len(a.Parked) > 0 {
-			row(w, "to mend", "remove the cause, then: sendgate providers resume "+a.Name)
+			row(w, "to mend", "remove the cause; a probe finds out, or at once: sendgate providers resume "+a.Name)
 		}
 		row(w, "settings", string(a.Settings))
 		row(w, "secrets set", orDash(strings.Join(a.Secrets, ", ")))

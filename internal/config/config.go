@@ -44,6 +44,7 @@ type Config struct {
 	ReconcileDeadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"40m"`  // for evidence, UnknownWait..168h
 	ReconcileFallback string        `env:"RECONCILE_FALLBACK" envDefault:"fail"` // after it: fail, resend
 	ResendMax         int           `env:"RESEND_MAX"         envDefault:"2"`    // copies beside the first, of calls of unknown outcome, 0..10
+	ParkProbe         time.Duration `env:"PARK_PROBE"         envDefault:"5m"`   // before a parked account is tried again; doubles, 1s..1h
 	DefaultExpiry     time.Duration `env:"DEFAULT_EXPIRY"     envDefault:"72h"`  // of a message that names none, 1m..720h
 
 	LookupSchedule  Durations `env:"LOOKUP_SCHEDULE"   envDefault:"1m,5m,30m"` // after an unknown call, when it is looked up; 1..10, rising

@@ -42,7 +42,7 @@ func TestDefaults(t *testing.T) {
 		LogLevel: slog.LevelInfo, LogFormat: "json",
 		MaxBodyBytes: 30 << 20, AcceptQueue: 32768, AcceptQueueBytes: 64 << 20, AcceptWait: 5 * time.Second,
 		Lease: 15 * time.Second, DrainTimeout: 25 * time.Second, UnknownWait: time.Minute,
-		ReconcileDeadline: 40 * time.Minute, ReconcileFallback: "fail", ResendMax: 2, DefaultExpiry: 72 * time.Hour,
+		ReconcileDeadline: 40 * time.Minute, ReconcileFallback: "fail", ResendMax: 2, DefaultExpiry: 72 * time.Hour, ParkProbe: 5 * time.Minute,
 		LookupSchedule: Durations{time.Minute, 5 * time.Minute, 30 * time.Minute}, SoftBounceLimit: 5,
 		Retention: 90 * 24 * time.Hour, BodyRetention: 7 * 24 * time.Hour,
 	}
@@ -65,7 +65,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"SENDGATE_LISTEN=0.0.0.0:443", "SENDGATE_OPS_LISTEN=:9000", "SENDGATE_ADMIN_KEY=sg_0123abcd_adminKEY",
 		"SENDGATE_LOG_LEVEL=debug", "SENDGATE_LOG_FORMAT=text", "SENDGATE_MAX_BODY_BYTES=1024", "SENDGATE_ACCEPT_QUEUE=7", "SENDGATE_ACCEPT_WAIT=4s",
 		"SENDGATE_ACCEPT_QUEUE_BYTES=1GiB", "SENDGATE_LEASE=2s", "SENDGATE_DRAIN_TIMEOUT=3s", "SENDGATE_UNKNOWN_WAIT=4s",
-		"SENDGATE_RECONCILE_DEADLINE=5m", "SENDGATE_RECONCILE_FALLBACK=resend", "SENDGATE_RESEND_MAX=0", "SENDGATE_DEFAULT_EXPIRY=6h",
+		"SENDGATE_RECONCILE_DEADLINE=5m", "SENDGATE_RECONCILE_FALLBACK=resend", "SENDGATE_RESEND_MAX=0", "SENDGATE_DEFAULT_EXPIRY=6h", "SENDGATE_PARK_PROBE=7s",
 		"SENDGATE_TLS_CERT_FILE="+cert, "SENDGATE_TLS_KEY_FILE="+key, "SENDGATE_BEHIND_PROXY=true",
 		"SENDGATE_TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::/32", "SENDGATE_RETENTION=400d", "SENDGATE_BODY_RETENTION=30d",
 		"SENDGATE_LOOKUP_SCHEDULE=2s, 1h", "SENDGATE_SOFT_BOUNCE_LIMIT=0", "SENDGATE_PUBLIC_URL=https://mail.example.com/in",
@@ -76,7 +76,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		DatabaseURL: seal.NewSecret(testDSN), SecretKey: seal.NewSecret(testKey),
 		LogLevel: slog.LevelDebug, LogFormat: "text", MaxBodyBytes: 1024, AcceptQueue: 7, AcceptWait: 4 * time.Second, AcceptQueueBytes: 1 << 30,
 		Lease: 2 * time.Second, DrainTimeout: 3 * time.Second, UnknownWait: 4 * time.Second,
-		ReconcileDeadline: 5 * time.Minute, ReconcileFallback: "resend", ResendMax: 0, DefaultExpiry: 6 * time.Hour,
+		ReconcileDeadline: 5 * time.Minute, ReconcileFallback: "resend", ResendMax: 0, DefaultExpiry: 6 * time.Hour, ParkProbe: 7 * time.Second,
 		TLSCertFile: cert, TLSKeyFile: key, BehindProxy: true,
 		TrustedProxies: Networks{
 			netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32"),

@@ -96,6 +96,7 @@ func (c *Config) checkTimes(p *problems) {
 		{"DRAIN_TIMEOUT", c.DrainTimeout, time.Second, time.Hour},
 		{"UNKNOWN_WAIT", c.UnknownWait, time.Second, day},
 		{"RECONCILE_DEADLINE", c.ReconcileDeadline, time.Second, 7 * day},
+		{"PARK_PROBE", c.ParkProbe, time.Second, time.Hour},
 		{"DEFAULT_EXPIRY", c.DefaultExpiry, time.Minute, 30 * day},
 		{"RETENTION", c.Retention, day, 3650 * day},
 		{"BODY_RETENTION", c.BodyRetention, time.Hour, 3650 * day},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,8 @@ type account struct {
 	blocked   time.Time // the provider said so
 	throttles int       // in a row
 	counted   time.Time // when the last of them was
+	probes    map[string]probe
+	suspects  map[suspect]evidence
 
 	lookup   provider.LookupSpec
 	announce bool          // the provider reports no acceptance of its own
@@ -104,6 +107,9 @@ func (a *account) configure(conf route.Account) {
 		}
 	}
 	a.busy, a.blocked = time.Time{}, time.Time{}
+	maps.DeleteFunc(a.probes, func(key string, _ probe) bool {
+		return !slices.ContainsFunc(conf.Parked, func(p route.Park) bool { return p.Key() == key })
+	})
 }
 
 // current reports whether the adapter of a still fits the settings. Changing a secret moves UpdatedAt.
@@ -251,18 +257,6 @@ func (a *account) block(until time.Time) {
 	if until.After(a.blocked) {
 		a.blocked = until
 	}
-}
-
-// park notes locally what the database was told, until the next reading of the configuration. It reports whether that
-// was news.
-func (a *account) park(domain, reason string, now time.Time) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if slices.ContainsFunc(a.conf.Parked, func(p route.Park) bool { return p.SenderDomain == domain }) {
-		return false
-	}
-	a.conf.Parked = append(append([]route.Park{}, a.conf.Parked...), route.Park{SenderDomain: domain, Reason: reason, Since: now})
-	return true
 }
 
 // throttled counts the throttled calls in a row, this one included, or forgets them after another outcome. Calls that were

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -52,6 +53,7 @@ func (e *Engine) carry(it *item, l mail.Loaded) {
 			e.Metrics.SlotsDropped.WithLabelValues(it.acc.name).Inc()
 		}
 		it.acc.done()
+		it.acc.endProbes(it.probes, it.called)
 		e.held.remove(it.due.ID)
 		e.heavy.Add(-heavy(it.due.Facts.Bytes))
 		e.Metrics.Inflight.Dec()
@@ -98,6 +100,7 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	it.called = true
 	e.Metrics.SlotsUsed.WithLabelValues(c.name).Inc()
 	c.throttles = it.acc.throttled(failure != nil && failure.Class == provider.Throttled, it.began)
+	c.suspicion = it.acc.weigh(c, failure)
 	result, health := next(c, receipt, failure, e.Policy, it.now(), jitter())
 	if it.acc.limited() {
 		result.Settle = settle
@@ -123,7 +126,10 @@ func verdict(h health, failure *provider.Error) error {
 }
 
 func (e *Engine) newCall(it *item, l mail.Loaded) call {
-	c := call{due: it.due, account: it.account, name: it.acc.name, sender: l.Message.From.Domain()}
+	c := call{
+		due: it.due, account: it.account, name: it.acc.name, kind: it.acc.kind, probes: it.probes,
+		sender: l.Message.From.Domain(), address: strings.ToLower(l.Message.From.Email),
+	}
 	for _, r := range l.Recipients {
 		if r.Status == mail.Queued {
 			c.open = append(c.open, r)
@@ -247,9 +253,16 @@ func (e *Engine) applyLocally(it *item, r *mail.Result) {
 	if r.Block != nil {
 		it.acc.block(time.Now().Add(r.Block.For))
 	}
-	if r.Park != nil && it.acc.park(r.Park.SenderDomain, r.Park.Reason, it.now()) {
-		e.Log.Error("account parked: it needs an operator", "account", it.acc.name, "sender_domain", r.Park.SenderDomain,
+	if r.Park != nil && it.acc.park(r.Park, it.now()) {
+		e.Log.Error("account parked", "account", it.acc.name, "sender_domain", r.Park.SenderDomain,
+			"one_address", r.Park.Sender != "", "reason", r.Park.Reason)
+	} else if r.Park != nil && r.Park.Probe {
+		e.Log.Warn("account stays parked: a probe was refused", "account", it.acc.name, "sender_domain", r.Park.SenderDomain,
 			"reason", r.Park.Reason)
+	}
+	if r.Unpark != nil {
+		it.acc.unpark(r.Unpark.Keys)
+		e.Log.Info("account takes mail again: a probe was accepted", "account", it.acc.name, "parks", len(r.Unpark.Keys))
 	}
 }
 

@@ -201,6 +201,7 @@ type item struct {
 	account  int32
 	owner    mail.ID
 	decision []byte
+	probes   []string  // the parks that it is let through
 	slot     time.Time // local
 	dbNow    time.Time // the database's time at localNow, or a little more
 	localNow time.Time
@@ -265,7 +266,7 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 			continue // that account turned out to have no slot, and the view knows it now
 		case route.Impossible:
 			s.gone++
-			c.end(d, mail.Failed, why(decision))
+			c.end(d, mail.Failed, why(decision, d.Avoid))
 		case route.Full:
 			c.stay(d, s, decision, local, out)
 		case route.Unfit:
@@ -325,7 +326,7 @@ func (c *claim) take(d mail.Due, decision route.Decision, limits map[int32]*limi
 	c.engine.Metrics.SlotsGranted.WithLabelValues(conf.Name).Inc()
 	out.Take = append(out.Take, mail.Assignment{Due: d, Account: conf.ID})
 	c.items = append(c.items, &item{
-		due: d, acc: acc, account: conf.ID, owner: c.owner, decision: decision.JSON(),
+		probes: acc.useProbes(conf.Parked, d.Facts), due: d, acc: acc, account: conf.ID, owner: c.owner, decision: decision.JSON(),
 		slot: local.Add(grant.Slot.Sub(c.dbNow)), dbNow: c.dbNow, localNow: local,
 	})
 	return true
@@ -419,9 +420,14 @@ func (c *claim) fitAgain(d mail.Due, pause time.Duration) time.Time {
 	return at
 }
 
-// why puts a hopeless decision into words.
-func why(d route.Decision) string {
+// why puts a hopeless decision into words, a provider's refusal of the content first.
+func why(d route.Decision, avoid map[string]mail.Avoid) string {
 	s := "no account can carry this message"
+	for name, av := range avoid {
+		if av.Kind != "" {
+			s = av.Why + " (" + name + "); no account of another kind can carry this message"
+		}
+	}
 	for _, c := range d.Candidates {
 		s += "; " + c.Account + ": " + c.Reason
 	}
@@ -433,6 +439,7 @@ func why(d route.Decision) string {
 func (c *claim) undo() {
 	for _, it := range c.items {
 		c.engine.Metrics.SlotsDropped.WithLabelValues(it.acc.name).Inc()
+		it.acc.endProbes(it.probes, false)
 	}
 	c.items = nil
 }

@@ -41,7 +41,7 @@ type Options struct {
 	Metrics     *telemetry.Metrics
 	Spec        func(provider.Kind) (provider.Spec, bool)
 	Unsubscribe Unsubscriber  // nil: bulk mail gets no link
-	Policy      Policy        // 60 s, 40 min, fail; look-ups after 1, 5 and 30 min
+	Policy      Policy        // 60 s, 40 min, fail; look-ups after 1, 5 and 30 min; probes after 5 min, up to an hour apart
 	Lease       time.Duration // 15 s: for how long after its last heartbeat a replica's claims are its own
 	CallTimeout time.Duration // 30 s: one provider call
 	ConfigPoll  time.Duration // 500 ms: how soon a change of configuration binds here
@@ -58,6 +58,8 @@ func (o *Options) defaults() {
 	}
 	set(&o.Policy.UnknownWait, time.Minute)
 	set(&o.Policy.ReconcileDeadline, 40*time.Minute)
+	set(&o.Policy.ProbeAfter, 5*time.Minute)
+	set(&o.Policy.ProbeMax, time.Hour)
 	set(&o.Lease, 15*time.Second)
 	set(&o.CallTimeout, 30*time.Second)
 	set(&o.ConfigPoll, 500*time.Millisecond)

@@ -105,6 +105,7 @@ const restShare = 20
 func (e *Engine) quickJobs() []job {
 	return []job{
 		{every: time.Second, name: "list lanes", run: e.listLanes, rests: true},
+		{every: time.Second, name: "take probes", run: e.takeProbes},
 		{every: 2 * time.Second, name: "rescue", run: e.rescue},
 		{every: 2 * time.Second, name: "decide unknown", run: e.decideUnknown},
 		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -13,6 +14,8 @@ type Policy struct {
 	UnknownWait       time.Duration   // resend and never: for evidence before deciding
 	ReconcileDeadline time.Duration   // reconcile: the same
 	Lookups           []time.Duration // reconcile: when after the call the provider is asked
+	ProbeAfter        time.Duration   // a park: before the first probe
+	ProbeMax          time.Duration   // a park: before any later one
 	ReconcileResend   bool            // what reconcile falls to at its deadline: resend, else fail
 	ResendMax         int             // how often a message is sent again at most although nobody knows of an earlier call
 }
@@ -35,10 +38,14 @@ type call struct {
 	due     mail.Due
 	account int32
 	name    string           // of the account
+	kind    provider.Kind    // of the account
 	sender  string           // domain
+	address string           // of the sender, in lower case
 	open    []mail.Recipient // recipients that the call was for
 
-	throttles int // throttled calls of the account in a row, this one included
+	throttles int      // throttled calls of the account in a row, this one included
+	suspicion evidence // what speaks against the account, or the sender on it, with this call
+	probes    []string // the parks that it was let through, by key
 }
 
 // health is what an outcome says about the account's breaker.
@@ -56,6 +63,9 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 	r := mail.Result{ID: c.due.ID, N: c.due.Attempts + 1}
 	if failure == nil {
 		r.Class, r.ProviderMessageID = string(provider.Accepted), provider.Cut(receipt.ProviderMessageID)
+		if len(c.probes) > 0 {
+			r.Unpark = &mail.Unpark{Account: c.account, Keys: c.probes}
+		}
 		accepted(&r, c, receipt, now, jitter)
 		return r, healthy
 	}
@@ -73,20 +83,16 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
 		return r, neutral
 	case provider.Misconfigured:
-		r.Park = &mail.Park{Account: c.account, Reason: provider.Cut(failure.Error())}
-		if failure.Scope == provider.ScopeSender {
-			r.Park.SenderDomain = c.sender
+		if failure.Suspect && !c.suspicion.proves() { // it may be this message only: it waits for others to be asked, or for a mend
+			again(&r, c, backoff(c.due.Tries, jitter), failure, now)
+			return r, neutral
 		}
+		r.Park = park(c, failure, c.suspicion.scope(failure), p)
 		avoid(&r, c, mail.Avoid{Until: now.Add(parkNotice), Why: provider.Cut(failure.Error())})
 		r.Requeue.Tries = c.due.Tries
 		return r, neutral
 	case provider.Rejected:
-		if failure.Elsewhere {
-			avoid(&r, c, mail.Avoid{Final: true, Why: provider.Cut(failure.Error())})
-			r.Requeue.Tries = c.due.Tries
-			return r, healthy
-		}
-		end(&r, c, mail.Failed, failure.Error())
+		rejected(&r, c, failure, p)
 		return r, healthy
 	case provider.BadRecipient:
 		refused(&r, c, failure)
@@ -99,6 +105,41 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 	}
 	// Not a class that an error can have: providertest holds adapters to the set. Whatever happened, it may have sent.
 	return next(c, receipt, &provider.Error{Class: provider.Uncertain, Detail: "adapter bug: " + failure.Error()}, p, now, jitter)
+}
+
+// rejected lets another account try what this one will never take. What a cap of this provider keeps out goes to any other
+// account. Content that it refused goes to one other kind of provider, whose second opinion is final. When many messages in
+// a row met the same, it is not them who are to blame.
+func rejected(r *mail.Result, c call, failure *provider.Error, p Policy) {
+	if failure.Suspect && c.suspicion.proves() {
+		r.Park = park(c, failure, c.suspicion.scope(failure), p)
+	}
+	here := mail.Avoid{Final: true, Why: provider.Cut(failure.Error())}
+	if !failure.Elsewhere {
+		for name, first := range c.due.Avoid {
+			if first.Kind != "" {
+				end(r, c, mail.Failed, failure.Error()+"; before, by "+name+": "+first.Why)
+				return
+			}
+		}
+		here.Kind = string(c.kind)
+	}
+	avoid(r, c, here)
+	r.Requeue.Tries = c.due.Tries
+}
+
+// park takes out of routing what the answer is about.
+func park(c call, failure *provider.Error, scope provider.Scope, p Policy) *mail.Park {
+	out := &mail.Park{Account: c.account, Reason: provider.Cut(failure.Error()), Wait: p.ProbeAfter, MaxWait: p.ProbeMax}
+	switch scope {
+	case provider.ScopeAccount:
+	case provider.ScopeSender:
+		out.SenderDomain = c.sender
+	case provider.ScopeAddress:
+		out.SenderDomain, out.Sender = c.sender, c.address
+	}
+	out.Probe = slices.Contains(c.probes, out.Key())
+	return out
 }
 
 // accepted settles the recipients that were taken; those refused for now stay queued. Those for whom the call only had no

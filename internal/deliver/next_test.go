@@ -17,7 +17,7 @@ func testPolicy() Policy {
 func testCall(emails ...string) call {
 	c := call{
 		due:     mail.Due{ID: mail.IDAt(time.Unix(1790000000, 0)), Attempts: 2, Tries: 1, OnAmbiguous: mail.Reconcile},
-		account: 7, name: "ses-eu", sender: "example.com",
+		account: 7, name: "ses-eu", kind: "ses", sender: "example.com", address: "shop@example.com",
 	}
 	for i, e := range emails {
 		c.open = append(c.open, mail.Recipient{N: i, Kind: mail.To, Address: mail.Address{Email: e}, Status: mail.Queued})
@@ -70,11 +70,13 @@ func TestNextFollowsTheTableOfClasses(t *testing.T) {
 			},
 		},
 		{
-			name: "rejected ends the message", health: healthy,
+			name: "rejected content goes to another kind", health: healthy,
 			failure: &provider.Error{Class: provider.Rejected, Status: 400, Code: "300", Detail: "bad content"},
 			want: mail.Result{
 				Class: "rejected", Status: 400, Code: "300", Error: "rejected: status 400 (300): bad content",
-				Recipients: []mail.RecipientChange{{N: 0, Status: mail.Failed, Detail: "rejected: status 400 (300): bad content"}},
+				Requeue: &mail.Requeue{Tries: 1, Avoid: map[string]mail.Avoid{
+					"ses-eu": {Final: true, Why: "rejected: status 400 (300): bad content", Kind: "ses"},
+				}},
 			},
 		},
 		{

@@ -53,6 +53,7 @@ type configStore interface {
 	Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error)
 	Tenants(ctx context.Context) ([]mail.Tenant, error)
 	Blocks(ctx context.Context) (map[int32]time.Duration, error)
+	TakeProbes(ctx context.Context, lease time.Duration) (map[int32][]string, error)
 }
 
 // upkeepStore does what time brings.

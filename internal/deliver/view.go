@@ -42,7 +42,7 @@ func (v *view) Health(conf *route.Account) string {
 		return a.failure
 	}
 	for _, p := range a.conf.Parked {
-		if p.SenderDomain == "" {
+		if p.SenderDomain == "" && !a.probing("", v.now) {
 			return "parked: " + p.Reason
 		}
 	}
@@ -56,6 +56,17 @@ func (v *view) Health(conf *route.Account) string {
 	case gobreaker.StateClosed:
 	}
 	return ""
+}
+
+// Probe implements route.View.
+func (v *view) Probe(conf *route.Account, p route.Park) bool {
+	a := v.accounts[conf.ID]
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.probing(p.Key(), v.now)
 }
 
 // refuse notes that an account has no slot before a time, for this claim and the next ones.

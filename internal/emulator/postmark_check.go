@@ -141,7 +141,7 @@ func (it *postmarkItem) checkAddresses() (code int, message string) {
 	for _, f := range fields {
 		list, ok := parseList(f.value)
 		it.all = append(it.all, list...)
-		if !ok || refusedAt(list) >= 0 || !allASCIILocal(list) {
+		if !ok || refusedAt(list) >= 0 || !allASCIILocal(list) || !postmarkMailboxes(list) {
 			return postmarkInvalid, fmt.Sprintf("Invalid '%s' address: '%s'.", f.name, f.value)
 		}
 		if f.name == "To" && len(list) == 0 {
@@ -156,6 +156,13 @@ func (it *postmarkItem) checkAddresses() (code int, message string) {
 		return postmarkInvalid, "Invalid email request: the maximum of 50 recipients per message is exceeded."
 	}
 	return 0, ""
+}
+
+// postmarkMailboxes holds local parts to the pattern of the support page "What does Error Code: '300' mean?".
+func postmarkMailboxes(list []string) bool {
+	return !slices.ContainsFunc(list, func(a string) bool {
+		return strings.Trim(strings.ToLower(a[:strings.LastIndexByte(a, '@')]), "abcdefghijklmnopqrstuvwxyz0123456789.!#$%&'`*+-/=^_{}|~") != ""
+	})
 }
 
 func allASCIILocal(list []string) bool {
@@ -210,7 +217,10 @@ func (it *postmarkItem) checkMetadata() (code int, message string) {
 
 func (it *postmarkItem) checkAttachments() (code int, message string) {
 	for _, a := range it.mail.Attachments {
-		if a.Name == "" || a.ContentType == "" || a.Content == "" || !validBase64(a.Content) {
+		if a.Content == "" {
+			return postmarkInvalid, "Zero-sized attachments not allowed."
+		}
+		if a.Name == "" || a.ContentType == "" || !validBase64(a.Content) {
 			return postmarkInvalid, fmt.Sprintf("Invalid attachment '%s': 'Name', 'Content' as Base64 and 'ContentType' are required.", a.Name)
 		}
 		dot := strings.LastIndexByte(a.Name, '.')

@@ -28,6 +28,7 @@ const (
 	sesMaxTag        = 256
 	sesMaxTags       = 50
 	sesMaxConfigSet  = 64
+	sesMaxHeaders    = 15
 )
 
 // sesFailure has the code in a header, as in every REST-JSON service of AWS.
@@ -95,6 +96,11 @@ type sesMail struct {
 			Subject struct{ Data string }
 			Body    struct{ Text, Html *struct{ Data string } }
 			Headers []struct{ Name, Value string }
+
+			Attachments []struct {
+				FileName, ContentType, ContentId *string
+				RawContent                       []byte
+			}
 		}
 		Template *struct {
 			TemplateName, TemplateArn string
@@ -223,26 +229,63 @@ func (m *sesMail) check(from string, to []string) *reply {
 	if refused := m.checkHeaders(); refused != nil {
 		return refused
 	}
+	if refused := m.checkAttachments(); refused != nil {
+		return refused
+	}
 	if refusedAt(to) >= 0 {
 		return sesFailure(http.StatusBadRequest, "MessageRejected", "Address blacklisted.")
 	}
 	return nil
 }
 
-// checkHeaders has the lengths of the type MessageHeader: name 126, value 995, both 996.
+// checkHeaders has the constraints of the types Message and MessageHeader: at most 15; name 126, value 1 to 995 of printable
+// ASCII, both 996.
 func (m *sesMail) checkHeaders() *reply {
 	if m.Content.Simple == nil {
 		return nil
 	}
+	if n := len(m.Content.Simple.Headers); n > sesMaxHeaders {
+		return sesBadRequest("1 validation error detected: Value at 'content.simple.headers' failed to satisfy constraint: "+
+			"Member must have length less than or equal to %d", sesMaxHeaders)
+	}
+	unprintable := func(r rune) bool { return r < ' ' || r > '~' }
 	for _, h := range m.Content.Simple.Headers {
-		bad := h.Name == "" || len(h.Name) > 126 || len(h.Value) > 995 || len(h.Name)+len(h.Value) > 996 ||
+		bad := h.Name == "" || h.Value == "" || len(h.Name) > 126 || len(h.Value) > 995 || len(h.Name)+len(h.Value) > 996 ||
 			strings.ContainsFunc(h.Name, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) ||
-			strings.ContainsAny(h.Value, "\r\n")
+			strings.ContainsFunc(h.Value, unprintable)
 		if bad {
 			return sesBadRequest("Invalid header <%s>.", h.Name)
 		}
 	}
 	return nil
+}
+
+// checkAttachments has the constraints of the type Attachment, and some of the page "Amazon SES unsupported attachment types".
+func (m *sesMail) checkAttachments() *reply {
+	if m.Content.Simple == nil {
+		return nil
+	}
+	long := func(s *string, limit int) bool { return s != nil && (*s == "" || len(*s) > limit) }
+	for _, a := range m.Content.Simple.Attachments {
+		switch {
+		case a.FileName == nil || *a.FileName == "" || len(*a.FileName) > 255:
+			return sesBadRequest("Invalid attachment file name.")
+		case a.RawContent == nil:
+			return sesBadRequest("Attachment content is missing.")
+		case long(a.ContentType, 78) || long(a.ContentId, 78):
+			return sesBadRequest("Invalid attachment <%s>.", *a.FileName)
+		}
+		dot := strings.LastIndexByte(*a.FileName, '.')
+		if dot >= 0 && slices.Contains(sesUnsupported(), strings.ToLower((*a.FileName)[dot+1:])) {
+			return sesFailure(http.StatusBadRequest, "MessageRejected", "Unsupported attachment type: "+*a.FileName)
+		}
+	}
+	return nil
+}
+
+func sesUnsupported() []string {
+	return strings.Fields("ade adp app asp bas bat cer chm cmd com cpl crt csh der exe gadget hlp hta inf ins isp its js jse ksh lnk" +
+		" mdb msc msi msp mst pif ps1 reg scr sct shb shs sys tmp url vb vbe vbs ws wsc wsf wsh")
 }
 
 func sesTagChars(s string) bool {

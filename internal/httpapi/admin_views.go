@@ -42,7 +42,9 @@ func (s *Server) accountView(a *route.Account) api.Account {
 	}
 	out.Capabilities, _ = json.Marshal(a.Capabilities) // a struct of numbers and strings always encodes
 	for _, p := range a.Parked {
-		out.Parked = append(out.Parked, api.Park{SenderDomain: p.SenderDomain, Reason: p.Reason, Since: p.Since})
+		out.Parked = append(out.Parked, api.Park{
+			SenderDomain: p.SenderDomain, Sender: p.Sender, Reason: p.Reason, Since: p.Since, NextProbe: p.Next,
+		})
 	}
 	return out
 }

@@ -38,6 +38,7 @@ func decisionView(d route.Decision) api.Decision {
 	out := api.Decision{
 		Config: d.Config, Rule: d.Rule, Pool: d.Pool, Pinned: d.Pinned, Chosen: d.Chosen, WaitsFor: d.WaitsFor,
 		Spilled:    d.Spilled,
+		Probe:      d.Probe,
 		Omitted:    d.Omitted,
 		Candidates: make([]api.Candidate, 0, len(d.Candidates)),
 	}

@@ -160,6 +160,8 @@ type idleView struct{}
 func (idleView) Health(*route.Account) string { return "" }
 func (idleView) Free(*route.Account) string   { return "" }
 
+func (idleView) Probe(*route.Account, route.Park) bool { return false }
+
 // sendJSON is a valid send with some members replaced; a value of "" takes the member out. Members are given as JSON.
 func sendJSON(changes ...string) string {
 	members := map[string]json.RawMessage{

@@ -90,6 +90,9 @@ func maySendAs(key *mail.Key, domain string) bool {
 // noSuchAccount is what route.Plan says of a pinned account that is not configured.
 const noSuchAccount = "no such account"
 
+// rulesNamed is how many accounts a refusal names, each with the rule that keeps the message out.
+const rulesNamed = 5
+
 // routable refuses what no account will ever carry as things are configured: the message would wait until it expires,
 // and its sender hear of it only then. What is merely paused, parked or busy is accepted.
 func (s *Server) routable(m *mail.Message) error {
@@ -101,18 +104,22 @@ func (s *Server) routable(m *mail.Message) error {
 	if len(d.Candidates) == 0 || d.Omitted > 0 {
 		return nil
 	}
+	var why []string
 	for _, c := range d.Candidates {
-		if !strings.HasPrefix(c.Reason, route.CapabilityPrefix) {
+		rule, cannot := strings.CutPrefix(c.Reason, route.CapabilityPrefix)
+		if !cannot {
 			return nil
 		}
+		if len(why) < rulesNamed {
+			why = append(why, c.Account+": "+rule)
+		}
 	}
-	why := strings.TrimPrefix(d.Candidates[0].Reason, route.CapabilityPrefix)
 	if facts.NeedsSMTPUTF8 && s.carriesInASCII(facts) {
 		return refuse(http.StatusUnprocessableEntity, "smtputf8_unsupported",
 			"No account that may take this message carries addresses with a non-ASCII local part.")
 	}
 	return refuse(http.StatusUnprocessableEntity, "no_route_capability",
-		"No account that may take this message can carry it: "+why+".")
+		"No account that may take this message can carry it. "+strings.Join(why, "; ")+".")
 }
 
 // carriesInASCII reports whether an account would take the message if its addresses were ASCII.

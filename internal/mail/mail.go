@@ -132,6 +132,7 @@ type Facts struct {
 	Account       string   `json:"acc,omitempty"` // pinned account
 	Stream        string   `json:"str"`
 	Tags          []string `json:"tag,omitempty"`
+	Sender        string   `json:"sad,omitempty"` // address, in lower case; "" in what an older process accepted
 	SenderDomain  string   `json:"sdo"`
 	Domains       []string `json:"rdo"` // recipients' domains, unique, at most 20
 	Recipients    int      `json:"rcp"`
@@ -141,29 +142,33 @@ type Facts struct {
 	MetaKeys      int      `json:"mk,omitempty"`
 	MetaKeyLen    int      `json:"mkl,omitempty"` // longest, in characters
 	MetaValueLen  int      `json:"mvl,omitempty"` // longest, in characters
-	MetaBytes     int      `json:"mb,omitempty"`  // of all metadata, as JSON
+	MetaBytes     int      `json:"mb,omitempty"`  // of all metadata as one JSON object
 	MaxTagLen     int      `json:"tl,omitempty"`
 	NeedsSMTPUTF8 bool     `json:"u8,omitempty"` // a local part is not ASCII
+	LocalMarks    string   `json:"lm,omitempty"` // punctuation in local parts, each character once
+	FromLen       int      `json:"fl,omitempty"` // name in quotes and address, in UTF-16 units
+	NoSubject     bool     `json:"ns,omitempty"`
+	BodyBytes     int      `json:"bb,omitempty"`  // of text or html, whichever is longer
+	Headers       int      `json:"hn,omitempty"`  // custom ones, and those that we add to bulk mail
+	HeaderLen     int      `json:"hl,omitempty"`  // longest, name and value as it is encoded
+	EmptyFile     bool     `json:"ef,omitempty"`  // an attachment without a byte
+	TypeLen       int      `json:"ctl,omitempty"` // longest content type of an attachment
+	ContentIDLen  int      `json:"cil,omitempty"`
+	MetaTwins     bool     `json:"mt,omitempty"` // two keys differ in case only
 }
 
-// jsonLen is how many bytes a text takes as a JSON string: providers that cap metadata count what they are sent.
-func jsonLen(s string) int {
-	n := len(s) + len(`""`)
-	for i := range len(s) {
-		if c := s[i]; c == '"' || c == '\\' || c == '\t' { // other controls were refused
-			n++
-		}
-	}
-	return n
-}
+// IsBulk reports whether mail of a stream is of the kind that people subscribe to.
+func IsBulk(stream string) bool { return stream == "bulk" || strings.HasPrefix(stream, "bulk-") }
 
 // Facts derives the routing facts.
 func (m *Message) Facts() Facts {
 	f := Facts{
-		Account: m.Account, Stream: m.Stream, Tags: m.Tags, SenderDomain: m.From.Domain(),
+		Account: m.Account, Stream: m.Stream, Tags: m.Tags,
+		Sender: strings.ToLower(m.From.Email), SenderDomain: m.From.Domain(),
 		Bytes: m.Bytes(), Attachments: len(m.Attachments), MetaKeys: len(m.Metadata),
 		NeedsSMTPUTF8: m.From.NeedsSMTPUTF8(),
 	}
+	m.contentFacts(&f)
 	seen := map[string]bool{}
 	for _, list := range [][]Address{m.To, m.Cc, m.Bcc} {
 		f.Recipients += len(list)
@@ -181,7 +186,6 @@ func (m *Message) Facts() Facts {
 	for k, v := range m.Metadata {
 		f.MetaKeyLen = max(f.MetaKeyLen, len([]rune(k)))
 		f.MetaValueLen = max(f.MetaValueLen, len([]rune(v)))
-		f.MetaBytes += jsonLen(k) + len(":") + jsonLen(v) + len(",")
 	}
 	for _, t := range m.Tags {
 		f.MaxTagLen = max(f.MaxTagLen, len(t))

@@ -1,6 +1,9 @@
 package mail
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Lane is one queue of ready messages: those of one tenant that go to one pool (its id), or are pinned to one account
 // (minus its id). The lane of a message is a hint that keeps a full pool's backlog out of everybody's way; where the
@@ -26,6 +29,7 @@ type Avoid struct {
 	Final bool      `json:"final,omitempty"`
 	Last  bool      `json:"last,omitempty"`
 	Why   string    `json:"why"`
+	Kind  string    `json:"kind,omitempty"` // the kind of provider that refused the content: none of that kind is asked again
 }
 
 // Due is a message that is ready to be sent.
@@ -101,6 +105,7 @@ type Result struct {
 	Requeue           *Requeue
 	Unknown           *Hanging
 	Park              *Park
+	Unpark            *Unpark
 	Block             *Block
 	Settle            *Settle
 	CalledAt          time.Time // when the call began, on the database's clock; zero without one
@@ -133,11 +138,25 @@ type Hanging struct {
 	Avoid    map[string]Avoid // for the next call, if there is one
 }
 
-// Park takes an account, or one sender domain on it, out of routing until an operator touches it.
+// Park takes an account, one sender domain on it, or one address of that domain, out of routing until a probe is accepted
+// or an operator touches it.
 type Park struct {
 	Account      int32
-	SenderDomain string
+	SenderDomain string // "" for the whole account
+	Sender       string // one address, in lower case; "" for all of its domain
 	Reason       string
+	Wait         time.Duration // until the first probe
+	MaxWait      time.Duration // until any other
+	Probe        bool          // a probe found it: the next one waits twice as long as this one did
+}
+
+// Key names the park on its account: the address, the domain, or "".
+func (p *Park) Key() string { return cmp.Or(p.Sender, p.SenderDomain) }
+
+// Unpark ends parks of an account, by their keys: a probe of theirs was accepted.
+type Unpark struct {
+	Account int32
+	Keys    []string
 }
 
 // Settle books a call to the account's limits. Without it no call was made.

@@ -92,15 +92,18 @@ func readLimits(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 }
 
 func readParks(ctx context.Context, tx pgx.Tx, c *route.Config) error {
-	rows, err := tx.Query(ctx, `SELECT account_id, sender_domain, reason, since FROM account_park ORDER BY account_id, sender_domain`)
+	rows, err := tx.Query(ctx, `SELECT account_id, sender_domain, reason, since, probe_at FROM account_park ORDER BY account_id, sender_domain`)
 	if err != nil {
 		return err
 	}
 	var id int32
+	var key string
 	var p route.Park
-	_, err = pgx.ForEachRow(rows, []any{&id, &p.SenderDomain, &p.Reason, &p.Since}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &key, &p.Reason, &p.Since, &p.Next}, func() error {
 		if a := (byID{c}).find(id); a != nil {
-			a.Parked = append(a.Parked, p)
+			park := route.ParkFor(key)
+			park.Reason, park.Since, park.Next = p.Reason, p.Since, p.Next
+			a.Parked = append(a.Parked, park)
 		}
 		return nil
 	})

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -376,28 +375,21 @@ func (x *nextRows) add(r ownedResult, f *freed, wait time.Duration) {
 	x.ns, x.waits = append(x.ns, int32(n)), append(x.waits, wait) //nolint:gosec // see queueTake
 }
 
-// parkSQL parks an account, and tells everybody if it was not parked so already: many calls fail at once.
-const parkSQL = `
-WITH p AS (
-    INSERT INTO account_park (account_id, sender_domain, reason) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
-    RETURNING account_id
-), a AS (
-    INSERT INTO audit (actor, action, target, detail)
-    SELECT 'system', 'account.park', a.name, $4 FROM p JOIN account a ON a.id = p.account_id
-)
-UPDATE config_state SET version = version + 1, at = now() WHERE EXISTS (SELECT 1 FROM p)`
-
-// queueSideEffects blocks and parks accounts, for the results that closed their claims. Blocks go by account, one each,
+// queueSideEffects blocks, parks and unparks accounts, for the results that closed their claims. Blocks go by account, one each,
 // and before the configuration version: others lock the same rows in that order.
 func queueSideEffects(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 	blocks := map[int32]*mail.Block{}
 	var parks []*mail.Park
+	var unparks []*mail.Unpark
 	for i, r := range batch {
 		if owned[i] == nil {
 			continue
 		}
 		if r.Park != nil {
 			parks = append(parks, r.Park)
+		}
+		if r.Unpark != nil {
+			unparks = append(unparks, r.Unpark)
 		}
 		if x := r.Block; x != nil && (blocks[x.Account] == nil || blocks[x.Account].For < x.For) {
 			blocks[x.Account] = x
@@ -406,17 +398,12 @@ func queueSideEffects(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 	for _, id := range slices.Sorted(maps.Keys(blocks)) {
 		queueBlock(b, id, blocks[id].For, blocks[id].Reason)
 	}
+	for _, u := range unparks {
+		b.Queue(unparkSQL, u.Account, u.Keys)
+	}
 	for _, p := range parks {
-		b.Queue(parkSQL, p.Account, p.SenderDomain, p.Reason, parkDetail(p))
+		queuePark(b, p)
 	}
-}
-
-func parkDetail(p *mail.Park) json.RawMessage {
-	b, err := json.Marshal(map[string]string{"sender_domain": p.SenderDomain, "reason": p.Reason})
-	if err != nil {
-		return nil
-	}
-	return b
 }
 
 // bumpSQL moves the configuration version: every replica reads the configuration again.

@@ -92,25 +92,27 @@ func Classes() []Class {
 	return []Class{Accepted, Transient, Throttled, Rejected, BadRecipient, Misconfigured, Uncertain}
 }
 
-// Scope is how far a Misconfigured reaches.
+// Scope is how far a Misconfigured, or a Rejected that is Suspect, reaches.
 type Scope string
 
 // The scopes.
 const (
-	ScopeAccount Scope = ""       // the whole account is parked
-	ScopeSender  Scope = "sender" // only this sender domain is parked on this account
+	ScopeAccount Scope = ""        // the whole account is parked
+	ScopeSender  Scope = "sender"  // only this sender domain is parked on this account
+	ScopeAddress Scope = "address" // only this sender address: its neighbours in the domain may be known there
 )
 
 // Error is any outcome of a call that is not an acceptance. It never holds a credential or a message body.
 type Error struct {
 	Class      Class
-	Scope      Scope         // for Misconfigured
+	Scope      Scope         // for Misconfigured, and for a Rejected with Suspect
 	Status     int           // HTTP or SMTP status, 0 when none came
 	Code       string        // the provider's own code: "406", "MessageRejected", "5.7.1"
 	Detail     string        // the provider's words, at most 500 bytes, scrubbed
 	RetryAfter time.Duration // for Throttled and Transient: earliest next try, 0 unknown
 	Refused    []Refusal     // for BadRecipient: whom; empty means all of them
 	Elsewhere  bool          // for Rejected: a cap of this provider; another account may take the message
+	Suspect    bool          // for both: one message proves nothing, but when others meet the same in a row, Scope is to blame
 	Err        error         // cause, if any
 }
 

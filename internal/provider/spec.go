@@ -35,38 +35,64 @@ type LookupSpec struct {
 // Capabilities is what a kind can carry. Zero means no limit known to us.
 type Capabilities struct {
 	MaxBytes            int64    `json:"max_bytes"` // whole message, encoded
+	MaxBodyBytes        int      `json:"max_body_bytes,omitempty"`
 	MaxRecipients       int      `json:"max_recipients"`
+	MaxFromLen          int      `json:"max_from_len,omitempty"` // name and address together, in UTF-16 units
+	MaxHeaders          int      `json:"max_headers,omitempty"`  // custom ones, with those that we add
+	MaxHeaderLen        int      `json:"max_header_len,omitempty"`
 	MaxAttachments      int      `json:"max_attachments"`
+	MaxContentTypeLen   int      `json:"max_content_type_len,omitempty"` // of an attachment
+	MaxContentIDLen     int      `json:"max_content_id_len,omitempty"`
 	MaxTags             int      `json:"max_tags"` // more than these are kept by us and not passed on
 	MaxTagLen           int      `json:"max_tag_len"`
 	MaxMetadataKeys     int      `json:"max_metadata_keys"` // ours is already taken off
 	MaxMetadataKeyLen   int      `json:"max_metadata_key_len"`
 	MaxMetadataValueLen int      `json:"max_metadata_value_len"`
 	MaxMetadataBytes    int      `json:"max_metadata_bytes"`
+	FoldsMetadataKeys   bool     `json:"folds_metadata_keys,omitempty"`  // keys that differ in case only are one
+	NeedsSubject        bool     `json:"needs_subject,omitempty"`        // refuses an empty one
+	RefusesEmptyFiles   bool     `json:"refuses_empty_files,omitempty"`  // attachments without a byte
 	ForbiddenExtensions []string `json:"forbidden_extensions,omitempty"` // lower case, without the dot
+	ForbiddenInLocal    string   `json:"forbidden_in_local,omitempty"`   // characters of a local part
 	SMTPUTF8            bool     `json:"smtputf8"`                       // carries non-ASCII local parts
 }
 
 // Refuse says in one phrase why a message with these facts can't go here, or "".
 func (c Capabilities) Refuse(f *mail.Facts) string {
-	over := func(have, limit int) bool { return limit > 0 && have > limit }
 	switch {
 	case c.MaxBytes > 0 && f.Bytes > c.MaxBytes:
 		return fmt.Sprintf("message of %d bytes is over the cap of %d", f.Bytes, c.MaxBytes)
-	case over(f.Recipients, c.MaxRecipients):
-		return fmt.Sprintf("%d recipients are over the cap of %d", f.Recipients, c.MaxRecipients)
-	case over(f.Attachments, c.MaxAttachments):
-		return fmt.Sprintf("%d attachments are over the cap of %d", f.Attachments, c.MaxAttachments)
-	case over(f.MetaKeys, c.MaxMetadataKeys):
-		return fmt.Sprintf("%d metadata keys are over the cap of %d", f.MetaKeys, c.MaxMetadataKeys)
-	case over(f.MetaKeyLen, c.MaxMetadataKeyLen):
-		return fmt.Sprintf("metadata key of %d characters is over the cap of %d", f.MetaKeyLen, c.MaxMetadataKeyLen)
-	case over(f.MetaValueLen, c.MaxMetadataValueLen):
-		return fmt.Sprintf("metadata value of %d characters is over the cap of %d", f.MetaValueLen, c.MaxMetadataValueLen)
-	case over(f.MetaBytes, c.MaxMetadataBytes):
-		return fmt.Sprintf("metadata of %d bytes is over the cap of %d", f.MetaBytes, c.MaxMetadataBytes)
+	case c.NeedsSubject && f.NoSubject:
+		return "the subject is empty"
+	case c.RefusesEmptyFiles && f.EmptyFile:
+		return "an attachment is empty"
+	case c.FoldsMetadataKeys && f.MetaTwins:
+		return "metadata keys differ only in case"
+	case strings.ContainsAny(f.LocalMarks, c.ForbiddenInLocal):
+		return "the local part of an address holds one of " + c.ForbiddenInLocal
 	case f.NeedsSMTPUTF8 && !c.SMTPUTF8:
 		return "address with a non-ASCII local part needs SMTPUTF8"
+	}
+	for _, cap := range []struct {
+		have, limit int
+		what        string // with a place for the number
+	}{
+		{f.BodyBytes, c.MaxBodyBytes, "text or html of %d bytes is"},
+		{f.Recipients, c.MaxRecipients, "%d recipients are"},
+		{f.FromLen, c.MaxFromLen, "from of %d characters, name and address together, is"},
+		{f.Headers, c.MaxHeaders, "%d headers, with those that sendgate adds, are"},
+		{f.HeaderLen, c.MaxHeaderLen, "header of %d characters, name and encoded value together, is"},
+		{f.Attachments, c.MaxAttachments, "%d attachments are"},
+		{f.TypeLen, c.MaxContentTypeLen, "attachment type of %d characters is"},
+		{f.ContentIDLen, c.MaxContentIDLen, "content id of %d characters is"},
+		{f.MetaKeys, c.MaxMetadataKeys, "%d metadata keys are"},
+		{f.MetaKeyLen, c.MaxMetadataKeyLen, "metadata key of %d characters is"},
+		{f.MetaValueLen, c.MaxMetadataValueLen, "metadata value of %d characters is"},
+		{f.MetaBytes, c.MaxMetadataBytes, "metadata of %d bytes as JSON is"},
+	} {
+		if cap.limit > 0 && cap.have > cap.limit {
+			return fmt.Sprintf(cap.what+" over the cap of %d", cap.have, cap.limit)
+		}
 	}
 	for _, ext := range f.Extensions {
 		if slices.Contains(c.ForbiddenExtensions, ext) {

@@ -1,7 +1,9 @@
 package route
 
 import (
+	"cmp"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/limit"
@@ -27,11 +29,32 @@ type Account struct {
 	UpdatedAt    time.Time
 }
 
-// Park is why an account, or one sender domain on it, gets no mail until an operator touches it.
+// Park is why an account, one sender domain on it, or one address of that domain, gets no mail until a probe is accepted or
+// an operator touches it.
 type Park struct {
-	SenderDomain string    `json:"sender_domain"` // "" for the whole account
-	Reason       string    `json:"reason"`
-	Since        time.Time `json:"since"`
+	SenderDomain string // "" for the whole account
+	Sender       string // one address, in lower case; "" for all of its domain
+	Reason       string
+	Since        time.Time
+	Next         time.Time // when a message is let through as the next probe, at the earliest
+}
+
+// ParkFor makes a park of the key that names it on its account: an address, a domain, or "".
+func ParkFor(key string) Park {
+	at := strings.LastIndexByte(key, '@')
+	if at < 0 {
+		return Park{SenderDomain: key}
+	}
+	return Park{SenderDomain: key[at+1:], Sender: key}
+}
+
+// Key names the park on its account.
+func (p Park) Key() string { return cmp.Or(p.Sender, p.SenderDomain) }
+
+// Covers reports whether a message with these facts is kept from the account. Where the facts are of a time when they
+// did not tell the address, any of its domain counts.
+func (p Park) Covers(f *mail.Facts) bool {
+	return p.SenderDomain == "" || p.SenderDomain == f.SenderDomain && (p.Sender == "" || f.Sender == "" || p.Sender == f.Sender)
 }
 
 // Overflow says what a pool does with a message whose account has no slot now.

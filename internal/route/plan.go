@@ -25,6 +25,8 @@ type View interface {
 	Health(a *Account) string
 	// Free returns why the account can't take one more call right now ("no slot"), or "". See BusyPrefix.
 	Free(a *Account) string
+	// Probe reports whether this message may be let through a park, to try whether the account takes mail again.
+	Probe(a *Account, p Park) bool
 }
 
 // BusyPrefix begins the reason of a View for an account that is only at the number of its calls for the moment. That
@@ -62,8 +64,9 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 	type fit struct {
 		at    int // index in d.Candidates
 		acc   *Account
-		score float64
+		probe bool
 		last  bool
+		score float64
 	}
 	var fits []fit
 	var others bool // than those that may have sent it
@@ -75,7 +78,7 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 		ever = ever || !final
 		if reason == "" {
 			last := r.Avoid[acc.Name].Last
-			fits, others = append(fits, fit{i, acc, score(r.Seed, acc.Name, m.Weight), last}), others || !last
+			fits, others = append(fits, fit{i, acc, acc.parked(r.Facts), last, score(r.Seed, acc.Name, m.Weight)}), others || !last
 		}
 	}
 	if len(fits) == 0 {
@@ -92,8 +95,14 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 			return f.last
 		})
 	}
+	probes := 0
+	for _, f := range fits {
+		if f.probe {
+			probes++
+		}
+	}
 	slices.SortFunc(fits, func(a, b fit) int {
-		if a.score < b.score {
+		if a.probe == b.probe && a.score < b.score || a.probe && !b.probe { // a probe waits for no draw
 			return -1
 		}
 		return 1
@@ -101,10 +110,13 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 	for i, f := range fits {
 		busy := v.Free(f.acc)
 		if busy == "" {
-			d.Chosen, d.Spilled = f.acc.Name, i > 0
+			d.Chosen, d.Spilled, d.Probe = f.acc.Name, i > probes, f.probe
 			return d, Chosen
 		}
 		d.Candidates[f.at].Reason = busy
+		if f.probe { // it was first for its park only
+			continue
+		}
 		if overflow == Wait || strings.HasPrefix(busy, BusyPrefix) {
 			d.WaitsFor = f.acc.Name
 			break
@@ -172,17 +184,19 @@ func (r *Rule) matches(f *mail.Facts) bool {
 		(r.RecipientDomain == "" || len(f.Domains) == 1 && f.Domains[0] == r.RecipientDomain)
 }
 
-// unfit says why the account is struck from the list, and whether that holds for good as things are configured.
+// unfit says why the account is struck from the list, and whether that holds for good as things are configured. A message
+// whose content was refused once waits for nothing that an operator may or may not turn on.
 func unfit(a *Account, m Member, pinned bool, v View, r Request) (reason string, final bool) {
+	refused := contentRefused(r.Avoid)
 	switch {
 	case a == nil:
 		return "no such account", pinned
 	case m.Weight <= 0:
-		return "weight 0", false
+		return "weight 0", refused
 	case a.Draining:
-		return "draining", pinned
+		return "draining", pinned || refused
 	case a.Paused:
-		return "paused", false
+		return "paused", refused
 	}
 	if why := a.Capabilities.Refuse(r.Facts); why != "" {
 		return CapabilityPrefix + why, true
@@ -195,12 +209,32 @@ func unfit(a *Account, m Member, pinned bool, v View, r Request) (reason string,
 	if av, ok := r.Avoid[a.Name]; ok && (av.Final || av.Until.After(r.Now)) {
 		return "tried: " + av.Why, av.Final
 	}
+	for name, av := range r.Avoid {
+		if av.Kind != "" && av.Kind == string(a.Kind) {
+			return "tried: " + string(a.Kind) + " refused the content at " + name, true
+		}
+	}
 	for _, p := range a.Parked {
-		if p.SenderDomain == "" || p.SenderDomain == r.Facts.SenderDomain {
+		if p.Covers(r.Facts) && !v.Probe(a, p) {
 			return "parked: " + p.Reason, false
 		}
 	}
 	return v.Health(a), false
+}
+
+// contentRefused reports whether a provider refused the content of a message.
+func contentRefused(avoid map[string]mail.Avoid) bool {
+	for _, av := range avoid {
+		if av.Kind != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// parked reports whether the account is parked for messages with these facts.
+func (a *Account) parked(f *mail.Facts) bool {
+	return slices.ContainsFunc(a.Parked, func(p Park) bool { return p.Covers(f) })
 }
 
 // score orders accounts by weighted rendezvous hashing: over many seeds each account comes first in proportion to its

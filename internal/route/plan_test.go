@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +16,17 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-type fakeView struct{ health, free map[string]string }
+type fakeView struct {
+	health, free map[string]string
+	probes       []string // account and key of a park
+}
 
 func (v fakeView) Health(a *Account) string { return v.health[a.Name] }
 func (v fakeView) Free(a *Account) string   { return v.free[a.Name] }
+
+func (v fakeView) Probe(a *Account, p Park) bool {
+	return slices.Contains(v.probes, a.Name+" "+p.Key())
+}
 
 func config(overflow Overflow, weights ...float64) *Config {
 	c := &Config{Version: 7}

@@ -31,7 +31,7 @@ type Metrics struct {
 	Rescued          *prometheus.CounterVec   // kind: unstarted, started; attempts taken over from a dead lease
 	DuplicateAccepts prometheus.Counter       // messages of which a second acceptance came to light
 	BreakerState     *prometheus.GaugeVec     // account; 0 closed, 1 half open, 2 open
-	Parked           *prometheus.GaugeVec     // account; 1 while it is parked
+	Parked           *prometheus.GaugeVec     // account; 1 while it, or a sender on it, is parked
 	BatchSize        *prometheus.HistogramVec // batch: accept, intent, record, events; rows in one transaction
 
 	HookRequests *prometheus.CounterVec // account, result: stored, refused, unavailable, busy
@@ -81,7 +81,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		Resolved:      counters("resolved_total", "Unknown messages settled.", "by", "verdict"),
 		Rescued:       counters("rescued_total", "Attempts taken over from a dead replica.", "kind"),
 		BreakerState:  gauges("breaker_state", "0 closed, 1 half open, 2 open.", "account"),
-		Parked:        gauges("parked", "1 while the account is parked.", "account"),
+		Parked:        gauges("parked", "1 while the account, or a sender on it, is parked.", "account"),
 		BatchSize:     histograms("batch_size", "Rows in one batched transaction.", sizes(), "batch"),
 	}
 	m.HookRequests = counters("hook_requests_total", "Requests of providers by result.", "account", "result")

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -18,8 +19,15 @@ const readyTimeout = 2 * time.Second
 // maxReason caps the reason of a 503, in bytes.
 const maxReason = 200
 
+// Degraded is what keeps a process from some of its work that no other process could do either: it should get requests all
+// the same.
+type Degraded string
+
+// Error implements error.
+func (d Degraded) Error() string { return string(d) }
+
 // Ops serves the listener for operations: /healthz says that the process runs, /readyz that it can do its work, 503
-// with the reason in one line if ready returns an error, and /metrics what reg gathers. It needs no key, so it belongs
+// with the reason in one line if ready returns an error (200 if that is Degraded), and /metrics what reg gathers. It needs no key, so it belongs
 // on a loopback or an inside address.
 func Ops(reg prometheus.Gatherer, ready func(context.Context) error) http.Handler {
 	mux := http.NewServeMux()
@@ -27,7 +35,12 @@ func Ops(reg prometheus.Gatherer, ready func(context.Context) error) http.Handle
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
-		if err := ready(ctx); err != nil {
+		err := ready(ctx)
+		if degraded, ok := errors.AsType[Degraded](err); ok {
+			answer(w, http.StatusOK, "degraded: "+reason(degraded))
+			return
+		}
+		if err != nil {
 			answer(w, http.StatusServiceUnavailable, "not ready: "+reason(err))
 			return
 		}

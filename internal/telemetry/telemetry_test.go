@@ -203,6 +203,8 @@ func TestOps(t *testing.T) {
 	check("/readyz", 200, "ready\n")
 	ready = errors.New("database: connection refused\nsecond line")
 	check("/readyz", 503, "not ready: database: connection refused second line\n")
+	ready = Degraded("no account can send in pool default")
+	check("/readyz", 200, "degraded: no account can send in pool default\n")
 	check("/healthz", 200, "ok\n") // a process that waits for its database is not restarted
 	if code, _ := get(t, h, http.MethodPost, "/healthz"); code != http.StatusMethodNotAllowed {
 		t.Errorf("POST /healthz = %d, want 405", code)

@@ -22,6 +22,7 @@ type row struct {
 
 	elsewhere bool // a cap of Mailgun's; another provider may take the message
 	address   bool // about recipients, perhaps named in the text
+	doubt     bool // a single message may be all that is wrong; the account is to blame when others meet the same
 }
 
 // rows are tried in order, the first match decides; what none matches has its class by status. Mailgun has no error
@@ -33,10 +34,12 @@ var rows = []row{
 	{status: 400, text: "from' parameter", class: provider.Rejected},
 	{status: 400, text: "reply-to", class: provider.Rejected},
 	{status: 400, text: "is not a valid address", class: provider.Rejected, address: true},
+	// These follow "Domain X is not allowed to send: ": this domain mails to authorized recipients only.
+	{text: "sandbox subdomain", class: provider.Rejected, elsewhere: true, doubt: true},
+	{text: "authorized recipients", class: provider.Rejected, elsewhere: true, doubt: true},
+	{text: "free accounts", class: provider.Rejected, elsewhere: true, doubt: true},
+	{text: "large batches", class: provider.Misconfigured, doubt: true},       // fewer recipients may pass
 	{status: 400, text: "not allowed to send", class: provider.Misconfigured}, // not verified, disabled, plan
-	{status: 400, text: "sandbox subdomain", class: provider.Misconfigured},   // authorized recipients only
-	{status: 400, text: "authorized recipients", class: provider.Misconfigured},
-	{status: 400, text: "free accounts", class: provider.Misconfigured},
 	{status: 400, text: "needs activation", class: provider.Misconfigured},
 	{status: 400, text: "too many recipients", class: provider.Rejected, elsewhere: true},
 	{status: 400, text: "too large", class: provider.Rejected, elsewhere: true},
@@ -85,7 +88,7 @@ func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *pro
 		if !r.matches(a.status, text) {
 			continue
 		}
-		perr.Class, perr.Elsewhere = r.class, r.elsewhere
+		perr.Class, perr.Elsewhere, perr.Suspect = r.class, r.elsewhere, r.doubt
 		if r.address {
 			blame(perr, s)
 		}

@@ -153,7 +153,7 @@ func TestParametersOverSixteenKilobytesAreRefusedHere(t *testing.T) {
 		t.Errorf("over the cap: %+v, want rejected here only", perr)
 	}
 	// Routing lets through what is under the capability; the exact count includes the prefixes.
-	m.Metadata = map[string]string{"k": strings.Repeat("x", mailgun.Spec().Capabilities.MaxMetadataBytes-len(`"k":"",`))}
+	m.Metadata = map[string]string{"k": strings.Repeat("x", mailgun.Spec().Capabilities.MaxMetadataBytes-len(`{"k":""}`))}
 	sent(t, &provider.Send{Message: m, To: m.To})
 	facts := m.Facts()
 	m.Metadata["k"] += "x"

@@ -186,6 +186,7 @@ func codeCases() []providertest.CodeCase {
 	date := http.Header{"Date": {"Mon, 23 Nov 2026 09:58:00 GMT"}}
 	account := provider.Error{Class: provider.Misconfigured}
 	elsewhere := provider.Error{Class: provider.Rejected, Elsewhere: true}
+	suspect := provider.Error{Class: provider.Rejected, Elsewhere: true, Suspect: true}
 	accepted := provider.Error{Class: provider.Accepted}
 	return []providertest.CodeCase{
 		{
@@ -224,15 +225,16 @@ func codeCases() []providertest.CodeCase {
 		{Name: "400 too many", Status: 400, Body: says("Too many recipients, max is 1000"), Want: elsewhere},
 		{Name: "400 size", Status: 400, Body: says("Message size is too large"), Want: elsewhere},
 		{Name: "400 unverified", Status: 400, Body: says(notAllowed + "The domain is unverified and requires DNS configuration."), Want: account},
-		{Name: "400 sandbox", Status: 400, Body: says("Sandbox subdomains are for test purposes only. Please add your own domain or add the address to authorized recipients."), Want: account},
-		{Name: "400 free", Status: 400, Body: says("Free accounts are for test purposes only. Please upgrade or add the address to your authorized recipients."), Want: account},
+		{Name: "400 sandbox", Status: 400, Body: says("Sandbox subdomains are for test purposes only. Please add your own domain or add the address to authorized recipients."), Want: suspect},
+		{Name: "403 sandbox, as it is told today", Status: 403, Body: says(notAllowed + "Sandbox subdomains are for test purposes only."), Want: suspect},
+		{Name: "400 free", Status: 400, Body: says("Free accounts are for test purposes only. Please upgrade or add the address to your authorized recipients."), Want: suspect},
 		{
 			Name: "400 that is a limit", Status: 400, Header: date, Body: says(notAllowed + "recipient limit exceeded, try again after Mon, 23 Nov 2026 10:00:00 UTC"),
 			Want: provider.Error{Class: provider.Throttled, RetryAfter: 2 * time.Minute},
 		},
 		{Name: "401 plain text", Status: 401, Header: http.Header{"Content-Type": {"text/plain"}}, Body: "Forbidden", Want: provider.Error{Class: provider.Misconfigured, Detail: "Forbidden"}},
 		{Name: "402", Status: 402, Body: says("Payment required"), Want: account},
-		{Name: "403 batches", Status: 403, Body: says("Your account is not allowed to send large batches yet"), Want: account},
+		{Name: "403 batches", Status: 403, Body: says("Your account is not allowed to send large batches yet"), Want: provider.Error{Class: provider.Misconfigured, Suspect: true}},
 		{Name: "404 other region", Status: 404, Body: says("Domain not found: mg.example.com"), Want: account},
 		{Name: "413", Status: 413, Body: "", Want: elsewhere},
 		{

@@ -164,7 +164,9 @@ const settled = 5 * time.Minute
 // kept is the shortest retention that a server can be set to; 45 days is what it has by itself.
 const kept = 7 * 24 * time.Hour
 
-// Spec describes the kind. Source: "Email API", message limits, metadata and forbidden file types.
+// Spec describes the kind. Source: "Email API", message limits, metadata and forbidden file types. Its caps of 2,000
+// characters for a subject and of 1,000 for a tag are above ours. "Zero-sized attachments not allowed." is undocumented, and
+// reported by many.
 func Spec() provider.Spec {
 	return provider.Spec{
 		Kind:        "postmark",
@@ -176,12 +178,17 @@ func Spec() provider.Spec {
 		Lookup: provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Capabilities: provider.Capabilities{
 			MaxBytes:            10 << 20, // with the attachments in base64
+			MaxBodyBytes:        5 << 20,
+			MaxFromLen:          255,
 			MaxRecipients:       50,
 			MaxTags:             1,
 			MaxTagLen:           1000,
 			MaxMetadataKeys:     9, // of 10, one is ours
 			MaxMetadataKeyLen:   20,
 			MaxMetadataValueLen: 80,
+			ForbiddenInLocal:    "?", // support: "What does Error Code: '300' mean?", the pattern of a mailbox
+			FoldsMetadataKeys:   true,
+			RefusesEmptyFiles:   true,
 			ForbiddenExtensions: []string{
 				"bat", "bin", "chm", "com", "cpl", "crt", "exe", "hlp", "hta", "inf", "ins", "isp", "jse", "lnk", "mdb", "msc",
 				"msi", "msp", "mst", "pcd", "pif", "reg", "scr", "sct", "shs", "vba", "vbe", "vbs", "wsf", "wsh", "wsl",

@@ -118,19 +118,6 @@ func metadata(m *mail.Message) map[string]string {
 	return out
 }
 
-// clashingMetadata says that two keys differ only in case, which Postmark takes for one, or returns "".
-func clashingMetadata(md map[string]string) string {
-	seen := map[string]bool{}
-	for k := range md {
-		k = strings.ToLower(k)
-		if seen[k] {
-			return "metadata keys differ only in case"
-		}
-		seen[k] = true
-	}
-	return ""
-}
-
 // headers are the caller's, and our Message-ID unless the caller set one. X-PM-KeepID asks Postmark not to put its own
 // in its place.
 func headers(m *mail.Message) []header {
@@ -163,9 +150,6 @@ func attach(a mail.Attachment) attachment {
 	out := attachment{
 		Name:    cmp.Or(a.Filename, a.ContentID, "attachment"), // required
 		Content: a.Content, ContentType: a.ContentType,
-	}
-	if out.Content == nil {
-		out.Content = []byte{} // null is not a string to Postmark
 	}
 	if a.ContentID != "" {
 		out.ContentID = "cid:" + a.ContentID

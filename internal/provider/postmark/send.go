@@ -97,9 +97,6 @@ func refuse(s *provider.Send) *provider.Error {
 	facts.Recipients = len(s.Envelope())
 	why := Spec().Capabilities.Refuse(&facts)
 	if why == "" {
-		why = clashingMetadata(s.Message.Metadata)
-	}
-	if why == "" {
 		return nil
 	}
 	return &provider.Error{Class: provider.Rejected, Detail: provider.Cut("postmark: " + why), Elsewhere: true}

@@ -125,15 +125,6 @@ func TestMessageIDOfTheCallerIsKept(t *testing.T) {
 	}
 }
 
-func TestEmptyAttachmentIsAnEmptyString(t *testing.T) {
-	t.Parallel()
-	body := sent(t, plain(func(m *mail.Message) { m.Attachments = []mail.Attachment{{ContentType: "text/plain"}} }))
-	want := []any{map[string]any{"Name": "attachment", "Content": "", "ContentType": "text/plain"}}
-	if diff := cmp.Diff(want, body["Attachments"]); diff != "" {
-		t.Errorf("Attachments (-want +got):\n%s", diff)
-	}
-}
-
 func TestWhatPostmarkCannotCarryIsNotSent(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32

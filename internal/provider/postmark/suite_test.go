@@ -161,7 +161,19 @@ func codeCases() []providertest.CodeCase {
 		},
 		{
 			Name: "300 From", Status: 422, Body: fault(300, "Invalid 'From' address: 'shop@example.com'."),
-			Want: provider.Error{Class: provider.Misconfigured, Scope: provider.ScopeSender, Code: "300"},
+			Want: provider.Error{Class: provider.Rejected, Elsewhere: true, Suspect: true, Scope: provider.ScopeAddress, Code: "300"},
+		},
+		{
+			Name: "300 From, by its display name", Status: 422, Body: fault(300, "Error parsing 'From': illegal display name"),
+			Want: provider.Error{Class: provider.Rejected, Elsewhere: true, Suspect: true, Scope: provider.ScopeAddress, Code: "300"},
+		},
+		{
+			Name: "300 an empty file", Status: 422, Body: fault(300, "Zero-sized attachments not allowed."),
+			Want: provider.Error{Class: provider.Rejected, Elsewhere: true, Code: "300"},
+		},
+		{
+			Name: "412 pending", Status: 422, Body: fault(412, "pending approval: recipients must share the sender's domain"),
+			Want: provider.Error{Class: provider.Rejected, Elsewhere: true, Suspect: true, Code: "412"},
 		},
 		{
 			Name: "300 nobody", Status: 422, Body: fault(300, "Zero recipients specified"),
@@ -206,13 +218,14 @@ func codeCases() []providertest.CodeCase {
 // codesOf422 are the codes whose meaning hangs on nothing but the number.
 func codesOf422() []providertest.CodeCase {
 	const mis, rej = provider.Misconfigured, provider.Rejected
+	suspect, doubtful := provider.Error{Class: rej, Elsewhere: true, Suspect: true}, provider.Error{Class: mis, Suspect: true}
 	wants := map[int]provider.Error{
 		11: {Class: rej, Elsewhere: true}, 13: {Class: rej, Elsewhere: true}, 14: {Class: mis},
-		400: {Class: mis, Scope: provider.ScopeSender}, 401: {Class: mis, Scope: provider.ScopeSender},
-		402: {Class: rej, Elsewhere: true}, 403: {Class: mis}, 405: {Class: mis}, 409: {Class: mis},
-		410: {Class: rej, Elsewhere: true}, 411: {Class: rej, Elsewhere: true}, 412: {Class: mis}, 413: {Class: mis}, 422: {Class: mis},
+		400: {Class: mis, Scope: provider.ScopeAddress}, 401: {Class: mis, Scope: provider.ScopeAddress},
+		402: {Class: rej, Elsewhere: true}, 403: doubtful, 405: {Class: mis}, 409: {Class: mis},
+		410: {Class: rej, Elsewhere: true}, 411: {Class: rej, Elsewhere: true}, 412: suspect, 413: {Class: mis}, 422: {Class: mis},
 		1101: {Class: mis}, 1109: {Class: mis}, 1120: {Class: mis}, 1121: {Class: mis}, 1122: {Class: mis}, 1123: {Class: mis},
-		1235: {Class: mis}, 1236: {Class: mis}, 1480: {Class: mis},
+		1235: doubtful, 1236: doubtful, 1480: {Class: mis},
 	}
 	var cases []providertest.CodeCase
 	for number, want := range wants {

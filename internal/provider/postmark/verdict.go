@@ -109,7 +109,7 @@ func (a answer) pause(perr *provider.Error, now time.Time) {
 
 // apply puts the table's word into the error, and names recipients.
 func (c code) apply(perr *provider.Error, got said, s *provider.Send) {
-	perr.Class, perr.Scope, perr.Elsewhere = c.class, c.scope, c.rule
+	perr.Class, perr.Scope, perr.Elsewhere, perr.Suspect = c.class, c.scope, c.rule, c.doubt
 	if perr.Detail == "" {
 		perr.Detail = c.why
 	}

@@ -19,6 +19,7 @@ const blockPause = 15 * time.Minute
 // code is one documented answer: a status, and words of the message where the status alone does not tell.
 type code struct {
 	status int
+	field  string // of the first complaint, "" for any
 	text   string // lower case, "" for any
 	class  provider.Class
 	scope  provider.Scope
@@ -37,13 +38,14 @@ func codes() []code {
 		rateLimits = "SendGrid v3 API, Rate Limits"
 	)
 	return []code{
-		{status: 400, class: provider.Rejected, source: mailErrors}, // all validation errors; a recipient's is found before
+		{status: 400, field: "ip_pool_name", class: provider.Misconfigured, source: mailErrors}, // a setting of the account
+		{status: 400, class: provider.Rejected, source: mailErrors},                             // all validation errors; a recipient's is found before
 		{status: 401, text: "maximum credits exceeded", class: provider.Misconfigured, source: support},
 		{status: 401, text: "not authorized to send mail", class: provider.Misconfigured, source: support},
 		{status: 401, text: "authorization grant is invalid", class: provider.Misconfigured, source: support},
 		{status: 401, class: provider.Misconfigured, source: apiErrors},
-		{status: 403, text: "verified sender identity", class: provider.Misconfigured, scope: provider.ScopeSender, source: support},
-		{status: 403, text: "send from that email address", class: provider.Misconfigured, scope: provider.ScopeSender, source: "SMTP Errors and Troubleshooting"},
+		{status: 403, text: "verified sender identity", class: provider.Misconfigured, scope: provider.ScopeAddress, source: support},
+		{status: 403, text: "send from that email address", class: provider.Misconfigured, scope: provider.ScopeAddress, source: "SMTP Errors and Troubleshooting"},
 		{status: 403, text: "too many bad requests", class: provider.Throttled, pause: blockPause, source: apiErrors},
 		{status: 403, text: "temporary block", class: provider.Throttled, pause: blockPause, source: apiErrors},
 		{status: 403, text: "temporarily blocked", class: provider.Throttled, pause: blockPause, source: apiErrors},
@@ -87,7 +89,7 @@ func (a answer) verdict(m *sgmail.SGMailV3, sandbox bool, now time.Time) (provid
 			return provider.Receipt{}, perr
 		}
 	}
-	if c, ok := lookUp(a.status, strings.ToLower(perr.Detail)); ok {
+	if c, ok := lookUp(a.status, perr.Code, strings.ToLower(perr.Detail)); ok {
 		perr.Class, perr.Scope, perr.Elsewhere, perr.RetryAfter = c.class, c.scope, c.size, c.pause
 	}
 	if after := a.retryAfter(now); after > 0 && (perr.Class == provider.Throttled || perr.Class == provider.Transient) {
@@ -179,9 +181,9 @@ func recipientAt(m *sgmail.SGMailV3, field string) string {
 	return list[i].Address
 }
 
-func lookUp(status int, text string) (code, bool) {
+func lookUp(status int, field, text string) (code, bool) {
 	for _, c := range codes() {
-		if c.status == status && strings.Contains(text, c.text) {
+		if c.status == status && (c.field == "" || c.field == field) && strings.Contains(text, c.text) {
 			return c, true
 		}
 	}

@@ -115,8 +115,8 @@ const settled = 30 * time.Minute
 // kept is for how long Email Logs are, whatever the plan.
 const kept = 30 * 24 * time.Hour
 
-// Spec describes the kind. Sources: "Mail Send" (recipients, categories, custom_args); the size of 30 MB is SendGrid's
-// published figure for a whole message.
+// Spec describes the kind. Sources: "Mail Send" and its schema (recipients, subject, attachments, categories, custom_args);
+// the size of 30 MB is SendGrid's published figure for a whole message.
 func Spec() provider.Spec {
 	return provider.Spec{
 		Kind:        "sendgrid",
@@ -125,11 +125,13 @@ func Spec() provider.Spec {
 		Events:      provider.EventSpec{Accepted: true, Delivered: true},
 		Lookup:      provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Capabilities: provider.Capabilities{
-			MaxBytes:         30_000_000,
-			MaxRecipients:    1000, // over all personalizations
-			MaxTags:          10,
-			MaxTagLen:        255,
-			MaxMetadataBytes: 9900, // custom_args may have 10,000 bytes, ours among them
+			MaxBytes:          30_000_000,
+			MaxRecipients:     1000, // over all personalizations
+			MaxTags:           10,
+			MaxTagLen:         255,
+			MaxMetadataBytes:  9950, // custom_args may have 10,000 bytes, ours among them
+			NeedsSubject:      true, // "subject", minLength 1
+			RefusesEmptyFiles: true, // "attachments", content, minLength 1
 		},
 	}
 }

@@ -176,6 +176,14 @@ func codeCases() []providertest.CodeCase {
 			Want: provider.Error{Class: provider.Misconfigured},
 		},
 		{
+			Name: "202 of a sign-in page", Status: 202, Body: "<html>sign in</html>",
+			Want: provider.Error{Class: provider.Uncertain},
+		},
+		{
+			Name: "400 about a setting of the account", Status: 400, Body: fault("The IP pool does not exist.", "ip_pool_name"),
+			Want: provider.Error{Class: provider.Misconfigured, Code: "ip_pool_name"},
+		},
+		{
 			Name: "401 scope", Status: 401, Body: fault("Authenticated user is not authorized to send mail", ""),
 			Want: provider.Error{Class: provider.Misconfigured},
 		},
@@ -185,11 +193,11 @@ func codeCases() []providertest.CodeCase {
 		},
 		{
 			Name: "403 sender", Status: 403, Body: fault(sender, "from"),
-			Want: provider.Error{Class: provider.Misconfigured, Scope: provider.ScopeSender, Code: "from"},
+			Want: provider.Error{Class: provider.Misconfigured, Scope: provider.ScopeAddress, Code: "from"},
 		},
 		{
 			Name: "403 sender by SMTP's words", Status: 403, Body: fault("You are not authorized to send from that email address", ""),
-			Want: provider.Error{Class: provider.Misconfigured, Scope: provider.ScopeSender},
+			Want: provider.Error{Class: provider.Misconfigured, Scope: provider.ScopeAddress},
 		},
 		{
 			Name: "403 access", Status: 403, Body: fault("access forbidden", ""),

@@ -78,7 +78,7 @@ func signatureCodes() []string {
 func senderRules() []rule {
 	const unverified = "not verified" // "Email address is not verified. The following identities failed the check …"
 	return []rule{
-		{code: "MessageRejected", text: unverified, class: provider.Misconfigured, scope: provider.ScopeSender},
+		{code: "MessageRejected", text: unverified, class: provider.Misconfigured, scope: provider.ScopeAddress},
 		{code: "MessageRejected", text: "sending paused", class: provider.Misconfigured},
 		{code: "MessageRejected", class: provider.Rejected},
 		{code: "MailFromDomainNotVerifiedException", class: provider.Misconfigured, scope: provider.ScopeSender},
@@ -87,7 +87,7 @@ func senderRules() []rule {
 		// policy may cover other senders.
 		{code: "AccessDeniedException", text: ":identity/", class: provider.Misconfigured, scope: provider.ScopeSender},
 		{code: "AccessDenied", text: ":identity/", class: provider.Misconfigured, scope: provider.ScopeSender},
-		{code: "BadRequestException", text: unverified, class: provider.Misconfigured, scope: provider.ScopeSender},
+		{code: "BadRequestException", text: unverified, class: provider.Misconfigured, scope: provider.ScopeAddress},
 		{code: "BadRequestException", class: provider.Rejected},
 	}
 }
@@ -166,12 +166,17 @@ func (c *Client) amend(e *provider.Error, s *provider.Send, message string) {
 	case strings.HasPrefix(e.Code, "ExpiredToken") && c.chain != nil:
 		c.chain.Invalidate() // the chain can get fresh ones, keys of our own can't
 		e.Class = provider.Transient
-	case e.Class == provider.Misconfigured && e.Scope == provider.ScopeSender && blamesRecipient(s, message):
-		e.Class, e.Scope, e.Elsewhere = provider.Rejected, "", true
+	case e.Class == provider.Misconfigured && e.Scope == provider.ScopeAddress && blamesRecipient(s, message):
+		e.Class, e.Scope, e.Elsewhere, e.Suspect = provider.Rejected, provider.ScopeAccount, true, true
+	case strings.HasPrefix(e.Code, "AccessDenied") && namesAddress.MatchString(message):
+		e.Scope = provider.ScopeAddress
 	case e.Class == provider.Throttled && e.RetryAfter == 0:
 		e.RetryAfter = rateWait
 	}
 }
+
+// namesAddress finds the ARN of an identity that is an address and not a domain.
+var namesAddress = regexp.MustCompile(`:identity/[^'` + "`" + `\s]+@`)
 
 // words returns the code and the message of an error answer. A code may come as "namespace#Code:url".
 func words(tr *esphttp.Trace, err error) (code, message string) {
@@ -190,7 +195,7 @@ func words(tr *esphttp.Trace, err error) (code, message string) {
 
 // blamesRecipient reports whether the identities that "failed the check in region …: a@x.test, x.test" are recipients
 // and not the sender. An account in the SES sandbox mails to verified addresses only (developer guide, "Request
-// production access"), which says nothing about the sender nor the recipient.
+// production access"), which says nothing about the sender nor the recipient. When all mail meets it, it is the account's.
 func blamesRecipient(s *provider.Send, message string) bool {
 	found := regexp.MustCompile(`(?i)failed the check in region [a-z0-9-]+: *(.+)`).FindStringSubmatch(message)
 	if found == nil {

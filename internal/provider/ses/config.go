@@ -184,6 +184,10 @@ func (c Config) Capabilities() provider.Capabilities {
 	return provider.Capabilities{
 		MaxBytes:            40_000_000, // developer guide, "Service quotas": 40 MB after encoding
 		MaxRecipients:       50,
+		MaxHeaders:          15, // API reference, Message: length of Headers
+		MaxHeaderLen:        maxHeader,
+		MaxContentTypeLen:   maxContentType,
+		MaxContentIDLen:     maxContentID,
 		ForbiddenExtensions: forbiddenExtensions(),
 	}
 }

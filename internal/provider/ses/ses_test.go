@@ -148,6 +148,7 @@ func codeCases() []providertest.CodeCase {
 	wait := provider.Error{Class: provider.Throttled, RetryAfter: rateWait}
 	quota := provider.Error{Class: provider.Throttled, RetryAfter: quotaWait}
 	sender := provider.Error{Class: provider.Misconfigured, Scope: provider.ScopeSender}
+	address := provider.Error{Class: provider.Misconfigured, Scope: provider.ScopeAddress}
 	account := class(provider.Misconfigured)
 	elsewhere := provider.Error{Class: provider.Rejected, Elsewhere: true}
 
@@ -195,11 +196,12 @@ func codeCases() []providertest.CodeCase {
 		code(400, "LimitExceededException", "Maximum sending rate exceeded.", wait),
 		code(400, "LimitExceededException", "too many", provider.Error{Class: provider.Throttled, RetryAfter: resourceWait}),
 		code(400, "ThrottlingException", "Daily message quota exceeded.", quota),
-		code(400, "MessageRejected", unverified+"shop@example.com", sender),
-		code(400, "MessageRejected", unverified+"ann@example.org, example.com", sender),
-		code(400, "MessageRejected", unverified+"arn:aws:ses:eu-west-1:1:identity/Example.com", sender),
-		code(400, "MessageRejected", "Email address is not verified.", sender),
-		code(400, "MessageRejected", unverified+"ann@example.org", elsewhere),
+		code(400, "MessageRejected", unverified+"shop@example.com", address),
+		code(400, "MessageRejected", unverified+"ann@example.org, example.com", address),
+		code(400, "MessageRejected", unverified+"arn:aws:ses:eu-west-1:1:identity/Example.com", address),
+		code(400, "MessageRejected", "Email address is not verified.", address),
+		code(400, "MessageRejected", unverified+"ann@example.org", provider.Error{Class: provider.Rejected, Elsewhere: true, Suspect: true}),
+		code(403, "AccessDeniedException", "not authorized to perform `ses:SendEmail' on resource `arn:aws:ses:eu-west-1:1:identity/shop@example.com'", address),
 		code(400, "MessageRejected", "Sending paused for this account.", account),
 		code(400, "MessageRejected", "Message failed to comply", class(provider.Rejected)),
 		code(400, "MailFromDomainNotVerifiedException", "x", sender),

@@ -1,0 +1,172 @@
+package app
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/emulator"
+)
+
+// readyz is what /readyz says.
+func readyz(t *testing.T, b *bench, r *replica) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.ops+"/readyz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := b.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Status[:3] + " " + strings.TrimSpace(string(body))
+}
+
+// unparked waits for the audit of a park that ended by itself.
+func unparked(t *testing.T, r *replica, account string) {
+	t.Helper()
+	eventually(t, 20*time.Second, account+" is unparked by itself", func() bool {
+		page, err := r.admin.Audit(t.Context(), "", 100)
+		if err != nil {
+			return false
+		}
+		for _, e := range page.Data {
+			if e.Action == "account.unpark" && e.Target == account {
+				return e.Actor == "system"
+			}
+		}
+		return false
+	})
+}
+
+func TestAParkedAccountResumesByItselfAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	first, second := b.start(t, "SENDGATE_PARK_PROBE=1s"), b.start(t, "SENDGATE_PARK_PROBE=1s")
+	only(t, first, "sendgrid")
+	// The park itself, and two probes.
+	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "error", Status: 401, Body: `{"errors":[{"message":"Maximum credits exceeded"}]}`}}})
+	ids := []string{send(t, first.api, letter(0))}
+	eventually(t, 10*time.Second, "the account is parked", func() bool {
+		return b.count(t.Context(), `SELECT count(*) FROM account_park WHERE sender_domain = ''`) == 1
+	})
+	ids = append(ids, submit(t, second.api, letters(20))...)
+	for _, r := range []*replica{first, second} {
+		eventually(t, 10*time.Second, "it says that it is degraded", func() bool {
+			return readyz(t, b, r) == "200 degraded: no account can send in pool default"
+		})
+	}
+	eventually(t, 20*time.Second, "two probes were refused", func() bool {
+		return b.count(t.Context(), `SELECT coalesce(max(probes), 0) FROM account_park`) >= 2
+	})
+	calls := b.emu.Stats()["sendgrid"].Requests
+	if tries := b.count(t.Context(), `SELECT coalesce(max(tries), 0) FROM ready`); tries != 0 {
+		t.Errorf("tries = %d, want none used up by probes", tries)
+	}
+	b.faults(t, nil)
+	unparked(t, first, "sendgrid")
+	for _, id := range ids {
+		becomes(t, first.api, id, 20*time.Second, "sent")
+	}
+	if got := b.shares(); got["sendgrid"] != len(ids) {
+		t.Errorf("ledger = %v, want all %d by sendgrid, once", got, len(ids))
+	}
+	if calls > 10 {
+		t.Errorf("%d calls while the account was parked, want a probe at a time", calls)
+	}
+	eventually(t, 10*time.Second, "it is ready again", func() bool { return readyz(t, b, first) == "200 ready" })
+	a, err := first.admin.Account(t.Context(), "sendgrid")
+	if err != nil || a.State != "active" || len(a.Parked) != 0 {
+		t.Errorf("account = %+v, %v; want it active", a, err)
+	}
+}
+
+func TestASenderThatIsRefusedParksItsAddressOnly(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t, "SENDGATE_PARK_PROBE=2s")
+	only(t, r, "sendgrid")
+	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{
+		Mode: "error", Status: 403, Match: "ann0@*",
+		Body: `{"errors":[{"message":"The from address does not match a verified Sender Identity.","field":"from"}]}`,
+	}}})
+	bad := letter(0)
+	bad.From.Email = "Typo@example.com"
+	waits := send(t, r.api, bad)
+	eventually(t, 10*time.Second, "the address is parked", func() bool {
+		a, err := r.admin.Account(t.Context(), "sendgrid")
+		return err == nil && a.State == "active" && len(a.Parked) == 1 && a.Parked[0].Sender == "typo@example.com" &&
+			a.Parked[0].SenderDomain == "example.com" && !a.Parked[0].NextProbe.IsZero()
+	})
+	for _, id := range submit(t, r.api, letters(5)[1:]) { // its neighbours go on
+		becomes(t, r.api, id, 10*time.Second, "sent")
+	}
+	if got := message(t, r.api, waits).Status; got != "queued" {
+		t.Errorf("the message of the parked address is %s, want it queued", got)
+	}
+	if _, err := r.admin.ResumeAccount(t.Context(), "sendgrid"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the message that waited met it again", func() bool { return len(message(t, r.api, waits).Attempts) >= 2 })
+	for _, id := range submit(t, r.api, letters(5)[1:]) {
+		becomes(t, r.api, id, 10*time.Second, "sent")
+	}
+	b.faults(t, nil)
+	becomes(t, r.api, waits, 20*time.Second, "sent")
+	unparked(t, r, "sendgrid")
+}
+
+func TestOneMessageStopsNoSecondOne(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
+	answers := map[string]emulator.Fault{
+		"postmark": {Status: 422, Body: `{"ErrorCode":412,"Message":"Your account is pending approval: recipients must share the sender's domain."}`},
+		"mailgun":  {Status: 400, Body: `{"message":"Domain sandbox1.mailgun.org is not allowed to send: Sandbox subdomains are for test purposes only."}`},
+		"ses": {
+			Status: 400, Headers: map[string]string{"X-Amzn-ErrorType": "MessageRejected"},
+			Body: `{"message":"Email address is not verified. The following identities failed the check in region EU-WEST-1: odd@example.org"}`,
+		},
+	}
+	script := map[string][]emulator.Fault{}
+	for kind, f := range answers {
+		f.Mode, f.Match = "error", "odd@example.org"
+		script[kind] = []emulator.Fault{f}
+	}
+	b.faults(t, script)
+	odd := func(account string) api.SendRequest { return letterTo(account, "odd@example.org") }
+	for account := range answers {
+		for range 2 { // beside others, and two in a row
+			becomes(t, r.api, send(t, r.api, odd(account)), 10*time.Second, "failed")
+		}
+		becomes(t, r.api, send(t, r.api, pinned(account)), 10*time.Second, "sent")
+		for range 2 {
+			becomes(t, r.api, send(t, r.api, odd(account)), 10*time.Second, "failed")
+		}
+	}
+	if n := b.count(t.Context(), `SELECT count(*) FROM account_park`); n != 0 {
+		t.Fatalf("%d parks after two refusals in a row, want none", n)
+	}
+	m := letter(0)
+	m.To[0].Email = "odd@example.org"
+	for range 10 { // not pinned: somebody takes it
+		becomes(t, r.api, send(t, r.api, m), 10*time.Second, "sent")
+	}
+	for account := range answers {
+		for range 3 {
+			becomes(t, r.api, send(t, r.api, odd(account)), 10*time.Second, "failed", "queued")
+		}
+		eventually(t, 10*time.Second, account+" is parked after three in a row", func() bool {
+			a, err := r.admin.Account(t.Context(), account)
+			return err == nil && a.State == "parked"
+		})
+	}
+}

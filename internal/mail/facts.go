@@ -1,0 +1,86 @@
+package mail
+
+import (
+	"bytes"
+	"encoding/json"
+	"mime"
+	"strings"
+	"unicode/utf16"
+)
+
+// unsubscribeHeaders is how many fields one-click unsubscribe adds to bulk mail.
+const unsubscribeHeaders = 2
+
+// contentFacts fills in what the content rules of providers ask for.
+func (m *Message) contentFacts(f *Facts) {
+	f.LocalMarks = localMarks([]Address{m.From}, m.To, m.Cc, m.Bcc, m.ReplyTo)
+	f.FromLen = mailboxLen(m.From)
+	f.NoSubject = m.Subject == ""
+	f.BodyBytes = max(len(m.Text), len(m.HTML))
+	f.Headers = len(m.Headers)
+	if IsBulk(m.Stream) {
+		f.Headers += unsubscribeHeaders
+	}
+	for _, h := range m.Headers {
+		f.HeaderLen = max(f.HeaderLen, len(h.Name)+encodedLen(h.Value))
+		if IsBulk(m.Stream) && strings.EqualFold(h.Name, "List-Unsubscribe") { // then we add none
+			f.Headers -= unsubscribeHeaders
+		}
+	}
+	for _, a := range m.Attachments {
+		f.EmptyFile = f.EmptyFile || len(a.Content) == 0
+		f.TypeLen = max(f.TypeLen, len(a.ContentType))
+		f.ContentIDLen = max(f.ContentIDLen, len(a.ContentID))
+	}
+	seen := make(map[string]bool, len(m.Metadata))
+	for k := range m.Metadata {
+		k = strings.ToLower(k)
+		f.MetaTwins = f.MetaTwins || seen[k]
+		seen[k] = true
+	}
+	f.MetaBytes = jsonLen(m.Metadata)
+}
+
+// localMarks lists the ASCII characters of local parts that are neither letters, digits, dots nor the common - _ +.
+func localMarks(lists ...[]Address) string {
+	marks := ""
+	for _, list := range lists {
+		for _, a := range list {
+			for _, r := range a.Local() {
+				if strings.ContainsRune("!#$%&'*/=?^`{|}~", r) && !strings.ContainsRune(marks, r) {
+					marks += string(r)
+				}
+			}
+		}
+	}
+	return marks
+}
+
+// mailboxLen is the length of "Name" <local@domain> in UTF-16 units.
+func mailboxLen(a Address) int {
+	if a.Name == "" {
+		return len(utf16.Encode([]rune(a.Email)))
+	}
+	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.Name)
+	return len(utf16.Encode([]rune(`"` + quoted + `" <` + a.Email + `>`)))
+}
+
+// encodedLen is the length of a header's value in ASCII: as it is, or as encoded words (RFC 2047).
+func encodedLen(value string) int {
+	if isASCII(value) {
+		return len(value)
+	}
+	return len(mime.QEncoding.Encode("UTF-8", value))
+}
+
+// jsonLen is the length of the metadata as a JSON object, without the escapes that are for HTML only.
+func jsonLen(metadata map[string]string) int {
+	if len(metadata) == 0 {
+		return 0
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(metadata) // a map of strings always encodes
+	return b.Len() - 1       // the newline
+}
