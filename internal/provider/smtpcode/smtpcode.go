@@ -96,7 +96,7 @@ func Classify(code, enhanced, text string) Verdict {
 		enhanced = foundEnhanced
 	}
 	s := speechOf(text)
-	mayBeHard := !Temporary(code, enhanced) && !passing.MatchString(s.words)
+	mayBeHard := !Temporary(code, enhanced) && !passing.match(s.words)
 	for i := range rules {
 		if r := &rules[i]; (mayBeHard || r.reason.Class() != mail.Hard) && r.matches(code, enhanced, s) {
 			return r.verdict()
@@ -172,7 +172,7 @@ func (r *rule) matches(code, enhanced string, s speech) bool {
 	if r.words == nil && r.links == nil {
 		return true
 	}
-	return r.words != nil && r.words.MatchString(s.words) || r.links != nil && r.links.MatchString(s.links)
+	return r.words.match(s.words) || r.links.match(s.links)
 }
 
 func matchesAny(patterns []string, s string) bool {

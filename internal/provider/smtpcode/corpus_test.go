@@ -1,0 +1,74 @@
+package smtpcode
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// labelled is one public reply with its meaning, which was written down before the rules saw it.
+type labelled struct {
+	class         mail.BounceClass
+	whose, source string // who is at fault; what kind of place the reply was found in
+	reply         string
+}
+
+func readLabelled(t *testing.T, file string) []labelled {
+	t.Helper()
+	b, err := os.ReadFile("testdata/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []labelled
+	for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+		f := strings.Split(line, "\t")
+		if len(f) != 4 {
+			t.Fatalf("%s:%d: %d fields, want 4", file, i+1, len(f))
+		}
+		if i > 0 { // the header
+			all = append(all, labelled{mail.BounceClass(f[0]), f[1], f[2], f[3]})
+		}
+	}
+	return all
+}
+
+// The rules were made with one part of the replies; the other part was held back until they stood. In neither may a reply
+// condemn an address that is not bad, and few bad ones may go unseen.
+func TestPublicRepliesCondemnNobodyElse(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"tuned.tsv", "held.tsv"} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			hard, falseHard, missed, same := 0, 0, 0, 0
+			all := readLabelled(t, file)
+			for _, c := range all {
+				v := Classify("", "", c.reply)
+				switch {
+				case c.class == mail.Hard:
+					hard++
+					if v.Class != mail.Hard {
+						missed++
+						t.Logf("missed: %s = %s %s (%s)", c.reply, v.Class, v.Reason, v.Rule)
+					}
+				case v.Class == mail.Hard:
+					falseHard++
+					t.Errorf("false: %s = %s %s (%s), want %s", c.reply, v.Class, v.Reason, v.Rule, c.class)
+				case v.Class != c.class:
+					t.Logf("other: %s = %s %s (%s), want %s", c.reply, v.Class, v.Reason, v.Rule, c.class)
+				}
+				if v.Class == c.class {
+					same++
+				}
+				if v.Rule == "" {
+					t.Errorf("%s: no rule", c.reply)
+				}
+			}
+			t.Logf("%d replies, %d hard: false hard %d, missed hard %d, of the same class %d", len(all), hard, falseHard, missed, same)
+			if missed*10 > hard {
+				t.Errorf("missed %d of %d hard replies, want at most a tenth", missed, hard)
+			}
+		})
+	}
+}
