@@ -3,6 +3,7 @@ package smtp
 import (
 	"fmt"
 	"net/textproto"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -179,4 +180,33 @@ func TestALimitOfTheConnectionEndsIt(t *testing.T) {
 	wantClass(t, "over the limit", perr, provider.Transient)
 	_, perr = sendTo(t, c, "ann@x.org")
 	wantClass(t, "on another connection", perr, provider.Accepted)
+}
+
+// The rows of replies.tsv that a relay said.
+func TestKnownRepliesOfARelay(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../smtpcode/testdata/replies.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stages := map[string]stage{"relay at MAIL": atMail, "relay at RCPT": atRcpt, "relay at the final dot": atDot}
+	tried := 0
+	for line := range strings.Lines(string(b)) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		at, ok := stages[f[0]]
+		if !ok {
+			continue
+		}
+		tried++
+		e := judged(t, at, f[1])
+		if got := strings.TrimSpace(string(e.Class) + " " + string(e.Scope)); got != f[4] {
+			t.Errorf("%s: %s = %s, want %s", f[0], f[1], got, f[4])
+		}
+		if r := refusal("ann@example.org", provider.BadRecipient, e); at == atRcpt && e.Class == provider.BadRecipient && string(r.Reason.Class()) != f[2] {
+			t.Errorf("%s: %s condemns the address as %s, want %s", f[0], f[1], r.Reason, f[2])
+		}
+	}
+	if tried < 10 {
+		t.Errorf("%d replies, want the rows of relays", tried)
+	}
 }

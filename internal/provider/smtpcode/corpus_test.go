@@ -2,6 +2,7 @@ package smtpcode
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,5 +71,34 @@ func TestPublicRepliesCondemnNobodyElse(t *testing.T) {
 				t.Errorf("missed %d of %d hard replies, want at most a tenth", missed, hard)
 			}
 		})
+	}
+}
+
+// The replies whose verdict is known to the word: what was said, where it was seen, and what it must lead to. The adapters
+// read the rows of their own. The reason is one of several where a bar stands.
+func TestKnownReplies(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("testdata/replies.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parties := map[string][]Party{
+		"mailbox": {Mailbox}, "sender": {Sender, Client, Account, Unknown}, "account": {Account}, "host": {Host}, "content": {Message},
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		if len(f) != 5 {
+			t.Fatalf("%q: %d fields, want 5", line, len(f))
+		}
+		if f[0] != "dsn" && f[0] != "mailgun" && f[0] != "sendgrid" {
+			continue
+		}
+		v := Classify("", "", f[1])
+		if string(v.Class) != f[2] || !slices.Contains(strings.Split(f[4], "|"), string(v.Reason)) {
+			t.Errorf("%s = %s %s (%s), want %s %s", f[1], v.Class, v.Reason, v.Rule, f[2], f[4])
+		}
+		if want := parties[f[3]]; want != nil && v.Rule != nothing.Rule && !slices.Contains(want, v.Party) {
+			t.Errorf("%s is the fault of %q (%s), want %s", f[1], v.Party, v.Rule, f[3])
+		}
 	}
 }
