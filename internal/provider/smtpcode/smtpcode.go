@@ -142,7 +142,7 @@ var (
 	linkForm    = regexp.MustCompile(`(?i)(?:https?:?)?//[^\s<>]+|\bwww\.[^\s<>]+`)
 	hostForm    = regexp.MustCompile(`(?:[0-9A-Za-z_-]+\.)+[a-z]{2,24}\b`)
 	codesForm   = regexp.MustCompile(`(?:^|[\s>:;('"])(?:[245]\d\d(?:[ -]+|$)#?(?:[245]\.\d{1,3}\.\d{1,3}\b[:-]?)?|#?[245]\.\d{1,3}\.\d{1,3}\b[:-]?)`)
-	said        = regexp.MustCompile(`(?i)\b(?:(?:remote )?host|(?:remote )?server)(?: \S+)?(?: ?[\[(][0-9a-f.:]+[\])])? (?:said|responded|returned|replied|refused to talk to me)\b:?|to (?:the )?sender\b`)
+	said        = regexp.MustCompile(`(?i)\b(?:(?:remote )?host|(?:remote )?server)(?: \S+)?(?: ?[\[(][0-9a-f.:]+[\])])? (?:said|responded|returned|replied|refused to talk to me)\b:?|to (?:the )?sender\b|\(in reply to [^)]*\)`)
 )
 
 func speechOf(text string) speech {

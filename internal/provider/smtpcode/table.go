@@ -98,7 +98,7 @@ var rules = []rule{
 	)},
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].7.2[0-467]", "[45].7.29", "[45].7.30", "[45].7.32", "5.7.509", "5.7.515"}},
 	{name: "credential", party: Account, reason: mail.AuthFailure, words: oneOf(
-		`authentication`, `authenticate`, `auth(entication)? failed`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `starttls`,
+		`authentication`, `authenticate`, `auth(entication)? failed`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `starttls`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, enhanced: []string{"[45].7.25"}},
 	{name: "reputation", party: Client, reason: mail.Reputation, enhanced: []string{"5.7.28", "5.7.60[6-9]", "5.7.6[1-4][0-9]"}}, // mail flood; Microsoft's banned addresses
@@ -116,7 +116,7 @@ var rules = []rule{
 		`.metteur invalide|invalid sender|exp.diteur`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc`, `отправител`, `发件人|寄件者|差出人|送信元|送信者`, `not allowed to send (mail|from|as)|authorized to send (from|as|on behalf)`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, words: oneOf(
-		`\bptr\b`, `(bad|invalid) dns`, `reverse[- ]?(dns|host|lookup|mapping|name|resolution)`, `\br-?dns\b|\bfcrdns\b`, `\b(helo|ehlo)\b`, `name lookup failed`, `(find|resolve|verify|determine)`+gap+`(your|client|reverse|sending|relay) ?(host|name|ip|server)`,
+		`\bptr\b`, `(bad|invalid|no) dns`, `reverse[- ]?(dns|host|lookup|mapping|name|resolution)`, `\br-?dns\b|\bfcrdns\b`, `\b(helo|ehlo)\b`, `name lookup failed`, `(find|resolve|verify|determine)`+gap+`(your|client|reverse|sending|relay) ?(host|name|ip|server)`,
 		`unresolvable`, `dynamic (ip|host|addr)|generic (ptr|host|dns)|dial-?up`, `forward dns`, `unverif[iy]able sending`, `matches to nameserver query|may not be mail exchanger`,
 	)},
 	{name: "reputation", party: Client, reason: mail.Reputation, words: oneOf(
@@ -124,7 +124,7 @@ var rules = []rule{
 	)},
 	{name: "client", party: Client, reason: mail.BlockedPolicy, words: oneOf(
 		`banned`, `your (sending )?(ip|network|server|host|mail ?server|isp|domain|access|mta)\b`, `client (host|address|ip)`, `(sending|connecting|source|sender) (ip|host|server|network|mta)`, `\bips?( address)?\b`+gap+`(block|ban|refus|reject|denied|not allowed|not valid|unknown)`,
-		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `open (relay|proxy)`, `no access from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip`, `messages from`, `remote ip\b|\bip check`,
+		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `open (relay|proxy)`, `no access from|refused from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip`, `messages from`, `remote ip\b|\bip check`,
 	)},
 	{name: "no_answer", party: Host, reason: mail.Connection, words: noAnswer},
 	{name: "sender", party: Sender, reason: mail.BlockedPolicy, words: oneOf(`\bsender'?s?\b`)},
@@ -138,7 +138,7 @@ var rules = []rule{
 	{name: "message_size", party: Message, reason: mail.MessageTooLarge, words: oneOf(
 		`(message|mail|file|e-?mail|size)`+gap+`too (large|big|long)`, `(message|mail) (size|length)`, `size (limit|exceed)`, `exceed\w* (the |fixed |maximum |max |our )*(message |mail )?size`, `too (large|big)`, `recipsizelimit`,
 	)},
-	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|as a relay|no relay|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
+	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying disallowed|(do not|don't) relay|local users? only|as a relay|no relay|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
 
 	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`)},
 
@@ -146,21 +146,23 @@ var rules = []rule{
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, words: oneOf(
 		`null ?mx`, `name service error`+gap+`(host )?not found`, `name service error.{0,80}host not found`, `host or domain name not found`, `nxdomain`, `nonexistentdomain|nonexistent domain`, `host unknown`, `(host|domain) ?(does not|doesn't) (accept|receive) (any )?(e-?)?mail`,
 		`doesn't receive email`, `no mx (for|record)|had no relevant answers|couldn't find (a mail exchanger|any host)`, `recipient`+gap+`:? ?(domain (not found|unknown|does not exist|doesn't exist)|unknown domain)`, `recipient domain must exist`, `unrout(e)?able mail domain`,
-		`all relevant mx records`, `\bmx\b`+gap+`: (domain name|host) not found`, `no such host`, `unable to (get mx|resolve mx)`, `mail domain`+gap+`unknown`, `dns domain .{0,60}does not exist`,
+		`all relevant mx records`, `\bmx\b`+gap+`: (domain name|host) not found`, `indicated no smtp service`, `no such host`, `unable to (get mx|resolve mx)`, `mail domain`+gap+`unknown`, `dns domain .{0,60}does not exist`,
 	)},
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, codes: []string{""}, words: oneOf(`no such domain|(unknown|invalid) domain|domain( name)? (not found|unknown|does not exist|doesn't exist)|host (name )?not found|unknown host`)},
+	{name: "unknown_error", party: Unknown, reason: mail.Undetermined, words: oneOf(`(unknown|unexpected|undefined) (error|problem|reason)|(error|erro|errore|erreur|fehler|b..d)\b` + gap + `(desconocid|desconhecid|sconosciut|inconnu|unbekannt)|unbekannter fehler`)},
 	{name: "mailbox_inactive", party: Mailbox, reason: mail.Inactive, words: oneOf(
 		box+gap+`\b(disabled|inactive|deactivated|de-activated|dis?s?activated|suspended|terminated|closed|discontinued|frozen|archived|not (been )?activ\w*|unactivated)\b`, `(disabled|inactive|deactivated|suspended|closed|terminated|archived) (e-?mail )?(user|account|mail ?box|recipient|address|e-?mail)`,
-		`(account|user|mailbox) is locked`, `is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `extended inactivity`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gesperrt)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
+		`(account|user|mailbox) is locked`, `is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `extended inactivity`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gesperrt)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
 		`(casella|utente|account)`+gap+`dis(at)?t?ivat`, `conta `+gap+`(desativad|inativ|suspens)`, `заблокирован|отключен`, `(用户被禁用|帐号已停用|停用)`,
 	)},
 	{name: "mailbox_unknown", party: Mailbox, reason: mail.InvalidAddress, words: oneOf(
 		box+gap+`\b(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*)\b`, `(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*) (or \w+ )?(\w+ )?`+box, `no such (\w+ )?(user|recipient|mail ?box|address|account|person|id|alias|mail drop|e-?mail|name|customer)`,
-		box+gap+`(does|do|did|is|are)? ?(not?|n't) (\w+ )?(exists?|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted|ok)\b`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified)`,
-		`(doesn't|does not) have an? .{0,60}account`, `not a (valid|known|local|registered|real) (\w+ )?`+box, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
-		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -](\w+ ){0,2}`+box,
+		box+gap+`(does|do|did|is|are)? ?(not?|n't) (\w+ )?(exists?|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted|ok)\b`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
+		`(doesn't|does not) have an? .{0,60}account`, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
+		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(e-?)?mails?`,
+		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `n't exists? (that|this|such)`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -](\w+ ){0,2}`+box,
 		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `rec(ip|ipient)notfound`, `recipient not ok`,
-		`utilisateur`+gap+`inconnu|destinataire`+gap+`(inconnu|invalide)|(adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
+		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
 		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
 		`(usu.rio|destinat.rio|caixa( postal)?|conta|endere.o)`+gap+`(desconhecid|n.{1,2}o (existe|encontrad)|inexistente|inv.lid)`, `(gebruiker|ontvanger|mailbox|adres)`+gap+`(onbekend|bestaat niet|niet gevonden)`, `nie istnieje|nie ma takiego|nieznany (odbiorca|u.ytkownik)`,
 		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест)|нет такого`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
@@ -170,7 +172,7 @@ var rules = []rule{
 
 	// Other words.
 	{name: "refused", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(
-		`polic(y|ies)`, `block`, `administrative`, `access denied|permission denied`, `den(y|ied)\b`, `not (allowed|permitted|authorized)`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `go away`,
+		`polic(y|ies)`, `block`, `administrative`, `access denied|permission denied`, `den(y|ied)\b`, `not (allowed|permitted|authorized)`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
 	)},
 	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: oneOf( // the words of RFC 5321 for 550, and so for much else
 		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
