@@ -30,7 +30,7 @@ const (
 // for reasons of its own.
 var noAnswer = oneOf(
 	`connection (timed out|refused|reset|dropped|closed|failed|lost)`, `(lost|broken|bad) connection`, `no route to host|network is unreachable|host is down`, `timed? ?out`, `not found,? try again`,
-	`(temporary|server) (dns|name|lookup) (failure|error)|temporary lookup|servfail|dns (query|lookup) (failed|error|timeout)`, `wasn't able to establish|unable to (connect|contact)|did not accept our requests to connect`,
+	`(cname|mx) lookup failed`, `(temporary|server) (dns|name|lookup) (failure|error)|temporary lookup|servfail|dns (query|lookup) (failed|error|timeout)`, `wasn't able to establish|unable to (connect|contact)|did not accept our requests to connect`,
 	`domain is not reachable|host unreachable|no answer from host`,
 )
 
@@ -59,7 +59,7 @@ var rules = []rule{
 		`(quota|limit)`+gap+`(sending|outgoing|outbound|submission|for your account)`, `submissionquota`, `(limit|quota)`+gap+`(for|on) (sending|message recipients)`,
 		`max(imum)? (defers|e-?mails|messages|sending rate|number of (messages|e-?mails))`, `throttling failure`, `over-?limit`, `unusual (sending|activity)`, `sending (mail |messages |e-?mail )?too (fast|quickly|many|much)`, `exceeded your`+gap+`(limit|quota|rate)`,
 		`you(r account)? ha(ve|s) (exceeded|reached) (\w+ ){0,4}(limit|quota|max\w*|allow\w*)`, `(out of|not enough|insufficient|no more|maximum) credits?|credits? exceeded`, `(plan|trial|tenant)`+gap+`(limit|quota|threshold)`,
-		`too (many|much) (messages|e-?mails?|mails?)( (sent|from|in|this|per|too)|$|[.,!])`, `sent too many|too many to too many`,
+		`too (many|much) (messages|e-?mails?|mails?)( (sent|from|in|this|per|too|\()|$|[.,!])`, `sent too many|too many to too many`,
 	)},
 	{name: "sending_limit", party: Account, reason: mail.ThrottledThere, enhanced: []string{"[45].1.90"}},
 	{name: "mailbox_full", party: Mailbox, reason: mail.MailboxFull, words: oneOf(
@@ -94,9 +94,10 @@ var rules = []rule{
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8"}},
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`\bdmarc\b`, `\bspf\b`, `sender policy framework`, `\bdkim\b|domainkeys?`, `unauthenticated (e-?mail|message|mail)`, `(message|mail|sender|domain)`+gap+`not (properly )?authenticated`, `authentication (checks?|results?|information)`,
-		`spoof|forged|forgery|impersonat|fake sender`, `\bbatv\b`, `mismatches client ip`, `purported responsible`, `sender (signature|identity)`,
+		`(postmaster|callout|callback) verif|verification failed (for|while)|\bsent: rcpt to`, `spoof|forged|forgery|impersonat|fake sender`, `\bbatv\b`, `mismatches client ip`, `purported responsible`, `sender (signature|identity)`,
 	)},
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].7.2[0-467]", "[45].7.29", "[45].7.30", "[45].7.32", "5.7.509", "5.7.515"}},
+	{name: "no_tls", party: Host, reason: mail.Technical, enhanced: []string{"[45].4.317", "[45].7.32[1-4]"}},
 	{name: "credential", party: Account, reason: mail.AuthFailure, words: oneOf(
 		`authentication`, `authenticate`, `auth(entication)? failed`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `starttls`,
 	)},
@@ -124,16 +125,16 @@ var rules = []rule{
 	)},
 	{name: "client", party: Client, reason: mail.BlockedPolicy, words: oneOf(
 		`banned`, `your (sending )?(ip|network|server|host|mail ?server|isp|domain|access|mta)\b`, `client (host|address|ip)`, `(sending|connecting|source|sender) (ip|host|server|network|mta)`, `\bips?( address)?\b`+gap+`(block|ban|refus|reject|denied|not allowed|not valid|unknown)`,
-		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `open (relay|proxy)`, `no access from|refused from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip`, `messages from`, `remote ip\b|\bip check`,
+		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `(white|allow) ?list`, `open (relay|proxy)`, `no access from|refused from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip`, `messages from`, `remote ip\b|\bip check`,
 	)},
 	{name: "no_answer", party: Host, reason: mail.Connection, words: noAnswer},
 	{name: "sender", party: Sender, reason: mail.BlockedPolicy, words: oneOf(`\bsender'?s?\b`)},
 
 	// About the message.
-	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `mail rejet`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
+	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `mail rejet`, `quarantin|by (\w+ )?filter`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
 	{name: "virus", party: Message, reason: mail.Content, words: oneOf(`virus|malware|infected|trojan`, `attachment|executable`)},
 	{name: "message_content", party: Message, reason: mail.Content, words: oneOf(
-		`content`, `(message|mail) (was |is |has been )?(filtered|format|header)`, `\bheaders?\b`, `\bmime\b`, `rfc ?5?[0-9]{3}`, `multiple (addresses|subject|from)`, `8-?bit`, `media error|line (limit|too long|length)`, `bare (lf|cr)`,
+		`content`, `(message|mail) (was |is |has been )?(filtered|format|header)`, `\bheaders?\b`, `\bmime\b`, `rfc ?(2?822|5322)`, `multiple (addresses|subject|from)`, `8-?bit`, `media error|line (limit|too long|length)`, `bare (lf|cr)`,
 	)},
 	{name: "message_size", party: Message, reason: mail.MessageTooLarge, words: oneOf(
 		`(message|mail|file|e-?mail|size)`+gap+`too (large|big|long)`, `(message|mail) (size|length)`, `size (limit|exceed)`, `exceed\w* (the |fixed |maximum |max |our )*(message |mail )?size`, `too (large|big)`, `recipsizelimit`,
@@ -151,8 +152,8 @@ var rules = []rule{
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, codes: []string{""}, words: oneOf(`no such domain|(unknown|invalid) domain|domain( name)? (not found|unknown|does not exist|doesn't exist)|host (name )?not found|unknown host`)},
 	{name: "unknown_error", party: Unknown, reason: mail.Undetermined, words: oneOf(`(unknown|unexpected|undefined) (error|problem|reason)|(error|erro|errore|erreur|fehler|b..d)\b` + gap + `(desconocid|desconhecid|sconosciut|inconnu|unbekannt)|unbekannter fehler`)},
 	{name: "mailbox_inactive", party: Mailbox, reason: mail.Inactive, words: oneOf(
-		box+gap+`\b(disabled|inactive|deactivated|de-activated|dis?s?activated|suspended|terminated|closed|discontinued|frozen|archived|not (been )?activ\w*|unactivated)\b`, `(disabled|inactive|deactivated|suspended|closed|terminated|archived) (e-?mail )?(user|account|mail ?box|recipient|address|e-?mail)`,
-		`(account|user|mailbox) is locked`, `is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `extended inactivity`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gesperrt)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
+		box+gap+`\b(disabled|inactive|deleted|deactivated|de-activated|dis?s?activated|suspended|terminated|closed|discontinued|frozen|archived|not (been )?activ\w*|unactivated)\b`, `(disabled|inactive|deactivated|suspended|closed|terminated|archived) (e-?mail )?(user|account|mail ?box|recipient|address|e-?mail)`,
+		`(account|user|mailbox) is locked`, `is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `extended inactivity`, `no recipient activity|never logged (on|in)`, `(account|mailbox|user)( (is|has))? expired`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gesperrt)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
 		`(casella|utente|account)`+gap+`dis(at)?t?ivat`, `conta `+gap+`(desativad|inativ|suspens)`, `заблокирован|отключен`, `(用户被禁用|帐号已停用|停用)`,
 	)},
 	{name: "mailbox_unknown", party: Mailbox, reason: mail.InvalidAddress, words: oneOf(
@@ -160,7 +161,7 @@ var rules = []rule{
 		box+gap+`(does|do|did|is|are)? ?(not?|n't) (\w+ )?(exists?|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted|ok)\b`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
 		`(doesn't|does not) have an? .{0,60}account`, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
 		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(e-?)?mails?`,
-		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `n't exists? (that|this|such)`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -](\w+ ){0,2}`+box,
+		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -](\w+ ){0,2}`+box,
 		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `rec(ip|ipient)notfound`, `recipient not ok`,
 		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
 		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
@@ -175,7 +176,7 @@ var rules = []rule{
 		`polic(y|ies)`, `block`, `administrative`, `access denied|permission denied`, `den(y|ied)\b`, `not (allowed|permitted|authorized)`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
 	)},
 	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: oneOf( // the words of RFC 5321 for 550, and so for much else
-		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
+		`(mail ?box|mail box|address|recipient|user|account) (@ )?(is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
 	)},
 	{name: "bad_dialogue", party: Host, reason: mail.Technical, words: oneOf(`protocol`, `syntax`, `command`, `sequence of`, `need rcpt`)},
 
