@@ -103,3 +103,20 @@ func TestKnownReplies(t *testing.T) {
 		}
 	}
 }
+
+// Replies that were made up to look like others: about our sender, our client or our account in the words that speak of a
+// mailbox elsewhere, and about mailboxes in the words of many hosts.
+func TestLookAlikes(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("testdata/siblings.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rows, _ := strings.Cut(string(b), "\n")
+	for line := range strings.Lines(rows) {
+		hard, reply, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		if v := Classify("", "", reply); (v.Class == mail.Hard) != (hard == "yes") {
+			t.Errorf("%s = %s %s (%s), want hard: %s", reply, v.Class, v.Reason, v.Rule, hard)
+		}
+	}
+}
