@@ -45,8 +45,8 @@ type Verdict struct {
 
 // Rules that callers tell apart.
 const (
-	SessionLimit      = "reply/session_limit"       // of messages over one connection: another connection may carry more
-	TooManyRecipients = "reply/too_many_recipients" // in one transaction
+	SessionLimit = "reply/session_limit" // of messages over one connection: another connection may carry more
+	MailboxFull  = "reply/mailbox_full"  // by its words
 )
 
 // Bounce puts the verdict and the reply that it is of together.

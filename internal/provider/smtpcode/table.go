@@ -24,7 +24,6 @@ var passing = oneOf(
 const (
 	box = `(user ?(name|id)?|recipients?|mail-?boxe?s?|mail box|account|address(ee)?|alias|inbox|rcpt|local[- ]?part|mail drop|@)`
 	gap = `[^.;:]*`
-	not = `(not|n'?t|never|cannot|could not be|can ?not be)`
 )
 
 // noAnswer are the words for a host that was not reached. A server that answers, and with a 5xx, says "connection refused"
