@@ -216,6 +216,7 @@ const (
 )
 
 var (
+	perSecond = regexp.MustCompile(`(?i)(per|a|each) second|sending rate`)
 	perDay    = regexp.MustCompile(`(?i)\bdaily|\bdays?\b|24[- ]?h|month|week|credit|plan\b`)
 	perHour   = regexp.MustCompile(`(?i)hour`)
 	perMinute = regexp.MustCompile(`(?i)minute`)
@@ -230,6 +231,8 @@ func pause(p reply) time.Duration {
 		return min(time.Duration(n)*unit, dayPause)
 	}
 	switch {
+	case perSecond.MatchString(p.text):
+		return 0
 	case perDay.MatchString(p.text), p.enhanced == "5.4.5", p.enhanced == "5.1.90":
 		return dayPause
 	case perHour.MatchString(p.text):

@@ -56,7 +56,7 @@ var rules = []rule{
 	{name: "sending_limit", party: Account, reason: mail.ThrottledThere, words: oneOf(
 		`(daily|hourly|monthly|weekly|24[- ]hour)`+gap+`(limit|quota|allowance)`, `(limit|quota|number)`+gap+`(per|an|each|this|for the) ?(hour|day|minute|second|month)`,
 		`(exceed\w*|reached|over)`+gap+`(per|an|this|each) ?(hour|day|minute|second|month)`, `(sending|submission|outgoing|outbound|relay|smtp|message|messages|send|sender)( rate| smtp)? (limit|quota)`,
-		`(quota|limit)`+gap+`(sending|outgoing|outbound|submission|for your account)`, `submissionquota`, `(limit|quota)`+gap+`(for|on) (sending|message recipients)`,
+		`(quota|limit)`+gap+`(sending|outgoing|outbound|submission|for your account)`, `submissionquota|refusequota|outboundspamexception`, `(limit|quota)`+gap+`(for|on) (sending|message recipients)`,
 		`max(imum)? (defers|e-?mails|messages|sending rate|number of (messages|e-?mails))`, `throttling failure`, `over-?limit`, `unusual (sending|activity)`, `sending (mail |messages |e-?mail )?too (fast|quickly|many|much)`, `exceeded your`+gap+`(limit|quota|rate)`,
 		`you(r account)? ha(ve|s) (exceeded|reached) (\w+ ){0,4}(limit|quota|max\w*|allow\w*)`, `(out of|not enough|insufficient|no more|maximum) credits?|credits? exceeded`, `(plan|trial|tenant)`+gap+`(limit|quota|threshold)`,
 		`too (many|much) (messages|e-?mails?|mails?)( (sent|from|in|this|per|too|\()|$|[.,!])`, `sent too many|too many to too many`,
@@ -85,7 +85,7 @@ var rules = []rule{
 	{name: "expired", party: Host, reason: mail.TimedOut, words: oneOf(
 		`(message|delivery time|retry time\w*|queue)\.? ?(has |was )?expired`, `queue\.expired`, `retry time not reached|retry timeout exceeded`, `in (the )?queue too long|delivery timeout`,
 	)},
-	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `message-?id\b`)},
+	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `headers? (is |are )?(missing|invalid)`, `message-?id\b`)},
 	{name: "no_answer", party: Host, reason: mail.Connection, codes: []string{"", "4??"}, words: noAnswer},
 	{name: "unknown_users", party: Client, reason: mail.Reputation, words: oneOf(
 		`(too many|excessive|number of|maximum) (\w+ ){0,3}(invalid|unknown|bad|non-?exist\w*|userid unknowns)`, `(invalid|unknown|bad|non-?exist\w*) (users|recipients|addresses)`+gap+`(exceed|limit|reached)`, `directory harvest|dictionary attack`,
@@ -119,7 +119,7 @@ var rules = []rule{
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`senders? (e-?mail )?(address|verif|domain|identity|is not|was not|not )`, `sender (denied|rejected|unknown|invalid|must|has no)`, `(invalid|bad|unknown|unroutable|unrouteable|unverified|illegal|fake|null) sender`, `domain of sender`, `(unconfigured|unverified|unknown|invalid) sending domain|local sender|disallowed as`, `domain`+gap+`(unverified|not verified)|unverified domain`, `sender'?s? domain`,
 		`send as\b|sendas`, `not owned by`, `address(es)? (is|are) not verified|not (a )?verified|failed the check`, `mail ?from`, `reply-?to|(your|return|reply|sending) (e-?mail )?address`, `from:? (address|header|domain)`, `envelope[- ]sender|envelope[- ]from|return[- ]?path|reverse[- ]path`,
-		`.metteur invalide|invalid sender|exp.diteur`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel`, `отправител`, `发件人|寄件者|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|authorized to send (from|as|on behalf)`,
+		`.metteur invalide|invalid sender|exp.diteur`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel`, `отправител`, `发件人|寄件者|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|(allowed|authori[sz]ed|permitted) to send (\w+ )?(from|as|on behalf)`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, words: oneOf(
 		`\bptr\b`, `(bad|invalid|no) dns`, `reverse[- ]?(dns|host|lookup|mapping|name|resolution)`, `\br-?dns\b|\bfcrdns\b`, `\b(helo|ehlo)\b`, `name lookup failed`, `(find|resolve|verify|determine)`+gap+`(your|client|reverse|sending|relay) ?(host|name|ip|server)`,
@@ -134,7 +134,7 @@ var rules = []rule{
 	{name: "sender", party: Sender, reason: mail.BlockedPolicy, words: oneOf(`\bsender'?s?\b`)},
 
 	// About the message.
-	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `mail rejet`, `quarantin|by (\w+ )?filter`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
+	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `mail rejet`, `\bdt:spm|\bmi:sp[bc]`, `quarantin|by (\w+ )?filter`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
 	{name: "virus", party: Message, reason: mail.Content, words: oneOf(`virus|malware|infected|trojan`, `attachment|executable`)},
 	{name: "message_content", party: Message, reason: mail.Content, words: oneOf(
 		`content`, `(message|mail) (was |is |has been )?(filtered|format|header)`, `\bheaders?\b`, `\bmime\b`, `rfc ?(2?822|5322)`, `multiple (addresses|subject|from)`, `8-?bit`, `media error|line (limit|too long|length)`, `bare (lf|cr)`,
@@ -142,7 +142,7 @@ var rules = []rule{
 	{name: "message_size", party: Message, reason: mail.MessageTooLarge, words: oneOf(
 		`(message|mail|file|e-?mail|size)`+gap+`too (large|big|long)`, `(message|mail) (size|length)`, `size (limit|exceed)`, `exceed\w* (the |fixed |maximum |max |our )*(message |mail )?size`, `too (large|big)`, `recipsizelimit`,
 	)},
-	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying disallowed|(do not|don't) relay|local users? only|as a relay|no relay|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
+	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying (disallowed|mail to)|(do not|don't) relay|local users? only|as a relay|no relay|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
 
 	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`)},
 
@@ -164,7 +164,7 @@ var rules = []rule{
 		box+gap+`(does|do|did|is|are)? ?(not?|n'?t) (\w+ )?(on this|exists?|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted|ok)\b`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
 		`(doesn't|does not) have an? .{0,60}account`, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
 		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(e-?)?mails?`,
-		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -](\w+ ){0,2}`+box,
+		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -]((or|unknown|inactive|e-?mail|mail|local|virtual|final|destination|delivery|mailbox|recipient|user) ){0,2}`+box,
 		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `rec(ip|ipient)notfound`, `recipient not ok`,
 		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu)`, `kein(e|en)? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
 		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
