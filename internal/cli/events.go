@@ -98,13 +98,16 @@ func whyOf(e api.Event) string {
 	return strings.Join(parts, " ")
 }
 
-// bounceText gives "hard invalid_address 550 5.1.1: no such user".
+// bounceText gives "hard invalid_address 550 5.1.1 by reply/mailbox_unknown: no such user".
 func bounceText(b *api.Bounce) string {
 	var parts []string
 	for _, p := range []string{b.Class, b.Reason, b.Code, b.Enhanced} {
 		if p != "" {
 			parts = append(parts, p)
 		}
+	}
+	if b.Rule != "" {
+		parts = append(parts, "by "+b.Rule)
 	}
 	text := strings.Join(parts, " ")
 	if b.Text != "" {

@@ -48,11 +48,8 @@ type rule struct {
 	elsewhere bool
 }
 
-// Words that decide where servers disagree about codes.
-var (
-	saysFull = []string{"mailbox full", "mailbox is full", "over quota", "quota exceeded", "exceeded storage"}
-	saysSize = []string{"message size", "message too big", "message too large", "size limit", "too large"}
-)
+// saysSize are words that decide where servers disagree about codes.
+var saysSize = []string{"message size", "message too big", "message too large", "size limit", "too large"}
 
 // rules settle what byWords left, by stage and code. They are tried in order, the first match decides. Sources: RFC 5321 section 4.2, RFC 3463 section 3, RFC 7504, the
 // IANA registry of enhanced status codes, and Postfix's smtpd(8), which reports what it holds against the client and the
@@ -72,7 +69,6 @@ var rules = []rule{
 	{enhanced: "5.6.7", class: provider.Rejected, elsewhere: true}, // RFC 6531: not without SMTPUTF8
 
 	{at: atMail, enhanced: "5.2.2", class: provider.Misconfigured, scope: provider.ScopeSender}, // the sender's own mailbox
-	{at: atMail, words: saysFull, class: provider.Misconfigured, scope: provider.ScopeSender},
 	{at: atMail, enhanced: "5.2.3", class: provider.Rejected, elsewhere: true},
 	{at: atMail, enhanced: "5.3.4", class: provider.Rejected, elsewhere: true},
 	{at: atMail, from: 552, to: 552, class: provider.Rejected, elsewhere: true}, // RFC 1870 section 6.1
@@ -84,7 +80,6 @@ var rules = []rule{
 	{at: atRcpt, enhanced: "5.2.3", class: provider.BadRecipient},
 	{at: atRcpt, enhanced: "5.3.4", class: provider.BadRecipient},
 	{at: atRcpt, enhanced: "5.2.2", class: provider.Transient}, // full: soft though 5xx
-	{at: atRcpt, words: saysFull, class: provider.Transient},
 	{at: atRcpt, from: 552, to: 552, class: provider.Transient},
 	{at: atRcpt, from: 500, to: 500, class: provider.Misconfigured},
 	{at: atRcpt, from: 502, to: 503, class: provider.Misconfigured},
@@ -95,7 +90,6 @@ var rules = []rule{
 	{at: atData, from: 555, to: 555, class: provider.Misconfigured},
 
 	{at: atDot, enhanced: "5.2.2", class: provider.Transient},
-	{at: atDot, words: saysFull, class: provider.Transient},
 	{at: atDot, enhanced: "5.2.3", class: provider.Rejected, elsewhere: true},
 	{at: atDot, enhanced: "5.3.4", class: provider.Rejected, elsewhere: true},
 	{at: atDot, words: saysSize, class: provider.Rejected, elsewhere: true},
@@ -189,13 +183,13 @@ func byWords(e *provider.Error, v smtpcode.Verdict, at stage, p reply) bool {
 	switch {
 	case v.Reason == mail.ThrottledThere && v.Class == mail.PolicyClass:
 		e.Class, e.RetryAfter = provider.Throttled, pause(p)
-	case v.Rule == smtpcode.SessionLimit || v.Rule == smtpcode.TooManyRecipients && at == atRcpt:
+	case v.Rule == smtpcode.SessionLimit, (at == atRcpt || at == atDot) && passes(v):
 		e.Class = provider.Transient
 	case p.code < 500 || at == atConnect || at == atAuth:
 		return false
 	case v.Party == smtpcode.Account, v.Party == smtpcode.Client && !atBody:
 		e.Class = provider.Misconfigured
-	case v.Party == smtpcode.Sender && (!atBody || v.Reason == mail.AuthFailure):
+	case v.Party == smtpcode.Sender && (!atBody || v.Reason == mail.AuthFailure), v.Rule == smtpcode.MailboxFull && at == atMail:
 		e.Class, e.Scope = provider.Misconfigured, provider.ScopeSender
 	case v.Party == smtpcode.Sender, v.Party == smtpcode.Client: // after the body it may be about what stands in it
 		e.Class, e.Elsewhere = provider.Rejected, true
@@ -207,6 +201,12 @@ func byWords(e *provider.Error, v smtpcode.Verdict, at stage, p reply) bool {
 	return true
 }
 
+// passes tells what may be over later, though it is said with a 5xx: a full mailbox, one that gets too much at once, too
+// many recipients for one transaction.
+func passes(v smtpcode.Verdict) bool {
+	return v.Reason == mail.ThrottledThere || v.Rule == smtpcode.MailboxFull
+}
+
 // The waits after a limit was hit. A period that the reply names is not over for its most part, but nobody knows since
 // when it runs, so the account is tried again before its end.
 const (
@@ -216,6 +216,7 @@ const (
 )
 
 var (
+	perSecond = regexp.MustCompile(`(?i)(per|a|each) second|sending rate`)
 	perDay    = regexp.MustCompile(`(?i)\bdaily|\bdays?\b|24[- ]?h|month|week|credit|plan\b`)
 	perHour   = regexp.MustCompile(`(?i)hour`)
 	perMinute = regexp.MustCompile(`(?i)minute`)
@@ -230,6 +231,8 @@ func pause(p reply) time.Duration {
 		return min(time.Duration(n)*unit, dayPause)
 	}
 	switch {
+	case perSecond.MatchString(p.text):
+		return 0
 	case perDay.MatchString(p.text), p.enhanced == "5.4.5", p.enhanced == "5.1.90":
 		return dayPause
 	case perHour.MatchString(p.text):

@@ -3,6 +3,7 @@ package smtp
 import (
 	"fmt"
 	"net/textproto"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -55,10 +56,12 @@ func TestRefusalsAboutOurQuotaHoldTheAccount(t *testing.T) {
 		"550 too many messages":                                                                                                                                                                                                           finalPause,
 		"550 Too many emails sent from your account, retry after 3600 seconds":                                                                                                                                                            time.Hour,
 		"550 5.4.6 Unusual sending activity detected. Please try after sometime":                                                                                                                                                          finalPause,
-		"550 Ip frequency limited":                           finalPause,
-		"452 4.7.1 You have reached your monthly plan limit": dayPause,
-		"550 5.7.1 Monthly free tier quota used up":          dayPause,
-		"432 4.3.2 Concurrent connections limit exceeded":    0,
+		"550 Ip frequency limited":                                       finalPause,
+		"452 4.7.1 You have reached your monthly plan limit":             dayPause,
+		"550 5.7.1 Monthly free tier quota used up":                      dayPause,
+		"550 5.7.0 Too many emails per second. Please upgrade your plan": 0,
+		"554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; WASCL UserAction verdict is not None. Actual verdict is RefuseQuota": finalPause,
+		"432 4.3.2 Concurrent connections limit exceeded": 0,
 		"554 5.7.0 Your message could not be sent. The limit on the number of allowed outgoing messages was exceeded. Try again later": finalPause,
 	} {
 		for _, at := range []stage{atMail, atRcpt, atData, atDot} {
@@ -74,15 +77,19 @@ func TestRefusalsAboutOurQuotaHoldTheAccount(t *testing.T) {
 func TestRefusalsAboutOurIdentityParkIt(t *testing.T) {
 	t.Parallel()
 	for line, scope := range map[string]provider.Scope{
-		"554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: shop@example.com": provider.ScopeSender,
-		"550 5.7.60 SMTP; Client does not have permissions to send as this sender":                                                             provider.ScopeSender,
-		"554 5.2.252 SendAsDenied; relay@example.com not allowed to send as shop@example.com":                                                  provider.ScopeSender,
-		"553 5.7.1 <shop@example.com>: Sender address rejected: not owned by user relay":                                                       provider.ScopeSender,
-		"550 The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved":                     provider.ScopeSender,
-		"550 5.7.1 The 'From' address you supplied is not a Sender Signature on your account":                                                  provider.ScopeSender,
-		"550 5.7.1 Unconfigured Sending Domain <example.com>":                                                                                  provider.ScopeSender,
-		"550 5.7.1 Domain example.com is not allowed to send: the domain is unverified and requires DNS configuration":                         provider.ScopeSender,
-		"550 5.7.26 This mail has been blocked because the sender is unauthenticated":                                                          provider.ScopeSender,
+		"554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: shop@example.com":    provider.ScopeSender,
+		"550 5.7.60 SMTP; Client does not have permissions to send as this sender":                                                                provider.ScopeSender,
+		"554 5.2.252 SendAsDenied; relay@example.com not allowed to send as shop@example.com":                                                     provider.ScopeSender,
+		"553 5.7.1 <shop@example.com>: Sender address rejected: not owned by user relay":                                                          provider.ScopeSender,
+		"550 The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved":                        provider.ScopeSender,
+		"550 5.7.1 The 'From' address you supplied is not a Sender Signature on your account":                                                     provider.ScopeSender,
+		"550 5.7.1 Unconfigured Sending Domain <example.com>":                                                                                     provider.ScopeSender,
+		"550 5.7.1 Domain example.com is not allowed to send: the domain is unverified and requires DNS configuration":                            provider.ScopeSender,
+		"550 5.7.26 This mail has been blocked because the sender is unauthenticated":                                                             provider.ScopeSender,
+		"554 5.7.1 <ann@example.org>: Recipient address rejected: <relay@example.com> is not authorized to send messages from <shop@example.com>": provider.ScopeSender,
+		"553 Mail from must equal authorized user":                                                                                                provider.ScopeSender,
+		"553 From address not verified - see http://help.example.net/sendfrom.html":                                                               provider.ScopeSender,
+		"550 relaying mail to example.org is not allowed":                                                                                         provider.ScopeAccount,
 		"550 not local sender over smtp":                                                                      provider.ScopeSender,
 		"553 Relaying disallowed as shop@example.com":                                                         provider.ScopeSender,
 		"550 5.7.1 Client was not authenticated":                                                              provider.ScopeAccount,
@@ -123,6 +130,10 @@ func TestRefusalsOfOneRecipientHoldNobodyElse(t *testing.T) {
 		{atRcpt, "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required", provider.BadRecipient},
 		{atRcpt, "452 4.5.3 Error: too many recipients", provider.Transient},
 		{atRcpt, "552 5.5.3 Too many recipients", provider.Transient},
+		{atRcpt, "550 5.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages", provider.Transient},
+		{atRcpt, "550 5.1.1 recipient overquota", provider.Transient},
+		{atDot, "550 Postfach ist voll", provider.Transient},
+		{atMail, "552 5.2.2 over quota", provider.Misconfigured},
 		{atDot, "421 4.7.0 Too many messages in this connection", provider.Transient},
 		{atDot, "550 This message has exceeded the max number of messages per session. Open a new session and try again", provider.Transient},
 		{atDot, "554 5.7.1 This message looks like spam", provider.Rejected},
@@ -179,4 +190,33 @@ func TestALimitOfTheConnectionEndsIt(t *testing.T) {
 	wantClass(t, "over the limit", perr, provider.Transient)
 	_, perr = sendTo(t, c, "ann@x.org")
 	wantClass(t, "on another connection", perr, provider.Accepted)
+}
+
+// The rows of replies.tsv that a relay said.
+func TestKnownRepliesOfARelay(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../smtpcode/testdata/replies.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stages := map[string]stage{"relay at MAIL": atMail, "relay at RCPT": atRcpt, "relay at the final dot": atDot}
+	tried := 0
+	for line := range strings.Lines(string(b)) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		at, ok := stages[f[0]]
+		if !ok {
+			continue
+		}
+		tried++
+		e := judged(t, at, f[1])
+		if got := strings.TrimSpace(string(e.Class) + " " + string(e.Scope)); got != f[4] {
+			t.Errorf("%s: %s = %s, want %s", f[0], f[1], got, f[4])
+		}
+		if r := refusal("ann@example.org", provider.BadRecipient, e); at == atRcpt && e.Class == provider.BadRecipient && string(r.Reason.Class()) != f[2] {
+			t.Errorf("%s: %s condemns the address as %s, want %s", f[0], f[1], r.Reason, f[2])
+		}
+	}
+	if tried < 10 {
+		t.Errorf("%d replies, want the rows of relays", tried)
+	}
 }

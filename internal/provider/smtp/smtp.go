@@ -12,7 +12,8 @@
 // believed on that; the report says which recipient.
 //
 // A newcomer's likeliest mistake is to read the code without the stage: 550 at RCPT TO is about one recipient, at MAIL
-// FROM about our sender, at the greeting about us. In a report the stage is lost, so package smtpcode reads replies there.
+// FROM about our sender, at the greeting about us. Only words about our quota or identity mean the same at every stage:
+// package smtpcode reads them, as it reads the replies in reports, where the stage is lost.
 //
 // Sources: RFC 5321, 3207, 3461, 1870, 6531; RFC 3464, 6522, 6533, 5965, 3834; Postfix's postconf(5), smtpd(8), bounce(8).
 package smtp

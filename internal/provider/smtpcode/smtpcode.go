@@ -45,8 +45,8 @@ type Verdict struct {
 
 // Rules that callers tell apart.
 const (
-	SessionLimit      = "reply/session_limit"       // of messages over one connection: another connection may carry more
-	TooManyRecipients = "reply/too_many_recipients" // in one transaction
+	SessionLimit = "reply/session_limit" // of messages over one connection: another connection may carry more
+	MailboxFull  = "reply/mailbox_full"  // by its words
 )
 
 // Bounce puts the verdict and the reply that it is of together.
@@ -96,7 +96,7 @@ func Classify(code, enhanced, text string) Verdict {
 		enhanced = foundEnhanced
 	}
 	s := speechOf(text)
-	mayBeHard := !Temporary(code, enhanced) && !passing.MatchString(s.words)
+	mayBeHard := !Temporary(code, enhanced) && !passing.match(s.words)
 	for i := range rules {
 		if r := &rules[i]; (mayBeHard || r.reason.Class() != mail.Hard) && r.matches(code, enhanced, s) {
 			return r.verdict()
@@ -142,7 +142,7 @@ var (
 	linkForm    = regexp.MustCompile(`(?i)(?:https?:?)?//[^\s<>]+|\bwww\.[^\s<>]+`)
 	hostForm    = regexp.MustCompile(`(?:[0-9A-Za-z_-]+\.)+[a-z]{2,24}\b`)
 	codesForm   = regexp.MustCompile(`(?:^|[\s>:;('"])(?:[245]\d\d(?:[ -]+|$)#?(?:[245]\.\d{1,3}\.\d{1,3}\b[:-]?)?|#?[245]\.\d{1,3}\.\d{1,3}\b[:-]?)`)
-	said        = regexp.MustCompile(`(?i)\b(?:(?:remote )?host|(?:remote )?server)(?: \S+)?(?: ?[\[(][0-9a-f.:]+[\])])? (?:said|responded|returned|replied|refused to talk to me)\b:?|to (?:the )?sender\b`)
+	said        = regexp.MustCompile(`(?i)\b(?:(?:remote )?host|(?:remote )?server)(?: \S+)?(?: ?[\[(][0-9a-f.:]+[\])])? (?:said|responded|returned|replied|refused to talk to me)\b:?|to (?:the )?sender\b|\(in reply to [^)]*\)`)
 )
 
 func speechOf(text string) speech {
@@ -172,7 +172,7 @@ func (r *rule) matches(code, enhanced string, s speech) bool {
 	if r.words == nil && r.links == nil {
 		return true
 	}
-	return r.words != nil && r.words.MatchString(s.words) || r.links != nil && r.links.MatchString(s.links)
+	return r.words.match(s.words) || r.links.match(s.links)
 }
 
 func matchesAny(patterns []string, s string) bool {

@@ -58,7 +58,7 @@ func TestClassifyReplies(t *testing.T) {
 		{"553", "", "", mail.Undetermined},
 		{"552", "", "", mail.MailboxFull},
 		{"521", "", "", mail.Undetermined},
-		{"556", "", "", mail.InvalidDomain},
+		{"556", "", "", mail.Undetermined},
 		{"535", "", "", mail.AuthFailure},
 		{"502", "", "", mail.Technical},
 		{"451", "", "", mail.Technical},

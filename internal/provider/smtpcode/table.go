@@ -1,38 +1,37 @@
 package smtpcode
 
-import (
-	"regexp"
-	"strings"
-
-	"github.com/sendgate/sendgate/internal/mail"
-)
+import "github.com/sendgate/sendgate/internal/mail"
 
 // rule maps replies to a verdict. A nil field matches everything; codes and enhanced are patterns of path.Match, any one
 // of which matches. Of words and links one must match: words are looked for in a speech's words, links in its links.
 type rule struct {
 	name            string
 	codes, enhanced []string
-	words, links    *regexp.Regexp
+	words, links    phrases
 	party           Party
 	reason          mail.Reason
-}
-
-func oneOf(alternatives ...string) *regexp.Regexp {
-	return regexp.MustCompile(strings.Join(alternatives, "|"))
 }
 
 // passing are words that promise a change: what is said with them is no last word.
 var passing = oneOf(
 	`temporar`, `try (it )?again later`, `(try|retry) later`, `try again in `, `at a later time`, `not found,? try again`,
 	`(essayer|r.essayer) plus tard`, `sp.{1,2}ter (erneut|noch)`, `zeitweise|vor.bergehend|momentan`, `m.s tarde|mais tarde|pi. tardi`,
+	`ldap (is )?(unavailable|down|error|server)|server (is )?down|lookup failure`,
 	`稍后|請稍後|後ほど|попробуйте позже|временно`,
 )
 
 // The names of things, for the patterns below.
 const (
 	box = `(user ?(name|id)?|recipients?|mail-?boxe?s?|mail box|account|address(ee)?|alias|inbox|rcpt|local[- ]?part|mail drop|@)`
-	gap = `[^.;:]{0,60}`
-	not = `(not|n'?t|never|cannot|could not be|can ?not be)`
+	gap = `[^.;:]*`
+)
+
+// noAnswer are the words for a host that was not reached. A server that answers, and with a 5xx, says "connection refused"
+// for reasons of its own.
+var noAnswer = oneOf(
+	`connection (timed out|refused|reset|dropped|closed|failed|lost)`, `(lost|broken|bad) connection`, `no route to host|network is unreachable|host is down`, `timed? ?out`, `not found,? try again`,
+	`(cname|mx) lookup failed`, `(temporary|server) (dns|name|lookup) (failure|error)|temporary lookup|servfail|dns (query|lookup) (failed|error|timeout)`, `wasn't able to establish|unable to (connect|contact)|did not accept our requests to connect`,
+	`domain is not reachable|host unreachable|no answer from host|address family`,
 )
 
 // rules are tried in order, the first match decides; rules with a hard reason are left out for what is no last word.
@@ -46,7 +45,7 @@ var rules = []rule{
 		`message is looping`,
 	)},
 	{name: "mailbox_rate", party: Mailbox, reason: mail.ThrottledThere, words: oneOf(
-		`receiving (mail|messages?|e-?mails?) (at a rate|too)`, `recipient.{0,30}(receive|thread) limit`, `(recipient|user) (@ )?has exceeded (their|his|its) (\w+ )?(rate )?limit`,
+		`receiving (mail|messages?|e-?mails?) (at a rate|too)`, `recipient.{0,30}(receive|thread) limit`, `(recipient|user) (@ )?has exceeded (their |his |its )?(\w+ )?(rate )?limit`,
 		`receive limit`, `exceeding receiving limits`,
 	)},
 	{name: "mailbox_rate", party: Mailbox, reason: mail.ThrottledThere, enhanced: []string{"[45].2.12[12]"}},
@@ -57,10 +56,10 @@ var rules = []rule{
 	{name: "sending_limit", party: Account, reason: mail.ThrottledThere, words: oneOf(
 		`(daily|hourly|monthly|weekly|24[- ]hour)`+gap+`(limit|quota|allowance)`, `(limit|quota|number)`+gap+`(per|an|each|this|for the) ?(hour|day|minute|second|month)`,
 		`(exceed\w*|reached|over)`+gap+`(per|an|this|each) ?(hour|day|minute|second|month)`, `(sending|submission|outgoing|outbound|relay|smtp|message|messages|send|sender)( rate| smtp)? (limit|quota)`,
-		`(quota|limit)`+gap+`(sending|outgoing|outbound|submission|for your account)`, `submissionquota`, `(limit|quota)`+gap+`(for|on) (sending|message recipients)`,
+		`(quota|limit)`+gap+`(sending|outgoing|outbound|submission|for your account)`, `submissionquota|refusequota|outboundspamexception`, `(limit|quota)`+gap+`(for|on) (sending|message recipients)`,
 		`max(imum)? (defers|e-?mails|messages|sending rate|number of (messages|e-?mails))`, `throttling failure`, `over-?limit`, `unusual (sending|activity)`, `sending (mail |messages |e-?mail )?too (fast|quickly|many|much)`, `exceeded your`+gap+`(limit|quota|rate)`,
 		`you(r account)? ha(ve|s) (exceeded|reached) (\w+ ){0,4}(limit|quota|max\w*|allow\w*)`, `(out of|not enough|insufficient|no more|maximum) credits?|credits? exceeded`, `(plan|trial|tenant)`+gap+`(limit|quota|threshold)`,
-		`too (many|much) (messages|e-?mails?|mails?)( (sent|from|in|this|per|too)|$|[.,!])`, `sent too many|too many to too many`,
+		`too (many|much) (messages|e-?mails?|mails?)( (sent|from|in|this|per|too|\()|$|[.,!])`, `sent too many|too many to too many`,
 	)},
 	{name: "sending_limit", party: Account, reason: mail.ThrottledThere, enhanced: []string{"[45].1.90"}},
 	{name: "mailbox_full", party: Mailbox, reason: mail.MailboxFull, words: oneOf(
@@ -79,31 +78,33 @@ var rules = []rule{
 
 	// About us, though the words speak of addresses, hosts and domains.
 	{name: "recipient_restricted", party: Mailbox, reason: mail.BlockedPolicy, words: oneOf(
-		`resolver\.rst\.(auth|notauth|send)`, `not authorized to send to`, `allowed[- ]senders`, `members?[- ]only|non-member|not subscribed|closed mailing list`, `only accept`, `recipient preferences`,
-		`(recipient|user) (reject|refuse|block)`, `(blocked|rejected|refused|blacklisted|disallowed) by (the |this )?(recipient|user)([^ ]|$)`, `not authenticated for (group|mailbox|public folder)`, `has restricted`, `user rules`,
+		`resolver\.rst\.(auth|notauth|send)`, `not authorized to send to`, `allowed[- ]senders`, `mailing list`, `members?[- ]only|non-member|not subscribed|closed mailing list`, `only accept`, `recipient preferences`,
+		`(recipient|user) (rejects?|refuses?|refused|blocks?)( to| your| mail| this| the|[.,!]|$)`, `(blocked|rejected|refused|blacklisted|disallowed) by (the |this )?(recipient|user)([^ ]|$)`, `not authenticated for (group|mailbox|public folder)`, `has restricted`, `user rules`,
 	)},
 	{name: "recipient_restricted", party: Mailbox, reason: mail.BlockedPolicy, enhanced: []string{"5.7.124", "5.7.13[3-6]"}},
 	{name: "expired", party: Host, reason: mail.TimedOut, words: oneOf(
 		`(message|delivery time|retry time\w*|queue)\.? ?(has |was )?expired`, `queue\.expired`, `retry time not reached|retry timeout exceeded`, `in (the )?queue too long|delivery timeout`,
 	)},
-	{name: "no_answer", party: Host, reason: mail.Connection, words: oneOf(
-		`connection (timed out|refused|reset|dropped|closed|failed|lost)`, `(lost|broken|bad) connection`, `no route to host|network is unreachable|host is down`, `timed? ?out`, `not found,? try again`,
-		`(temporary|server) (dns|name|lookup) (failure|error)|temporary lookup|servfail|dns (query|lookup) (failed|error|timeout)`, `wasn't able to establish|unable to (connect|contact)|did not accept our requests to connect`,
-		`domain is not reachable|host unreachable|no answer from host`,
+	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `headers? (is |are )?(missing|invalid)`, `message-?id\b`)},
+	{name: "no_answer", party: Host, reason: mail.Connection, codes: []string{"", "4??"}, words: noAnswer},
+	{name: "unknown_users", party: Client, reason: mail.Reputation, words: oneOf(
+		`(too many|excessive|number of|maximum) (\w+ ){0,3}(invalid|unknown|bad|non-?exist\w*|userid unknowns)`, `(invalid|unknown|bad|non-?exist\w*) (users|recipients|addresses)`+gap+`(exceed|limit|reached)`, `directory harvest|dictionary attack`,
 	)},
-	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,20}(addresses|headers?|subject)\b`, `not rfc`)},
+	{name: "credential", party: Account, reason: mail.AuthFailure, codes: []string{"53[0458]"}},
 	{name: "account_blocked", party: Account, reason: mail.BlockedPolicy, words: oneOf(
 		`(^|[^n] )your (smtp |e-?mail |mail |user )?account`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
-		`outbound (sender|spam)`, `not authorized to (perform|use|relay)`, `not yet activated`,
+		`outbound (sender|spam)`, `(for|from) (outgoing|outbound|sending)|sending (account|from)|(hosting|sending|smtp|sender'?s?) account`, `not authorized to (perform|use|relay)`, `not yet activated`,
 	)},
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8"}},
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`\bdmarc\b`, `\bspf\b`, `sender policy framework`, `\bdkim\b|domainkeys?`, `unauthenticated (e-?mail|message|mail)`, `(message|mail|sender|domain)`+gap+`not (properly )?authenticated`, `authentication (checks?|results?|information)`,
-		`spoof|forged|forgery|impersonat|fake sender`, `\bbatv\b`, `mismatches client ip`, `purported responsible`, `sender (signature|identity)`,
+		`(postmaster|callout|callback) verif|verification failed (for|while)|\bsent: rcpt to`, `spoof|forged|forgery|impersonat|fake sender`, `\bbatv\b`, `mismatches client ip`, `purported responsible`, `sender (signature|identity)`,
 	)},
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].7.2[0-467]", "[45].7.29", "[45].7.30", "[45].7.32", "5.7.509", "5.7.515"}},
+	{name: "smtputf8", party: Message, reason: mail.Content, enhanced: []string{"[45].6.7"}},
+	{name: "no_tls", party: Host, reason: mail.Technical, enhanced: []string{"[45].4.317", "[45].7.32[1-4]"}},
 	{name: "credential", party: Account, reason: mail.AuthFailure, words: oneOf(
-		`authentication`, `authenticate`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `starttls`,
+		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `starttls`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, enhanced: []string{"[45].7.25"}},
 	{name: "reputation", party: Client, reason: mail.Reputation, enhanced: []string{"5.7.28", "5.7.60[6-9]", "5.7.6[1-4][0-9]"}}, // mail flood; Microsoft's banned addresses
@@ -117,60 +118,68 @@ var rules = []rule{
 		)},
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`senders? (e-?mail )?(address|verif|domain|identity|is not|was not|not )`, `sender (denied|rejected|unknown|invalid|must|has no)`, `(invalid|bad|unknown|unroutable|unrouteable|unverified|illegal|fake|null) sender`, `domain of sender`, `(unconfigured|unverified|unknown|invalid) sending domain|local sender|disallowed as`, `domain`+gap+`(unverified|not verified)|unverified domain`, `sender'?s? domain`,
-		`send as\b|sendas`, `not owned by`, `address(es)? (is|are) not verified|not (a )?verified|failed the check`, `mail ?from`, `reply-?to`, `from:? (address|header|domain)`, `envelope[- ]sender|envelope[- ]from|return[- ]?path|reverse[- ]path`,
-		`.metteur invalide|invalid sender|exp.diteur`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc`, `отправител`, `发件人|寄件者|差出人|送信元|送信者`, `not allowed to send (mail|from|as)|authorized to send (from|as|on behalf)`,
+		`send as\b|sendas`, `not owned by`, `address(es)? (is|are) not verified|not (a )?verified|failed the check`, `mail ?from`, `reply-?to|(your|return|reply|sending) (e-?mail )?address`, `from:? (address|header|domain)`, `envelope[- ]sender|envelope[- ]from|return[- ]?path|reverse[- ]path`,
+		`.metteur invalide|invalid sender|exp.diteur`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel`, `отправител`, `发件人|寄件者|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|(allowed|authori[sz]ed|permitted) to send (\w+ )?(from|as|on behalf)`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, words: oneOf(
-		`\bptr\b`, `reverse[- ]?(dns|host|lookup|mapping|name|resolution)`, `\br-?dns\b|\bfcrdns\b`, `\b(helo|ehlo)\b`, `name lookup failed`, `(find|resolve|verify|determine)`+gap+`(your|client|reverse|sending|relay) ?(host|name|ip|server)`,
+		`\bptr\b`, `(bad|invalid|no) dns`, `reverse[- ]?(dns|host|lookup|mapping|name|resolution)`, `\br-?dns\b|\bfcrdns\b`, `\b(helo|ehlo)\b`, `name lookup failed`, `(find|resolve|verify|determine)`+gap+`(your|client|reverse|sending|relay) ?(host|name|ip|server)`,
 		`unresolvable`, `dynamic (ip|host|addr)|generic (ptr|host|dns)|dial-?up`, `forward dns`, `unverif[iy]able sending`, `matches to nameserver query|may not be mail exchanger`,
 	)},
 	{name: "reputation", party: Client, reason: mail.Reputation, words: oneOf(`reputation`, `complaints`)},
 	{name: "client", party: Client, reason: mail.BlockedPolicy, words: oneOf(
 		`banned`, `your (sending )?(ip|network|server|host|mail ?server|isp|domain|access|mta)\b`, `client (host|address|ip)`, `(sending|connecting|source|sender) (ip|host|server|network|mta)`, `\bips?( address)?\b`+gap+`(block|ban|refus|reject|denied|not allowed|not valid|unknown)`,
-		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `open (relay|proxy)`, `no access from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip`, `messages from`,
+		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `(white|allow) ?list`, `open (relay|proxy)`, `no access from|refused from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip|(the|your|this|from|unknown|invalid|bad) ip address`, `messages from`, `remote ip\b|\bip check`,
 	)},
+	{name: "no_answer", party: Host, reason: mail.Connection, words: noAnswer},
 	{name: "sender", party: Sender, reason: mail.BlockedPolicy, words: oneOf(`\bsender'?s?\b`)},
 
 	// About the message.
-	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
+	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `mail rejet`, `\bdt:spm|\bmi:sp[bc]`, `quarantin|by (\w+ )?filter`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
 	{name: "virus", party: Message, reason: mail.Content, words: oneOf(`virus|malware|infected|trojan`, `attachment|executable`)},
 	{name: "message_content", party: Message, reason: mail.Content, words: oneOf(
-		`content`, `(message|mail) (was |is |has been )?(filtered|format|header)`, `\bheaders?\b`, `\bmime\b`, `rfc ?5?[0-9]{3}`, `multiple (addresses|subject|from)`, `8-?bit`, `media error|line (limit|too long|length)`, `bare (lf|cr)`,
+		`content`, `(message|mail) (was |is |has been )?(filtered|format|header)`, `\bheaders?\b`, `\bmime\b`, `rfc ?(2?822|5322)`, `multiple (addresses|subject|from)`, `8-?bit`, `media error|line (limit|too long|length)`, `bare (lf|cr)`,
 	)},
 	{name: "message_size", party: Message, reason: mail.MessageTooLarge, words: oneOf(
 		`(message|mail|file|e-?mail|size)`+gap+`too (large|big|long)`, `(message|mail) (size|length)`, `size (limit|exceed)`, `exceed\w* (the |fixed |maximum |max |our )*(message |mail )?size`, `too (large|big)`, `recipsizelimit`,
 	)},
-	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|as a relay|no relay|mail relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
+	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying (disallowed|mail to)|(do not|don't) relay|local users? only|as a relay|no relay|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
+
+	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`)},
 
 	// About the address.
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, words: oneOf(
 		`null ?mx`, `name service error`+gap+`(host )?not found`, `name service error.{0,80}host not found`, `host or domain name not found`, `nxdomain`, `nonexistentdomain|nonexistent domain`, `host unknown`, `(host|domain) ?(does not|doesn't) (accept|receive) (any )?(e-?)?mail`,
-		`doesn't receive email`, `no mx (for|record)|had no relevant answers|couldn't find (a mail exchanger|any host)`, `recipient`+gap+`:? ?(domain (not found|unknown|does not exist|doesn't exist)|unknown domain)`, `recipient domain must exist`, `unrout(e)?able mail domain`,
-		`all relevant mx records`, `no such host`, `unable to (get mx|resolve mx)`, `mail domain`+gap+`unknown`, `dns domain .{0,60}does not exist`,
+		`doesn't receive email`, `had no relevant answers|couldn't find (a mail exchanger|any host)`, `recipient`+gap+`:? ?(domain (not found|unknown|does not exist|doesn't exist)|unknown domain)`, `recipient domain must exist`, `unrout(e)?able mail domain`,
+		`all relevant mx records`, `\bmx\b`+gap+`: (domain name|host) not found`, `indicated no smtp service`, `no such host`, `unable to (get mx|resolve mx)`, `mail domain`+gap+`unknown`, `dns domain .{0,60}does not exist`,
 	)},
-	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, codes: []string{""}, words: oneOf(`no such domain|(unknown|invalid) domain|domain( name)? (not found|unknown|does not exist|doesn't exist)|host (name )?not found|unknown host`)},
+	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, codes: []string{""}, words: oneOf(`no mx (for|record)|has no mx|no such domain|(unknown|invalid) domain|domain( name)? (not found|unknown|does not exist|doesn't exist)|host (name )?not found|unknown host`)},
+	{name: "unknown_error", party: Unknown, reason: mail.Undetermined, words: oneOf(`(unknown|unexpected|undefined) (error|problem|reason)|(error|erro|errore|erreur|fehler|b..d)\b` + gap + `(desconocid|desconhecid|sconosciut|inconnu|unbekannt)|unbekannter fehler`)},
 	{name: "mailbox_inactive", party: Mailbox, reason: mail.Inactive, words: oneOf(
-		box+gap+`\b(disabled|inactive|deactivated|de-activated|dis?s?activated|suspended|terminated|closed|discontinued|frozen|archived|not (been )?activ\w*|unactivated)\b`, `(disabled|inactive|deactivated|suspended|closed|terminated|archived) (e-?mail )?(user|account|mail ?box|recipient|address|e-?mail)`,
-		`(account|user|mailbox) is locked`, `no longer (active|in use)`, `extended inactivity`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gesperrt)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
-		`(casella|utente|account)`+gap+`dis(at)?t?ivat`, `conta `+gap+`(desativad|inativ|suspens)`, `заблокирован|отключен`, `(用户被禁用|帐号已停用|停用)`,
+		box+gap+`\b(disabled|inactive|deleted|removed|retired|deactivated|de-activated|dis?s?activated|suspended|terminated|closed|discontinued|frozen|archived|not (been )?activ\w*|unactivated)\b`, `(disabled|inactive|deactivated|suspended|closed|terminated|archived) (e-?mail )?(user|account|mail ?box|recipient|address|e-?mail)`,
+		`(account|user|mailbox) is locked`, `is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `extended inactivity`, `no recipient activity|never logged (on|in)`, `(account|mailbox|user)( (is|has))? expired`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gesperrt)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
+		`(casella|utente|account)`+gap+`dis(at)?t?ivat|disabilitat`, `conta `+gap+`(desativad|inativ|suspens)`, `заблокирован|отключен`, `(用户被禁用|帐号已停用|停用)`,
 	)},
 	{name: "mailbox_unknown", party: Mailbox, reason: mail.InvalidAddress, words: oneOf(
 		box+gap+`\b(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*)\b`, `(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*) (or \w+ )?(\w+ )?`+box, `no such (\w+ )?(user|recipient|mail ?box|address|account|person|id|alias|mail drop|e-?mail|name|customer)`,
-		box+gap+`(does|do|did|is|are)? ?(not|n't) (\w+ )?(exist|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted)`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified)`,
-		`(doesn't|does not) have an? .{0,60}account`, `not a (valid|known|local|registered|real) (\w+ )?`+box, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
-		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty) (\w+ ){0,2}`+box,
-		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(invalid|unavailable|unavaiable|unaviable|not available|undeliverable|wrong|incorrect|rejected: undeliverable)`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `rec(ip|ipient)notfound`, `recipient not ok`,
-		`utilisateur`+gap+`inconnu|destinataire`+gap+`(inconnu|invalide)|(adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
+		box+gap+`(does|do|did|is|are)? ?(not?|n'?t) (\w+ )?(on this|exists?|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted|ok)\b`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
+		`(doesn't|does not) have an? .{0,60}account`, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
+		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(e-?)?mails?`,
+		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -]((or|unknown|inactive|e-?mail|mail|local|virtual|final|destination|delivery|mailbox|recipient|user) ){0,2}`+box,
+		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `rec(ip|ipient)notfound`, `recipient not ok`,
+		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu)`, `kein(e|en)? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
 		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
 		`(usu.rio|destinat.rio|caixa( postal)?|conta|endere.o)`+gap+`(desconhecid|n.{1,2}o (existe|encontrad)|inexistente|inv.lid)`, `(gebruiker|ontvanger|mailbox|adres)`+gap+`(onbekend|bestaat niet|niet gevonden)`, `nie istnieje|nie ma takiego|nieznany (odbiorca|u.ytkownik)`,
-		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест)|нет такого`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
+		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест|\W*нет$)|нет такого`, `ok.nd (mottagar|anv.ndar)|ukjent (bruker|mottaker)|tuntematon|bulunamad|nezn.m. (u.ivatel|p..jemce)|존재하지 ?않|찾을 수 없`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
 	)},
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.4.1"}, words: oneOf(`recipient address rejected: access denied`)}, // Exchange Online, of addresses that it does not know
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.0"}, words: oneOf(`^address rejected`)},                         // IronPort, likewise
 
 	// Other words.
 	{name: "refused", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(
-		`polic(y|ies)`, `block`, `administrative`, `access denied|permission denied`, `den(y|ied)\b`, `not (allowed|permitted|authorized)`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `go away`,
+		`polic(y|ies)`, `block`, `administrative`, `access denied|permission denied`, `den(y|ied)\b`, `not (allowed|permitted|authorized)`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
+	)},
+	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: oneOf( // the words of RFC 5321 for 550, and so for much else
+		`(mail ?box|mail box|address|recipient|user|account) (@ )?(is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
 	)},
 	{name: "bad_dialogue", party: Host, reason: mail.Technical, words: oneOf(`protocol`, `syntax`, `command`, `sequence of`, `need rcpt`)},
 
@@ -189,10 +198,9 @@ var rules = []rule{
 	{name: "x.4.1", party: Host, reason: mail.Connection, enhanced: []string{"4.1.2", "[45].4.[1-4]"}},
 	{name: "x.3", party: Host, reason: mail.Technical, enhanced: []string{"[45].3.*", "[45].4.*", "[45].5.*"}},
 
-	// Reply codes beside no enhanced one that says anything. 550, 551, 553 and 554 say nothing.
+	// Reply codes beside no enhanced one that says anything. Those that are left out say nothing, and none is hard.
 	{name: "421", party: Host, reason: mail.Connection, codes: []string{"421"}},
 	{name: "45x", party: Host, reason: mail.Technical, codes: []string{"45[1245]", "50?", "555"}},
-	{name: "556", party: Mailbox, reason: mail.InvalidDomain, codes: []string{"556"}}, // RFC 7504, for a domain without mail
 	{name: "53x", party: Account, reason: mail.AuthFailure, codes: []string{"53?"}},
 	{name: "552", party: Mailbox, reason: mail.MailboxFull, codes: []string{"552"}},
 	{name: "571", party: Unknown, reason: mail.BlockedPolicy, codes: []string{"571"}},
