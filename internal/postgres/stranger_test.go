@@ -228,9 +228,13 @@ func TestAReportOfTwoStrangersCountsAsTheMilder(t *testing.T) {
 		second func(mail.ID) mail.Event
 		want   string
 	}{
-		"reached one":   {func(id mail.ID) mail.Event { return told(id, mail.EventDelivered, "two@forward.example", 1) }, "delivered: delivered []"},
-		"one is full":   {func(id mail.ID) mail.Event { return told(id, mail.EventBounced, "two@forward.example", 1, mail.MailboxFull) }, "bounced: bounced []"},
-		"both are gone": {func(id mail.ID) mail.Event { return told(id, mail.EventBounced, "two@forward.example", 1, mail.Inactive) }, "bounced: bounced [ann@example.org]"},
+		"reached one": {func(id mail.ID) mail.Event { return told(id, mail.EventDelivered, "two@forward.example", 1) }, "delivered: delivered []"},
+		"one is full": {func(id mail.ID) mail.Event {
+			return told(id, mail.EventBounced, "two@forward.example", 1, mail.MailboxFull)
+		}, "bounced: bounced []"},
+		"both are gone": {func(id mail.ID) mail.Event {
+			return told(id, mail.EventBounced, "two@forward.example", 1, mail.Inactive)
+		}, "bounced: bounced [ann@example.org]"},
 	} {
 		for _, order := range []int{0, 1} {
 			b.exec(t, `DELETE FROM suppression; DELETE FROM soft_bounce`)

@@ -3,6 +3,8 @@ package smtp
 import (
 	"cmp"
 	"net/textproto"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -18,9 +20,18 @@ var feedbackTypes = map[string]mail.EventType{
 	"opt-out-list": mail.EventUnsubscribed,
 }
 
-// complaints reads a complaint in the Abuse Reporting Format: an event for each recipient. Operators who redact the
-// recipient (RFC 6590) leave us To of the message that they return. It happened when the report was written: the dates in it
-// are those of the delivery.
+// jmrpRecipient is the field that Microsoft's Junk Mail Reporting Program puts on top of the message that it returns, often
+// only its header, instead of a report of its own; jmrpReport stands for that report.
+const (
+	jmrpRecipient = "X-Hmxmroriginalrecipient"
+	jmrpReport    = "Feedback-Type: abuse\n"
+)
+
+var jmrpField = regexp.MustCompile(`(?im)^` + jmrpRecipient + `[ \t]*:`)
+
+// complaints reads a complaint in the Abuse Reporting Format: an event for each recipient that it names. Operators may
+// redact the recipient (RFC 6590) or leave it out; To of the returned message does not say who of several it was. It
+// happened when the report was written: the dates in it are those of the delivery.
 func (r *report) complaints(base mail.Event) []mail.Event {
 	g := textproto.MIMEHeader{}
 	if all := groups(r.feedback); len(all) > 0 {
@@ -37,15 +48,18 @@ func (r *report) complaints(base mail.Event) []mail.Event {
 	return events
 }
 
+// complainers are the recipients in the report, by the field of the standard or that of its drafts for an opt-out, or in
+// Microsoft's field. One "" stands for nobody.
 func (r *report) complainers(g textproto.MIMEHeader) []string {
+	fields := slices.Concat(g["Original-Rcpt-To"], g["Removal-Recipient"], r.header.Values(jmrpRecipient))
+	for _, original := range groups(r.original) {
+		fields = append(fields, original[jmrpRecipient]...)
+	}
 	var found []string
-	for _, s := range g["Original-Rcpt-To"] {
-		if addr := typedAddress(s); addr != "" && len(found) < maxReported {
+	for _, s := range fields {
+		if addr := typedAddress(s); addr != "" && len(found) < maxReported && !slices.Contains(found, addr) {
 			found = append(found, addr)
 		}
-	}
-	if len(found) == 0 {
-		found = originalTo(string(r.original))
 	}
 	if len(found) == 0 {
 		found = []string{""}

@@ -1,11 +1,13 @@
 package smtp
 
 import (
-	"cmp"
+	"mime"
 	"net/textproto"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/emersion/go-message/charset"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
@@ -15,36 +17,58 @@ import (
 // maxReported caps the recipients of one report: no transaction has more.
 const maxReported = maxRecipients
 
-// actions maps the word for what happened (RFC 3464 section 2.3.3). A relayed message went on to a host that does not
-// report, an expanded one to the members of a list: both have reached the recipient's own side.
+// actions maps the word for what happened (RFC 3464 section 2.3.3), and those that reporters use instead. A relayed message
+// went on to a host that does not report, an expanded one to the members of a list: both have reached the recipient's own
+// side. "deliverable" is no delivery: nothing was sent.
 var actions = map[string]mail.EventType{
-	"failed":    mail.EventBounced,
-	"delayed":   mail.EventDeferred,
-	"delivered": mail.EventDelivered,
-	"relayed":   mail.EventDelivered,
-	"expanded":  mail.EventDelivered,
+	"failed":        mail.EventBounced,
+	"failure":       mail.EventBounced,
+	"fail":          mail.EventBounced,
+	"error":         mail.EventBounced,
+	"expired":       mail.EventBounced,
+	"bounced":       mail.EventBounced,
+	"rejected":      mail.EventBounced,
+	"undeliverable": mail.EventBounced,
+	"undelivered":   mail.EventBounced,
+	"delayed":       mail.EventDeferred,
+	"deferred":      mail.EventDeferred,
+	"delivered":     mail.EventDelivered,
+	"relayed":       mail.EventDelivered,
+	"expanded":      mail.EventDelivered,
 }
 
 // enhancedCode is the code in a Status field, around which some servers put comments.
 var enhancedCode = regexp.MustCompile(`\b[245]\.[0-9]{1,3}\.[0-9]{1,3}\b`)
 
 // deliveries reads a delivery status notification: an event for each recipient that it names. Gateways may name one in a
-// form that is no address; then it is the only recipient of the returned message, or nobody.
+// form that is no address.
 func (r *report) deliveries(base mail.Event) []mail.Event {
 	var events []mail.Event
-	to := originalTo(string(r.original))
-	for _, g := range groups(r.status) {
-		recipient := reported(g)
-		if recipient == "" && action(g) == "" || len(events) == maxReported {
+	all := groups(r.status)
+	for i, g := range all {
+		recipients := reported(g)
+		switch {
+		case len(recipients) == 0 && i > 0 && waits(all[i-1]):
+			recipients = reported(all[i-1]) // an empty line stands where it should not
+		case waits(g) && i+1 < len(all) && len(reported(all[i+1])) == 0 && action(all[i+1]) != "":
+			continue
+		case action(g) == "" && strings.Join(recipients, "") == "":
 			continue // the fields about the whole message
+		case len(recipients) == 0:
+			recipients = []string{""}
 		}
-		if recipient == "" && len(to) == 1 {
-			recipient = to[0]
+		for _, recipient := range recipients {
+			if len(events) < maxReported {
+				events = append(events, r.delivery(base, recipient, g))
+			}
 		}
-		events = append(events, r.delivery(base, recipient, g))
 	}
+	r.complete(events)
 	return events
 }
+
+// waits reports whether a group names recipients and does not tell what happened.
+func waits(g textproto.MIMEHeader) bool { return action(g) == "" && len(reported(g)) > 0 }
 
 func (r *report) delivery(base mail.Event, recipient string, g textproto.MIMEHeader) mail.Event {
 	e := base
@@ -52,7 +76,10 @@ func (r *report) delivery(base mail.Event, recipient string, g textproto.MIMEHea
 	e.Type = actions[e.Name]
 	e.At = r.plausible(g.Get("Last-Attempt-Date"), base.At)
 	if e.Type == mail.EventBounced || e.Type == mail.EventDeferred {
-		e.Bounce = diagnosis(e.Type, enhancedCode.FindString(g.Get("Status")), g.Get("Diagnostic-Code"))
+		e.Bounce = diagnosis(e.Type, enhancedCode.FindString(g.Get("Status")), decoded(g.Get("Diagnostic-Code")))
+	}
+	if e.Name == "expired" {
+		e.Bounce.Reason, e.Bounce.Class = mail.TimedOut, mail.Soft
 	}
 	if until := g.Get("Will-Retry-Until"); until != "" {
 		e.Detail = provider.Cut("will retry until " + until)
@@ -60,13 +87,43 @@ func (r *report) delivery(base mail.Event, recipient string, g textproto.MIMEHea
 	return e
 }
 
-// action is the word for what happened, by the status where it is missing.
+// complete says why from the text for people where the part for machines does not: reporters give 5.0.0 there, and quote the
+// server above.
+func (r *report) complete(events []mail.Event) {
+	for i := range events {
+		b := events[i].Bounce
+		if b == nil || b.Reason != mail.Undetermined || b.Code != "" || b.Enhanced != "" && !strings.HasSuffix(b.Enhanced, ".0.0") {
+			continue
+		}
+		words := wordsOf(events[i].Type, r.prose().reply(events[i].Recipient, len(events) > 1))
+		if words.Reason != mail.Undetermined && (words.Code != "" || words.Enhanced != "") {
+			events[i].Bounce = words
+		}
+	}
+}
+
+// decoded undoes the encoding of words (RFC 2047), which fields of reports should not have.
+func decoded(s string) string {
+	if !strings.Contains(s, "=?") {
+		return s
+	}
+	d := mime.WordDecoder{CharsetReader: charset.Reader}
+	if text, err := d.DecodeHeader(s); err == nil {
+		return text
+	}
+	return s
+}
+
+// action is the word for what happened, by the status or the server's reply where it is missing.
 func action(g textproto.MIMEHeader) string {
 	word := strings.ToLower(strings.TrimSpace(g.Get("Action")))
 	if i := strings.IndexFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }); i >= 0 {
 		word = word[:i]
 	}
 	status := enhancedCode.FindString(g.Get("Status"))
+	if word == "" && status == "" {
+		status, _ = smtpcode.Find(decoded(g.Get("Diagnostic-Code")))
+	}
 	if word == "" && status != "" {
 		word = map[byte]string{'2': "delivered", '4': "delayed", '5': "failed"}[status[0]]
 	}
@@ -96,10 +153,20 @@ func bounceOf(t mail.EventType, code, enhanced, text string) *mail.Bounce {
 	return &mail.Bounce{Class: reason.Class(), Reason: reason, Code: code, Enhanced: enhanced, Text: provider.Cut(text)}
 }
 
-// reported is the recipient of a group, as we gave it (ORCPT) if the reporter knows that, else as it was in the end, which
-// after a forwarding is another; "" for none.
-func reported(g textproto.MIMEHeader) string {
-	return cmp.Or(typedAddress(g.Get("Original-Recipient")), typedAddress(g.Get("Final-Recipient")))
+// reported lists the recipients of a group, which is one but for broken reports: as we gave it (ORCPT) if the reporter knows
+// that, else as it was in the end, which after a forwarding is another; "" for what is no address.
+func reported(g textproto.MIMEHeader) []string {
+	original, final := g["Original-Recipient"], g["Final-Recipient"]
+	all := make([]string, max(len(original), len(final)))
+	for i := range all {
+		if len(original) == len(all) {
+			all[i] = typedAddress(original[i])
+		}
+		if all[i] == "" && i < len(final) {
+			all[i] = typedAddress(final[i])
+		}
+	}
+	return all
 }
 
 var unicodePoint = regexp.MustCompile(`\\x\{([0-9A-Fa-f]{2,6})\}`)

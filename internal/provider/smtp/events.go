@@ -56,8 +56,11 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	if h.Now.Sub(id.Time()) > maxReportAge {
 		return provider.Batch{}, hookError(http.StatusForbidden, "timestamp", errors.New("message was sent more than 30 days ago"))
 	}
-	if !null && !takeApart(h.Body).isReport() {
+	switch r := takeApart(h.Body); {
+	case !null && !r.isReport():
 		return provider.Batch{Note: "no report"}, nil
+	case r.isAutoReply():
+		return provider.Batch{Note: "automatic reply"}, nil
 	}
 	raw := keep(addr, h.Now, h.Body)
 	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: c.Parse(raw)}}}, nil
@@ -128,7 +131,7 @@ func keep(addr string, now time.Time, body []byte) []byte {
 // Parse implements provider.EventParser. It takes any bytes; what says nothing of a delivery is one unmapped event.
 func (c *Client) Parse(raw []byte) []mail.Event {
 	r := takeApart(raw)
-	base := mail.Event{MessageID: r.messageID(), At: r.date()}
+	base := mail.Event{MessageID: r.messageID(), At: r.date(), ByMessage: true}
 	var events []mail.Event
 	switch {
 	case r.status != nil:

@@ -35,18 +35,103 @@ type report struct {
 	text     []byte // the start of the first part for people
 	receipt  bool   // message/disposition-notification: somebody read it (RFC 8098)
 	digest   [sha256.Size]byte
+	words    *prose // of text, once it was read
 }
 
 // takeApart never fails: what can't be read is not there. Parts that were cut off in their middle count.
 func takeApart(raw []byte) *report {
-	head, body, _ := cutHeader(raw)
-	e, _ := gomessage.Read(io.MultiReader(bytes.NewReader(tidy(head)), strings.NewReader("\r\n"), bytes.NewReader(body))) // an error with an entity is about a charset
+	_, body, _ := cutHeader(raw)
 	r := &report{digest: sha256.Sum256(body)}
-	if e != nil {
+	raw = oneEnding(raw)
+	if e := entity(raw); e != nil {
 		r.header = e.Header
 		r.walk(e, 0)
 	}
+	if r.status == nil && r.feedback == nil && !r.receipt {
+		r.search(raw)
+	}
+	if r.feedback == nil && (r.header.Has(jmrpRecipient) || jmrpField.Match(r.original)) {
+		r.feedback = []byte(jmrpReport)
+	}
 	return r
+}
+
+// entity reads a header and what follows it, nil for nothing.
+func entity(raw []byte) *gomessage.Entity {
+	head, body, _ := cutHeader(raw)
+	e, _ := gomessage.Read(io.MultiReader(bytes.NewReader(tidy(head)), strings.NewReader("\r\n"), bytes.NewReader(body))) // an error with an entity is about a charset
+	return e
+}
+
+// oneEnding gives all lines one ending. Gateways leave lone carriage returns, or several before a line feed.
+func oneEnding(b []byte) []byte {
+	if bytes.IndexByte(b, '\r') < 0 {
+		return b
+	}
+	b = endings.ReplaceAll(b, []byte("\n"))
+	return bytes.ReplaceAll(b, []byte("\r"), []byte("\n"))
+}
+
+var (
+	endings   = regexp.MustCompile(`\r+\n`)
+	delimiter = regexp.MustCompile(`(?m)^[ \t]*--`)
+	// recipientField begins a line that only a report for machines has.
+	recipientField = regexp.MustCompile(`(?im)^final-recipient[ \t]*:[ \t]*(?:rfc822|utf-8)[ \t]*;`)
+	partHeader     = regexp.MustCompile(`(?m)(?:^[ \t]*--[^\n]*\n)?\n*(?:^[0-9A-Za-z-]+:[^\n]*\n(?:[ \t]+[^\n]*\n)*)*\z`)
+)
+
+// search finds the part for machines where the structure hides it: the boundary is another than the one that is told, the
+// header that tells it is lost, or an empty line stands before the part's own header. It ends where the returned message
+// begins, which may be a report itself.
+func (r *report) search(raw []byte) {
+	end := len(raw)
+	if at := originalPart.FindIndex(raw); at != nil {
+		end = at[0]
+		if e := entity(raw[at[0]:]); e != nil {
+			r.take(e)
+		}
+	}
+	at := statusPart.FindIndex(raw[:end])
+	if at == nil {
+		r.searchFields(raw[:end])
+		return
+	}
+	start := at[0]
+	if before := partHeader.FindIndex(raw[:start]); before != nil {
+		start = before[0]
+	}
+	if len(r.text) == 0 || delimiter.Match(r.text) { // the parts were one
+		r.text = raw[:min(start, maxText)]
+		if e := entity(raw[:start]); e != nil {
+			r.text, _ = io.ReadAll(io.LimitReader(e.Body, maxText))
+		}
+	}
+	part := bytes.TrimLeft(raw[start:end], "\n")
+	if cut := delimiter.FindIndex(part); cut != nil && cut[0] == 0 {
+		_, part, _ = bytes.Cut(part, []byte("\n"))
+		part = bytes.TrimLeft(part, "\n")
+	}
+	if head, body, ok := cutHeader(part); ok {
+		if cut := delimiter.FindIndex(body); cut != nil {
+			part = part[:len(head)+1+cut[0]]
+		}
+	}
+	if e := entity(part); e != nil {
+		r.take(e)
+	}
+}
+
+// searchFields finds the fields for machines where all marks of the parts are lost, and text where there is no part with any.
+func (r *report) searchFields(raw []byte) {
+	_, body, _ := cutHeader(raw)
+	if at := recipientField.FindIndex(body); at != nil {
+		start := bytes.LastIndex(body[:at[0]], []byte("\n\n")) + 1
+		r.status = body[start:min(len(body), start+maxStatus)]
+		body = body[:start]
+	}
+	if len(r.text) == 0 || r.status != nil {
+		r.text = body[:min(len(body), maxText)]
+	}
 }
 
 func (r *report) walk(e *gomessage.Entity, depth int) {
@@ -77,9 +162,22 @@ func (r *report) take(e *gomessage.Entity) {
 		r.receipt = true
 	case kind == "message/rfc822", kind == "message/global", kind == "text/rfc822-headers", kind == "message/rfc822-headers", kind == "message/global-headers":
 		readPart(&r.original, e, maxOriginal)
+	case kind == "text/html":
+		if len(r.text) == 0 {
+			readPart(&r.text, e, 4*maxText) // most of it is markup
+			r.text = []byte(plain(string(r.text)))
+		}
 	case strings.HasPrefix(kind, "text/"), kind == "":
 		readPart(&r.text, e, maxText)
 	}
+}
+
+// prose is what the text for people says.
+func (r *report) prose() *prose {
+	if r.words == nil {
+		r.words = readProse(string(r.text))
+	}
+	return r.words
 }
 
 func readPart(to *[]byte, e *gomessage.Entity, limit int64) {
@@ -96,9 +194,9 @@ func readPart(to *[]byte, e *gomessage.Entity, limit int64) {
 // isReport tells what machines send about messages from what people write.
 func (r *report) isReport() bool {
 	kind, _, _ := r.header.ContentType()
-	auto, _, _ := strings.Cut(strings.ToLower(r.header.Get("Auto-Submitted")), ";") // RFC 3834 section 5
-	auto = strings.TrimSpace(auto)
-	return strings.EqualFold(kind, "multipart/report") || auto != "" && auto != "no"
+	auto := autoSubmitted(&r.header)
+	return strings.EqualFold(kind, "multipart/report") || r.status != nil || r.feedback != nil || auto != "" && auto != "no" ||
+		r.header.Has("X-Failed-Recipients") || r.fromDaemon()
 }
 
 // date is when the report was written by its own clock, or received where that can't be.
@@ -173,7 +271,7 @@ func printable(r rune) rune {
 // groups reads groups of fields that empty lines part (RFC 3464 section 2.1): that of the whole message, and one for each
 // recipient. Empty groups are left out, and what is beyond any report.
 func groups(b []byte) []textproto.MIMEHeader {
-	r := textproto.NewReader(bufio.NewReader(io.MultiReader(bytes.NewReader(tidy(b)), strings.NewReader("\r\n\r\n"))))
+	r := textproto.NewReader(bufio.NewReader(io.MultiReader(bytes.NewReader(parted(tidy(b))), strings.NewReader("\r\n\r\n"))))
 	var all []textproto.MIMEHeader
 	for {
 		g, err := r.ReadMIMEHeader()
@@ -184,4 +282,27 @@ func groups(b []byte) []textproto.MIMEHeader {
 			return all
 		}
 	}
+}
+
+// parted puts the empty line between two recipients that stand in one group: before a recipient that comes after what was
+// told of another.
+func parted(b []byte) []byte {
+	out := make([]byte, 0, len(b)+64)
+	var named, told bool // what the group has so far
+	for line := range bytes.Lines(b) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		switch strings.ToLower(string(name)) {
+		case "\r\n":
+			named, told = false, false
+		case "original-recipient", "final-recipient":
+			if named && told {
+				out, told = append(out, "\r\n"...), false
+			}
+			named = true
+		case "action", "status", "diagnostic-code":
+			told = true
+		}
+		out = append(out, line...)
+	}
+	return out
 }
