@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,6 +28,7 @@ type reportCase struct {
 	Rcpt       string   // verp: of a message to ann; verp2: of one to ann and bob; fbl: the box, about a message to ann
 	Want       []string // of each recipient: who, status, and where they matter class and reason
 	Suppressed []string
+	Ignored    bool   // nothing of it is kept
 	Mail       string // with @VERP@ for the bounce address
 }
 
@@ -79,6 +81,10 @@ func TestReportsActForTheirOwnRecipients(t *testing.T) {
 			if have := reportedFate(&got.Recipients[j]); !strings.HasPrefix(have+" ", want+" ") {
 				t.Errorf("%s: recipient is %q, want %q", c.Case, have, want)
 			}
+		}
+		kept := slices.ContainsFunc(got.Events, func(e api.Event) bool { return e.Source == "webhook" })
+		if kept == c.Ignored {
+			t.Errorf("%s: an event is kept: %v", c.Case, kept)
 		}
 		var suppressed []string
 		for _, s := range suppressions(t, r.api) {

@@ -148,7 +148,7 @@ SELECT i.row, t.message_id
 FROM unnest($1::int[], $2::int[], $3::text[]) AS i(row, account_id, pmid)
 CROSS JOIN LATERAL (SELECT message_id FROM attempt
     WHERE message_id >= $4 AND provider_message_id = i.pmid AND provider_message_id <> '' AND account_id = i.account_id
-    ORDER BY message_id DESC LIMIT 1) t`
+    LIMIT 1) t`
 
 // theirsAge is how old a message may be that is found by the provider's id: each day costs a look into its index.
 const theirsAge = 31 * 24 * time.Hour

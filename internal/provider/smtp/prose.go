@@ -15,6 +15,8 @@ type prose struct {
 	text   string
 	blocks []block  // one for each recipient, in the order in which they are named
 	rest   []string // lines of no block
+
+	shared, whole *string // the replies in rest and in text, once they were looked for
 }
 
 // block is what the text says of one recipient.
@@ -151,10 +153,18 @@ func (p *prose) reply(recipient string, several bool) string {
 	if own := replyIn(p.of(recipient).lines); own != "" {
 		return own
 	}
-	if !several {
-		return replyIn(strings.Split(p.text, "\n"))
+	if several {
+		return once(&p.shared, p.rest)
 	}
-	return replyIn(p.rest)
+	return once(&p.whole, strings.Split(p.text, "\n"))
+}
+
+func once(found **string, lines []string) string {
+	if *found == nil {
+		reply := replyIn(lines)
+		*found = &reply
+	}
+	return **found
 }
 
 // replyIn is the first reply in some lines, with the lines that go on with it: those of a reply of several lines, which

@@ -149,9 +149,11 @@ func TestHostileTextCostsNoMoreThanItsLength(t *testing.T) { //nolint:parallelte
 		"status in the way": "--b\nContent-Type: message/delivery-status\n\n",
 		"fields":            "Final-Recipient: rfc822; a@b.test\nAction: failed\n",
 		"blank lines":       "\n\n\n--\n\n",
+		"nobody's words":    "550-x\n",
 	} {
 		cost := func(n int) float64 {
-			raw := []byte(head + "\n" + strings.Repeat(part, n))
+			failed := "X-Failed-Recipients: " + strings.Repeat("b@c.test, ", n) + "\n"
+			raw := []byte(head + failed + "\n" + strings.Repeat(part, n))
 			return testing.AllocsPerRun(1, func() { c.Parse(raw) })
 		}
 		few, many := cost(100), cost(1000)
