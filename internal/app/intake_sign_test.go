@@ -29,7 +29,16 @@ import (
 // told is one event as a provider tells of it: a message of ours was delivered, or something else happened to it.
 type told struct {
 	id, to string
-	second bool // the later of the two events of a message
+	second bool                       // the later of the two events of a message
+	alter  func(event map[string]any) // makes another event of it, if not nil
+}
+
+// altered is the event as it is signed.
+func (e told) altered(event map[string]any) map[string]any {
+	if e.alter != nil {
+		e.alter(event)
+	}
+	return event
 }
 
 // request is one POST of a provider, signed.
@@ -172,7 +181,7 @@ func (h *herald) signSendGrid(t *testing.T, q *request, events []told) {
 		if e.second {
 			one["event"], one["response"], one["ip"], one["tls"] = "delivered", "250 2.0.0 OK 1778412343 gsmtp", "192.0.2.1", 1
 		}
-		all = append(all, one)
+		all = append(all, e.altered(one))
 	}
 	q.body = append(toJSON(t, all), "\r\n"...)
 	stamp := strconv.FormatInt(time.Now().Unix(), 10)
@@ -203,7 +212,7 @@ func (h *herald) signMailgun(t *testing.T, q *request, e told) {
 	}
 	q.body = toJSON(t, map[string]any{
 		"signature":  map[string]string{"timestamp": stamp, "token": token, "signature": hex.EncodeToString(mac.Sum(nil))},
-		"event-data": event,
+		"event-data": e.altered(event),
 	})
 }
 
@@ -218,7 +227,7 @@ func (h *herald) signPostmark(t *testing.T, q *request, e told) {
 		event["RecordType"], event["ReceivedAt"] = "Open", time.Now().UTC().Format(time.RFC3339Nano)
 		event["FirstOpen"], event["UserAgent"], event["Platform"] = true, "Mozilla/5.0 (X11; Linux x86_64)", "Desktop"
 	}
-	q.body = toJSON(t, event)
+	q.body = toJSON(t, e.altered(event))
 	q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("sendgate:"+h.password)))
 }
 
@@ -239,7 +248,7 @@ func (h *herald) signSNS(t *testing.T, q *request, e told) {
 	}
 	n := map[string]string{
 		"Type": "Notification", "MessageId": rand.Text(), "TopicArn": snsTopic, "Subject": "Amazon SES Email Event Notification",
-		"Message": string(toJSON(t, record)) + "\n", "Timestamp": now, "SignatureVersion": "2", "SigningCertURL": h.cert,
+		"Message": string(toJSON(t, e.altered(record))) + "\n", "Timestamp": now, "SignatureVersion": "2", "SigningCertURL": h.cert,
 	}
 	var text strings.Builder
 	for _, field := range []string{"Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"} {

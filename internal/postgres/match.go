@@ -55,7 +55,7 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	var row, tenant, attempt int32
 	var n int
 	var stream, only string
-	var standIns []*fact // that named somebody else, or nobody
+	named, standIns := map[report]bool{}, []*fact(nil)
 	_, err = pgx.ForEachRow(found, []any{&row, &tenant, &stream, &attempt, &n, &only}, func() error {
 		f := facts[row]
 		if attempt == 0 && f.account != 0 {
@@ -68,33 +68,41 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 		case only != "":
 			f.Recipient = only
 			standIns = append(standIns, f)
-		case n < 0 && f.Recipient != "":
+		case n >= 0:
+			named[f.report()] = true
+		case f.Recipient != "":
 			f.unmap()
 		}
 		return nil
 	})
-	keepMildest(standIns)
+	keepMildest(standIns, named)
 	return err
 }
 
+// report is what tells a payload about one message from others of a batch.
+type report struct {
+	origin, message mail.ID
+	intake, payload int
+}
+
+func (f *fact) report() report { return report{f.Origin, f.MessageID, f.intake, f.payload} }
+
 func (f *fact) unmap() { f.Type, f.Bounce = mail.EventUnmapped, nil }
 
-// keepMildest takes a report for the mildest thing that it says of one recipient by other names: mail that was forwarded to
-// two addresses, and reached one of them, has reached the recipient. The rest of the report is unmapped.
-func keepMildest(facts []*fact) {
-	type report struct {
-		origin          mail.ID
-		intake, payload int
-		message         mail.ID
-	}
+// keepMildest judges events that named a stranger, or nobody, and stand for the one recipient of their message. They say
+// nothing where their report names the recipient as well. Else a report counts as the mildest thing that it says: mail that
+// was forwarded to two addresses, and reached one of them, has reached the recipient.
+func keepMildest(standIns []*fact, named map[report]bool) {
 	mildest := map[report]*fact{}
-	for _, f := range facts {
+	for _, f := range standIns {
 		if !f.proves {
 			continue
 		}
-		r := report{f.Origin, f.intake, f.payload, f.MessageID}
+		r := f.report()
 		other := mildest[r]
 		switch {
+		case named[r]:
+			f.unmap()
 		case other == nil:
 			mildest[r] = f
 		case f.harm() < other.harm():
@@ -139,7 +147,7 @@ SELECT i.row, t.message_id
 FROM unnest($1::int[], $2::int[], $3::text[]) AS i(row, account_id, pmid)
 CROSS JOIN LATERAL (SELECT message_id FROM attempt
     WHERE message_id >= $4 AND provider_message_id = i.pmid AND provider_message_id <> '' AND account_id = i.account_id
-    ORDER BY message_id DESC LIMIT 1) t`
+    LIMIT 1) t`
 
 // theirsAge is how old a message may be that is found by the provider's id: each day costs a look into its index.
 const theirsAge = 31 * 24 * time.Hour

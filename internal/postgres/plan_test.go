@@ -252,6 +252,18 @@ INSERT INTO orphan (event_id, retry_at, expires_at) SELECT gen_random_uuid(), no
 INSERT INTO suppression (tenant_id, email, reason, origin) SELECT 1, 'a' || g || '@example.org', 'manual', 'api' FROM generate_series(1, 20000) g;
 INSERT INTO soft_bounce (tenant_id, email, n) SELECT 1, 'a' || g || '@example.org', 1 FROM generate_series(1, 20000) g`)
 	b.checkPlans(t, b.db.hooks, "20,000 of everything since the last analyze", r.seen, 20)
+	for _, s := range r.seen {
+		if s.sql != theirsSQL {
+			continue
+		}
+		rows, err := b.db.hooks.Query(t.Context(), "EXPLAIN (COSTS OFF) "+s.sql, s.args...)
+		must(t, err)
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		must(t, err)
+		if plan := strings.Join(lines, "\n"); strings.Contains(plan, "_pkey") || !strings.Contains(plan, "_provider_message_id_idx") && !strings.Contains(plan, "_theirs") {
+			t.Errorf("messages are not looked for by the provider's id:\n%s", plan)
+		}
+	}
 }
 
 // days lists all partitions.

@@ -8,7 +8,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"mime"
+	"mime/multipart"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +60,9 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	}
 	var body hookBody
 	if json.Unmarshal(h.Body, &body) != nil {
+		if t := legacy(h); t != nil && t.signedBy(keys) {
+			return provider.Batch{}, refuse(http.StatusNotAcceptable, "legacy_webhook", "a form of Mailgun's legacy webhooks: set up the current ones, sendgate providers webhooks")
+		}
 		return provider.Batch{}, refuse(http.StatusNotAcceptable, "signature", "the body is not the JSON of a webhook")
 	}
 	signed := body.authentic(keys)
@@ -74,6 +80,22 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 		Payloads: []mail.Payload{{Raw: raw, Events: parse(raw)}},
 		Once:     &mail.Once{Token: signed.id(), Body: sha256.Sum256(h.Body)},
 	}, nil
+}
+
+// legacy reads the signature of a legacy webhook, which is a form and not JSON: url-encoded, or multipart where it carries
+// files. It returns nil for anything else.
+func legacy(h *provider.Hook) *triple {
+	form, _ := url.ParseQuery(string(h.Body)) // what is well-formed of it counts
+	kind, params, err := mime.ParseMediaType(h.Header.Get("Content-Type"))
+	if err == nil && kind == "multipart/form-data" {
+		parts, err := multipart.NewReader(bytes.NewReader(h.Body), params["boundary"]).ReadForm(provider.MaxHook)
+		if err != nil {
+			return nil
+		}
+		defer parts.RemoveAll() //nolint:errcheck // all of it is in memory
+		form = parts.Value
+	}
+	return &triple{scalar(form.Get("timestamp")), scalar(form.Get("token")), scalar(form.Get("signature"))}
 }
 
 func refuse(status int, reason, why string) error {

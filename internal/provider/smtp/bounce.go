@@ -40,10 +40,15 @@ func (r *report) bounces(base mail.Event) []mail.Event {
 		base.Type, base.Name = mail.EventDeferred, nameWarning
 	}
 	recipients := r.failed()
+	judged := map[string]*mail.Bounce{} // many may share one reply
 	var events []mail.Event
 	for _, recipient := range recipients {
+		reply := r.prose().reply(recipient, len(recipients) > 1)
+		if judged[reply] == nil {
+			judged[reply] = wordsOf(base.Type, reply)
+		}
 		e := base
-		e.Recipient, e.Bounce = recipient, wordsOf(base.Type, r.prose().reply(recipient, len(recipients) > 1))
+		e.Recipient, e.Bounce = recipient, judged[reply]
 		events = append(events, e)
 	}
 	return events

@@ -52,7 +52,7 @@ func (r *report) deliveries(base mail.Event) []mail.Event {
 			recipients = reported(all[i-1]) // an empty line stands where it should not
 		case waits(g) && i+1 < len(all) && len(reported(all[i+1])) == 0 && action(all[i+1]) != "":
 			continue
-		case len(recipients) == 0 && action(g) == "":
+		case action(g) == "" && strings.Join(recipients, "") == "":
 			continue // the fields about the whole message
 		case len(recipients) == 0:
 			recipients = []string{""}

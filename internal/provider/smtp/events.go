@@ -35,6 +35,7 @@ const (
 const (
 	maxOriginal = 8 << 10
 	maxFreeBody = 16 << 10
+	maxNoBody   = 64 << 10 // of what has no empty line
 )
 
 // Receive implements provider.EventParser for one report, as it came by LMTP or, with its envelope in header fields, over
@@ -56,14 +57,15 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	if h.Now.Sub(id.Time()) > maxReportAge {
 		return provider.Batch{}, hookError(http.StatusForbidden, "timestamp", errors.New("message was sent more than 30 days ago"))
 	}
-	switch r := takeApart(h.Body); {
+	raw := keep(addr, h.Now, h.Body)
+	r := takeApart(raw)
+	switch {
 	case !null && !r.isReport():
 		return provider.Batch{Note: "no report"}, nil
 	case r.isAutoReply():
 		return provider.Batch{Note: "automatic reply"}, nil
 	}
-	raw := keep(addr, h.Now, h.Body)
-	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: c.Parse(raw)}}}, nil
+	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: r.events()}}}, nil
 }
 
 func hookError(status int, reason string, err error) error {
@@ -123,14 +125,17 @@ func keep(addr string, now time.Time, body []byte) []byte {
 		}
 	} else if head, _, ok := cutHeader(body); ok {
 		end = len(head) + maxFreeBody
+	} else {
+		end = maxNoBody
 	}
 	raw := []byte(keptRecipient + ": " + addr + "\r\n" + keptReceived + ": " + now.UTC().Format(time.RFC3339) + "\r\n")
 	return append(raw, body[:min(end, len(body), provider.MaxHook-len(raw))]...)
 }
 
 // Parse implements provider.EventParser. It takes any bytes; what says nothing of a delivery is one unmapped event.
-func (c *Client) Parse(raw []byte) []mail.Event {
-	r := takeApart(raw)
+func (c *Client) Parse(raw []byte) []mail.Event { return takeApart(raw).events() }
+
+func (r *report) events() []mail.Event {
 	base := mail.Event{MessageID: r.messageID(), At: r.date(), ByMessage: true}
 	var events []mail.Event
 	switch {

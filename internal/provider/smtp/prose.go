@@ -15,6 +15,8 @@ type prose struct {
 	text   string
 	blocks []block  // one for each recipient, in the order in which they are named
 	rest   []string // lines of no block
+
+	shared, whole *string // the replies in rest and in text, once they were looked for
 }
 
 // block is what the text says of one recipient.
@@ -66,10 +68,12 @@ func readProse(text string) *prose {
 	p := &prose{text: text}
 	at := map[string]int{}  // recipient to block
 	current, empty := -1, 0 // the block that lines go to; how many before it wait for its words
+	margin := 0             // of the line that began it: what stands further in goes on with it
 	reached := false
 	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, " \t\r\n")
+		line = strings.TrimPrefix(strings.TrimRight(line, " \t\r\n"), "<<< ")
 		recipient, words, ok := head(line)
+		ok = ok && (current < 0 || indent(line) <= margin)
 		switch {
 		case line == "":
 			current, empty = -1, 0
@@ -89,7 +93,7 @@ func readProse(text string) *prose {
 				at[key] = i
 				p.blocks = append(p.blocks, block{named: recipient, recipient: recipient})
 			}
-			current = i
+			current, margin = i, indent(line)
 			p.add(current, empty, words)
 		case current >= 0:
 			if m := generatedFrom.FindStringSubmatch(line); m != nil {
@@ -149,10 +153,18 @@ func (p *prose) reply(recipient string, several bool) string {
 	if own := replyIn(p.of(recipient).lines); own != "" {
 		return own
 	}
-	if !several {
-		return replyIn(strings.Split(p.text, "\n"))
+	if several {
+		return once(&p.shared, p.rest)
 	}
-	return replyIn(p.rest)
+	return once(&p.whole, strings.Split(p.text, "\n"))
+}
+
+func once(found **string, lines []string) string {
+	if *found == nil {
+		reply := replyIn(lines)
+		*found = &reply
+	}
+	return **found
 }
 
 // replyIn is the first reply in some lines, with the lines that go on with it: those of a reply of several lines, which
@@ -163,11 +175,12 @@ func replyIn(lines []string) string {
 		if code == "" && enhanced == "" {
 			continue
 		}
-		reply := strings.TrimSpace(line)
+		reply, open := strings.TrimSpace(line), strings.Contains(line, code+"-")
 		for _, next := range lines[i+1:] {
 			words := strings.TrimSpace(next)
 			switch {
-			case code != "" && strings.HasPrefix(words, code) && len(words) > len(code) && (words[len(code)] == '-' || words[len(code)] == ' '):
+			case code != "" && open && (strings.HasPrefix(words, code+"-") || strings.HasPrefix(words, code+" ")):
+				open = words[len(code)] == '-'
 				words = strings.TrimLeft(words[len(code):], " -")
 				reply += " " + strings.TrimLeft(strings.TrimPrefix(words, enhanced), " -")
 			case indent(next) > 0 && indent(next) >= indent(line) && words != "" && !startsReply(words):

@@ -20,10 +20,12 @@ import (
 
 // Caps on taking a report apart.
 const (
-	maxDepth  = 4 // a list server or a gateway may have wrapped it
-	maxParts  = 50
-	maxText   = 8 << 10
-	maxStatus = 256 << 10 // a group has about 300 bytes, a transaction at most 1000 recipients
+	maxDepth = 4 // a list server or a gateway may have wrapped it
+	maxParts = 50
+	maxText  = 8 << 10
+
+	maxPartHeader = 2 << 10   // of a part that is searched for
+	maxStatus     = 256 << 10 // a group has about 300 bytes, a transaction at most 1000 recipients
 )
 
 // report is a message that came back, taken apart. What it lacks is nil or empty.
@@ -47,7 +49,7 @@ func takeApart(raw []byte) *report {
 		r.header = e.Header
 		r.walk(e, 0)
 	}
-	if r.status == nil && r.feedback == nil {
+	if r.status == nil && r.feedback == nil && !r.receipt {
 		r.search(raw)
 	}
 	if r.feedback == nil && (r.header.Has(jmrpRecipient) || jmrpField.Match(r.original)) {
@@ -97,8 +99,8 @@ func (r *report) search(raw []byte) {
 		return
 	}
 	start := at[0]
-	if before := partHeader.FindIndex(raw[:start]); before != nil {
-		start = before[0]
+	if before := partHeader.FindIndex(raw[max(0, start-maxPartHeader):start]); before != nil {
+		start = max(0, start-maxPartHeader) + before[0]
 	}
 	if len(r.text) == 0 || delimiter.Match(r.text) { // the parts were one
 		r.text = raw[:min(start, maxText)]

@@ -2,6 +2,8 @@ package smtp
 
 import (
 	"encoding/hex"
+	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -146,12 +148,33 @@ func FuzzDSN(f *testing.F) {
 	for name := range reports {
 		f.Add(fixture(f, name, addr))
 	}
+	f.Add(fixture(f, "vacation", addr))
+	cases, err := os.Open("testdata/cases.jsonl")
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer cases.Close() //nolint:errcheck // only read
+	for d := json.NewDecoder(cases); d.More(); {
+		var c struct{ Mail string }
+		if err := d.Decode(&c); err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(strings.ReplaceAll(c.Mail, "@VERP@", addr)))
+	}
 	f.Add([]byte("Content-Type: multipart/report; boundary=\"\"\r\n\r\n----\r\nContent-Type: message/delivery-status\r\n\r\nStatus: 5\r\n----"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if len(raw) > provider.MaxHook {
 			return
 		}
 		b, err := c.Receive(t.Context(), &provider.Hook{Body: raw, Now: receivedAt, RcptTo: addr})
+		if err == nil && b.Note != "" && len(b.Payloads) == 0 {
+			for _, e := range c.Parse(raw) { // as one that was kept before is read again
+				if e.Type == mail.EventBounced || e.Type == mail.EventComplained {
+					t.Fatalf("%s: %s", b.Note, line(e))
+				}
+			}
+			return
+		}
 		if err != nil || len(b.Payloads) != 1 || len(b.Payloads[0].Raw) > provider.MaxHook {
 			t.Fatalf("Receive = %d payloads, %v", len(b.Payloads), err)
 		}
