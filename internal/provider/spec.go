@@ -73,7 +73,7 @@ func (c Capabilities) Refuse(f *mail.Facts) string {
 	case f.NeedsSMTPUTF8 && !c.SMTPUTF8:
 		return "address with a non-ASCII local part needs SMTPUTF8"
 	}
-	for _, cap := range []struct {
+	for _, rule := range []struct {
 		have, limit int
 		what        string // with a place for the number
 	}{
@@ -90,8 +90,8 @@ func (c Capabilities) Refuse(f *mail.Facts) string {
 		{f.MetaValueLen, c.MaxMetadataValueLen, "metadata value of %d characters is"},
 		{f.MetaBytes, c.MaxMetadataBytes, "metadata of %d bytes as JSON is"},
 	} {
-		if cap.limit > 0 && cap.have > cap.limit {
-			return fmt.Sprintf(cap.what+" over the cap of %d", cap.have, cap.limit)
+		if rule.limit > 0 && rule.have > rule.limit {
+			return fmt.Sprintf(rule.what+" over the cap of %d", rule.have, rule.limit)
 		}
 	}
 	for _, ext := range f.Extensions {
