@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -109,5 +110,66 @@ func TestAThrottledCallIsCountedByWhenItBegan(t *testing.T) {
 	all.Wait()
 	if a.throttles != 1 {
 		t.Errorf("64 answers at once count %d times, want once", a.throttles)
+	}
+}
+
+// Through the engine: the wait of an account that throttles grows from call to call, and one that takes a call begins anew.
+func TestWaitsOfAThrottledAccountGrow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{intend: func(context.Context, mail.Intent) (bool, error) { return true, nil }}
+		store.load = func(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+			m := &mail.Message{ID: ids[0], From: mail.Address{Email: "shop@example.com"}}
+			return map[mail.ID]mail.Loaded{ids[0]: {Message: m, Recipients: testCall("a@example.org").open}}, nil
+		}
+		throttled := true
+		e := testEngine(t, store, func(context.Context) (provider.Receipt, error) {
+			if throttled {
+				return provider.Receipt{}, &provider.Error{Class: provider.Throttled}
+			}
+			return provider.Receipt{}, nil
+		})
+		loadConfig(t, e)
+		call := func() mail.Result {
+			time.Sleep(time.Minute)
+			e.carryAll([]*item{testItem(e)})
+			e.carried.Wait()
+			return <-store.recorded
+		}
+		for _, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+			if r := call(); r.Block == nil || r.Block.For != want {
+				t.Errorf("blocked: %+v, want %s", r.Block, want)
+			}
+		}
+		throttled = false
+		call()
+		throttled = true
+		if r := call(); r.Block == nil || r.Block.For != time.Second {
+			t.Errorf("after a call that was taken: %+v, want a second", r.Block)
+		}
+	})
+}
+
+func TestAProviderThatSaysWhenToComeBackIsBelieved(t *testing.T) {
+	t.Parallel()
+	for after, want := range map[time.Duration]time.Duration{0: 4 * time.Second, time.Second: 4 * time.Second, time.Hour: time.Hour} {
+		r, _ := next(testCall("a@example.org"), provider.Receipt{}, &provider.Error{Class: provider.Transient, RetryAfter: after}, testPolicy(), noon(), 0.5)
+		if got := r.Requeue.Avoid["ses-eu"].Until.Sub(noon()); got != want {
+			t.Errorf("Retry-After %s: away for %s, want %s", after, got, want)
+		}
+	}
+}
+
+// A provider that refuses the whole call may say of one recipient that he will do later: he is not the bad one.
+func TestARecipientWhoIsOnlyPutOffDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	failure := &provider.Error{Class: provider.BadRecipient, Refused: []provider.Refusal{
+		{Email: "a@example.org", Class: provider.Transient, Detail: "greylisted"},
+		{Email: "b@example.org", Class: provider.BadRecipient, Detail: "no such user"},
+	}}
+	r, _ := next(testCall("a@example.org", "b@example.org"), provider.Receipt{}, failure, testPolicy(), noon(), 0)
+	want := []mail.RecipientChange{{N: 1, Status: mail.Failed, Detail: "no such user"}}
+	if diff := cmp.Diff(want, r.Recipients); diff != "" || r.Requeue == nil {
+		t.Errorf("requeue %+v, recipients (-want +got):\n%s", r.Requeue, diff)
 	}
 }
