@@ -137,8 +137,13 @@ func TestWaitsOfAThrottledAccountGrow(t *testing.T) {
 			return <-store.recorded
 		}
 		for _, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
-			if r := call(); r.Block == nil || r.Block.For != want {
+			began := time.Now().Add(time.Minute)
+			r := call()
+			if r.Block == nil || r.Block.For != want {
 				t.Errorf("blocked: %+v, want %s", r.Block, want)
+			}
+			if !r.CalledAt.Equal(began) || !r.Announce { // this kind reports no acceptance of its own
+				t.Errorf("called at %s, to be announced %t; want %s and true", r.CalledAt, r.Announce, began)
 			}
 		}
 		throttled = false
@@ -171,5 +176,81 @@ func TestARecipientWhoIsOnlyPutOffDoesNotEnd(t *testing.T) {
 	want := []mail.RecipientChange{{N: 1, Status: mail.Failed, Detail: "no such user"}}
 	if diff := cmp.Diff(want, r.Recipients); diff != "" || r.Requeue == nil {
 		t.Errorf("requeue %+v, recipients (-want +got):\n%s", r.Requeue, diff)
+	}
+}
+
+func TestBackoffDoublesFromTryToTry(t *testing.T) {
+	t.Parallel()
+	want := 2 * time.Second
+	for tries := range 20 {
+		if got := backoff(tries, 0.5); got != want {
+			t.Errorf("backoff(%d) = %s, want %s", tries, got, want)
+		}
+		want = min(2*want, 30*time.Minute)
+	}
+}
+
+// What every replica will learn from the record binds here at once, and is not taken back by a shorter wait.
+func TestABlockBindsHereAtOnceAndIsNotShortened(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := testEngine(t, &fakeStore{}, nil)
+		loadConfig(t, e)
+		it := testItem(e)
+		for _, wait := range []time.Duration{time.Minute, time.Hour, time.Second} {
+			e.applyLocally(it, &mail.Result{Block: &mail.Block{Account: 7, For: wait}})
+		}
+		if got := time.Until(it.acc.blocked); got != time.Hour {
+			t.Errorf("blocked for %s, want an hour", got)
+		}
+	})
+}
+
+type decideStore struct {
+	fakeStore
+	fallback bool
+	most     int
+}
+
+func (s *decideStore) DecideUnknown(_ context.Context, fallback bool, most int) (resent, failed int, err error) {
+	s.fallback, s.most = fallback, most
+	return 0, 0, nil
+}
+
+func TestTheBoundOfRepetitionsIsThatOfThePolicy(t *testing.T) {
+	t.Parallel()
+	store := &decideStore{}
+	e := testEngine(t, &store.fakeStore, nil)
+	e.Store = store
+	for _, want := range []Policy{{ResendMax: 0}, {ResendMax: 2, ReconcileResend: true}, {ResendMax: 7}} {
+		e.Policy = want
+		if err := e.decideUnknown(t.Context()); err != nil || store.most != want.ResendMax || store.fallback != want.ReconcileResend {
+			t.Errorf("decides with %d and %t, %v; want %+v", store.most, store.fallback, err, want)
+		}
+	}
+}
+
+func TestAMessageThatNobodyTakesNowIsLookedAtAgainWhenThatMayChange(t *testing.T) {
+	t.Parallel()
+	c := &claim{dbNow: noon()}
+	for name, tc := range map[string]struct {
+		avoid map[string]mail.Avoid
+		want  time.Duration
+	}{
+		"refused for good":      {map[string]mail.Avoid{"a": {Final: true}}, time.Minute},
+		"an account comes back": {map[string]mail.Avoid{"a": {Until: noon().Add(5 * time.Second)}, "b": {Final: true}}, 5 * time.Second},
+		"it came back":          {map[string]mail.Avoid{"a": {Until: noon().Add(-time.Second)}}, time.Minute},
+		"it comes back later":   {map[string]mail.Avoid{"a": {Until: noon().Add(time.Hour)}}, time.Minute},
+		"it may have sent it":   {map[string]mail.Avoid{"a": {Last: true}}, time.Minute},
+	} {
+		d := mail.Due{Avoid: tc.avoid, ExpiresAt: noon().Add(30 * time.Second)}
+		want := min(tc.want, 30*time.Second)
+		if got := c.fitAgain(d, time.Minute).Sub(noon()); got != want {
+			t.Errorf("%s, expiring first: after %s, want %s", name, got, want)
+		}
+		d.ExpiresAt = noon().Add(time.Hour)
+		if got := c.fitAgain(d, time.Minute).Sub(noon()); got != tc.want {
+			t.Errorf("%s: after %s, want %s", name, got, tc.want)
+		}
 	}
 }
