@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -109,5 +110,147 @@ func TestAThrottledCallIsCountedByWhenItBegan(t *testing.T) {
 	all.Wait()
 	if a.throttles != 1 {
 		t.Errorf("64 answers at once count %d times, want once", a.throttles)
+	}
+}
+
+// Through the engine: the wait of an account that throttles grows from call to call, and one that takes a call begins anew.
+func TestWaitsOfAThrottledAccountGrow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{intend: func(context.Context, mail.Intent) (bool, error) { return true, nil }}
+		store.load = func(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+			m := &mail.Message{ID: ids[0], From: mail.Address{Email: "shop@example.com"}}
+			return map[mail.ID]mail.Loaded{ids[0]: {Message: m, Recipients: testCall("a@example.org").open}}, nil
+		}
+		throttled := true
+		e := testEngine(t, store, func(context.Context) (provider.Receipt, error) {
+			if throttled {
+				return provider.Receipt{}, &provider.Error{Class: provider.Throttled}
+			}
+			return provider.Receipt{}, nil
+		})
+		loadConfig(t, e)
+		call := func() mail.Result {
+			time.Sleep(time.Minute)
+			e.carryAll([]*item{testItem(e)})
+			e.carried.Wait()
+			return <-store.recorded
+		}
+		for _, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+			began := time.Now().Add(time.Minute)
+			r := call()
+			if r.Block == nil || r.Block.For != want {
+				t.Errorf("blocked: %+v, want %s", r.Block, want)
+			}
+			if !r.CalledAt.Equal(began) || !r.Announce { // this kind reports no acceptance of its own
+				t.Errorf("called at %s, to be announced %t; want %s and true", r.CalledAt, r.Announce, began)
+			}
+		}
+		throttled = false
+		call()
+		throttled = true
+		if r := call(); r.Block == nil || r.Block.For != time.Second {
+			t.Errorf("after a call that was taken: %+v, want a second", r.Block)
+		}
+	})
+}
+
+func TestAProviderThatSaysWhenToComeBackIsBelieved(t *testing.T) {
+	t.Parallel()
+	for after, want := range map[time.Duration]time.Duration{0: 4 * time.Second, time.Second: 4 * time.Second, time.Hour: time.Hour} {
+		r, _ := next(testCall("a@example.org"), provider.Receipt{}, &provider.Error{Class: provider.Transient, RetryAfter: after}, testPolicy(), noon(), 0.5)
+		if got := r.Requeue.Avoid["ses-eu"].Until.Sub(noon()); got != want {
+			t.Errorf("Retry-After %s: away for %s, want %s", after, got, want)
+		}
+	}
+}
+
+// A provider that refuses the whole call may say of one recipient that he will do later: he is not the bad one.
+func TestARecipientWhoIsOnlyPutOffDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	failure := &provider.Error{Class: provider.BadRecipient, Refused: []provider.Refusal{
+		{Email: "a@example.org", Class: provider.Transient, Detail: "greylisted"},
+		{Email: "b@example.org", Class: provider.BadRecipient, Detail: "no such user"},
+	}}
+	r, _ := next(testCall("a@example.org", "b@example.org"), provider.Receipt{}, failure, testPolicy(), noon(), 0)
+	want := []mail.RecipientChange{{N: 1, Status: mail.Failed, Detail: "no such user"}}
+	if diff := cmp.Diff(want, r.Recipients); diff != "" || r.Requeue == nil {
+		t.Errorf("requeue %+v, recipients (-want +got):\n%s", r.Requeue, diff)
+	}
+}
+
+func TestBackoffDoublesFromTryToTry(t *testing.T) {
+	t.Parallel()
+	want := 2 * time.Second
+	for tries := range 20 {
+		if got := backoff(tries, 0.5); got != want {
+			t.Errorf("backoff(%d) = %s, want %s", tries, got, want)
+		}
+		want = min(2*want, 30*time.Minute)
+	}
+}
+
+// What every replica will learn from the record binds here at once, and is not taken back by a shorter wait.
+func TestABlockBindsHereAtOnceAndIsNotShortened(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := testEngine(t, &fakeStore{}, nil)
+		loadConfig(t, e)
+		it := testItem(e)
+		for _, wait := range []time.Duration{time.Minute, time.Hour, time.Second} {
+			e.applyLocally(it, &mail.Result{Block: &mail.Block{Account: 7, For: wait}})
+		}
+		if got := time.Until(it.acc.blocked); got != time.Hour {
+			t.Errorf("blocked for %s, want an hour", got)
+		}
+	})
+}
+
+type decideStore struct {
+	fakeStore
+	fallback bool
+	most     int
+}
+
+func (s *decideStore) DecideUnknown(_ context.Context, fallback bool, most int) (resent, failed int, err error) {
+	s.fallback, s.most = fallback, most
+	return 0, 0, nil
+}
+
+func TestTheBoundOfRepetitionsIsThatOfThePolicy(t *testing.T) {
+	t.Parallel()
+	store := &decideStore{}
+	e := testEngine(t, &store.fakeStore, nil)
+	e.Store = store
+	for _, want := range []Policy{{ResendMax: 0}, {ResendMax: 2, ReconcileResend: true}, {ResendMax: 7}} {
+		e.Policy = want
+		if err := e.decideUnknown(t.Context()); err != nil || store.most != want.ResendMax || store.fallback != want.ReconcileResend {
+			t.Errorf("decides with %d and %t, %v; want %+v", store.most, store.fallback, err, want)
+		}
+	}
+}
+
+func TestAMessageThatNobodyTakesNowIsLookedAtAgainWhenThatMayChange(t *testing.T) {
+	t.Parallel()
+	c := &claim{dbNow: noon()}
+	for name, tc := range map[string]struct {
+		avoid map[string]mail.Avoid
+		want  time.Duration
+	}{
+		"refused for good":      {map[string]mail.Avoid{"a": {Final: true}}, time.Minute},
+		"an account comes back": {map[string]mail.Avoid{"a": {Until: noon().Add(5 * time.Second)}, "b": {Final: true}}, 5 * time.Second},
+		"it came back":          {map[string]mail.Avoid{"a": {Until: noon().Add(-time.Second)}}, time.Minute},
+		"it comes back later":   {map[string]mail.Avoid{"a": {Until: noon().Add(time.Hour)}}, time.Minute},
+		"it may have sent it":   {map[string]mail.Avoid{"a": {Last: true}}, time.Minute},
+	} {
+		d := mail.Due{Avoid: tc.avoid, ExpiresAt: noon().Add(30 * time.Second)}
+		want := min(tc.want, 30*time.Second)
+		if got := c.fitAgain(d, time.Minute).Sub(noon()); got != want {
+			t.Errorf("%s, expiring first: after %s, want %s", name, got, want)
+		}
+		d.ExpiresAt = noon().Add(time.Hour)
+		if got := c.fitAgain(d, time.Minute).Sub(noon()); got != tc.want {
+			t.Errorf("%s: after %s, want %s", name, got, tc.want)
+		}
 	}
 }

@@ -2,6 +2,8 @@
 
 package drill
 
+import "slices"
+
 // mutant is a seeded bug: edits of the sources, and a test that has to notice.
 type mutant struct {
 	id, what string
@@ -15,7 +17,7 @@ type edit struct{ file, old, new string }
 
 // mutants are the bugs that would break a promise, one each. They are data: none of them is in the program.
 func mutants() []mutant {
-	return append(storeMutants(), otherMutants()...)
+	return slices.Concat(storeMutants(), otherMutants(), doubtMutants())
 }
 
 func storeMutants() []mutant {

@@ -87,14 +87,14 @@ func TestStatsCountRecipients(t *testing.T) {
 		Recipients: 3, Sent: 3, Delivered: 2, Bounced: bounced(0, 1, 0), Complained: 1, Opened: 1, Clicked: 1, Unsubscribed: 1,
 		SentP50: 2 * time.Second, SentP95: 2 * time.Second, DeliveredP50: 10 * time.Second, DeliveredP95: 30 * time.Second,
 	}
-	second := mail.Stat{Recipients: 3, Bounced: bounced(1, 0, 0), Failed: 1, Unknown: 1}
+	second := mail.Stat{Recipients: 3, Bounced: bounced(1, 0, 0), Failed: 1, FailedUnknown: 1, Unknown: 1}
 	named := func(s mail.Stat, key string) mail.Stat { s.Key = key; return s }
 	for by, want := range map[string][]mail.Stat{
 		"account": {named(second, "other"), named(first, "relay")},
 		"stream":  {named(second, "news"), named(first, "transactional")},
 		"domain": {
 			{
-				Key: "example.org", Recipients: 4, Sent: 2, Delivered: 2, Bounced: bounced(1, 0, 0), Complained: 1, Failed: 1, Opened: 1, Clicked: 1,
+				Key: "example.org", Recipients: 4, Sent: 2, Delivered: 2, Bounced: bounced(1, 0, 0), Complained: 1, Failed: 1, FailedUnknown: 1, Opened: 1, Clicked: 1,
 				Unsubscribed: 1, SentP50: 2 * time.Second, SentP95: 2 * time.Second, DeliveredP50: 10 * time.Second, DeliveredP95: 30 * time.Second,
 			},
 			{Key: "example.net", Recipients: 2, Sent: 1, Bounced: bounced(0, 1, 0), Unknown: 1, SentP50: 2 * time.Second, SentP95: 2 * time.Second},
