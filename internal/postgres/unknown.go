@@ -10,8 +10,8 @@ import (
 )
 
 // DecideUnknown ends the wait of unknown messages for which no evidence came in time: they are sent again when their
-// policy is resend, or reconcile with the fallback resend; else they are failed_unknown. The verdict's source is the
-// deadline. At most 500 at a time.
+// policy is resend, or reconcile with the fallback resend; else they are failed_unknown. Recipients who were surely not
+// in the call are sent to now. The verdict's source is the deadline. At most 500 at a time.
 func (db *DB) DecideUnknown(ctx context.Context, resendAfterReconcile bool) (resent, failed int, err error) {
 	const q = `
 WITH d AS (
@@ -20,7 +20,8 @@ WITH d AS (
     RETURNING id, lane, tenant_id, n, tries, policy = 'resend' OR policy = 'reconcile' AND $1::boolean AS again
 ), r AS (
     INSERT INTO ready (id, lane, tenant_id, due, attempts, tries)
-    SELECT id, lane, tenant_id, now(), n, tries FROM d WHERE again
+    SELECT id, lane, tenant_id, now(), n, tries FROM d
+    WHERE again OR EXISTS (SELECT FROM recipient c WHERE c.message_id = d.id AND c.status = 'queued' OFFSET 0)
 )
 SELECT id, n, again FROM d`
 	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
