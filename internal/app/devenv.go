@@ -137,7 +137,7 @@ func Emulated(emu *emulator.Emulator, verpKey string, limited bool) ([]route.Acc
 		settings map[string]any
 		secrets  map[string]string
 	}{
-		{"sendgrid", map[string]any{"base_url": at + "/sendgrid", "webhook_public_keys": []string{keys.SendGridPublicKey}}, map[string]string{"api_key": c.SendGridKey}},
+		{"sendgrid", map[string]any{"base_url": at + "/sendgrid", "lookups_per_minute": 6000, "webhook_public_keys": []string{keys.SendGridPublicKey}}, map[string]string{"api_key": c.SendGridKey}},
 		{"mailgun", map[string]any{"base_url": at + "/mailgun", "domain": c.MailgunDomain}, map[string]string{"api_key": c.MailgunKey, "webhook_signing_key": keys.MailgunSigningKey}},
 		{
 			"postmark",

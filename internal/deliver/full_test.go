@@ -40,3 +40,23 @@ func TestRecipientsWithoutRoomGoInTheNextCall(t *testing.T) {
 		}
 	}
 }
+
+// Who was surely not in a call whose answer was lost is not in doubt.
+func TestUnknownLeavesOutWhoWasNotTaken(t *testing.T) {
+	t.Parallel()
+	c := testCall("a@example.org", "b@example.org", "c@example.org")
+	r, _ := next(c, provider.Receipt{}, &provider.Error{Class: provider.Uncertain, Detail: "connection lost", Refused: []provider.Refusal{
+		{Email: "b@example.org", Class: provider.BadRecipient, Code: "5.1.1", Detail: "no such user"},
+		{Email: "c@example.org", Class: provider.Transient, Full: true},
+	}}, testPolicy(), noon(), 0.5)
+	want := []mail.RecipientChange{
+		{N: 0, Status: mail.Unknown, Detail: "uncertain: connection lost"},
+		{N: 1, Status: mail.Failed, Detail: "5.1.1 no such user"},
+	}
+	if diff := cmp.Diff(want, r.Recipients); diff != "" {
+		t.Errorf("recipients (-want +got):\n%s", diff)
+	}
+	if r.Unknown == nil || r.Requeue != nil {
+		t.Errorf("unknown %+v, requeue %+v, want the message to wait for the call's verdict", r.Unknown, r.Requeue)
+	}
+}

@@ -126,7 +126,11 @@ func (e *Engine) lookupError(ctx context.Context, a *account, l mail.Lookup, err
 	pe, _ := errors.AsType[*provider.Error](err)
 	e.Log.Warn("look-up failed", "account", a.name, "message_id", l.ID, "error", err)
 	if pe == nil || pe.Class == provider.Transient || pe.Class == provider.Throttled || pe.Class == provider.Uncertain {
-		e.putOff(ctx, l)
+		wait := lookupAgain
+		if pe != nil {
+			wait = max(wait, pe.RetryAfter)
+		}
+		e.giveBack(ctx, l, true, wait)
 	}
 }
 

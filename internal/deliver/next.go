@@ -98,7 +98,7 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 		refused(&r, c, failure)
 		return r, healthy
 	case provider.Uncertain:
-		end(&r, c, mail.Unknown, failure.Error())
+		unknown(&r, c, failure)
 		r.Unknown = p.hanging(c.due)
 		return r, failing
 	case provider.Accepted:
@@ -190,6 +190,20 @@ func refused(r *mail.Result, c call, failure *provider.Error) {
 	}
 	if left > 0 {
 		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
+	}
+}
+
+// unknown leaves out those who were surely not taken. Those who may go in another call stay queued until this one is
+// decided.
+func unknown(r *mail.Result, c call, failure *provider.Error) {
+	refusals := byEmail(failure.Refused)
+	for _, rc := range c.open {
+		switch ref, ok := refusals[rc.Address.Email]; {
+		case !ok:
+			r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: mail.Unknown, Detail: provider.Cut(failure.Error())})
+		case ref.Class != provider.Transient:
+			r.Recipients = append(r.Recipients, refusalChange(rc, ref))
+		}
 	}
 }
 

@@ -144,11 +144,12 @@ func (it *postmarkItem) checkAddresses() (code int, message string) {
 		if !ok || refusedAt(list) >= 0 || !allASCIILocal(list) || !postmarkMailboxes(list) {
 			return postmarkInvalid, fmt.Sprintf("Invalid '%s' address: '%s'.", f.name, f.value)
 		}
-		if f.name == "To" && len(list) == 0 {
-			return postmarkInvalid, "Zero recipients specified"
-		}
 	}
-	it.all = unique(it.all)
+	// The page calls To required, and the API takes a message to Cc or Bcc only: users of several client libraries have
+	// seen it, and their authors lifted the check for it.
+	if it.all = unique(it.all); len(it.all) == 0 {
+		return postmarkInvalid, "Zero recipients specified"
+	}
 	if _, ok := parseList(m.ReplyTo); !ok {
 		return postmarkInvalid, fmt.Sprintf("Invalid 'ReplyTo' address: '%s'.", m.ReplyTo)
 	}
@@ -231,10 +232,8 @@ func (it *postmarkItem) checkAttachments() (code int, message string) {
 	return 0, ""
 }
 
-// postmarkForbidden is the list "Forbidden file types" of the page "Attachments".
+// postmarkForbidden is the list "Forbidden file types" of the page "Send email with API".
 func postmarkForbidden() []string {
-	return strings.Fields(`vbs exe bin bat chm com cpl crt hlp hta inf ins isp jse lnk mdb msc msi pcd pif reg scr sct shs
-		vbe wsf wsh wsc ade adp app asp bas csh eml fxp gadget grp hpj its jar js ksh mad maf mag mam maq mar mas mat mau mav maw
-		mda mde mdt mdw mdz mht mhtml mshxml mst ops plg prf prg ps1 ps1xml ps2 ps2xml psc1 psc2 scf shb tmp url vb vsmacros vss
-		vst vsw ws xbap xnk`)
+	return strings.Fields(`vbs exe bin bat chm com cpl crt hlp hta inf ins isp jse lnk mdb pcd pif reg scr sct shs vbe vba wsf
+		wsh wsl msc msi msp mst`)
 }

@@ -72,15 +72,24 @@ FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) AS i(id, n, seen_by, 
 WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.seen_at IS NULL AND t.class IS DISTINCT FROM 'accepted'
 RETURNING t.message_id`
 
-// settleSeenSQL settles unknown messages whose call is proved to have arrived: its other recipients are sent as well. Of
-// several calls that may have been made, one is enough, be it one before the last.
+// settleSeenSQL settles unknown messages whose call is proved to have arrived: its other recipients are sent as well, and
+// those who were surely not in it are sent to now. Of several calls that may have been made, one is enough, be it one
+// before the last.
 const settleSeenSQL = `
 WITH s AS (
     DELETE FROM unknown u USING attempt t
     WHERE u.id = ANY ($1) AND t.message_id = ANY ($1) AND t.message_id = u.id AND t.seen_at IS NOT NULL
       AND (t.n = u.n OR ` + provedLaterSQL + ` AND t.n > (SELECT resent_after FROM message WHERE id = u.id)
         OR EXISTS (SELECT 1 FROM unknown_call c WHERE c.id = u.id AND c.n = t.n))
-    RETURNING u.id, t.n
+    RETURNING u.id, t.n, u.n AS called, u.lane, u.tenant_id, u.tries, u.avoid
+), q AS (
+    INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid)
+    SELECT s.id, s.lane, s.tenant_id, now(), s.called, s.tries, s.avoid FROM s
+    WHERE EXISTS (SELECT FROM recipient c WHERE c.message_id = s.id AND c.status = 'queued' OFFSET 0)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, attempts
+), m AS ( -- the calls up to now were for others than those who are open now
+    UPDATE message SET resent_after = q.attempts FROM q WHERE message.id = ANY ($1) AND message.id = q.id
 ), a AS (
     UPDATE attempt t SET class = 'accepted', verdict_source = t.seen_by FROM s
     WHERE t.message_id = ANY ($1) AND t.message_id = s.id AND t.n = s.n AND t.class IS DISTINCT FROM 'accepted'

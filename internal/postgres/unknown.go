@@ -11,8 +11,8 @@ import (
 
 // DecideUnknown ends the wait of unknown messages for which no evidence came in time: they are sent again when their
 // policy is resend, or reconcile with the fallback resend, and that was not done most times before; else they are
-// failed_unknown. The account whose call is unknown comes last then, since it may have the message. The verdict's source
-// is the deadline. At most 500 at a time.
+// failed_unknown. The account whose call is unknown comes last then, since it may have the message. Recipients who were
+// surely not in the call are sent to now. The verdict's source is the deadline. At most 500 at a time.
 func (db *DB) DecideUnknown(ctx context.Context, resendAfterReconcile bool, most int) (resent, failed int, err error) {
 	const q = `
 WITH d AS (
@@ -24,9 +24,9 @@ WITH d AS (
     FROM d CROSS JOIN LATERAL (SELECT resends FROM message WHERE id = d.id OFFSET 0) m
 ), r AS (
     INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid)
-    SELECT id, lane, tenant_id, now(), n, tries, CASE WHEN account IS NULL THEN avoid
+    SELECT id, lane, tenant_id, now(), n, tries, CASE WHEN account IS NULL OR NOT again THEN avoid
         ELSE coalesce(avoid, '{}') || jsonb_build_object(account, jsonb_build_object('last', true, 'why', 'a call may have sent it')) END
-    FROM x WHERE again
+    FROM x WHERE again OR EXISTS (SELECT FROM recipient c WHERE c.message_id = x.id AND c.status = 'queued' OFFSET 0)
 )
 SELECT id, n, again FROM x`
 	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {

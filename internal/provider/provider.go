@@ -110,7 +110,7 @@ type Error struct {
 	Code       string        // the provider's own code: "406", "MessageRejected", "5.7.1"
 	Detail     string        // the provider's words, at most 500 bytes, scrubbed
 	RetryAfter time.Duration // for Throttled and Transient: earliest next try, 0 unknown
-	Refused    []Refusal     // for BadRecipient: whom; empty means all of them
+	Refused    []Refusal     // for BadRecipient: whom; empty means all of them. For Uncertain: who was surely not taken
 	Elsewhere  bool          // for Rejected: a cap of this provider; another account may take the message
 	Suspect    bool          // for both: one message proves nothing, but when others meet the same in a row, Scope is to blame
 	Err        error         // cause, if any

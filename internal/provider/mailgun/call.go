@@ -1,6 +1,7 @@
 package mailgun
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -19,13 +20,30 @@ import (
 // is not asked: it leaves the subaccount out of every call but the sending, has no call for the signing key, and its
 // iterator over events fails on a name that it does not know and follows whatever URL the answer names.
 func (c *Client) call(ctx context.Context, method, address string, form url.Values, into any) *provider.Error {
+	kind := ""
+	if form != nil {
+		kind = "application/x-www-form-urlencoded"
+	}
+	return c.do(ctx, method, address, kind, strings.NewReader(form.Encode()), into)
+}
+
+// callJSON is call with a JSON body.
+func (c *Client) callJSON(ctx context.Context, method, address string, in, into any) *provider.Error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return &provider.Error{Class: provider.Misconfigured, Detail: c.http.Scrub("encode request: " + err.Error())}
+	}
+	return c.do(ctx, method, address, "application/json", bytes.NewReader(body), into)
+}
+
+func (c *Client) do(ctx context.Context, method, address, kind string, content io.Reader, into any) *provider.Error {
 	ctx, tr := esphttp.Track(ctx)
-	req, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, method, address, content)
 	if err != nil {
 		return c.failed(tr, err)
 	}
-	if form != nil {
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
 	}
 	req.SetBasicAuth("api", c.cfg.APIKey.Reveal())
 	if c.cfg.Subaccount != "" {

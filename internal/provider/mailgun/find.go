@@ -3,6 +3,7 @@ package mailgun
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -29,12 +30,38 @@ type eventPage struct {
 	} `json:"paging"`
 }
 
-// Find implements provider.Finder: GET /v3/{domain}/events by Message-ID, which is a documented filter there ("Events").
-// The logs API is to replace this one, but documents no filter by message: a busy domain would have to be read through,
-// and to stop anywhere is to prove nothing. If Mailgun ends the events API the answer is Misconfigured, never "not found".
+// Find implements provider.Finder, by the logs API and by the events API before it, which is deprecated but documents a
+// filter by message. What the logs show is found. What they do not show, or can't be asked for, the events API decides as
+// long as it is there: to be wrong about "not found" would mail somebody twice.
 //
-// A sending key may not look up: Misconfigured too.
+// A sending key may not look up: Misconfigured.
 func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding, error) {
+	found, sure, perr := c.findInLogs(ctx, q)
+	if found.Found {
+		return found, nil
+	}
+	if perr != nil && perr.Class != provider.Misconfigured {
+		return provider.Finding{}, perr
+	}
+	older, err := c.findInEvents(ctx, q)
+	if gone, ok := errors.AsType[*provider.Error](err); ok && ended(gone.Status) {
+		switch {
+		case sure:
+			return found, nil
+		case perr != nil && !ended(perr.Status):
+			return provider.Finding{}, perr
+		}
+	}
+	return older, err
+}
+
+// ended reports whether a status says that there is no such API (any more).
+func ended(status int) bool {
+	return status == http.StatusNotFound || status == http.StatusGone || status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented
+}
+
+// findInEvents asks GET /v3/{domain}/events by Message-ID.
+func (c *Client) findInEvents(ctx context.Context, q *provider.Query) (provider.Finding, error) {
 	var found provider.Finding
 	at := "?" + url.Values{
 		"message-id": {q.InternetID},

@@ -44,7 +44,8 @@ type Config struct {
 	// signed, so that webhooks can be changed one after the other. Without a key no event is taken.
 	WebhookPublicKeys []string `json:"webhook_public_keys"`
 
-	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
+	Concurrency      int `json:"concurrency"`        // calls in flight; default Spec().Concurrency
+	LookupsPerMinute int `json:"lookups_per_minute"` // requests to Email Logs, up to 6000; default 6, which SendGrid allows
 }
 
 // Tracking overrides the account's own tracking settings. What is not set is left to the account.
@@ -92,6 +93,9 @@ func (c Config) Validate() error {
 	}
 	if c.Concurrency < 0 {
 		errs = append(errs, errors.New("concurrency is negative"))
+	}
+	if c.LookupsPerMinute < 0 || c.LookupsPerMinute > 6000 {
+		errs = append(errs, errors.New("lookups_per_minute is not 1 to 6000"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("sendgrid: %w", err)

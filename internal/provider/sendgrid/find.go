@@ -57,6 +57,9 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 			return provider.Finding{}, lookupError(err)
 		}
 		for _, line := range lines {
+			if ours, known := c.pace.owner(line.ID); known && ours != q.MessageID.String() {
+				continue // an earlier look-up opened it
+			}
 			if left--; left < 0 {
 				return provider.Finding{}, &provider.Error{
 					Class:  provider.Transient,
@@ -82,6 +85,9 @@ func (c *Client) search(ctx context.Context, recipient string, q *provider.Query
 		Messages []logged `json:"messages"`
 	}
 	in := map[string]any{"query": query, "limit": searchLimit}
+	if err := c.pace.wait(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.call(ctx, http.MethodPost, "/v3/logs", in, &out); err != nil {
 		return nil, err
 	}
@@ -115,6 +121,9 @@ func quote(s string) string {
 
 // open reads one message and compares.
 func (c *Client) open(ctx context.Context, id string, q *provider.Query) (provider.Finding, error) {
+	if err := c.pace.wait(ctx); err != nil {
+		return provider.Finding{}, err
+	}
 	var m opened
 	if err := c.call(ctx, http.MethodGet, "/v3/logs/"+url.PathEscape(id), nil, &m); err != nil {
 		return provider.Finding{}, err
@@ -122,7 +131,8 @@ func (c *Client) open(ctx context.Context, id string, q *provider.Query) (provid
 	if m.Sender == "" && m.CustomArgs == nil {
 		return provider.Finding{}, notLogs()
 	}
-	if fields(m.CustomArgs).text(provider.MessageKey) != q.MessageID.String() {
+	ours := fields(m.CustomArgs).text(provider.MessageKey)
+	if c.pace.remember(id, ours); ours != q.MessageID.String() {
 		return provider.Finding{}, nil
 	}
 	f := provider.Finding{Found: true, ProviderMessageID: provider.Cut(acceptedID(id))}

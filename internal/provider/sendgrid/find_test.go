@@ -60,6 +60,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// often is for tests that are not about the pace of look-ups.
+func often(c *sendgrid.Config) { c.LookupsPerMinute = 6000 }
+
 func ourID(t *testing.T) mail.ID {
 	t.Helper()
 	id, err := mail.ParseID("0199c0de-0000-7000-8000-000000000001")
@@ -143,7 +146,7 @@ func TestFindComparesCustomArguments(t *testing.T) {
 func TestFindAsksForOtherRecipientsToo(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, map[string]string{"POST /v3/logs": lines()})
-	f, err := newClient(t, a.url).Find(t.Context(), query(t, "o'brien@example.org", "b@example.org", "c@example.org", "d@example.org"))
+	f, err := newClient(t, a.url, often).Find(t.Context(), query(t, "o'brien@example.org", "b@example.org", "c@example.org", "d@example.org"))
 	if err != nil || f.Found {
 		t.Fatalf("Find = %+v, %v, want nothing", f, err)
 	}
@@ -167,13 +170,18 @@ func TestFindIsBoundedAndSaysSo(t *testing.T) {
 	}
 	answers["POST /v3/logs"] = lines(ids...)
 	a := newAPI(t, answers)
-	_, err := newClient(t, a.url).Find(t.Context(), query(t, "ann@example.org"))
+	c := newClient(t, a.url, often)
+	_, err := c.Find(t.Context(), query(t, "ann@example.org"))
 	providertest.CheckClass(t, err, provider.Transient)
 	if len(a.calls) != 11 {
 		t.Errorf("calls = %d, want one search and ten messages", len(a.calls))
 	}
+	// The next look-up goes on where this one stopped.
+	if f, err := c.Find(t.Context(), query(t, "ann@example.org")); err != nil || f.Found || len(a.calls) != 13 {
+		t.Errorf("second look-up = %+v, %v after %d calls, want a clear no after 13", f, err, len(a.calls))
+	}
 	answers["POST /v3/logs"] = lines(ids[:10]...)
-	if f, err := newClient(t, newAPI(t, answers).url).Find(t.Context(), query(t, "ann@example.org")); err != nil || f.Found {
+	if f, err := newClient(t, newAPI(t, answers).url, often).Find(t.Context(), query(t, "ann@example.org")); err != nil || f.Found {
 		t.Errorf("Find among ten = %+v, %v, want a clear no", f, err)
 	}
 }

@@ -2,6 +2,7 @@ package sendgrid
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"encoding/json"
@@ -23,6 +24,7 @@ type Client struct {
 	http *esphttp.Client
 	rest *rest.Client // holds nothing but the HTTP client
 	keys []*ecdsa.PublicKey
+	pace *pace // of look-ups
 }
 
 // New makes a Client.
@@ -38,7 +40,9 @@ func New(cfg Config) (*Client, error) {
 		cfg.Concurrency = Spec().Concurrency
 	}
 	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: secretsOf(cfg)})
-	return &Client{cfg: cfg, http: hc, rest: &rest.Client{HTTPClient: hc.HTTP()}, keys: keys}, nil
+	return &Client{
+		cfg: cfg, http: hc, rest: &rest.Client{HTTPClient: hc.HTTP()}, keys: keys, pace: newPace(cmp.Or(cfg.LookupsPerMinute, lookupsPerMinute)),
+	}, nil
 }
 
 // Close implements provider.Provider.

@@ -138,6 +138,9 @@ func TestLostAnswerOfTheSecondTransactionSaysNothingOfTheFirst(t *testing.T) {
 	receipt, perr := sendTo(t, c, "a@x.org", "b@x.org", "c@x.org", "d@x.org")
 	wantClass(t, "first transaction", perr, provider.Accepted)
 	left, _ := fullRefusals(receipt.Refused)
-	_, perr = sendTo(t, c, left...)
+	_, perr = sendTo(t, c, append(left, "e@x.org", "f@x.org")...)
 	wantClass(t, "second transaction", perr, provider.Uncertain)
+	if left, _ = fullRefusals(perr.Refused); !slices.Equal(left, []string{"e@x.org", "f@x.org"}) {
+		t.Errorf("surely not taken: %v, want e and f", left)
+	}
 }

@@ -56,6 +56,9 @@ func (s *session) transact(ctx context.Context, j *job) (receipt provider.Receip
 	if perr != nil && perr.Class == provider.BadRecipient {
 		perr.Refused = s.blame(j, refused, perr)
 	}
+	if perr != nil && perr.Class == provider.Uncertain {
+		perr.Refused = receipt.Refused
+	}
 	return receipt, perr, false
 }
 
