@@ -176,3 +176,52 @@ func TestDeliveryThatIsDueFirstIsTakenFirst(t *testing.T) {
 		}
 	}
 }
+
+// What an event settled before our own record came is not reported once more by it.
+func TestRecordReportsNothingThatAnEventSettled(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	f := b.fly(t, submission("ann@example.org"))
+	b.receive(t, hook(f.account, told(f.id, mail.EventBounced, "ann@example.org", 1, mail.InvalidAddress)))
+	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", Announce: true, Recipients: changes("sent"), Settle: sent(f.due).Settle})
+	if got := list[string](t, b, `SELECT type || ' ' || source FROM event`); len(got) != 1 || got[0] != "bounced webhook" {
+		t.Errorf("events = %v, want the bounce alone", got)
+	}
+	if got := b.status(t, f.id); got != "bounced: bounced" {
+		t.Errorf("status = %s", got)
+	}
+}
+
+// A message is changed when its status is: an event that changes nothing leaves its time alone.
+func TestEventThatChangesNothingLeavesTheTimeOfItsMessage(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	account := b.relay(t)
+	id := b.given(t, account, 1, "ann@example.org")
+	b.receive(t, hook(account, told(id, mail.EventDelivered, "ann@example.org", 1)))
+	b.exec(t, `UPDATE message SET updated_at = now() - interval '1 day'`)
+	b.receive(t, hook(account, told(id, mail.EventDelivered, "ann@example.org", 2)))
+	if n := get[int](t, b, `SELECT count(*) FROM message WHERE updated_at < now() - interval '1 hour' AND status = 'delivered'`); n != 1 {
+		t.Error("a second delivery of a delivered message changed it")
+	}
+	b.receive(t, hook(account, told(id, mail.EventComplained, "ann@example.org", 3)))
+	if n := get[int](t, b, `SELECT count(*) FROM message WHERE updated_at > now() - interval '1 hour' AND status = 'complained'`); n != 1 {
+		t.Error("a complaint does not say when it came")
+	}
+}
+
+// Replicas tell of refusals in any order: the latest stays.
+func TestLatestRefusalStays(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	account := b.relay(t)
+	now := time.Now().UTC().Truncate(time.Second)
+	for _, at := range []time.Duration{0, -time.Hour} {
+		must(t, b.db.TallyHooks(t.Context(), []mail.HookTally{{Account: account, Refused: 1, LastRefused: now.Add(at), LastRefusal: "signature"}}))
+	}
+	health, err := b.db.HookHealth(t.Context())
+	must(t, err)
+	if len(health) != 1 || health[0].Refused != 2 || !health[0].LastRefused.Equal(now) {
+		t.Errorf("health = %+v, want two refusals, the last at %s", health, now)
+	}
+}
