@@ -3,8 +3,8 @@
 -- which no locale changes; that finds all of them but those with a capital outside of ASCII.
 --
 -- The indexes hold only what the spelling hides, but for senders, which had none. No transaction: each day is indexed by
--- itself, and only its own writers wait meanwhile, about a second per two million recipients of the day. Run again after a
--- failure, it goes on.
+-- itself, and only its own writers wait meanwhile: on a machine that was busy, 1.5 s per million recipients of the day, and
+-- 6 s per million messages. Run again after a failure, it goes on.
 
 -- +goose NO TRANSACTION
 -- +goose Up

@@ -218,7 +218,7 @@ func (db *DB) FinishDeliveries(ctx context.Context, results []mail.DeliveryResul
 	var disabled []mail.ID
 	err := again(func() error {
 		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) (err error) {
-			t := tally(results)
+			t := db.tally(results)
 			// One order for all who change several endpoints.
 			_, err = tx.Exec(ctx, `SELECT FROM webhook_endpoint WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE`, rawIDs(t.touched()))
 			if err != nil {
@@ -230,7 +230,7 @@ func (db *DB) FinishDeliveries(ctx context.Context, results []mail.DeliveryResul
 			if err := tx.SendBatch(ctx, b).Close(); err != nil {
 				return err
 			}
-			if disabled, err = disableEndpoints(ctx, tx, t.disable); err != nil {
+			if disabled, err = db.disableEndpoints(ctx, tx, t.disable); err != nil {
 				return err
 			}
 			_, err = tx.Exec(ctx, `UPDATE webhook_endpoint SET failing_since = coalesce(failing_since, now()) WHERE id = ANY ($1)`, rawIDs(t.failed))
@@ -262,26 +262,27 @@ func (p *pairs) add(r *mail.DeliveryResult) {
 
 // logColumns are rows of the log.
 type logColumns struct {
+	ids [][16]byte
 	pairs
 	ns, took, status []int32
 	at               []time.Time
 	outcomes, errors []string
 }
 
-func (c *logColumns) add(r *mail.DeliveryResult) {
+func (c *logColumns) add(id mail.ID, r *mail.DeliveryResult) {
 	c.pairs.add(r)
-	c.at = append(c.at, r.At)
+	c.ids, c.at = append(c.ids, id), append(c.at, r.At)
 	c.ns, c.took = append(c.ns, int32(r.N)), append(c.took, int32(min(r.Took.Milliseconds(), 1<<30))) //nolint:gosec // few
 	c.status = append(c.status, int32(r.Status))                                                      //nolint:gosec // of HTTP
 	c.outcomes, c.errors = append(c.outcomes, r.Outcome), append(c.errors, clean(r.Error))
 }
 
-func tally(results []mail.DeliveryResult) *tallied {
+func (db *DB) tally(results []mail.DeliveryResult) *tallied {
 	t := &tallied{}
 	for i := range results {
 		r := &results[i]
 		if r.Outcome != "" {
-			t.log.add(r)
+			t.log.add(db.clock.NewID(), r)
 		}
 		switch r.Outcome {
 		case mail.DeliveryDone:
@@ -313,10 +314,10 @@ func (t *tallied) later(r *mail.DeliveryResult, tries int) {
 func (t *tallied) touched() []mail.ID { return slices.Concat(t.success, t.failed) }
 
 func (t *tallied) queueOutbox(b *pgx.Batch) {
-	if len(t.log.at) > 0 {
+	if len(t.log.ids) > 0 {
 		b.Queue(`INSERT INTO delivery (id, endpoint_id, event_id, n, at, took_ms, status, outcome, error)
-			SELECT new_event_id(), * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::text[], $8::text[])`,
-			t.log.endpoints, t.log.events, t.log.ns, t.log.at, t.log.took, t.log.status, t.log.outcomes, t.log.errors)
+			SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::int[], $7::int[], $8::text[], $9::text[])`,
+			t.log.ids, t.log.endpoints, t.log.events, t.log.ns, t.log.at, t.log.took, t.log.status, t.log.outcomes, t.log.errors)
 	}
 	if len(t.done.events) > 0 {
 		b.Queue(deleteOutboxSQL, t.done.endpoints, t.done.events)
@@ -336,7 +337,7 @@ func (t *tallied) queueSuccess(b *pgx.Batch) {
 
 // disableEndpoints disables those that are not yet. One that said 410 is disabled whatever happened before; one that
 // failed for too long only if nothing was told to it meanwhile.
-func disableEndpoints(ctx context.Context, tx pgx.Tx, why []mail.DeliveryResult) ([]mail.ID, error) {
+func (db *DB) disableEndpoints(ctx context.Context, tx pgx.Tx, why []mail.DeliveryResult) ([]mail.ID, error) {
 	var disabled []mail.ID
 	for _, r := range why {
 		var url string
@@ -350,7 +351,7 @@ func disableEndpoints(ctx context.Context, tx pgx.Tx, why []mail.DeliveryResult)
 		if err != nil {
 			return nil, err
 		}
-		if err := announceDisabled(ctx, tx, tenant, url, r); err != nil {
+		if err := db.announceDisabled(ctx, tx, tenant, url, r); err != nil {
 			return nil, err
 		}
 		disabled = append(disabled, r.Endpoint)
@@ -361,11 +362,8 @@ func disableEndpoints(ctx context.Context, tx pgx.Tx, why []mail.DeliveryResult)
 const statusGone = 410 // RFC 9110 section 15.5.11
 
 // announceDisabled makes the event of ours that says so. Its url is the endpoint's, its name the reason.
-func announceDisabled(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, url string, r mail.DeliveryResult) error {
-	var id [16]byte
-	if err := tx.QueryRow(ctx, `SELECT new_event_id()`).Scan(&id); err != nil {
-		return err
-	}
+func (db *DB) announceDisabled(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, url string, r mail.DeliveryResult) error {
+	id := [16]byte(db.clock.NewID())
 	b := &pgx.Batch{}
 	b.Queue(`INSERT INTO event (id, origin, tenant_id, type, name, at, source, url, key) VALUES ($1, $1, $2, $3, $4, now(), $5, $6, $1)`,
 		id, tenant, string(mail.EventEndpointDisabled), clean(r.Disable), string(mail.FromSystem), url)

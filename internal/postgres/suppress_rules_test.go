@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -158,5 +159,50 @@ func TestEventsOfOneBatchCountForTheirOwnTenant(t *testing.T) {
 		if got := b.status(t, b.given(t, account, tenant, both...)); got != want {
 			t.Errorf("tenant %d: %s, want %s", tenant, got, want)
 		}
+	}
+}
+
+// Soft bounces count within softSpan of the first of them. Then the count begins anew.
+func TestSoftBouncesCountWithinTheirSpan(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.db = b.open(t, Options{AcceptWait: patient, SoftLimit: 5})
+	f := b.fly(t, submission("ann@example.org"))
+	for i, tc := range []struct{ first, count, suppressed string }{
+		{"31 days", "1 since today, last today", ""},
+		{"29 days", "5 since 29 days, last today", "1 ann@example.org  soft_bounce by webhook, for long"},
+	} {
+		b.exec(t, `DELETE FROM soft_bounce`)
+		b.exec(t, `INSERT INTO soft_bounce (tenant_id, email, n, first_at, last_at)
+			VALUES (1, 'ann@example.org', 4, now() - $1::text::interval, now() - interval '20 days')`, tc.first)
+		b.receive(t, hook(f.account, told(f.id, mail.EventBounced, "ann@example.org", i, mail.MailboxFull)))
+		got := get[string](t, b, `SELECT format('%s since %s, last %s', n, CASE WHEN first_at > now() - interval '1 hour' THEN 'today' ELSE extract(day FROM now() - first_at) || ' days' END,
+			CASE WHEN last_at > now() - interval '1 hour' THEN 'today' ELSE 'before' END) FROM soft_bounce`)
+		if got != tc.count {
+			t.Errorf("the first %s ago: counted %s, want %s", tc.first, got, tc.count)
+		}
+		if got := strings.Join(b.suppressions(t), "\n"); got != tc.suppressed {
+			t.Errorf("the first %s ago: suppressed %q, want %q", tc.first, got, tc.suppressed)
+		}
+	}
+}
+
+// What goes is what is over: a count by its last bounce, a suppression by its end.
+func TestSweepTakesOnlyWhatIsOver(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.exec(t, `INSERT INTO soft_bounce (tenant_id, email, n, first_at, last_at) VALUES
+		(1, 'goes', 1, now() - interval '40 days', now() - interval '31 days'), (1, 'stays', 1, now() - interval '40 days', now() - interval '29 days');
+INSERT INTO suppression (tenant_id, email, reason, origin, expires_at) VALUES
+		(1, 'goes', 'manual', 'api', now() - interval '1 second'), (1, 'stays', 'manual', 'api', now() + interval '10 minutes'), (1, 'stays for good', 'manual', 'api', NULL);
+INSERT INTO event_key (key, at) VALUES (gen_random_uuid(), now() - interval '8 days'), (gen_random_uuid(), now() - interval '6 days');
+INSERT INTO hook_token (token, body, at) VALUES (gen_random_uuid(), '', now() - interval '3 days'), (gen_random_uuid(), '', now() - interval '1 day')`)
+	if n, err := b.db.Sweep(t.Context()); n != 4 || err != nil {
+		t.Errorf("swept %d, %v, want one of each", n, err)
+	}
+	got := list[string](t, b, `SELECT email FROM soft_bounce UNION ALL SELECT email FROM suppression
+		UNION ALL SELECT 'key ' || at::date - current_date FROM event_key UNION ALL SELECT 'token ' || at::date - current_date FROM hook_token ORDER BY 1`)
+	if diff := cmp.Diff([]string{"key -6", "stays", "stays", "stays for good", "token -1"}, got); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
 	}
 }
