@@ -68,7 +68,7 @@ func (s shared) start(ctx context.Context) (*devpg.Cluster, error) {
 	options := devpg.Options{
 		Dir: s.cluster(), Fast: true,
 		Settings: map[string]string{
-			"autovacuum": "off", "max_connections": "300",
+			"autovacuum": "off", "max_connections": "600",
 			"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "512MB",
 		},
 	}
