@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -58,6 +59,11 @@ func keep(s shared, linger time.Duration) (err error) {
 	}
 	if err := cluster.Stop(); err != nil {
 		return err
+	}
+	if strings.HasPrefix(s.dir, memory) { // which others may need
+		if err := os.RemoveAll(s.cluster()); err != nil {
+			return err
+		}
 	}
 	return os.Remove(s.inUse())
 }
