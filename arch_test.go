@@ -143,7 +143,7 @@ func files(t *testing.T) []string {
 			return err
 		case d.IsDir() && slices.Contains([]string{".git", ".sendgate", "bin", "vendor", "node_modules"}, d.Name()):
 			return filepath.SkipDir
-		case d.Type().IsRegular():
+		case d.Type().IsRegular() && file != ".git": // in a worktree that is a file
 			found = append(found, filepath.ToSlash(file))
 		}
 		return nil

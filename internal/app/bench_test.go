@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -28,7 +29,14 @@ import (
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
+// TestMain runs more tests at a time than there are processors: they wait more than they work.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if parallel := flag.Lookup("test.parallel"); !asked {
+		_ = parallel.Value.Set("5")
+	}
 	code := m.Run()
 	if binaryDir != "" {
 		_ = os.RemoveAll(binaryDir)

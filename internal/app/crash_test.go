@@ -89,8 +89,8 @@ func (p *promises) load(ctx context.Context, clients int, every time.Duration, w
 	return &wg
 }
 
-// Not parallel: it is about what happens to processes under load.
 func TestEveryAcceptedMessageSurvivesKillsAndNoneIsSentTwice(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, benchOptions{})
 	settings := []string{"SENDGATE_LEASE=2s", "SENDGATE_UNKNOWN_WAIT=1s", "SENDGATE_RECONCILE_DEADLINE=2s"}
 	b.faults(t, map[string][]emulator.Fault{
@@ -105,7 +105,7 @@ func TestEveryAcceptedMessageSurvivesKillsAndNoneIsSentTwice(t *testing.T) {
 	p := newPromises(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	clients := p.load(ctx, 16, 20*time.Millisecond, func(c int) *api.Client { return replicas[c%2].Load().api })
+	clients := p.load(ctx, 16, 80*time.Millisecond, func(c int) *api.Client { return replicas[c%2].Load().api })
 	for i := range 6 {
 		pause(t, time.Second)
 		victim := &replicas[i%2]
@@ -189,8 +189,8 @@ func (b *bench) checkAnnounced(t *testing.T) {
 	}
 }
 
-// Not parallel, as above.
 func TestTerminationUnderLoadFailsNoRequestAndLeavesNothingUnknown(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, benchOptions{})
 	b.faults(t, map[string][]emulator.Fault{"ses": {{Mode: "latency", Latency: emulator.Duration(400 * time.Millisecond)}}})
 	stays, goes := b.serve(t), b.serve(t)
@@ -231,8 +231,8 @@ func TestTerminationUnderLoadFailsNoRequestAndLeavesNothingUnknown(t *testing.T)
 	b.checkOnce(t)
 }
 
-// Not parallel, as above.
 func TestPausedReplicaSendsNothingThatAnotherTookOver(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, benchOptions{})
 	settings := []string{"SENDGATE_LEASE=2s", "SENDGATE_UNKNOWN_WAIT=30s", "SENDGATE_RECONCILE_DEADLINE=30s"}
 	slow := []emulator.Fault{{Mode: "latency", Latency: emulator.Duration(200 * time.Millisecond)}}

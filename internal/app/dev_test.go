@@ -16,8 +16,8 @@ import (
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 )
 
-// Not parallel: it starts a database server three times.
 func TestDevKeepsItsDataOverStopsAndKills(t *testing.T) {
+	t.Parallel()
 	data := filepath.Join(openDir(t), "data")
 	if err := os.Mkdir(data, 0o711); err != nil { //nolint:gosec // see openDir
 		t.Fatal(err)

@@ -113,9 +113,14 @@ func (a *App) startLMTP() error {
 	return nil
 }
 
-// knowsBounce reports whether an address bears the mark of one of the relay accounts.
+// knowsBounce reports whether an address bears the mark of one of the relay accounts, or might: right after the start
+// the accounts are not read yet.
 func (a *App) knowsBounce(rcptTo string) bool {
-	for _, conf := range a.engine.Config().Accounts {
+	c := a.engine.Config()
+	if c == nil {
+		return true
+	}
+	for _, conf := range c.Accounts {
 		_, parser, _ := a.engine.Hook(conf.Name)
 		if k, ok := parser.(interface{ Knows(rcptTo string) bool }); ok && k.Knows(rcptTo) {
 			return true
@@ -129,7 +134,11 @@ func (a *App) knowsBounce(rcptTo string) bool {
 func (a *App) receiveBounce(ctx context.Context, mailFrom, rcptTo string, body []byte) error {
 	h := &provider.Hook{Header: http.Header{}, Body: body, Now: a.clock.Now(), MailFrom: mailFrom, RcptTo: rcptTo}
 	refused := error(&provider.HookError{Status: http.StatusNotFound, Reason: "unknown recipient"})
-	for _, conf := range a.engine.Config().Accounts {
+	c := a.engine.Config()
+	if c == nil {
+		return errors.New("the accounts are not read yet")
+	}
+	for _, conf := range c.Accounts {
 		id, parser, _ := a.engine.Hook(conf.Name)
 		if conf.Kind != "smtp" || parser == nil {
 			continue

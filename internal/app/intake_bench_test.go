@@ -106,10 +106,11 @@ func syncedDatabase(t *testing.T) string {
 	return databaseIn(t, filepath.Join(openDir(t), "pg"))
 }
 
-// databaseIn starts a server in a folder and gives it our tables.
+// databaseIn starts a server in a folder and gives it our tables. It writes to disk before it says so where figures are
+// wanted.
 func databaseIn(t *testing.T, dir string) string {
 	t.Helper()
-	cluster, err := devpg.Start(t.Context(), devpg.Options{Dir: dir, Log: t.Logf})
+	cluster, err := devpg.Start(t.Context(), devpg.Options{Dir: dir, Log: t.Logf, Fast: *intakeMessages == 0})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,9 +59,10 @@ func refusals() map[string]int {
 	}
 }
 
-// Not parallel: it has a database server of its own. The server is stopped in its tracks while forged events come in: who
+// It has a database server of its own. The server is stopped in its tracks while forged events come in: who
 // answers them without it asks it nothing.
 func TestForgedEventsCostNoDatabase(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(openDir(t), "pg")
 	b := newBench(t, benchOptions{dsn: databaseIn(t, dir)})
 	r, log := b.startCounted(t)
@@ -131,9 +132,10 @@ func (b *bench) flood(t *testing.T, r *replica, q request, want, n int) (took ti
 	return took, spent
 }
 
-// Not parallel: it has a database server of its own. A server that hangs, then one on which the keys of events are locked:
+// It has a database server of its own. A server that hangs, then one on which the keys of events are locked:
 // events are answered 503 in bounded time and memory, never 200, and come in once when they are posted again.
 func TestEventsAreRefusedWhileTheDatabaseHangs(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(openDir(t), "pg")
 	b := newBench(t, benchOptions{dsn: databaseIn(t, dir)})
 	r := b.start(t)

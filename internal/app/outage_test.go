@@ -55,7 +55,7 @@ func (a *answers) load(ctx context.Context, clients int, c *api.Client) *sync.Wa
 	var wg sync.WaitGroup
 	for n := range clients {
 		wg.Go(func() {
-			tick := time.NewTicker(20 * time.Millisecond)
+			tick := time.NewTicker(60 * time.Millisecond)
 			defer tick.Stop()
 			for i := 0; ctx.Err() == nil; i++ {
 				start := time.Now()
@@ -71,9 +71,10 @@ func (a *answers) load(ctx context.Context, clients int, c *api.Client) *sync.Wa
 	return &wg
 }
 
-// Not parallel: it has a database server of its own, and is about time.
+// It has a database server of its own.
 func TestDatabaseOutageLosesNothingAndIsAnsweredWith503(t *testing.T) {
-	options := devpg.Options{Dir: filepath.Join(openDir(t), "pg"), Log: t.Logf}
+	t.Parallel()
+	options := devpg.Options{Dir: filepath.Join(openDir(t), "pg"), Log: t.Logf, Fast: true}
 	cluster, err := devpg.Start(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)

@@ -63,7 +63,7 @@ postlog unix-dgram n - n - 1 postlogd
 // needPostfix skips the test where a private Postfix can't be started, and returns the user that it runs as.
 func needPostfix(t *testing.T) *user.User {
 	t.Helper()
-	_, err := os.Stat("/usr/sbin/postfix")
+	_, err := exec.LookPath("/usr/sbin/postfix") // there, and a program
 	owner, uerr := user.Lookup("postfix")
 	if err != nil || uerr != nil || os.Geteuid() != 0 {
 		t.Skip("needs /usr/sbin/postfix and root to start it")

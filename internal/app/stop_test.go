@@ -3,6 +3,7 @@ package app
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,7 +14,12 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/httpapi"
+	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/catalog"
+	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
 // mustStop stops a service and fails the test when that hangs.
@@ -108,7 +114,23 @@ func TestServiceStopsRightAfterItsStart(t *testing.T) {
 			wantClosed(t, addr)
 		}
 	}
-	if got := b.count(t.Context(), `SELECT count(*) FROM replica`); got != 0 {
-		t.Errorf("replicas registered after their end = %d, want 0", got)
+}
+
+// The listener for bounces may be reached before the accounts were read. What comes then is not refused for good.
+func TestABounceThatComesBeforeTheAccountsAreReadComesAgain(t *testing.T) {
+	t.Parallel()
+	engine, err := deliver.New(deliver.Options{
+		Store: (*postgres.DB)(nil), Build: catalog.New, Log: quiet(), Metrics: telemetry.New(telemetry.NewRegistry()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &App{engine: engine, log: quiet()}
+	if !a.knowsBounce("b+x@bounces.example.com") {
+		t.Error("the address is unknown before it can be known")
+	}
+	refusal, is := errors.AsType[*provider.HookError](a.receiveBounce(t.Context(), "", "b+x@bounces.example.com", nil))
+	if is {
+		t.Errorf("the bounce is refused for good: %v", refusal)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-var starts = flag.Int("starts", 3, "how often a real server is started and stopped at once")
+var starts = flag.Int("starts", 2, "how often a real server is started and stopped at once")
 
 // mustEnd fails the test when a stop hangs. A server that is told to end in good time ends by the first of three signals.
 func mustEnd(t *testing.T, stop func() error) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -59,6 +60,11 @@ func keep(s shared, linger time.Duration) (err error) {
 	if err := cluster.Stop(); err != nil {
 		return err
 	}
+	if strings.HasPrefix(s.dir, memory) { // which others may need
+		if err := os.RemoveAll(s.cluster()); err != nil {
+			return err
+		}
+	}
 	return os.Remove(s.inUse())
 }
 
@@ -68,7 +74,7 @@ func (s shared) start(ctx context.Context) (*devpg.Cluster, error) {
 	options := devpg.Options{
 		Dir: s.cluster(), Fast: true,
 		Settings: map[string]string{
-			"autovacuum": "off", "max_connections": "300",
+			"autovacuum": "off", "max_connections": "600",
 			"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "512MB",
 		},
 	}
