@@ -178,6 +178,7 @@ func (s *Server) handle(h handlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
 			s.writeProblem(w, r, err)
+			linger(w, r)
 		}
 	}
 }
