@@ -3,6 +3,7 @@
 package drill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -94,11 +95,14 @@ func TestD44StallsRefuseNobodyWhoIsStored(t *testing.T) {
 }
 
 // told is what clients heard of their messages.
-type told struct{ accepted, refused, unknown, hungUp, other int }
+type told struct {
+	accepted, refused, unknown, hungUp, other int
+	why                                       string // the first of the others
+}
 
 func (a *told) add(b told) {
 	a.accepted, a.refused, a.unknown = a.accepted+b.accepted, a.refused+b.refused, a.unknown+b.unknown
-	a.hungUp, a.other = a.hungUp+b.hungUp, a.other+b.other
+	a.hungUp, a.other, a.why = a.hungUp+b.hungUp, a.other+b.other, cmp.Or(a.why, b.why)
 }
 
 // status counts n messages with one answer.
@@ -220,6 +224,9 @@ func (s stall) send(ctx context.Context, client *api.Client, tag string, i int) 
 		sum.hungUp += s.batch
 	} else if err != nil {
 		sum.other += s.batch
+	}
+	if sum.other > 0 {
+		sum.why = fmt.Sprint(err)
 	}
 	return sum
 }

@@ -162,7 +162,7 @@ const answerTime = 60 * time.Second
 func HTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: 10 * time.Second, // a crowd on a busy machine has to wait for its turn as well
 		ReadTimeout:       60 * time.Second,
 		WriteTimeout:      answerTime,
 		IdleTimeout:       90 * time.Second,
