@@ -299,3 +299,49 @@ func TestRepeatWhoseAnswerCannotBeReadIsUnknown(t *testing.T) {
 		t.Errorf("told %v, want that nobody knows", err)
 	}
 }
+
+// A database that is too slow for a whole batch gets fewer at a time, and takes what it can: what is cut short again and again
+// would never come to an end.
+func TestSlowDatabaseTakesFewerAtATime(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.exec(t, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$`)
+	db := b.open(t, Options{AcceptWait: 2 * time.Second})
+	b.exec(t, `CREATE TRIGGER slow BEFORE INSERT ON idempotency FOR EACH ROW EXECUTE FUNCTION slow()`)
+	accepted, n := 0, 0
+	until(t, "some are accepted", func() bool {
+		subs := make([]*mail.Submission, mostRows) // four seconds' work, or two for each committer
+		for i := range subs {
+			n++
+			subs[i] = keyed(fmt.Sprint("key-", n))
+		}
+		_, errs := db.AcceptAll(t.Context(), subs)
+		for _, err := range errs {
+			if err == nil {
+				accepted++
+			}
+		}
+		return accepted > 0
+	})
+	b.atRest(t)
+	if stored := get[int](t, b, `SELECT count(*) FROM message`); stored != accepted {
+		t.Errorf("%d stored, %d accepted", stored, accepted)
+	}
+}
+
+func TestPaceHalvesAndDoubles(t *testing.T) {
+	t.Parallel()
+	var p pace
+	for i, step := range []struct {
+		n    int
+		err  error
+		want int
+	}{
+		{400, nil, 400}, {400, errSlow, 200}, {200, errSlow, 100}, {1, nil, 100}, {100, nil, 200}, {200, errors.New("reset"), 200},
+		{30, errSlow, 15}, {15, errSlow, fewestRows}, {1, errSlow, fewestRows}, {10, nil, 20},
+	} {
+		if p.note(step.n, step.err); p.rows() != step.want {
+			t.Errorf("step %d: %d rows, want %d", i, p.rows(), step.want)
+		}
+	}
+}
