@@ -111,7 +111,7 @@ func readProblem(w http.ResponseWriter, err error) error {
 // Bounds of linger.
 const (
 	lingerBytes = 64 << 20
-	lingerTime  = 10 * time.Second
+	lingerTime  = 20 * time.Second
 )
 
 // linger reads on and throws away what is left of a request that was answered before its end. To close a connection on

@@ -12,7 +12,7 @@ import (
 
 // DefaultBodyBudget is how many bytes of large bodies one process holds at a time. A message on its way to its commit is in
 // memory about four times: as JSON, decoded, composed and encoded.
-const DefaultBodyBudget = 64 << 20
+const DefaultBodyBudget = 40 << 20
 
 // freeBody is the part of every body that the budget does not count: ordinary mail is not refused because others send
 // large attachments. What those parts can add up to is bounded by the number of connections.
@@ -24,7 +24,7 @@ type budget struct{ free *semaphore.Weighted }
 func newBudget(size int64) budget { return budget{semaphore.NewWeighted(size)} }
 
 // promptBody is how long an announced body may take to arrive before what it has not used of its place is given to others.
-const promptBody = 5 * time.Second
+const promptBody = 15 * time.Second
 
 // share is what one request holds of the budget, from the reading of its body to the end of its handler.
 type share struct {

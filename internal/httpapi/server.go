@@ -32,7 +32,7 @@ type Options struct {
 	Metrics *telemetry.Metrics // default: some that nobody reads
 
 	MaxBody        int64            // cap on a request body in bytes, default 30 MiB
-	BodyBudget     int64            // cap on what all large bodies take at a time, default 64 MiB, at least MaxBody
+	BodyBudget     int64            // cap on what all large bodies take at a time, default 40 MiB, at least MaxBody
 	AcceptWait     time.Duration    // how long a request waits for the database to tell of its key, default 5 s
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
