@@ -28,6 +28,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	log.Info("starting", "config", cfg.Dump())
+	limitMemory(cfg, log)
 	if err := a.openForBootstrap(ctx, accounts, secrets); err != nil {
 		return err
 	}

@@ -90,6 +90,7 @@ func (r *rig) audit(t *testing.T) {
 		c.fail(t)
 		r.history(t, e, c)
 	}
+	r.auditBare(t, e)
 	r.auditCalls(t, e)
 	r.auditWindows(t)
 	r.auditQueue(t)
@@ -98,12 +99,12 @@ func (r *rig) audit(t *testing.T) {
 	if r.report.accepted == 0 {
 		t.Error("nothing was accepted: the drill shows nothing")
 	}
-	for _, kind := range []string{"400", "401", "403", "404", "409", "422", "500"} {
+	for _, kind := range []string{"400", "401", "403", "404", "409", "422", "500", "wrong"} {
 		if n := r.clients.answers(kind); n > 0 {
 			t.Errorf("answers of %s = %d, want none", kind, n)
 		}
 	}
-	for _, kind := range []string{"503", "429", "none"} {
+	for _, kind := range []string{"503", "504", "429", "none"} {
 		if n := r.clients.answers(kind); n > 0 {
 			r.report.tally("refused_"+kind, n)
 		}
@@ -141,6 +142,9 @@ func (r *rig) judgePromises(e evidence) []complaints {
 		r.report.accepted++
 		took = append(took, p.Took)
 		s, ok := e.byKey[p.Tenant+" "+p.Key]
+		if p.Bare {
+			s, ok = e.byID[p.ID]
+		}
 		switch lines := len(e.lines[p.ID]); {
 		case !ok && r.lapse.has(p.At):
 			r.lapse.lost = append(r.lapse.lost, p)
@@ -189,6 +193,24 @@ func (r *rig) judgeTwins(e evidence) complaints {
 
 func (r *rig) fallsBackToResend() bool {
 	return slices.Contains(r.plan.settings, "SENDGATE_RECONCILE_FALLBACK=resend")
+}
+
+// auditBare: what was sent without a key is stored once for each 202, and otherwise only where nobody was told.
+func (r *rig) auditBare(t *testing.T, e evidence) {
+	t.Helper()
+	accepted, open := 0, 0
+	for _, p := range e.promises {
+		switch {
+		case p.Bare && p.ID != "":
+			accepted++
+		case p.Bare && p.Open:
+			open++
+		}
+	}
+	stored := r.count(t.Context(), `SELECT count(*) FROM message WHERE $1 = ANY (tags)`, bareTag)
+	if stored > accepted+open {
+		t.Errorf("messages without a key stored %d, accepted %d and open %d: what was refused is stored", stored, accepted, open)
+	}
 }
 
 // announced is how much later than the arrival of its call at the provider an attempt may have been written down: clocks

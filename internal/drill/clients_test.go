@@ -8,12 +8,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,13 +29,17 @@ type promise struct {
 	Policy string        `json:"policy"`
 	Tenant string        `json:"tenant"`
 	Poison bool          `json:"poison,omitempty"`
-	Took   time.Duration `json:"took,omitempty"` // of the request that was answered
-	At     time.Time     `json:"at,omitzero"`    // of the 202
+	Bare   bool          `json:"bare,omitempty"`  // sent without its key
+	Open   bool          `json:"open,omitempty"`  // nobody told what became of it
+	Hasty  time.Duration `json:"hasty,omitempty"` // hangs up then, 0 never
+	Took   time.Duration `json:"took,omitempty"`  // of the request that was answered
+	At     time.Time     `json:"at,omitzero"`     // of the 202
 	Tries  int           `json:"tries,omitempty"`
 }
 
-// clients send at a rate, each to any replica that says that it is ready. A request without a 202 is repeated with the same
-// key, as a careful caller does, until it is answered or the drill has healed.
+// clients send at a rate, each to any replica that says that it is ready, and behave as callers do. Most give a key, and
+// repeat a request with it until it is answered or the drill has healed. Some give none: they repeat what was refused with a
+// 503, and give up where nobody knows. Some of both hang up early, and some send what is wrong in between.
 type clients struct {
 	rig     *rig
 	ended   atomic.Bool        // no new messages
@@ -47,6 +53,14 @@ type clients struct {
 const perClient = 15 // messages a second that one client is asked for at most, unless there are too many
 
 const patience = 40 * time.Second // of a client with one message
+
+// One in so many messages is sent without a key, by somebody who hangs up early, and after a request that is wrong.
+const (
+	bareEvery  = 5
+	hastyEvery = 10
+	wrongEvery = 20
+	bareTag    = "bare"
+)
 
 func (r *rig) startClients(t *testing.T) {
 	t.Helper()
@@ -85,10 +99,19 @@ func (c *clients) run(ctx context.Context, client int, every time.Duration, log 
 	for n := 0; !c.ended.Load(); n++ {
 		x := c.rig.plan.load.compose(rng, client, n)
 		p := promise{Key: fmt.Sprintf("%s-%d-%d", c.rig.id, client, n), Policy: x.policy, Tenant: x.tenant, Poison: x.poison}
+		if p.Bare = rng.IntN(bareEvery) == 0; p.Bare {
+			x.request.Tags = []string{bareTag}
+		}
+		if rng.IntN(hastyEvery) == 0 {
+			p.Hasty = time.Duration(50+rng.IntN(950)) * time.Millisecond
+		}
 		if note(log, p) != nil {
 			return
 		}
-		if c.send(ctx, x, &p) && note(log, p) != nil {
+		if rng.IntN(wrongEvery) == 0 {
+			c.sendWrong(ctx, x)
+		}
+		if (c.send(ctx, x, &p) || p.Open) && note(log, p) != nil {
 			return
 		}
 		select {
@@ -121,19 +144,60 @@ func (c *clients) send(ctx context.Context, x letter, p *promise) bool {
 			continue
 		}
 		start := time.Now()
-		got, err := api.NewWith("http://"+r.api, c.rig.keys[x.tenant], c.rig.http).Send(ctx, x.request, p.Key)
+		got, err := c.try(ctx, r, x, p)
 		if err == nil {
 			p.At = time.Now()
 			p.ID, p.Took = got.ID, p.At.Sub(start)
 			c.taken(start)
 			return true
 		}
-		if c.refuse(err) { // it will be refused again
+		if hungUp := p.Hasty > 0 && errors.Is(err, context.DeadlineExceeded); !hungUp && c.refuse(err) { // it will be refused again
+			return false
+		}
+		if p.Bare && !neverStored(err) {
+			p.Open = true
 			return false
 		}
 		sleep(ctx, 100*time.Millisecond)
 	}
 	return false
+}
+
+// try makes one request.
+func (c *clients) try(ctx context.Context, r *replica, x letter, p *promise) (*api.SendResult, error) {
+	if p.Hasty > 0 && p.Tries == 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.Hasty)
+		defer cancel()
+	}
+	key := p.Key
+	if p.Bare {
+		key = ""
+	}
+	return api.NewWith("http://"+r.api, c.rig.keys[x.tenant], c.rig.http).Send(ctx, x.request, key)
+}
+
+// neverStored reports whether an answer says that the request may be repeated without a key, or whether nobody could have
+// had it.
+func neverStored(err error) bool {
+	p, answered := errors.AsType[*api.Problem](err)
+	return answered && p.Status != http.StatusGatewayTimeout || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// sendWrong sends what no server may accept.
+func (c *clients) sendWrong(ctx context.Context, x letter) {
+	r := c.pick(1)
+	if r == nil {
+		return
+	}
+	x.request.To, x.request.Cc = nil, nil
+	_, err := api.NewWith("http://"+r.api, c.rig.keys[x.tenant], c.rig.http).Send(ctx, x.request, "")
+	p, answered := errors.AsType[*api.Problem](err)
+	if err == nil || answered && p.Status < 500 && p.Status != http.StatusUnprocessableEntity {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.refused["wrong"]++
+	}
 }
 
 // pick chooses among the replicas that are up, another one at each try.

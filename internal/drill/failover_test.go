@@ -44,7 +44,7 @@ func TestD07cSynchronousStandbyIsCutOffAndTakesOver(t *testing.T) {
 		r.faults(t, slow())
 		r.standby.cutOff(t, r.pg)
 		cut := time.Now()
-		pause(t, max(*duration, 4*time.Second)) // a request is given up after two, and repeated
+		pause(t, max(*duration, 7*time.Second)) // a request waits for five, and is repeated
 		r.expectOutage(t, cut)
 		r.report.tally("lacked_bytes", r.standby.lack(t, r.pg))
 		has := ask(t, r.standby.dsn, `SELECT count(*)::text FROM message`)

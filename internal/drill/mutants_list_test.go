@@ -24,11 +24,9 @@ func storeMutants() []mutant {
 	const dir = "internal/postgres"
 	return []mutant{
 		{"M01", "202 is answered before the commit", []edit{{
-			dir + "/accept.go", "\trows, err := q.Query(ctx, acceptSQL, args...)\n",
-			"\tif true {\n\t\tearly := make(map[mail.ID][]int16)\n\t\tfor _, id := range args[0].([][16]byte) {\n\t\t\tearly[id] = nil\n\t\t}\n" +
-				"\t\tgo func() { _, _ = q.Query(context.WithoutCancel(ctx), acceptSQL, args...) }()\n\t\treturn early, nil\n\t}\n" +
-				"\trows, err := q.Query(ctx, acceptSQL, args...)\n",
-		}}, dir, "TestAcceptSaysUnavailableWhenTheDatabaseIsGone"},
+			dir + "/accept_commit.go", "\tswitch err = commit(end, tx, latest); {\n",
+			"\tif true {\n\t\tgo func() { _ = commit(end, tx, latest) }()\n\t\treturn false, nil\n\t}\n\tswitch err = commit(end, tx, latest); {\n",
+		}}, dir, "TestAnswerToCommitThatCannotBeFoundOutIsUnknown|TestServerRefusesToCommitTooLate"},
 		{"M02", "the intent is not written", []edit{{
 			dir + "/intent.go", "\treturn db.intents.do(ctx, ownedIntent{in, owner}, 1)\n", "\treturn true, nil\n",
 		}}, dir, "TestIntendAnnouncesOneCallOnce"},

@@ -159,7 +159,7 @@ func TestKeyInQueryOrTwiceIsNoKey(t *testing.T) {
 
 func TestStoreFailureIsNotAnAuthFailure(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newRig(t, func(o *Options) { o.AcceptWait = 50 * time.Millisecond })
 	r.store.failWith(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
 	a := r.do("GET", "/v1/messages", r.read, "")
 	r.want(a, http.StatusServiceUnavailable, "database")

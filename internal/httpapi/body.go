@@ -18,17 +18,25 @@ import (
 // to the cap (413); in both cases the connection is closed. Its memory is counted until release is called, which is due
 // whatever the error.
 func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
-	share := s.bodies.share(r.Body)
-	body, err = s.readShare(w, r, share)
+	if err := s.readable(w, r); err != nil {
+		return nil, func() {}, err
+	}
+	share, err := s.bodies.share(r.Body, r.ContentLength)
+	if err != nil {
+		return nil, share.release, readProblem(w, err)
+	}
+	r.Body = io.NopCloser(share) // net/http closes its own
+	body, err = readAll(w, r, s.maxBody)
 	return body, share.release, err
 }
 
-func (s *Server) readShare(w http.ResponseWriter, r *http.Request, share *share) ([]byte, error) {
+// readable refuses a body before any of it is read.
+func (s *Server) readable(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case r.Host == "": // HTTP/1.0 may leave it out; nothing that sends mail does
-		return nil, refuse(http.StatusBadRequest, "missing_host", "The request has no Host.")
+		return refuse(http.StatusBadRequest, "missing_host", "The request has no Host.")
 	case r.ContentLength == 0:
-		return nil, checkStart(nil)
+		return checkStart(nil)
 	}
 	if len(r.TransferEncoding) > 0 {
 		// net/http drops a Content-Length beside "chunked" before we can see it. Such a request may be smuggling
@@ -36,24 +44,36 @@ func (s *Server) readShare(w http.ResponseWriter, r *http.Request, share *share)
 		w.Header().Set("Connection", "close")
 	}
 	if err := checkContent(r.Header); err != nil {
-		return nil, err
+		return err
 	}
 	if r.ContentLength > s.maxBody {
-		return nil, &http.MaxBytesError{Limit: s.maxBody}
+		return &http.MaxBytesError{Limit: s.maxBody}
 	}
-	r.Body = io.NopCloser(share) // net/http closes its own
-	return readAll(w, r, s.maxBody)
+	return nil
 }
 
 // readAll reads a body of at most limit bytes. The announced length is not trusted with more memory than a common send
-// needs.
+// needs, or than twice what has come.
 func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	buf := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), 64<<10)+bytes.MinRead))
-	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+	body, err := http.MaxBytesReader(w, r.Body, limit), error(nil)
+	buf := make([]byte, 0, min(max(r.ContentLength, 0), 64<<10)+bytes.MinRead)
+	for err == nil {
+		if len(buf) == cap(buf) {
+			whole := r.ContentLength
+			if whole < int64(len(buf)) { // it was not told
+				whole = limit
+			}
+			buf = append(make([]byte, 0, min(int64(2*len(buf)), whole+bytes.MinRead)), buf...)
+		}
+		var n int
+		n, err = body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+	}
+	if !errors.Is(err, io.EOF) {
 		return nil, readProblem(w, err)
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // an error: no connection, as in tests
-	return buf.Bytes(), nil
+	return buf, nil
 }
 
 // readCapped reads a small body that has to arrive in the given time: nobody's key vouches for who sends it.
@@ -86,6 +106,26 @@ func readProblem(w http.ResponseWriter, err error) error {
 		e.cause = io.ErrUnexpectedEOF
 	}
 	return e
+}
+
+// Bounds of linger.
+const (
+	lingerBytes = 64 << 20
+	lingerTime  = 20 * time.Second
+)
+
+// linger reads on and throws away what is left of a request that was answered before its end. To close a connection on
+// which something is unread resets it, and a client that is still writing then never sees its answer. One that reads early
+// has it by now.
+func linger(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.Body == nil {
+		return
+	}
+	conn := http.NewResponseController(w)
+	if conn.Flush() != nil || conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return // no connection, as in tests
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, lingerBytes)
 }
 
 // checkContent takes application/json in UTF-8, not encoded further.

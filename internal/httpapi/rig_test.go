@@ -57,7 +57,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	store := newFakeStore(c.at)
 	o := Options{
 		Store: store, Router: fakeRouter{}, Kinds: fakeKinds{}, SecretKey: bytes.Repeat([]byte("k"), 32), Now: c.now,
-		AcceptWait: 50 * time.Millisecond,
+		AcceptWait: 10 * time.Second,
 	}
 	for _, f := range change {
 		f(&o)

@@ -33,7 +33,7 @@ type Options struct {
 	Metrics *telemetry.Metrics // default: some that nobody reads
 
 	MaxBody        int64            // cap on a request body in bytes, default 30 MiB
-	BodyBudget     int64            // cap on what all large bodies take at a time, default 64 MiB, at least MaxBody
+	BodyBudget     int64            // cap on what all large bodies take at a time, default 40 MiB, at least MaxBody
 	AcceptWait     time.Duration    // how long a request waits for the database to tell of its key, default 5 s
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
@@ -172,7 +172,7 @@ const answerTime = 60 * time.Second
 func HTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: 10 * time.Second, // a crowd on a busy machine has to wait for its turn as well
 		ReadTimeout:       60 * time.Second,
 		WriteTimeout:      answerTime,
 		IdleTimeout:       90 * time.Second,
@@ -188,6 +188,7 @@ func (s *Server) handle(h handlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
 			s.writeProblem(w, r, err)
+			linger(w, r)
 		}
 	}
 }

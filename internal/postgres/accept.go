@@ -127,7 +127,13 @@ func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]mail.Accepted,
 	for i, at := range order {
 		sorted[i] = offers[at]
 	}
-	got, errs := bisect(ctx, sorted, db.acceptOnce)
+	var got []acceptOutcome
+	var errs []error
+	for rest := sorted; len(rest) > 0; {
+		some := rest[:min(len(rest), db.pace.rows())]
+		g, e := bisect(ctx, some, db.acceptOnce)
+		got, errs, rest = append(got, g...), append(errs, e...), rest[len(some):]
+	}
 	results, failures := make([]mail.Accepted, len(offers)), make([]error, len(offers))
 	for i, at := range order {
 		results[at], failures[at] = got[i].accepted, errs[i]
@@ -144,14 +150,16 @@ type acceptOutcome struct {
 }
 
 // acceptOnce tries until a batch is committed, or until the last of its callers has no time left: a database that is away
-// for a moment costs them that moment and no more. An error means that nothing is stored, and is about all of them.
+// for a moment costs them that moment and no more. An error means that nothing is stored, and is about all of them; errLarge
+// asks for fewer at a time.
 func (db *DB) acceptOnce(ctx context.Context, offers []offer) ([]acceptOutcome, error) {
 	out := make([]acceptOutcome, len(offers))
 	left := make([]int, len(offers)) // those without an outcome
 	for i := range offers {
 		left[i] = i
 	}
-	for made := false; ; {
+	left = expired(time.Now(), offers, left, out, unavailable(errSlow)) // while others of their batch were tried
+	for made := false; len(left) > 0; {
 		by := attemptEnd(time.Now(), db.acceptWait, offers, left)
 		err := db.acceptTogether(ctx, offers, left, by, out)
 		if isCode(err, "23514") && !made { // no partition for these ids: the job that makes them ahead did not run
@@ -160,17 +168,20 @@ func (db *DB) acceptOnce(ctx context.Context, offers []offer) ([]acceptOutcome, 
 				continue
 			}
 		}
+		db.pace.note(len(left), err)
+		if outOfTime(err) && len(left) > 1 {
+			return out, errLarge
+		}
 		err = unavailable(err)
 		if away, ok := errors.AsType[*mail.Unavailable](err); !ok || away.Reason == "storage_full" {
 			return out, err
 		}
-		if left = expired(time.Now(), offers, left, out, err); len(left) == 0 {
-			return out, nil
-		}
-		if !sleep(ctx, retryPause) {
+		left = expired(time.Now(), offers, left, out, err)
+		if len(left) > 0 && !sleep(ctx, retryPause) {
 			return out, err
 		}
 	}
+	return out, nil
 }
 
 // attemptEnd is when an attempt at a batch has to be over: when the first of its callers has waited long enough, but not
@@ -403,7 +414,8 @@ func textArray(items []string) string {
 	return b.String()
 }
 
-// rowFault reports whether the database refused a batch for the content of one of its rows.
+// rowFault reports whether a batch may do better in parts: the database refused it for the content of one of its rows, or it
+// took too long.
 func rowFault(err error) bool {
-	return isCode(err, "22021", "22P05", "22P02", "22001", "22003", "22023", "22P03", "23502", "23503", "23505", "23514", "54000")
+	return errors.Is(err, errLarge) || isCode(err, "22021", "22P05", "22P02", "22001", "22003", "22023", "22P03", "23502", "23503", "23505", "23514", "54000")
 }

@@ -1,11 +1,13 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -192,4 +194,34 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// pace is how many rows a transaction takes. A database that is slow, on a busy machine, gets fewer at a time: what is cut
+// short has to be done again, and a batch that is too large for its time would never come to an end. It is safe for
+// concurrent use.
+type pace struct{ n atomic.Int64 } // 0 is mostRows
+
+// Bounds of pace. The upper one is the accept committer's batch.
+const (
+	fewestRows = 10
+	mostRows   = 400
+)
+
+func (p *pace) rows() int { return cmp.Or(int(p.n.Load()), mostRows) }
+
+// note halves the pace when n rows did not make it in time, and doubles it when they did.
+func (p *pace) note(n int, err error) {
+	switch {
+	case err == nil && 2*n > p.rows():
+		p.n.Store(int64(min(2*p.rows(), mostRows)))
+	case outOfTime(err):
+		p.n.Store(int64(max(min(n, p.rows())/2, fewestRows)))
+	}
+}
+
+var errLarge = errors.New("too much for its time")
+
+// outOfTime reports whether an attempt ended for want of time.
+func outOfTime(err error) bool {
+	return isCode(err, "57014", "55P03") || errors.Is(err, errSlow) || errors.Is(err, context.DeadlineExceeded)
 }

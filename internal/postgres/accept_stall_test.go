@@ -153,8 +153,8 @@ func TestSessionsThatAreKilledRefuseNobody(t *testing.T) {
 	}
 }
 
-// tapped is a store behind a proxy that does something with the first COMMIT.
-func tapped(t *testing.T, b *bed, wait time.Duration, onCommit func(p *proxy, cut func()) (drop bool)) (*DB, *proxy) {
+// tapped is a store behind a proxy that does something with the first COMMIT, and tells whether it came.
+func tapped(t *testing.T, b *bed, wait time.Duration, onCommit func(p *proxy, cut func()) (drop bool)) (*DB, *proxy, *atomic.Bool) {
 	t.Helper()
 	p := newProxy(t, b)
 	var once atomic.Bool
@@ -166,8 +166,24 @@ func tapped(t *testing.T, b *bed, wait time.Duration, onCommit func(p *proxy, cu
 	}
 	db := b.open(t, Options{URL: p.url, AcceptWait: wait})
 	db.commitGrace = 4 * hasty
-	return db, p
+	return db, p, &once
 }
+
+// acceptUntil sends messages until one got as far as to its COMMIT, and returns what its sender is told: those before it were
+// too slow, on a busy machine, and are refused.
+func acceptUntil(t *testing.T, db *DB, s func() *mail.Submission, committing func() bool) error {
+	t.Helper()
+	for {
+		_, err := db.Accept(t.Context(), s())
+		if committing() {
+			return err
+		}
+		wantUnavailable(t, "accept that was not committed", err)
+	}
+}
+
+// plain is submission without recipients of its own.
+func plain() *mail.Submission { return submission() }
 
 // The answer to COMMIT is lost, and another connection tells what became of it.
 func TestAnswerToCommitThatIsLostIsFoundOut(t *testing.T) {
@@ -176,7 +192,7 @@ func TestAnswerToCommitThatIsLostIsFoundOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
-			db, p := tapped(t, b, patient, func(_ *proxy, cut func()) bool {
+			db, p, _ := tapped(t, b, patient, func(_ *proxy, cut func()) bool {
 				if arrives { // whatever comes back is not let through
 					go func() {
 						until(t, "it is stored", func() bool { return get[int](t, b, `SELECT count(*) FROM message`) == 1 })
@@ -217,11 +233,11 @@ func TestAnswerToCommitThatIsLostIsFoundOut(t *testing.T) {
 func TestAnswerToCommitThatCannotBeFoundOutIsUnknown(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	db, _ := tapped(t, b, hasty, func(p *proxy, _ func()) bool {
+	db, _, seen := tapped(t, b, hasty, func(p *proxy, _ func()) bool {
 		p.freeze()
 		return false
 	})
-	if _, err := db.Accept(t.Context(), submission()); !isUnknown(err) {
+	if err := acceptUntil(t, db, plain, seen.Load); !isUnknown(err) {
 		t.Errorf("told %v, want that nobody knows", err)
 	}
 }
@@ -230,13 +246,12 @@ func TestAnswerToCommitThatCannotBeFoundOutIsUnknown(t *testing.T) {
 func TestServerRefusesToCommitTooLate(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	db, _ := tapped(t, b, hasty, func(*proxy, func()) bool {
+	db, _, seen := tapped(t, b, hasty, func(*proxy, func()) bool {
 		began := time.Now()
 		until(t, "it is too late", func() bool { return time.Since(began) > hasty+hasty/4 })
 		return false
 	})
-	_, err := db.Accept(t.Context(), submission())
-	wantUnavailable(t, "accept that came too late", err)
+	wantUnavailable(t, "accept that came too late", acceptUntil(t, db, plain, seen.Load))
 	if n := get[int](t, b, `SELECT count(*) FROM message`); n != 0 {
 		t.Errorf("%d stored after a refusal", n)
 	}
@@ -253,7 +268,10 @@ func TestCommitThatNoStandbyHasIsUnknown(t *testing.T) {
 	db.commitGrace = 2 * hasty
 	standbys("nobody")
 	defer standbys("")
-	if _, err := db.Accept(t.Context(), submission()); !isUnknown(err) {
+	asleep := func() bool {
+		return get[bool](t, b, `SELECT EXISTS (SELECT FROM message)`) // seen once the wait for the standby was given up
+	}
+	if err := acceptUntil(t, db, plain, asleep); !isUnknown(err) {
 		t.Errorf("told %v, want that nobody knows", err)
 	}
 }
@@ -265,8 +283,10 @@ func TestRepeatWhoseAnswerCannotBeReadIsUnknown(t *testing.T) {
 	p := newProxy(t, b)
 	var commits atomic.Int64
 	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
-	_, err := db.Accept(t.Context(), keyed("k"))
-	must(t, err)
+	until(t, "the first is stored", func() bool {
+		_, err := db.Accept(t.Context(), keyed("k"))
+		return err == nil
+	})
 	p.mu.Lock()
 	p.tap = func(fromClient bool, chunk []byte, _ func()) bool {
 		if fromClient && bytes.Contains(chunk, []byte("; COMMIT\x00")) {
@@ -275,7 +295,53 @@ func TestRepeatWhoseAnswerCannotBeReadIsUnknown(t *testing.T) {
 		return fromClient && commits.Load() > 0 && !bytes.Contains(chunk, []byte("; COMMIT\x00"))
 	}
 	p.mu.Unlock()
-	if _, err := db.Accept(t.Context(), keyed("k")); !isUnknown(err) {
+	if err := acceptUntil(t, db, func() *mail.Submission { return keyed("k") }, func() bool { return commits.Load() > 0 }); !isUnknown(err) {
 		t.Errorf("told %v, want that nobody knows", err)
+	}
+}
+
+// A database that is too slow for a whole batch gets fewer at a time, and takes what it can: what is cut short again and again
+// would never come to an end.
+func TestSlowDatabaseTakesFewerAtATime(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.exec(t, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$`)
+	db := b.open(t, Options{AcceptWait: 2 * time.Second})
+	b.exec(t, `CREATE TRIGGER slow BEFORE INSERT ON idempotency FOR EACH ROW EXECUTE FUNCTION slow()`)
+	accepted, n := 0, 0
+	until(t, "some are accepted", func() bool {
+		subs := make([]*mail.Submission, mostRows) // four seconds' work, or two for each committer
+		for i := range subs {
+			n++
+			subs[i] = keyed(fmt.Sprint("key-", n))
+		}
+		_, errs := db.AcceptAll(t.Context(), subs)
+		for _, err := range errs {
+			if err == nil {
+				accepted++
+			}
+		}
+		return accepted > 0
+	})
+	b.atRest(t)
+	if stored := get[int](t, b, `SELECT count(*) FROM message`); stored != accepted {
+		t.Errorf("%d stored, %d accepted", stored, accepted)
+	}
+}
+
+func TestPaceHalvesAndDoubles(t *testing.T) {
+	t.Parallel()
+	var p pace
+	for i, step := range []struct {
+		n    int
+		err  error
+		want int
+	}{
+		{400, nil, 400}, {400, errSlow, 200}, {200, errSlow, 100}, {1, nil, 100}, {100, nil, 200}, {200, errors.New("reset"), 200},
+		{30, errSlow, 15}, {15, errSlow, fewestRows}, {1, errSlow, fewestRows}, {10, nil, 20},
+	} {
+		if p.note(step.n, step.err); p.rows() != step.want {
+			t.Errorf("step %d: %d rows, want %d", i, p.rows(), step.want)
+		}
 	}
 }

@@ -50,6 +50,7 @@ type DB struct {
 	box                 *seal.Box
 	acceptWait          time.Duration
 	commitGrace         time.Duration // see the constant
+	pace                pace          // of accepts
 	accepts             *committer[offer, mail.Accepted]
 	intents             *committer[ownedIntent, bool]
 	results             *committer[ownedResult, bool]
@@ -104,7 +105,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		bytes = 64 << 20
 	}
 	db.accepts = newCommitter(committerOptions{
-		name: "accept", workers: 2, batch: 400, weight: acceptWeight, queue: queue, bytes: bytes, sure: true, observe: observe,
+		name: "accept", workers: 2, batch: mostRows, weight: acceptWeight, queue: queue, bytes: bytes, sure: true, observe: observe,
 	}, db.acceptBatch)
 	db.intents = newCommitter(committerOptions{
 		name: "intent", workers: 2, batch: 400, queue: 8192, bytes: 1 << 40, observe: observe,

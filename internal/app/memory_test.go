@@ -1,0 +1,21 @@
+package app
+
+import (
+	"math"
+	"testing"
+)
+
+func TestMemoryLimitFollowsTheSettingsAndTheGroup(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	for _, c := range []struct{ queue, body, group, want int64 }{
+		{64 * mib, 30 * mib, math.MaxInt64, 320 * mib},
+		{64 * mib, 30 * mib, 512 * mib, 320 * mib},
+		{64 * mib, 30 * mib, 256 * mib, 192 * mib},
+		{256 * mib, 132 * mib, math.MaxInt64, 912 * mib},
+	} {
+		if got := memoryLimit(c.queue, c.body, c.group); got != c.want {
+			t.Errorf("queue %d MiB, body %d MiB, group %d MiB: limit %d MiB, want %d", c.queue/mib, c.body/mib, c.group/mib, got/mib, c.want/mib)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package httpapi
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// bodyLeft is more than the buffers of a connection hold, so that a client can't get rid of it unless it is read.
+const bodyLeft = 12 << 20
+
+// refusedEarly are ways to be refused before the body was read.
+func refusedEarly() map[string]struct {
+	path, key string // key: "send" or "" for none
+	length    int
+	status    int
+} {
+	return map[string]struct {
+		path, key string
+		length    int
+		status    int
+	}{
+		"no room":        {"/v1/send", "send", bodyLeft, http.StatusServiceUnavailable},
+		"no room, batch": {"/v1/send/batch", "send", bodyLeft, http.StatusServiceUnavailable},
+		"too large":      {"/v1/send", "send", 2 * bodyLeft, http.StatusRequestEntityTooLarge},
+		"no key":         {"/v1/send", "", bodyLeft, http.StatusUnauthorized},
+		"a stray hook":   {"/hooks/nobody", "", bodyLeft, http.StatusNotFound},
+		"not there":      {"/v1/nothing", "", bodyLeft, http.StatusNotFound},
+	}
+}
+
+// A client that writes its whole body before it reads gets its answer, and so does one that reads at once, before it has
+// written the rest. Neither finds its connection reset.
+func TestWhoeverIsRefusedEarlyGetsTheAnswer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *Options) { o.MaxBody, o.BodyBudget = bodyLeft+1, bodyLeft+1; o.Now = time.Now })
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = HTTPServer(r.server.Handler())
+	s.Start()
+	t.Cleanup(s.Close)
+	finish := begin(t, s.URL, r.send, large(bodyLeft-1000)) // it has all the room there is
+	r.awaitTaken(t)
+	var wg sync.WaitGroup
+	for name, c := range refusedEarly() {
+		for _, early := range []bool{false, true} {
+			wg.Go(func() {
+				key := ""
+				if c.key == "send" {
+					key = r.send
+				}
+				status, closed, err := upload(s.Listener.Addr().String(), c.path, key, c.length, early)
+				if err != nil || status != c.status || !closed {
+					t.Errorf("%s, reads early %t: status %d, closed %t, %v; want %d on a connection that is closed", name, early, status, closed, err, c.status)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if got := finish(); got != http.StatusUnprocessableEntity { // for so long a text
+		t.Errorf("the one that had the room = %d, want that it was read", got)
+	}
+}
+
+// upload sends a request with a body by hand. One that reads early sends the second half of it when it has the answer.
+func upload(addr, path, key string, length int, early bool) (status int, closed bool, err error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return 0, false, err
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	if key != "" {
+		key = "Authorization: Bearer " + key + "\r\n"
+	}
+	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n", path, key, length)
+	if err != nil {
+		return 0, false, err
+	}
+	rest := length
+	if early {
+		rest = length / 2
+	}
+	in := bufio.NewReader(conn)
+	if _, err := io.WriteString(conn, strings.Repeat("x", length-rest)); err != nil {
+		return 0, false, fmt.Errorf("first half: %w", err)
+	}
+	write := func() error {
+		_, err := io.WriteString(conn, strings.Repeat("x", rest))
+		return err
+	}
+	if !early {
+		if err := write(); err != nil {
+			return 0, false, fmt.Errorf("body: %w", err)
+		}
+	}
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return 0, false, fmt.Errorf("answer: %w", err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return 0, false, fmt.Errorf("body of the answer: %w", err)
+	}
+	if early {
+		if err := write(); err != nil {
+			return 0, false, fmt.Errorf("second half: %w", err)
+		}
+	}
+	_, err = in.ReadByte()
+	if err != io.EOF { //nolint:errorlint // a reset is another one
+		return resp.StatusCode, false, fmt.Errorf("after the answer: %w", err)
+	}
+	return resp.StatusCode, resp.Close, nil
+}
+
+// awaitTaken waits until there is no room left.
+func (r *rig) awaitTaken(t *testing.T) {
+	t.Helper()
+	for range 10_000 { // ms
+		if !r.server.bodies.free.TryAcquire(freeBody * 4) {
+			return
+		}
+		r.server.bodies.free.Release(freeBody * 4)
+		<-time.After(time.Millisecond)
+	}
+	t.Fatal("the room is not taken")
+}
+
+// A body that does not come gives back its place, and goes on if there is still room when it does.
+func TestBodyThatTricklesGivesItsPlaceBack(t *testing.T) {
+	t.Parallel()
+	b := newBudget(1 << 20)
+	slow, err := b.share(strings.NewReader(strings.Repeat("x", 1<<20)), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.release()
+	if _, err := b.share(strings.NewReader(""), 512<<10); err == nil {
+		t.Error("there was room beside a body that has taken all of it")
+	}
+	slow.giveUp() // its time is over
+	other, err := b.share(strings.NewReader(""), 512<<10)
+	if err != nil {
+		t.Errorf("no room though the first has sent nothing: %v", err)
+	}
+	if n, err := io.Copy(io.Discard, slow); err == nil || n > 700<<10 {
+		t.Errorf("the slow one read %d bytes, %v; want that it finds no more room than is left", n, err)
+	}
+	other.release()
+	if _, err := b.share(strings.NewReader(""), 512<<10); err != nil {
+		t.Errorf("what was given back is not there: %v", err)
+	}
+}
