@@ -49,7 +49,7 @@ type failure struct {
 func (d *eventData) bounce(t mail.EventType) *mail.Bounce {
 	if t == mail.EventRejected {
 		text := cmp.Or(d.Reject.Description, d.Reject.Reason)
-		return &mail.Bounce{Reason: mail.OtherReason, Text: provider.Cut(string(text))}
+		return &mail.Bounce{Reason: mail.OtherReason, Rule: "mailgun/rejected", Text: provider.Cut(string(text))}
 	}
 	if t != mail.EventBounced && t != mail.EventDeferred {
 		return nil

@@ -57,7 +57,7 @@ func because(b mail.Bounce) func(*mail.Event) { return func(e *mail.Event) { e.B
 
 func TestParseDocumentedEvents(t *testing.T) {
 	t.Parallel()
-	rejected := because(mail.Bounce{Reason: mail.OtherReason, Text: "Sandbox subdomains are for test purposes only."})
+	rejected := because(mail.Bounce{Reason: mail.OtherReason, Rule: "mailgun/rejected", Text: "Sandbox subdomains are for test purposes only."})
 	for name, want := range map[string][]mail.Event{
 		"accepted":  {event(mail.EventAccepted, "accepted")},
 		"delivered": {event(mail.EventDelivered, "delivered")},

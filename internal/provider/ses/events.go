@@ -105,18 +105,18 @@ func (r *record) complained() []mail.Event {
 }
 
 func (r *record) rejected() []mail.Event {
-	return r.dropped(joined("Reject", r.Reject.Reason), mail.Content, r.Reject.Reason)
+	return r.dropped(joined("Reject", r.Reject.Reason), "ses/Reject", mail.Content, r.Reject.Reason)
 }
 
 func (r *record) failed() []mail.Event {
-	return r.dropped("Rendering Failure", mail.InvalidInput, r.Failure.ErrorMessage)
+	return r.dropped("Rendering Failure", "ses/Rendering Failure", mail.InvalidInput, r.Failure.ErrorMessage)
 }
 
 // dropped is of the whole message. These records have no time of their own.
-func (r *record) dropped(name string, reason mail.Reason, text string) []mail.Event {
+func (r *record) dropped(name, rule string, reason mail.Reason, text string) []mail.Event {
 	events := r.each(mail.EventRejected, name, r.Mail.Timestamp, r.Mail.Destination)
 	for i := range events {
-		events[i].Bounce = &mail.Bounce{Reason: reason, Text: provider.Cut(text)}
+		events[i].Bounce = &mail.Bounce{Reason: reason, Rule: rule, Text: provider.Cut(text)}
 	}
 	return events
 }

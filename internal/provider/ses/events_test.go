@@ -56,11 +56,11 @@ func TestEveryTypeOfRecord(t *testing.T) {
 			toAnn(mail.Event{Type: mail.EventComplained, Name: "Complaint/abuse", UniqueID: "0100-c"}),
 		},
 		"Reject": {`"reject":{"reason":"Bad content"}`, toAnn(mail.Event{
-			Type: mail.EventRejected, Name: "Reject/Bad content", At: sentAt, Bounce: &mail.Bounce{Reason: mail.Content, Text: "Bad content"},
+			Type: mail.EventRejected, Name: "Reject/Bad content", At: sentAt, Bounce: &mail.Bounce{Reason: mail.Content, Rule: "ses/Reject", Text: "Bad content"},
 		})},
 		"Rendering Failure": {`"failure":{"templateName":"t","errorMessage":"Attribute 'x' is not present"}`, toAnn(mail.Event{
 			Type: mail.EventRejected, Name: "Rendering Failure", At: sentAt,
-			Bounce: &mail.Bounce{Reason: mail.InvalidInput, Text: "Attribute 'x' is not present"},
+			Bounce: &mail.Bounce{Reason: mail.InvalidInput, Rule: "ses/Rendering Failure", Text: "Attribute 'x' is not present"},
 		})},
 		"DeliveryDelay": {
 			`"deliveryDelay":{` + when + `,"delayType":"MailboxFull","expirationTime":"2026-11-25T23:00:00.000Z","reportingMTA":"1.2.3.4",
