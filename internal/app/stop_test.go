@@ -16,6 +16,7 @@ import (
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/httpapi"
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
@@ -125,7 +126,7 @@ func TestABounceThatComesBeforeTheAccountsAreReadComesAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &App{engine: engine, log: quiet()}
+	a := &App{engine: engine, log: quiet(), clock: mail.NewClock(nil, nil)}
 	if !a.knowsBounce("b+x@bounces.example.com") {
 		t.Error("the address is unknown before it can be known")
 	}

@@ -142,7 +142,7 @@ func TestStatsCountEveryEnd(t *testing.T) {
 	}
 	want := []mail.Stat{{
 		Key: "transactional", Recipients: 17, Sent: 9, Delivered: 2, Deferred: 1, Bounced: bounced(2, 1, 1), Complained: 1, Suppressed: 2,
-		Failed: 4, Unknown: 1, Opened: 1, Clicked: 1,
+		Failed: 4, FailedUnknown: 1, Unknown: 1, Opened: 1, Clicked: 1,
 	}}
 	if diff := cmp.Diff(want, b.stats(t, mail.StatsFilter{By: "stream"})); diff != "" {
 		t.Errorf("stats (-want +got):\n%s", diff)

@@ -135,7 +135,7 @@ func TestRestoreAgainChangesNothing(t *testing.T) {
 	scheduled := b.accept(t, with(func(s *mail.Submission) { s.Message.SendAt = time.Now().Add(2 * time.Hour) }))[0]
 	since := b.past(t)
 	b.restore(t, since)
-	b.exec(t, `UPDATE ready SET due = now() + interval '1 s'`) // an hour has passed since
+	b.exec(t, `UPDATE ready SET due = now() + interval '1 min'`) // two hours have nearly passed since
 	b.exec(t, `UPDATE rate_window SET bins = '{}', used = '{}'`)
 	was := []map[string]string{b.rows(t, moved), b.rows(t, scheduled)}
 	for _, s := range []time.Time{since, since.Add(-time.Minute), since.Add(time.Minute)} {

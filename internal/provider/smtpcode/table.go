@@ -51,7 +51,7 @@ var rules = []rule{
 	{name: "mailbox_rate", party: Mailbox, reason: mail.ThrottledThere, enhanced: []string{"[45].2.12[12]"}},
 	{name: "greylisted", party: Host, reason: mail.ThrottledThere, words: oneOf(`gr[ea]y-? ?list`)},
 	{name: "session_limit", party: Host, reason: mail.ThrottledThere, words: oneOf(
-		`(messages?|e-?mails?|recipients|mails) (per|in|for|on) (this |one |a |a single |the |each )?(smtp )?(session|connection|transaction)`,
+		`(messages?|e-?mails?|recipients|mails) (per|in|for|on) (this |one |a |a single |the |each )?(smtp )?(session|connection)`,
 	)},
 	{name: "sending_limit", party: Account, reason: mail.ThrottledThere, words: oneOf(
 		`(daily|hourly|monthly|weekly|24[- ]hour)`+gap+`(limit|quota|allowance)`, `(limit|quota|number)`+gap+`(per|an|each|this|for the) ?(hour|day|minute|second|month)`,
@@ -70,7 +70,7 @@ var rules = []rule{
 		`bo.{1,2}te .{0,20}pleine|quota d.pass`, `(postfach|mailbox|speicherplatz)`+gap+`(voll\b|ersch.{1,2}pft|berschritten)`, `(buz.n|casilla)`+gap+`(lleno|llena)|cuota excedida`,
 		`casella`+gap+`piena`, `caixa`+gap+`cheia`, `skrzynka`+gap+`(pe.na|przepe)`, `переполнен`, `(空间不足|容量满|空間不足|容量超過|いっぱい)`,
 	)},
-	{name: "too_many_recipients", party: Host, reason: mail.ThrottledThere, words: oneOf(`too many recipients( for| in| to|$|[.,!])`)},
+	{name: "too_many_recipients", party: Host, reason: mail.ThrottledThere, words: oneOf(`too many recipients( for| in| per| to|$|[.,!])`)},
 	{name: "sender_rate", party: Client, reason: mail.ThrottledThere, words: oneOf(
 		`frequency`, `rate[- ]?limit`, `limit(ed)? (the )?rate`, `unusual rate|connection rate|excessive (rate|volume)|unexpected volume`, `too many (connections|concurrent|sessions|smtp sessions|(failed )?(login|auth)|errors)`, `too many (new )?recipients`,
 		`throttl`, `slow(er| down)`, `trop de connexions`, `connections? limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
