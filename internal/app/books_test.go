@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 )
 
 // metrics reads what a replica says of itself.
@@ -36,7 +35,7 @@ func TestARunningServiceRaisesTheAlarmOverALostMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := b.start(t)
-	eventually(t, 20*time.Second, "the books are checked", func() bool {
+	eventually(t, settleTime, "the books are checked", func() bool {
 		return strings.Contains(b.metrics(t, r), "\nsendgate_invariant_violations{kind=\"lost\"} 1\n")
 	})
 	if text := b.metrics(t, r); !strings.Contains(text, "\nsendgate_invariant_violations{kind=\"twice\"} 0\n") {

@@ -149,20 +149,20 @@ func TestContentIsFailedByASecondOpinionOnly(t *testing.T) {
 	b.faults(t, map[string][]emulator.Fault{"sendgrid": {refuses}, "mailgun": {refuses}})
 	only(t, r, "sendgrid", "ses")
 	for _, id := range submit(t, r.api, letters(12)) {
-		m := becomes(t, r.api, id, 20*time.Second, "sent")
+		m := becomes(t, r.api, id, settleTime, "sent")
 		if got := classes(m); got != "ses accepted" && got != "sendgrid rejected, ses accepted" {
 			t.Errorf("attempts = %s", got)
 		}
 	}
 	only(t, r, "sendgrid", "mailgun")
 	for _, id := range submit(t, r.api, letters(4)) {
-		m := becomes(t, r.api, id, 20*time.Second, "failed")
+		m := becomes(t, r.api, id, settleTime, "failed")
 		if len(m.Attempts) != 2 || !strings.Contains(m.Recipients[0].Detail, "before, by ") {
 			t.Errorf("attempts = %s, detail %q; want two refusals and both told", classes(m), m.Recipients[0].Detail)
 		}
 	}
 	only(t, r, "sendgrid")
-	m := becomes(t, r.api, send(t, r.api, letter(0)), 20*time.Second, "failed")
+	m := becomes(t, r.api, send(t, r.api, letter(0)), settleTime, "failed")
 	if d := m.Recipients[0].Detail; len(m.Attempts) != 1 || !strings.HasPrefix(d, "rejected: status 400: content refused") {
 		t.Errorf("attempts = %s, detail %q; want the refusal of the only one", classes(m), d)
 	}

@@ -240,7 +240,7 @@ func TestPausedReplicaSendsNothingThatAnotherTookOver(t *testing.T) {
 	paused, other := b.serve(t, settings...), b.serve(t, settings...)
 	const n = 1000
 	submit(t, other.api, letters(n))
-	eventually(t, 10*time.Second, "both replicas carry messages", func() bool {
+	eventually(t, settleTime, "both replicas carry messages", func() bool {
 		return b.count(t.Context(), `SELECT count(DISTINCT owner) FROM inflight`) == 2
 	})
 	signal := func(sig syscall.Signal) {

@@ -26,7 +26,7 @@ func TestDevKeepsItsDataOverStopsAndKills(t *testing.T) {
 	env := devEnv(t, data)
 	var ids []string
 	for _, account := range accountNames() {
-		m := becomes(t, env.api, send(t, env.api, pinned(account)), 15*time.Second, "sent", "delivered")
+		m := becomes(t, env.api, send(t, env.api, pinned(account)), settleTime, "sent", "delivered")
 		ids = append(ids, m.ID)
 		if len(m.Attempts) != 1 || m.Attempts[0].Account != account || decision(t, m.Attempts[0]).Chosen != account {
 			t.Errorf("attempts of the message for %s = %s, decision %s", account, classes(m), m.Attempts[0].Decision)
@@ -45,7 +45,7 @@ func TestDevKeepsItsDataOverStopsAndKills(t *testing.T) {
 		}
 	}
 	last := send(t, again.api, letter(1))
-	becomes(t, again.api, last, 15*time.Second, "sent", "delivered")
+	becomes(t, again.api, last, settleTime, "sent", "delivered")
 	second.kill()
 
 	third := spawnDev(t, data)
@@ -71,7 +71,7 @@ func TestDevUsesADatabaseOfTheUsers(t *testing.T) {
 	o := DevOptions{Listen: "127.0.0.1:0", Data: data, Limits: "none", DatabaseURL: pgtest.NewURL(t)}
 	stop := startDev(t, o)
 	id := send(t, devEnv(t, data).api, letter(1))
-	becomes(t, devEnv(t, data).api, id, 15*time.Second, "sent", "delivered")
+	becomes(t, devEnv(t, data).api, id, settleTime, "sent", "delivered")
 	stop()
 	stop = startDev(t, o) // dev.env names that database now
 	if got := message(t, devEnv(t, data).api, id).Status; got != "sent" && got != "delivered" {

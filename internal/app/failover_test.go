@@ -25,7 +25,7 @@ func only(t *testing.T, r *replica, names ...string) {
 	if _, err = r.admin.PutPool(t.Context(), *pool); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the pool binds", func() bool {
+	eventually(t, settleTime, "the pool binds", func() bool {
 		x, err := r.admin.Explain(t.Context(), letter(0))
 		stranger := func(c api.Candidate) bool { return !slices.Contains(names, c.Account) }
 		return err == nil && len(x.Decision.Candidates) == len(names) && !slices.ContainsFunc(x.Decision.Candidates, stranger)
@@ -55,7 +55,7 @@ func TestTransientFailureGoesToAnotherAccountAtOnce(t *testing.T) {
 	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "error", Status: 503}}})
 	failedOver := 0
 	for i, id := range submit(t, r.api, letters(12)) {
-		m := becomes(t, r.api, id, 20*time.Second, "sent")
+		m := becomes(t, r.api, id, settleTime, "sent")
 		switch got := classes(m); got {
 		case "ses accepted":
 		case "sendgrid transient, ses accepted":
@@ -86,7 +86,7 @@ func TestThrottleBlocksTheAccountOnEveryReplicaAndUsesUpNoTry(t *testing.T) {
 	first, second := b.start(t), b.start(t)
 	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "throttle", Seconds: 6}}})
 	id := send(t, first.api, pinned("sendgrid"))
-	eventually(t, 10*time.Second, "the account is blocked", func() bool {
+	eventually(t, settleTime, "the account is blocked", func() bool {
 		return b.count(t.Context(), `SELECT count(*) FROM rate_account WHERE blocked_until > now() + interval '1 s'`) == 1
 	})
 	for name, r := range map[string]*replica{"the one that was told": first, "the other": second} {
@@ -103,7 +103,7 @@ func TestThrottleBlocksTheAccountOnEveryReplicaAndUsesUpNoTry(t *testing.T) {
 	if got := b.emu.Stats()["sendgrid"].Throttled; got > 3 {
 		t.Errorf("calls while throttled = %d, want no more than the first and its like", got)
 	}
-	m := becomes(t, first.api, id, 20*time.Second, "sent")
+	m := becomes(t, first.api, id, settleTime, "sent")
 	if first := m.Attempts[0]; first.Class != "throttled" || first.Status != http.StatusTooManyRequests {
 		t.Errorf("first attempt: class %s, status %d; want throttled, 429", first.Class, first.Status)
 	}
@@ -127,11 +127,11 @@ func TestWrongCredentialsParkTheAccountUntilItIsResumed(t *testing.T) {
 		t.Errorf("ledger = %v, want %d by postmark", got, len(ids))
 	}
 	for _, r := range []*replica{first, second} {
-		eventually(t, 5*time.Second, "the account shows as parked", func() bool {
+		eventually(t, settleTime, "the account shows as parked", func() bool {
 			a, err := r.admin.Account(t.Context(), "mailgun")
 			return err == nil && a.State == "parked" && len(a.Parked) == 1 && a.Parked[0].Reason != ""
 		})
-		eventually(t, 5*time.Second, "the park binds", func() bool { return strings.HasPrefix(reason(t, r, "mailgun"), "parked") })
+		eventually(t, settleTime, "the park binds", func() bool { return strings.HasPrefix(reason(t, r, "mailgun"), "parked") })
 	}
 	calls := b.emu.Stats()["mailgun"].Requests
 	submit(t, second.api, letters(30))
@@ -148,7 +148,7 @@ func TestWrongCredentialsParkTheAccountUntilItIsResumed(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := send(t, second.api, pinned("mailgun"))
-	m := becomes(t, second.api, id, 10*time.Second, "sent")
+	m := becomes(t, second.api, id, settleTime, "sent")
 	if got := classes(m); got != "mailgun accepted" {
 		t.Errorf("attempts after the resume = %s", got)
 	}
@@ -189,7 +189,7 @@ func TestLostAnswerIsUnknownAndGoesNowhereElse(t *testing.T) {
 				ids[policy] = send(t, r.api, m)
 			}
 			for policy, id := range ids {
-				m := becomes(t, r.api, id, 15*time.Second, "unknown")
+				m := becomes(t, r.api, id, settleTime, "unknown")
 				if len(m.Attempts) != 1 || m.Attempts[0].Class != "uncertain" || m.Recipients[0].Status != "unknown" {
 					t.Errorf("%s: attempts %s, recipient %s; want one uncertain attempt and an unknown recipient",
 						policy, classes(m), m.Recipients[0].Status)
@@ -232,7 +232,7 @@ func TestBreakerOpensOnRepeatedFailuresAndClosesAgain(t *testing.T) {
 	eventually(t, 30*time.Second, "the breaker shows as open", func() bool {
 		submit(t, r.api, letters(20))
 		sent += 20
-		eventually(t, 20*time.Second, "the batch is sent", func() bool { return b.statuses(t)["sent"] == sent })
+		eventually(t, settleTime, "the batch is sent", func() bool { return b.statuses(t)["sent"] == sent })
 		return reason(t, r, "postmark") == "breaker open"
 	})
 	calls := b.emu.Stats()["postmark"].Requests
@@ -247,8 +247,8 @@ func TestBreakerOpensOnRepeatedFailuresAndClosesAgain(t *testing.T) {
 
 	b.faults(t, nil)
 	id := send(t, r.api, pinned("postmark")) // the probe
-	becomes(t, r.api, id, 20*time.Second, "sent")
-	eventually(t, 10*time.Second, "the breaker is closed", func() bool { return reason(t, r, "postmark") == "" })
+	becomes(t, r.api, id, settleTime, "sent")
+	eventually(t, settleTime, "the breaker is closed", func() bool { return reason(t, r, "postmark") == "" })
 }
 
 // reason asks why the account would not get a message now.

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
@@ -33,7 +32,7 @@ func readyz(t *testing.T, b *bench, r *replica) string {
 // unparked waits for the audit of a park that ended by itself.
 func unparked(t *testing.T, r *replica, account string) {
 	t.Helper()
-	eventually(t, 20*time.Second, account+" is unparked by itself", func() bool {
+	eventually(t, settleTime, account+" is unparked by itself", func() bool {
 		page, err := r.admin.Audit(t.Context(), "", 100)
 		if err != nil {
 			return false
@@ -55,16 +54,16 @@ func TestAParkedAccountResumesByItselfAndLosesNothing(t *testing.T) {
 	// The park itself, and two probes.
 	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "error", Status: 401, Body: `{"errors":[{"message":"Maximum credits exceeded"}]}`}}})
 	ids := []string{send(t, first.api, letter(0))}
-	eventually(t, 10*time.Second, "the account is parked", func() bool {
+	eventually(t, settleTime, "the account is parked", func() bool {
 		return b.count(t.Context(), `SELECT count(*) FROM account_park WHERE sender_domain = ''`) == 1
 	})
 	ids = append(ids, submit(t, second.api, letters(20))...)
 	for _, r := range []*replica{first, second} {
-		eventually(t, 10*time.Second, "it says that it is degraded", func() bool {
+		eventually(t, settleTime, "it says that it is degraded", func() bool {
 			return readyz(t, b, r) == "200 degraded: no account can send in pool default"
 		})
 	}
-	eventually(t, 20*time.Second, "two probes were refused", func() bool {
+	eventually(t, settleTime, "two probes were refused", func() bool {
 		return b.count(t.Context(), `SELECT coalesce(max(probes), 0) FROM account_park`) >= 2
 	})
 	calls := b.emu.Stats()["sendgrid"].Requests
@@ -74,7 +73,7 @@ func TestAParkedAccountResumesByItselfAndLosesNothing(t *testing.T) {
 	b.faults(t, nil)
 	unparked(t, first, "sendgrid")
 	for _, id := range ids {
-		becomes(t, first.api, id, 20*time.Second, "sent")
+		becomes(t, first.api, id, settleTime, "sent")
 	}
 	if got := b.shares(); got["sendgrid"] != len(ids) {
 		t.Errorf("ledger = %v, want all %d by sendgrid, once", got, len(ids))
@@ -82,7 +81,7 @@ func TestAParkedAccountResumesByItselfAndLosesNothing(t *testing.T) {
 	if calls > 10 {
 		t.Errorf("%d calls while the account was parked, want a probe at a time", calls)
 	}
-	eventually(t, 10*time.Second, "it is ready again", func() bool { return readyz(t, b, first) == "200 ready" })
+	eventually(t, settleTime, "it is ready again", func() bool { return readyz(t, b, first) == "200 ready" })
 	a, err := first.admin.Account(t.Context(), "sendgrid")
 	if err != nil || a.State != "active" || len(a.Parked) != 0 {
 		t.Errorf("account = %+v, %v; want it active", a, err)
@@ -101,13 +100,13 @@ func TestASenderThatIsRefusedParksItsAddressOnly(t *testing.T) {
 	bad := letter(0)
 	bad.From.Email = "Typo@example.com"
 	waits := send(t, r.api, bad)
-	eventually(t, 10*time.Second, "the address is parked", func() bool {
+	eventually(t, settleTime, "the address is parked", func() bool {
 		a, err := r.admin.Account(t.Context(), "sendgrid")
 		return err == nil && a.State == "active" && len(a.Parked) == 1 && a.Parked[0].Sender == "typo@example.com" &&
 			a.Parked[0].SenderDomain == "example.com" && !a.Parked[0].NextProbe.IsZero()
 	})
 	for _, id := range submit(t, r.api, letters(5)[1:]) { // its neighbours go on
-		becomes(t, r.api, id, 10*time.Second, "sent")
+		becomes(t, r.api, id, settleTime, "sent")
 	}
 	if got := message(t, r.api, waits).Status; got != "queued" {
 		t.Errorf("the message of the parked address is %s, want it queued", got)
@@ -115,12 +114,12 @@ func TestASenderThatIsRefusedParksItsAddressOnly(t *testing.T) {
 	if _, err := r.admin.ResumeAccount(t.Context(), "sendgrid"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the message that waited met it again", func() bool { return len(message(t, r.api, waits).Attempts) >= 2 })
+	eventually(t, settleTime, "the message that waited met it again", func() bool { return len(message(t, r.api, waits).Attempts) >= 2 })
 	for _, id := range submit(t, r.api, letters(5)[1:]) {
-		becomes(t, r.api, id, 10*time.Second, "sent")
+		becomes(t, r.api, id, settleTime, "sent")
 	}
 	b.faults(t, nil)
-	becomes(t, r.api, waits, 20*time.Second, "sent")
+	becomes(t, r.api, waits, settleTime, "sent")
 	unparked(t, r, "sendgrid")
 }
 
@@ -145,11 +144,11 @@ func TestOneMessageStopsNoSecondOne(t *testing.T) {
 	odd := func(account string) api.SendRequest { return letterTo(account, "odd@example.org") }
 	for account := range answers {
 		for range 2 { // beside others, and two in a row
-			becomes(t, r.api, send(t, r.api, odd(account)), 10*time.Second, "failed")
+			becomes(t, r.api, send(t, r.api, odd(account)), settleTime, "failed")
 		}
-		becomes(t, r.api, send(t, r.api, pinned(account)), 10*time.Second, "sent")
+		becomes(t, r.api, send(t, r.api, pinned(account)), settleTime, "sent")
 		for range 2 {
-			becomes(t, r.api, send(t, r.api, odd(account)), 10*time.Second, "failed")
+			becomes(t, r.api, send(t, r.api, odd(account)), settleTime, "failed")
 		}
 	}
 	if n := b.count(t.Context(), `SELECT count(*) FROM account_park`); n != 0 {
@@ -158,13 +157,13 @@ func TestOneMessageStopsNoSecondOne(t *testing.T) {
 	m := letter(0)
 	m.To[0].Email = "odd@example.org"
 	for range 10 { // not pinned: somebody takes it
-		becomes(t, r.api, send(t, r.api, m), 10*time.Second, "sent")
+		becomes(t, r.api, send(t, r.api, m), settleTime, "sent")
 	}
 	for account := range answers {
 		for range 3 {
-			becomes(t, r.api, send(t, r.api, odd(account)), 10*time.Second, "failed", "queued")
+			becomes(t, r.api, send(t, r.api, odd(account)), settleTime, "failed", "queued")
 		}
-		eventually(t, 10*time.Second, account+" is parked after three in a row", func() bool {
+		eventually(t, settleTime, account+" is parked after three in a row", func() bool {
 			a, err := r.admin.Account(t.Context(), account)
 			return err == nil && a.State == "parked"
 		})

@@ -196,8 +196,9 @@ func (b *bench) checkRefused(t *testing.T, r *replica, requests []request) {
 	wg.Wait()
 	runtime.ReadMemStats(&after)
 	t.Logf("answers %v, the slowest after %s; heap from %d to %d MB", statuses, slowest.Round(time.Millisecond), before.HeapAlloc>>20, after.HeapAlloc>>20)
-	if statuses[http.StatusServiceUnavailable] != len(requests) {
-		t.Errorf("answers = %v, want 503 only", statuses)
+	// Of what was in a batch already nobody knows whether it is stored: 504. Providers repeat both.
+	if statuses[http.StatusServiceUnavailable]+statuses[http.StatusGatewayTimeout] != len(requests) {
+		t.Errorf("answers = %v, want 503 and 504 only", statuses)
 	}
 	if slowest > hangBound {
 		t.Errorf("slowest answer = %s, want none over %s", slowest, hangBound)

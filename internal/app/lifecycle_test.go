@@ -34,7 +34,7 @@ func TestScheduledMessageIsSentWhenItsTimeComes(t *testing.T) {
 	if got := message(t, r.api, id).Status; got != "scheduled" {
 		t.Errorf("status before send_at = %s, want scheduled", got)
 	}
-	becomes(t, r.api, id, 15*time.Second, "sent")
+	becomes(t, r.api, id, settleTime, "sent")
 	if got := b.ledger()[id]; len(got) != 1 || got[0].At.Before(m.SendAt.Truncate(time.Millisecond)) {
 		t.Errorf("ledger = %+v, want one entry not before %s", got, m.SendAt)
 	}
@@ -57,7 +57,7 @@ func TestCancelledMessageIsNeverSent(t *testing.T) {
 	_, err = r.api.Cancel(t.Context(), id)
 	wantProblem(t, "a second cancel", err, http.StatusConflict)
 	sent := send(t, r.api, letter(2))
-	becomes(t, r.api, sent, 10*time.Second, "sent")
+	becomes(t, r.api, sent, settleTime, "sent")
 	_, err = r.api.Cancel(t.Context(), sent)
 	wantProblem(t, "cancel of a sent message", err, http.StatusConflict)
 	pause(t, time.Until(m.SendAt.Add(time.Second)))
@@ -73,11 +73,11 @@ func TestMessageThatCannotGoInTimeExpires(t *testing.T) {
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the pause binds", func() bool { return reason(t, r, "ses") == "paused" })
+	eventually(t, settleTime, "the pause binds", func() bool { return reason(t, r, "ses") == "paused" })
 	m := pinned("ses")
 	m.ExpiresAt = at(2 * time.Second)
 	id := send(t, r.api, m)
-	got := becomes(t, r.api, id, 20*time.Second, "expired")
+	got := becomes(t, r.api, id, settleTime, "expired")
 	if len(got.Attempts) != 0 || got.Recipients[0].Status != "expired" || got.Recipients[0].Detail == "" {
 		t.Errorf("attempts %q, recipient %+v; want none, and expired with its reason", classes(got), got.Recipients[0])
 	}
@@ -92,7 +92,7 @@ func TestFailedMessageCanBeResent(t *testing.T) {
 	r := b.start(t)
 	b.faults(t, map[string][]emulator.Fault{"postmark": {{Mode: "error", Status: 422, Body: `{"ErrorCode":300,"Message":"Zero recipients specified"}`}}})
 	id := send(t, r.api, pinned("postmark"))
-	failed := becomes(t, r.api, id, 10*time.Second, "failed")
+	failed := becomes(t, r.api, id, settleTime, "failed")
 	if got := classes(failed); got != "postmark rejected" && got != "postmark bad_recipient" {
 		t.Errorf("attempts = %s, want one refusal", got)
 	}
@@ -100,7 +100,7 @@ func TestFailedMessageCanBeResent(t *testing.T) {
 	if _, err := r.api.Resend(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	m := becomes(t, r.api, id, 10*time.Second, "sent")
+	m := becomes(t, r.api, id, settleTime, "sent")
 	if len(m.Attempts) != 2 || m.Attempts[1].Class != "accepted" {
 		t.Errorf("attempts = %s, want the second accepted", classes(m))
 	}
@@ -136,7 +136,7 @@ func TestSuppressedRecipientsAreNotMailed(t *testing.T) {
 	both := letter(2)
 	both.To = append(both.To, api.Address{Email: "gone@example.org"})
 	id := send(t, r.api, both)
-	m := becomes(t, r.api, id, 10*time.Second, "sent", "suppressed")
+	m := becomes(t, r.api, id, settleTime, "sent", "suppressed")
 	if m.Recipients[0].Status != "sent" || m.Recipients[1].Status != "suppressed" {
 		t.Errorf("recipients = %s, %s; want sent, suppressed", m.Recipients[0].Status, m.Recipients[1].Status)
 	}
@@ -148,7 +148,7 @@ func TestSuppressedRecipientsAreNotMailed(t *testing.T) {
 	later.SendAt = at(3 * time.Second)
 	id = send(t, r.api, later)
 	suppress("ann3@example.org")
-	m = becomes(t, r.api, id, 15*time.Second, "suppressed")
+	m = becomes(t, r.api, id, settleTime, "suppressed")
 	if m.Recipients[0].Status != "suppressed" || len(b.ledger()[id]) != 0 {
 		t.Errorf("suppressed after acceptance: recipient %s, ledger entries %d; want suppressed, 0",
 			m.Recipients[0].Status, len(b.ledger()[id]))
@@ -169,11 +169,11 @@ func TestBusyTenantDoesNotHoldUpAnother(t *testing.T) {
 	}
 	small := api.NewWith(r.url, key.Secret, b.http)
 	submit(t, r.api, letters(2000)) // a hundred seconds at 20 a second
-	eventually(t, 10*time.Second, "the backlog is being worked off", func() bool { return len(b.emu.Ledger()) > 20 })
+	eventually(t, settleTime, "the backlog is being worked off", func() bool { return len(b.emu.Ledger()) > 20 })
 	for i := range 3 {
 		start := time.Now()
 		id := send(t, small, letter(i))
-		becomes(t, small, id, 10*time.Second, "sent")
+		becomes(t, small, id, settleTime, "sent")
 		t.Logf("sent %s after its acceptance, beside a backlog of %d", time.Since(start).Round(time.Millisecond),
 			b.count(t.Context(), `SELECT count(*) FROM ready`))
 	}

@@ -114,7 +114,7 @@ func TestDatabaseOutageLosesNothingAndIsAnsweredWith503(t *testing.T) {
 		t.Fatal("the database is elsewhere after the restart: this test needs it in its place")
 	}
 	back := time.Now()
-	eventually(t, 15*time.Second, "mail is accepted again", func() bool { return a.between(back, time.Now()) > 0 })
+	eventually(t, settleTime, "mail is accepted again", func() bool { return a.between(back, time.Now()) > 0 })
 	t.Logf("down for %s; first 202 at most %s after the database took connections", back.Sub(down).Round(time.Millisecond),
 		time.Since(back).Round(time.Millisecond))
 	pause(t, time.Second)
@@ -123,11 +123,11 @@ func TestDatabaseOutageLosesNothingAndIsAnsweredWith503(t *testing.T) {
 	frozen := time.Now()
 	pause(t, 4*time.Second)
 	thaw()
-	eventually(t, 15*time.Second, "mail is accepted after the freeze", func() bool { return a.between(frozen.Add(4*time.Second), time.Now()) > 0 })
+	eventually(t, settleTime, "mail is accepted after the freeze", func() bool { return a.between(frozen.Add(4*time.Second), time.Now()) > 0 })
 	cancel()
 	clients.Wait()
 	checkOutage(t, b, a, a.between(down, up))
-	becomes(t, r.api, send(t, r.api, letter(1)), 10*time.Second, "sent")
+	becomes(t, r.api, send(t, r.api, letter(1)), settleTime, "sent")
 }
 
 // freeze stops every process of the server in its tracks, as a hanging disk would, until the function that it returns is

@@ -221,7 +221,7 @@ func (g *guarded) keepCanaries(t *testing.T) {
 // binds waits until the replica works with the configuration that is stored.
 func (g *guarded) binds(t *testing.T) {
 	t.Helper()
-	eventually(t, 10*time.Second, "the configuration binds", func() bool {
+	eventually(t, settleTime, "the configuration binds", func() bool {
 		x, err := g.admin.Explain(t.Context(), letter(0))
 		return err == nil && x.Decision.Config == int64(g.count(t.Context(), `SELECT version FROM config_state`))
 	})

@@ -52,7 +52,7 @@ func TestNewWeightsBindTheBacklogWithinTwoSeconds(t *testing.T) {
 	first, second := b.start(t), b.start(t)
 	const n = 1500
 	submit(t, first.api, letters(n))
-	eventually(t, 20*time.Second, "all providers are in use", func() bool { return len(b.shares()) == 5 })
+	eventually(t, settleTime, "all providers are in use", func() bool { return len(b.shares()) == 5 })
 
 	pool, err := first.admin.Pool(t.Context(), "default")
 	if err != nil {
@@ -208,7 +208,7 @@ func TestFullAccountDoesNotHoldUpTheOthersOfItsPool(t *testing.T) {
 				}
 			}
 			start := time.Now()
-			eventually(t, 20*time.Second, "the mail of the accounts that are free is sent", func() bool {
+			eventually(t, settleTime, "the mail of the accounts that are free is sent", func() bool {
 				n := b.shares()
 				return len(b.emu.Ledger())-n["ses"] == others
 			})
@@ -228,7 +228,7 @@ func setOverflow(t *testing.T, r *replica, rule string) {
 	if pool, err = r.admin.PutPool(t.Context(), *pool); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the pool's rule binds", func() bool {
+	eventually(t, settleTime, "the pool's rule binds", func() bool {
 		x, err := r.admin.Explain(t.Context(), letter(0))
 		return err == nil && x.Decision.Config >= pool.Version
 	})

@@ -94,7 +94,7 @@ CREATE EVENT TRIGGER full_disk_too ON ddl_command_start WHEN TAG IN ('CREATE TAB
 		t.Errorf("/readyz is %d %q, want a full disk as its reason", status, line)
 	}
 	do(`DROP TRIGGER full_disk ON message; DROP EVENT TRIGGER full_disk_too`)
-	eventually(t, 20*time.Second, "it is ready again by itself", func() bool { return r.ready(t.Context(), b.http) })
+	eventually(t, settleTime, "it is ready again by itself", func() bool { return r.ready(t.Context(), b.http) })
 	send(t, r.api, letter(2))
 	if n := b.count(t.Context(), `SELECT count(*) FROM pg_class WHERE relname LIKE 'sendgate_probe%'`); n != 0 {
 		t.Errorf("%d tables of probes are left", n)
