@@ -108,11 +108,32 @@ func readProblem(w http.ResponseWriter, err error) error {
 	return e
 }
 
-// Bounds of linger.
+// Bounds of hearOut and linger.
 const (
 	lingerBytes = 64 << 20
 	lingerTime  = 20 * time.Second
+	quietTime   = 500 * time.Millisecond // without a byte of the body
 )
+
+// hearOut reads and throws away what comes of a body that is refused, before the answer, if its length was announced. A client that is still writing
+// when it is answered and cut off may take its failed write for the outcome, as net/http's does at times. One that
+// stops writing, or that waits to be asked for its body (RFC 9110 section 10.1.1), is answered without it.
+func hearOut(w http.ResponseWriter, r *http.Request, body io.Reader) {
+	if r.ContentLength <= 0 || r.ContentLength > lingerBytes || r.Header.Get("Expect") != "" {
+		return
+	}
+	conn, end := http.NewResponseController(w), time.Now().Add(lingerTime)
+	buf := make([]byte, 32<<10)
+	for {
+		quiet := time.Now().Add(quietTime)
+		if quiet.After(end) || conn.SetReadDeadline(quiet) != nil {
+			return
+		}
+		if _, err := body.Read(buf); err != nil {
+			return
+		}
+	}
+}
 
 // linger reads on and throws away what is left of a request that was answered before its end. To close a connection on
 // which something is unread resets it, and a client that is still writing then never sees its answer. One that reads early

@@ -79,7 +79,7 @@ func upload(addr, path, key string, length int, early bool) (status int, closed 
 	if key != "" {
 		key = "Authorization: Bearer " + key + "\r\n"
 	}
-	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n", path, key, length)
+	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n", path, key, length)
 	if err != nil {
 		return 0, false, err
 	}

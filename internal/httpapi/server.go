@@ -186,7 +186,9 @@ type handlerFunc func(w http.ResponseWriter, r *http.Request) error
 // handle is the one adapter from handlerFunc to http.Handler.
 func (s *Server) handle(h handlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		body := r.Body // as it comes: handlers put bounds around it
 		if err := h(w, r); err != nil {
+			hearOut(w, r, body)
 			s.writeProblem(w, r, err)
 			linger(w, r)
 		}
