@@ -52,7 +52,7 @@ func (r *rig) sendLarge(t *testing.T, x *replica, taken, refused, cut *atomic.In
 	for i := range 64 {
 		wg.Go(func() {
 			client := api.NewWith("http://"+x.api, r.keys["default"], r.http)
-			for n := 0; time.Now().Before(end); n++ {
+			for n := 0; time.Now().Before(end) || taken.Load() == 0 && n < 5; n++ {
 				part := fmt.Sprintf("D30 %d %d", i, n)
 				m := load{plain: true, policies: []string{"never"}}.compose(random(part), 600+i, n).request
 				m.Attachments = []api.Attachment{{Filename: "a.bin", ContentType: "application/pdf", Content: content}}

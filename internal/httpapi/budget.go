@@ -24,7 +24,7 @@ type budget struct{ free *semaphore.Weighted }
 func newBudget(size int64) budget { return budget{semaphore.NewWeighted(size)} }
 
 // promptBody is how long an announced body may take to arrive before what it has not used of its place is given to others.
-const promptBody = 15 * time.Second
+const promptBody = 30 * time.Second
 
 // share is what one request holds of the budget, from the reading of its body to the end of its handler.
 type share struct {
