@@ -14,7 +14,7 @@ type rule struct {
 
 // passing are words that promise a change: what is said with them is no last word.
 var passing = oneOf(
-	`tempora(r|l|ir)|tijdelijk|tymczasow|tillf.llig|midlertidig|ge.ici`, `maintenance|under (review|investigation)|for investigation`, `try (it )?again later`, `(try|retry) later`, `try again in `, `at a later time`, `not found,? try again`,
+	`tempora(r|l|ir)|tijdelijk|tymczasow|tillf.llig|midlertidig|ge.ici`, `maintenance|under (review|investigation)|for investigation`, `\buntil\b|meanwhile|right now|tomorrow|while migrating|being (moved|migrated)`, `(database|backend|directory)( service| server)? (error|failure|not reachable|unreachable|unavailable)`, `try (it )?again later`, `(try|retry) later`, `try again in `, `at a later time`, `not found,? try again`,
 	`(essayer|r.essayer) plus tard`, `sp.{1,2}ter (erneut|noch)`, `zeitweise|vor.bergehend|momentan`, `m.s tarde|mais tarde|pi. tardi`,
 	`ldap (is )?(unavailable|down|error|server)|server (is )?down|(recipient|user)'?s? (mail )?(server|host|system)\b|server for (the |this )?(user|recipient)|lookup failure`,
 	`稍后|請稍後|暂时|暫時|後ほど|一時的|попробуйте позже|временно`,
@@ -81,20 +81,20 @@ var rules = []rule{
 	// About us, though the words speak of addresses, hosts and domains.
 	{name: "recipient_restricted", party: Mailbox, reason: mail.BlockedPolicy, words: oneOf(
 		`resolver\.rst\.(auth|notauth|send)`, `not authorized to send to`, `allowed[- ]senders`, `mailing list`, `members?[- ]only|non-member|not subscribed|closed mailing list`, `only accept`, `recipient preferences`,
-		`(recipient|user) (rejects?|refuses?|refused|blocks?)( to| your| mail| this| the|[.,!]|$)`, `(blocked|rejected|refused|blacklisted|disallowed) by (the |this )?(recipient|user)([^ ]| and|$)`, `not authenticated for (group|mailbox|public folder)`, `has restricted`, `user rules`, `(disabled|turned off|closed)`+gap+`\b(external|outside|strangers)`,
+		`(recipient|user) (rejects?|refuses?|refused|blocks?|blocked)( to| you| your| mail| this| the|[.,!]|$)`, `(blocked|rejected|refused|blacklisted|disallowed) by (the |this )?(recipient|user)([^ ]| and|$)`, `not authenticated for (group|mailbox|public folder)`, `has restricted`, `user rules`, `(disabled|turned off|closed)`+gap+`\b(external|outside|strangers)`,
 	)},
 	{name: "recipient_restricted", party: Mailbox, reason: mail.BlockedPolicy, enhanced: []string{"5.7.124", "5.7.13[3-6]"}},
 	{name: "expired", party: Host, reason: mail.TimedOut, words: oneOf(
 		`(message|delivery time|retry time\w*|queue)\.? ?(has |was )?expired`, `queue\.expired`, `retry time not reached|retry timeout exceeded`, `in (the )?queue too long|delivery timeout`,
 	)},
-	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `headers? (is |are )?(missing|invalid)`, `message-?id\b`)},
+	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `\b(errors-to|list-(unsubscribe|id)|resent-\w+)\b`, `(recipient|address) count`, `headers? (is |are )?(missing|invalid)`, `message-?id\b`)},
 	{name: "no_answer", party: Host, reason: mail.Connection, codes: []string{"", "4??"}, words: noAnswer},
 	{name: "unknown_users", party: Client, reason: mail.Reputation, words: oneOf(
-		`(too many|excessive|number of|maximum) (\w+ ){0,3}(invalid|unknown|bad|non-?exist\w*|userid unknowns)`, `(invalid|unknown|bad|non-?exist\w*) (users|recipients|addresses)`+gap+`(exceed|limit|reached)`, `directory harvest|dictionary attack`,
+		`(too many|excessive|number of|maximum) (\w+ ){0,3}(invalid|unknown|bad|non-?exist\w*|userid unknowns)`, `(invalid|unknown|bad|non-?exist\w*) (users|recipients|addresses)`+gap+`(exceed|limit|reached)`, `directory harvest|dictionary attack|大量`,
 	)},
 	{name: "credential", party: Account, reason: mail.AuthFailure, codes: []string{"53[0458]"}},
 	{name: "account_blocked", party: Account, reason: mail.BlockedPolicy, words: oneOf(
-		`(^|[^n] )your (smtp |e-?mail |mail |user )?account`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
+		`(^|[^n] )your (smtp |e-?mail |mail |user )?(account|user|mailbox|customer|login)\b`, `used to send|(user|account) (is )?not allowed to send`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
 		`outbound (sender|spam)`, `(for|from) (outgoing|outbound|sending)|sending (account|from)`, `not authorized to (perform|use|relay)`, `not yet activated`,
 		ours+` (user|account|mailbox|customer)\b`, `sender'?s? account`, `(smtp|sending|submission|relay|api) service for (this|the|your) (account|user)`, `(can ?not|can't) send( (e-?)?mails?| messages?)?\W*$`, `(conta|cuenta|compte|konto) (de |d'|zum )(env[ií]o|envoi|versand)`,
 		`\b(su|tu) (cuenta|usuario|buz.n|casilla|direcci.n)`, `\bvotre (compte|bo.te|adresse)`, `\bihre? (konto|account|postfach|adresse|benutzer)`, `\b(tuo|suo) (account|utente|indirizzo)`, `\b(tua|sua|seu|teu) (casella|conta|caixa|usu.rio|endere.o)`,
@@ -110,7 +110,7 @@ var rules = []rule{
 	{name: "smtputf8", party: Message, reason: mail.Content, enhanced: []string{"[45].6.7"}},
 	{name: "no_tls", party: Host, reason: mail.Technical, enhanced: []string{"[45].4.317", "[45].7.32[1-4]"}},
 	{name: "credential", party: Account, reason: mail.AuthFailure, words: oneOf(
-		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `authori[sz]ation( failed)?:|access denied: (account|user|login)`, `\(in reply to auth`, `starttls`,
+		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `authori[sz]ation( failed)?:|access denied: (account|user|login)`, `\(in reply to auth`, `certificate|\bkey (is |was )?(not|unknown|invalid)`, `starttls`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, enhanced: []string{"[45].7.25"}},
 	{name: "reputation", party: Client, reason: mail.Reputation, enhanced: []string{"5.7.28", "5.7.60[6-9]", "5.7.6[1-4][0-9]"}}, // mail flood; Microsoft's banned addresses
@@ -125,7 +125,7 @@ var rules = []rule{
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`senders? (e-?mail )?(address|verif|domain|identity|is not|was not|not )`, `sender (denied|rejected|unknown|invalid|must|has no)`, `(invalid|bad|unknown|unroutable|unrouteable|unverified|illegal|fake|null) sender`, `domain of sender`, `(unconfigured|unverified|unknown|invalid) sending domain|local sender|disallowed as`, `domain`+gap+`(unverified|not verified)|unverified domain`, `sender'?s? domain`,
 		`send as\b|sendas`, `not owned by`, `address(es)? (is|are) not verified|not (a )?verified|failed the check`, `mail ?from`, `reply-?to|(your|return|reply|sending) (e-?mail )?address`, `from:? (address|header|domain)`, `envelope[- ]sender|envelope[- ]from|return[- ]?path|reverse[- ]path`,
-		`\boriginat(or|ing)\b`, `.metteur|exp.diteur`, `felad.\b|expeditor|αποστολ|в.дправник`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel`, `отправител`, `发件|发信|寄件|寄信|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|(allowed|authori[sz]ed|permitted) to send (\w+ )?(from|as|on behalf)`,
+		`\boriginat(or|ing)\b|\bremitter\b|\bauthor'?s? (address|mailbox|user)|versender|usu.rio de env`, `.metteur|exp.diteur`, `felad.\b|expeditor|αποστολ|в.дправник`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel`, `отправител`, `发件|发信|发送(方|者|人)|寄件|寄信|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|(allowed|authori[sz]ed|permitted) to send (\w+ )?(from|as|on behalf)`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, words: oneOf(
 		`\bptr\b`, `(bad|invalid|no) dns`, `reverse[- ]?(dns|host|lookup|mapping|name|resolution)`, `\br-?dns\b|\bfcrdns\b`, `\b(helo|ehlo)\b`, `name lookup failed`, `(find|resolve|verify|determine)`+gap+`(your|client|reverse|sending|relay) ?(host|name|ip|server)`,
@@ -180,7 +180,7 @@ var rules = []rule{
 		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
 		`(usu.rio|destinat.rio|caixa( postal)?|conta|endere.o)`+gap+`(desconhecid|n.{1,2}o (existe|encontrad)|inexistente|inv.lid)`, `(gebruiker|ontvanger|mailbox|adres)`+gap+`(onbekend|bestaat niet|niet gevonden)`, `nie istnieje|nie ma takiego|nieznany (odbiorca|u.ytkownik)`, `(adresat|odbiorca|u.ytkownik|konto|skrzynka)`+gap+`(nieznan|nie znaleziono)`,
 		`(mottagare|anv.ndare|adress|postl.da|konto)`+gap+`(finns (inte|ej)|hittades inte|saknas|ok.nd)`, `(bruker|mottaker|modtager|adresse)`+gap+`(fin(ne|de)s ikke|eksisterer ikke|ukjent|ukendt)`, `(u.ivate[lľ]|adres|schr.nk|p..jemc)`+gap+`neexistuje`, `(felhaszn.l|c.mzett|post[aá]fi.k)`+gap+`nem l.tezik`, `(користувач|адрес|скриньк|одержувач)`+gap+`не (існує|знайдено)`, `(utilizator|adres|destinatar)`+gap+`nu exist`,
-		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест|\W*нет$)|нет такого`, `ok.nd (mottagar|anv.ndar)|ukjent (bruker|mottaker)|tuntematon|bulunamad|nezn.m. (u.ivatel|p..jemce)|존재하지 ?않|찾을 수 없`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
+		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест|\W*нет$)|нет такого`, `ok.nd (mottagar|anv.ndar)|ukjent (bruker|mottaker)|tuntematon|bulunamad|nezn.m. (u.ivatel|p..jemce)|존재하지 ?않|찾을 수 없`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|登録されていません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
 	)},
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.4.1"}, words: oneOf(`recipient address rejected: access denied`)}, // Exchange Online, of addresses that it does not know
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.0"}, words: oneOf(`^address rejected`)},                         // IronPort, likewise
