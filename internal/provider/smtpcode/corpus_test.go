@@ -35,12 +35,14 @@ func readLabelled(t *testing.T, file string) []labelled {
 	return all
 }
 
-// The rules were made with one part of the replies; the other part was labelled before they had seen it. When they first
-// met it, they condemned none of 70 addresses that are not bad, and missed 4 of 18 that are; those were mended. In neither
-// part may a reply condemn an address that is not bad, and few bad ones may go unseen.
+// The rules were made with one part of the replies; the other parts were labelled before the rules had seen them. When
+// the rules first met held.tsv, they condemned none of 70 addresses that are not bad, and missed 4 of 18 that are. Those of
+// fresh.tsv came in three lots: of whole replies, 3 of 120 condemned and 0 of 49 missed; mostly of fragments, 1 of 51 and 11
+// of 36; after the mends for both, 0 of 50 and 1 of 13. What failed was mended. In no part may a reply condemn an address
+// that is not bad, and few bad ones may go unseen.
 func TestPublicRepliesCondemnNobodyElse(t *testing.T) {
 	t.Parallel()
-	for _, file := range []string{"tuned.tsv", "held.tsv"} {
+	for _, file := range []string{"tuned.tsv", "held.tsv", "fresh.tsv"} {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
 			hard, falseHard, missed, same := 0, 0, 0, 0

@@ -142,7 +142,8 @@ var (
 	linkForm    = regexp.MustCompile(`(?i)(?:https?:?)?//[^\s<>]+|\bwww\.[^\s<>]+`)
 	hostForm    = regexp.MustCompile(`(?:[0-9A-Za-z_-]+\.)+[a-z]{2,24}\b`)
 	codesForm   = regexp.MustCompile(`(?:^|[\s>:;('"])(?:[245]\d\d(?:[ -]+|$)#?(?:[245]\.\d{1,3}\.\d{1,3}\b[:-]?)?|#?[245]\.\d{1,3}\.\d{1,3}\b[:-]?)`)
-	said        = regexp.MustCompile(`(?i)\b(?:(?:remote )?host|(?:remote )?server)(?: \S+)?(?: ?[\[(][0-9a-f.:]+[\])])? (?:said|responded|returned|replied|refused to talk to me)\b:?|to (?:the )?sender\b|\(in reply to [^)]*\)`)
+	// said are words of who passes a reply on. What it answers stays where that is a word about us, such as MAIL FROM.
+	said = regexp.MustCompile(`(?i)\b(?:(?:remote )?host|(?:remote )?server)(?: \S+)?(?: ?[\[(][0-9a-f.:]+[\])])? (?:said|responded|returned|replied|refused to talk to me)\b:?|to (?:the )?sender\b|\(in reply to (?:rcpt|data|end of)[^)]*\)`)
 )
 
 func speechOf(text string) speech {

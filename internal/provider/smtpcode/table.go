@@ -14,16 +14,18 @@ type rule struct {
 
 // passing are words that promise a change: what is said with them is no last word.
 var passing = oneOf(
-	`temporar`, `try (it )?again later`, `(try|retry) later`, `try again in `, `at a later time`, `not found,? try again`,
+	`tempora(r|l|ir)|tijdelijk|tymczasow|tillf.llig|midlertidig|ge.ici`, `maintenance|under (review|investigation)|for investigation`, `\buntil\b|meanwhile|right now|tomorrow|while migrating|being (moved|migrated)`, `(database|backend|directory)( service| server)? (error|failure|not reachable|unreachable|unavailable)`, `try (it )?again later`, `(try|retry) later`, `try again in `, `at a later time`, `not found,? try again`,
 	`(essayer|r.essayer) plus tard`, `sp.{1,2}ter (erneut|noch)`, `zeitweise|vor.bergehend|momentan`, `m.s tarde|mais tarde|pi. tardi`,
-	`ldap (is )?(unavailable|down|error|server)|server (is )?down|lookup failure`,
-	`稍后|請稍後|後ほど|попробуйте позже|временно`,
+	`ldap (is )?(unavailable|down|error|server)|server (is )?down|(recipient|user)'?s? (mail )?(server|host|system)\b|server for (the |this )?(user|recipient)|lookup failure`,
+	`稍后|請稍後|暂时|暫時|後ほど|一時的|попробуйте позже|временно`,
 )
 
 // The names of things, for the patterns below.
 const (
 	box = `(user ?(name|id)?|recipients?|mail-?boxe?s?|mail box|account|address(ee)?|alias|inbox|rcpt|local[- ]?part|mail drop|@)`
 	gap = `[^.;:]*`
+	// ours are words that make a user or an account one of our side.
+	ours = `\b(hosting|sending|smtp|api|relay|submission|trial|login|from|authenticated)`
 )
 
 // noAnswer are the words for a host that was not reached. A server that answers, and with a 5xx, says "connection refused"
@@ -42,7 +44,7 @@ var rules = []rule{
 	// Limits. Those of the mailbox are not ours, and a full mailbox has a quota too.
 	{name: "mail_loop", party: Host, reason: mail.Technical, words: oneOf(
 		`too many hops`, `hop ?count`, `(mail|routing|forwarding) loop`, `loops? back`, `loop(ing)? (detected|was found|message)`, `too many received`,
-		`message is looping`,
+		`message is looping`, `loopback|points? (back )?to (itself|myself|me|us|this host)`,
 	)},
 	{name: "mailbox_rate", party: Mailbox, reason: mail.ThrottledThere, words: oneOf(
 		`receiving (mail|messages?|e-?mails?) (at a rate|too)`, `recipient.{0,30}(receive|thread) limit`, `(recipient|user) (@ )?has exceeded (their |his |its )?(\w+ )?(rate )?limit`,
@@ -79,22 +81,26 @@ var rules = []rule{
 	// About us, though the words speak of addresses, hosts and domains.
 	{name: "recipient_restricted", party: Mailbox, reason: mail.BlockedPolicy, words: oneOf(
 		`resolver\.rst\.(auth|notauth|send)`, `not authorized to send to`, `allowed[- ]senders`, `mailing list`, `members?[- ]only|non-member|not subscribed|closed mailing list`, `only accept`, `recipient preferences`,
-		`(recipient|user) (rejects?|refuses?|refused|blocks?)( to| your| mail| this| the|[.,!]|$)`, `(blocked|rejected|refused|blacklisted|disallowed) by (the |this )?(recipient|user)([^ ]|$)`, `not authenticated for (group|mailbox|public folder)`, `has restricted`, `user rules`,
+		`(recipient|user) (rejects?|refuses?|refused|blocks?|blocked)( to| you| your| mail| this| the|[.,!]|$)`, `(blocked|rejected|refused|blacklisted|disallowed) by (the |this )?(recipient|user)([^ ]| and|$)`, `not authenticated for (group|mailbox|public folder)`, `has restricted`, `user rules`, `(disabled|turned off|closed)`+gap+`\b(external|outside|strangers)`,
 	)},
 	{name: "recipient_restricted", party: Mailbox, reason: mail.BlockedPolicy, enhanced: []string{"5.7.124", "5.7.13[3-6]"}},
 	{name: "expired", party: Host, reason: mail.TimedOut, words: oneOf(
 		`(message|delivery time|retry time\w*|queue)\.? ?(has |was )?expired`, `queue\.expired`, `retry time not reached|retry timeout exceeded`, `in (the )?queue too long|delivery timeout`,
 	)},
-	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `headers? (is |are )?(missing|invalid)`, `message-?id\b`)},
+	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `\b(errors-to|list-(unsubscribe|id)|resent-\w+)\b`, `(recipient|address) count`, `headers? (is |are )?(missing|invalid)`, `message-?id\b`)},
 	{name: "no_answer", party: Host, reason: mail.Connection, codes: []string{"", "4??"}, words: noAnswer},
 	{name: "unknown_users", party: Client, reason: mail.Reputation, words: oneOf(
-		`(too many|excessive|number of|maximum) (\w+ ){0,3}(invalid|unknown|bad|non-?exist\w*|userid unknowns)`, `(invalid|unknown|bad|non-?exist\w*) (users|recipients|addresses)`+gap+`(exceed|limit|reached)`, `directory harvest|dictionary attack`,
+		`(too many|excessive|number of|maximum) (\w+ ){0,3}(invalid|unknown|bad|non-?exist\w*|userid unknowns)`, `(invalid|unknown|bad|non-?exist\w*) (users|recipients|addresses)`+gap+`(exceed|limit|reached)`, `directory harvest|dictionary attack|大量`,
 	)},
 	{name: "credential", party: Account, reason: mail.AuthFailure, codes: []string{"53[0458]"}},
 	{name: "account_blocked", party: Account, reason: mail.BlockedPolicy, words: oneOf(
-		`(^|[^n] )your (smtp |e-?mail |mail |user )?account`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
-		`outbound (sender|spam)`, `(for|from) (outgoing|outbound|sending)|sending (account|from)|(hosting|sending|smtp|sender'?s?) account`, `not authorized to (perform|use|relay)`, `not yet activated`,
+		`(^|[^n] )your (smtp |e-?mail |mail |user )?(account|user|mailbox|customer|login)\b`, `used to send|(user|account) (is )?not allowed to send`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
+		`outbound (sender|spam)`, `(for|from) (outgoing|outbound|sending)|sending (account|from)`, `not authorized to (perform|use|relay)`, `not yet activated`,
+		ours+` (user|account|mailbox|customer)\b`, `sender'?s? account`, `(smtp|sending|submission|relay|api) service for (this|the|your) (account|user)`, `(can ?not|can't) send( (e-?)?mails?| messages?)?\W*$`, `(conta|cuenta|compte|konto) (de |d'|zum )(env[ií]o|envoi|versand)`,
+		`\b(su|tu) (cuenta|usuario|buz.n|casilla|direcci.n)`, `\bvotre (compte|bo.te|adresse)`, `\bihre? (konto|account|postfach|adresse|benutzer)`, `\b(tuo|suo) (account|utente|indirizzo)`, `\b(tua|sua|seu|teu) (casella|conta|caixa|usu.rio|endere.o)`,
+		`\b(uw|jouw) (account|adres|mailbox)`, `\btw(oje|.j|oja) (konto|adres|skrzynka)`, `ваш[аеу]? (аккаунт|адрес|ящик|уч.тн|почтов)`, `[您你]的?(的)?(帐号|账号|帐户|账户|邮箱|郵箱|地址)`,
 	)},
+	{name: "credential", party: Account, reason: mail.AuthFailure, codes: []string{"525"}, words: oneOf(`^(your |the |this )?(user|account|login|mailbox)`)},
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8"}},
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`\bdmarc\b`, `\bspf\b`, `sender policy framework`, `\bdkim\b|domainkeys?`, `unauthenticated (e-?mail|message|mail)`, `(message|mail|sender|domain)`+gap+`not (properly )?authenticated`, `authentication (checks?|results?|information)`,
@@ -104,7 +110,7 @@ var rules = []rule{
 	{name: "smtputf8", party: Message, reason: mail.Content, enhanced: []string{"[45].6.7"}},
 	{name: "no_tls", party: Host, reason: mail.Technical, enhanced: []string{"[45].4.317", "[45].7.32[1-4]"}},
 	{name: "credential", party: Account, reason: mail.AuthFailure, words: oneOf(
-		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `starttls`,
+		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `authori[sz]ation( failed)?:|access denied: (account|user|login)`, `\(in reply to auth`, `certificate|\bkey (is |was )?(not|unknown|invalid)`, `starttls`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, enhanced: []string{"[45].7.25"}},
 	{name: "reputation", party: Client, reason: mail.Reputation, enhanced: []string{"5.7.28", "5.7.60[6-9]", "5.7.6[1-4][0-9]"}}, // mail flood; Microsoft's banned addresses
@@ -119,7 +125,7 @@ var rules = []rule{
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`senders? (e-?mail )?(address|verif|domain|identity|is not|was not|not )`, `sender (denied|rejected|unknown|invalid|must|has no)`, `(invalid|bad|unknown|unroutable|unrouteable|unverified|illegal|fake|null) sender`, `domain of sender`, `(unconfigured|unverified|unknown|invalid) sending domain|local sender|disallowed as`, `domain`+gap+`(unverified|not verified)|unverified domain`, `sender'?s? domain`,
 		`send as\b|sendas`, `not owned by`, `address(es)? (is|are) not verified|not (a )?verified|failed the check`, `mail ?from`, `reply-?to|(your|return|reply|sending) (e-?mail )?address`, `from:? (address|header|domain)`, `envelope[- ]sender|envelope[- ]from|return[- ]?path|reverse[- ]path`,
-		`.metteur invalide|invalid sender|exp.diteur`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel`, `отправител`, `发件人|寄件者|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|(allowed|authori[sz]ed|permitted) to send (\w+ )?(from|as|on behalf)`,
+		`\boriginat(or|ing)\b|\bremitter\b|\bauthor'?s? (address|mailbox|user)|versender|usu.rio de env`, `.metteur|exp.diteur`, `felad.\b|expeditor|αποστολ|в.дправник`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel`, `отправител`, `发件|发信|发送(方|者|人)|寄件|寄信|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|(allowed|authori[sz]ed|permitted) to send (\w+ )?(from|as|on behalf)`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, words: oneOf(
 		`\bptr\b`, `(bad|invalid|no) dns`, `reverse[- ]?(dns|host|lookup|mapping|name|resolution)`, `\br-?dns\b|\bfcrdns\b`, `\b(helo|ehlo)\b`, `name lookup failed`, `(find|resolve|verify|determine)`+gap+`(your|client|reverse|sending|relay) ?(host|name|ip|server)`,
@@ -142,7 +148,7 @@ var rules = []rule{
 	{name: "message_size", party: Message, reason: mail.MessageTooLarge, words: oneOf(
 		`(message|mail|file|e-?mail|size)`+gap+`too (large|big|long)`, `(message|mail) (size|length)`, `size (limit|exceed)`, `exceed\w* (the |fixed |maximum |max |our )*(message |mail )?size`, `too (large|big)`, `recipsizelimit`,
 	)},
-	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying (disallowed|mail to)|(do not|don't) relay|local users? only|as a relay|no relay|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
+	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying (disallowed|mail to)|(do not|don't) relay|local users? only|as a relay|no relay|no longer relays|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
 
 	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`)},
 
@@ -154,22 +160,27 @@ var rules = []rule{
 	)},
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, codes: []string{""}, words: oneOf(`no mx (for|record)|has no mx|no such domain|(unknown|invalid) domain|domain( name)? (not found|unknown|does not exist|doesn't exist)|host (name )?not found|unknown host`)},
 	{name: "unknown_error", party: Unknown, reason: mail.Undetermined, words: oneOf(`(unknown|unexpected|undefined) (error|problem|reason)|(error|erro|errore|erreur|fehler|b..d)\b` + gap + `(desconocid|desconhecid|sconosciut|inconnu|unbekannt)|unbekannter fehler`)},
+	{name: "no_recipients", party: Host, reason: mail.Technical, codes: []string{"503"}, words: oneOf(`no valid recipients`)}, // each had a reply of its own, which can have been temporary
+	{name: "no_recipients", party: Host, reason: mail.Technical, enhanced: []string{"5.5.1"}, words: oneOf(`no valid recipients`)},
+	{name: "server_fault", party: Host, reason: mail.Technical, words: oneOf(`(user|home|mail|mailbox|spool) ?(path|dir|directory|folder)\b` + gap + `\b(not?|n't) exists?`)},
+	{name: "address_syntax", party: Unknown, reason: mail.Technical, words: oneOf(`^(bad|invalid|illegal|malformed|wrong|faulty) address syntax|^(malformed|faulty) address`)}, // it can be the sender's
 	{name: "mailbox_inactive", party: Mailbox, reason: mail.Inactive, words: oneOf(
 		box+gap+`\b(disabled|inactive|deleted|removed|retired|deactivated|de-activated|dis?s?activated|suspended|terminated|closed|discontinued|frozen|archived|not (been )?activ\w*|unactivated)\b`, `(disabled|inactive|deactivated|suspended|closed|terminated|archived) (e-?mail )?(user|account|mail ?box|recipient|address|e-?mail)`,
-		`(account|user|mailbox) is locked`, `is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `extended inactivity`, `no recipient activity|never logged (on|in)`, `(account|mailbox|user)( (is|has))? expired`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gesperrt)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
-		`(casella|utente|account)`+gap+`dis(at)?t?ivat|disabilitat`, `conta `+gap+`(desativad|inativ|suspens)`, `заблокирован|отключен`, `(用户被禁用|帐号已停用|停用)`,
+		`is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `has(n't| not) (entered|logged (in|on)|been accessed)`, `mail (receiving|reception) (is |has been )?disabled`, `extended inactivity`, `no recipient activity|never logged (on|in)`, `(account|mailbox|user)( (is|has))? expired`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gel.scht)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
+		`(casella|utente|account)`+gap+`dis(at)?t?ivat|disabilitat`, `conta `+gap+`(desativad|inativ|suspens)`, `отключен`, `(ящик|пользовател)`+gap+`заблокирован|(ящик|пользовател|аккаунт|адрес)`+gap+`(удал.н|закрыт)`, `(用户被禁用|帐号已停用|停用)`,
 	)},
 	{name: "mailbox_unknown", party: Mailbox, reason: mail.InvalidAddress, words: oneOf(
 		box+gap+`\b(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*)\b`, `(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*) (or \w+ )?(\w+ )?`+box, `no such (\w+ )?(user|recipient|mail ?box|address|account|person|id|alias|mail drop|e-?mail|name|customer)`,
 		box+gap+`(does|do|did|is|are)? ?(not?|n'?t) (\w+ )?(on this|exists?|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted|ok)\b`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
 		`(doesn't|does not) have an? .{0,60}account`, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
 		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(e-?)?mails?`,
-		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -]((or|unknown|inactive|e-?mail|mail|local|virtual|final|destination|delivery|mailbox|recipient|user) ){0,2}`+box,
-		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `rec(ip|ipient)notfound`, `recipient not ok`,
-		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu)`, `kein(e|en)? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
+		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `(user|person|employee|recipient|@) (has )?left (the |our )?(company|organi[sz]ation|firm|school)`, `(don't|do not) know (that|this|any such) `+box, `never heard of`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -]((or|unknown|inactive|e-?mail|mail|local|virtual|final|destination|delivery|mailbox|recipient|user) ){0,2}`+box,
+		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `@ (is )?(not|no longer) (being )?used`, `domain (is )?not used (for|by) (e-?)?mail`, `(does not|doesn't) handle mail for (that|this|the) (user|recipient|address)`, `final (e-?mail )?delivery (point|address|destination)`, `list of (allowed|valid|known) recipients`, `mail (name|id) (is |was )?not (found|known|valid)`, `(does not|doesn't) have an? (e-?mail|mail ?box)\b`, `rec(ip|ipient)notfound`, `recipient not ok`,
+		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(destinataire|utilisateur|adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu|introuvable)`, `kein(e|en)? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
 		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
-		`(usu.rio|destinat.rio|caixa( postal)?|conta|endere.o)`+gap+`(desconhecid|n.{1,2}o (existe|encontrad)|inexistente|inv.lid)`, `(gebruiker|ontvanger|mailbox|adres)`+gap+`(onbekend|bestaat niet|niet gevonden)`, `nie istnieje|nie ma takiego|nieznany (odbiorca|u.ytkownik)`,
-		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест|\W*нет$)|нет такого`, `ok.nd (mottagar|anv.ndar)|ukjent (bruker|mottaker)|tuntematon|bulunamad|nezn.m. (u.ivatel|p..jemce)|존재하지 ?않|찾을 수 없`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
+		`(usu.rio|destinat.rio|caixa( postal)?|conta|endere.o)`+gap+`(desconhecid|n.{1,2}o (existe|encontrad)|inexistente|inv.lid)`, `(gebruiker|ontvanger|mailbox|adres)`+gap+`(onbekend|bestaat niet|niet gevonden)`, `nie istnieje|nie ma takiego|nieznany (odbiorca|u.ytkownik)`, `(adresat|odbiorca|u.ytkownik|konto|skrzynka)`+gap+`(nieznan|nie znaleziono)`,
+		`(mottagare|anv.ndare|adress|postl.da|konto)`+gap+`(finns (inte|ej)|hittades inte|saknas|ok.nd)`, `(bruker|mottaker|modtager|adresse)`+gap+`(fin(ne|de)s ikke|eksisterer ikke|ukjent|ukendt)`, `(u.ivate[lľ]|adres|schr.nk|p..jemc)`+gap+`neexistuje`, `(felhaszn.l|c.mzett|post[aá]fi.k)`+gap+`nem l.tezik`, `(користувач|адрес|скриньк|одержувач)`+gap+`не (існує|знайдено)`, `(utilizator|adres|destinatar)`+gap+`nu exist`,
+		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест|\W*нет$)|нет такого`, `ok.nd (mottagar|anv.ndar)|ukjent (bruker|mottaker)|tuntematon|bulunamad|nezn.m. (u.ivatel|p..jemce)|존재하지 ?않|찾을 수 없`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|登録されていません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
 	)},
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.4.1"}, words: oneOf(`recipient address rejected: access denied`)}, // Exchange Online, of addresses that it does not know
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.0"}, words: oneOf(`^address rejected`)},                         // IronPort, likewise
@@ -181,7 +192,7 @@ var rules = []rule{
 	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: oneOf( // the words of RFC 5321 for 550, and so for much else
 		`(mail ?box|mail box|address|recipient|user|account) (@ )?(is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
 	)},
-	{name: "bad_dialogue", party: Host, reason: mail.Technical, words: oneOf(`protocol`, `syntax`, `command`, `sequence of`, `need rcpt`)},
+	{name: "bad_dialogue", party: Host, reason: mail.Technical, words: oneOf(`protocol`, `syntax`, `command`, `sequence of`, `need rcpt`, `routing\.(noconnector|unreachable)|smtpsend\.dns\.invaliddata`)},
 
 	// Enhanced codes.
 	{name: "5.7_account", party: Account, reason: mail.BlockedPolicy, enhanced: []string{"5.7.57"}},
