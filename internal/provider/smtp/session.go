@@ -144,7 +144,7 @@ func (s *session) data(ctx context.Context, j *job, accepted int) (provider.Rece
 			return s.accepted(p.text), nil
 		}
 		perr := s.failed(ctx, atDot, err)
-		if perr.Scope == provider.ScopeSender && j.sandboxed(perr.Detail) {
+		if perr.Scope == provider.ScopeAddress && j.sandboxed(perr.Detail) {
 			perr.Class, perr.Scope, perr.Elsewhere = provider.Rejected, "", true
 		}
 		if perr.Class == provider.BadRecipient && accepted > 1 {

@@ -95,7 +95,7 @@ var rules = []rule{
 		`(^|[^n] )your (smtp |e-?mail |mail |user )?account`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
 		`outbound (sender|spam)`, `(for|from) (outgoing|outbound|sending)|sending (account|from)|(hosting|sending|smtp|sender'?s?) account`, `not authorized to (perform|use|relay)`, `not yet activated`,
 	)},
-	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8"}},
+	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8", "5.2.252", "5.7.60"}}, // the last two are Exchange's: not allowed to send as this sender
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`\bdmarc\b`, `\bspf\b`, `sender policy framework`, `\bdkim\b|domainkeys?`, `unauthenticated (e-?mail|message|mail)`, `(message|mail|sender|domain)`+gap+`not (properly )?authenticated`, `authentication (checks?|results?|information)`,
 		`(postmaster|callout|callback) verif|verification failed (for|while)|\bsent: rcpt to`, `spoof|forged|forgery|impersonat|fake sender`, `\bbatv\b`, `mismatches client ip`, `purported responsible`, `sender (signature|identity)`,
