@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -128,7 +127,7 @@ func verdict(h health, failure *provider.Error) error {
 func (e *Engine) newCall(it *item, l mail.Loaded) call {
 	c := call{
 		due: it.due, account: it.account, name: it.acc.name, kind: it.acc.kind, probes: it.probes,
-		sender: l.Message.From.Domain(), address: strings.ToLower(l.Message.From.Email),
+		sender: l.Message.From.Domain(), address: mail.FoldAddress(l.Message.From.Email),
 	}
 	for _, r := range l.Recipients {
 		if r.Status == mail.Queued {

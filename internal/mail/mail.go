@@ -132,7 +132,7 @@ type Facts struct {
 	Account       string   `json:"acc,omitempty"` // pinned account
 	Stream        string   `json:"str"`
 	Tags          []string `json:"tag,omitempty"`
-	Sender        string   `json:"sad,omitempty"` // address, in lower case; "" in what an older process accepted
+	Sender        string   `json:"sad,omitempty"` // address, folded; "" in what an older process accepted
 	SenderDomain  string   `json:"sdo"`
 	Domains       []string `json:"rdo"` // recipients' domains, unique, at most 20
 	Recipients    int      `json:"rcp"`
@@ -164,7 +164,7 @@ func IsBulk(stream string) bool { return stream == "bulk" || strings.HasPrefix(s
 func (m *Message) Facts() Facts {
 	f := Facts{
 		Account: m.Account, Stream: m.Stream, Tags: m.Tags,
-		Sender: strings.ToLower(m.From.Email), SenderDomain: m.From.Domain(),
+		Sender: FoldAddress(m.From.Email), SenderDomain: m.From.Domain(),
 		Bytes: m.Bytes(), Attachments: len(m.Attachments), MetaKeys: len(m.Metadata),
 		NeedsSMTPUTF8: m.From.NeedsSMTPUTF8(),
 	}
