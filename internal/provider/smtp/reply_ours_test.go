@@ -153,8 +153,8 @@ func TestASandboxBlamesTheRecipientAndNotTheSender(t *testing.T) {
 	})
 	_, perr := sendTo(t, r.client(nil), "ann@example.org")
 	wantClass(t, "a recipient that the sandbox does not know", perr, provider.Rejected)
-	if perr == nil || !perr.Elsewhere {
-		t.Errorf("error = %+v, want it to go elsewhere", perr)
+	if perr == nil || !perr.Elsewhere || !perr.Suspect || perr.Scope != provider.ScopeAccount {
+		t.Errorf("error = %+v, want it to go elsewhere, and the account to blame when others meet the same", perr)
 	}
 }
 
