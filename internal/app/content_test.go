@@ -128,7 +128,7 @@ func TestContentThatNobodyTakesIsRefusedAtOnce(t *testing.T) {
 	for account, want := range map[string]struct{ kind, says string }{
 		"sendgrid": {"no subject", "the subject is empty"},
 		"postmark": {"an empty file", "an attachment is empty"},
-		"ses":      {"sixty headers", "60 headers"},
+		"ses":      {"a program", "attachment type .exe is forbidden"},
 	} {
 		only(t, r, account)
 		m := letter(0)

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
+	"regexp"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -128,7 +128,7 @@ func verdict(h health, failure *provider.Error) error {
 func (e *Engine) newCall(it *item, l mail.Loaded) call {
 	c := call{
 		due: it.due, account: it.account, name: it.acc.name, kind: it.acc.kind, probes: it.probes,
-		sender: l.Message.From.Domain(), address: strings.ToLower(l.Message.From.Email),
+		sender: l.Message.From.Domain(), address: mail.FoldAddress(l.Message.From.Email),
 	}
 	for _, r := range l.Recipients {
 		if r.Status == mail.Queued {
@@ -255,16 +255,22 @@ func (e *Engine) applyLocally(it *item, r *mail.Result) {
 	}
 	if r.Park != nil && it.acc.park(r.Park, it.now()) {
 		e.Log.Error("account parked", "account", it.acc.name, "sender_domain", r.Park.SenderDomain,
-			"one_address", r.Park.Sender != "", "reason", r.Park.Reason)
+			"one_address", r.Park.Sender != "", "reason", domainsOnly(r.Park.Reason))
 	} else if r.Park != nil && r.Park.Probe {
 		e.Log.Warn("account stays parked: a probe was refused", "account", it.acc.name, "sender_domain", r.Park.SenderDomain,
-			"reason", r.Park.Reason)
+			"reason", domainsOnly(r.Park.Reason))
 	}
 	if r.Unpark != nil {
 		it.acc.unpark(r.Unpark.Keys)
 		e.Log.Info("account takes mail again: a probe was accepted", "account", it.acc.name, "parks", len(r.Unpark.Keys))
 	}
 }
+
+var localPart = regexp.MustCompile(`[^\s<>"'(),:;=]+@`)
+
+// domainsOnly takes the local parts out of a provider's words, which may name the sender or a recipient: a log knows
+// addresses by their domains.
+func domainsOnly(s string) string { return localPart.ReplaceAllString(s, "*@") }
 
 // record writes the result until it is written. While the database is away the claim stays ours as long as the lease
 // does; after that a rescuer calls it unknown, and this result, when it arrives, settles it.

@@ -40,7 +40,7 @@ type call struct {
 	name    string           // of the account
 	kind    provider.Kind    // of the account
 	sender  string           // domain
-	address string           // of the sender, in lower case
+	address string           // of the sender, folded
 	open    []mail.Recipient // recipients that the call was for
 
 	throttles int      // throttled calls of the account in a row, this one included

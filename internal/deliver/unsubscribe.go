@@ -13,10 +13,13 @@ type Unsubscriber interface {
 	Headers(t unsub.Token) []mail.Header
 }
 
+// isBulk reports whether mail of a stream is of the kind that people subscribe to.
+func isBulk(stream string) bool { return stream == "bulk" || strings.HasPrefix(stream, "bulk-") }
+
 // withUnsubscribe adds one-click unsubscribe header fields (RFC 8058) to bulk mail for one recipient. With several
 // recipients a link could not tell who followed it; and what the sender wrote himself stays.
 func (e *Engine) withUnsubscribe(m *mail.Message, open []mail.Recipient) *mail.Message {
-	if e.Unsubscribe == nil || !mail.IsBulk(m.Stream) || len(open) != 1 || hasHeader(m, "List-Unsubscribe") {
+	if e.Unsubscribe == nil || !isBulk(m.Stream) || len(open) != 1 || hasHeader(m, "List-Unsubscribe") {
 		return m
 	}
 	ours := e.Unsubscribe.Headers(unsub.Token{Tenant: m.Tenant, Stream: m.Stream, Message: m.ID, Email: open[0].Address.Email})

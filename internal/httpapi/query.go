@@ -132,7 +132,6 @@ func (q *query) id(name string) mail.ID {
 	return id
 }
 
-// status returns a parameter that is a message status.
 // flag returns a parameter that is true or false, which it is by default.
 func (q *query) flag(name string) bool {
 	v := q.values.Get(name)
@@ -142,6 +141,7 @@ func (q *query) flag(name string) bool {
 	return v == "true"
 }
 
+// status returns a parameter that is a message status.
 func (q *query) status(name string) mail.Status {
 	v := mail.Status(q.text(name))
 	if v != "" && !v.Valid() {

@@ -66,8 +66,9 @@ func DefaultCaps() Caps {
 const MaxFields = 50
 
 // Message checks the draft and gives the message that it means: addresses canonical and unique by FoldAddress (to wins
-// over cc, cc over bcc), names and files sanitised, defaults filled in, times in UTC. ID and Tenant are left to the caller. The
-// error is an *Invalid with every mistake, at most MaxFields of them. The message shares d's strings and contents.
+// over cc, cc over bcc), names and files sanitised, defaults filled in, times in UTC. ID and Tenant are left to the
+// caller. The error is an *Invalid with every mistake, at most MaxFields of them. The message shares d's strings and
+// contents.
 func (d *Draft) Message(now time.Time, lim Caps) (*Message, error) {
 	c := checker{lim: lim}
 	m := &Message{

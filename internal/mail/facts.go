@@ -3,13 +3,9 @@ package mail
 import (
 	"bytes"
 	"encoding/json"
-	"mime"
 	"strings"
 	"unicode/utf16"
 )
-
-// unsubscribeHeaders is how many fields one-click unsubscribe adds to bulk mail.
-const unsubscribeHeaders = 2
 
 // contentFacts fills in what the content rules of providers ask for.
 func (m *Message) contentFacts(f *Facts) {
@@ -17,20 +13,8 @@ func (m *Message) contentFacts(f *Facts) {
 	f.FromLen = mailboxLen(m.From)
 	f.NoSubject = m.Subject == ""
 	f.BodyBytes = max(len(m.Text), len(m.HTML))
-	f.Headers = len(m.Headers)
-	if IsBulk(m.Stream) {
-		f.Headers += unsubscribeHeaders
-	}
-	for _, h := range m.Headers {
-		f.HeaderLen = max(f.HeaderLen, len(h.Name)+encodedLen(h.Value))
-		if IsBulk(m.Stream) && strings.EqualFold(h.Name, "List-Unsubscribe") { // then we add none
-			f.Headers -= unsubscribeHeaders
-		}
-	}
 	for _, a := range m.Attachments {
 		f.EmptyFile = f.EmptyFile || len(a.Content) == 0
-		f.TypeLen = max(f.TypeLen, len(a.ContentType))
-		f.ContentIDLen = max(f.ContentIDLen, len(a.ContentID))
 	}
 	seen := make(map[string]bool, len(m.Metadata))
 	for k := range m.Metadata {
@@ -63,14 +47,6 @@ func mailboxLen(a Address) int {
 	}
 	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.Name)
 	return len(utf16.Encode([]rune(`"` + quoted + `" <` + a.Email + `>`)))
-}
-
-// encodedLen is the length of a header's value in ASCII: as it is, or as encoded words (RFC 2047).
-func encodedLen(value string) int {
-	if isASCII(value) {
-		return len(value)
-	}
-	return len(mime.QEncoding.Encode("UTF-8", value))
 }
 
 // jsonLen is the length of the metadata as a JSON object, without the escapes that are for HTML only.

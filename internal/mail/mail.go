@@ -132,7 +132,7 @@ type Facts struct {
 	Account       string   `json:"acc,omitempty"` // pinned account
 	Stream        string   `json:"str"`
 	Tags          []string `json:"tag,omitempty"`
-	Sender        string   `json:"sad,omitempty"` // address, in lower case; "" in what an older process accepted
+	Sender        string   `json:"sad,omitempty"` // address, folded; "" in what an older process accepted
 	SenderDomain  string   `json:"sdo"`
 	Domains       []string `json:"rdo"` // recipients' domains, unique, at most 20
 	Recipients    int      `json:"rcp"`
@@ -148,23 +148,16 @@ type Facts struct {
 	LocalMarks    string   `json:"lm,omitempty"` // punctuation in local parts, each character once
 	FromLen       int      `json:"fl,omitempty"` // name in quotes and address, in UTF-16 units
 	NoSubject     bool     `json:"ns,omitempty"`
-	BodyBytes     int      `json:"bb,omitempty"`  // of text or html, whichever is longer
-	Headers       int      `json:"hn,omitempty"`  // custom ones, and those that we add to bulk mail
-	HeaderLen     int      `json:"hl,omitempty"`  // longest, name and value as it is encoded
-	EmptyFile     bool     `json:"ef,omitempty"`  // an attachment without a byte
-	TypeLen       int      `json:"ctl,omitempty"` // longest content type of an attachment
-	ContentIDLen  int      `json:"cil,omitempty"`
+	BodyBytes     int      `json:"bb,omitempty"` // of text or html, whichever is longer
+	EmptyFile     bool     `json:"ef,omitempty"` // an attachment without a byte
 	MetaTwins     bool     `json:"mt,omitempty"` // two keys differ in case only
 }
-
-// IsBulk reports whether mail of a stream is of the kind that people subscribe to.
-func IsBulk(stream string) bool { return stream == "bulk" || strings.HasPrefix(stream, "bulk-") }
 
 // Facts derives the routing facts.
 func (m *Message) Facts() Facts {
 	f := Facts{
 		Account: m.Account, Stream: m.Stream, Tags: m.Tags,
-		Sender: strings.ToLower(m.From.Email), SenderDomain: m.From.Domain(),
+		Sender: FoldAddress(m.From.Email), SenderDomain: m.From.Domain(),
 		Bytes: m.Bytes(), Attachments: len(m.Attachments), MetaKeys: len(m.Metadata),
 		NeedsSMTPUTF8: m.From.NeedsSMTPUTF8(),
 	}

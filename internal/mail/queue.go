@@ -143,7 +143,7 @@ type Hanging struct {
 type Park struct {
 	Account      int32
 	SenderDomain string // "" for the whole account
-	Sender       string // one address, in lower case; "" for all of its domain
+	Sender       string // one address, folded; "" for all of its domain
 	Reason       string
 	Wait         time.Duration // until the first probe
 	MaxWait      time.Duration // until any other

@@ -16,10 +16,10 @@ import (
 )
 
 // acceptWait is how long a caller waits for its commit, unless Options say otherwise. A message that is heavier than a
-// whole ordinary batch gets time in proportion, or a slow disk could never take it.
+// whole ordinary batch gets more time in proportion, or a slow disk could never take it.
 //
-// leastAttempt is the time that a batch gets once it was taken, though some of its callers have less left: what is cut short
-// has to be done again.
+// leastAttempt is the time that a batch gets once it was taken, even if some of its callers have less left. A batch that is
+// cut short has to be done again.
 const (
 	acceptWait       = 5 * time.Second
 	acceptWaitPerMiB = 400 * time.Millisecond
@@ -74,8 +74,8 @@ func (db *DB) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Ac
 
 var errSlow = errors.New("no commit in time")
 
-// acceptSQL writes a batch in one statement. Submissions that lost their idempotency key
-// to an earlier one are left out of everything and looked up afterwards: this statement's snapshot can't see the winner.
+// acceptSQL writes a batch in one statement. Submissions that lost their idempotency key to an earlier one are left out of
+// everything and looked up afterwards: this statement's snapshot can't see the winner.
 var acceptSQL = `
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],

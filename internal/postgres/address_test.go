@@ -192,6 +192,27 @@ func TestSearchFindsEventsAboutNoRecipient(t *testing.T) {
 	})
 }
 
+// A report that found its message late shows the one form of its recipient's address, too. A small sigma at the end of a
+// word is in lower case, and not folded.
+func TestALateReportIsFoundByTheFoldedAddress(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	f := b.fly(t, submission("Γιώργος@example.org"))
+	b.record(t, f.owner, sent(f.due))
+	b.exec(t, `UPDATE attempt SET provider_message_id = ''`)
+	e := told(mail.ID{}, mail.EventBounced, "", 3, mail.InvalidAddress)
+	e.ByMessage = true
+	b.receive(t, hook(f.account, e))
+	b.exec(t, `UPDATE attempt SET provider_message_id = 'pm-1'; UPDATE orphan SET retry_at = now()`)
+	if n, err := b.db.MatchOrphans(t.Context(), 10); n != 1 || err != nil {
+		t.Fatalf("matched %d, %v", n, err)
+	}
+	got := list[string](t, b, `SELECT recipient FROM event WHERE source = 'webhook'`)
+	if want := []string{mail.FoldAddress("Γιώργος@example.org")}; !slices.Equal(got, want) {
+		t.Errorf("recipient = %v, want %v", got, want)
+	}
+}
+
 // What earlier binaries stored is found as before: their rows have no folded address, and their suppressions were folded by
 // the locale.
 func TestRowsOfAnEarlierBinaryAreFound(t *testing.T) {

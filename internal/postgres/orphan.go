@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -127,7 +126,7 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (n int, twins
 			known = append(known, f)
 			ids, messages, tenants = append(ids, f.ID), append(messages, f.MessageID), append(tenants, int32(f.Tenant))
 			ns, streams, types = append(ns, int16(f.N)), append(streams, f.Stream), append(types, string(f.Type)) //nolint:gosec // at most 1000
-			emails = append(emails, strings.ToLower(f.Recipient))
+			emails = append(emails, mail.FoldAddress(f.Recipient))
 		}
 	}
 	if len(done) == 0 {

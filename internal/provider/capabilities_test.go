@@ -55,8 +55,8 @@ func TestEachContentRuleStrikesThoseProvidersThatHaveIt(t *testing.T) {
 		}, "postmark sendgrid", "empty"},
 		{"a calendar", of(func(a *mail.Attachment) { a.ContentType = "text/calendar; method=REQUEST" }), "", ""},
 		{"a charset", of(func(a *mail.Attachment) { a.ContentType = "text/csv; charset=utf-8" }), "", ""},
-		{"a long type", of(func(a *mail.Attachment) { a.ContentType = "text/x; p=" + strings.Repeat("y", 70) }), "ses", "type of 80"},
-		{"a long content id", of(func(a *mail.Attachment) { a.ContentID = strings.Repeat("c", 79) }), "ses", "content id of 79"},
+		{"a long type", of(func(a *mail.Attachment) { a.ContentType = "text/x; p=" + strings.Repeat("y", 70) }), "", ""},
+		{"a long content id", of(func(a *mail.Attachment) { a.ContentID = strings.Repeat("c", 79) }), "", ""},
 		{"a program", of(func(a *mail.Attachment) { a.Filename = "SETUP.EXE" }), "postmark ses", ".exe"},
 		{"a script", of(func(a *mail.Attachment) { a.Filename = "a.js" }), "ses", ".js"},
 		{"255 characters of From", func(m *mail.Message) { m.From.Name = strings.Repeat("n", 255-len(`"" <Shop@example.com>`)) }, "", ""},
@@ -64,15 +64,10 @@ func TestEachContentRuleStrikesThoseProvidersThatHaveIt(t *testing.T) {
 		{"From that grows by its quotes", func(m *mail.Message) { m.From.Name = strings.Repeat(`"`, 118) }, "postmark", "from of 257"},
 		{"From of characters of two units", func(m *mail.Message) { m.From.Name = strings.Repeat("😀", 63) }, "", ""},
 		{"a text over 5 MB", func(m *mail.Message) { m.Text = strings.Repeat("t", 5<<20+1) }, "postmark", "text or html"},
-		{"15 headers", func(m *mail.Message) { m.Headers = headers(15) }, "", ""},
-		{"16 headers", func(m *mail.Message) { m.Headers = headers(16) }, "ses", "16 headers"},
-		{"14 headers and two of ours", func(m *mail.Message) { m.Headers, m.Stream = headers(14), "bulk-news" }, "ses", "16 headers"},
-		{"15 headers and none of ours", func(m *mail.Message) {
-			m.Headers, m.Stream = append(headers(14), mail.Header{Name: "list-unsubscribe", Value: "<mailto:u@example.com>"}), "bulk"
-		}, "", ""},
+		{"16 headers", func(m *mail.Message) { m.Headers = headers(16) }, "", ""},
 		{"a header that grows when it is encoded", func(m *mail.Message) {
 			m.Headers = []mail.Header{{Name: "X-Long", Value: strings.Repeat("ü", 400)}}
-		}, "ses", "header of"},
+		}, "", ""},
 		{"metadata of many short keys as JSON", func(m *mail.Message) {
 			m.Metadata = map[string]string{"a": strings.Repeat(`"`, 5000)}
 		}, "postmark sendgrid", ""},

@@ -38,11 +38,7 @@ type Capabilities struct {
 	MaxBodyBytes        int      `json:"max_body_bytes,omitempty"`
 	MaxRecipients       int      `json:"max_recipients"`
 	MaxFromLen          int      `json:"max_from_len,omitempty"` // name and address together, in UTF-16 units
-	MaxHeaders          int      `json:"max_headers,omitempty"`  // custom ones, with those that we add
-	MaxHeaderLen        int      `json:"max_header_len,omitempty"`
 	MaxAttachments      int      `json:"max_attachments"`
-	MaxContentTypeLen   int      `json:"max_content_type_len,omitempty"` // of an attachment
-	MaxContentIDLen     int      `json:"max_content_id_len,omitempty"`
 	MaxTags             int      `json:"max_tags"` // more than these are kept by us and not passed on
 	MaxTagLen           int      `json:"max_tag_len"`
 	MaxMetadataKeys     int      `json:"max_metadata_keys"` // ours is already taken off
@@ -80,11 +76,7 @@ func (c Capabilities) Refuse(f *mail.Facts) string {
 		{f.BodyBytes, c.MaxBodyBytes, "text or html of %d bytes is"},
 		{f.Recipients, c.MaxRecipients, "%d recipients are"},
 		{f.FromLen, c.MaxFromLen, "from of %d characters, name and address together, is"},
-		{f.Headers, c.MaxHeaders, "%d headers, with those that sendgate adds, are"},
-		{f.HeaderLen, c.MaxHeaderLen, "header of %d characters, name and encoded value together, is"},
 		{f.Attachments, c.MaxAttachments, "%d attachments are"},
-		{f.TypeLen, c.MaxContentTypeLen, "attachment type of %d characters is"},
-		{f.ContentIDLen, c.MaxContentIDLen, "content id of %d characters is"},
 		{f.MetaKeys, c.MaxMetadataKeys, "%d metadata keys are"},
 		{f.MetaKeyLen, c.MaxMetadataKeyLen, "metadata key of %d characters is"},
 		{f.MetaValueLen, c.MaxMetadataValueLen, "metadata value of %d characters is"},

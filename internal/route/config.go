@@ -33,7 +33,7 @@ type Account struct {
 // an operator touches it.
 type Park struct {
 	SenderDomain string // "" for the whole account
-	Sender       string // one address, in lower case; "" for all of its domain
+	Sender       string // one address, folded; "" for all of its domain
 	Reason       string
 	Since        time.Time
 	Next         time.Time // when a message is let through as the next probe, at the earliest

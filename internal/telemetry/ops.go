@@ -19,16 +19,16 @@ const readyTimeout = 2 * time.Second
 // maxReason caps the reason of a 503, in bytes.
 const maxReason = 200
 
-// Degraded is what keeps a process from some of its work that no other process could do either: it should get requests all
-// the same.
+// Degraded says why a process can't do some of its work. No other process could do it either, so this one should get
+// requests all the same.
 type Degraded string
 
 // Error implements error.
 func (d Degraded) Error() string { return string(d) }
 
-// Ops serves the listener for operations: /healthz says that the process runs, /readyz that it can do its work, 503
-// with the reason in one line if ready returns an error (200 if that is Degraded), and /metrics what reg gathers. It needs no key, so it belongs
-// on a loopback or an inside address.
+// Ops serves the listener for operations. /healthz says that the process runs. /readyz says that it can do its work: it is a
+// 503 with the reason in one line if ready returns an error, or a 200 with the reason if that is Degraded. /metrics has what
+// reg gathers. The listener needs no key, so it belongs on a loopback or an inside address.
 func Ops(reg prometheus.Gatherer, ready func(context.Context) error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })

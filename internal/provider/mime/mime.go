@@ -2,9 +2,10 @@
 // transfer encoding) and how each header is written; it leaves to others what a valid message is (package mail), who
 // gets it (the envelope, which is the adapter's) and DKIM (package smtp, the ESPs themselves).
 //
-// Every byte follows from the message alone: boundaries come from its id, the date is the later of its acceptance and
-// its send_at, so each attempt at each provider sends the same bytes. The output is 7-bit with CRLF line ends only; the one exception is an address
-// whose local part is not ASCII, which RFC 6532 puts into the header as it is and which only SMTPUTF8 carries.
+// Every byte follows from the message alone: boundaries come from its id, and the date is the later of its acceptance and
+// its send_at. So each attempt at each provider sends the same bytes. The output is 7-bit with CRLF line ends only; the one
+// exception is an address whose local part is not ASCII, which RFC 6532 puts into the header as it is and which only
+// SMTPUTF8 carries.
 //
 // A newcomer's likeliest mistake is to write Bcc here: those recipients exist in the envelope and nowhere else.
 package mime

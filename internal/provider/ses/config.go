@@ -179,15 +179,11 @@ func (c Config) checkCA() error {
 }
 
 // Capabilities says what SES can carry. Metadata has no cap here: what does not fit in a message tag is kept by us and
-// not passed on.
+// not passed on. Headers and files have none either: what Content.Simple can't carry goes as Content.Raw.
 func (c Config) Capabilities() provider.Capabilities {
 	return provider.Capabilities{
 		MaxBytes:            40_000_000, // developer guide, "Service quotas": 40 MB after encoding
 		MaxRecipients:       50,
-		MaxHeaders:          15, // API reference, Message: length of Headers
-		MaxHeaderLen:        maxHeader,
-		MaxContentTypeLen:   maxContentType,
-		MaxContentIDLen:     maxContentID,
 		ForbiddenExtensions: forbiddenExtensions(),
 	}
 }

@@ -51,10 +51,10 @@ type rule struct {
 // saysSize are words that decide where servers disagree about codes.
 var saysSize = []string{"message size", "message too big", "message too large", "size limit", "too large"}
 
-// rules settle what byWords left, by stage and code. They are tried in order, the first match decides. Sources: RFC 5321 section 4.2, RFC 3463 section 3, RFC 7504, the
-// IANA registry of enhanced status codes, and Postfix's smtpd(8), which reports what it holds against the client and the
-// sender at RCPT TO (smtpd_delay_reject). Two places are milder than the bare code asks for: a 500..504 to one recipient
-// or to one body must not park an account for all others.
+// rules settle what byWords left, by stage and code. They are tried in order, the first match decides. Sources: RFC 5321
+// section 4.2, RFC 3463 section 3, RFC 7504, the IANA registry of enhanced status codes, and Postfix's smtpd(8), which
+// reports what it holds against the client and the sender at RCPT TO (smtpd_delay_reject). Two places are milder than the
+// bare code asks for: a 500..504 to one recipient or to one body must not park an account for all others.
 var rules = []rule{
 	{from: 421, to: 421, enhanced: "4.7.*", class: provider.Throttled},
 	{from: 421, to: 421, class: provider.Transient},
@@ -68,7 +68,7 @@ var rules = []rule{
 	{from: 538, to: 538, class: provider.Misconfigured},
 	{enhanced: "5.6.7", class: provider.Rejected, elsewhere: true}, // RFC 6531: not without SMTPUTF8
 
-	{at: atMail, enhanced: "5.2.2", class: provider.Misconfigured, scope: provider.ScopeSender}, // the sender's own mailbox
+	{at: atMail, enhanced: "5.2.2", class: provider.Misconfigured, scope: provider.ScopeAddress}, // the sender's own mailbox
 	{at: atMail, enhanced: "5.2.3", class: provider.Rejected, elsewhere: true},
 	{at: atMail, enhanced: "5.3.4", class: provider.Rejected, elsewhere: true},
 	{at: atMail, from: 552, to: 552, class: provider.Rejected, elsewhere: true}, // RFC 1870 section 6.1
@@ -189,8 +189,10 @@ func byWords(e *provider.Error, v smtpcode.Verdict, at stage, p reply) bool {
 		return false
 	case v.Party == smtpcode.Account, v.Party == smtpcode.Client && !atBody:
 		e.Class = provider.Misconfigured
-	case v.Party == smtpcode.Sender && (!atBody || v.Reason == mail.AuthFailure), v.Rule == smtpcode.MailboxFull && at == atMail:
-		e.Class, e.Scope = provider.Misconfigured, provider.ScopeSender
+	case v.Rule == smtpcode.MailboxFull && at == atMail: // the sender's own
+		e.Class, e.Scope = provider.Misconfigured, provider.ScopeAddress
+	case v.Party == smtpcode.Sender && (!atBody || v.Reason == mail.AuthFailure):
+		e.Class, e.Scope = provider.Misconfigured, senderScope(p)
 	case v.Party == smtpcode.Sender, v.Party == smtpcode.Client: // after the body it may be about what stands in it
 		e.Class, e.Elsewhere = provider.Rejected, true
 	case at == atRcpt && v.Class == mail.Hard:
@@ -199,6 +201,21 @@ func byWords(e *provider.Error, v smtpcode.Verdict, at stage, p reply) bool {
 		return false
 	}
 	return true
+}
+
+// saysAddress are words of a refusal that holds for one sender address: a login may not send as it, or the provider verifies
+// addresses one by one.
+var saysAddress = []string{
+	"send as", "sendas", "not owned by", "disallowed as", "must equal authorized user", "to send messages from",
+	"address is not verified", "address not verified", "sender identity", "sender signature",
+}
+
+// senderScope tells whether a refusal of the sender is about one address, so that others of its domain may still be taken.
+func senderScope(p reply) provider.Scope {
+	if p.enhanced == "5.7.60" || p.enhanced == "5.2.252" || containsAny(strings.ToLower(p.text), saysAddress) { // of Exchange
+		return provider.ScopeAddress
+	}
+	return provider.ScopeSender
 }
 
 // passes tells what may be over later, though it is said with a 5xx: a full mailbox, one that gets too much at once, too

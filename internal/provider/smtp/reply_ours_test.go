@@ -77,32 +77,33 @@ func TestRefusalsAboutOurQuotaHoldTheAccount(t *testing.T) {
 func TestRefusalsAboutOurIdentityParkIt(t *testing.T) {
 	t.Parallel()
 	for line, scope := range map[string]provider.Scope{
-		"554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: shop@example.com":    provider.ScopeSender,
-		"550 5.7.60 SMTP; Client does not have permissions to send as this sender":                                                                provider.ScopeSender,
-		"554 5.2.252 SendAsDenied; relay@example.com not allowed to send as shop@example.com":                                                     provider.ScopeSender,
-		"553 5.7.1 <shop@example.com>: Sender address rejected: not owned by user relay":                                                          provider.ScopeSender,
-		"550 The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved":                        provider.ScopeSender,
-		"550 5.7.1 The 'From' address you supplied is not a Sender Signature on your account":                                                     provider.ScopeSender,
+		"554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: shop@example.com": provider.ScopeAddress,
+		"550 5.7.60 SMTP; Client does not have permissions to send as this sender":                                                             provider.ScopeAddress,
+		"554 5.2.252 SendAsDenied; relay@example.com not allowed to send as shop@example.com":                                                  provider.ScopeAddress,
+		"550 5.7.60 No permission": provider.ScopeAddress,
+		"553 5.7.1 <shop@example.com>: Sender address rejected: not owned by user relay":                                                          provider.ScopeAddress,
+		"550 The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved":                        provider.ScopeAddress,
+		"550 5.7.1 The 'From' address you supplied is not a Sender Signature on your account":                                                     provider.ScopeAddress,
 		"550 5.7.1 Unconfigured Sending Domain <example.com>":                                                                                     provider.ScopeSender,
 		"550 5.7.1 Domain example.com is not allowed to send: the domain is unverified and requires DNS configuration":                            provider.ScopeSender,
 		"550 5.7.26 This mail has been blocked because the sender is unauthenticated":                                                             provider.ScopeSender,
-		"554 5.7.1 <ann@example.org>: Recipient address rejected: <relay@example.com> is not authorized to send messages from <shop@example.com>": provider.ScopeSender,
-		"553 Mail from must equal authorized user":                                                                                                provider.ScopeSender,
-		"553 From address not verified - see http://help.example.net/sendfrom.html":                                                               provider.ScopeSender,
+		"554 5.7.1 <ann@example.org>: Recipient address rejected: <relay@example.com> is not authorized to send messages from <shop@example.com>": provider.ScopeAddress,
+		"553 Mail from must equal authorized user":                                                                                                provider.ScopeAddress,
+		"553 From address not verified - see http://help.example.net/sendfrom.html":                                                               provider.ScopeAddress,
 		"550 relaying mail to example.org is not allowed":                                                                                         provider.ScopeAccount,
-		"550 not local sender over smtp":                                                                      provider.ScopeSender,
-		"553 Relaying disallowed as shop@example.com":                                                         provider.ScopeSender,
-		"550 5.7.1 Client was not authenticated":                                                              provider.ScopeAccount,
-		"530 5.7.57 Client not authenticated to send mail":                                                    provider.ScopeAccount,
-		"554 5.7.1 Unauthenticated senders not allowed":                                                       provider.ScopeAccount,
-		"550 5.1.8 Access denied, bad outbound sender AS(42004)":                                              provider.ScopeAccount,
-		"550 message sending for this account is disabled":                                                    provider.ScopeAccount,
-		"554 Message rejected: Sending paused for this account":                                               provider.ScopeAccount,
-		"550 5.7.1 Your account has been suspended":                                                           provider.ScopeAccount,
-		"502 5.7.0 Your SMTP account is not yet activated":                                                    provider.ScopeAccount,
-		"550 5.7.0 Mail relay denied":                                                                         provider.ScopeAccount,
-		"550-5.7.1 Invalid credentials for relay [192.0.2.1]. The IP address you've registered doesn't match": provider.ScopeAccount,
-		"554 Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'":     provider.ScopeAccount,
+		"550 not local sender over smtp":                                                                                                          provider.ScopeSender,
+		"553 Relaying disallowed as shop@example.com":                                                                                             provider.ScopeAddress,
+		"550 5.7.1 Client was not authenticated":                                                                                                  provider.ScopeAccount,
+		"530 5.7.57 Client not authenticated to send mail":                                                                                        provider.ScopeAccount,
+		"554 5.7.1 Unauthenticated senders not allowed":                                                                                           provider.ScopeAccount,
+		"550 5.1.8 Access denied, bad outbound sender AS(42004)":                                                                                  provider.ScopeAccount,
+		"550 message sending for this account is disabled":                                                                                        provider.ScopeAccount,
+		"554 Message rejected: Sending paused for this account":                                                                                   provider.ScopeAccount,
+		"550 5.7.1 Your account has been suspended":                                                                                               provider.ScopeAccount,
+		"502 5.7.0 Your SMTP account is not yet activated":                                                                                        provider.ScopeAccount,
+		"550 5.7.0 Mail relay denied":                                                                                                             provider.ScopeAccount,
+		"550-5.7.1 Invalid credentials for relay [192.0.2.1]. The IP address you've registered doesn't match":                                     provider.ScopeAccount,
+		"554 Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'":                                         provider.ScopeAccount,
 	} {
 		line = strings.Replace(line, "550-", "550 ", 1)
 		for _, at := range []stage{atMail, atRcpt, atData, atDot} {
@@ -152,8 +153,8 @@ func TestASandboxBlamesTheRecipientAndNotTheSender(t *testing.T) {
 	})
 	_, perr := sendTo(t, r.client(nil), "ann@example.org")
 	wantClass(t, "a recipient that the sandbox does not know", perr, provider.Rejected)
-	if perr == nil || !perr.Elsewhere {
-		t.Errorf("error = %+v, want it to go elsewhere", perr)
+	if perr == nil || !perr.Elsewhere || !perr.Suspect || perr.Scope != provider.ScopeAccount {
+		t.Errorf("error = %+v, want it to go elsewhere, and the account to blame when others meet the same", perr)
 	}
 }
 

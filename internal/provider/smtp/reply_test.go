@@ -29,6 +29,7 @@ func TestRepliesByStage(t *testing.T) {
 		bad       = want{class: provider.BadRecipient}
 		account   = want{class: provider.Misconfigured}
 		sender    = want{class: provider.Misconfigured, scope: provider.ScopeSender}
+		address   = want{class: provider.Misconfigured, scope: provider.ScopeAddress}
 		uncertain = want{class: provider.Uncertain}
 	)
 	for _, c := range []struct {
@@ -52,8 +53,8 @@ func TestRepliesByStage(t *testing.T) {
 		{atMail, "451 4.3.0 queue file write error", transient},
 		{atMail, "452 4.3.1 Insufficient system storage", transient},
 		{atMail, "530 5.7.0 Must issue a STARTTLS command first", account},
-		{atMail, "550 5.7.1 not owned by user", sender},
-		{atMail, "553 5.7.1 <a@b>: Sender address rejected: not owned by user x", sender},
+		{atMail, "550 5.7.1 not owned by user", address},
+		{atMail, "553 5.7.1 <a@b>: Sender address rejected: not owned by user x", address},
 		{atMail, "553 5.1.8 sender domain not found", sender},
 		{atMail, "501 5.1.7 Bad sender address syntax", sender},
 		{atMail, "554 5.7.1 <unknown[10.0.0.1]>: Client host rejected: Access denied", account},

@@ -144,8 +144,8 @@ func (s *session) data(ctx context.Context, j *job, accepted int) (provider.Rece
 			return s.accepted(p.text), nil
 		}
 		perr := s.failed(ctx, atDot, err)
-		if perr.Scope == provider.ScopeSender && j.sandboxed(perr.Detail) {
-			perr.Class, perr.Scope, perr.Elsewhere = provider.Rejected, "", true
+		if perr.Scope == provider.ScopeAddress && j.sandboxed(perr.Detail) {
+			perr.Class, perr.Scope, perr.Elsewhere, perr.Suspect = provider.Rejected, provider.ScopeAccount, true, true
 		}
 		if perr.Class == provider.BadRecipient && accepted > 1 {
 			perr.Class = provider.Rejected // it speaks of one of them and does not say of which
@@ -160,7 +160,8 @@ func (s *session) data(ctx context.Context, j *job, accepted int) (provider.Rece
 }
 
 // sandboxed reports whether a relay that knows its addresses (SES) says that it doesn't know a recipient. Then another
-// account may send to them, and this one goes on for the others.
+// account may send to them, and this one goes on for the others. When all mail meets it, it is the account's: as in the
+// adapter of SES.
 func (j *job) sandboxed(text string) bool {
 	text = strings.ToLower(text)
 	return strings.Contains(text, "not verified") && !strings.Contains(text, strings.ToLower(j.from)) &&

@@ -2,7 +2,9 @@
 // speaks RFC 5321. It decides what a reply means (reply.go, a table by stage), keeps a pool of connections and signs with
 // DKIM; the message's bytes are package mime's, and what follows from a class is the engine's.
 //
-// One Send is one transaction. Recipients for whom it had no room any more go in another one, which is another Send. A connection that the relay closed while it lay idle is replaced once, before anything of
+// One Send is one transaction. Recipients for whom it had no room go in another one, which is another Send.
+//
+// A connection that the relay closed while it lay idle is replaced once, before anything of
 // the message was written; that is reconnecting, not a second try. After the first byte of the body no failure is
 // retried here: without the reply to the final dot nobody knows (RFC 1047), which is Uncertain.
 //

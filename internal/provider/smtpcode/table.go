@@ -101,7 +101,7 @@ var rules = []rule{
 		`\b(uw|jouw) (account|adres|mailbox)`, `\btw(oje|.j|oja) (konto|adres|skrzynka)`, `ваш[аеу]? (аккаунт|адрес|ящик|уч.тн|почтов)`, `[您你]的?(的)?(帐号|账号|帐户|账户|邮箱|郵箱|地址)`,
 	)},
 	{name: "credential", party: Account, reason: mail.AuthFailure, codes: []string{"525"}, words: oneOf(`^(your |the |this )?(user|account|login|mailbox)`)},
-	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8"}},
+	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8", "5.2.252", "5.7.60"}}, // the last two are Exchange's: not allowed to send as this sender
 	{name: "sender_authentication", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`\bdmarc\b`, `\bspf\b`, `sender policy framework`, `\bdkim\b|domainkeys?`, `unauthenticated (e-?mail|message|mail)`, `(message|mail|sender|domain)`+gap+`not (properly )?authenticated`, `authentication (checks?|results?|information)`,
 		`(postmaster|callout|callback) verif|verification failed (for|while)|\bsent: rcpt to`, `spoof|forged|forgery|impersonat|fake sender`, `\bbatv\b`, `mismatches client ip`, `purported responsible`, `sender (signature|identity)`,
