@@ -141,7 +141,7 @@ func (f *feedback) reports(t *testing.T, p *postfix) {
 		}},
 		mail.EventDelivered: {Name: "delivered", Recipient: "ann@example.org"},
 	} {
-		event.Type, event.MessageID = want, m.ID
+		event.Type, event.MessageID, event.ByMessage = want, m.ID, true
 		got := f.of(t, p, m.ID, want)
 		if diff := cmp.Diff(event, got, cmpopts.IgnoreFields(mail.Event{}, "At", "UniqueID", "Detail")); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", want, diff)
