@@ -90,7 +90,8 @@ func TestOneMessageDoesNotParkWhatThreeInARowDo(t *testing.T) {
 		{"another domain is accepted between", []outcome{{"1", shop, from}, {"2", shop, from}, {"3", other, nil}, {"4", shop, from}}, shop},
 		{"their own is accepted between", []outcome{{"1", shop, from}, {"2", shop, from}, {"3", info, nil}, {"4", shop, from}}, "-"},
 		{"a bad recipient", []outcome{
-			{"1", shop, &provider.Error{Class: provider.BadRecipient}}, {"2", shop, &provider.Error{Class: provider.BadRecipient}},
+			{"1", shop, &provider.Error{Class: provider.BadRecipient}},
+			{"2", shop, &provider.Error{Class: provider.BadRecipient}},
 			{"3", shop, &provider.Error{Class: provider.BadRecipient}},
 		}, "-"},
 	} {

@@ -104,6 +104,7 @@ func upload(addr, path, key string, length int, early bool) (status int, closed 
 	if err != nil {
 		return 0, false, fmt.Errorf("answer: %w", err)
 	}
+	defer func() { _ = resp.Body.Close() }()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		return 0, false, fmt.Errorf("body of the answer: %w", err)
 	}

@@ -115,8 +115,10 @@ func (s *Server) resendMessage(w http.ResponseWriter, r *http.Request) error {
 	}
 	err = s.store.Resend(r.Context(), principal(r).Tenant, id, force)
 	if errors.Is(err, mail.ErrMaybeSent) {
-		return &refusal{status: http.StatusConflict, code: "maybe_sent", cause: err,
-			detail: "A provider may have sent this message already. Repeat the request with ?force=true to risk a second copy."}
+		return &refusal{
+			status: http.StatusConflict, code: "maybe_sent", cause: err,
+			detail: "A provider may have sent this message already. Repeat the request with ?force=true to risk a second copy.",
+		}
 	}
 	if err != nil {
 		return conflict(missing(err, "There is no such message."), "not_failed",

@@ -337,8 +337,16 @@ func TestPaceHalvesAndDoubles(t *testing.T) {
 		err  error
 		want int
 	}{
-		{400, nil, 400}, {400, errSlow, 200}, {200, errSlow, 100}, {1, nil, 100}, {100, nil, 200}, {200, errors.New("reset"), 200},
-		{30, errSlow, 15}, {15, errSlow, fewestRows}, {1, errSlow, fewestRows}, {10, nil, 20},
+		{400, nil, 400},
+		{400, errSlow, 200},
+		{200, errSlow, 100},
+		{1, nil, 100},
+		{100, nil, 200},
+		{200, errors.New("reset"), 200},
+		{30, errSlow, 15},
+		{15, errSlow, fewestRows},
+		{1, errSlow, fewestRows},
+		{10, nil, 20},
 	} {
 		if p.note(step.n, step.err); p.rows() != step.want {
 			t.Errorf("step %d: %d rows, want %d", i, p.rows(), step.want)

@@ -222,7 +222,7 @@ func TestRowsOfAnEarlierBinaryAreFound(t *testing.T) {
 		_, err := p.DownTo(t.Context(), 11)
 		return err
 	}))
-	id, account := mail.NewID(), int32(0)
+	id := mail.NewID()
 	write := func() { // as a binary does that knows nothing of this migration
 		b.exec(t, `INSERT INTO message (id, tenant_id, status, stream, sender, subject, facts, on_ambiguous, created_at, expires_at, updated_at)
 			VALUES ($1, 1, 'queued', 'transactional', 'Shop@example.com', '', '{}', 'never', now(), now() + interval '1 day', now())`, [16]byte(id))
@@ -240,7 +240,7 @@ func TestRowsOfAnEarlierBinaryAreFound(t *testing.T) {
 	if diff := cmp.Diff([]string{`änn@example.org "" complaint`}, b.suppressed(t, mail.Suppression{})); diff != "" {
 		t.Errorf("of two for one address the one that lasts longer (-want +got):\n%s", diff)
 	}
-	account = b.relay(t)
+	account := b.relay(t)
 	for range 2 { // of before, and while such a binary still runs
 		b.exec(t, `INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at) VALUES ($1, 1, $1, $2, '{}', now())`, [16]byte(id), account)
 		for _, asked := range []string{"ann@example.org", "BOB@example.org"} {

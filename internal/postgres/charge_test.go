@@ -115,8 +115,10 @@ func TestALateAnswerIsNotChargedBesideOneThatIs(t *testing.T) {
 	_, _, err := b.db.Rescue(t.Context(), waits)
 	must(t, err)
 	results := []ownedResult{
-		{mail.Result{ID: late.id, N: 1, Class: "throttled", Requeue: &mail.Requeue{}, Settle: &mail.Settle{At: time.Now(), Recipients: 1},
-			Block: &mail.Block{Account: account, For: time.Minute, Reason: "slow down"}}, late.owner},
+		{mail.Result{
+			ID: late.id, N: 1, Class: "throttled", Requeue: &mail.Requeue{}, Settle: &mail.Settle{At: time.Now(), Recipients: 1},
+			Block: &mail.Block{Account: account, For: time.Minute, Reason: "slow down"},
+		}, late.owner},
 		{mail.Result{ID: now.id, N: 1, Class: "accepted", Recipients: changes("sent"), Settle: &mail.Settle{At: time.Now(), Recipients: 1}}, now.owner},
 	}
 	_, errs := b.db.recordBatch(t.Context(), results)

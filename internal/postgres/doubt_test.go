@@ -73,7 +73,7 @@ func (b *bed) ends(other int32) map[string]func(*testing.T, flight) {
 			f = b.second(t, f, other)
 			b.record(t, f.owner, mail.Result{ID: f.id, N: f.due.Attempts + 1, Class: "accepted", ProviderMessageID: "pm-2", Recipients: changes("sent", "sent")})
 			for _, who := range []string{"ann@example.org", "bob@example.org"} {
-				e := told(f.id, mail.EventRejected, who, 3, mail.Reason(mail.SuppressedBounce))
+				e := told(f.id, mail.EventRejected, who, 3, mail.SuppressedBounce)
 				e.ProviderMessageID = "pm-2"
 				b.receive(t, hook(other, e))
 			}

@@ -124,9 +124,23 @@ func TestStatsCountEveryEnd(t *testing.T) {
 		status, class string
 		rank          int
 	}{
-		{"sent", "", 0}, {"delivered", "", 3}, {"deferred", "", 2}, {"complained", "", 6}, {"bounced", "hard", 5}, {"bounced", "soft", 5},
-		{"bounced", "policy", 5}, {"bounced", "", 0}, {"suppressed", "", 0}, {"suppressed", "", 5}, {"failed", "", 0}, {"failed", "", 5},
-		{"failed_unknown", "", 0}, {"expired", "", 0}, {"unknown", "", 0}, {"queued", "", 0}, {"cancelled", "", 0},
+		{"sent", "", 0},
+		{"delivered", "", 3},
+		{"deferred", "", 2},
+		{"complained", "", 6},
+		{"bounced", "hard", 5},
+		{"bounced", "soft", 5},
+		{"bounced", "policy", 5},
+		{"bounced", "", 0},
+		{"suppressed", "", 0},
+		{"suppressed", "", 5},
+		{"failed", "", 0},
+		{"failed", "", 5},
+		{"failed_unknown", "", 0},
+		{"expired", "", 0},
+		{"unknown", "", 0},
+		{"queued", "", 0},
+		{"cancelled", "", 0},
 	}
 	to := make([]string, len(ends))
 	for i := range ends {

@@ -41,7 +41,7 @@ func inSegments(h http.Handler) http.Handler {
 		maps.Copy(w.Header(), rec.Header())
 		w.WriteHeader(rec.Code)
 		_ = http.NewResponseController(w).Flush()
-		time.Sleep(2 * time.Millisecond)
+		<-time.After(2 * time.Millisecond)
 		_, _ = w.Write(rec.Body.Bytes())
 	})
 }

@@ -45,7 +45,7 @@ func phraseOf(re *syntax.Regexp) phrase {
 
 // needed gives words of which a match holds one, as long ones as possible.
 func needed(re *syntax.Regexp) []string {
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // of the others nothing is sure
 	case syntax.OpLiteral:
 		return []string{string(re.Rune)}
 	case syntax.OpCapture, syntax.OpPlus:

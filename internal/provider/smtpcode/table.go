@@ -114,14 +114,16 @@ var rules = []rule{
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, enhanced: []string{"[45].7.25"}},
 	{name: "reputation", party: Client, reason: mail.Reputation, enhanced: []string{"5.7.28", "5.7.60[6-9]", "5.7.6[1-4][0-9]"}}, // mail flood; Microsoft's banned addresses
-	{name: "block_list", party: Client, reason: mail.BlockedPolicy,
+	{
+		name: "block_list", party: Client, reason: mail.BlockedPolicy,
 		words: oneOf(
 			`(black|block|deny|reject)-? ?list`, `\b(dns|rh|u)?[rs]?bls?\b|\brbl\b|\bdnsbl\b`, `spam ?haus|spam ?cop|\bsorbs\b|barracuda|cloudmark|uceprotect`, `(is|are|was|been|currently|ip|address) listed|listed (at|by|on)`, `blocked (using|see)`,
 		),
 		links: oneOf(
 			`spamhaus|spamcop|sorbs\.net|barracudacentral|barracudanetworks|abuseat|uceprotect|surbl|uribl|mailspike|invaluement|backscatterer|spfbl|senderscore|senderbase|cloudmark|dnsbl|mail-abuse|junkemailfilter|sender\.office\.com|ipremoval`,
 			`[^/:]/\S*\b(rbl|dnsbl|bl|blacklist|blocklist|unblock)\b`, // in the path: a host is only a name
-		)},
+		),
+	},
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`senders? (e-?mail )?(address|verif|domain|identity|is not|was not|not )`, `sender (denied|rejected|unknown|invalid|must|has no)`, `(invalid|bad|unknown|unroutable|unrouteable|unverified|illegal|fake|null) sender`, `domain of sender`, `(unconfigured|unverified|unknown|invalid) sending domain|local sender|disallowed as`, `domain`+gap+`(unverified|not verified)|unverified domain`, `sender'?s? domain`,
 		`send as\b|sendas`, `not owned by`, `address(es)? (is|are) not verified|not (a )?verified|failed the check`, `mail ?from`, `reply-?to|(your|return|reply|sending) (e-?mail )?address`, `from:? (address|header|domain)`, `envelope[- ]sender|envelope[- ]from|return[- ]?path|reverse[- ]path`,
