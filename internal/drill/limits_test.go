@@ -30,7 +30,7 @@ func tight() map[string][]limit.Window {
 // Three replicas share limits that are below what is asked of them, and one of them dies: nothing is exceeded, as in every drill,
 // and what may be used is used. A minute of both needs -duration 60s.
 func TestD43LimitsAreUsed(t *testing.T) {
-	p := plan{replicas: 3, limits: tight(), settings: []string{"SENDGATE_LEASE=15s"}, load: load{clients: 60, share: 1.7, plain: true}}
+	p := plan{replicas: 3, limits: tight(), settings: []string{"SENDGATE_LEASE=15s"}, load: load{clients: 60, share: 1.7, plain: true}, byItself: true}
 	drillTest(t, "D43", p, func(t *testing.T, r *rig) {
 		must(t, time.Minute, "mail waits for the limits", func() bool { return r.count(t.Context(), `SELECT count(*) FROM ready WHERE due <= now()`) > 150 })
 		pause(t, 3*time.Second)

@@ -26,7 +26,7 @@ const maxWithLarge = 400 << 20
 // Sixty-four clients send messages of 25 MB at once: what there is no memory for is refused for now, with an answer, and the
 // service lives.
 func TestD30BodiesAreLarge(t *testing.T) {
-	drillTest(t, "D30", plan{load: load{share: 0.3, plain: true}}, func(t *testing.T, r *rig) {
+	drillTest(t, "D30", plan{load: load{share: 0.3, plain: true}, byItself: true}, func(t *testing.T, r *rig) {
 		var taken, refused, cut atomic.Int64
 		x := r.replicas[0]
 		r.sendLarge(t, x, &taken, &refused, &cut)

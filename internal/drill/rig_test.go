@@ -35,6 +35,7 @@ type plan struct {
 
 	postgresDir string // where the server's data is; "" is a folder of the drill's own
 	standby     following
+	byItself    bool // no other drill runs meanwhile: it offers more than a small machine can take, or measures what it does
 }
 
 // rig is everything that one drill runs.
@@ -64,7 +65,9 @@ type rig struct {
 // drillTest sets a drill up, starts its clients, hands over to the fault, and audits.
 func drillTest(t *testing.T, id string, p plan, fault func(t *testing.T, r *rig)) {
 	t.Helper()
-	t.Parallel()
+	if !p.byItself {
+		t.Parallel()
+	}
 	if p.replicas == 0 {
 		p.replicas = 2
 	}

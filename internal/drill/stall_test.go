@@ -69,7 +69,7 @@ func stalls() []stall {
 // The database takes nothing for a while: what is stored is what was accepted, and at most what nobody knew of. Whoever was
 // refused may send again without a key, and does not send twice.
 func TestD44StallsRefuseNobodyWhoIsStored(t *testing.T) {
-	drillTest(t, "D44", plan{load: load{share: 0.1, plain: true}}, func(t *testing.T, r *rig) {
+	drillTest(t, "D44", plan{load: load{share: 0.1, plain: true}, byItself: true}, func(t *testing.T, r *rig) {
 		var sum told
 		for n, s := range stalls() {
 			tag := fmt.Sprintf("stall-%d", n)
