@@ -345,13 +345,19 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 		}
 	}
 	g.binds(t)
+	var refused []string
 	for _, account := range accountNames() {
-		send(t, g.api, canaryLetter(account, "unauthorized"))
+		refused = append(refused, send(t, g.api, canaryLetter(account, "unauthorized")))
 	}
 	eventually(t, 30*time.Second, "every account is parked", func() bool {
 		return g.count(t.Context(), `SELECT count(*) FROM audit WHERE action = 'account.park'`) == len(accountNames())
 	})
 	g.keepCanaries(t)
+	for _, id := range refused { // they would park the accounts again
+		if _, err := g.api.Cancel(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var hang []string
 	for _, account := range accountNames() {
 		if _, err := g.admin.ResumeAccount(t.Context(), account); err != nil {
