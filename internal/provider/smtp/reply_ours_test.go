@@ -32,38 +32,42 @@ func judged(t *testing.T, at stage, line string) *provider.Error {
 // and never names the recipient.
 func TestRefusalsAboutOurQuotaHoldTheAccount(t *testing.T) {
 	t.Parallel()
-	for line, wait := range map[string]time.Duration{
-		"550 5.4.5 Daily user sending limit exceeded": dayPause,
-		"550 5.4.5 Daily SMTP relay sending limit exceeded for user. For more information on SMTP relay sending limits contact your admin": dayPause,
-		"550 5.7.1 Daily SMTP relay limit exceeded for customer":                                                                           dayPause,
-		"450 4.2.1 Peak SMTP relay limit exceeded for customer. This is a temporary error":                                                 0,
-		"550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients":                             dayPause,
-		"554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message due to a permanent exception with message The message can't be submitted because the sender's submission quota was exceeded": finalPause,
-		"550 5.7.233 Your message can't be sent because your tenant exceeded its daily limit for sending email to external recipients":                                                                                                    dayPause,
-		"550 5.7.705 Service unavailable. Access denied, tenant has exceeded threshold":                                                                                                                                                   finalPause,
-		"454 Throttling failure: Daily message quota exceeded":                                                                                                                                                                            dayPause,
-		"454 Throttling failure: Maximum sending rate exceeded":                                                                                                                                                                           0,
-		"451 You've exceeded your messaging limits":                                                                                                                                                                                       0,
-		"451 Authentication failed: Maximum credits exceeded":                                                                                                                                                                             dayPause,
-		"550 You have exceeded the sending limit of 200 emails per hour":                                                                                                                                                                  hourPause,
-		"550 shop@example.com has exceeded its 24-hour sending limit. Messages to 250 recipients out of 250 allowed have been sent":                                                                                                       dayPause,
-		"550 Domain example.com has exceeded the max emails per hour (100/100 (100%)) allowed. Message discarded":                                                                                                                         hourPause,
-		"550 Domain example.com has exceeded the max defers and failures per hour (5/5 (55%)) allowed. Message discarded":                                                                                                                 hourPause,
-		"554 5.7.1 <ann@example.org>: Recipient address rejected: Policy rejection; Message quota exceeded":                                                                                                                               finalPause,
-		"554 5.7.1 <shop@example.com>: Sender address rejected: Rate limit exceeded, try again in 20 minutes":                                                                                                                             20 * time.Minute,
-		"451 4.7.1 Ratelimit \"out_ratelimit\" exceeded":                                                                                                                                                                                  0,
-		"550 Sender rate overlimit - 65.2 / 1h":                                                                                                                                                                                           finalPause,
-		"550 too many messages":                                                                                                                                                                                                           finalPause,
-		"550 Too many emails sent from your account, retry after 3600 seconds":                                                                                                                                                            time.Hour,
-		"550 5.4.6 Unusual sending activity detected. Please try after sometime":                                                                                                                                                          finalPause,
-		"550 Ip frequency limited":                                       finalPause,
-		"452 4.7.1 You have reached your monthly plan limit":             dayPause,
-		"550 5.7.1 Monthly free tier quota used up":                      dayPause,
-		"550 5.7.0 Too many emails per second. Please upgrade your plan": 0,
-		"554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; WASCL UserAction verdict is not None. Actual verdict is RefuseQuota": finalPause,
-		"432 4.3.2 Concurrent connections limit exceeded": 0,
-		"554 5.7.0 Your message could not be sent. The limit on the number of allowed outgoing messages was exceeded. Try again later": finalPause,
+	for _, c := range []struct {
+		wait time.Duration
+		line string
+	}{
+		{dayPause, "550 5.4.5 Daily user sending limit exceeded"},
+		{dayPause, "550 5.4.5 Daily SMTP relay sending limit exceeded for user. For more information on SMTP relay sending limits contact your admin"},
+		{dayPause, "550 5.7.1 Daily SMTP relay limit exceeded for customer"},
+		{0, "450 4.2.1 Peak SMTP relay limit exceeded for customer. This is a temporary error"},
+		{dayPause, "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients"},
+		{finalPause, "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message due to a permanent exception with message The message can't be submitted because the sender's submission quota was exceeded"},
+		{dayPause, "550 5.7.233 Your message can't be sent because your tenant exceeded its daily limit for sending email to external recipients"},
+		{finalPause, "550 5.7.705 Service unavailable. Access denied, tenant has exceeded threshold"},
+		{dayPause, "454 Throttling failure: Daily message quota exceeded"},
+		{0, "454 Throttling failure: Maximum sending rate exceeded"},
+		{0, "451 You've exceeded your messaging limits"},
+		{dayPause, "451 Authentication failed: Maximum credits exceeded"},
+		{hourPause, "550 You have exceeded the sending limit of 200 emails per hour"},
+		{dayPause, "550 shop@example.com has exceeded its 24-hour sending limit. Messages to 250 recipients out of 250 allowed have been sent"},
+		{hourPause, "550 Domain example.com has exceeded the max emails per hour (100/100 (100%)) allowed. Message discarded"},
+		{hourPause, "550 Domain example.com has exceeded the max defers and failures per hour (5/5 (55%)) allowed. Message discarded"},
+		{finalPause, "554 5.7.1 <ann@example.org>: Recipient address rejected: Policy rejection; Message quota exceeded"},
+		{20 * time.Minute, "554 5.7.1 <shop@example.com>: Sender address rejected: Rate limit exceeded, try again in 20 minutes"},
+		{0, "451 4.7.1 Ratelimit \"out_ratelimit\" exceeded"},
+		{finalPause, "550 Sender rate overlimit - 65.2 / 1h"},
+		{finalPause, "550 too many messages"},
+		{time.Hour, "550 Too many emails sent from your account, retry after 3600 seconds"},
+		{finalPause, "550 5.4.6 Unusual sending activity detected. Please try after sometime"},
+		{finalPause, "550 Ip frequency limited"},
+		{dayPause, "452 4.7.1 You have reached your monthly plan limit"},
+		{dayPause, "550 5.7.1 Monthly free tier quota used up"},
+		{0, "550 5.7.0 Too many emails per second. Please upgrade your plan"},
+		{finalPause, "554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; WASCL UserAction verdict is not None. Actual verdict is RefuseQuota"},
+		{0, "432 4.3.2 Concurrent connections limit exceeded"},
+		{finalPause, "554 5.7.0 Your message could not be sent. The limit on the number of allowed outgoing messages was exceeded. Try again later"},
 	} {
+		wait, line := c.wait, c.line
 		for _, at := range []stage{atMail, atRcpt, atData, atDot} {
 			e := judged(t, at, line)
 			if e.Class != provider.Throttled || e.RetryAfter != wait {
