@@ -72,7 +72,7 @@ func otherMutants() []mutant {
 			"internal/deliver/deliver.go", "\t<-ctx.Done()\n\tdone := make(chan struct{})\n", "\t<-ctx.Done()\n\te.cut()\n\tdone := make(chan struct{})\n",
 		}}, "internal/app", "TestTerminationUnderLoadFailsNoRequestAndLeavesNothingUnknown"},
 		{"M12", "an unknown call goes to another account", []edit{{
-			"internal/deliver/next.go", "\t\tend(&r, c, mail.Unknown, failure.Error())\n\t\tr.Unknown =", "\t\tagain(&r, c, 0, failure, now)\n\t\t_ =",
+			"internal/deliver/next.go", "\t\tunknown(&r, c, failure)\n\t\tr.Unknown =", "\t\tagain(&r, c, 0, failure, now)\n\t\t_ =",
 		}}, "internal/deliver", "TestUncertainIsNeverRequeued"},
 		{"M15", "the SDK of SES tries again by itself", []edit{{
 			"internal/provider/ses/client.go", "Retryer:     aws.NopRetryer{},", "RetryMaxAttempts: 3,",
