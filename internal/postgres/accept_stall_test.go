@@ -136,7 +136,7 @@ func TestAStallThatEndsInTimeRefusesNobody(t *testing.T) {
 // A server that is away for less than a caller waits costs the caller that time and no refusal.
 func TestSessionsThatAreKilledRefuseNobody(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	hold := b.begin(t)
 	_, err := hold.Exec(t.Context(), stalls()["ready"])
 	must(t, err)
@@ -304,7 +304,7 @@ func TestRepeatWhoseAnswerCannotBeReadIsUnknown(t *testing.T) {
 // would never come to an end.
 func TestSlowDatabaseTakesFewerAtATime(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.exec(t, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$`)
 	db := b.open(t, Options{AcceptWait: 2 * time.Second})
 	b.exec(t, `CREATE TRIGGER slow BEFORE INSERT ON idempotency FOR EACH ROW EXECUTE FUNCTION slow()`)

@@ -176,7 +176,7 @@ func TestOneTransactionTakesNoMoreThanItCanWriteInTime(t *testing.T) {
 // what is not keeps to the wait of its caller.
 func TestHeavyMessageGetsMoreTime(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.exec(t, `CREATE TABLE seen (timeout interval)`)
 	b.exec(t, `CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
 		$$ BEGIN INSERT INTO seen VALUES (current_setting('statement_timeout')::interval); RETURN NULL; END $$`)
@@ -273,7 +273,7 @@ func TestAcceptRefusesAtOnceWhenItsQueueIsFull(t *testing.T) {
 
 func TestAcceptMakesMissingPartitions(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	for _, name := range list[string](t, b, `SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = ANY (ARRAY['message', 'body', 'recipient', 'attempt']::regclass[])`) {
 		b.exec(t, `DROP TABLE `+name)
 	}

@@ -388,7 +388,7 @@ func TestOneReplicaAtATimeChecksTheBooks(t *testing.T) {
 // shows any other plan.
 func TestBooksCostWhatIsOpen(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	for _, table := range append([]string{"ready", "inflight", "unknown"}, b.days(t)...) {
 		b.exec(t, `ALTER TABLE `+table+` SET (autovacuum_enabled = off)`)
 	}

@@ -20,7 +20,7 @@ import (
 // newBedIn is newBed with a database of a certain LC_CTYPE.
 func newBedIn(t *testing.T, locale string) *bed {
 	t.Helper()
-	b := newBed(t)
+	b := newOwnBed(t)
 	if get[string](t, b, `SELECT datctype FROM pg_database WHERE datname = current_database()`) == locale {
 		return b
 	}
@@ -281,7 +281,7 @@ func TestRefoldGoesOnUntilAllAreDone(t *testing.T) {
 // A search reads by index, in a database with many messages, none of which it looks for.
 func TestSearchByAddressReadsByIndex(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.fill(t, 20_000)
 	b.exec(t, `UPDATE recipient SET email = (CASE n WHEN 0 THEN 'Ann' ELSE '' END) || right(message_id::text, 6) || '@example.org';
 UPDATE message SET sender = 'Shop' || right(id::text, 3) || '@example.com';

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -20,11 +21,12 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// bed is a fresh database, the store on it, and a connection pool of the test's own to look behind the store's back.
+// bed is a database without rows, the store on it, and a connection pool of the test's own to look behind the store's back.
 type bed struct {
-	url string
-	db  *DB
-	sql *pgxpool.Pool
+	url   string
+	db    *DB
+	sql   *pgxpool.Pool
+	stage *stage // nil when the database is the test's own
 }
 
 // lane is where the messages of tests wait.
@@ -35,17 +37,21 @@ const patient = 20 * time.Second
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
+	s := lend(t)
+	b := &bed{url: s.url, sql: s.sql, stage: s}
+	b.db = b.open(t, Options{AcceptWait: patient})
+	return b
+}
+
+// newOwnBed is newBed for a test that changes the schema, the statistics or the settings of the database, or needs
+// connections of a known age.
+func newOwnBed(t *testing.T) *bed {
+	t.Helper()
 	b := &bed{url: pgtest.NewURL(t)}
 	b.db = b.open(t, Options{AcceptWait: patient})
-	cfg, err := pgxpool.ParseConfig(b.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.MaxConns = 4
-	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
-	if b.sql, err = pgxpool.NewWithConfig(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	var err error
+	b.sql, err = lookingPool(b.url)
+	must(t, err)
 	t.Cleanup(b.sql.Close)
 	return b
 }
@@ -53,12 +59,16 @@ func newBed(t *testing.T) *bed {
 // open gives another store on the same database: another replica.
 func (b *bed) open(t *testing.T, o Options) *DB {
 	t.Helper()
-	if o.URL == "" {
-		o.URL = b.url
-	}
 	if o.Box == nil {
 		o.Box = newBox(t, 1)
 	}
+	if b.stage != nil && o.URL == "" {
+		o.AcceptWait = cmp.Or(o.AcceptWait, acceptWait)
+		db := newDB(b.stage.pools(t, o.AcceptWait), o)
+		t.Cleanup(db.stop)
+		return db
+	}
+	o.URL = cmp.Or(o.URL, b.url)
 	db, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

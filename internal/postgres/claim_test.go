@@ -277,7 +277,7 @@ func TestLanesListsWhatHoldsMessages(t *testing.T) {
 // A body without its recipients looks like a message whose recipients were all suppressed: the engine would close it.
 func TestLoadThatFailsHalfwayGivesNothing(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	ids := b.accept(t, submission("ann@example.org"))
 	b.exec(t, `ALTER TABLE recipient RENAME TO elsewhere`)
 	if loaded, err := b.db.Load(t.Context(), ids); err == nil || len(loaded) > 0 {

@@ -43,34 +43,42 @@ type Options struct {
 // DB is the store. It is safe for concurrent use. It keeps four pools, so that no kind of work starves another:
 // accept (4 connections), engine (6, with the planner pinned to index plans), hooks (5, pinned as well: what comes in, and what goes out) and api (6).
 type DB struct {
+	pools
+	softLimit   int
+	twice       func(mail.ID)
+	box         *seal.Box
+	acceptWait  time.Duration
+	commitGrace time.Duration // see the constant
+	pace        pace          // of accepts
+	accepts     *committer[offer, mail.Accepted]
+	intents     *committer[ownedIntent, bool]
+	results     *committer[ownedResult, bool]
+	events      *committer[mail.Intake, mail.Taken]
+	watch       watch // over the database's clock
+	mark        atomic.Pointer[openMark]
+	clock       *mail.Clock
+}
+
+type pools struct {
 	accept, engine, api *pgxpool.Pool
 	hooks               *pgxpool.Pool // events that come in
-	softLimit           int
-	twice               func(mail.ID)
-	box                 *seal.Box
-	acceptWait          time.Duration
-	commitGrace         time.Duration // see the constant
-	pace                pace          // of accepts
-	accepts             *committer[offer, mail.Accepted]
-	intents             *committer[ownedIntent, bool]
-	results             *committer[ownedResult, bool]
-	events              *committer[mail.Intake, mail.Taken]
-	watch               watch // over the database's clock
-	mark                atomic.Pointer[openMark]
-	clock               *mail.Clock
 }
 
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	db := &DB{box: o.Box, softLimit: o.SoftLimit, acceptWait: cmp.Or(o.AcceptWait, acceptWait), commitGrace: commitGrace, clock: o.Clock}
-	if db.clock == nil {
-		db.clock = mail.NewClock(nil, nil)
-	}
-	var err error
-	backstop := strconv.FormatInt(db.acceptWait.Milliseconds(), 10)
-	patient := map[string]string{"statement_timeout": backstop, "lock_timeout": backstop}
-	if db.accept, err = newPool(ctx, o.URL, 4, patient); err != nil {
+	o.AcceptWait = cmp.Or(o.AcceptWait, acceptWait)
+	p, err := openPools(ctx, o.URL, o.AcceptWait)
+	if err != nil {
 		return nil, err
+	}
+	return newDB(p, o), nil
+}
+
+func openPools(ctx context.Context, url string, acceptWait time.Duration) (p pools, err error) {
+	backstop := strconv.FormatInt(acceptWait.Milliseconds(), 10)
+	patient := map[string]string{"statement_timeout": backstop, "lock_timeout": backstop}
+	if p.accept, err = newPool(ctx, url, 4, patient); err != nil {
+		return p, err
 	}
 	// Flipped plans cost these few statements a factor of ten on young statistics: pin their shape. A plan that is pinned
 	// looks dear to the planner, which would compile it at each run (a third of a second): hence no JIT, see newPool. A claim
@@ -80,15 +88,22 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 		"idle_in_transaction_session_timeout": "2s",
 	}
-	if db.engine, err = newPool(ctx, o.URL, 6, pinned); err != nil {
-		return nil, err
+	if p.engine, err = newPool(ctx, url, 6, pinned); err != nil {
+		return p, err
 	}
 	pinned["statement_timeout"] = "5s"
-	if db.hooks, err = newPool(ctx, o.URL, 5, pinned); err != nil {
-		return nil, err
+	if p.hooks, err = newPool(ctx, url, 5, pinned); err != nil {
+		return p, err
 	}
-	if db.api, err = newPool(ctx, o.URL, 6, map[string]string{"statement_timeout": "2s"}); err != nil {
-		return nil, err
+	p.api, err = newPool(ctx, url, 6, map[string]string{"statement_timeout": "2s"})
+	return p, err
+}
+
+// newDB gives a store over pools that are open.
+func newDB(p pools, o Options) *DB {
+	db := &DB{pools: p, box: o.Box, softLimit: o.SoftLimit, acceptWait: o.AcceptWait, commitGrace: commitGrace, clock: o.Clock}
+	if db.clock == nil {
+		db.clock = mail.NewClock(nil, nil)
 	}
 	if db.twice = o.AcceptedTwice; db.twice == nil {
 		db.twice = func(mail.ID) {}
@@ -116,19 +131,28 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	db.events = newCommitter(committerOptions{
 		name: "events", workers: 2, batch: 100, weight: intakeWeight, queue: 2048, bytes: 64 << 20, observe: observe,
 	}, db.intakeBatch)
-	return db, nil
+	return db
 }
 
 // Close waits for running commits and closes the pools. Nothing may be submitted any more.
 func (db *DB) Close() {
+	db.stop()
+	db.close()
+}
+
+// stop waits for running commits.
+func (db *DB) stop() {
 	db.accepts.close()
 	db.intents.close()
 	db.results.close()
 	db.events.close()
-	db.accept.Close()
-	db.engine.Close()
-	db.hooks.Close()
-	db.api.Close()
+}
+
+func (p pools) close() {
+	p.accept.Close()
+	p.engine.Close()
+	p.hooks.Close()
+	p.api.Close()
 }
 
 func newPool(ctx context.Context, dsn string, conns int32, params map[string]string) (*pgxpool.Pool, error) {

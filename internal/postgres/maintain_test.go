@@ -33,7 +33,7 @@ func aged(at time.Time) *mail.Submission {
 
 func TestEnsurePartitionsKeepsAWeekAhead(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	ctx := t.Context()
 	if n, err := b.db.EnsurePartitions(ctx); n != 0 || err != nil {
 		t.Errorf("EnsurePartitions on a new database = %d, %v; want nothing to do", n, err)
@@ -73,7 +73,7 @@ func TestEnsurePartitionsKeepsAWeekAhead(t *testing.T) {
 
 func TestPartitionsMeetAtMidnightUTC(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	for _, tc := range []struct {
 		at   time.Time
 		want string
@@ -94,7 +94,7 @@ func TestPartitionsMeetAtMidnightUTC(t *testing.T) {
 
 func TestDropPartitionsKeepsDaysWithOpenMessages(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	ctx := t.Context()
 	b.exec(t, `SELECT ensure_partitions($1::date, $2::date)`, day(-20), day(-2))
 	noon := func(d int) time.Time { return day(d).Add(12 * time.Hour) }
@@ -132,7 +132,7 @@ func TestDropPartitionsKeepsDaysWithOpenMessages(t *testing.T) {
 
 func TestDropPartitionsGoesOnWhereItWasStopped(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	ctx := t.Context()
 	b.exec(t, `SELECT ensure_partitions($1::date, $2::date)`, day(-6), day(-2))
 	reader := b.begin(t) // a report that takes its time
@@ -163,7 +163,7 @@ func TestDropPartitionsGoesOnWhereItWasStopped(t *testing.T) {
 // A vacuum or an analyze gives way to whoever has waited for a second.
 func TestDropPartitionsOutwaitsAVacuum(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.exec(t, `SELECT ensure_partitions($1::date, $2::date)`, day(-4), day(-2))
 	for _, state := range []string{"attached", "detached"} {
 		d := map[string]int{"attached": -4, "detached": -3}[state]
@@ -193,7 +193,7 @@ func TestDropPartitionsOutwaitsAVacuum(t *testing.T) {
 
 func TestDropKeysForgetsOldKeysInSteps(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.accept(t, keyed("young"))
 	b.exec(t, `INSERT INTO idempotency (tenant_id, key, fingerprint, message_id, created_at)
 		SELECT 1, 'old-' || n, '\x00', gen_random_uuid(), now() - interval '25 h' FROM generate_series(1, 5001) n`)
@@ -209,7 +209,7 @@ func TestDropKeysForgetsOldKeysInSteps(t *testing.T) {
 
 func TestQueueCountsWhatWaitsWhere(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	if q, err := b.db.Queue(t.Context()); err != nil || q.Ready+q.Scheduled+q.Inflight+q.Unknown != 0 || !q.OldestDue.IsZero() {
 		t.Errorf("Queue of nothing = %+v, %v", q, err)
 	}
@@ -239,7 +239,7 @@ func TestQueueCountsWhatWaitsWhere(t *testing.T) {
 func TestTheQueueIsCountedWithoutReadingAllOfIt(t *testing.T) {
 	t.Parallel()
 	const n, most = 120_000, 100_000
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.fill(t, n)
 	b.exec(t, `VACUUM ANALYZE ready`)
 	tx := b.begin(t)
@@ -259,7 +259,7 @@ func TestTheQueueIsCountedWithoutReadingAllOfIt(t *testing.T) {
 // While somebody holds an old snapshot, nothing that left the queue can be cleaned up; whoever watches is told by the number.
 func TestTheQueueTellsOfRowsThatAreNotCleanedUp(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.exec(t, `ALTER TABLE ready SET (autovacuum_enabled = off)`)
 	b.fill(t, 500)
 	b.exec(t, `DELETE FROM ready; SELECT pg_stat_force_next_flush()`)
@@ -279,7 +279,7 @@ func TestTheQueueTellsOfRowsThatAreNotCleanedUp(t *testing.T) {
 
 func TestVitalsTellWhatDurabilityDependsOn(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	v, err := b.db.Vitals(t.Context())
 	must(t, err)
 	want := get[string](t, b, `SELECT concat_ws(' ', current_setting('server_version'), current_setting('server_version_num'),

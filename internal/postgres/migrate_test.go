@@ -26,7 +26,7 @@ ORDER BY 1`), "\n")
 
 func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	ctx := t.Context()
 	b.flying(t) // not only on empty tables
 	whole := b.catalog(t)
@@ -79,7 +79,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 
 func TestPingRefusesAnOldSchema(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.exec(t, `DELETE FROM goose_db_version WHERE version_id = $1`, SchemaVersion)
 	if err := b.db.Ping(t.Context()); !errors.Is(err, ErrSchema) || !strings.Contains(err.Error(), "sendgate migrate up") {
 		t.Errorf("Ping: %v, want ErrSchema and what to do", err)
@@ -106,7 +106,7 @@ func TestMigrateRefusesABadURLWithoutTellingThePassword(t *testing.T) {
 // Days that are there before the migration are indexed one after the other; one that was stopped on the way goes on.
 func TestDaysOfBeforeAreIndexedWhereverItWasStopped(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	ctx := t.Context()
 	id := b.accept(t, submission())[0]
 	must(t, withGoose(b.url, func(p *goose.Provider) error {

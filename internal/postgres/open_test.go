@@ -84,7 +84,7 @@ func TestOpenCallsAreNobodysBusinessWithoutALimit(t *testing.T) {
 // A crash of the server can set the sequence back, a failover too. All sessions end with either.
 func TestOpenCallsAreCountedAnewWhenTheServerWasAway(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	account := b.account(t, "small", hourly(1000, limit.Requests))
 	b.acceptN(t, 9)
 	owner := b.replica(t)
@@ -151,7 +151,7 @@ func TestCountingOpenCallsReadsNothingThatEnded(t *testing.T) {
 // The newest version of a row lies at the end of all that a foreign snapshot keeps.
 func TestWindowsAreReadFromTheirNewestVersion(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	account := b.account(t, "small", hourly(1000, limit.Requests), hourly(1000, limit.Recipients))
 	tx, err := b.sql.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	must(t, err)

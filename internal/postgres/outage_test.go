@@ -144,7 +144,7 @@ func answerOf(t *testing.T, db *DB) error {
 
 func TestAcceptSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	p := newProxy(t, b)
 	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
 	until(t, "an accept", func() bool { return answerOf(t, db) == nil })
@@ -159,7 +159,7 @@ func TestAcceptSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 
 func TestAcceptSaysUnavailableWhenTheDatabaseIsSilent(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	p := newProxy(t, b)
 	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
 	until(t, "an accept", func() bool { return answerOf(t, db) == nil })
@@ -174,7 +174,7 @@ func TestAcceptSaysUnavailableWhenTheDatabaseIsSilent(t *testing.T) {
 
 func TestStoreComesBackAfterItsConnectionsWereKilled(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.acceptN(t, 1)
 	_, err := b.db.Config(t.Context())
 	must(t, err)
@@ -317,7 +317,7 @@ func TestOpenRefusesABadURLWithoutTellingThePassword(t *testing.T) {
 
 func TestAConnectionToAServerThatTakesNoWritesIsDialledAnew(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	name := get[string](t, b, `SELECT current_database()`)
 	b.exec(t, `ALTER DATABASE `+name+` SET default_transaction_read_only = on`)
 	demoted := b.open(t, Options{AcceptWait: hasty}) // its connections stay as they were dialled
@@ -339,7 +339,7 @@ func TestAConnectionToAServerThatTakesNoWritesIsDialledAnew(t *testing.T) {
 
 func TestVitalsSeeWhatOthersAreAllowed(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.exec(t, `ALTER DATABASE `+get[string](t, b, `SELECT current_database()`)+` SET idle_in_transaction_session_timeout = '7min'`)
 	v, err := b.open(t, Options{}).Vitals(t.Context())
 	must(t, err)

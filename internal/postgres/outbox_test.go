@@ -368,7 +368,7 @@ func TestFinishingTogetherNeverLocksUp(t *testing.T) {
 // TestOutboxIsReadByItsIndex holds the claim to a cost that follows the endpoints, not what waits for them.
 func TestOutboxIsReadByItsIndex(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	for range 3 {
 		b.endpoint(t)
 	}

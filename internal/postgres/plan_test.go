@@ -177,7 +177,7 @@ func (b *bed) work(t *testing.T, account int32) {
 // engine runs is planned anew on tables that are empty, and on tables that were filled and never analyzed.
 func TestEngineReadsByIndexWhateverTheStatisticsSay(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	for _, table := range append([]string{"ready", "inflight", "unknown"}, b.days(t)...) {
 		b.exec(t, `ALTER TABLE `+table+` SET (autovacuum_enabled = off)`)
 	}
@@ -231,7 +231,7 @@ func (b *bed) hear(t *testing.T) {
 // statistics that say nothing.
 func TestEventsAreTakenByIndexWhateverTheStatisticsSay(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.db = b.open(t, Options{SoftLimit: 3})
 	b.endpoint(t)
 	for _, table := range append([]string{"ready", "unknown", "event_key", "hook_token", "orphan", "outbox", "suppression", "soft_bounce"}, b.days(t)...) {

@@ -14,7 +14,7 @@ import (
 // What was spent stays spent when the last replica goes and a first one comes, however the last one went.
 func TestAStartRefillsNoWindow(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	for name, stop := range map[string]func(owner mail.ID){
 		"drained": func(owner mail.ID) { must(t, b.db.Unregister(t.Context(), owner)) },
 		"killed":  func(owner mail.ID) { b.expire(t, owner) },
@@ -46,7 +46,7 @@ func TestAStartRefillsNoWindow(t *testing.T) {
 // of the limits: see the next test.
 func TestOnlyClaimsDoNotWaitForTheDisk(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.exec(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$`)
 	b.exec(t, `CREATE TABLE waited (what text, setting text, UNIQUE (what, setting))`)
 	b.exec(t, `CREATE FUNCTION note_wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -74,7 +74,7 @@ func TestOnlyClaimsDoNotWaitForTheDisk(t *testing.T) {
 
 func TestRecordReturnsWhenTheDiskHasIt(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	b.exec(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$`)
 	b.db = b.open(t, Options{AcceptWait: patient})
 	f := b.fly(t, submission())

@@ -34,7 +34,7 @@ func sqlQuoted(s string) string { // for a place inside of quotes
 // are partitions.
 func TestIDsGoByTheDatabasesClock(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	const off = 3 * 24 * time.Hour
 	b.shift(t, off)
 	b.db = b.open(t, Options{AcceptWait: patient})
@@ -92,7 +92,7 @@ func TestPartitionsFollowNoClockThatLeapsAhead(t *testing.T) {
 		must(t, err)
 		return time.Until(now)
 	}
-	b := newBed(t)
+	b := newOwnBed(t)
 	had := days(b)
 	db := b.open(t, Options{Clock: mail.NewClock(func() time.Time { return time.Now().Add(leap) }, nil)})
 	if made, err := db.EnsurePartitions(t.Context()); made != 0 || err != nil || days(b) != had {

@@ -71,6 +71,20 @@ func NewURL(t testing.TB) string {
 	return url
 }
 
+// Make returns the connection string of a fresh migrated database that several tests use, and what drops it.
+func Make(ctx context.Context) (url string, drop func(context.Context) error, err error) {
+	h, err := server()
+	if err != nil {
+		return "", nil, fmt.Errorf("tests need PostgreSQL: %w", err)
+	}
+	name := databaseName(h.template)
+	if err := h.clone(ctx, name); err != nil {
+		return "", nil, err
+	}
+	url, err = devpg.WithDatabase(h.admin, name)
+	return url, func(ctx context.Context) error { return h.drop(ctx, name) }, err
+}
+
 // databaseName returns a name that says which template a database came from and when it was made.
 func databaseName(template string) string {
 	return strings.Join([]string{clonePrefix, hashOf(template), stamp(time.Now()), strings.ToLower(rand.Text()[:10])}, "_")
@@ -93,9 +107,13 @@ func (h *host) finish(t testing.TB, name string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := h.exec(ctx, "DROP DATABASE IF EXISTS "+quote(name)+" WITH (FORCE)"); err != nil {
+	if err := h.drop(ctx, name); err != nil {
 		t.Error(err)
 	}
+}
+
+func (h *host) drop(ctx context.Context, name string) error {
+	return h.exec(ctx, "DROP DATABASE IF EXISTS "+quote(name)+" WITH (FORCE)")
 }
 
 // exec runs one statement on a connection of its own: CREATE and DROP DATABASE are rare, and a connection that is not

@@ -1,0 +1,259 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sendgate/sendgate/internal/postgres/pgtest"
+)
+
+// TestMain runs more tests at a time than there are processors: they wait more than they work.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if !asked {
+		_ = flag.Lookup("test.parallel").Value.Set("4")
+	}
+	code := m.Run()
+	if err := dropFree(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// stage is a database, with connections that know its tables, which tests use one after another. A database and its
+// connections cost more than most tests. Each test finds it as the migrations left it, or it is not used again.
+type stage struct {
+	url   string
+	drop  func(context.Context) error
+	sql   *pgxpool.Pool
+	idle  map[time.Duration][]pools // by how long an accept waits
+	shape string                    // of the schema
+}
+
+// free are the stages that no test uses.
+var free struct {
+	sync.Mutex
+	stages []*stage
+}
+
+// lend gives t a stage until it ends.
+func lend(t *testing.T) *stage {
+	t.Helper()
+	s, err := pick(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if !t.Failed() && s.reset(ctx) == nil {
+			free.Lock()
+			defer free.Unlock()
+			free.stages = append(free.stages, s)
+			return
+		}
+		s.close()
+		if err := s.drop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func pick(ctx context.Context) (*stage, error) {
+	free.Lock()
+	if n := len(free.stages); n > 0 {
+		defer free.Unlock()
+		s := free.stages[n-1]
+		free.stages = free.stages[:n-1]
+		return s, nil
+	}
+	free.Unlock()
+	return newStage(ctx)
+}
+
+func newStage(ctx context.Context) (*stage, error) {
+	url, drop, err := pgtest.Make(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &stage{url: url, drop: drop, idle: map[time.Duration][]pools{}}
+	if s.sql, err = lookingPool(url); err != nil {
+		return nil, err
+	}
+	if err = s.learn(ctx); err != nil {
+		return nil, fmt.Errorf("learn how to reset the database: %w", err)
+	}
+	s.shape, err = s.look(ctx)
+	return s, err
+}
+
+// dropFree drops what no test uses any more.
+func dropFree() error {
+	free.Lock()
+	defer free.Unlock()
+	var errs []error
+	for _, s := range free.stages {
+		s.close()
+		errs = append(errs, s.drop(context.Background()))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *stage) close() {
+	s.sql.Close()
+	for _, ps := range s.idle {
+		for _, p := range ps {
+			p.close()
+		}
+	}
+}
+
+// pools gives t connections of a store until it ends.
+func (s *stage) pools(t *testing.T, acceptWait time.Duration) pools {
+	t.Helper()
+	if ps := s.idle[acceptWait]; len(ps) > 0 {
+		s.idle[acceptWait] = ps[:len(ps)-1]
+		p := ps[len(ps)-1]
+		t.Cleanup(func() { s.idle[acceptWait] = append(s.idle[acceptWait], p) })
+		return p
+	}
+	p, err := openPools(context.WithoutCancel(t.Context()), s.url, acceptWait)
+	must(t, err)
+	t.Cleanup(func() { s.idle[acceptWait] = append(s.idle[acceptWait], p) })
+	return p
+}
+
+// learn makes the function that empties the tables but for what the migrations wrote. It deletes, since to truncate makes
+// every connection forget its plans.
+func (s *stage) learn(ctx context.Context) error {
+	tables, err := column[string](ctx, s.sql, `SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+		AND NOT relispartition AND relname <> 'goose_db_version' ORDER BY 1`)
+	if err != nil {
+		return err
+	}
+	var clear, restore strings.Builder
+	statements := []string{`CREATE SCHEMA stage`}
+	for _, table := range tables {
+		fmt.Fprintf(&clear, "DELETE FROM public.%s; GET DIAGNOSTICS n = ROW_COUNT; total := total + n;\n", table)
+		var kept bool
+		if err := s.sql.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+table+`)`).Scan(&kept); err != nil {
+			return err
+		}
+		if kept {
+			statements = append(statements, `CREATE TABLE stage.`+table+` AS SELECT * FROM public.`+table)
+			fmt.Fprintf(&restore, "INSERT INTO public.%s OVERRIDING SYSTEM VALUE SELECT * FROM stage.%[1]s;\n", table)
+		}
+	}
+	statements = append(statements, `CREATE TABLE stage.sequence AS SELECT format('public.%I', sequencename)::regclass AS id, coalesce(last_value, start_value) AS value, last_value IS NOT NULL AS called
+		FROM pg_sequences WHERE schemaname = 'public'`)
+	statements = append(statements, `CREATE FUNCTION stage.reset() RETURNS bigint LANGUAGE plpgsql SET session_replication_role = replica AS $$
+		DECLARE n bigint; total bigint := 0; BEGIN
+		`+clear.String()+restore.String()+`PERFORM setval(id, value, called) FROM stage.sequence; RETURN total; END $$`)
+	for _, statement := range statements {
+		if _, err := s.sql.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("%s: %w", statement, err)
+		}
+	}
+	return nil
+}
+
+// look describes the schema and the planner's figures: a test that changed them keeps the database to itself.
+func (s *stage) look(ctx context.Context) (shape string, err error) {
+	err = s.sql.QueryRow(ctx, `SELECT concat_ws(' ',
+		(SELECT md5(string_agg(concat_ws(' ', oid, relname, relnatts, relchecks, relhastriggers, reltuples, reloptions), ',' ORDER BY oid))
+			FROM pg_class WHERE relnamespace = 'public'::regnamespace),
+		(SELECT concat_ws(' ', count(*), max(xmin::text::bigint)) FROM pg_proc WHERE pronamespace = 'public'::regnamespace),
+		(SELECT count(*) FROM pg_constraint), (SELECT concat_ws(' ', count(*), max(xmin::text::bigint)) FROM pg_attrdef),
+		(SELECT string_agg(concat(oid, tgenabled), ',' ORDER BY oid) FROM pg_trigger),
+		(SELECT concat(setconfig) FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())))`).Scan(&shape)
+	return shape, err
+}
+
+var errUsedUp = errors.New("the database is not as it was")
+
+// reset makes the stage as the migrations left it, or says why that can't be.
+func (s *stage) reset(ctx context.Context) error {
+	for _, p := range s.all() {
+		if err := refresh(ctx, p); err != nil {
+			return err
+		}
+	}
+	var busy int
+	var deleted int64
+	if err := s.sql.QueryRow(ctx, `SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid())
+		+ (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&busy); err != nil {
+		return err
+	}
+	if shape, err := s.look(ctx); err != nil || shape != s.shape || busy > 0 {
+		return errors.Join(errUsedUp, err)
+	}
+	const many = 5000 // rows that are dead slow down whoever comes next
+	if err := s.sql.QueryRow(ctx, `SELECT stage.reset()`).Scan(&deleted); err != nil || deleted > many {
+		return errors.Join(errUsedUp, err)
+	}
+	return nil
+}
+
+func (s *stage) all() []*pgxpool.Pool {
+	all := []*pgxpool.Pool{s.sql}
+	for _, ps := range s.idle {
+		for _, p := range ps {
+			all = append(all, p.accept, p.engine, p.hooks, p.api)
+		}
+	}
+	return all
+}
+
+// refresh closes the connections that a test broke.
+func refresh(ctx context.Context, p *pgxpool.Pool) error {
+	if p.Stat().AcquiredConns() > 0 {
+		return errUsedUp
+	}
+	conns := p.AcquireAllIdle(ctx)
+	defer func() {
+		for _, c := range conns {
+			c.Release()
+		}
+	}()
+	if len(conns) == 0 && p.Stat().TotalConns() > 0 { // the pool is closed
+		return errUsedUp
+	}
+	for _, c := range conns {
+		if err := c.Ping(ctx); err != nil {
+			_ = c.Conn().Close(ctx)
+		}
+	}
+	return nil
+}
+
+func lookingPool(url string) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = 4
+	cfg.ConnConfig.RuntimeParams["timezone"] = "UTC"
+	return pgxpool.NewWithConfig(context.Background(), cfg)
+}
+
+func column[T any](ctx context.Context, pool *pgxpool.Pool, sql string) ([]T, error) {
+	rows, err := pool.Query(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[T])
+}
