@@ -147,13 +147,13 @@ func TestIntentAndRescueNeverBothWin(t *testing.T) {
 	b := newBed(t)
 	account := b.relay(t)
 	other := b.open(t, Options{})
-	const workers, rounds = 8, 25
+	const workers = 8
 	var mu sync.Mutex
 	outcomes := map[string]int{}
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
-			for range rounds {
+			for range times(5) {
 				s := with(func(s *mail.Submission) { s.Lane = int32(100 + w) })
 				if _, err := b.db.Accept(t.Context(), s); err != nil {
 					t.Errorf("accept: %v", err)

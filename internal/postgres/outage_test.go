@@ -147,6 +147,7 @@ func TestAcceptSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 	b := newOwnBed(t)
 	p := newProxy(t, b)
 	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
+	t.Cleanup(p.cut) // before the pools close, which wait for answers
 	until(t, "an accept", func() bool { return answerOf(t, db) == nil })
 	p.cut()
 	for range 3 {
@@ -162,6 +163,7 @@ func TestAcceptSaysUnavailableWhenTheDatabaseIsSilent(t *testing.T) {
 	b := newOwnBed(t)
 	p := newProxy(t, b)
 	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
+	t.Cleanup(p.cut) // before the pools close, which wait for answers
 	until(t, "an accept", func() bool { return answerOf(t, db) == nil })
 	p.freeze()
 	var wg sync.WaitGroup

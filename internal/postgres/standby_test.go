@@ -41,11 +41,33 @@ func (b *bed) commits(t *testing.T) bool {
 	return err == nil
 }
 
+func TestNothingIsDoneUntilTheStandbyHasIt(t *testing.T) {
+	t.Parallel()
+	b, standbys := newServer(t) // dear, hence one for both
+	commitIsUnknown(t, b, standbys)
+	b.exec(t, `DELETE FROM ready`)
+	repeatedWaits(t, b, standbys)
+}
+
+// While no standby has the commit, nobody knows whether it outlives the primary.
+func commitIsUnknown(t *testing.T, b *bed, standbys func(names string)) {
+	t.Helper()
+	db := b.open(t, Options{AcceptWait: hasty})
+	db.commitGrace = 2 * hasty
+	standbys("nobody")
+	defer standbys("")
+	asleep := func() bool {
+		return get[bool](t, b, `SELECT EXISTS (SELECT FROM message)`) // seen once the wait for the standby was given up
+	}
+	if err := acceptUntil(t, db, plain, asleep); !isUnknown(err) {
+		t.Errorf("told %v, want that nobody knows", err)
+	}
+}
+
 // A commit that no standby has is seen by everybody once the wait for them was given up. Whoever finds its work done by it
 // must wait for them as well before it says so: a caller, a provider and an engine all come again, and then forget.
-func TestWhatIsRepeatedWaitsForTheStandbyToo(t *testing.T) {
-	t.Parallel()
-	b, standbys := newServer(t)
+func repeatedWaits(t *testing.T, b *bed, standbys func(names string)) {
+	t.Helper()
 	f := b.fly(t, submission())
 	s := keyed("k")
 	for _, tc := range []struct {
