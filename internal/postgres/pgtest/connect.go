@@ -20,7 +20,8 @@ func connect() (*host, error) {
 		}
 		h.admin, h.use = url, use
 	}
+	h.session = &session{url: h.admin}
 	var err error
-	h.template, err = ensureTemplate(ctx, h.admin)
+	h.template, err = ensureTemplate(ctx, h.session)
 	return h, err
 }

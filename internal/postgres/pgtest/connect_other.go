@@ -17,7 +17,8 @@ func connect() (*host, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
+	h.session = &session{url: h.admin}
 	var err error
-	h.template, err = ensureTemplate(ctx, h.admin)
+	h.template, err = ensureTemplate(ctx, h.session)
 	return h, err
 }

@@ -38,6 +38,7 @@ type host struct {
 	template string   // the database that has every migration
 	external bool     // it is not ours to stop, so that databases can outlive the run
 	use      *os.File // held open for the life of this process: it keeps the shared server running
+	session  *session // to admin
 }
 
 // New returns a pool on a fresh migrated database. The pool is closed and the database dropped when the test ends; on
@@ -92,7 +93,7 @@ func databaseName(template string) string {
 
 // clone copies the template. STRATEGY file_copy is quicker than the default where data need not be written to disk.
 func (h *host) clone(ctx context.Context, name string) error {
-	return h.exec(ctx, "CREATE DATABASE "+quote(name)+" TEMPLATE "+quote(h.template)+" STRATEGY file_copy")
+	return h.session.exec(ctx, "CREATE DATABASE "+quote(name)+" TEMPLATE "+quote(h.template)+" STRATEGY file_copy")
 }
 
 // finish drops a test's database, or says where a failed test's database is.
@@ -113,21 +114,7 @@ func (h *host) finish(t testing.TB, name string) {
 }
 
 func (h *host) drop(ctx context.Context, name string) error {
-	return h.exec(ctx, "DROP DATABASE IF EXISTS "+quote(name)+" WITH (FORCE)")
-}
-
-// exec runs one statement on a connection of its own: CREATE and DROP DATABASE are rare, and a connection that is not
-// kept leaves no goroutine for a leak check to find.
-func (h *host) exec(ctx context.Context, statement string) error {
-	conn, err := pgx.Connect(ctx, h.admin)
-	if err != nil {
-		return fmt.Errorf("connect to test server: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.Exec(ctx, statement); err != nil {
-		return fmt.Errorf("%s: %w", statement, err)
-	}
-	return nil
+	return h.session.exec(ctx, "DROP DATABASE IF EXISTS "+quote(name)+" WITH (FORCE)")
 }
 
 // quote returns name as an SQL identifier.

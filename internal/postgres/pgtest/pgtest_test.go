@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/devpg"
 	"github.com/sendgate/sendgate/migrations"
 )
 
@@ -35,12 +34,11 @@ func databases(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := pgx.Connect(t.Context(), h.admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
-	names, err := listDatabases(t.Context(), conn)
+	var names []string
+	err = h.session.do(t.Context(), func(conn *pgx.Conn) (err error) {
+		names, err = listDatabases(t.Context(), conn)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +47,7 @@ func databases(t *testing.T) []string {
 
 func TestEachTestHasAMigratedDatabaseOfItsOwn(t *testing.T) { //nolint:tparallel // the group ends before what follows
 	t.Parallel()
-	names := make(chan string, 8)
+	names := make(chan string, 3)
 	t.Run("users", func(t *testing.T) {
 		for range cap(names) {
 			t.Run("", func(t *testing.T) {
@@ -113,7 +111,7 @@ func TestDatabaseOfAFailedTestIsKeptWhereItCanBeSeen(t *testing.T) {
 		if err := h.clone(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = h.exec(context.Background(), "DROP DATABASE IF EXISTS "+quote(name)) })
+		t.Cleanup(func() { _ = h.session.exec(context.Background(), "DROP DATABASE IF EXISTS "+quote(name)) })
 		r := &recorder{TB: t, failed: true}
 		h.finish(r, name)
 		if got := slices.Contains(databases(t), name); got != external {
@@ -132,7 +130,7 @@ func TestTemplateIsMadeOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		got, err := ensureTemplate(t.Context(), h.admin)
+		got, err := ensureTemplate(t.Context(), h.session)
 		if err != nil || got != h.template {
 			t.Errorf("ensureTemplate = %s, %v; want %s", got, err, h.template)
 		}
@@ -152,17 +150,14 @@ func TestOnlyOldDatabasesAreDropped(t *testing.T) {
 	old := strings.Join([]string{clonePrefix, "0123456789ab", stamp(time.Now().Add(-keepFor - time.Hour)), "x"}, "_")
 	young := strings.Join([]string{clonePrefix, "0123456789ab", stamp(time.Now().Add(-keepFor + time.Hour)), "x"}, "_")
 	for _, name := range []string{old, young} {
-		if _, err := devpg.EnsureDatabase(t.Context(), h.admin, name); err != nil {
+		if err := h.clone(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = h.exec(context.Background(), "DROP DATABASE IF EXISTS "+quote(name)) })
+		t.Cleanup(func() { _ = h.session.exec(context.Background(), "DROP DATABASE IF EXISTS "+quote(name)) })
 	}
-	conn, err := pgx.Connect(t.Context(), h.admin)
+	all := append(databases(t), "postgres")
+	err = h.session.do(t.Context(), func(conn *pgx.Conn) error { return dropOld(t.Context(), conn, all) })
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
-	if err := dropOld(t.Context(), conn, append(databases(t), "postgres")); err != nil {
 		t.Fatal(err)
 	}
 	left := databases(t)

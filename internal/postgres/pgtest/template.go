@@ -74,21 +74,25 @@ func hashMigrations(fsys fs.FS) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)[:6]), nil
 }
 
-// ensureTemplate returns the template for the migrations of this binary and makes it first if there is none. Every
-// process that shares the server takes turns.
-func ensureTemplate(ctx context.Context, admin string) (string, error) {
+// ensureTemplate returns the template for the migrations of this binary and makes it first if there is none.
+func ensureTemplate(ctx context.Context, admin *session) (name string, err error) {
 	hash, err := hashMigrations(migrations.FS)
 	if err != nil {
 		return "", err
 	}
-	conn, err := pgx.Connect(ctx, admin)
-	if err != nil {
-		return "", fmt.Errorf("connect to test server: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // and with it the advisory lock
+	err = admin.do(ctx, func(conn *pgx.Conn) error {
+		name, err = findOrBuild(ctx, conn, admin.url, hash)
+		return err
+	})
+	return name, err
+}
+
+// findOrBuild does what ensureTemplate promises. Every process that shares the server takes turns.
+func findOrBuild(ctx context.Context, conn *pgx.Conn, admin, hash string) (string, error) {
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(templateLock)); err != nil {
 		return "", fmt.Errorf("lock templates: %w", err)
 	}
+	defer func() { _, _ = conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock_all()") }()
 	databases, err := listDatabases(ctx, conn)
 	if err != nil {
 		return "", err
