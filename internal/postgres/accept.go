@@ -249,26 +249,15 @@ func weigh(subs []*mail.Submission) int64 {
 	return sum
 }
 
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-func insertAccepted(ctx context.Context, q querier, args []any) (map[mail.ID][]int16, error) {
-	rows, err := q.Query(ctx, acceptSQL, args...)
-	if err != nil {
-		return nil, fmt.Errorf("accept: %w", err)
-	}
+func collectAccepted(rows pgx.Rows) (map[mail.ID][]int16, error) {
 	won := make(map[mail.ID][]int16)
 	var id [16]byte
 	var gone []int16
-	_, err = pgx.ForEachRow(rows, []any{&id, &gone}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &gone}, func() error {
 		won[id] = slices.Clone(gone)
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("accept: %w", err)
-	}
-	return won, nil
+	return won, err
 }
 
 // replay answers the submissions whose key was there already, with the first answer. Each has its own fate: the others of

@@ -40,11 +40,7 @@ func (db *DB) insertSubmissions(ctx context.Context, subs []*mail.Submission, by
 		return nil, err
 	}
 	lock := rand.Int64() //nolint:gosec // a name that nobody else uses
-	var won map[mail.ID][]int16
-	open, err := db.commitBy(ctx, by, lock, func(ctx context.Context, tx *pgx.Conn) (err error) {
-		won, err = insertAccepted(ctx, tx, args)
-		return err
-	})
+	won, open, err := db.commitBy(ctx, args, by, lock)
 	if open {
 		err = db.outcome(ctx, by, lock, won, err)
 	}
@@ -54,29 +50,24 @@ func (db *DB) insertSubmissions(ctx context.Context, subs []*mail.Submission, by
 	return won, nil
 }
 
-// commitBy runs f in a transaction that holds an advisory lock, and commits it by the deadline or rolls it back. It reports
+// commitBy inserts in a transaction that holds an advisory lock, and commits it by the deadline or rolls it back. It reports
 // whether an error leaves the outcome open: COMMIT was sent, and no answer came.
-func (db *DB) commitBy(
-	ctx context.Context, by time.Time, lock int64, f func(context.Context, *pgx.Conn) error,
-) (open bool, err error) {
+func (db *DB) commitBy(ctx context.Context, args []any, by time.Time, lock int64) (won map[mail.ID][]int16, open bool, err error) {
 	work, cancel := context.WithDeadline(ctx, by.Add(answerGrace))
 	defer cancel()
 	conn, err := db.accept.Acquire(work)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	defer conn.Release() // one that was left inside its transaction is closed
 	tx := conn.Conn()
-	latest, err := begin(work, tx, by, lock)
-	if err == nil {
-		err = f(work, tx)
-	}
+	won, latest, err := insertAccepted(work, tx, args, by, lock)
 	if err == nil && time.Now().After(by) {
 		err = errSlow
 	}
 	if err != nil {
 		rollBack(ctx, tx)
-		return false, err
+		return nil, false, err
 	}
 	end, cancel := context.WithDeadline(ctx, by.Add(db.commitGrace))
 	defer cancel()
@@ -84,10 +75,10 @@ func (db *DB) commitBy(
 	case isCode(err, tooLate):
 		err = errSlow
 	case !refused(err):
-		return err != nil, err
+		return won, err != nil, err
 	}
 	rollBack(ctx, tx)
-	return false, err
+	return won, false, err
 }
 
 // tooLate is the SQLSTATE by which commit fails.
@@ -96,17 +87,27 @@ const tooLate = "22P02"
 // clockMicros reads the server's clock as a number that can be written back without a format.
 const clockMicros = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
 
-// begin starts a transaction whose statements end by the deadline, and gives the deadline by the server's clock. It is
-// never later than by ours: the time until the server's answer came counts as passed.
-func begin(ctx context.Context, tx *pgx.Conn, by time.Time, lock int64) (latest int64, err error) {
-	results, err := tx.PgConn().Exec(ctx, fmt.Sprintf(
-		`BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = %d; SELECT pg_advisory_xact_lock(%d); SELECT `+clockMicros,
-		max(1, time.Until(by).Milliseconds()), lock)).ReadAll()
-	if err != nil {
-		return 0, err
-	}
-	now, err := strconv.ParseInt(string(results[len(results)-1].Rows[0][0]), 10, 64)
-	return now + time.Until(by).Microseconds(), err
+// beginSQL bounds the statements that follow in the transaction, and takes the lock.
+const beginSQL = `SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', $1, true), pg_advisory_xact_lock($2)`
+
+// insertAccepted starts a transaction whose statements end by the deadline, and writes a batch in it: all in one round trip.
+// It returns what was written, and the deadline by the server's clock. That is never later than by ours: the time until
+// the server's answer came counts as passed.
+func insertAccepted(ctx context.Context, tx *pgx.Conn, args []any, by time.Time, lock int64) (won map[mail.ID][]int16, latest int64, err error) {
+	var b pgx.Batch
+	b.Queue("begin")
+	b.Queue(beginSQL, strconv.FormatInt(max(1, time.Until(by).Milliseconds()), 10), lock)
+	b.Queue(acceptSQL, args...).Query(func(rows pgx.Rows) (err error) {
+		won, err = collectAccepted(rows)
+		return err
+	})
+	b.Queue(`SELECT ` + clockMicros).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&latest)
+		latest += time.Until(by).Microseconds()
+		return err
+	})
+	err = tx.SendBatch(ctx, &b).Close()
+	return won, latest, err
 }
 
 // commit commits if it is not too late. The comparison fails by a cast whose error tells the reader of the server's log why.

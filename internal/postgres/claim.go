@@ -240,6 +240,10 @@ func (db *DB) Lanes(ctx context.Context) ([]mail.Lane, error) {
 	return lanes, nil
 }
 
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
 func readLanes(ctx context.Context, on querier) ([]mail.Lane, error) {
 	rows, err := on.Query(ctx, lanesSQL)
 	if err != nil {

@@ -68,7 +68,9 @@ func TestKeyThatIsTakenMeanwhileIsReplayed(t *testing.T) {
 	args, err := acceptArgs([]*mail.Submission{first})
 	must(t, err)
 	tx := b.begin(t)
-	won, err := insertAccepted(t.Context(), tx, args)
+	rows, err := tx.Query(t.Context(), acceptSQL, args...)
+	must(t, err)
+	won, err := collectAccepted(rows)
 	if must(t, err); len(won) != 1 {
 		t.Fatalf("the first one won %d keys", len(won))
 	}
