@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// documented are the windows that the product ships with.
 // Thorough is for the tests of this package and of limit_test.
 var Thorough = flag.Bool("thorough", false, "run the model of limits for a million calls, as its proof wants")
 
+// documented are the windows that the product ships with.
 func documented() map[string][]Window {
 	return map[string][]Window{
 		"sendgrid": {{N: 100, Per: 5 * time.Minute, Unit: Requests}, {N: 1000, Per: time.Hour, Unit: Requests}},
