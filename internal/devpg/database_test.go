@@ -8,11 +8,10 @@ import (
 	"testing"
 )
 
-func TestEnsureDatabaseFromSeveralProcessesAtOnce(t *testing.T) {
-	t.Parallel()
-	c := mustStart(t, Options{Dir: clusterDir(t)})
+func ensureFromSeveralProcesses(t *testing.T, c *Cluster) {
+	t.Helper()
 	var wg sync.WaitGroup
-	for range 8 {
+	for range 4 {
 		wg.Go(func() {
 			dsn, err := EnsureDatabase(t.Context(), c.URL(), `odd "name"`)
 			if err != nil {

@@ -39,10 +39,19 @@ func TestStartMakesAClusterAndFindsItAgain(t *testing.T) {
 	}
 }
 
-func TestOnlyTheOwnerReachesTheServer(t *testing.T) {
+// One server is enough for what needs only that it runs.
+func TestRunningServer(t *testing.T) {
 	t.Parallel()
 	dir := clusterDir(t)
-	c := mustStart(t, Options{Dir: dir})
+	c := mustStart(t, Options{Dir: dir, Settings: map[string]string{"work_mem": "7MB", "max_wal_size": "1GB"}})
+	t.Run("only its owner reaches it", func(t *testing.T) { onlyTheOwnerReaches(t, c, dir) })
+	t.Run("a second start is refused", func(t *testing.T) { secondStartIsRefused(t, dir) })
+	t.Run("settings", func(t *testing.T) { settingsAreInForce(t, c) })
+	t.Run("databases from several processes at once", func(t *testing.T) { ensureFromSeveralProcesses(t, c) })
+}
+
+func onlyTheOwnerReaches(t *testing.T, c *Cluster, dir string) {
+	t.Helper()
 	for path, want := range map[string]fs.FileMode{
 		filepath.Join(dir, "password"):     0o600,
 		filepath.Join(dir, "postgres.log"): 0o600,
@@ -63,6 +72,37 @@ func TestOnlyTheOwnerReachesTheServer(t *testing.T) {
 	stranger := strings.Replace(c.URL(), c.secret, "wrong", 1)
 	if _, err := EnsureDatabase(t.Context(), stranger, "x"); err == nil {
 		t.Error("a wrong password was let in")
+	}
+}
+
+func secondStartIsRefused(t *testing.T, dir string) {
+	t.Helper()
+	_, err := Start(t.Context(), Options{Dir: dir})
+	if !errors.Is(err, ErrRunning) {
+		t.Fatalf("second Start = %v, want ErrRunning", err)
+	}
+	for _, want := range []string{dir, fmt.Sprintf("process %d", os.Getpid()), "choose another directory"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("second Start says %q, want %q in it", err, want)
+		}
+	}
+}
+
+func settingsAreInForce(t *testing.T, c *Cluster) {
+	t.Helper()
+	got := map[string]string{}
+	for _, name := range []string{"fsync", "work_mem", "max_wal_size", "timezone", "idle_in_transaction_session_timeout"} {
+		got[name] = query(t, c.URL(), "SHOW "+name)
+	}
+	want := map[string]string{
+		"fsync": "off", "work_mem": "7MB", "max_wal_size": "1GB", "timezone": "UTC",
+		"idle_in_transaction_session_timeout": "1min",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("settings in force (-want +got):\n%s", diff)
+	}
+	if fsync, set := (Options{}).settings()["fsync"]; set {
+		t.Errorf("without Fast, fsync = %q, want the server's default", fsync)
 	}
 }
 
@@ -171,21 +211,6 @@ func TestStalePidOfAStrangerIsIgnored(t *testing.T) {
 	}
 }
 
-func TestSecondStartIsRefused(t *testing.T) {
-	t.Parallel()
-	dir := clusterDir(t)
-	mustStart(t, Options{Dir: dir})
-	_, err := Start(t.Context(), Options{Dir: dir})
-	if !errors.Is(err, ErrRunning) {
-		t.Fatalf("second Start = %v, want ErrRunning", err)
-	}
-	for _, want := range []string{dir, fmt.Sprintf("process %d", os.Getpid()), "choose another directory"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("second Start says %q, want %q in it", err, want)
-		}
-	}
-}
-
 func TestCancelledStartLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(openDir(t), "pg")
@@ -281,25 +306,6 @@ func TestSocketDirectoryOfAnotherUserIsNotTaken(t *testing.T) {
 	}
 	if _, err := os.Stat(trap); err != nil {
 		t.Errorf("another user's directory was removed: %v", err)
-	}
-}
-
-func TestSettings(t *testing.T) {
-	t.Parallel()
-	c := mustStart(t, Options{Dir: clusterDir(t), Settings: map[string]string{"work_mem": "7MB", "max_wal_size": "1GB"}})
-	got := map[string]string{}
-	for _, name := range []string{"fsync", "work_mem", "max_wal_size", "timezone", "idle_in_transaction_session_timeout"} {
-		got[name] = query(t, c.URL(), "SHOW "+name)
-	}
-	want := map[string]string{
-		"fsync": "off", "work_mem": "7MB", "max_wal_size": "1GB", "timezone": "UTC",
-		"idle_in_transaction_session_timeout": "1min",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("settings in force (-want +got):\n%s", diff)
-	}
-	if fsync, set := (Options{}).settings()["fsync"]; set {
-		t.Errorf("without Fast, fsync = %q, want the server's default", fsync)
 	}
 }
 

@@ -68,6 +68,9 @@ func TestRootsClusterLivesWhereItsUserReachesIt(t *testing.T) {
 
 func TestDeletedDirectoryTakesItsShelteredClusterAlong(t *testing.T) {
 	t.Parallel()
+	if !*thorough {
+		t.Skip("it makes two clusters: run with -thorough")
+	}
 	s, dir := hiddenDir(t)
 	var base string
 	startStop(t, s, func(c *Cluster) {
@@ -121,6 +124,9 @@ func TestOrdinaryUserStartsACluster(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("this user is one: the other tests show it")
+	}
+	if !*thorough {
+		t.Skip("it makes a cluster, as tests of an ordinary user do: run with -thorough")
 	}
 	root := openDir(t)
 	binary := filepath.Join(root, "devpg.test") // the go command's own directory is closed to others

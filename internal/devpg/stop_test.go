@@ -11,7 +11,10 @@ import (
 	"time"
 )
 
-var starts = flag.Int("starts", 2, "how often a real server is started and stopped at once")
+var (
+	starts   = flag.Int("starts", 1, "how often a real server is started and stopped at once, and ten times as often a process")
+	thorough = flag.Bool("thorough", false, "run the tests that make clusters only to see rare cases")
+)
 
 // mustEnd fails the test when a stop hangs. A server that is told to end in good time ends by the first of three signals.
 func mustEnd(t *testing.T, stop func() error) {
@@ -30,7 +33,7 @@ func mustEnd(t *testing.T, stop func() error) {
 
 func TestProcessStopsRightAfterItsStart(t *testing.T) {
 	t.Parallel()
-	for range 200 {
+	for range 10 * *starts {
 		cmd := exec.Command("sleep", "60")
 		p, err := run(cmd)
 		if err != nil {

@@ -2,10 +2,15 @@ package emulator_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,13 +31,32 @@ func TestStopRightAfterStart(t *testing.T) {
 	all.Wait()
 }
 
+// ports counts from a random one below those that systems hand out by themselves: whoever listens on such a port later is
+// no stranger that was given it.
+var (
+	firstPort = rand.Uint32N(20_000)
+	ports     atomic.Uint32
+)
+
+// startOnPortsOfOurOwn starts an emulator on ports that nobody is given after it.
+func startOnPortsOfOurOwn(ctx context.Context) (*emulator.Emulator, error) {
+	for {
+		e, err := emulator.New(emulator.Options{Listen: nextPort(), SMTPListen: nextPort()})
+		if err == nil {
+			err = e.Start(ctx)
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return e, err
+		}
+	}
+}
+
+func nextPort() string { return fmt.Sprintf("127.0.0.1:%d", 10_000+(firstPort+ports.Add(1))%20_000) }
+
 // stopAtOnce starts an emulator and stops it, with connections under way or without.
 func stopAtOnce(t *testing.T, connected bool) {
 	t.Helper()
-	e, err := emulator.New(emulator.Options{})
-	if err == nil {
-		err = e.Start(t.Context())
-	}
+	e, err := startOnPortsOfOurOwn(t.Context())
 	if err != nil {
 		t.Error(err)
 		return

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"flag"
 	"io"
 	"mime"
 	"net"
@@ -21,6 +22,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/route"
 )
+
+var thorough = flag.Bool("thorough", false, "wait until the server itself gives up a request that does not end")
 
 // inputServer is a running server under the table of bad inputs. Keys are of one tenant unless they say otherwise.
 type inputServer struct {
@@ -61,6 +64,7 @@ type inputRow struct {
 	stored  int    // messages that the row adds
 	events  int    // events that the row adds
 	closed  bool   // the connection is closed after the answer
+	lingers bool   // the server waits for the rest of the request before it closes it
 	noJSON  bool   // net/http answers this itself, in text
 	answers func(t *testing.T, h http.Header, body []byte)
 }
@@ -246,6 +250,12 @@ func (r *inputRow) checkRaw(t *testing.T, s *inputServer) {
 	}
 	r.checkAnswer(t, resp)
 	if r.closed {
+		if r.lingers && !*thorough {
+			if !resp.Close {
+				t.Error("the answer does not say that the connection is closed")
+			}
+			_ = conn.CloseWrite() // else the server waits for the rest
+		}
 		if _, err := in.ReadByte(); err == nil {
 			t.Error("the connection goes on after the answer")
 		}

@@ -72,7 +72,7 @@ func transportRows() []inputRow {
 		{n: "3", name: "utf-16", body: body, header: http.Header{"Content-Type": {"application/json; charset=utf-16"}}, status: 415, code: "unsupported_media_type"},
 		{n: "3", name: "utf-8 is fine", body: body, header: http.Header{"Content-Type": {"application/json; charset=UTF-8"}}, status: 202, stored: 1},
 		{n: "4", name: "gzip", body: body, header: http.Header{"Content-Encoding": {"gzip"}}, status: 415, code: "unsupported_encoding"},
-		{n: "5", name: "one byte over the cap", raw: rawSend(fmt.Sprintf("Content-Length: %d\r\n", DefaultMaxBody+1), "{"), status: 413, code: "too_large", closed: true},
+		{n: "5", name: "one byte over the cap", raw: rawSend(fmt.Sprintf("Content-Length: %d\r\n", DefaultMaxBody+1), "{"), status: 413, code: "too_large", closed: true, lingers: true},
 		{n: "6", name: "shorter than announced", do: shortBody},
 		{n: "7", name: "endless chunks", do: endlessBody},
 		{n: "21", name: "PUT", method: http.MethodPut, body: body, status: 405, code: "method_not_allowed", answers: header("Allow", "POST")},

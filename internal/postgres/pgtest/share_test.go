@@ -92,7 +92,7 @@ func keeperPid(t *testing.T, s shared) int {
 	return pid
 }
 
-func TestServerLivesAsLongAsItsUsers(t *testing.T) {
+func TestServerLivesAsLongAsItsUsersAndSurvivesItsKeeper(t *testing.T) {
 	t.Parallel()
 	s := meeting(t)
 	url, leaveFirst := mustJoin(t, s)
@@ -119,11 +119,12 @@ func TestServerLivesAsLongAsItsUsers(t *testing.T) {
 			t.Errorf("%s after the last user: %v, want it gone", file, err)
 		}
 	}
+	killedKeeperIsReplaced(t, s)
 }
 
-func TestKilledKeeperIsReplaced(t *testing.T) {
-	t.Parallel()
-	s := meeting(t)
+// killedKeeperIsReplaced goes on with the cluster that s has, since to make one is dear.
+func killedKeeperIsReplaced(t *testing.T, s shared) {
+	t.Helper()
 	_, leave := mustJoin(t, s)
 	defer leave()
 	killed := keeperPid(t, s)
