@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -38,28 +36,14 @@ func TestMain(m *testing.M) {
 		_ = parallel.Value.Set("5")
 	}
 	code := m.Run()
-	if binaryDir != "" {
-		_ = os.RemoveAll(binaryDir)
+	for _, dir := range sharedDirs {
+		_ = os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
 
-// binaryDir holds the built program, once a test asked for it.
-var binaryDir string
-
-// binary builds the program, once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sendgate-app-test-")
-	if err != nil {
-		return "", err
-	}
-	binaryDir = dir
-	path := filepath.Join(dir, "sendgate")
-	if out, err := exec.Command("go", "build", "-o", path, "github.com/sendgate/sendgate/cmd/sendgate").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the program: %w: %s", err, out)
-	}
-	return path, nil
-})
+// sharedDirs are folders that several tests use. They are removed after the last test.
+var sharedDirs []string
 
 // accountNames are the five accounts of a bench, in the order of their names.
 func accountNames() []string { return []string{"mailgun", "postmark", "sendgrid", "ses", "smtp"} }
@@ -289,6 +273,16 @@ func (b *bench) statuses(t *testing.T) map[string]int {
 	return all
 }
 
+// checkOnce fails the test for each message that providers accepted other than once.
+func (b *bench) checkOnce(t *testing.T) {
+	t.Helper()
+	for id, entries := range b.ledger() {
+		if len(entries) != 1 {
+			t.Errorf("ledger entries of %s = %d, want 1", id, len(entries))
+		}
+	}
+}
+
 // letter is the nth message of a test.
 func letter(n int) api.SendRequest {
 	return api.SendRequest{
@@ -366,15 +360,16 @@ func becomes(t *testing.T, c *api.Client, id string, within time.Duration, statu
 	return m
 }
 
-// eventually polls until the condition holds, and fails the test when it does not within the time given.
+// eventually polls until the condition holds, and fails the test when it does not within the time given. Each pause is
+// longer than the last, since most conditions cost a request and a query.
 func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(within)
-	for !holds() {
+	for wait := 10 * time.Millisecond; !holds(); wait = min(wait*3/2, 100*time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %s: %s", within, what)
 		}
-		pause(t, 20*time.Millisecond)
+		pause(t, wait)
 	}
 }
 

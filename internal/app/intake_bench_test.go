@@ -260,6 +260,27 @@ func (b *bench) cpu(t *testing.T) cpu {
 	return c
 }
 
+func childrenOf(t *testing.T, parent int) []int {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil { // it has ended
+			continue
+		}
+		_, rest, _ := strings.Cut(string(text), ") ") // proc(5): pid (comm) state ppid
+		fields := strings.Fields(rest)
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // since gives the share of each event.
 func (c cpu) since(before cpu, events int) string {
 	return fmt.Sprintf("CPU of an event %s here, %s in Postgres", ((c.here - before.here) / time.Duration(events)).Round(time.Microsecond),

@@ -1,3 +1,5 @@
+//go:build drill
+
 package app
 
 import (
@@ -6,11 +8,15 @@ import (
 	"flag"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -203,4 +209,29 @@ func (b *bench) checkRefused(t *testing.T, r *replica, requests []request) {
 	if slowest > hangBound {
 		t.Errorf("slowest answer = %s, want none over %s", slowest, hangBound)
 	}
+}
+
+// freeze stops every process of the server in its tracks, as a hanging disk would, until the function that it returns is
+// called. Where processes can't be listed it does nothing.
+func freeze(t *testing.T, dir string) (thaw func()) {
+	t.Helper()
+	note, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(note), "\n")
+	postmaster, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := append(childrenOf(t, postmaster), postmaster)
+	signal := func(sig syscall.Signal) {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, sig) // it may have ended
+		}
+	}
+	signal(syscall.SIGSTOP)
+	thaw = sync.OnceFunc(func() { signal(syscall.SIGCONT) })
+	t.Cleanup(thaw)
+	return thaw
 }
