@@ -4,14 +4,17 @@ package app
 
 import (
 	"bufio"
+	"bytes"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-func TestDevKeepsItsDataOverKills(t *testing.T) {
+func TestDevKeepsItsDataOverStopsAndKills(t *testing.T) {
 	t.Parallel()
 	data := devDir(t)
 	first := spawnDev(t, data)
@@ -24,12 +27,21 @@ func TestDevKeepsItsDataOverKills(t *testing.T) {
 
 	second := spawnDev(t, data)
 	again := devEnv(t, data)
-	checkKept(t, again.api, ids)
-	if got := ledgerLines(t, data); got != len(ids) {
-		t.Errorf("ledger lines after a kill = %d, want %d", got, len(ids))
+	if again.keys != env.keys {
+		t.Error("the second start has other keys")
 	}
+	checkKept(t, again.api, ids)
+	ids = append(ids, becomes(t, again.api, send(t, again.api, letter(1)), settleTime, "sent", "delivered").ID)
 	second.terminate(t)
 	second.exits(t, 30*time.Second)
+
+	third := spawnDev(t, data)
+	checkKept(t, devEnv(t, data).api, ids)
+	if got := ledgerLines(t, data); got != len(ids) {
+		t.Errorf("ledger lines after a kill and a stop = %d, want %d", got, len(ids))
+	}
+	third.terminate(t)
+	third.exits(t, 30*time.Second)
 	if left := serversOf(t, data); len(left) != 0 {
 		t.Errorf("processes left = %v, want none", left)
 	}
@@ -61,4 +73,13 @@ func spawnDev(t *testing.T, data string) *process {
 		t.Fatalf("dev is not ready\n%s", p.log)
 	}
 	return p
+}
+
+func ledgerLines(t *testing.T, data string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(data, "ledger.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(text, []byte{'\n'})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -14,33 +15,23 @@ import (
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 )
 
-func TestDevKeepsItsDataOverAStop(t *testing.T) {
+func TestDevHasAServerOfItsOwnAndEndsIt(t *testing.T) {
 	t.Parallel()
 	data := devDir(t)
-	first := devInProcess(t, data)
+	stop := devInProcess(t, data)
 	env := devEnv(t, data)
-	var ids []string
 	for _, account := range accountNames() {
 		m := becomes(t, env.api, send(t, env.api, pinned(account)), settleTime, "sent", "delivered")
-		ids = append(ids, m.ID)
 		if len(m.Attempts) != 1 || m.Attempts[0].Account != account || decision(t, m.Attempts[0]).Chosen != account {
 			t.Errorf("attempts of the message for %s = %s, decision %s", account, classes(m), m.Attempts[0].Decision)
 		}
 	}
-	first()
+	if len(serversOf(t, data)) == 0 && runtime.GOOS == "linux" {
+		t.Error("no server is found: the test does not know what to look for")
+	}
+	stop()
 	if left := serversOf(t, data); len(left) != 0 {
 		t.Errorf("processes left = %v, want none", left)
-	}
-
-	devInProcess(t, data)
-	again := devEnv(t, data)
-	if again.keys != env.keys {
-		t.Error("the second start has other keys")
-	}
-	checkKept(t, again.api, ids)
-	becomes(t, again.api, send(t, again.api, letter(1)), settleTime, "sent", "delivered")
-	if got := ledgerLines(t, data); got != len(ids)+1 {
-		t.Errorf("ledger lines = %d, want %d", got, len(ids)+1)
 	}
 }
 
@@ -187,15 +178,6 @@ func devEnv(t *testing.T, data string) devSettings {
 		keys: devKeys{api: vars["SENDGATE_API_KEY"], admin: vars["SENDGATE_ADMIN_KEY"]},
 		api:  api.NewWith(vars["SENDGATE_URL"], vars["SENDGATE_API_KEY"], newHTTPClient(t)),
 	}
-}
-
-func ledgerLines(t *testing.T, data string) int {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(data, "ledger.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.Count(text, []byte{'\n'})
 }
 
 // serversOf finds the processes whose command line names the data folder, or the place that a private server has

@@ -174,33 +174,36 @@ func audited(t *testing.T, r *replica, action, target string) {
 
 func TestLostAnswerIsUnknownAndGoesNowhereElse(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []string{"accept_then_drop", "accept_then_500"} {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
-			b := newBench(t, benchOptions{})
-			r := b.start(t, "SENDGATE_UNKNOWN_WAIT=3s", "SENDGATE_RECONCILE_DEADLINE=3s")
-			only(t, r, "mailgun", "sendgrid", "ses")
-			lost := []emulator.Fault{{Mode: mode, Match: "lost*"}}
-			b.faults(t, map[string][]emulator.Fault{"mailgun": lost, "sendgrid": lost, "ses": lost})
-			ids := map[string]string{}
-			for _, policy := range []string{"never", "reconcile", "resend"} {
-				m := letter(0)
-				m.To[0].Email, m.OnAmbiguous = "lost-"+policy+"@example.org", policy
-				ids[policy] = send(t, r.api, m)
-			}
-			for policy, id := range ids {
-				m := becomes(t, r.api, id, settleTime, "unknown")
-				if len(m.Attempts) != 1 || m.Attempts[0].Class != "uncertain" || m.Recipients[0].Status != "unknown" {
-					t.Errorf("%s: attempts %s, recipient %s; want one uncertain attempt and an unknown recipient",
-						policy, classes(m), m.Recipients[0].Status)
-				}
-			}
-			b.faults(t, nil)
-			b.settle(t, 30*time.Second)
-			for policy, want := range map[string]string{"never": "failed_unknown", "reconcile": "failed_unknown", "resend": "sent"} {
-				checkDecided(t, b, message(t, r.api, ids[policy]), policy, want)
-			}
-		})
+	b := newBench(t, benchOptions{})
+	r := b.start(t, "SENDGATE_UNKNOWN_WAIT=2s", "SENDGATE_RECONCILE_DEADLINE=2s")
+	only(t, r, "mailgun", "sendgrid", "ses")
+	modes := []string{"accept_then_drop", "accept_then_500"}
+	var lost []emulator.Fault
+	for _, mode := range modes {
+		lost = append(lost, emulator.Fault{Mode: mode, Match: mode + "-*"})
+	}
+	b.faults(t, map[string][]emulator.Fault{"mailgun": lost, "sendgrid": lost, "ses": lost})
+	ids := map[string]string{}
+	for _, mode := range modes {
+		for _, policy := range []string{"never", "reconcile", "resend"} {
+			m := letter(0)
+			m.To[0].Email, m.OnAmbiguous = mode+"-"+policy+"@example.org", policy
+			ids[mode+" "+policy] = send(t, r.api, m)
+		}
+	}
+	for name, id := range ids {
+		m := becomes(t, r.api, id, settleTime, "unknown")
+		if len(m.Attempts) != 1 || m.Attempts[0].Class != "uncertain" || m.Recipients[0].Status != "unknown" {
+			t.Errorf("%s: attempts %s, recipient %s; want one uncertain attempt and an unknown recipient",
+				name, classes(m), m.Recipients[0].Status)
+		}
+	}
+	b.faults(t, nil)
+	b.settle(t, 30*time.Second)
+	for _, mode := range modes {
+		for policy, want := range map[string]string{"never": "failed_unknown", "reconcile": "failed_unknown", "resend": "sent"} {
+			checkDecided(t, b, message(t, r.api, ids[mode+" "+policy]), policy, want)
+		}
 	}
 }
 
@@ -266,34 +269,27 @@ func reason(t *testing.T, r *replica, account string) string {
 	return "not a candidate"
 }
 
+// With the rule "spill" a drill shows it.
 func TestBlackHoleDoesNotHoldUpTheOthers(t *testing.T) {
 	t.Parallel()
-	for _, overflow := range []string{"spill", "wait"} {
-		t.Run(overflow, func(t *testing.T) {
-			t.Parallel()
-			b := newBench(t, benchOptions{})
-			r := b.start(t)
-			setOverflow(t, r, overflow)
-			b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "black_hole"}}})
-			const n = 600
-			ids := submit(t, r.api, letters(n))
-			others := 0
-			for _, h := range homes(t, ids, equal()) {
-				if h != "sendgrid" {
-					others++
-				}
-			}
-			start := time.Now()
-			eventually(t, 25*time.Second, "what is not for the black hole is sent", func() bool { return len(b.emu.Ledger()) >= others })
-			t.Logf("%d of %d sent in %s beside a black hole", len(b.emu.Ledger()), n, time.Since(start).Round(time.Millisecond))
-			for id, entries := range b.ledger() {
-				if len(entries) != 1 {
-					t.Errorf("ledger entries of %s = %d, want 1", id, len(entries))
-				}
-			}
-			if err := b.emu.Stop(t.Context()); err != nil { // ends the calls, so that the drain is quick
-				t.Error(err)
-			}
-		})
+	b := newBench(t, benchOptions{})
+	b.concurrency(t, "sendgrid", 5)
+	r := b.start(t)
+	setOverflow(t, r, "wait")
+	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "black_hole"}}})
+	const n = 200
+	ids := submit(t, r.api, letters(n))
+	others := 0
+	for _, h := range homes(t, ids, equal()) {
+		if h != "sendgrid" {
+			others++
+		}
+	}
+	start := time.Now()
+	eventually(t, 25*time.Second, "what is not for the black hole is sent", func() bool { return len(b.emu.Ledger()) >= others })
+	t.Logf("%d of %d sent in %s beside a black hole", len(b.emu.Ledger()), n, time.Since(start).Round(time.Millisecond))
+	b.checkOnce(t)
+	if err := b.emu.Stop(t.Context()); err != nil { // ends the calls, so that the drain is quick
+		t.Error(err)
 	}
 }

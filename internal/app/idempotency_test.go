@@ -62,24 +62,3 @@ func refusedStatus(err error) int {
 	}
 	return 0
 }
-
-// The order of members in the JSON does not make another request.
-func TestKeyMatchesTheSameRequestInOtherWords(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
-	var results []*api.SendResult
-	for _, body := range []string{
-		`{"from":"shop@example.com","to":["ann@example.org"],"subject":"hi","text":"hello"}`,
-		`{ "text":"hello", "subject":"h\u0069", "to":[{"email":"ann@example.org"}], "from":{"email":"shop@example.com"} }`,
-	} {
-		got, err := r.api.SendRaw(t.Context(), []byte(body), "k")
-		if err != nil {
-			t.Fatal(err)
-		}
-		results = append(results, got)
-	}
-	if results[0].ID != results[1].ID {
-		t.Errorf("ids = %s and %s, want one", results[0].ID, results[1].ID)
-	}
-}
