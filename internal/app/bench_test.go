@@ -57,6 +57,7 @@ type bench struct {
 	emu    *emulator.Emulator
 	rows   *pgxpool.Pool // for looking at what is stored
 	http   *http.Client
+	past   int // lines of the ledger that belong to cases before
 }
 
 // benchOptions shape a bench. The zero value has a fresh database and no limits.
@@ -215,6 +216,16 @@ func (r *replica) ready(ctx context.Context, c *http.Client) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
+// binds waits until the replica works with the configuration that is stored.
+func (b *bench) binds(t *testing.T, r *replica) {
+	t.Helper()
+	version := b.count(t.Context(), `SELECT version FROM config_state`)
+	eventually(t, settleTime, "the configuration binds", func() bool {
+		x, err := r.admin.Explain(t.Context(), letter(0))
+		return err == nil && x.Decision.Config >= int64(version)
+	})
+}
+
 // faults replaces the script of the providers.
 func (b *bench) faults(t *testing.T, script map[string][]emulator.Fault) {
 	t.Helper()
@@ -223,10 +234,18 @@ func (b *bench) faults(t *testing.T, script map[string][]emulator.Fault) {
 	}
 }
 
+// nextCase makes a service that others used fit for the next case: no faults, an empty ledger and all accounts in the pool.
+func (b *bench) nextCase(t *testing.T, r *replica) {
+	t.Helper()
+	b.faults(t, nil)
+	only(t, r, accountNames()...)
+	b.past = len(b.emu.Ledger())
+}
+
 // ledger groups what the providers accepted by message.
 func (b *bench) ledger() map[string][]emulator.Entry {
 	all := map[string][]emulator.Entry{}
-	for _, e := range b.emu.Ledger() {
+	for _, e := range b.emu.Ledger()[b.past:] {
 		all[e.MessageID] = append(all[e.MessageID], e)
 	}
 	return all
@@ -235,7 +254,7 @@ func (b *bench) ledger() map[string][]emulator.Entry {
 // shares counts what each provider accepted.
 func (b *bench) shares() map[string]int {
 	n := map[string]int{}
-	for _, e := range b.emu.Ledger() {
+	for _, e := range b.emu.Ledger()[b.past:] {
 		n[e.Provider]++
 	}
 	return n

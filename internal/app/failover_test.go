@@ -47,10 +47,50 @@ func classes(m *api.Message) string {
 	return strings.Join(all, ", ")
 }
 
-func TestTransientFailureGoesToAnotherAccountAtOnce(t *testing.T) {
+// What becomes of a message when the answer is no. The cases share a service, in this order: the last parks accounts.
+func TestRefusedMessagesGoWhereTheyAreTaken(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, *bench, *replica)
+	}{
+		{"content that nobody takes is refused at once", refusesWhatNobodyTakes},
+		{"content is failed by a second opinion only", asksForASecondOpinion},
+		{"a breaker opens on repeated failures and closes again", opensAndClosesBreaker},
+		{"a transient failure goes to another account at once", failsOverAtOnce},
+		{"one message stops no second one", stopsNoSecondMessage},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.nextCase(t, r)
+			c.check(t, b, r)
+		})
+	}
+}
+
+// What one replica is told binds both. The cases share the two, in this order.
+func TestTwoReplicasActAsOne(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	first, second := b.start(t), b.start(t)
+	for _, c := range []struct {
+		name  string
+		check func(t *testing.T, b *bench, first, second *replica)
+	}{
+		{"one key is one message, however many ask", acceptsAKeyOnce},
+		{"wrong credentials park the account until it is resumed", parksForWrongCredentials},
+		{"a throttle blocks the account everywhere and uses up no try", blocksTheAccountEverywhere},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.nextCase(t, first)
+			c.check(t, b, first, second)
+		})
+	}
+}
+
+func failsOverAtOnce(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	only(t, r, "ses", "sendgrid")
 	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "error", Status: 503}}})
 	failedOver := 0
@@ -80,11 +120,9 @@ func TestTransientFailureGoesToAnotherAccountAtOnce(t *testing.T) {
 	}
 }
 
-func TestThrottleBlocksTheAccountOnEveryReplicaAndUsesUpNoTry(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	first, second := b.start(t), b.start(t)
-	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "throttle", Seconds: 6}}})
+func blocksTheAccountEverywhere(t *testing.T, b *bench, first, second *replica) {
+	t.Helper()
+	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "throttle", Seconds: 5}}})
 	id := send(t, first.api, pinned("sendgrid"))
 	eventually(t, settleTime, "the account is blocked", func() bool {
 		return b.count(t.Context(), `SELECT count(*) FROM rate_account WHERE blocked_until > now() + interval '1 s'`) == 1
@@ -107,7 +145,7 @@ func TestThrottleBlocksTheAccountOnEveryReplicaAndUsesUpNoTry(t *testing.T) {
 	if first := m.Attempts[0]; first.Class != "throttled" || first.Status != http.StatusTooManyRequests {
 		t.Errorf("first attempt: class %s, status %d; want throttled, 429", first.Class, first.Status)
 	}
-	if gap := m.Attempts[len(m.Attempts)-1].StartedAt.Sub(m.Attempts[0].StartedAt); gap < 5*time.Second {
+	if gap := m.Attempts[len(m.Attempts)-1].StartedAt.Sub(m.Attempts[0].StartedAt); gap < 4*time.Second {
 		t.Errorf("sent %s after the throttle, want not before its end", gap)
 	}
 	if tries := b.count(t.Context(), `SELECT coalesce(max(tries), 0) FROM ready`); tries != 0 {
@@ -115,10 +153,8 @@ func TestThrottleBlocksTheAccountOnEveryReplicaAndUsesUpNoTry(t *testing.T) {
 	}
 }
 
-func TestWrongCredentialsParkTheAccountUntilItIsResumed(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	first, second := b.start(t), b.start(t)
+func parksForWrongCredentials(t *testing.T, b *bench, first, second *replica) {
+	t.Helper()
 	only(t, first, "mailgun", "postmark")
 	b.faults(t, map[string][]emulator.Fault{"mailgun": {{Mode: "error", Status: 401}}})
 	ids := submit(t, first.api, letters(30))
@@ -225,17 +261,15 @@ func checkDecided(t *testing.T, b *bench, m *api.Message, policy, want string) {
 	}
 }
 
-func TestBreakerOpensOnRepeatedFailuresAndClosesAgain(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func opensAndClosesBreaker(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	only(t, r, "postmark", "ses")
 	b.faults(t, map[string][]emulator.Fault{"postmark": {{Mode: "error", Status: 503}}})
 	sent := 0
 	eventually(t, 30*time.Second, "the breaker shows as open", func() bool {
 		submit(t, r.api, letters(20))
 		sent += 20
-		eventually(t, settleTime, "the batch is sent", func() bool { return b.statuses(t)["sent"] == sent })
+		b.settle(t, settleTime)
 		return reason(t, r, "postmark") == "breaker open"
 	})
 	calls := b.emu.Stats()["postmark"].Requests

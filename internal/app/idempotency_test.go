@@ -9,11 +9,10 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-func TestOneKeyIsOneMessageHoweverManyAsk(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	replicas := []*replica{b.start(t), b.start(t)}
-	const keys, clients = 10, 64
+func acceptsAKeyOnce(t *testing.T, b *bench, first, second *replica) {
+	t.Helper()
+	replicas := []*replica{first, second}
+	const keys, clients = 6, 64
 	for k := range keys {
 		key := "order-" + string(rune('a'+k))
 		ids := make([]string, clients)

@@ -215,16 +215,7 @@ func (g *guarded) keepCanaries(t *testing.T) {
 			t.Fatalf("account %s: %v", name, err)
 		}
 	}
-	g.binds(t)
-}
-
-// binds waits until the replica works with the configuration that is stored.
-func (g *guarded) binds(t *testing.T) {
-	t.Helper()
-	eventually(t, settleTime, "the configuration binds", func() bool {
-		x, err := g.admin.Explain(t.Context(), letter(0))
-		return err == nil && x.Decision.Config == int64(g.count(t.Context(), `SELECT version FROM config_state`))
-	})
+	g.bench.binds(t, g.replica)
 }
 
 // secrets lists what must be found nowhere.
@@ -344,7 +335,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g.binds(t)
+	g.bench.binds(t, g.replica)
 	var refused []string
 	for _, account := range accountNames() {
 		refused = append(refused, send(t, g.api, canaryLetter(account, "unauthorized")))
@@ -364,7 +355,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g.binds(t)
+	g.bench.binds(t, g.replica)
 	for _, account := range accountNames() {
 		hang = append(hang, send(t, g.api, canaryLetter(account, "timeout")))
 	}
