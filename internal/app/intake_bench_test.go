@@ -52,7 +52,7 @@ func (l intakeLine) String() string {
 
 // Not parallel: as a measurement it wants the machine.
 func TestIntake(t *testing.T) {
-	n, rate, o := 60, 50, benchOptions{}
+	n, rate, o := 20, 50, benchOptions{}
 	if *intakeMessages > 0 {
 		n, rate, o.dsn = *intakeMessages, *intakeSends, syncedDatabase(t)
 	}
@@ -64,6 +64,9 @@ func TestIntake(t *testing.T) {
 		for _, l := range []intakeLine{
 			{"sendgrid", 100, sends}, {"sendgrid", 1, sends}, {"mailgun", 1, sends}, {"postmark", 1, sends}, {"ses", 1, sends}, {"all", 1, sends},
 		} {
+			if *intakeMessages == 0 && sends && l.kind != "all" {
+				continue // where figures are not wanted, one line beside sends has all kinds
+			}
 			t.Run(l.String(), func(t *testing.T) {
 				base = takeIn(t, b, r, h, l, n, rate, base)
 			})
