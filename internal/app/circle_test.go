@@ -43,12 +43,16 @@ type sample struct{ account, outcome, manner, id string }
 
 func (s sample) email() string { return s.outcome + "+" + s.manner + "-" + s.account + "@example.org" }
 
+// samples has every outcome at every account in the plain way, and in the other ways a quarter of them: each account and
+// each outcome in each way.
 func samples() []sample {
 	var all []sample
-	for _, account := range accountNames() {
-		for _, outcome := range outcomes() {
-			for _, manner := range manners() {
-				all = append(all, sample{account: account, outcome: outcome, manner: manner})
+	for a, account := range accountNames() {
+		for o, outcome := range outcomes() {
+			for m, manner := range manners() {
+				if manner == "plain" || (a+o+m)%4 == 0 {
+					all = append(all, sample{account: account, outcome: outcome, manner: manner})
+				}
 			}
 		}
 	}

@@ -5,6 +5,8 @@ package app
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"flag"
 	"log/slog"
 	"net/http"
@@ -94,6 +96,23 @@ func TestForgedEventsCostNoDatabase(t *testing.T) {
 		t.Errorf("events stored of forged requests = %d, want none", got-before)
 	}
 	b.checkSendsBesideForged(t, r, forged["sendgrid"])
+}
+
+// forge spoils what makes a request authentic and leaves the rest as it was.
+func (q request) forge() request {
+	q.header = q.header.Clone()
+	switch q.account {
+	case "postmark":
+		q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("sendgate:"+rand.Text())))
+	case "sendgrid":
+		stamp, _ := strconv.Atoi(q.header.Get("X-Twilio-Email-Event-Webhook-Timestamp"))
+		q.header.Set("X-Twilio-Email-Event-Webhook-Timestamp", strconv.Itoa(stamp+1))
+	case "mailgun":
+		q.body = []byte(strings.Replace(string(q.body), `"token":"`, `"token":"x`, 1))
+	case "ses":
+		q.body = []byte(strings.Replace(string(q.body), "shop@", "shot@", 1))
+	}
+	return q
 }
 
 // checkSendsBesideForged has mail accepted with forged events beside it and without.
