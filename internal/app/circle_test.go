@@ -62,7 +62,10 @@ func samples() []sample {
 func TestWhatHappensComesBackOnceWhateverTheWay(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
-	r := b.start(t, settings...)
+	told, urls, allow := newEndpoints(t)
+	r := b.start(t, append(settings, allow)...)
+	refusesPrivateEndpoints(t, b, r)
+	told.register(t, r, urls)
 	b.faults(t, mannerFaults())
 	heard := listen(t, b, r, 37)
 	all := samples()
@@ -84,7 +87,9 @@ func TestWhatHappensComesBackOnceWhateverTheWay(t *testing.T) {
 	for _, s := range all {
 		checkEnd(t, message(t, r.api, s.id), s)
 	}
-	checkStreamed(t, heard, allEvents(t, r.api))
+	events := allEvents(t, r.api)
+	checkStreamed(t, heard, events)
+	told.check(t, b, events)
 	checkStats(t, r.api, all)
 }
 

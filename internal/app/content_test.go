@@ -85,11 +85,29 @@ func oddContents() map[string]func(*api.SendRequest) {
 	}
 }
 
-// Each account is in turn the one that the weights choose for every kind of content.
-func TestNoOddContentIsLostBesideAccountsThatTakeIt(t *testing.T) {
+// The cases share a service, in this order: the first counts all messages.
+func TestAllAccountsTogether(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, *bench, *replica)
+	}{
+		{"equal weights spread evenly, and each message goes once", spreadsEvenly},
+		{"signed events act for their own recipients", believesSignedEvents},
+		{"no odd content is lost beside accounts that take it", losesNoOddContent},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.nextCase(t, r)
+			c.check(t, b, r)
+		})
+	}
+}
+
+// losesNoOddContent makes each account in turn the one that the weights choose, for every kind of content.
+func losesNoOddContent(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	kinds := oddContents()
 	names := slices.Sorted(maps.Keys(kinds))
 	tries := 0

@@ -8,7 +8,6 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
-	"github.com/sendgate/sendgate/internal/limit"
 )
 
 func at(d time.Duration) *time.Time {
@@ -24,11 +23,13 @@ func wantProblem(t *testing.T, what string, err error, status int) {
 	}
 }
 
-// What may become of a message. The cases share a service: each looks at its own messages only.
+// What may become of a message. The cases share a service: each looks at its own messages only, but for the first, which
+// wants none.
 func TestLifeOfAMessage(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
+	t.Run("refused inputs leave no row", func(t *testing.T) { leavesNoRowOfRefusedInputs(t, b, r) })
 	for name, check := range map[string]func(*testing.T, *bench, *replica){
 		"scheduled: it is sent when its time comes":     sendsScheduled,
 		"cancelled: it is never sent":                   neverSendsCancelled,
@@ -186,39 +187,21 @@ func matchesKeyInOtherWords(t *testing.T, _ *bench, r *replica) {
 	}
 }
 
-func TestBusyTenantDoesNotHoldUpAnother(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{limits: map[string][]limit.Window{"ses": {{N: 5, Per: time.Second, Unit: limit.Requests}}}})
-	r := b.start(t)
-	only(t, r, "ses")
-	if _, err := r.admin.CreateTenant(t.Context(), api.TenantRequest{Name: "small"}); err != nil {
-		t.Fatal(err)
-	}
-	key, err := r.admin.CreateKey(t.Context(), api.KeyRequest{Tenant: "small", Name: "k", Scopes: []string{"send", "read"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	small := api.NewWith(r.url, key.Secret, b.http)
-	submit(t, r.api, letters(500)) // a hundred seconds at 5 a second
-	eventually(t, settleTime, "the backlog is being worked off", func() bool { return len(b.emu.Ledger()) > 5 })
-	for i := range 3 {
-		start := time.Now()
-		id := send(t, small, letter(i))
-		becomes(t, small, id, settleTime, "sent")
-		t.Logf("sent %s after its acceptance, beside a backlog of %d", time.Since(start).Round(time.Millisecond),
-			b.count(t.Context(), `SELECT count(*) FROM ready`))
-	}
-	if left := b.count(t.Context(), `SELECT count(*) FROM ready`); left < 300 {
-		t.Errorf("backlog at the end = %d: the test shows nothing", left)
-	}
-}
-
-func TestNewSettingsUnderLoadFailNoCall(t *testing.T) {
+// The cases share a service whose accounts take a few calls at a time.
+func TestAccountsUnderLoad(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
-	b.faults(t, map[string][]emulator.Fault{"ses": {{Mode: "latency", Latency: emulator.Duration(100 * time.Millisecond)}}})
 	b.concurrency(t, "ses", 10)
+	b.concurrency(t, "sendgrid", 5)
 	r := b.start(t)
+	t.Run("new settings fail no call", func(t *testing.T) { changesSettingsUnderLoad(t, b, r) })
+	b.nextCase(t, r)
+	t.Run("a black hole does not hold up the others", func(t *testing.T) { passesABlackHole(t, b, r) })
+}
+
+func changesSettingsUnderLoad(t *testing.T, b *bench, r *replica) {
+	t.Helper()
+	b.faults(t, map[string][]emulator.Fault{"ses": {{Mode: "latency", Latency: emulator.Duration(100 * time.Millisecond)}}})
 	const n = 120 // more than a second
 	only(t, r, "ses")
 	submit(t, r.api, letters(n))
