@@ -3,20 +3,42 @@ package app
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Not parallel: goroutines of other tests would be taken for leaks.
-func TestStopLeavesNoGoroutine(t *testing.T) {
+// A stop lets the calls under way end. Not parallel: goroutines of other tests would be taken for leaks.
+func TestStopFinishesCallsAndLeavesNoGoroutine(t *testing.T) {
 	b := newBench(t, benchOptions{})
+	slow := []emulator.Fault{{Mode: "latency", Latency: emulator.Duration(300 * time.Millisecond)}}
+	b.faults(t, map[string][]emulator.Fault{"mailgun": slow, "postmark": slow, "sendgrid": slow, "ses": slow, "smtp": slow})
 	before := goleak.IgnoreCurrent()
+	open := 0
 	t.Run("a life", func(t *testing.T) {
 		r := b.start(t)
-		submit(t, r.api, letters(50))
-		b.settle(t, settleTime)
+		submit(t, r.api, letters(20))
+		eventually(t, settleTime, "calls are under way", func() bool {
+			open = b.count(t.Context(), `SELECT count(*) FROM inflight WHERE started_at IS NOT NULL`)
+			return open > 0
+		})
 	})
 	goleak.VerifyNone(t, before, goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).backgroundHealthCheck"))
+	if got := len(b.ledger()); got < open {
+		t.Errorf("messages that providers have = %d, want the %d whose calls were under way at least", got, open)
+	}
+	for what, query := range map[string]string{
+		"calls that were not accepted": `SELECT count(*) FROM attempt WHERE class IS DISTINCT FROM 'accepted'`,
+		"claims":                       `SELECT count(*) FROM inflight`,
+		"replicas registered":          `SELECT count(*) FROM replica`,
+	} {
+		if n := b.count(t.Context(), query); n != 0 {
+			t.Errorf("%s after the stop = %d, want 0", what, n)
+		}
+	}
+	b.checkOnce(t)
 }
 
 func TestStartFailsOnATakenAddressAndLeavesNothing(t *testing.T) {

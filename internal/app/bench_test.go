@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -38,28 +36,14 @@ func TestMain(m *testing.M) {
 		_ = parallel.Value.Set("5")
 	}
 	code := m.Run()
-	if binaryDir != "" {
-		_ = os.RemoveAll(binaryDir)
+	for _, dir := range sharedDirs {
+		_ = os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
 
-// binaryDir holds the built program, once a test asked for it.
-var binaryDir string
-
-// binary builds the program, once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sendgate-app-test-")
-	if err != nil {
-		return "", err
-	}
-	binaryDir = dir
-	path := filepath.Join(dir, "sendgate")
-	if out, err := exec.Command("go", "build", "-o", path, "github.com/sendgate/sendgate/cmd/sendgate").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the program: %w: %s", err, out)
-	}
-	return path, nil
-})
+// sharedDirs are folders that several tests use. They are removed after the last test.
+var sharedDirs []string
 
 // accountNames are the five accounts of a bench, in the order of their names.
 func accountNames() []string { return []string{"mailgun", "postmark", "sendgrid", "ses", "smtp"} }
@@ -73,6 +57,7 @@ type bench struct {
 	emu    *emulator.Emulator
 	rows   *pgxpool.Pool // for looking at what is stored
 	http   *http.Client
+	past   int // lines of the ledger that belong to cases before
 }
 
 // benchOptions shape a bench. The zero value has a fresh database and no limits.
@@ -152,6 +137,14 @@ func (b *bench) store(t *testing.T, o benchOptions) {
 	}
 }
 
+// concurrency sets how many calls an account may have at a time, before a replica starts.
+func (b *bench) concurrency(t *testing.T, account string, n int) {
+	t.Helper()
+	if _, err := b.rows.Exec(t.Context(), `UPDATE account SET concurrency = $2 WHERE name = $1`, account, n); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // environ is the environment of one replica. Later settings win.
 func (b *bench) environ(extra ...string) []string {
 	return append([]string{
@@ -223,6 +216,16 @@ func (r *replica) ready(ctx context.Context, c *http.Client) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
+// binds waits until the replica works with the configuration that is stored.
+func (b *bench) binds(t *testing.T, r *replica) {
+	t.Helper()
+	version := b.count(t.Context(), `SELECT version FROM config_state`)
+	eventually(t, settleTime, "the configuration binds", func() bool {
+		x, err := r.admin.Explain(t.Context(), letter(0))
+		return err == nil && x.Decision.Config >= int64(version)
+	})
+}
+
 // faults replaces the script of the providers.
 func (b *bench) faults(t *testing.T, script map[string][]emulator.Fault) {
 	t.Helper()
@@ -231,10 +234,18 @@ func (b *bench) faults(t *testing.T, script map[string][]emulator.Fault) {
 	}
 }
 
+// nextCase makes a service that others used fit for the next case: no faults, an empty ledger and all accounts in the pool.
+func (b *bench) nextCase(t *testing.T, r *replica) {
+	t.Helper()
+	b.faults(t, nil)
+	only(t, r, accountNames()...)
+	b.past = len(b.emu.Ledger())
+}
+
 // ledger groups what the providers accepted by message.
 func (b *bench) ledger() map[string][]emulator.Entry {
 	all := map[string][]emulator.Entry{}
-	for _, e := range b.emu.Ledger() {
+	for _, e := range b.emu.Ledger()[b.past:] {
 		all[e.MessageID] = append(all[e.MessageID], e)
 	}
 	return all
@@ -243,7 +254,7 @@ func (b *bench) ledger() map[string][]emulator.Entry {
 // shares counts what each provider accepted.
 func (b *bench) shares() map[string]int {
 	n := map[string]int{}
-	for _, e := range b.emu.Ledger() {
+	for _, e := range b.emu.Ledger()[b.past:] {
 		n[e.Provider]++
 	}
 	return n
@@ -287,6 +298,16 @@ func (b *bench) statuses(t *testing.T) map[string]int {
 		all[status] = n
 	}
 	return all
+}
+
+// checkOnce fails the test for each message that providers accepted other than once.
+func (b *bench) checkOnce(t *testing.T) {
+	t.Helper()
+	for id, entries := range b.ledger() {
+		if len(entries) != 1 {
+			t.Errorf("ledger entries of %s = %d, want 1", id, len(entries))
+		}
+	}
 }
 
 // letter is the nth message of a test.
@@ -366,15 +387,16 @@ func becomes(t *testing.T, c *api.Client, id string, within time.Duration, statu
 	return m
 }
 
-// eventually polls until the condition holds, and fails the test when it does not within the time given.
+// eventually polls until the condition holds, and fails the test when it does not within the time given. Each pause is
+// longer than the last, since most conditions cost a request and a query.
 func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(within)
-	for !holds() {
+	for wait := 10 * time.Millisecond; !holds(); wait = min(wait*3/2, 100*time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %s: %s", within, what)
 		}
-		pause(t, 20*time.Millisecond)
+		pause(t, wait)
 	}
 }
 

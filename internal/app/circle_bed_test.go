@@ -170,11 +170,7 @@ func (b *bench) amend(t *testing.T, r *replica, account string, change func(sett
 	if _, err := r.admin.PatchAccount(t.Context(), account, api.AccountRequest{Settings: raw, Secrets: secrets}); err != nil {
 		t.Fatal(err)
 	}
-	version := b.count(t.Context(), `SELECT version FROM config_state`)
-	eventually(t, settleTime, "the new settings bind", func() bool {
-		x, err := r.admin.Explain(t.Context(), letter(0))
-		return err == nil && x.Decision.Config >= int64(version)
-	})
+	b.binds(t, r)
 }
 
 // refusals counts the requests of a provider that were refused with the status.

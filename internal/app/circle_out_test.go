@@ -82,54 +82,56 @@ func (s *sink) taken() int {
 	return len(s.events)
 }
 
-func TestEveryEventIsToldOnceAndSigned(t *testing.T) {
-	t.Parallel()
-	b, settings := newCircle(t)
-	all, some := &sink{}, &sink{}
-	allURL, someURL := serveHTTP(t, all), serveHTTP(t, some)
-	allow := "SENDGATE_FORWARD_ALLOW=" + target(allURL) + "," + target(someURL)
-	r := b.start(t, append(settings, allow)...)
-	for url, s := range map[string]*sink{allURL: all, someURL: some} {
-		request := api.WebhookEndpointRequest{URL: &url}
-		if s == some {
+// endpoints are two receivers of webhooks: of all events, and of some types.
+type endpoints struct{ all, some *sink }
+
+// newEndpoints serves both, and gives the setting that allows them.
+func newEndpoints(t *testing.T) (e endpoints, urls [2]string, allow string) {
+	t.Helper()
+	e = endpoints{all: &sink{}, some: &sink{}}
+	urls = [2]string{serveHTTP(t, e.all), serveHTTP(t, e.some)}
+	return e, urls, "SENDGATE_FORWARD_ALLOW=" + target(urls[0]) + "," + target(urls[1])
+}
+
+func (e endpoints) register(t *testing.T, r *replica, urls [2]string) {
+	t.Helper()
+	for i, s := range []*sink{e.all, e.some} {
+		request := api.WebhookEndpointRequest{URL: &urls[i]}
+		if s == e.some {
 			request.Types = &[]string{"bounced", "complained"}
 		}
-		e, err := r.api.CreateWebhookEndpoint(t.Context(), request)
+		made, err := r.api.CreateWebhookEndpoint(t.Context(), request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.trust(t, e.Secret)
+		s.trust(t, made.Secret)
 	}
-	want := map[string]int64{}
-	for _, account := range accountNames() {
-		for _, outcome := range outcomes() {
-			send(t, r.api, letterTo(account, outcome+"+out-"+account+"@example.org"))
-			want[account] += int64(tellings(account, outcome))
-		}
-	}
-	b.awaitTold(t, want)
-	b.settle(t, settleTime)
+}
+
+// check holds what was told to what is listed: each event once, and signed.
+func (e endpoints) check(t *testing.T, b *bench, events []api.Event) {
+	t.Helper()
 	listed, wantSome := map[string]api.Event{}, 0
-	for _, e := range allEvents(t, r.api) {
-		if e.Type == "" { // what we have no word for is told to nobody
+	for _, x := range events {
+		if x.Type == "" { // what we have no word for is told to nobody
 			continue
 		}
-		listed[e.ID] = e
-		if e.Type == "bounced" || e.Type == "complained" {
+		listed[x.ID] = x
+		if x.Type == "bounced" || x.Type == "complained" {
 			wantSome++
 		}
 	}
 	eventually(t, settleTime, "all is told", func() bool {
-		return all.taken() >= len(listed) && some.taken() >= wantSome && b.count(t.Context(), `SELECT count(*) FROM outbox`) == 0
+		return e.all.taken() >= len(listed) && e.some.taken() >= wantSome && b.count(t.Context(), `SELECT count(*) FROM outbox`) == 0
 	})
-	if diff := cmp.Diff(listed, all.events, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(listed, e.all.events, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("events told are not those listed (-listed +told):\n%s", diff)
 	}
-	if len(some.events) != wantSome || len(some.types) != 2 {
-		t.Errorf("told of the types bounced and complained: %v, want %d in all", some.types, wantSome)
+	if len(e.some.events) != wantSome || len(e.some.types) != 2 {
+		t.Errorf("told of the types bounced and complained: %v, want %d in all", e.some.types, wantSome)
 	}
-	if len(all.faults)+len(some.faults) != 0 || all.refused == 0 {
-		t.Errorf("faults = %v, %v; refused once %d, want none and some", all.faults, some.faults, all.refused)
+	if len(e.all.faults)+len(e.some.faults) != 0 || e.all.refused == 0 {
+		t.Errorf("faults = %v, %v; refused once %d, want none and some", e.all.faults, e.some.faults, e.all.refused)
 	}
 }
 
@@ -138,12 +140,9 @@ func target(url string) string {
 	return strings.Replace(strings.TrimPrefix(url, "http://"), ":", "/32:", 1)
 }
 
-func TestPrivateAddressesAreNoEndpointsUnlessAllowed(t *testing.T) {
-	t.Parallel()
-	b, settings := newCircle(t)
-	s := &sink{}
-	url := serveHTTP(t, s)
-	r := b.start(t, append(settings, "SENDGATE_FORWARD_ALLOW=127.0.0.1/32:1")...)
+func refusesPrivateEndpoints(t *testing.T, b *bench, r *replica) {
+	t.Helper()
+	url := serveHTTP(t, &sink{})
 	for _, u := range []string{url, strings.Replace(url, "http", "https", 1), "https://127.0.0.1/x", "https://[::1]/x", "https://169.254.169.254/x"} {
 		_, err := r.api.CreateWebhookEndpoint(t.Context(), api.WebhookEndpointRequest{URL: &u})
 		wantProblem(t, "an endpoint at "+u, err, http.StatusUnprocessableEntity)

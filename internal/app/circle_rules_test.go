@@ -42,10 +42,32 @@ func suppressions(t *testing.T, c *api.Client) []api.Suppression {
 	return page.Data
 }
 
-func TestBounceAndComplaintStopAllFurtherMail(t *testing.T) {
+// What providers and recipients tell decides who is mailed. The cases share a service, in this order: the first counts
+// all events.
+func TestWhoIsMailedNoMore(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
 	r := b.start(t, settings...)
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, *bench, *replica)
+	}{
+		{"bounce and complaint stop all further mail", stopsAfterBounceAndComplaint},
+		{"a suppression after acceptance holds at the claim", holdsAtTheClaim},
+		{"one click stops the stream that the link came with", stopsTheStreamOfTheLink},
+		{"events that were refused for a wrong key come again", takesEventsAfterTheKeyIsMended},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := b.rows.Exec(t.Context(), `DELETE FROM suppression; DELETE FROM soft_bounce`); err != nil {
+				t.Fatal(err)
+			}
+			c.check(t, b, r)
+		})
+	}
+}
+
+func stopsAfterBounceAndComplaint(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	var want []api.Suppression
 	first, events := map[string]string{}, map[string]int64{}
 	for _, account := range accountNames() {
@@ -91,10 +113,8 @@ func TestBounceAndComplaintStopAllFurtherMail(t *testing.T) {
 	}
 }
 
-func TestSuppressionAfterAcceptanceHoldsAtTheClaim(t *testing.T) {
-	t.Parallel()
-	b, settings := newCircle(t)
-	r := b.start(t, settings...)
+func holdsAtTheClaim(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
@@ -172,12 +192,11 @@ func (w *wire) links() []string {
 	return all
 }
 
-func TestOneClickStopsTheStreamThatTheLinkCameWith(t *testing.T) {
-	t.Parallel()
-	b, settings := newCircle(t)
-	r := b.start(t, settings...)
+func stopsTheStreamOfTheLink(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	w, base := newWire(t, b)
 	b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = base + "/sendgrid" }, nil)
+	defer b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = b.emu.URL() + "/sendgrid" }, nil)
 	becomes(t, r.api, send(t, r.api, letterTo("sendgrid", "ann@example.org")), settleTime, "delivered")
 	if got := w.links(); len(got) != 0 {
 		t.Fatalf("transactional mail has links: %v", got)
@@ -260,10 +279,8 @@ func TestForgedEventsChangeNothing(t *testing.T) {
 }
 
 // Whose key or password is wrong on our side is refused, and comes again when it was mended.
-func TestEventsRefusedForAWrongKeyComeAgain(t *testing.T) {
-	t.Parallel()
-	b, settings := newCircle(t)
-	r := b.start(t, settings...)
+func takesEventsAfterTheKeyIsMended(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	keys, other := b.emu.HookKeys(), otherHookKeys(t)
 	b.amend(t, r, "sendgrid", func(s map[string]any) { s["webhook_public_keys"] = []string{other.SendGridPublicKey} }, nil)
 	b.amend(t, r, "postmark", func(map[string]any) {}, map[string]string{"webhook_password": other.PostmarkPassword})

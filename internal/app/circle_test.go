@@ -43,12 +43,16 @@ type sample struct{ account, outcome, manner, id string }
 
 func (s sample) email() string { return s.outcome + "+" + s.manner + "-" + s.account + "@example.org" }
 
+// samples has every outcome at every account in the plain way, and in the other ways a quarter of them: each account and
+// each outcome in each way.
 func samples() []sample {
 	var all []sample
-	for _, account := range accountNames() {
-		for _, outcome := range outcomes() {
-			for _, manner := range manners() {
-				all = append(all, sample{account: account, outcome: outcome, manner: manner})
+	for a, account := range accountNames() {
+		for o, outcome := range outcomes() {
+			for m, manner := range manners() {
+				if manner == "plain" || (a+o+m)%4 == 0 {
+					all = append(all, sample{account: account, outcome: outcome, manner: manner})
+				}
 			}
 		}
 	}
@@ -58,7 +62,10 @@ func samples() []sample {
 func TestWhatHappensComesBackOnceWhateverTheWay(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
-	r := b.start(t, settings...)
+	told, urls, allow := newEndpoints(t)
+	r := b.start(t, append(settings, allow)...)
+	refusesPrivateEndpoints(t, b, r)
+	told.register(t, r, urls)
 	b.faults(t, mannerFaults())
 	heard := listen(t, b, r, 37)
 	all := samples()
@@ -80,7 +87,9 @@ func TestWhatHappensComesBackOnceWhateverTheWay(t *testing.T) {
 	for _, s := range all {
 		checkEnd(t, message(t, r.api, s.id), s)
 	}
-	checkStreamed(t, heard, allEvents(t, r.api))
+	events := allEvents(t, r.api)
+	checkStreamed(t, heard, events)
+	told.check(t, b, events)
 	checkStats(t, r.api, all)
 }
 

@@ -61,9 +61,15 @@ func (b *bench) readiness(t *testing.T, r *replica) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func TestServiceDoesNotStartWithAClockOfItsOwn(t *testing.T) {
+func TestClocksThatDiffer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
+	t.Run("a service does not start with a clock of its own", func(t *testing.T) { refusesItsClock(t, b) })
+	t.Run("a clock is set while it runs", func(t *testing.T) { mindsItsClock(t, b) })
+}
+
+func refusesItsClock(t *testing.T, b *bench) {
+	t.Helper()
 	for _, by := range []time.Duration{2 * time.Minute, -2 * time.Minute, 400 * 24 * time.Hour, -400 * 24 * time.Hour} {
 		s := &skewed{}
 		s.set(by)
@@ -78,11 +84,10 @@ func TestServiceDoesNotStartWithAClockOfItsOwn(t *testing.T) {
 	}
 }
 
-// A clock that is set while the service runs dates nothing wrong: up to a minute it does not matter, and beyond it nothing is
+// mindsItsClock: a clock that is set while the service runs dates nothing wrong: up to a minute it does not matter, and beyond it nothing is
 // accepted until it is right again.
-func TestClockThatIsSetWhileItRuns(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
+func mindsItsClock(t *testing.T, b *bench) {
+	t.Helper()
 	s := &skewed{}
 	r, err := b.startWith(t, func(a *App) { a.clock = s.clock() })
 	if err != nil {

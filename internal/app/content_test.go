@@ -85,46 +85,81 @@ func oddContents() map[string]func(*api.SendRequest) {
 	}
 }
 
-func TestNoOddContentIsLostBesideAccountsThatTakeIt(t *testing.T) {
+// The cases share a service, in this order: the first counts all messages.
+func TestAllAccountsTogether(t *testing.T) {
 	t.Parallel()
-	const each = 25
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
-	kinds := oddContents()
-	ids := map[string][]string{}
-	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-		all := letters(each)
-		for i := range all {
-			kinds[kind](&all[i])
-		}
-		ids[kind] = submit(t, r.api, all)
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, *bench, *replica)
+	}{
+		{"equal weights spread evenly, and each message goes once", spreadsEvenly},
+		{"signed events act for their own recipients", believesSignedEvents},
+		{"no odd content is lost beside accounts that take it", losesNoOddContent},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.nextCase(t, r)
+			c.check(t, b, r)
+		})
 	}
-	b.settle(t, 60*time.Second)
-	lost, tries := 0, 0
-	for kind, list := range ids {
-		for _, id := range list {
+}
+
+// losesNoOddContent makes each account in turn the one that the weights choose, for every kind of content.
+func losesNoOddContent(t *testing.T, b *bench, r *replica) {
+	t.Helper()
+	kinds := oddContents()
+	names := slices.Sorted(maps.Keys(kinds))
+	tries := 0
+	for _, account := range accountNames() {
+		prefer(t, b, r, account)
+		all := letters(len(names))
+		for i, name := range names {
+			kinds[name](&all[i])
+		}
+		ids := submit(t, r.api, all)
+		b.settle(t, 60*time.Second)
+		for i, id := range ids {
 			m := message(t, r.api, id)
 			tries += len(m.Attempts)
 			if m.Status != "sent" {
-				lost++
-				t.Errorf("%s: %s by %s: %s", kind, m.Status, classes(m), m.Recipients[0].Detail)
-				break
+				t.Errorf("%s for %s: %s by %s: %s", names[i], account, m.Status, classes(m), m.Recipients[0].Detail)
 			}
 		}
+		if got := b.shares()[account]; got < len(names)/2 {
+			t.Errorf("by %s went %d of %d: it was not the first choice", account, got, len(names))
+		}
 	}
-	t.Logf("%d kinds, %d messages each: %d kinds lost a message, %d calls", len(kinds), each, lost, tries)
-	if got := len(b.ledger()); got != each*len(kinds) {
-		t.Errorf("%d messages are in the ledger, want %d", got, each*len(kinds))
+	t.Logf("%d kinds, %d calls", len(kinds), tries)
+	if got := len(b.ledger()); got != len(accountNames())*len(kinds) {
+		t.Errorf("%d messages are in the ledger, want %d", got, len(accountNames())*len(kinds))
 	}
 	if n := b.count(t.Context(), `SELECT count(*) FROM account_park`); n != 0 {
 		t.Errorf("%d accounts or senders were parked by odd content", n)
 	}
 }
 
-func TestContentThatNobodyTakesIsRefusedAtOnce(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+// prefer gives nearly all weight of the pool to one account. The others stay, for what it does not take.
+func prefer(t *testing.T, b *bench, r *replica, account string) {
+	t.Helper()
+	pool, err := r.admin.Pool(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range pool.Accounts {
+		pool.Accounts[i].Weight = 0.001
+		if pool.Accounts[i].Account == account {
+			pool.Accounts[i].Weight = 1
+		}
+	}
+	if _, err := r.admin.PutPool(t.Context(), *pool); err != nil {
+		t.Fatal(err)
+	}
+	b.binds(t, r)
+}
+
+func refusesWhatNobodyTakes(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	for account, want := range map[string]struct{ kind, says string }{
 		"sendgrid": {"no subject", "the subject is empty"},
 		"postmark": {"an empty file", "an attachment is empty"},
@@ -141,10 +176,8 @@ func TestContentThatNobodyTakesIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
-func TestContentIsFailedByASecondOpinionOnly(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func asksForASecondOpinion(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	refuses := emulator.Fault{Mode: "error", Status: 400, Body: `{"message":"content refused","errors":[{"message":"content refused"}]}`}
 	b.faults(t, map[string][]emulator.Fault{"sendgrid": {refuses}, "mailgun": {refuses}})
 	only(t, r, "sendgrid", "ses")

@@ -69,9 +69,15 @@ func TestDoctorTellsSilenceFromPeace(t *testing.T) {
 	}
 }
 
-func TestDoctorLooksAtEventsAndReach(t *testing.T) {
+func TestDoctorLooksIntoTheDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.NewURL(t)
+	t.Run("the books", func(t *testing.T) { readsTheBooks(t, dsn) })
+	t.Run("events and reach", func(t *testing.T) { looksAtEventsAndReach(t, dsn) })
+}
+
+func looksAtEventsAndReach(t *testing.T, dsn string) {
+	t.Helper()
 	look := func(settings ...string) map[string]string {
 		t.Helper()
 		cfg, err := config.Load(append([]string{"SENDGATE_DATABASE_URL=" + dsn, "SENDGATE_SECRET_KEY=" + strings.Repeat("ab", 32)}, settings...))
@@ -181,9 +187,8 @@ func TestDoctorLooksAtTheServersSettings(t *testing.T) {
 	}
 }
 
-func TestDoctorReadsTheBooks(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.NewURL(t)
+func readsTheBooks(t *testing.T, dsn string) {
+	t.Helper()
 	look := func() []string {
 		t.Helper()
 		cfg, err := config.Load([]string{"SENDGATE_DATABASE_URL=" + dsn, "SENDGATE_SECRET_KEY=" + strings.Repeat("ab", 32)})

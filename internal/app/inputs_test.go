@@ -11,10 +11,8 @@ import (
 )
 
 // The table of all bad inputs is in package httpapi; this is about what is stored for them, which is nothing.
-func TestRefusedInputsLeaveNoRow(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func leavesNoRowOfRefusedInputs(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	if _, err := r.admin.CreateKey(t.Context(), api.KeyRequest{Name: "reads", Scopes: []string{"read"}}); err != nil {
 		t.Fatal(err)
 	}

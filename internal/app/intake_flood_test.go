@@ -1,16 +1,24 @@
+//go:build drill
+
 package app
 
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"flag"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,6 +96,23 @@ func TestForgedEventsCostNoDatabase(t *testing.T) {
 		t.Errorf("events stored of forged requests = %d, want none", got-before)
 	}
 	b.checkSendsBesideForged(t, r, forged["sendgrid"])
+}
+
+// forge spoils what makes a request authentic and leaves the rest as it was.
+func (q request) forge() request {
+	q.header = q.header.Clone()
+	switch q.account {
+	case "postmark":
+		q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("sendgate:"+rand.Text())))
+	case "sendgrid":
+		stamp, _ := strconv.Atoi(q.header.Get("X-Twilio-Email-Event-Webhook-Timestamp"))
+		q.header.Set("X-Twilio-Email-Event-Webhook-Timestamp", strconv.Itoa(stamp+1))
+	case "mailgun":
+		q.body = []byte(strings.Replace(string(q.body), `"token":"`, `"token":"x`, 1))
+	case "ses":
+		q.body = []byte(strings.Replace(string(q.body), "shop@", "shot@", 1))
+	}
+	return q
 }
 
 // checkSendsBesideForged has mail accepted with forged events beside it and without.
@@ -203,4 +228,29 @@ func (b *bench) checkRefused(t *testing.T, r *replica, requests []request) {
 	if slowest > hangBound {
 		t.Errorf("slowest answer = %s, want none over %s", slowest, hangBound)
 	}
+}
+
+// freeze stops every process of the server in its tracks, as a hanging disk would, until the function that it returns is
+// called. Where processes can't be listed it does nothing.
+func freeze(t *testing.T, dir string) (thaw func()) {
+	t.Helper()
+	note, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(note), "\n")
+	postmaster, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := append(childrenOf(t, postmaster), postmaster)
+	signal := func(sig syscall.Signal) {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, sig) // it may have ended
+		}
+	}
+	signal(syscall.SIGSTOP)
+	thaw = sync.OnceFunc(func() { signal(syscall.SIGCONT) })
+	t.Cleanup(thaw)
+	return thaw
 }

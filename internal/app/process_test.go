@@ -1,15 +1,34 @@
+//go:build drill
+
 package app
 
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
+
+// binary builds the program, once for all tests.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "sendgate-app-test-")
+	if err != nil {
+		return "", err
+	}
+	sharedDirs = append(sharedDirs, dir)
+	path := filepath.Join(dir, "sendgate")
+	if out, err := exec.Command("go", "build", "-o", path, "github.com/sendgate/sendgate/cmd/sendgate").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the program: %w: %s", err, out)
+	}
+	return path, nil
+})
 
 // process is the built program, running.
 type process struct {

@@ -58,14 +58,14 @@ func TestReportsActForTheirOwnRecipients(t *testing.T) {
 	r := b.start(t, settings...)
 	b.amend(t, r, "smtp", func(s map[string]any) { s["bounce_domain"] = domain }, map[string]string{"verp_key": key})
 	cases := readReportCases(t)
-	ids := make([]string, len(cases))
-	for i, c := range cases { // all of them before the first report: it may stop the mail of others
-		m := letterTo("smtp", "ann@example.org")
+	all := make([]api.SendRequest, len(cases))
+	for i, c := range cases {
+		all[i] = letterTo("smtp", "ann@example.org")
 		if c.Rcpt == "verp2" {
-			m.To = append(m.To, api.Address{Email: "bob@example.org"})
+			all[i].To = append(all[i].To, api.Address{Email: "bob@example.org"})
 		}
-		ids[i] = send(t, r.api, m)
 	}
+	ids := submit(t, r.api, all) // all of them before the first report: it may stop the mail of others
 	b.settle(t, settleTime)
 	relay := dialRelay(t, settings)
 	for i, c := range cases {

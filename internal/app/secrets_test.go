@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
-	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
@@ -215,16 +213,7 @@ func (g *guarded) keepCanaries(t *testing.T) {
 			t.Fatalf("account %s: %v", name, err)
 		}
 	}
-	g.binds(t)
-}
-
-// binds waits until the replica works with the configuration that is stored.
-func (g *guarded) binds(t *testing.T) {
-	t.Helper()
-	eventually(t, settleTime, "the configuration binds", func() bool {
-		x, err := g.admin.Explain(t.Context(), letter(0))
-		return err == nil && x.Decision.Config == int64(g.count(t.Context(), `SELECT version FROM config_state`))
-	})
+	g.bench.binds(t, g.replica)
 }
 
 // secrets lists what must be found nowhere.
@@ -344,7 +333,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g.binds(t)
+	g.bench.binds(t, g.replica)
 	var refused []string
 	for _, account := range accountNames() {
 		refused = append(refused, send(t, g.api, canaryLetter(account, "unauthorized")))
@@ -364,7 +353,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g.binds(t)
+	g.bench.binds(t, g.replica)
 	for _, account := range accountNames() {
 		hang = append(hang, send(t, g.api, canaryLetter(account, "timeout")))
 	}
@@ -376,119 +365,6 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 	}
 	for _, id := range hang {
 		eventually(t, 30*time.Second, "a call that hung ends", func() bool { return message(t, g.api, id).Attempts[0].Class != "" })
-	}
-}
-
-// askWrongly makes requests that are refused, each with canaries where they should not be.
-func (g *guarded) askWrongly(t *testing.T) {
-	t.Helper()
-	good, err := json.Marshal(canaryLetter("ses", "fine"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	with := func(field, value string) string {
-		var all map[string]json.RawMessage
-		if err := json.Unmarshal(good, &all); err != nil {
-			t.Fatal(err)
-		}
-		all[field] = json.RawMessage(value)
-		b, err := json.Marshal(all)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	bodies := []string{
-		with("from", `"canarylocal"`), with("to", `["canarylocal a@example.org"]`), with("to", `[{"email":"canarylocal@example.org","name":"Canaryname\r\nBcc: x"}]`),
-		with("subject", `"Canarysubject\r\nBcc: canarylocal@example.org"`), with("headers", `{"X-Note":"Canaryheader\nX: y"}`),
-		with("headers", `{"X-SMTPAPI":"Canaryheader"}`), with("headers", `{"canaryfield@example.org":"Canaryheader"}`),
-		with("metadata", `{"canaryfield@example.org ":"Canarymeta"}`), with("metadata", `{"note":"Canarymeta\u0001"}`),
-		with("canaryfield@example.org", `1`), with("html", `7`), with("subject", `["Canarysubject"]`), with("send_at", `"canaryjson"`),
-		with("attachments", `[{"filename":"canaryfile\u0000.txt","content":"canarycontent!"}]`), with("attachments", `["canarycontent"]`),
-		with("account", `"canaryjson"`), with("stream", `"Canaryjson !"`), with("on_ambiguous", `"canaryjson"`), with("tags", `["canaryjson\u0007"]`),
-		string(good[:len(good)-30]), string(good) + "canaryjson", `{"canaryfield@example.org":1,"canaryfield@example.org":2}`,
-		`{"text":"canarytext ` + "\xff" + `"}`, `["canaryjson"]`, `{"to":"canarylocal@example.org\ud800"}`,
-	}
-	for _, body := range bodies {
-		g.refused(t, http.MethodPost, "/v1/send", g.keys.api, body)
-		g.call(t, http.MethodPost, "/v1/send/batch", g.keys.api, `{"messages":[`+body+`]}`, "canaryquery")
-		g.call(t, http.MethodPost, "/admin/v1/route/explain", g.keys.admin, body, "")
-	}
-	g.call(t, http.MethodPost, "/v1/send", g.keys.api, string(good), "canaryquery-key")
-	g.call(t, http.MethodPost, "/v1/send", g.keys.api, with("text", `"Canarytext, another"`), "canaryquery-key")
-	g.refused(t, http.MethodPost, "/v1/send?canaryquery=1", g.keys.api, string(good))
-	g.refused(t, http.MethodPost, "/v1/suppressions", g.keys.api, `{"email":"canarylocal@@example.org","reason":"canaryjson"}`)
-	g.call(t, http.MethodPost, "/v1/suppressions", g.keys.api, `{"email":"canarylocal-suppressed@example.org"}`, "")
-	g.call(t, http.MethodDelete, "/v1/suppressions/canarylocal-suppressed@example.org", g.keys.api, "", "")
-	for _, path := range []string{
-		"/v1/suppressions/canarylocal@example.org", "/v1/messages/canarylocal@example.org", "/canarylocal@example.org",
-		"/v1/messages?to=canarylocal@@example.org", "/v1/messages?cursor=canaryquery", "/v1/messages?canaryquery%40example.org=1",
-		"/v1/messages?api_key=" + g.keys.api, "/v1/messages?tag=canaryquery%01", "/v1/messages?since=canaryquery",
-		"/admin/v1/accounts/canaryquery", "/admin/v1/keys/" + g.keys.api, "/admin/v1/audit?cursor=canaryquery",
-	} {
-		for _, method := range []string{http.MethodDelete, http.MethodGet, "CANARYQUERY"} {
-			for _, key := range []string{g.keys.api, g.keys.admin, wrongSecret, g.keys.api[:40] + "hush-wrong-7Qx"} {
-				g.refused(t, method, path, key, "")
-			}
-		}
-	}
-}
-
-// configureWrongly makes admin requests that are refused, with secrets where they should not be.
-func (g *guarded) configureWrongly(t *testing.T) {
-	t.Helper()
-	for _, account := range accountNames() {
-		for _, body := range []string{
-			`{"secrets":{"api_key":7}}`, `{"secrets":"` + wrongSecret + `"}`, `{"secrets":["` + wrongSecret + `"]}`, `{"secrets":{"nope":"` + wrongSecret + `"}}`,
-			`{"settings":{"api_key":"` + wrongSecret + `","server_token":"` + wrongSecret + `","password":"` + wrongSecret + `","secret_access_key":"` + wrongSecret + `"}}`,
-			`{"settings":{"webhook_password":"` + wrongSecret + `","webhook_signing_key":"` + wrongSecret + `","verp_key":"` + wrongSecret + `"}}`,
-			`{"settings":{"webhook_public_keys":["` + wrongSecret + `"],"webhook_header":"` + wrongSecret + `:","sns_topic_arns":["` + wrongSecret + `"],"bounce_domain":"` + wrongSecret + `/"}}`,
-			`{"settings":{"sns_base_url":"https://u:` + wrongSecret + `@example.com","sns_ca_pem":"` + wrongSecret + `"}}`,
-			`{"settings":{"bounce_domain":"b.example.com","host":"127.0.0.1"},"secrets":{"verp_key":"` + wrongSecret + `"}}`,
-			`{"secrets":{"webhook_signing_key":"` + wrongSecret + ` x","webhook_password":"` + wrongSecret + `\n","webhook_token":"` + wrongSecret + `"}}`,
-			`{"settings":{"Api_Key":"` + wrongSecret + `","PASSWORD":"` + wrongSecret + `"}}`, `{"settings":{"nope":"` + wrongSecret + `"}}`,
-			`{"settings":{"base_url":"https://u:` + wrongSecret + `@example.com"}}`, `{"settings":{"base_url":"https://example.com?k=` + wrongSecret + `"}}`,
-			`{"settings":{"base_url":"://` + wrongSecret + `"}}`, `{"settings":{"host":"u:` + wrongSecret + `@example.com"}}`,
-			`{"settings":{"concurrency":"` + wrongSecret + `"}}`, `{"settings":"` + wrongSecret + `"}`,
-			`{"secrets":{"api_key":"` + wrongSecret + ` x","server_token":"` + wrongSecret + ` x"}}`, `{"secrets":{"api_key":"` + wrongSecret + `\u0001"}}`,
-			`{"secrets":{"server_token":"` + wrongSecret + `\n"}}`, `{"secrets":{"secret_access_key":"` + wrongSecret + ` x"}}`,
-			`{"settings":{"host":"127.0.0.1","dkim":{"domain":"example.com","selector":"s"}},"secrets":{"dkim_private_key":"` + wrongSecret + `"}}`,
-			`{"secrets":{"dkim_private_key":"-----BEGIN PRIVATE KEY-----\n` + wrongSecret + `\n-----END PRIVATE KEY-----"}}`,
-			`{"secrets":{"password":"` + wrongSecret,
-		} {
-			g.refused(t, http.MethodPatch, "/admin/v1/accounts/"+account, g.keys.admin, body)
-			g.refused(t, http.MethodPost, "/admin/v1/accounts", g.keys.admin, `{"name":"n-`+account+`","kind":"`+account+`",`+body[1:])
-		}
-	}
-	g.refused(t, http.MethodPost, "/admin/v1/accounts", g.keys.admin, `{"name":"n","kind":"`+"canaryjson"+`","secrets":{"api_key":"`+wrongSecret+`"}}`)
-	g.refused(t, http.MethodPost, "/admin/v1/keys", g.keys.admin, `{"name":"n","scopes":["`+wrongSecret+`"],"tenant":"default"}`)
-	for _, path := range []string{
-		"/admin/v1/accounts/%00/pause", "/admin/v1/accounts/%ff/pause", "/admin/v1/accounts/%00/resume",
-	} {
-		g.refused(t, http.MethodPost, path, g.keys.admin, "")
-	}
-	for _, path := range []string{"/admin/v1/accounts/%00", "/admin/v1/accounts/%ff", "/admin/v1/keys/%00", "/admin/v1/keys/%ff", "/admin/v1/rules/%00"} {
-		g.refused(t, http.MethodDelete, path, g.keys.admin, "")
-	}
-}
-
-// lookAround reads everything that an operator can read.
-func (g *guarded) lookAround(t *testing.T) {
-	t.Helper()
-	for _, what := range []string{
-		"accounts", "accounts/ses", "accounts/smtp/limits", "pools", "rules", "keys", "tenants", "queue", "limits", "audit?limit=200",
-		"accounts/mailgun/webhooks", "accounts/postmark/webhooks", "accounts/ses/webhooks",
-	} {
-		if status := g.call(t, http.MethodGet, "/admin/v1/"+what, g.keys.admin, "", ""); status != http.StatusOK {
-			t.Errorf("GET %s = %d, want 200", what, status)
-		}
-	}
-	page, err := g.api.Messages(t.Context(), api.MessageQuery{Limit: 200})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range page.Data {
-		message(t, g.api, m.ID)
 	}
 }
 
@@ -520,85 +396,4 @@ func (g *guarded) call(t *testing.T, method, path, key, body, idempotency string
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode
-}
-
-func (g *guarded) get(t *testing.T, from string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, from, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := g.http.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
-// doctor collects what the checks say when all is well, when the secret key is another one and when the database is not
-// there.
-func (g *guarded) doctor(t *testing.T) string {
-	t.Helper()
-	var said strings.Builder
-	for _, extra := range []string{
-		"SENDGATE_DATABASE_URL=" + withPassword(t, g.dsn), "SENDGATE_SECRET_KEY=" + hex.EncodeToString([]byte("another key of thirty-two bytes!")),
-		"SENDGATE_DATABASE_URL=postgres://u:" + dbPassword + "@127.0.0.1:1/none",
-		"SENDGATE_DATABASE_URL=host=127.0.0.1 port=1 user=u dbname=none password=" + dbPassword,
-	} {
-		checks, err := json.Marshal(Doctor(t.Context(), g.config(t, extra)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		said.Write(checks)
-	}
-	for _, dsn := range []string{"postgres://u:" + dbPassword + "@[::1", "postgres://u:" + dbPassword + "@h:port/d?sslmode=x", "host=h password='" + dbPassword} {
-		fmt.Fprint(&said, postgres.SafeURL(dsn), postgres.Migrate(t.Context(), dsn, &said))
-	}
-	return said.String()
-}
-
-// table gives all rows of a table as text.
-func (g *guarded) table(t *testing.T, name string) string {
-	t.Helper()
-	var all *string
-	if err := g.rows.QueryRow(t.Context(), `SELECT string_agg(x::text, E'\n') FROM `+name+` x`).Scan(&all); err != nil {
-		t.Fatal(err)
-	}
-	if all == nil {
-		return ""
-	}
-	return *all
-}
-
-// noneStored looks for the secrets in every row of every table, also as bytes.
-func (g *guarded) noneStored(t *testing.T, secrets []string) {
-	t.Helper()
-	words := slices.Clone(secrets)
-	for _, s := range secrets {
-		words = append(words, hex.EncodeToString([]byte(s)))
-	}
-	rows, err := g.rows.Query(t.Context(), `SELECT quote_ident(relname) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	var tables []string
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			t.Fatal(err)
-		}
-		tables = append(tables, name)
-	}
-	if len(tables) < 10 {
-		t.Errorf("tables = %v, want all", tables)
-	}
-	for _, name := range tables {
-		loose(t, "table "+name, g.table(t, name), words)
-	}
 }

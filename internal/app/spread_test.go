@@ -8,17 +8,14 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/emulator"
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-func TestEqualWeightsSpreadEvenlyAndEachMessageGoesOnce(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
-	const n = 1000
+func spreadsEvenly(t *testing.T, b *bench, r *replica) {
+	t.Helper()
+	const n = 400
 	ids := submit(t, r.api, letters(n))
 	b.settle(t, time.Minute)
 
@@ -46,12 +43,10 @@ func TestEqualWeightsSpreadEvenlyAndEachMessageGoesOnce(t *testing.T) {
 
 func TestNewWeightsBindTheBacklogWithinTwoSeconds(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, benchOptions{})
-	slow := []emulator.Fault{{Mode: "latency", Latency: emulator.Duration(time.Second)}}
-	b.faults(t, map[string][]emulator.Fault{"sendgrid": slow, "mailgun": slow, "postmark": slow, "ses": slow, "smtp": slow})
+	few := []limit.Window{{N: 6, Per: time.Second, Unit: limit.Messages}}
+	b := newBench(t, benchOptions{trust: true, limits: map[string][]limit.Window{"sendgrid": few, "mailgun": few, "postmark": few, "ses": few, "smtp": few}})
 	first, second := b.start(t), b.start(t)
-	const n = 1500
-	submit(t, first.api, letters(n))
+	submit(t, first.api, letters(200))
 	eventually(t, settleTime, "all providers are in use", func() bool { return len(b.shares()) == 5 })
 
 	pool, err := first.admin.Pool(t.Context(), "default")
@@ -67,26 +62,22 @@ func TestNewWeightsBindTheBacklogWithinTwoSeconds(t *testing.T) {
 	}
 	bound := time.Now().Add(2 * time.Second)
 	pause(t, 3*time.Second)
-	backlog := b.count(t.Context(), `SELECT count(*) FROM ready`)
-	t.Logf("backlog 3 s after the change: %d", backlog)
-	if backlog == 0 {
+	if backlog := b.count(t.Context(), `SELECT count(*) FROM ready`); backlog == 0 {
 		t.Fatal("nothing is queued any more: the test shows nothing")
 	}
-	submit(t, second.api, letters(20))
-	b.faults(t, nil)
-	b.settle(t, time.Minute)
-
-	late := map[string]int{}
-	for _, e := range b.emu.Ledger() {
-		if e.At.After(bound) {
-			late[e.Provider]++
+	after := func() map[string]int {
+		late := map[string]int{}
+		for _, e := range b.emu.Ledger() {
+			if e.At.After(bound) {
+				late[e.Provider]++
+			}
 		}
+		return late
 	}
-	if len(late) != 1 || late[only] < backlog {
+	submit(t, second.api, letters(20))
+	eventually(t, settleTime, "the account that is left goes on", func() bool { return after()[only] >= 15 })
+	if late := after(); len(late) != 1 {
 		t.Errorf("calls later than 2 s after the change = %v, want only %s", late, only)
-	}
-	if got := b.statuses(t); got["sent"] != n+20 {
-		t.Errorf("statuses = %v, want %d sent", got, n+20)
 	}
 }
 
@@ -131,7 +122,7 @@ func TestWaitKeepsSharesAndSpillSaysSo(t *testing.T) {
 	b := newBench(t, benchOptions{limits: map[string][]limit.Window{"mailgun": {{N: 5, Per: time.Hour, Unit: limit.Messages}}}})
 	r := b.start(t)
 	setOverflow(t, r, "wait")
-	const n = 300
+	const n = 120
 	ids := submit(t, r.api, letters(n))
 	home := homes(t, ids, equal())
 	want := map[string]int{}
@@ -177,44 +168,66 @@ func TestWaitKeepsSharesAndSpillSaysSo(t *testing.T) {
 	}
 }
 
-// Most of the pool's mail is for an account that has no slot for an hour, or only a few a second.
-func TestFullAccountDoesNotHoldUpTheOthersOfItsPool(t *testing.T) {
+// Most of the pool's mail is for accounts that have no slot for an hour, or only a few a second.
+func TestFullAccountsDoNotHoldUpTheOthersOfTheirPool(t *testing.T) {
 	t.Parallel()
-	for name, window := range map[string]limit.Window{
-		"full for an hour": {N: 5, Per: time.Hour, Unit: limit.Requests},
-		"a few a second":   {N: 5, Per: time.Second, Unit: limit.Requests},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newBench(t, benchOptions{limits: map[string][]limit.Window{"ses": {window}}})
-			r := b.start(t)
-			weights := map[string]float64{"mailgun": 1, "postmark": 1, "sendgrid": 1, "ses": 60, "smtp": 1}
-			pool, err := r.admin.Pool(t.Context(), "default")
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range pool.Accounts {
-				pool.Accounts[i].Weight = weights[pool.Accounts[i].Account]
-			}
-			if _, err := r.admin.PutPool(t.Context(), *pool); err != nil {
-				t.Fatal(err)
-			}
-			setOverflow(t, r, "wait")
-			ids := submit(t, r.api, letters(1200))
-			others := 0
-			for _, home := range homes(t, ids, weights) {
-				if home != "ses" {
-					others++
-				}
-			}
-			start := time.Now()
-			eventually(t, settleTime, "the mail of the accounts that are free is sent", func() bool {
-				n := b.shares()
-				return len(b.emu.Ledger())-n["ses"] == others
-			})
-			t.Logf("%d for the others sent in %s, %d by the full account meanwhile", others, time.Since(start).Round(time.Millisecond),
-				b.shares()["ses"])
-		})
+	b := newBench(t, benchOptions{limits: map[string][]limit.Window{
+		"ses":     {{N: 5, Per: time.Hour, Unit: limit.Requests}},
+		"mailgun": {{N: 5, Per: time.Second, Unit: limit.Requests}},
+	}})
+	r := b.start(t)
+	weights := map[string]float64{"mailgun": 30, "postmark": 1, "sendgrid": 1, "ses": 30, "smtp": 1}
+	pool, err := r.admin.Pool(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range pool.Accounts {
+		pool.Accounts[i].Weight = weights[pool.Accounts[i].Account]
+	}
+	if _, err := r.admin.PutPool(t.Context(), *pool); err != nil {
+		t.Fatal(err)
+	}
+	setOverflow(t, r, "wait")
+	ids := submit(t, r.api, letters(700)) // more than two claims take at once
+	others := 0
+	for _, home := range homes(t, ids, weights) {
+		if home != "ses" && home != "mailgun" {
+			others++
+		}
+	}
+	start := time.Now()
+	eventually(t, settleTime, "the mail of the accounts that are free is sent", func() bool {
+		n := b.shares()
+		return n["postmark"]+n["sendgrid"]+n["smtp"] == others
+	})
+	t.Logf("%d for the others sent in %s, %v meanwhile", others, time.Since(start).Round(time.Millisecond), b.shares())
+	if left := b.count(t.Context(), `SELECT count(*) FROM ready`); left < 100 {
+		t.Errorf("messages that wait = %d: the others did not have to pass by them", left)
+	}
+	t.Run("nor another tenant", func(t *testing.T) { sendsBesideABacklog(t, b, r) })
+}
+
+// sendsBesideABacklog has a small tenant use the account that a busy one waits for.
+func sendsBesideABacklog(t *testing.T, b *bench, r *replica) {
+	t.Helper()
+	only(t, r, "mailgun")
+	if _, err := r.admin.CreateTenant(t.Context(), api.TenantRequest{Name: "small"}); err != nil {
+		t.Fatal(err)
+	}
+	key, err := r.admin.CreateKey(t.Context(), api.KeyRequest{Tenant: "small", Name: "k", Scopes: []string{"send", "read"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := api.NewWith(r.url, key.Secret, b.http)
+	for i := range 3 {
+		start := time.Now()
+		id := send(t, small, letter(i))
+		becomes(t, small, id, settleTime, "sent")
+		t.Logf("sent %s after its acceptance, beside a backlog of %d", time.Since(start).Round(time.Millisecond),
+			b.count(t.Context(), `SELECT count(*) FROM ready`))
+	}
+	if left := b.count(t.Context(), `SELECT count(*) FROM ready`); left < 300 {
+		t.Errorf("backlog at the end = %d, which is worked off within a minute: the test shows nothing", left)
 	}
 }
 

@@ -102,7 +102,7 @@ func keyPair(t *testing.T) (cert, key string) {
 func TestServiceStopsRightAfterItsStart(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
-	for range 10 {
+	for range 2 {
 		a, err := New(b.config(t, "SENDGATE_LMTP_LISTEN=127.0.0.1:0"), quiet())
 		if err != nil {
 			t.Fatal(err)

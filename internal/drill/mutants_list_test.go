@@ -70,7 +70,7 @@ func otherMutants() []mutant {
 		}}, "internal/deliver", "TestCallWhoseTurnComesLongAfterItsIntentIsNotMade"},
 		{"M11", "SIGTERM cuts calls off", []edit{{
 			"internal/deliver/deliver.go", "\t<-ctx.Done()\n\tdone := make(chan struct{})\n", "\t<-ctx.Done()\n\te.cut()\n\tdone := make(chan struct{})\n",
-		}}, "internal/app", "TestTerminationUnderLoadFailsNoRequestAndLeavesNothingUnknown"},
+		}}, "internal/app", "TestStopFinishesCallsAndLeavesNoGoroutine"},
 		{"M12", "an unknown call goes to another account", []edit{{
 			"internal/deliver/next.go", "\t\tunknown(&r, c, failure)\n\t\tr.Unknown =", "\t\tagain(&r, c, 0, failure, now)\n\t\t_ =",
 		}}, "internal/deliver", "TestUncertainIsNeverRequeued"},
