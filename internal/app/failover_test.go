@@ -156,6 +156,7 @@ func blocksTheAccountEverywhere(t *testing.T, b *bench, first, second *replica) 
 func parksForWrongCredentials(t *testing.T, b *bench, first, second *replica) {
 	t.Helper()
 	only(t, first, "mailgun", "postmark")
+	b.binds(t, second)
 	b.faults(t, map[string][]emulator.Fault{"mailgun": {{Mode: "error", Status: 401}}})
 	ids := submit(t, first.api, letters(30))
 	b.settle(t, 30*time.Second)
