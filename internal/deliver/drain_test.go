@@ -147,6 +147,31 @@ func TestReplicaThatLeavesAClaimBehindStaysRegistered(t *testing.T) {
 	})
 }
 
+// stuckStore registers a replica and does not say so.
+type stuckStore struct{ *runStore }
+
+func (stuckStore) Register(ctx context.Context, _ mail.ID, _ string, _ time.Duration) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestReplicaThatStopsWhileItRegistersIsUnregistered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newRunStore()
+		e := testEngine(t, s.fakeStore, nil)
+		e.Store = stuckStore{s}
+		ctx, terminate := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- e.Run(ctx, 5*time.Second) }()
+		synctest.Wait()
+		terminate()
+		if err := <-ended; err != nil || !s.unregistered {
+			t.Errorf("Run said %v; unregistered: %t", err, s.unregistered)
+		}
+	})
+}
+
 // A claim that is cut off may have been committed, and then nobody carries what it took.
 func TestDrainLetsTheClaimUnderWayEnd(t *testing.T) {
 	t.Parallel()

@@ -62,6 +62,9 @@ func (e *Engine) beat(ctx context.Context, owner mail.ID, wait time.Duration) er
 	defer cancel()
 	if e.owner.Load() == nil {
 		if err := e.Store.Register(ctx, owner, e.host, e.Lease); err != nil {
+			if errors.Is(ctx.Err(), context.Canceled) { // by a stop, which unregisters it in case that it is there
+				e.owner.Store(&owner)
+			}
 			return err
 		}
 		e.owner.Store(&owner)
