@@ -213,7 +213,7 @@ func (g *guarded) keepCanaries(t *testing.T) {
 			t.Fatalf("account %s: %v", name, err)
 		}
 	}
-	g.bench.binds(t, g.replica)
+	g.binds(t, g.replica)
 }
 
 // secrets lists what must be found nowhere.
@@ -333,7 +333,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g.bench.binds(t, g.replica)
+	g.binds(t, g.replica)
 	var refused []string
 	for _, account := range accountNames() {
 		refused = append(refused, send(t, g.api, canaryLetter(account, "unauthorized")))
@@ -353,7 +353,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g.bench.binds(t, g.replica)
+	g.binds(t, g.replica)
 	for _, account := range accountNames() {
 		hang = append(hang, send(t, g.api, canaryLetter(account, "timeout")))
 	}
