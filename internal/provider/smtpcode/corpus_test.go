@@ -42,7 +42,7 @@ func readLabelled(t *testing.T, file string) []labelled {
 // that is not bad, and few bad ones may go unseen.
 func TestPublicRepliesCondemnNobodyElse(t *testing.T) {
 	t.Parallel()
-	for _, file := range []string{"tuned.tsv", "held.tsv", "fresh.tsv"} {
+	for _, file := range []string{"tuned.tsv", "held.tsv", "fresh.tsv", "wide.tsv"} {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
 			hard, falseHard, missed, same := 0, 0, 0, 0

@@ -16,8 +16,8 @@ type rule struct {
 var passing = oneOf(
 	`tempora(r|l|ir)|tijdelijk|tymczasow|tillf.llig|midlertidig|ge.ici`, `maintenance|under (review|investigation)|for investigation`, `\buntil\b|meanwhile|right now|tomorrow|while migrating|being (moved|migrated)`, `(database|backend|directory)( service| server)? (error|failure|not reachable|unreachable|unavailable)`, `try (it )?again later`, `(try|retry) later`, `try again in `, `at a later time`, `not found,? try again`,
 	`(essayer|r.essayer) plus tard`, `sp.{1,2}ter (erneut|noch)`, `zeitweise|vor.bergehend|momentan`, `m.s tarde|mais tarde|pi. tardi`,
-	`ldap (is )?(unavailable|down|error|server)|server (is )?down|(recipient|user)'?s? (mail )?(server|host|system)\b|server for (the |this )?(user|recipient)|lookup failure`,
-	`稍后|請稍後|暂时|暫時|後ほど|一時的|попробуйте позже|временно`,
+	`ldap (is |server )*(unavailable|down|error)|server (is )?down|(recipient|user)'?s? (mail )?(server|host|system)\b|server for (the |this )?(user|recipient)|lookup failure`,
+	`稍后|請稍後|暂时|暫時|後ほど|一時的|(попробуйте|повторите) позже|временно`,
 )
 
 // The names of things, for the patterns below.
@@ -34,6 +34,14 @@ var noAnswer = oneOf(
 	`connection (timed out|refused|reset|dropped|closed|failed|lost)`, `(lost|broken|bad) connection`, `no route to host|network is unreachable|host is down`, `timed? ?out`, `not found,? try again`,
 	`(cname|mx) lookup failed`, `(temporary|server) (dns|name|lookup) (failure|error)|temporary lookup|servfail|dns (query|lookup) (failed|error|timeout)`, `wasn't able to establish|unable to (connect|contact)|did not accept our requests to connect`,
 	`domain is not reachable|host unreachable|no answer from host|address family`,
+)
+
+// theirs are words that leave an enhanced code about the mailbox or its domain as it is: none that say anything, or some that
+// name what the code is about. With others the server may give that code for a reason of its own.
+var theirs = oneOf(
+	`^\W*((please|see|go|to|visit|for|more|info|information|details|no|failed|failure|error|rejected|refused|bounced?|undeliverable|permanent\w*|delivery|smtp)\W*)*$`,
+	box, `e-?mail (id|account)|mailing list|domain|\bmx (for|record)|\bhost( ?name)? (not|unknown)|(invalid|unknown|bad) host`,
+	`empf.{1,2}nger|benutzer|postfach|destinat|utilisateur|adresse?|bo.te|usu.ri|buz.n|casella|indirizzo|utente|endere.o|gebruiker|ontvanger|mottagar|bruker|u.ytkownik|skrzynk|u.ivatel|c.mzett|kullan.c|al.c.|пользовател|получател|адрес|ящик|用户|用戶|收件人|邮箱|郵箱|宛先|ユーザ|アドレス|사용자|수신자|주소`,
 )
 
 // rules are tried in order, the first match decides; rules with a hard reason are left out for what is no last word.
@@ -56,7 +64,7 @@ var rules = []rule{
 		`(messages?|e-?mails?|recipients|mails) (per|in|for|on) (this |one |a |a single |the |each )?(smtp )?(session|connection)`,
 	)},
 	{name: "sending_limit", party: Account, reason: mail.ThrottledThere, words: oneOf(
-		`(daily|hourly|monthly|weekly|24[- ]hour)`+gap+`(limit|quota|allowance)`, `(limit|quota|number)`+gap+`(per|an|each|this|for the) ?(hour|day|minute|second|month)`,
+		`(daily|hourly|monthly|weekly|24[- ]hour)`+gap+`(limit|quota|allowance|rate)`, `(limit|quota|number)`+gap+`(per|an|each|this|for the) ?(hour|day|minute|second|month)`,
 		`(exceed\w*|reached|over)`+gap+`(per|an|this|each) ?(hour|day|minute|second|month)`, `(sending|submission|outgoing|outbound|relay|smtp|message|messages|send|sender)( rate| smtp)? (limit|quota)`,
 		`(quota|limit)`+gap+`(sending|outgoing|outbound|submission|for your account)`, `submissionquota|refusequota|outboundspamexception`, `(limit|quota)`+gap+`(for|on) (sending|message recipients)`,
 		`max(imum)? (defers|e-?mails|messages|sending rate|number of (messages|e-?mails))`, `throttling failure`, `over-?limit`, `unusual (sending|activity)`, `sending (mail |messages |e-?mail )?too (fast|quickly|many|much)`, `exceeded your`+gap+`(limit|quota|rate)`,
@@ -75,7 +83,7 @@ var rules = []rule{
 	{name: "too_many_recipients", party: Host, reason: mail.ThrottledThere, words: oneOf(`too many recipients( for| in| per| to|$|[.,!])`)},
 	{name: "sender_rate", party: Client, reason: mail.ThrottledThere, words: oneOf(
 		`frequency`, `rate[- ]?limit`, `limit(ed)? (the )?rate`, `unusual rate|connection rate|excessive (rate|volume)|unexpected volume`, `too many (connections|concurrent|sessions|smtp sessions|(failed )?(login|auth)|errors)`, `too many (new )?recipients`,
-		`throttl`, `slow(er| down)`, `trop de connexions`, `connections? limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
+		`throttl`, `slow(er| down)`, `trop de connexions`, `слишком много|превышен лимит`, `connections? limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
 	)},
 
 	// About us, though the words speak of addresses, hosts and domains.
@@ -95,7 +103,7 @@ var rules = []rule{
 	{name: "credential", party: Account, reason: mail.AuthFailure, codes: []string{"53[0458]"}},
 	{name: "account_blocked", party: Account, reason: mail.BlockedPolicy, words: oneOf(
 		`(^|[^n] )your (smtp |e-?mail |mail |user )?(account|user|mailbox|customer|login)\b`, `used to send|(user|account) (is )?not allowed to send`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
-		`outbound (sender|spam)`, `(for|from) (outgoing|outbound|sending)|sending (account|from)`, `not authorized to (perform|use|relay)`, `not yet activated`,
+		`outbound (sender|spam)`, `can only send (test(ing)? )?e-?mails? to|sandbox|authori[sz]ed recipients`, `(for|from) (outgoing|outbound|sending)|sending (account|from)`, `not authorized to (perform|use|relay)`, `not yet activated`,
 		ours+` (user|account|mailbox|customer)\b`, `sender'?s? account`, `(smtp|sending|submission|relay|api) service for (this|the|your) (account|user)`, `(can ?not|can't) send( (e-?)?mails?| messages?)?\W*$`, `(conta|cuenta|compte|konto) (de |d'|zum )(env[ií]o|envoi|versand)`,
 		`\b(su|tu) (cuenta|usuario|buz.n|casilla|direcci.n)`, `\bvotre (compte|bo.te|adresse)`, `\bihre? (konto|account|postfach|adresse|benutzer)`, `\b(tuo|suo) (account|utente|indirizzo)`, `\b(tua|sua|seu|teu) (casella|conta|caixa|usu.rio|endere.o)`,
 		`\b(uw|jouw) (account|adres|mailbox)`, `\btw(oje|.j|oja) (konto|adres|skrzynka)`, `ваш[аеу]? (аккаунт|адрес|ящик|уч.тн|почтов)`, `[您你]的?(的)?(帐号|账号|帐户|账户|邮箱|郵箱|地址)`,
@@ -117,7 +125,7 @@ var rules = []rule{
 	{
 		name: "block_list", party: Client, reason: mail.BlockedPolicy,
 		words: oneOf(
-			`(black|block|deny|reject)-? ?list`, `\b(dns|rh|u)?[rs]?bls?\b|\brbl\b|\bdnsbl\b`, `spam ?haus|spam ?cop|\bsorbs\b|barracuda|cloudmark|uceprotect`, `(is|are|was|been|currently|ip|address) listed|listed (at|by|on)`, `blocked (using|see)`,
+			`(black|block|deny|reject)-? ?list|ч[её]рн[а-яё]* спис`, `\b(dns|rh|u)?[rs]?bls?\b|\brbl\b|\bdnsbl\b`, `spam ?haus|spam ?cop|\bsorbs\b|barracuda|cloudmark|uceprotect`, `(is|are|was|been|currently|ip|address) listed|listed (at|by|on)`, `blocked (using|see)`,
 		),
 		links: oneOf(
 			`spamhaus|spamcop|sorbs\.net|barracudacentral|barracudanetworks|abuseat|uceprotect|surbl|uribl|mailspike|invaluement|backscatterer|spfbl|senderscore|senderbase|cloudmark|dnsbl|mail-abuse|junkemailfilter|sender\.office\.com|ipremoval`,
@@ -136,13 +144,13 @@ var rules = []rule{
 	{name: "reputation", party: Client, reason: mail.Reputation, words: oneOf(`reputation`, `complaints`)},
 	{name: "client", party: Client, reason: mail.BlockedPolicy, words: oneOf(
 		`banned`, `your (sending )?(ip|network|server|host|mail ?server|isp|domain|access|mta)\b`, `client (host|address|ip)`, `(sending|connecting|source|sender) (ip|host|server|network|mta)`, `\bips?( address)?\b`+gap+`(block|ban|refus|reject|denied|not allowed|not valid|unknown)`,
-		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `(white|allow) ?list`, `open (relay|proxy)`, `no access from|refused from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip|(the|your|this|from|unknown|invalid|bad) ip address`, `messages from`, `remote ip\b|\bip check`,
+		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `(white|allow) ?list`, `open (relay|proxy)`, `no access from|refused from`, `accept(s|ing|ed)? (any )?(e-?mails? |mails? |connections |messages )?from`, `host network`, `adresse ip|(the|your|this|from|unknown|invalid|bad) ip address`, `messages from`, `remote ip\b|\bip check`,
 	)},
 	{name: "no_answer", party: Host, reason: mail.Connection, words: noAnswer},
 	{name: "sender", party: Sender, reason: mail.BlockedPolicy, words: oneOf(`\bsender'?s?\b`)},
 
 	// About the message.
-	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `mail rejet`, `\bdt:spm|\bmi:sp[bc]`, `quarantin|by (\w+ )?filter`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
+	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam|спам`, `mail rejet`, `\bdt:spm|\bmi:sp[bc]`, `quarantin|by (\w+ )?filter`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
 	{name: "virus", party: Message, reason: mail.Content, words: oneOf(`virus|malware|infected|trojan`, `attachment|executable`)},
 	{name: "message_content", party: Message, reason: mail.Content, words: oneOf(
 		`content`, `(message|mail) (was |is |has been )?(filtered|format|header)`, `\bheaders?\b`, `\bmime\b`, `rfc ?(2?822|5322)`, `multiple (addresses|subject|from)`, `8-?bit`, `media error|line (limit|too long|length)`, `bare (lf|cr)`,
@@ -152,7 +160,7 @@ var rules = []rule{
 	)},
 	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying (disallowed|mail to)|(do not|don't) relay|local users? only|as a relay|no relay|no longer relays|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
 
-	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`)},
+	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`, `accept\w* (any )?((e-?)?mails?|messages) (over|via|with|without|unless|that|which|through|directly|only|sent)`)},
 
 	// About the address.
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, words: oneOf(
@@ -173,23 +181,23 @@ var rules = []rule{
 	)},
 	{name: "mailbox_unknown", party: Mailbox, reason: mail.InvalidAddress, words: oneOf(
 		box+gap+`\b(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*)\b`, `(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*) (or \w+ )?(\w+ )?`+box, `no such (\w+ )?(user|recipient|mail ?box|address|account|person|id|alias|mail drop|e-?mail|name|customer)`,
-		box+gap+`(does|do|did|is|are)? ?(not?|n'?t) (\w+ )?(on this|exists?|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted|ok)\b`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
+		box+gap+`(does|do|did|is|are)? ?(not?|n'?t) (\w+ )?(on this|exists?|found|known|valid|listed|present|registered|recogni[sz]ed|handled|our|hosted|ok)\b`, box+gap+`not in (\w+ ){0,3}(list|table|directory|map|database|ldap)\b`, `\be-?mail( id)? (does not|doesn't|do not|not) exist`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
 		`(doesn't|does not) have an? .{0,60}account`, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
 		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(e-?)?mails?`,
 		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `(user|person|employee|recipient|@) (has )?left (the |our )?(company|organi[sz]ation|firm|school)`, `(don't|do not) know (that|this|any such) `+box, `never heard of`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -]((or|unknown|inactive|e-?mail|mail|local|virtual|final|destination|delivery|mailbox|recipient|user) ){0,2}`+box,
 		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `@ (is )?(not|no longer) (being )?used`, `domain (is )?not used (for|by) (e-?)?mail`, `(does not|doesn't) handle mail for (that|this|the) (user|recipient|address)`, `final (e-?mail )?delivery (point|address|destination)`, `list of (allowed|valid|known) recipients`, `mail (name|id) (is |was )?not (found|known|valid)`, `(does not|doesn't) have an? (e-?mail|mail ?box)\b`, `rec(ip|ipient)notfound`, `recipient not ok`,
-		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(destinataire|utilisateur|adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu|introuvable)`, `kein(e|en)? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
-		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
+		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(destinataire|utilisateur|adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu|introuvable|non (recens|trouv|reconnu|valide)|n'est (pas|plus) (valide|reconnu|connu|trouv))`, `kein(e|en)? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
+		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid|no hay (nadie|ning.n (usuario|destinatario|buz.n))`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
 		`(usu.rio|destinat.rio|caixa( postal)?|conta|endere.o)`+gap+`(desconhecid|n.{1,2}o (existe|encontrad)|inexistente|inv.lid)`, `(gebruiker|ontvanger|mailbox|adres)`+gap+`(onbekend|bestaat niet|niet gevonden)`, `nie istnieje|nie ma takiego|nieznany (odbiorca|u.ytkownik)`, `(adresat|odbiorca|u.ytkownik|konto|skrzynka)`+gap+`(nieznan|nie znaleziono)`,
 		`(mottagare|anv.ndare|adress|postl.da|konto)`+gap+`(finns (inte|ej)|hittades inte|saknas|ok.nd)`, `(bruker|mottaker|modtager|adresse)`+gap+`(fin(ne|de)s ikke|eksisterer ikke|ukjent|ukendt)`, `(u.ivate[lľ]|adres|schr.nk|p..jemc)`+gap+`neexistuje`, `(felhaszn.l|c.mzett|post[aá]fi.k)`+gap+`nem l.tezik`, `(користувач|адрес|скриньк|одержувач)`+gap+`не (існує|знайдено)`, `(utilizator|adres|destinatar)`+gap+`nu exist`,
-		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест|\W*нет$)|нет такого`, `ok.nd (mottagar|anv.ndar)|ukjent (bruker|mottaker)|tuntematon|bulunamad|nezn.m. (u.ivatel|p..jemce)|존재하지 ?않|찾을 수 없`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|登録されていません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
+		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест|\W*нет$)|нет такого`, `ok.nd (mottagar|anv.ndar)|ukjent (bruker|mottaker)|tuntematon|bulunamad|nezn.m. (u.ivatel|p..jemce)|존재하지 ?않|찾을 수 없`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知|未开通|未注册|已注销|已删除)|不存在`, `存在しません|登録されていません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
 	)},
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.4.1"}, words: oneOf(`recipient address rejected: access denied`)}, // Exchange Online, of addresses that it does not know
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.0"}, words: oneOf(`^address rejected`)},                         // IronPort, likewise
 
 	// Other words.
 	{name: "refused", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(
-		`polic(y|ies)`, `block`, `administrative`, `access denied|permission denied`, `den(y|ied)\b`, `not (allowed|permitted|authorized)`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
+		`polic(y|ies)`, `block`, `administrative`, `access denied|permission`, `den(y|ied)\b`, `not (allowed|permitted|authorized)`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
 	)},
 	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: oneOf( // the words of RFC 5321 for 550, and so for much else
 		`(mail ?box|mail box|address|recipient|user|account) (@ )?(is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
@@ -201,9 +209,9 @@ var rules = []rule{
 	{name: "x.2.2", party: Mailbox, reason: mail.MailboxFull, enhanced: []string{"[45].2.2"}},
 	{name: "x.2.3", party: Message, reason: mail.MessageTooLarge, enhanced: []string{"[45].2.3", "[45].3.4"}},
 	{name: "x.6", party: Message, reason: mail.Content, enhanced: []string{"[45].6.*"}},
-	{name: "5.1.2", party: Mailbox, reason: mail.InvalidDomain, enhanced: []string{"5.1.2", "5.1.10", "5.4.4", "5.4.310"}},
-	{name: "5.1.1", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.[146]"}},
-	{name: "5.2.1", party: Mailbox, reason: mail.Inactive, enhanced: []string{"5.2.1"}},
+	{name: "5.1.2", party: Mailbox, reason: mail.InvalidDomain, enhanced: []string{"5.1.2", "5.1.10", "5.4.4", "5.4.310"}, words: theirs},
+	{name: "5.1.1", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.[146]"}, words: theirs},
+	{name: "5.2.1", party: Mailbox, reason: mail.Inactive, enhanced: []string{"5.2.1"}, words: theirs},
 	{name: "4.2.1", party: Mailbox, reason: mail.ThrottledThere, enhanced: []string{"4.2.1"}},
 	{name: "x.4.5", party: Host, reason: mail.ThrottledThere, enhanced: []string{"[45].4.5", "[45].5.3", "4.7.*"}},
 	{name: "5.7", party: Unknown, reason: mail.BlockedPolicy, enhanced: []string{"5.7.*"}},
