@@ -26,6 +26,8 @@ const (
 	gap = `[^.;:]*`
 	// ours are words that make a user or an account one of our side.
 	ours = `\b(hosting|sending|smtp|api|relay|submission|trial|login|from|authenticated)`
+	// barred are words of a refusal that has its reason elsewhere than in the mailbox.
+	barred = `\b(denied|block\w*|spam|polic\w*|permission|(allow|permitt|authori[sz]|restrict)ed|reject\w*|refus\w*|prohibited|forbidden|no access|full|over|limit\w*|quota|busy|temporar\w*)\b`
 )
 
 // noAnswer are the words for a host that was not reached. A server that answers, and with a 5xx, says "connection refused"
@@ -79,7 +81,9 @@ var rules = []rule{
 		`bo.{1,2}te .{0,20}pleine|quota d.pass`, `(postfach|mailbox|speicherplatz)`+gap+`(voll\b|ersch.{1,2}pft|berschritten)`, `(buz.n|casilla)`+gap+`(lleno|llena)|cuota excedida`,
 		`casella`+gap+`piena`, `caixa`+gap+`cheia`, `skrzynka`+gap+`(pe.na|przepe)`, `переполнен`, `(空间不足|容量满|空間不足|容量超過|いっぱい)`,
 	)},
-	{name: "too_many_recipients", party: Host, reason: mail.ThrottledThere, words: oneOf(`too many recipients( for| in| per| to|$|[.,!])`)},
+	{name: "too_many_recipients", party: Host, reason: mail.ThrottledThere, words: oneOf(
+		`too many recipients( for| in| per| to|$|[.,!])`, `recipients? (list|count|limit)`+gap+`(exceed|maximum|reached)`, `max(imum)? (\w+ ){0,3}recipients`, `(exceed\w*|limit) (\w+ ){0,4}recipients`, `recipients (per|in a|in one|in each) (message|mail|e-?mail)`,
+	)},
 	{name: "sender_rate", party: Client, reason: mail.ThrottledThere, words: oneOf(
 		`frequency`, `rate[- ]?limit`, `limit(ed)? (the )?rate`, `unusual rate|connection rate|excessive (rate|volume)|unexpected volume`, `too many (connections|concurrent|sessions|smtp sessions|(failed )?(login|auth)|errors)`, `too many (new )?recipients`,
 		`throttl`, `slow(er| down)`, `trop de connexions`, `слишком много|превышен лимит`, `connections? limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
@@ -161,6 +165,10 @@ var rules = []rule{
 	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying (disallowed|mail to)|(do not|don't) relay|local users? only|as a relay|no relay|no longer relays|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
 
 	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`, `accept\w* (any )?((e-?)?mails?|messages) (over|via|with|without|unless|that|which|through|directly|only|sent)`)},
+	{name: "one_of_two", party: Unknown, reason: mail.BlockedPolicy, words: oneOf( // a reply that leaves open which it is
+		`(unknown|invalid|found|unavailable|available|exists?|valid|inactive)( \w+)?,? or (\w+ ){0,4}`+barred,
+		barred+`( \w+){0,3},? or (\w+ ){0,4}(unknown|invalid|no such|not found|unavailable|not available|not exist|n't exist|nonexist|non-exist)`,
+	)},
 
 	// About the address.
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, words: oneOf(
@@ -183,7 +191,7 @@ var rules = []rule{
 		box+gap+`\b(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*)\b`, `(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*) (or \w+ )?(\w+ )?`+box, `no such (\w+ )?(user|recipient|mail ?box|address|account|person|id|alias|mail drop|e-?mail|name|customer)`,
 		box+gap+`(does|do|did|is|are)? ?(not?|n'?t) (\w+ )?(on this|exists?|found|known|valid|listed|present|registered|recogni[sz]ed|handled|our|hosted|ok)\b`, box+gap+`not in (\w+ ){0,3}(list|table|directory|map|database|ldap)\b`, `\be-?mail( id)? (does not|doesn't|do not|not) exist`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
 		`(doesn't|does not) have an? .{0,60}account`, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
-		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(e-?)?mails?`,
+		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(incoming |inbound )?(e-?)?mails?`,
 		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `(user|person|employee|recipient|@) (has )?left (the |our )?(company|organi[sz]ation|firm|school)`, `(don't|do not) know (that|this|any such) `+box, `never heard of`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -]((or|unknown|inactive|e-?mail|mail|local|virtual|final|destination|delivery|mailbox|recipient|user) ){0,2}`+box,
 		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `@ (is )?(not|no longer) (being )?used`, `domain (is )?not used (for|by) (e-?)?mail`, `(does not|doesn't) handle mail for (that|this|the) (user|recipient|address)`, `final (e-?mail )?delivery (point|address|destination)`, `list of (allowed|valid|known) recipients`, `mail (name|id) (is |was )?not (found|known|valid)`, `(does not|doesn't) have an? (e-?mail|mail ?box)\b`, `rec(ip|ipient)notfound`, `recipient not ok`,
 		`\binconnue?\b|\bunbekannt\b|sconosciut|in?esistente|inexistente?|desconocid`, `\bkeine?n? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)|nessun utente|no hay (nadie|ning.n (usuario|destinatario|buz.n))|nie istnieje|nie ma takiego|нет такого`, `tuntematon|bulunamad|존재하지 ?않|찾을 수 없|不存在|存在しません|登録されていません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
