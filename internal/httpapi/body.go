@@ -111,7 +111,7 @@ func readProblem(w http.ResponseWriter, err error) error {
 // Bounds of hearOut and linger.
 const (
 	lingerBytes = 64 << 20
-	lingerTime  = 20 * time.Second
+	lingerTime  = time.Minute
 	quietTime   = 500 * time.Millisecond // without a byte of the body
 )
 
