@@ -19,6 +19,8 @@ import (
 
 var (
 	onlyMutant = flag.String("mutant", "", "the one to try, M07; all without it")
+	parts      = flag.Int("parts", 1, "try one of so many parts of them")
+	part       = flag.Int("part", 0, "which one: any number, of which the remainder counts")
 	soundFirst = flag.Bool("sound", true, "see first that each test passes without its bug; false where all tests have just passed")
 )
 
@@ -41,8 +43,8 @@ func TestMutants(t *testing.T) {
 	all := mutants()
 	slices.SortFunc(all, func(a, b mutant) int { return strings.Compare(a.id, b.id) })
 	dead, tried := 0, 0
-	for _, m := range all {
-		if *onlyMutant != "" && m.id != *onlyMutant {
+	for i, m := range all {
+		if *onlyMutant != "" && m.id != *onlyMutant || i%*parts != *part%*parts {
 			continue
 		}
 		tried++
@@ -57,7 +59,7 @@ func TestMutants(t *testing.T) {
 	}
 	say("mutants: %d of %d killed\n", dead, tried)
 	if tried == 0 {
-		t.Errorf("no mutant %q", *onlyMutant)
+		t.Errorf("no mutant %q in part %d of %d", *onlyMutant, *part, *parts)
 	}
 }
 
