@@ -112,7 +112,7 @@ func (r *rig) cutOff(t *testing.T, w *wire, there, back bool) {
 func TestD10DatabaseSessionsAreKilled(t *testing.T) {
 	drillTest(t, "D10", plan{}, func(t *testing.T, r *rig) {
 		killed := 0
-		for end := time.Now().Add(*duration); time.Now().Before(end); {
+		for end := time.Now().Add(*duration); time.Now().Before(end) || killed < 5 && time.Since(end) < time.Minute; {
 			killed += max(0, r.count(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM (
 				SELECT pid FROM pg_stat_activity WHERE application_name = 'sendgate' ORDER BY random() LIMIT 1) s`))
 			pause(t, 200*time.Millisecond)

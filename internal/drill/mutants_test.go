@@ -19,8 +19,6 @@ import (
 
 var (
 	onlyMutant = flag.String("mutant", "", "the one to try, M07; all without it")
-	parts      = flag.Int("parts", 1, "try one of so many parts of them")
-	part       = flag.Int("part", 0, "which one: any number, of which the remainder counts")
 	soundFirst = flag.Bool("sound", true, "see first that each test passes without its bug; false where all tests have just passed")
 )
 
@@ -44,7 +42,7 @@ func TestMutants(t *testing.T) {
 	slices.SortFunc(all, func(a, b mutant) int { return strings.Compare(a.id, b.id) })
 	dead, tried := 0, 0
 	for i, m := range all {
-		if *onlyMutant != "" && m.id != *onlyMutant || i%*parts != *part%*parts {
+		if *onlyMutant != "" && m.id != *onlyMutant || !chosen(i) {
 			continue
 		}
 		tried++

@@ -26,7 +26,7 @@ const lockWait = 2 * time.Second
 // back in between, as when an upgrade is stopped half-way. Old and new work side by side on the new schema.
 func TestD28ReleaseIsUpgradedAndSetBack(t *testing.T) {
 	old := olderRelease(t)
-	drillTest(t, "D28", plan{release: old, load: load{plain: true}}, func(t *testing.T, r *rig) {
+	drillTest(t, "D28", plan{release: old, load: load{plain: true}, byItself: true}, func(t *testing.T, r *rig) {
 		r.report.tally("schema_before", r.schema(t))
 		stop := r.watchLocks(t)
 		began := time.Now()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,6 +66,9 @@ type rig struct {
 // drillTest sets a drill up, starts its clients, hands over to the fault, and audits.
 func drillTest(t *testing.T, id string, p plan, fault func(t *testing.T, r *rig)) {
 	t.Helper()
+	if number, _ := strconv.Atoi(strings.Trim(id, "Dabc")); !chosen(number) {
+		t.Skip("it is of another part: see -parts")
+	}
 	if !p.byItself {
 		t.Parallel()
 	}
