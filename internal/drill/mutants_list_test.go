@@ -25,7 +25,7 @@ func storeMutants() []mutant {
 	return []mutant{
 		{"M01", "202 is answered before the commit", []edit{{
 			dir + "/accept_commit.go", "\tswitch err = commit(end, tx, latest); {\n",
-			"\tif true {\n\t\tgo func() { _ = commit(end, tx, latest) }()\n\t\treturn false, nil\n\t}\n\tswitch err = commit(end, tx, latest); {\n",
+			"\tif true {\n\t\tgo func() { _ = commit(end, tx, latest) }()\n\t\treturn won, false, nil\n\t}\n\tswitch err = commit(end, tx, latest); {\n",
 		}}, dir, "TestAnswerToCommitThatCannotBeFoundOutIsUnknown|TestServerRefusesToCommitTooLate"},
 		{"M02", "the intent is not written", []edit{{
 			dir + "/intent.go", "\treturn db.intents.do(ctx, ownedIntent{in, owner}, 1)\n", "\treturn true, nil\n",
