@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -27,14 +26,8 @@ import (
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
-// TestMain runs more tests at a time than there are processors: they wait more than they work.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	asked := false
-	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
-	if parallel := flag.Lookup("test.parallel"); !asked {
-		_ = parallel.Value.Set("5")
-	}
+	pgtest.Parallel(5)
 	code := m.Run()
 	for _, dir := range sharedDirs {
 		_ = os.RemoveAll(dir)

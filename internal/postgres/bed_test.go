@@ -38,7 +38,7 @@ const patient = 20 * time.Second
 func newBed(t *testing.T) *bed {
 	t.Helper()
 	s := lend(t)
-	b := &bed{url: s.url, sql: s.sql, stage: s}
+	b := &bed{url: s.URL, sql: s.sql, stage: s}
 	b.db = b.open(t, Options{AcceptWait: patient})
 	return b
 }

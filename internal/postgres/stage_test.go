@@ -3,9 +3,9 @@ package postgres
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,14 +17,8 @@ import (
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 )
 
-// TestMain runs more tests at a time than there are processors: they wait more than they work.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	asked := false
-	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
-	if !asked {
-		_ = flag.Lookup("test.parallel").Value.Set("4")
-	}
+	pgtest.Parallel(4)
 	code := m.Run()
 	if err := dropFree(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -36,8 +30,7 @@ func TestMain(m *testing.M) {
 // stage is a database, with connections that know its tables, which tests use one after another. A database and its
 // connections cost more than most tests. Each test finds it as the migrations left it, or it is not used again.
 type stage struct {
-	url   string
-	drop  func(context.Context) error
+	*pgtest.Database
 	sql   *pgxpool.Pool
 	idle  map[time.Duration][]pools // by how long an accept waits
 	shape string                    // of the schema
@@ -66,9 +59,7 @@ func lend(t *testing.T) *stage {
 			return
 		}
 		s.close()
-		if err := s.drop(ctx); err != nil {
-			t.Error(err)
-		}
+		s.Finish(t)
 	})
 	return s
 }
@@ -86,19 +77,22 @@ func pick(ctx context.Context) (*stage, error) {
 }
 
 func newStage(ctx context.Context) (*stage, error) {
-	url, drop, err := pgtest.Make(ctx)
+	d, err := pgtest.Make(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{url: url, drop: drop, idle: map[time.Duration][]pools{}}
-	if s.sql, err = lookingPool(url); err != nil {
-		return nil, err
+	s := &stage{Database: d, idle: map[time.Duration][]pools{}}
+	if s.sql, err = lookingPool(d.URL); err != nil {
+		return nil, errors.Join(err, d.Drop(ctx))
 	}
-	if err = s.learn(ctx); err != nil {
-		return nil, fmt.Errorf("learn how to reset the database: %w", err)
+	if err = s.learn(ctx); err == nil {
+		s.shape, err = s.look(ctx)
 	}
-	s.shape, err = s.look(ctx)
-	return s, err
+	if err != nil {
+		s.close()
+		return nil, errors.Join(fmt.Errorf("learn how to reset the database: %w", err), d.Drop(ctx))
+	}
+	return s, nil
 }
 
 // dropFree drops what no test uses any more.
@@ -108,7 +102,7 @@ func dropFree() error {
 	var errs []error
 	for _, s := range free.stages {
 		s.close()
-		errs = append(errs, s.drop(context.Background()))
+		errs = append(errs, s.Drop(context.Background()))
 	}
 	return errors.Join(errs...)
 }
@@ -131,17 +125,23 @@ func (s *stage) pools(t *testing.T, acceptWait time.Duration) pools {
 		t.Cleanup(func() { s.idle[acceptWait] = append(s.idle[acceptWait], p) })
 		return p
 	}
-	p, err := openPools(context.WithoutCancel(t.Context()), s.url, acceptWait)
+	p, err := openPools(context.WithoutCancel(t.Context()), s.URL, acceptWait)
 	must(t, err)
 	t.Cleanup(func() { s.idle[acceptWait] = append(s.idle[acceptWait], p) })
 	return p
 }
 
-// learn makes the function that empties the tables but for what the migrations wrote. It deletes, since to truncate makes
-// every connection forget its plans.
+// learn makes the function that deletes all rows but those that the migrations wrote: first the rows that refer to others.
+// TRUNCATE would make every connection forget its plans.
 func (s *stage) learn(ctx context.Context) error {
-	tables, err := column[string](ctx, s.sql, `SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
-		AND NOT relispartition AND relname <> 'goose_db_version' ORDER BY 1`)
+	tables, err := column[string](ctx, s.sql, `
+		WITH RECURSIVE t AS (
+			SELECT oid, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+				AND NOT relispartition AND relname <> 'goose_db_version'
+		), depth(oid, n) AS (
+			SELECT oid, 0 FROM t UNION ALL
+			SELECT c.conrelid, d.n + 1 FROM depth d JOIN pg_constraint c ON c.confrelid = d.oid WHERE c.contype = 'f' AND c.conparentid = 0
+		) SELECT quote_ident(relname) FROM t JOIN depth USING (oid) GROUP BY relname ORDER BY max(n) DESC, relname`)
 	if err != nil {
 		return err
 	}
@@ -149,6 +149,8 @@ func (s *stage) learn(ctx context.Context) error {
 	statements := []string{`CREATE SCHEMA stage`}
 	for _, table := range tables {
 		fmt.Fprintf(&clear, "DELETE FROM public.%s; GET DIAGNOSTICS n = ROW_COUNT; total := total + n;\n", table)
+	}
+	for _, table := range slices.Backward(tables) {
 		var kept bool
 		if err := s.sql.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+table+`)`).Scan(&kept); err != nil {
 			return err
@@ -160,7 +162,7 @@ func (s *stage) learn(ctx context.Context) error {
 	}
 	statements = append(statements, `CREATE TABLE stage.sequence AS SELECT format('public.%I', sequencename)::regclass AS id, coalesce(last_value, start_value) AS value, last_value IS NOT NULL AS called
 		FROM pg_sequences WHERE schemaname = 'public'`)
-	statements = append(statements, `CREATE FUNCTION stage.reset() RETURNS bigint LANGUAGE plpgsql SET session_replication_role = replica AS $$
+	statements = append(statements, `CREATE FUNCTION stage.reset() RETURNS bigint LANGUAGE plpgsql AS $$
 		DECLARE n bigint; total bigint := 0; BEGIN
 		`+clear.String()+restore.String()+`PERFORM setval(id, value, called) FROM stage.sequence; RETURN total; END $$`)
 	for _, statement := range statements {

@@ -13,8 +13,10 @@ package pgtest
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -56,34 +58,53 @@ func New(t testing.TB) *pgxpool.Pool {
 // NewURL returns the connection string of a fresh migrated database, for tests that open their own connections.
 func NewURL(t testing.TB) string {
 	t.Helper()
-	h, err := server()
-	if err != nil {
-		t.Fatalf("tests need PostgreSQL: %v", err)
-	}
-	name := databaseName(h.template)
-	if err := h.clone(t.Context(), name); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.finish(t, name) })
-	url, err := devpg.WithDatabase(h.admin, name)
+	d, err := Make(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return url
+	t.Cleanup(func() { d.Finish(t) })
+	return d.URL
 }
 
-// Make returns the connection string of a fresh migrated database that several tests use, and what drops it.
-func Make(ctx context.Context) (url string, drop func(context.Context) error, err error) {
+// Database is a migrated database whose end its user decides, so that several tests can use it.
+type Database struct {
+	URL  string
+	host *host
+	name string
+}
+
+// Make returns a fresh database.
+func Make(ctx context.Context) (*Database, error) {
 	h, err := server()
 	if err != nil {
-		return "", nil, fmt.Errorf("tests need PostgreSQL: %w", err)
+		return nil, fmt.Errorf("tests need PostgreSQL: %w", err)
 	}
 	name := databaseName(h.template)
 	if err := h.clone(ctx, name); err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	url, err = devpg.WithDatabase(h.admin, name)
-	return url, func(ctx context.Context) error { return h.drop(ctx, name) }, err
+	url, err := devpg.WithDatabase(h.admin, name)
+	return &Database{URL: url, host: h, name: name}, err
+}
+
+// Drop drops the database, whoever is connected.
+func (d *Database) Drop(ctx context.Context) error { return d.host.drop(ctx, d.name) }
+
+// Finish drops the database after its last test, or says where it is if that failed.
+func (d *Database) Finish(t testing.TB) {
+	t.Helper()
+	d.host.finish(t, d.name)
+}
+
+// Parallel sets how many tests run at a time, unless the command line says it. Tests with a database wait more than they work, so
+// that more of them than there are processors may run. It is for TestMain.
+func Parallel(tests int) {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if !asked {
+		_ = flag.Lookup("test.parallel").Value.Set(strconv.Itoa(tests))
+	}
 }
 
 // databaseName returns a name that says which template a database came from and when it was made.
