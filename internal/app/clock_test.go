@@ -84,8 +84,8 @@ func refusesItsClock(t *testing.T, b *bench) {
 	}
 }
 
-// mindsItsClock: a clock that is set while the service runs dates nothing wrong: up to a minute it does not matter, and beyond it nothing is
-// accepted until it is right again.
+// mindsItsClock sets the clock of a running service. No message gets a wrong date: an error of up to a minute does not matter,
+// and beyond that nothing is accepted until the clock is right again.
 func mindsItsClock(t *testing.T, b *bench) {
 	t.Helper()
 	s := &skewed{}

@@ -69,7 +69,7 @@ func TestRootsClusterLivesWhereItsUserReachesIt(t *testing.T) {
 func TestDeletedDirectoryTakesItsShelteredClusterAlong(t *testing.T) {
 	t.Parallel()
 	if !*thorough {
-		t.Skip("it makes two clusters: run with -thorough")
+		t.Skip("slow, since it makes two clusters: run with -thorough")
 	}
 	s, dir := hiddenDir(t)
 	var base string
@@ -126,7 +126,7 @@ func TestOrdinaryUserStartsACluster(t *testing.T) {
 		t.Skip("this user is one: the other tests show it")
 	}
 	if !*thorough {
-		t.Skip("it makes a cluster, as tests of an ordinary user do: run with -thorough")
+		t.Skip("slow, and an ordinary user sees the same in the other tests: as root run with -thorough")
 	}
 	root := openDir(t)
 	binary := filepath.Join(root, "devpg.test") // the go command's own directory is closed to others

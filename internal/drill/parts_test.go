@@ -5,9 +5,9 @@ package drill
 import "flag"
 
 var (
-	parts = flag.Int("parts", 1, "try one of so many parts of all")
-	part  = flag.Int("part", 0, "which one: any number, of which the remainder counts")
+	parts = flag.Int("parts", 1, "divide all into so many parts, and try one of them")
+	part  = flag.Int("part", 0, "the part to try: the remainder of this number by -parts, so that a count of days will do")
 )
 
-// chosen reports whether what has this number is of the part that is tried.
+// chosen reports whether the drill or mutant with this number belongs to the part that is tried.
 func chosen(number int) bool { return number%*parts == *part%*parts }

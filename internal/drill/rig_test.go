@@ -67,7 +67,7 @@ type rig struct {
 func drillTest(t *testing.T, id string, p plan, fault func(t *testing.T, r *rig)) {
 	t.Helper()
 	if number, _ := strconv.Atoi(strings.Trim(id, "Dabc")); !chosen(number) {
-		t.Skip("it is of another part: see -parts")
+		t.Skipf("-parts %d -part %d leaves it to another run", *parts, *part)
 	}
 	if !p.byItself {
 		t.Parallel()

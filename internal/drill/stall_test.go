@@ -78,7 +78,7 @@ func TestD44StallsRefuseNobodyWhoIsStored(t *testing.T) {
 			if stored < got.accepted || stored > got.accepted+got.unknown+got.hungUp {
 				t.Errorf("%s: stored %d; told %+v", s, stored, got)
 			}
-			// What a crowd is told depends on the machine as well: what is left of the wait has to do for all of it.
+			// Whether the rest of the wait is enough for a crowd depends on the machine as well.
 			if s.lasts <= waited && (s.clients <= 60 || *strict) && (got.refused > 0 || got.unknown > 0) {
 				t.Errorf("%s: told %+v, want nobody refused", s, got)
 			}

@@ -115,9 +115,9 @@ const (
 	quietTime   = 500 * time.Millisecond // without a byte of the body
 )
 
-// hearOut reads and throws away what comes of a body that is refused, before the answer, if its length was announced. A client that is still writing
-// when it is answered and cut off may take its failed write for the outcome, as net/http's does at times. One that
-// stops writing, or that waits to be asked for its body (RFC 9110 section 10.1.1), is answered without it.
+// hearOut reads the rest of a refused body before the answer, and throws it away. A client that is answered and cut off while
+// it writes may take its failed write for the outcome, as net/http's does at times. A client that stops writing, that did not
+// announce a length, or that waits to be asked for its body (RFC 9110 section 10.1.1) is answered at once.
 func hearOut(w http.ResponseWriter, r *http.Request, body io.Reader) {
 	if r.ContentLength <= 0 || r.ContentLength > lingerBytes || r.Header.Get("Expect") != "" {
 		return
