@@ -15,9 +15,10 @@ type rule struct {
 // passing are words that promise a change: what is said with them is no last word.
 var passing = oneOf(
 	`tempora(r|l|ir)|tijdelijk|tymczasow|tillf.llig|midlertidig|ge.ici`, `maintenance|under (review|investigation)|for investigation`, `\buntil\b|meanwhile|right now|tomorrow|while migrating|being (moved|migrated)`, `(database|backend|directory)( service| server)? (error|failure|not reachable|unreachable|unavailable)`, `try (it )?again later`, `(try|retry) later`, `try again in `, `at a later time`, `not found,? try again`,
+	`(user|recipient|mail ?box|account|address|domain)( or (\w+ ){0,2}\w+)? (may|might) (not |no longer |have |be |been )+(exist|valid|active|found|known|disabled|inactive|closed|deleted|full|invalid|unavailable)`,
 	`(essayer|r.essayer) plus tard`, `sp.{1,2}ter (erneut|noch)`, `zeitweise|vor.bergehend|momentan`, `m.s tarde|mais tarde|pi. tardi`,
-	`ldap (is )?(unavailable|down|error|server)|server (is )?down|(recipient|user)'?s? (mail )?(server|host|system)\b|server for (the |this )?(user|recipient)|lookup failure`,
-	`稍后|請稍後|暂时|暫時|後ほど|一時的|попробуйте позже|временно`,
+	`ldap (is |server )*(unavailable|down|error)|server (is )?down|(recipient|user)'?s? (mail )?(server|host|system)\b|server for (the |this )?(user|recipient)|lookup failure`,
+	`稍后|請稍後|暂时|暫時|後ほど|一時的|(попробуйте|повторите) позже|временно`,
 )
 
 // The names of things, for the patterns below.
@@ -26,6 +27,8 @@ const (
 	gap = `[^.;:]*`
 	// ours are words that make a user or an account one of our side.
 	ours = `\b(hosting|sending|smtp|api|relay|submission|trial|login|from|authenticated)`
+	// barred are words of a refusal that has its reason elsewhere than in the mailbox.
+	barred = `\b(denied|block\w*|spam|polic\w*|permission|(allow|permitt|authori[sz]|restrict)ed|reject\w*|refus\w*|prohibited|forbidden|no access|full|over|limit\w*|quota|busy|temporar\w*)\b`
 )
 
 // noAnswer are the words for a host that was not reached. A server that answers, and with a 5xx, says "connection refused"
@@ -35,6 +38,13 @@ var noAnswer = oneOf(
 	`(cname|mx) lookup failed`, `(temporary|server) (dns|name|lookup) (failure|error)|temporary lookup|servfail|dns (query|lookup) (failed|error|timeout)`, `wasn't able to establish|unable to (connect|contact)|did not accept our requests to connect`,
 	`domain is not reachable|host unreachable|no answer from host|address family`,
 )
+
+// theirs are words that leave an enhanced code about the mailbox or its domain as it is: none that say anything, or some that
+// name what the code is about. With others the server may give that code for a reason of its own.
+var theirs = append(oneOf(
+	`^\W*((please|see|go|to|visit|for|more|info|information|details|no|failed|failure|error|rejected|refused|bounced?|undeliverable|unroute?able|unknown|disabled|inactive|invalid|not|found|exist\w*|closed|deleted|moved|gone|permanent\w*|delivery|smtp)\W*)*$`,
+	`^not (found|known|available|valid|exist)`, box, `e-?mail (id|account)|mailing list|domain|\bmx (for|record)|\bhost( ?name)? (not|unknown)|(invalid|unknown|bad) host`,
+), thingsAbroad()...)
 
 // rules are tried in order, the first match decides; rules with a hard reason are left out for what is no last word.
 // Sources: RFC 5321 section 4.2, RFC 3463 section 3, RFC 7372, RFC 7504, RFC 7505, the IANA registry of enhanced status
@@ -56,7 +66,7 @@ var rules = []rule{
 		`(messages?|e-?mails?|recipients|mails) (per|in|for|on) (this |one |a |a single |the |each )?(smtp )?(session|connection)`,
 	)},
 	{name: "sending_limit", party: Account, reason: mail.ThrottledThere, words: oneOf(
-		`(daily|hourly|monthly|weekly|24[- ]hour)`+gap+`(limit|quota|allowance)`, `(limit|quota|number)`+gap+`(per|an|each|this|for the) ?(hour|day|minute|second|month)`,
+		`(daily|hourly|monthly|weekly|24[- ]hour)`+gap+`(limit|quota|allowance|rate)`, `(limit|quota|number)`+gap+`(per|an|each|this|for the) ?(hour|day|minute|second|month)`,
 		`(exceed\w*|reached|over)`+gap+`(per|an|this|each) ?(hour|day|minute|second|month)`, `(sending|submission|outgoing|outbound|relay|smtp|message|messages|send|sender)( rate| smtp)? (limit|quota)`,
 		`(quota|limit)`+gap+`(sending|outgoing|outbound|submission|for your account)`, `submissionquota|refusequota|outboundspamexception`, `(limit|quota)`+gap+`(for|on) (sending|message recipients)`,
 		`max(imum)? (defers|e-?mails|messages|sending rate|number of (messages|e-?mails))`, `throttling failure`, `over-?limit`, `unusual (sending|activity)`, `sending (mail |messages |e-?mail )?too (fast|quickly|many|much)`, `exceeded your`+gap+`(limit|quota|rate)`,
@@ -72,10 +82,12 @@ var rules = []rule{
 		`bo.{1,2}te .{0,20}pleine|quota d.pass`, `(postfach|mailbox|speicherplatz)`+gap+`(voll\b|ersch.{1,2}pft|berschritten)`, `(buz.n|casilla)`+gap+`(lleno|llena)|cuota excedida`,
 		`casella`+gap+`piena`, `caixa`+gap+`cheia`, `skrzynka`+gap+`(pe.na|przepe)`, `переполнен`, `(空间不足|容量满|空間不足|容量超過|いっぱい)`,
 	)},
-	{name: "too_many_recipients", party: Host, reason: mail.ThrottledThere, words: oneOf(`too many recipients( for| in| per| to|$|[.,!])`)},
+	{name: "too_many_recipients", party: Host, reason: mail.ThrottledThere, words: oneOf(
+		`too many recipients( for| in| per| to|$|[.,!])`, `recipients? (list|count|limit)`+gap+`(exceed|maximum|reached)`, `max(imum)? (\w+ ){0,3}recipients`, `(exceed\w*|limit) (\w+ ){0,4}recipients`, `recipients (per|in a|in one|in each) (message|mail|e-?mail)`,
+	)},
 	{name: "sender_rate", party: Client, reason: mail.ThrottledThere, words: oneOf(
 		`frequency`, `rate[- ]?limit`, `limit(ed)? (the )?rate`, `unusual rate|connection rate|excessive (rate|volume)|unexpected volume`, `too many (connections|concurrent|sessions|smtp sessions|(failed )?(login|auth)|errors)`, `too many (new )?recipients`,
-		`throttl`, `slow(er| down)`, `trop de connexions`, `connections? limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
+		`throttl`, `slow(er| down)`, `trop de connexions`, `слишком много|превышен лимит`, `connections? limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
 	)},
 
 	// About us, though the words speak of addresses, hosts and domains.
@@ -87,7 +99,7 @@ var rules = []rule{
 	{name: "expired", party: Host, reason: mail.TimedOut, words: oneOf(
 		`(message|delivery time|retry time\w*|queue)\.? ?(has |was )?expired`, `queue\.expired`, `retry time not reached|retry timeout exceeded`, `in (the )?queue too long|delivery timeout`,
 	)},
-	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `\b(errors-to|list-(unsubscribe|id)|resent-\w+)\b`, `(recipient|address) count`, `headers? (is |are )?(missing|invalid)`, `message-?id\b`)},
+	{name: "message_format", party: Message, reason: mail.Content, words: oneOf(`(multiple|duplicate|missing|malformed) .{0,40}(addresses|headers?|subject)\b`, `not rfc`, `\b(errors-to|list-(unsubscribe|id)|resent-\w+)\b`, `(recipient|address) count`, `headers? (is |are )?(missing|invalid)`, `\ben-t.te|kopfzeile|cabecera|cabe.alho|intestazione|заголов|邮件头|ヘッダ`, `message-?id\b`)},
 	{name: "no_answer", party: Host, reason: mail.Connection, codes: []string{"", "4??"}, words: noAnswer},
 	{name: "unknown_users", party: Client, reason: mail.Reputation, words: oneOf(
 		`(too many|excessive|number of|maximum) (\w+ ){0,3}(invalid|unknown|bad|non-?exist\w*|userid unknowns)`, `(invalid|unknown|bad|non-?exist\w*) (users|recipients|addresses)`+gap+`(exceed|limit|reached)`, `directory harvest|dictionary attack|大量`,
@@ -95,10 +107,11 @@ var rules = []rule{
 	{name: "credential", party: Account, reason: mail.AuthFailure, codes: []string{"53[0458]"}},
 	{name: "account_blocked", party: Account, reason: mail.BlockedPolicy, words: oneOf(
 		`(^|[^n] )your (smtp |e-?mail |mail |user )?(account|user|mailbox|customer|login)\b`, `used to send|(user|account) (is )?not allowed to send`, `(sending|send|mails?|relay\w*|outgoing) (paused |suspended |disabled |blocked )?(for|from|by) (this|your|the) (account|user)`, `(sending|outgoing|outbound) (e-?mail |mail |messages )?(is |was |has been )?(disabled|blocked|suspended|paused|not allowed|denied)`,
-		`outbound (sender|spam)`, `(for|from) (outgoing|outbound|sending)|sending (account|from)`, `not authorized to (perform|use|relay)`, `not yet activated`,
+		`outbound (sender|spam)`, `can only send (test(ing)? )?e-?mails? to|sandbox|authori[sz]ed recipients`, `(for|from) (outgoing|outbound|sending)|sending (account|from)`, `not authorized to (perform|use|relay)`, `not yet activated`,
 		ours+` (user|account|mailbox|customer)\b`, `sender'?s? account`, `(smtp|sending|submission|relay|api) service for (this|the|your) (account|user)`, `(can ?not|can't) send( (e-?)?mails?| messages?)?\W*$`, `(conta|cuenta|compte|konto) (de |d'|zum )(env[ií]o|envoi|versand)`,
 		`\b(su|tu) (cuenta|usuario|buz.n|casilla|direcci.n)`, `\bvotre (compte|bo.te|adresse)`, `\bihre? (konto|account|postfach|adresse|benutzer)`, `\b(tuo|suo) (account|utente|indirizzo)`, `\b(tua|sua|seu|teu) (casella|conta|caixa|usu.rio|endere.o)`,
 		`\b(uw|jouw) (account|adres|mailbox)`, `\btw(oje|.j|oja) (konto|adres|skrzynka)`, `ваш[аеу]? (аккаунт|адрес|ящик|уч.тн|почтов)`, `[您你]的?(的)?(帐号|账号|帐户|账户|邮箱|郵箱|地址)`,
+		`hesab.n.z|adresiniz|\bditt? konto|\bdin (konto|adresse?|mailbox)|\bv[aá][sš](e|a)? ([uú][cč]e?t|adres|schr.nk|ra[cč]un|sandu.i)|\baz .n |dumneavoastr|contul dvs|σας|tilisi|osoitteesi|お客様|あなた|귀하|của bạn|\banda\b|الخاص بك|حسابك|שלך`,
 	)},
 	{name: "credential", party: Account, reason: mail.AuthFailure, codes: []string{"525"}, words: oneOf(`^(your |the |this )?(user|account|login|mailbox)`)},
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, enhanced: []string{"[45].1.7", "[45].1.8", "5.2.252", "5.7.60"}}, // the last two are Exchange's: not allowed to send as this sender
@@ -110,14 +123,14 @@ var rules = []rule{
 	{name: "smtputf8", party: Message, reason: mail.Content, enhanced: []string{"[45].6.7"}},
 	{name: "no_tls", party: Host, reason: mail.Technical, enhanced: []string{"[45].4.317", "[45].7.32[1-4]"}},
 	{name: "credential", party: Account, reason: mail.AuthFailure, words: oneOf(
-		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `authori[sz]ation( failed)?:|access denied: (account|user|login)`, `\(in reply to auth`, `certificate|\bkey (is |was )?(not|unknown|invalid)`, `starttls`,
+		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `authori[sz]ation( failed)?:|access denied: (account|user|login)`, `\(in reply to auth`, `certificate|\bkey (is |was )?(not|unknown|invalid)`, `passwor[dt]|contrase.a|\bclave\b|\bsenha\b|mot de passe|kennwort|has[lł]o\b|парол|密码|密碼|パスワード|비밀번호|.ifre(si|niz)?\b|jelsz|\bheslo|lozink|mật khẩu|kata sandi|סיסמ|كلمة المرور|authentifi|autentic`, `starttls`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, enhanced: []string{"[45].7.25"}},
 	{name: "reputation", party: Client, reason: mail.Reputation, enhanced: []string{"5.7.28", "5.7.60[6-9]", "5.7.6[1-4][0-9]"}}, // mail flood; Microsoft's banned addresses
 	{
 		name: "block_list", party: Client, reason: mail.BlockedPolicy,
 		words: oneOf(
-			`(black|block|deny|reject)-? ?list`, `\b(dns|rh|u)?[rs]?bls?\b|\brbl\b|\bdnsbl\b`, `spam ?haus|spam ?cop|\bsorbs\b|barracuda|cloudmark|uceprotect`, `(is|are|was|been|currently|ip|address) listed|listed (at|by|on)`, `blocked (using|see)`,
+			`(black|block|deny|reject)-? ?list|ч[её]рн[а-яё]* спис`, `\b(dns|rh|uri?)?[rs]?bls?\b|\brbl\b|\bdnsbl\b`, `spam ?haus|spam ?cop|\bsorbs\b|barracuda|cloudmark|uceprotect`, `(is|are|was|been|currently|ip|address) listed|listed (at|by|on)`, `blocked (using|see)`,
 		),
 		links: oneOf(
 			`spamhaus|spamcop|sorbs\.net|barracudacentral|barracudanetworks|abuseat|uceprotect|surbl|uribl|mailspike|invaluement|backscatterer|spfbl|senderscore|senderbase|cloudmark|dnsbl|mail-abuse|junkemailfilter|sender\.office\.com|ipremoval`,
@@ -127,7 +140,7 @@ var rules = []rule{
 	{name: "sender_address", party: Sender, reason: mail.AuthFailure, words: oneOf(
 		`senders? (e-?mail )?(address|verif|domain|identity|is not|was not|not )`, `sender (denied|rejected|unknown|invalid|must|has no)`, `(invalid|bad|unknown|unroutable|unrouteable|unverified|illegal|fake|null) sender`, `domain of sender`, `(unconfigured|unverified|unknown|invalid) sending domain|local sender|disallowed as`, `domain`+gap+`(unverified|not verified)|unverified domain`, `sender'?s? domain`,
 		`send as\b|sendas`, `not owned by`, `address(es)? (is|are) not verified|not (a )?verified|failed the check`, `mail ?from`, `reply-?to|(your|return|reply|sending) (e-?mail )?address`, `from:? (address|header|domain)`, `envelope[- ]sender|envelope[- ]from|return[- ]?path|reverse[- ]path`,
-		`\boriginat(or|ing)\b|\bremitter\b|\bauthor'?s? (address|mailbox|user)|versender|usu.rio de env`, `.metteur|exp.diteur`, `felad.\b|expeditor|αποστολ|в.дправник`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel`, `отправител`, `发件|发信|发送(方|者|人)|寄件|寄信|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|(allowed|authori[sz]ed|permitted) to send (\w+ )?(from|as|on behalf)`,
+		`\boriginat(or|ing)\b|\bremitter\b|\bauthor'?s? (address|mailbox|user)|versender|usu.rio de env`, `.metteur|exp.diteur`, `felad.\b|expeditor|αποστολ|в.дправник`, `\babsender`, `remitente|mittente|remetente|afzender|nadawc|avs.ndare|avsender|l.hett.j|g.nderen|odes.latel|odosielate|po[sš]iljat|изпращач|подател|người gửi|pengirim|مرسل|שולח`, `отправител`, `发件|发信|发送(方|者|人)|寄件|寄信|差出人|送信元|送信者|발신자|보낸 ?사람`, `not allowed to send (mail|from|as)|(allowed|authori[sz]ed|permitted) to send (\w+ )?(from|as|on behalf)`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, words: oneOf(
 		`\bptr\b`, `(bad|invalid|no) dns`, `reverse[- ]?(dns|host|lookup|mapping|name|resolution)`, `\br-?dns\b|\bfcrdns\b`, `\b(helo|ehlo)\b`, `name lookup failed`, `(find|resolve|verify|determine)`+gap+`(your|client|reverse|sending|relay) ?(host|name|ip|server)`,
@@ -136,13 +149,13 @@ var rules = []rule{
 	{name: "reputation", party: Client, reason: mail.Reputation, words: oneOf(`reputation`, `complaints`)},
 	{name: "client", party: Client, reason: mail.BlockedPolicy, words: oneOf(
 		`banned`, `your (sending )?(ip|network|server|host|mail ?server|isp|domain|access|mta)\b`, `client (host|address|ip)`, `(sending|connecting|source|sender) (ip|host|server|network|mta)`, `\bips?( address)?\b`+gap+`(block|ban|refus|reject|denied|not allowed|not valid|unknown)`,
-		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `(white|allow) ?list`, `open (relay|proxy)`, `no access from|refused from`, `accept(ing|ed)? (e-?mail |mail |connections |messages )?from`, `host network`, `adresse ip|(the|your|this|from|unknown|invalid|bad) ip address`, `messages from`, `remote ip\b|\bip check`,
+		`(blocked|refused|rejected|denied|invalid|bad|black|accept mail from) (your )?ips?\b`, `mail server at`, `(white|allow) ?list`, `open (relay|proxy)`, `no access from|refused from`, `accept(s|ing|ed)? (any )?(e-?mails? |mails? |connections |messages )?from`, `host network`, `(the|your|this|from|unknown|invalid|bad) ip address`, `\bip[- ]?(adr|адрес|地址|アドレス|주소)|(adres\pL*|direcci.n|endere.o|indirizzo|адрес\pL*|địa chỉ|alamat) ip\b`, `messages from`, `remote ip\b|\bip check`,
 	)},
 	{name: "no_answer", party: Host, reason: mail.Connection, words: noAnswer},
 	{name: "sender", party: Sender, reason: mail.BlockedPolicy, words: oneOf(`\bsender'?s?\b`)},
 
 	// About the message.
-	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam`, `mail rejet`, `\bdt:spm|\bmi:sp[bc]`, `quarantin|by (\w+ )?filter`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
+	{name: "spam", party: Message, reason: mail.BlockedPolicy, words: oneOf(`spam|спам`, `mail rejet`, `\bdt:spm|\bmi:sp[bc]`, `quarantin|by (\w+ )?filter`, `unsolicited`, `\bu[bc]e\b`, `\bbulk\b`, `\bjunk`, `phish`, `abus(e|ive)`)},
 	{name: "virus", party: Message, reason: mail.Content, words: oneOf(`virus|malware|infected|trojan`, `attachment|executable`)},
 	{name: "message_content", party: Message, reason: mail.Content, words: oneOf(
 		`content`, `(message|mail) (was |is |has been )?(filtered|format|header)`, `\bheaders?\b`, `\bmime\b`, `rfc ?(2?822|5322)`, `multiple (addresses|subject|from)`, `8-?bit`, `media error|line (limit|too long|length)`, `bare (lf|cr)`,
@@ -150,9 +163,18 @@ var rules = []rule{
 	{name: "message_size", party: Message, reason: mail.MessageTooLarge, words: oneOf(
 		`(message|mail|file|e-?mail|size)`+gap+`too (large|big|long)`, `(message|mail) (size|length)`, `size (limit|exceed)`, `exceed\w* (the |fixed |maximum |max |our )*(message |mail )?size`, `too (large|big)`, `recipsizelimit`,
 	)},
-	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n't|unable|refuse\w*|cannot)`+gap+`relay|relaying (disallowed|mail to)|(do not|don't) relay|local users? only|as a relay|no relay|no longer relays|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
+	{name: "relaying", party: Account, reason: mail.BlockedPolicy, words: oneOf(`relay(ing)?( access| mail)* (is |was )?(denied|not|prohibited|refused|rejected|disabled)|(not|n'?t|unable|refuse\w*|cannot)`+gap+`relay|relaying (disallowed|mail to)|(do not|don't) relay|local users? only|as a relay|no relay|no longer relays|mail relay|unauthori[sz]ed relay`, `rcpthosts`, `\brelais\b|rel.tilgang|ретрансл|中继|中繼|中継|リレー|릴레이|αναμετάδοσ|chuyển tiếp|retransmis`, `not (a|your) gateway`, `smtp server of your isp`, `not handle mail`)},
 
-	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`)},
+	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`, `\b(un|not |no )acceptable`, `accept\w* (any )?((e-?)?mails?|messages) (over|via|with|without|unless|that|which|through|directly|only|sent)`)},
+	{name: "service_refused", party: Unknown, reason: mail.BlockedPolicy, codes: []string{"5??"}, words: oneOf(`^(the )?service (is )?(currently )?(unavailable|not available)`)},
+	{ // whose account it is, ours with a relay or theirs, no word and no code says
+		name: "account_off", party: Unknown, reason: mail.BlockedPolicy, enhanced: []string{"", "5.[03457].*"},
+		words: oneOf(`^(((this|the|that|sorry|error|sl|e\d+)\b)\W*)*account (is |was |has been |currently |administratively )*(disabled|deactivated|suspended|terminated|blocked)([^\w@]*$|[.;][^@]*$)`, `^(la |l'|el |a |le |das |het |il )?(cuenta|conta|compte|konto|hesap|аккаунт|уч.тная запись|帐号|账号|帳號|계정|contul|akun)(\PL+\pL+){0,3}?\PL*(d[ei]s?[hs]?abil|desa[ct]|d.sact|deaktiv|dezactiv|disatt|suspen|sospes|gesperrt|geblokk|uitgesch|gedeact|отключ|деактив|已?被?(停用|禁用)|비활성|devre|dinonakt)\pL*\W*$`),
+	},
+	{name: "one_of_two", party: Unknown, reason: mail.BlockedPolicy, words: oneOf( // a reply that leaves open which it is
+		`(unknown|invalid|found|unavailable|available|exists?|valid|inactive)( \w+)?,? or (\w+ ){0,4}`+barred,
+		barred+`( \w+){0,3},? or (\w+ ){0,4}(unknown|invalid|no such|not found|unavailable|not available|not exist|n't exist|nonexist|non-exist)`,
+	)},
 
 	// About the address.
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, words: oneOf(
@@ -166,34 +188,30 @@ var rules = []rule{
 	{name: "no_recipients", party: Host, reason: mail.Technical, enhanced: []string{"5.5.1"}, words: oneOf(`no valid recipients`)},
 	{name: "server_fault", party: Host, reason: mail.Technical, words: oneOf(`(user|home|mail|mailbox|spool) ?(path|dir|directory|folder)\b` + gap + `\b(not?|n't) exists?`)},
 	{name: "address_syntax", party: Unknown, reason: mail.Technical, words: oneOf(`^(bad|invalid|illegal|malformed|wrong|faulty) address syntax|^(malformed|faulty) address`)}, // it can be the sender's
-	{name: "mailbox_inactive", party: Mailbox, reason: mail.Inactive, words: oneOf(
+	{name: "mailbox_inactive", party: Mailbox, reason: mail.Inactive, words: append(oneOf(
 		box+gap+`\b(disabled|inactive|deleted|removed|retired|deactivated|de-activated|dis?s?activated|suspended|terminated|closed|discontinued|frozen|archived|not (been )?activ\w*|unactivated)\b`, `(disabled|inactive|deactivated|suspended|closed|terminated|archived) (e-?mail )?(user|account|mail ?box|recipient|address|e-?mail)`,
-		`is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `has(n't| not) (entered|logged (in|on)|been accessed)`, `mail (receiving|reception) (is |has been )?disabled`, `extended inactivity`, `no recipient activity|never logged (on|in)`, `(account|mailbox|user)( (is|has))? expired`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `(postfach|konto|benutzer)`+gap+`(deaktiviert|gel.scht)`, `(compte|bo.te)`+gap+`(d.sactiv|archiv|cl.tur|ferm)`, `(cuenta|buz.n)`+gap+`(deshabilitad|desactivad|cancelad|suspendid)`,
-		`(casella|utente|account)`+gap+`dis(at)?t?ivat|disabilitat`, `conta `+gap+`(desativad|inativ|suspens)`, `отключен`, `(ящик|пользовател)`+gap+`заблокирован|(ящик|пользовател|аккаунт|адрес)`+gap+`(удал.н|закрыт)`, `(用户被禁用|帐号已停用|停用)`,
-	)},
-	{name: "mailbox_unknown", party: Mailbox, reason: mail.InvalidAddress, words: oneOf(
+		`is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `has(n't| not) (entered|logged (in|on)|been accessed)`, `mail (receiving|reception) (is |has been )?disabled`, `extended inactivity`, `no recipient activity|never logged (on|in)`, `(account|mailbox|user)( (is|has))? expired`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `expired (e-?mail )?`+box+`|`+box+` (is |has )?expired`,
+		`disabilitat|отключен`, `(ящик|пользовател)`+gap+`заблокирован`, `(用户被禁用|帐号已停用|停用)`,
+	), abroad(func(l language) string { return l.off })...)},
+	{name: "mailbox_unknown", party: Mailbox, reason: mail.InvalidAddress, words: append(oneOf(
 		box+gap+`\b(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*)\b`, `(unknown|unrecogni[sz]ed|nonexist\w*|non-exist\w*) (or \w+ )?(\w+ )?`+box, `no such (\w+ )?(user|recipient|mail ?box|address|account|person|id|alias|mail drop|e-?mail|name|customer)`,
-		box+gap+`(does|do|did|is|are)? ?(not?|n'?t) (\w+ )?(on this|exists?|found|known|valid|listed|present|registered|recogni[sz]ed|our|hosted|ok)\b`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
+		box+gap+`(does|do|did|is|are)? ?(not?|n'?t) (\w+ )?(on this|exists?|found|known|valid|listed|present|registered|recogni[sz]ed|handled|our|hosted|ok)\b`, box+gap+`not in (\w+ ){0,3}(list|table|directory|map|database|ldap)\b`, `\be-?mail( id)? (does not|doesn't|do not|not) exist`, box+gap+`(cannot|can't|could not|couldn't) be (found|located|identified|verified)`,
 		`(doesn't|does not) have an? .{0,60}account`, `not (our|my) (user|customer)`, `not (found|present in) (\w+ ){0,3}(directory|recipient|account|user)`, `unknown e-?mail`,
-		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(e-?)?mails?`,
-		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `(user|person|employee|recipient|@) (has )?left (the |our )?(company|organi[sz]ation|firm|school)`, `(don't|do not) know (that|this|any such) `+box, `never heard of`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -]((or|unknown|inactive|e-?mail|mail|local|virtual|final|destination|delivery|mailbox|recipient|user) ){0,2}`+box,
+		`no (mail ?box|mail box|account|user|recipient|one|mail-box|valid recipients?)\b`+gap+`(here|by that name|found|with that|available|at this|under that)`, `no valid recipients`, `\bno`+gap+`by that name`, `not an? (active|recogni[sz]ed|valid|known|existing|real) (\w+ )?`+box, box+gap+`(does not|doesn't|no longer) (receive|accept)s? (any )?(incoming |inbound )?(e-?)?mails?`,
+		`(unable to|can't|cannot|could not|couldn't) (find|locate|identify)( \w+){0,4} `+box, `not known (at|here|to)`, `: no mail ?box`, `(user|person|employee|recipient|@) (has )?left (the |our )?(company|organi[sz]ation|firm|school)`, `(don't|do not) know (that|this|any such) `+box, `never heard of`, `no (redirect|forwarding) entry`, box+gap+`(cannot|can't|unable to) receive`, `n't exists? (that|this|such)`, box+` (must exist|(is |has )?gone)\b`, `^[\w.]+ wasn't found at ~`, `unknown: @`, `no mail ?box for`, `not (a )?(user|customer) (of|on|at|here)`, `validrcptto`, `(invalid|illegal|wrong|bad|incorrect|undeliverable|unroutable|unrouteable|malformed|faulty)[ -]((or|unknown|inactive|e-?mail|mail|local|virtual|final|destination|delivery|mailbox|recipient|user) ){0,2}`+box,
 		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `@ (is )?(not|no longer) (being )?used`, `domain (is )?not used (for|by) (e-?)?mail`, `(does not|doesn't) handle mail for (that|this|the) (user|recipient|address)`, `final (e-?mail )?delivery (point|address|destination)`, `list of (allowed|valid|known) recipients`, `mail (name|id) (is |was )?not (found|known|valid)`, `(does not|doesn't) have an? (e-?mail|mail ?box)\b`, `rec(ip|ipient)notfound`, `recipient not ok`,
-		`\binconnue?\b`, `\bunbekannt\b`, `sconosciut`, `in?esistente|inexistente?`, `destinataire`+gap+`invalide|(destinataire|utilisateur|adresse|compte|bo.te)`+gap+`(n'existe|inexistant|inconnu|introuvable)`, `kein(e|en)? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)`, `(benutzer|empf.{1,2}nger|postfach|konto|adresse|teilnehmer)`+gap+`(unbekannt|existiert nicht|nicht (gefunden|vorhanden|bekannt))|unbekannter? (empf|benutzer|nutzer)`,
-		`(usuario|destinatario|cuenta|buz.n|casilla|direcci.n|persona)`+gap+`(desconocid|no existe|inexistente|no (fue )?encontrad|inv.lid)|no existe`+gap+`(usuario|cuenta|persona|buz|casilla|destinatario)|desconocid`, `(utente|destinatario|indirizzo|casella|destin)`+gap+`(sconosciut|inesistente|errato|non (esiste|trovat|valid))|nessun utente`,
-		`(usu.rio|destinat.rio|caixa( postal)?|conta|endere.o)`+gap+`(desconhecid|n.{1,2}o (existe|encontrad)|inexistente|inv.lid)`, `(gebruiker|ontvanger|mailbox|adres)`+gap+`(onbekend|bestaat niet|niet gevonden)`, `nie istnieje|nie ma takiego|nieznany (odbiorca|u.ytkownik)`, `(adresat|odbiorca|u.ytkownik|konto|skrzynka)`+gap+`(nieznan|nie znaleziono)`,
-		`(mottagare|anv.ndare|adress|postl.da|konto)`+gap+`(finns (inte|ej)|hittades inte|saknas|ok.nd)`, `(bruker|mottaker|modtager|adresse)`+gap+`(fin(ne|de)s ikke|eksisterer ikke|ukjent|ukendt)`, `(u.ivate[lľ]|adres|schr.nk|p..jemc)`+gap+`neexistuje`, `(felhaszn.l|c.mzett|post[aá]fi.k)`+gap+`nem l.tezik`, `(користувач|адрес|скриньк|одержувач)`+gap+`не (існує|знайдено)`, `(utilizator|adres|destinatar)`+gap+`nu exist`,
-		`(пользовател|адрес|получател|ящик)`+gap+`(не найден|не существует|неизвест|\W*нет$)|нет такого`, `ok.nd (mottagar|anv.ndar)|ukjent (bruker|mottaker)|tuntematon|bulunamad|nezn.m. (u.ivatel|p..jemce)|존재하지 ?않|찾을 수 없`, `(用户|用戶|收件人|邮箱|郵箱|帐号|账号)[^。]{0,12}(不存在|未找到|无效|未知)|不存在`, `存在しません|登録されていません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
-	)},
+		`\binconnue?\b|\bunbekannt\b|sconosciut|in?esistente|inexistente?|desconocid`, `\bkeine?n? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)|nessun utente|no hay (nadie|ning.n (usuario|destinatario|buz.n))|nie istnieje|nie ma takiego|нет такого`, `tuntematon|bulunamad|존재하지 ?않|찾을 수 없|不存在|存在しません|登録されていません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
+	), abroad(func(l language) string { return l.unknown })...)},
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.4.1"}, words: oneOf(`recipient address rejected: access denied`)}, // Exchange Online, of addresses that it does not know
 	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.0"}, words: oneOf(`^address rejected`)},                         // IronPort, likewise
 
 	// Other words.
 	{name: "refused", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(
-		`polic(y|ies)`, `block`, `administrative`, `access denied|permission denied`, `den(y|ied)\b`, `not (allowed|permitted|authorized)`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
+		`polic(y|ies)`, `block`, `administrative`, `access denied|permission|berechtigung|autoris|autorizad`, `den(y|ied)\b`, `not (allowed|permitted|authori[sz]ed|accepted here)|unsafe for|suppression`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
 	)},
-	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: oneOf( // the words of RFC 5321 for 550, and so for much else
+	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: append(oneOf( // the words of RFC 5321 for 550, and so for much else
 		`(mail ?box|mail box|address|recipient|user|account) (@ )?(is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
-	)},
+	), abroad(func(l language) string { return l.unavailable })...)},
 	{name: "bad_dialogue", party: Host, reason: mail.Technical, words: oneOf(`protocol`, `syntax`, `command`, `sequence of`, `need rcpt`, `routing\.(noconnector|unreachable)|smtpsend\.dns\.invaliddata`)},
 
 	// Enhanced codes.
@@ -201,9 +219,9 @@ var rules = []rule{
 	{name: "x.2.2", party: Mailbox, reason: mail.MailboxFull, enhanced: []string{"[45].2.2"}},
 	{name: "x.2.3", party: Message, reason: mail.MessageTooLarge, enhanced: []string{"[45].2.3", "[45].3.4"}},
 	{name: "x.6", party: Message, reason: mail.Content, enhanced: []string{"[45].6.*"}},
-	{name: "5.1.2", party: Mailbox, reason: mail.InvalidDomain, enhanced: []string{"5.1.2", "5.1.10", "5.4.4", "5.4.310"}},
-	{name: "5.1.1", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.[146]"}},
-	{name: "5.2.1", party: Mailbox, reason: mail.Inactive, enhanced: []string{"5.2.1"}},
+	{name: "5.1.2", party: Mailbox, reason: mail.InvalidDomain, enhanced: []string{"5.1.2", "5.1.10", "5.4.4", "5.4.310"}, words: theirs},
+	{name: "5.1.1", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.[146]"}, words: theirs},
+	{name: "5.2.1", party: Mailbox, reason: mail.Inactive, enhanced: []string{"5.2.1"}, words: theirs},
 	{name: "4.2.1", party: Mailbox, reason: mail.ThrottledThere, enhanced: []string{"4.2.1"}},
 	{name: "x.4.5", party: Host, reason: mail.ThrottledThere, enhanced: []string{"[45].4.5", "[45].5.3", "4.7.*"}},
 	{name: "5.7", party: Unknown, reason: mail.BlockedPolicy, enhanced: []string{"5.7.*"}},
