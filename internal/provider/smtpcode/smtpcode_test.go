@@ -185,3 +185,31 @@ func FuzzClassify(f *testing.F) {
 		}
 	})
 }
+
+// A password is our account's business only where a reply refuses it. Attachments have passwords, and so do texts.
+func TestPasswordIsOursOnlyWhereItIsRefused(t *testing.T) {
+	t.Parallel()
+	for reply, want := range map[string]Party{
+		"550 user name or password invalid":                                 Account,
+		"550 Benutzername oder Passwort ungültig":                           Account,
+		"550 Usuario o contraseña inválidos":                                Account,
+		"550 Неверный пароль пользователя":                                  Account,
+		"550 メールアドレスまたはパスワードが無効です":                                          Account,
+		"554 Your password has expired":                                     Account,
+		"550 mot de passe incorrect":                                        Account,
+		"554 5.7.1 Password protected archives are not accepted here":       Message,
+		"554 Le fichier joint est protégé par mot de passe":                 Message,
+		"550 Anhang ist mit einem Kennwort geschützt":                       Message,
+		"550 Encrypted attachment rejected, password required to scan it":   Message,
+		"550 The zip needs a password":                                      Message,
+		"554 архив защищён паролем":                                         Message,
+		"550 phishing: never give your password to anyone":                  Message,
+		"550 hush-smtp-password-7Qx may not mail somebody@example.com":      Unknown,
+		"550 5.7.1 see https://example.com/password/reset before you go on": Unknown,
+		"550 message refused by our password-leak monitor (ticket 5)":       Unknown,
+	} {
+		if v := Classify("", "", reply); v.Party != want {
+			t.Errorf("%s = %s (%s), want %s", reply, v.Party, v.Rule, want)
+		}
+	}
+}
