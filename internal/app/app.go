@@ -166,7 +166,7 @@ func (a *App) onStop(name string, run func(context.Context) error) {
 
 func (a *App) openDatabase(ctx context.Context) error {
 	db, err := postgres.Open(ctx, postgres.Options{
-		URL: a.cfg.DatabaseURL.Reveal(), Box: a.box, AcceptQueue: a.cfg.AcceptQueue,
+		URL: a.cfg.DatabaseURL.Reveal(), Connections: a.cfg.DatabaseConnections, Box: a.box, AcceptQueue: a.cfg.AcceptQueue,
 		AcceptQueueBytes: int64(a.cfg.AcceptQueueBytes), AcceptWait: a.cfg.AcceptWait, SoftLimit: a.cfg.SoftBounceLimit, Clock: a.clock,
 		Observe: func(batch string, size int, _ time.Duration) {
 			a.metrics.BatchSize.WithLabelValues(batch).Observe(float64(size))

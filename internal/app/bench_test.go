@@ -142,7 +142,7 @@ func (b *bench) concurrency(t *testing.T, account string, n int) {
 func (b *bench) environ(extra ...string) []string {
 	return append([]string{
 		"SENDGATE_LISTEN=127.0.0.1:0", "SENDGATE_OPS_LISTEN=127.0.0.1:0", "SENDGATE_DATABASE_URL=" + b.dsn,
-		"SENDGATE_SECRET_KEY=" + b.secret, "SENDGATE_LEASE=5s",
+		"SENDGATE_SECRET_KEY=" + b.secret, "SENDGATE_LEASE=5s", "SENDGATE_DATABASE_CONNECTIONS=8",
 	}, extra...)
 }
 

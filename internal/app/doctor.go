@@ -43,7 +43,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 			Fix: "start it, or mend SENDGATE_DATABASE_URL (" + postgres.SafeURL(cfg.DatabaseURL.Reveal()) + ")",
 		}}
 	}
-	checks := append(databaseChecks(vitals), failoverChecks(vitals, cfg.DatabaseURL.Reveal())...)
+	checks := append(databaseChecks(vitals, cfg.DatabaseConnections), failoverChecks(vitals, cfg.DatabaseURL.Reveal())...)
 	if err := db.Ping(ctx); err != nil {
 		return append(checks, Check{Name: "schema", Level: "error", Detail: err.Error(), Fix: "sendgate migrate up"})
 	}
@@ -59,19 +59,29 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	return append(checks, reachChecks(ctx, db, &cfg, vitals.Now)...)
 }
 
-func databaseChecks(v postgres.Vitals) []Check {
+func databaseChecks(v postgres.Vitals, connections int) []Check {
 	return []Check{
 		{Name: "database", OK: v.VersionNum >= 150000, Level: "error", Detail: "PostgreSQL " + v.Version, Fix: "use PostgreSQL 15 or newer"},
 		{Name: "primary", OK: !v.InRecovery, Level: "error", Detail: onOff(!v.InRecovery, "accepts writes", "is a standby"), Fix: "point SENDGATE_DATABASE_URL at the primary"},
 		{Name: "fsync", OK: v.Fsync == "on", Level: "error", Detail: v.Fsync, Fix: "set fsync = on: without it a 202 does not survive a crash"},
 		{Name: "full_page_writes", OK: v.FullPageWrites == "on", Level: "error", Detail: v.FullPageWrites, Fix: "set full_page_writes = on"},
 		{Name: "synchronous_commit", OK: v.SynchronousCommit != "off", Level: "error", Detail: v.SynchronousCommit, Fix: "set synchronous_commit = on for this role"},
-		{Name: "max_connections", OK: v.MaxConnections >= 26, Level: "warn", Detail: fmt.Sprint(v.MaxConnections), Fix: "a replica uses 16; allow 16 for each and 10 for people"},
+		connectionCheck(v.MaxConnections, connections),
 		{
 			Name: "idle_in_transaction_session_timeout", OK: v.IdleInTransaction != "0", Level: "warn", Detail: onOff(v.IdleInTransaction != "0", v.IdleInTransaction, "none"),
 			Fix: "set it, to 10min or so: a transaction that somebody forgot keeps the dead rows of the queue, and sending slows down",
 		},
 		clockCheck(v.ClockSkew),
+	}
+}
+
+// forOthers is how many connections a server needs beside those of a replica: for its own work, and for people.
+const forOthers = 10
+
+func connectionCheck(most, ours int) Check {
+	return Check{
+		Name: "max_connections", OK: most >= ours+forOthers, Level: "warn", Detail: fmt.Sprint(most),
+		Fix: fmt.Sprintf("allow %d for each replica and %d for others, or lower SENDGATE_DATABASE_CONNECTIONS", ours, forOthers),
 	}
 }
 

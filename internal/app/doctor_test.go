@@ -176,7 +176,7 @@ func TestDoctorLooksAtTheServersSettings(t *testing.T) {
 		v := sound
 		spoil(&v)
 		failed := ""
-		for _, c := range databaseChecks(v) {
+		for _, c := range databaseChecks(v, 21) {
 			if !c.OK {
 				failed += c.Name
 			}

@@ -25,7 +25,9 @@ type Config struct {
 	Listen    string `env:"LISTEN"     envDefault:"127.0.0.1:8025"` // API and dashboard, host:port
 	OpsListen string `env:"OPS_LISTEN" envDefault:"127.0.0.1:8026"` // /healthz, /readyz, /metrics
 
-	DatabaseURL   seal.Secret `env:"DATABASE_URL"`    // postgres:// URL or key=value DSN; required
+	DatabaseURL         seal.Secret `env:"DATABASE_URL"`                         // postgres:// URL or key=value DSN; required
+	DatabaseConnections int         `env:"DATABASE_CONNECTIONS" envDefault:"21"` // of this replica, at most, 8..500
+
 	SecretKey     seal.Secret `env:"SECRET_KEY"`      // 32 bytes in hex or base64; Load fills it from the file
 	SecretKeyFile string      `env:"SECRET_KEY_FILE"` // instead of SECRET_KEY; readable by its owner only
 	AdminKey      seal.Secret `env:"ADMIN_KEY"`       // first admin key, optional; from "sendgate keys generate"

@@ -39,7 +39,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Listen: "127.0.0.1:8025", OpsListen: "127.0.0.1:8026",
 		DatabaseURL: seal.NewSecret(testDSN), SecretKey: seal.NewSecret(testKey),
-		LogLevel: slog.LevelInfo, LogFormat: "json",
+		DatabaseConnections: 21, LogLevel: slog.LevelInfo, LogFormat: "json",
 		MaxBodyBytes: 30 << 20, AcceptQueue: 32768, AcceptQueueBytes: 64 << 20, AcceptWait: 5 * time.Second,
 		Lease: 15 * time.Second, DrainTimeout: 25 * time.Second, UnknownWait: time.Minute,
 		ReconcileDeadline: 40 * time.Minute, ReconcileFallback: "fail", ResendMax: 2, DefaultExpiry: 72 * time.Hour, ParkProbe: 5 * time.Minute,
@@ -69,12 +69,12 @@ func TestEverySettingIsRead(t *testing.T) {
 		"SENDGATE_TLS_CERT_FILE="+cert, "SENDGATE_TLS_KEY_FILE="+key, "SENDGATE_BEHIND_PROXY=true",
 		"SENDGATE_TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::/32", "SENDGATE_RETENTION=400d", "SENDGATE_BODY_RETENTION=30d",
 		"SENDGATE_LOOKUP_SCHEDULE=2s, 1h", "SENDGATE_SOFT_BOUNCE_LIMIT=0", "SENDGATE_PUBLIC_URL=https://mail.example.com/in",
-		"SENDGATE_LMTP_LISTEN=unix:/run/sendgate/lmtp", "SENDGATE_FORWARD_ALLOW=10.1.2.3/8:8443, [fd00::/8]:443",
+		"SENDGATE_DATABASE_CONNECTIONS=9", "SENDGATE_LMTP_LISTEN=unix:/run/sendgate/lmtp", "SENDGATE_FORWARD_ALLOW=10.1.2.3/8:8443, [fd00::/8]:443",
 	))
 	want := Config{
 		Listen: "0.0.0.0:443", OpsListen: ":9000", AdminKey: seal.NewSecret("sg_0123abcd_adminKEY"),
 		DatabaseURL: seal.NewSecret(testDSN), SecretKey: seal.NewSecret(testKey),
-		LogLevel: slog.LevelDebug, LogFormat: "text", MaxBodyBytes: 1024, AcceptQueue: 7, AcceptWait: 4 * time.Second, AcceptQueueBytes: 1 << 30,
+		DatabaseConnections: 9, LogLevel: slog.LevelDebug, LogFormat: "text", MaxBodyBytes: 1024, AcceptQueue: 7, AcceptWait: 4 * time.Second, AcceptQueueBytes: 1 << 30,
 		Lease: 2 * time.Second, DrainTimeout: 3 * time.Second, UnknownWait: 4 * time.Second,
 		ReconcileDeadline: 5 * time.Minute, ReconcileFallback: "resend", ResendMax: 0, DefaultExpiry: 6 * time.Hour, ParkProbe: 7 * time.Second,
 		TLSCertFile: cert, TLSKeyFile: key, BehindProxy: true,
@@ -107,6 +107,8 @@ func TestProblemsNameTheVariable(t *testing.T) {
 		"SENDGATE_ADMIN_KEY=shortSECRET":                "SENDGATE_ADMIN_KEY:",
 		"SENDGATE_ADMIN_KEY=longSECRET-of-other-form":   "SENDGATE_ADMIN_KEY:",
 		"SENDGATE_LOG_LEVEL=loud":                       "SENDGATE_LOG_LEVEL:",
+		"SENDGATE_DATABASE_CONNECTIONS=7":               "SENDGATE_DATABASE_CONNECTIONS:",
+		"SENDGATE_DATABASE_CONNECTIONS=501":             "SENDGATE_DATABASE_CONNECTIONS:",
 		"SENDGATE_LOG_FORMAT=xml":                       "SENDGATE_LOG_FORMAT:",
 		"SENDGATE_MAX_BODY_BYTES=30MB":                  "SENDGATE_MAX_BODY_BYTES:",
 		"SENDGATE_MAX_BODY_BYTES=1":                     "SENDGATE_MAX_BODY_BYTES:",

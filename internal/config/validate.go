@@ -79,6 +79,7 @@ func (c *Config) checkSecrets(p *problems) {
 }
 
 func (c *Config) checkSizes(p *problems) {
+	p.check(c.DatabaseConnections >= 8 && c.DatabaseConnections <= 500, "DATABASE_CONNECTIONS", "%d is out of range 8..500", c.DatabaseConnections)
 	p.check(c.MaxBodyBytes >= 1<<10 && c.MaxBodyBytes <= 1<<30, "MAX_BODY_BYTES", "%s is out of range 1KiB..1GiB", c.MaxBodyBytes)
 	p.check(c.AcceptQueue >= 1 && c.AcceptQueue <= 1_000_000, "ACCEPT_QUEUE", "%d is out of range 1..1000000", c.AcceptQueue)
 	p.check(c.AcceptQueueBytes >= c.MaxBodyBytes, "ACCEPT_QUEUE_BYTES",

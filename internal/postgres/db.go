@@ -30,6 +30,7 @@ import (
 // Options shape a DB.
 type Options struct {
 	URL              string // postgres:// URL or keyword DSN; several hosts are allowed
+	Connections      int    // at most, 8 or more, default 21
 	Box              *seal.Box
 	AcceptQueue      int           // submissions waiting for a commit, default 32,768
 	AcceptQueueBytes int64         // their bytes, default 64 MiB
@@ -40,8 +41,8 @@ type Options struct {
 	AcceptedTwice    func(mail.ID) // a message of which two acceptances came to light; called once for each after the first
 }
 
-// DB is the store. It is safe for concurrent use. It keeps four pools, so that no kind of work starves another:
-// accept (4 connections), engine (6, with the planner pinned to index plans), hooks (5, pinned as well: what comes in, and what goes out) and api (6).
+// DB is the store. It is safe for concurrent use. It keeps four pools, so that no kind of work starves another: accept,
+// engine, hooks (what comes in, and what goes out) and api. The planner is pinned to index plans in engine and hooks.
 type DB struct {
 	pools
 	softLimit   int
@@ -67,17 +68,23 @@ type pools struct {
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.
 func Open(ctx context.Context, o Options) (*DB, error) {
 	o.AcceptWait = cmp.Or(o.AcceptWait, acceptWait)
-	p, err := openPools(ctx, o.URL, o.AcceptWait)
+	p, err := openPools(ctx, o.URL, cmp.Or(o.Connections, connections), o.AcceptWait)
 	if err != nil {
 		return nil, err
 	}
 	return newDB(p, o), nil
 }
 
-func openPools(ctx context.Context, url string, acceptWait time.Duration) (p pools, err error) {
+// connections is how many the pools have together where nothing is said.
+const connections = 21
+
+// openPools opens the pools, which share so many connections. Two each are enough to work, for a session that waits for a
+// lock must not hold up all others.
+func openPools(ctx context.Context, url string, connections int, acceptWait time.Duration) (p pools, err error) {
+	share := func(of int) int32 { return int32(max(2, connections*of/21)) } //nolint:gosec // a few hundred
 	backstop := strconv.FormatInt(acceptWait.Milliseconds(), 10)
 	patient := map[string]string{"statement_timeout": backstop, "lock_timeout": backstop}
-	if p.accept, err = newPool(ctx, url, 4, patient); err != nil {
+	if p.accept, err = newPool(ctx, url, share(4), patient); err != nil {
 		return p, err
 	}
 	// Flipped plans cost these few statements a factor of ten on young statistics: pin their shape. A plan that is pinned
@@ -88,14 +95,14 @@ func openPools(ctx context.Context, url string, acceptWait time.Duration) (p poo
 		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 		"idle_in_transaction_session_timeout": "2s",
 	}
-	if p.engine, err = newPool(ctx, url, 6, pinned); err != nil {
+	if p.engine, err = newPool(ctx, url, share(6), pinned); err != nil {
 		return p, err
 	}
 	pinned["statement_timeout"] = "5s"
-	if p.hooks, err = newPool(ctx, url, 5, pinned); err != nil {
+	if p.hooks, err = newPool(ctx, url, share(5), pinned); err != nil {
 		return p, err
 	}
-	p.api, err = newPool(ctx, url, 6, map[string]string{"statement_timeout": "2s"})
+	p.api, err = newPool(ctx, url, share(6), map[string]string{"statement_timeout": "2s"})
 	return p, err
 }
 

@@ -125,7 +125,7 @@ func (s *stage) pools(t *testing.T, acceptWait time.Duration) pools {
 		t.Cleanup(func() { s.idle[acceptWait] = append(s.idle[acceptWait], p) })
 		return p
 	}
-	p, err := openPools(context.WithoutCancel(t.Context()), s.URL, acceptWait)
+	p, err := openPools(context.WithoutCancel(t.Context()), s.URL, connections, acceptWait)
 	must(t, err)
 	t.Cleanup(func() { s.idle[acceptWait] = append(s.idle[acceptWait], p) })
 	return p
