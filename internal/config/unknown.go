@@ -49,7 +49,7 @@ func nearest(name string, known []string) string {
 		if strings.HasPrefix(k, name+"_") {
 			d = 1
 		}
-		if d < at {
+		if d < at || d == at && len(k) < len(best) {
 			best, at = k, d
 		}
 	}
