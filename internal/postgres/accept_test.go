@@ -182,7 +182,7 @@ func TestHeavyMessageGetsMoreTime(t *testing.T) {
 		$$ BEGIN INSERT INTO seen VALUES (current_setting('statement_timeout')::interval); RETURN NULL; END $$`)
 	db := b.open(t, Options{AcceptWait: time.Minute})
 	b.exec(t, `CREATE TRIGGER note AFTER INSERT ON message FOR EACH STATEMENT EXECUTE FUNCTION note()`)
-	for _, size := range []int{1000, acceptWeight + 3<<20, 1000} {
+	for _, size := range []int{1000, acceptWeight + 24<<20, 1000} {
 		_, err := db.Accept(t.Context(), with(func(s *mail.Submission) { s.Message.Text = strings.Repeat("x", size) }))
 		must(t, err)
 	}
