@@ -193,7 +193,7 @@ func (b *bench) start(t *testing.T, extra ...string) *replica {
 // await waits until the replica says that it is ready.
 func (r *replica) await(t *testing.T, c *http.Client) {
 	t.Helper()
-	eventually(t, 30*time.Second, "the replica is ready", func() bool { return r.ready(t.Context(), c) })
+	eventually(t, settleTime, "the replica is ready", func() bool { return r.ready(t.Context(), c) })
 }
 
 func (r *replica) ready(ctx context.Context, c *http.Client) bool {
@@ -263,7 +263,7 @@ func (b *bench) count(ctx context.Context, query string, args ...any) int {
 }
 
 // settleTime is more than a few messages need on a busy machine.
-const settleTime = 30 * time.Second
+const settleTime = 2 * time.Minute
 
 const openSQL = `SELECT (SELECT count(*) FROM ready) + (SELECT count(*) FROM inflight) + (SELECT count(*) FROM unknown)`
 

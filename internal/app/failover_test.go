@@ -281,7 +281,7 @@ func opensAndClosesBreaker(t *testing.T, b *bench, r *replica) {
 	only(t, r, "postmark", "ses")
 	b.faults(t, map[string][]emulator.Fault{"postmark": {{Mode: "error", Status: 503}}})
 	sent := 0
-	eventually(t, 30*time.Second, "the breaker shows as open", func() bool {
+	eventually(t, settleTime, "the breaker shows as open", func() bool {
 		submit(t, r.api, letters(20))
 		sent += 20
 		b.settle(t, settleTime)

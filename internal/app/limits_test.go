@@ -57,7 +57,7 @@ func overload(t *testing.T, limits map[string][]limit.Window, n int) (*bench, ma
 	submit(t, first.api, letters(n))
 	start := time.Now()
 	half := 0
-	eventually(t, 60*time.Second, "half is sent", func() bool {
+	eventually(t, settleTime, "half is sent", func() bool {
 		half = len(b.emu.Ledger())
 		return half >= n/2
 	})

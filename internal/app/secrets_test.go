@@ -338,7 +338,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 	for _, account := range accountNames() {
 		refused = append(refused, send(t, g.api, canaryLetter(account, "unauthorized")))
 	}
-	eventually(t, 30*time.Second, "every account is parked", func() bool {
+	eventually(t, settleTime, "every account is parked", func() bool {
 		return g.count(t.Context(), `SELECT count(*) FROM audit WHERE action = 'account.park'`) == len(accountNames())
 	})
 	g.keepCanaries(t)
@@ -358,13 +358,13 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 		hang = append(hang, send(t, g.api, canaryLetter(account, "timeout")))
 	}
 	for _, id := range hang {
-		eventually(t, 30*time.Second, "the call hangs", func() bool { return len(message(t, g.api, id).Attempts) > 0 })
+		eventually(t, settleTime, "the call hangs", func() bool { return len(message(t, g.api, id).Attempts) > 0 })
 	}
 	if err := g.emu.Stop(t.Context()); err != nil { // ends the calls without an answer
 		t.Error(err)
 	}
 	for _, id := range hang {
-		eventually(t, 30*time.Second, "a call that hung ends", func() bool { return message(t, g.api, id).Attempts[0].Class != "" })
+		eventually(t, settleTime, "a call that hung ends", func() bool { return message(t, g.api, id).Attempts[0].Class != "" })
 	}
 }
 

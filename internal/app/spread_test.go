@@ -130,7 +130,7 @@ func TestWaitKeepsSharesAndSpillSaysSo(t *testing.T) {
 		want[h]++
 	}
 	atHome := n - want["mailgun"] + 5
-	eventually(t, 30*time.Second, "all but the messages of the full account are sent", func() bool {
+	eventually(t, settleTime, "all but the messages of the full account are sent", func() bool {
 		return len(b.emu.Ledger()) >= atHome
 	})
 	pause(t, 2*time.Second) // nothing more may leave
