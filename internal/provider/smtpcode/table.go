@@ -26,7 +26,7 @@ const (
 	box = `(user ?(name|id)?|recipients?|mail-?boxe?s?|mail box|account|address(ee)?|alias|inbox|rcpt|local[- ]?part|mail drop|@)`
 	gap = `[^.;:]*`
 	// secret is a password. It is a word about our account only beside refused: attachments have passwords too.
-	secret  = `(passwor[dt]|passphrase|contrase.a|\bclave\b|\bsenha\b|mot de passe|kennwort|has[lł]o\b|парол|密码|密碼|パスワード|비밀번호|.ifre(si|niz)?\b|jelsz|\bheslo|lozink|mật khẩu|kata sandi|סיסמ|كلمة المرور)`
+	secret  = `(passwor[dt]|passphrase|contrase.a|\bclave\b|\bsenha\b|mot de passe|kennwort|has[lł]o\b|парол|密码|密碼|パスワード|비밀번호|.ifre(si|niz)?\b|jelsz|\bheslo|lozink|mật khẩu|kata sandi|סיסמ|كلمة المرور)` //nolint:gosec // a pattern, not a credential
 	refused = `(\b(wrong|bad|invalid|incorrect|mismatch\w*|expired|required|missing|rejected|failed|too old|changed?|reset|not (accepted|valid|correct|set|match\w*)|(does|do|did)(n'?t| not) match|could not be verified)\b|falsch|ungültig|abgelaufen|inv[aá]lid|incorre[ct]t|caducad|expir|erron|incorrect|scadut|errat|sbagliat|onjuist|verkeerd|ongeldig|nieprawid|błędn|неверн|неправильн|просроч|invalide|错误|錯誤|不正确|不正確|无效|無効|間違|誤|잘못|틀|hatalı|yanlış|geçersiz|érvénytelen|hibás|nesprávn|neplatn|neispravn|pogrešn|sai\b|không đúng|salah|שגוי|خاطئ|خطأ|غير صحيح)`
 	locked  = `(protect|encrypt|lock|geschützt|protég|proteg|protett|cifrad|beveilig|chron|szyfr|защищ|加密|保护|保護|암호화|védett|zaheslovan|korumalı)`
 	// ours are words that make a user or an account one of our side.
