@@ -412,9 +412,11 @@ type Decision struct {
 
 // Candidate is one account that was looked at. Without a Reason it could take the message.
 type Candidate struct {
-	Account string  `json:"account"`
-	Weight  float64 `json:"weight"`
-	Reason  string  `json:"reason,omitempty"`
+	Account string     `json:"account"`
+	Weight  float64    `json:"weight"`
+	Code    string     `json:"code,omitempty"`   // why not; "" when it could take the message
+	Reason  string     `json:"reason,omitempty"` // the same for people
+	Until   *time.Time `json:"until,omitempty"`  // the end of it, where that is known
 }
 
 // List wraps every listing that has no cursor.

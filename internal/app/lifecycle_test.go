@@ -88,7 +88,7 @@ func expires(t *testing.T, b *bench, r *replica) {
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, settleTime, "the pause binds", func() bool { return reason(t, r, "ses") == "paused" })
+	eventually(t, settleTime, "the pause binds", func() bool { return code(t, r, "ses") == "paused" })
 	m := pinned("ses")
 	m.ExpiresAt = at(2 * time.Second)
 	id := send(t, r.api, m)

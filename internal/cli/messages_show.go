@@ -159,7 +159,7 @@ func explain(raw json.RawMessage) []string {
 	}
 	lines := []string{headline(d)}
 	for _, c := range d.Candidates {
-		why := c.Reason
+		why := reasonText(c)
 		switch {
 		case c.Account == d.Chosen:
 			why = "chosen"
@@ -169,6 +169,15 @@ func explain(raw json.RawMessage) []string {
 		lines = append(lines, fmt.Sprintf("- %s, weight %s: %s", c.Account, number(c.Weight), why))
 	}
 	return lines
+}
+
+// reasonText gives why a candidate could not take the message, with the code where the words are a provider's or a rule's.
+func reasonText(c api.Candidate) string {
+	switch c.Code {
+	case "cannot", "tried", "parked":
+		return c.Code + ": " + c.Reason
+	}
+	return c.Reason
 }
 
 func headline(d api.Decision) string {

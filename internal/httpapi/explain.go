@@ -43,7 +43,9 @@ func decisionView(d route.Decision) api.Decision {
 		Candidates: make([]api.Candidate, 0, len(d.Candidates)),
 	}
 	for _, c := range d.Candidates {
-		out.Candidates = append(out.Candidates, api.Candidate{Account: c.Account, Weight: c.Weight, Reason: c.Reason})
+		out.Candidates = append(out.Candidates, api.Candidate{
+			Account: c.Account, Weight: c.Weight, Code: string(c.Code), Reason: c.Reason, Until: optional(c.Until),
+		})
 	}
 	return out
 }

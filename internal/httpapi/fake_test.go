@@ -411,6 +411,6 @@ type fakeRouter struct{}
 func (fakeRouter) Explain(f mail.Facts) route.Decision {
 	return route.Decision{
 		Config: 7, Pool: "default", Chosen: "a", Pinned: f.Account != "",
-		Candidates: []route.Candidate{{Account: "a", Weight: 70}, {Account: "b", Weight: 30, Reason: "paused"}},
+		Candidates: []route.Candidate{{Account: "a", Weight: 70}, {Account: "b", Weight: 30, Why: route.Why{Code: route.Paused, Reason: "paused by an operator"}}},
 	}
 }

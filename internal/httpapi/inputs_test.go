@@ -161,8 +161,8 @@ func (planRouter) Explain(f mail.Facts) route.Decision {
 
 type idleView struct{}
 
-func (idleView) Health(*route.Account) string { return "" }
-func (idleView) Free(*route.Account) string   { return "" }
+func (idleView) Health(*route.Account) route.Why { return route.Why{} }
+func (idleView) Free(*route.Account) route.Why   { return route.Why{} }
 
 func (idleView) Probe(*route.Account, route.Park) bool { return false }
 
