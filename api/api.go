@@ -117,8 +117,21 @@ type Message struct {
 	Text        string            `json:"text,omitempty"`
 	HTML        string            `json:"html,omitempty"`
 	Attachments []AttachmentInfo  `json:"attachments,omitempty"`
+	Waiting     *Waiting          `json:"waiting,omitempty"` // while it is not settled
 	Attempts    []Attempt         `json:"attempts,omitzero"`
 	Events      []Event           `json:"events,omitzero"`
+}
+
+// Waiting says why a Message is not out yet, as one replica sees it.
+type Waiting struct {
+	Code      string     `json:"code"` // scheduled, retry, turn, no_account, sending, unknown, or that of a Candidate
+	Reason    string     `json:"reason"`
+	Account   string     `json:"account,omitempty"`
+	Due       *time.Time `json:"due,omitempty"`   // when it is looked at next, at the latest
+	Until     *time.Time `json:"until,omitempty"` // the end of the reason, where that is known
+	Ahead     int        `json:"ahead,omitempty"` // how many messages of its queue come first
+	AheadMore bool       `json:"ahead_more,omitempty"`
+	Decision  *Decision  `json:"decision,omitempty"`
 }
 
 // AttachmentInfo describes an attachment of a Message without its content.
@@ -306,8 +319,9 @@ type TenantRequest struct {
 
 // Queue is GET /admin/v1/queue.
 type Queue struct {
-	Ready     int64       `json:"ready"`     // due now
-	Scheduled int64       `json:"scheduled"` // due later
+	AtLeast   []string    `json:"at_least,omitempty"` // figures of which counting stopped: ready, scheduled, unknown
+	Ready     int64       `json:"ready"`              // due now
+	Scheduled int64       `json:"scheduled"`          // due later
 	Inflight  int64       `json:"inflight"`
 	Unknown   int64       `json:"unknown"`
 	OldestDue *time.Time  `json:"oldest_due,omitempty"`
@@ -319,6 +333,7 @@ type Queue struct {
 type TenantRow struct {
 	Tenant string `json:"tenant"`
 	Ready  int64  `json:"ready"`
+	More   bool   `json:"more,omitempty"` // there are more than that
 }
 
 // Replica is one running engine.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -119,9 +120,19 @@ func (c *Client) DeleteRule(ctx context.Context, id int64) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: admin + "/rules/" + strconv.FormatInt(id, 10)})
 }
 
+// ExplainMessage says where a message that is there would go now, and why.
+func (c *Client) ExplainMessage(ctx context.Context, id string) (*Explanation, error) {
+	return get[Explanation](ctx, c, admin+"/route/explain/"+url.PathEscape(id), nil)
+}
+
 // Explain tells where a message would go now, and why. Nothing is stored or sent.
 func (c *Client) Explain(ctx context.Context, m SendRequest) (*Explanation, error) {
 	return into[Explanation](ctx, c, call{method: http.MethodPost, path: admin + "/route/explain", body: m})
+}
+
+// ExplainRaw is Explain with a body that is JSON already.
+func (c *Client) ExplainRaw(ctx context.Context, body []byte) (*Explanation, error) {
+	return into[Explanation](ctx, c, call{method: http.MethodPost, path: admin + "/route/explain", body: json.RawMessage(body)})
 }
 
 // Keys lists the API keys, without their secrets.

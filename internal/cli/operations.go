@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"slices"
 	"strconv"
 )
 
@@ -29,16 +30,24 @@ func (c *queueCmd) Run(ctx context.Context, s *Streams) error {
 			name string
 			n    int64
 		}{{"ready", q.Ready}, {"scheduled", q.Scheduled}, {"in flight", q.Inflight}, {"unknown", q.Unknown}} {
-			row(w, line.name, strconv.FormatInt(line.n, 10))
+			row(w, line.name, atLeast(line.n, slices.Contains(q.AtLeast, line.name)))
 		}
 		row(w, "oldest due", stampOf(q.OldestDue))
 		for _, t := range q.Tenants {
-			row(w, "tenant "+t.Tenant, strconv.FormatInt(t.Ready, 10)+" ready")
+			row(w, "tenant "+t.Tenant, atLeast(t.Ready, t.More)+" ready")
 		}
 		for _, r := range q.Replicas {
 			row(w, "replica "+r.Host, r.ID+"  since "+stamp(r.StartedAt)+"  lease until "+stamp(r.LeaseUntil))
 		}
 	})
+}
+
+// atLeast gives a figure, with a plus if there is more than that.
+func atLeast(n int64, more bool) string {
+	if more {
+		return strconv.FormatInt(n, 10) + "+"
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 type auditCmd struct {

@@ -19,8 +19,16 @@ func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
 	out := api.Queue{
 		Ready: q.Ready, Scheduled: q.Scheduled, Inflight: q.Inflight, Unknown: q.Unknown, OldestDue: optional(q.OldestDue),
 	}
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{{"ready", q.Ready}, {"scheduled", q.Scheduled}, {"unknown", q.Unknown}} {
+		if f.n >= mail.MaxCounted {
+			out.AtLeast = append(out.AtLeast, f.name)
+		}
+	}
 	for _, t := range q.Tenants {
-		out.Tenants = append(out.Tenants, api.TenantRow{Tenant: t.Tenant, Ready: t.Ready})
+		out.Tenants = append(out.Tenants, api.TenantRow{Tenant: t.Tenant, Ready: t.Ready, More: t.More})
 	}
 	for _, rep := range q.Replicas {
 		out.Replicas = append(out.Replicas, api.Replica{

@@ -23,7 +23,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 	}
 	facts := m.Facts()
 	return writeJSON(w, http.StatusOK, api.Explanation{
-		Facts: factsView(facts), Decision: decisionView(s.router.Explain(facts)),
+		Facts: factsView(facts), Decision: decisionView(s.router.Explain(route.Request{Facts: &facts})),
 	})
 }
 

@@ -94,7 +94,7 @@ const rulesNamed = 5
 // and its sender hear of it only then. What is merely paused, parked or busy is accepted.
 func (s *Server) routable(m *mail.Message) error {
 	facts := m.Facts()
-	d := s.router.Explain(facts)
+	d := s.router.Explain(route.Request{Facts: &facts})
 	if d.Pinned && slices.ContainsFunc(d.Candidates, func(c route.Candidate) bool { return c.Code == route.Absent }) {
 		return invalid("account", "unknown_account", "there is no account of this name")
 	}
@@ -121,7 +121,7 @@ func (s *Server) routable(m *mail.Message) error {
 // carriesInASCII reports whether an account would take the message if its addresses were ASCII.
 func (s *Server) carriesInASCII(facts mail.Facts) bool {
 	facts.NeedsSMTPUTF8 = false
-	return slices.ContainsFunc(s.router.Explain(facts).Candidates, func(c route.Candidate) bool {
+	return slices.ContainsFunc(s.router.Explain(route.Request{Facts: &facts}).Candidates, func(c route.Candidate) bool {
 		return c.Code != route.Cannot
 	})
 }

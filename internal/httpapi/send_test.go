@@ -18,8 +18,8 @@ import (
 // routerFunc answers each Explain.
 type routerFunc func(f mail.Facts) []route.Candidate
 
-func (r routerFunc) Explain(f mail.Facts) route.Decision {
-	return route.Decision{Pinned: f.Account != "", Candidates: r(f)}
+func (r routerFunc) Explain(in route.Request) route.Decision {
+	return route.Decision{Pinned: in.Facts.Account != "", Candidates: r(*in.Facts)}
 }
 
 // sendServer is a Server without its HTTP part, over a fake store.

@@ -109,7 +109,8 @@ type View struct {
 	UpdatedAt  time.Time
 	Recipients []Recipient
 	Attempts   []Attempt
-	Events     []Event // oldest first by the provider's time; without payloads, at most MaxShownEvents
+	Waiting    *Waiting // nil in listings
+	Events     []Event  // oldest first by the provider's time; without payloads, at most MaxShownEvents
 }
 
 // MaxShownEvents caps the events of a View.
@@ -195,6 +196,9 @@ type AuditEntry struct {
 	Detail json.RawMessage // secrets never
 }
 
+// MaxCounted is where counting the queue ends: a figure of so many is a floor. Looking must not cost what sending needs.
+const MaxCounted = 100_000
+
 // QueueState is the depth of the queue at one moment.
 type QueueState struct {
 	Ready, Scheduled, Inflight, Unknown int64
@@ -204,10 +208,11 @@ type QueueState struct {
 	Replicas                            []Replica
 }
 
-// TenantDepth is one tenant's share of the ready rows.
+// TenantDepth is how many messages of a tenant are due. More says that there are more than were counted.
 type TenantDepth struct {
 	Tenant string
 	Ready  int64
+	More   bool
 }
 
 // Replica is one running engine and its lease.
