@@ -429,7 +429,7 @@ func why(d route.Decision, avoid map[string]mail.Avoid) string {
 		}
 	}
 	for _, c := range d.Candidates {
-		s += "; " + c.Account + ": " + c.Why.String()
+		s += "; " + c.Account + ": " + c.String()
 	}
 	return s
 }

@@ -37,8 +37,7 @@ type Why struct {
 
 // String gives both: most reasons say it all, others only what was refused and why.
 func (w Why) String() string {
-	switch w.Code {
-	case Cannot, Tried, Parked:
+	if w.Code == Cannot || w.Code == Tried || w.Code == Parked {
 		return string(w.Code) + ": " + w.Reason
 	}
 	return w.Reason
