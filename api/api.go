@@ -355,12 +355,13 @@ type WindowState struct {
 
 // AuditEntry is one change of configuration.
 type AuditEntry struct {
-	ID     int64           `json:"id"`
-	At     time.Time       `json:"at"`
-	Actor  string          `json:"actor"`
-	Action string          `json:"action"`
-	Target string          `json:"target"`
-	Detail json.RawMessage `json:"detail,omitempty"`
+	ID        int64           `json:"id"`
+	At        time.Time       `json:"at"`
+	Actor     string          `json:"actor"`                // id of the key, or "system"
+	ActorName string          `json:"actor_name,omitempty"` // name of the key
+	Action    string          `json:"action"`
+	Target    string          `json:"target"`
+	Detail    json.RawMessage `json:"detail,omitempty"`
 }
 
 // Suppression stops mail to one address.
@@ -386,6 +387,14 @@ type SuppressionRequest struct {
 	Reason    string     `json:"reason,omitempty"` // manual (default), hard_bounce, soft_bounce, complaint, unsubscribe
 	Detail    string     `json:"detail,omitempty"` // at most 200 characters
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+// AuditFilter selects audit entries; zero fields select everything.
+type AuditFilter struct {
+	Actor, Action, Target string
+	Since, Until          time.Time
+	Cursor                string
+	Limit                 int
 }
 
 // AuditPage is one page of GET /admin/v1/audit, newest first.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 )
 
 const admin = "/admin/v1"
@@ -176,6 +177,17 @@ func (c *Client) Limits(ctx context.Context) ([]WindowState, error) {
 }
 
 // Audit returns one page of changes, newest first.
-func (c *Client) Audit(ctx context.Context, cursor string, limit int) (*AuditPage, error) {
-	return get[AuditPage](ctx, c, admin+"/audit", pageQuery(cursor, limit))
+func (c *Client) Audit(ctx context.Context, f AuditFilter) (*AuditPage, error) {
+	q := pageQuery(f.Cursor, f.Limit)
+	for name, value := range map[string]string{"actor": f.Actor, "action": f.Action, "target": f.Target} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	for name, at := range map[string]time.Time{"since": f.Since, "until": f.Until} {
+		if !at.IsZero() {
+			q.Set(name, at.UTC().Format(time.RFC3339))
+		}
+	}
+	return get[AuditPage](ctx, c, admin+"/audit", q)
 }

@@ -195,7 +195,7 @@ func parksForWrongCredentials(t *testing.T, b *bench, first, second *replica) {
 // audited looks for an entry of the audit.
 func audited(t *testing.T, r *replica, action, target string) {
 	t.Helper()
-	page, err := r.admin.Audit(t.Context(), "", 100)
+	page, err := r.admin.Audit(t.Context(), api.AuditFilter{Limit: 100})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -376,12 +376,12 @@ func (f *fakeStore) LimitStates(context.Context) ([]limit.State, error) {
 	return f.limits, err
 }
 
-func (f *fakeStore) Audit(_ context.Context, before int64, n int) ([]mail.AuditEntry, error) {
+func (f *fakeStore) Audit(_ context.Context, q mail.AuditFilter) ([]mail.AuditEntry, error) {
 	done, err := f.enter("Audit")
 	defer done()
 	var out []mail.AuditEntry
 	for _, e := range slices.Backward(f.audit) {
-		if (before == 0 || e.ID < before) && len(out) < n {
+		if (q.Before == 0 || e.ID < q.Before) && (q.Target == "" || e.Target == q.Target) && len(out) < q.Limit {
 			out = append(out, e)
 		}
 	}

@@ -73,7 +73,7 @@ type Store interface {
 
 	Queue(ctx context.Context) (mail.QueueState, error)
 	LimitStates(ctx context.Context) ([]limit.State, error)
-	Audit(ctx context.Context, before int64, limit int) ([]mail.AuditEntry, error)
+	Audit(ctx context.Context, f mail.AuditFilter) ([]mail.AuditEntry, error)
 	Ping(ctx context.Context) error // database answers and its schema is ours
 }
 

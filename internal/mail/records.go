@@ -191,9 +191,20 @@ type AuditEntry struct {
 	ID     int64
 	At     time.Time
 	Actor  string // key id, or "system"
+	Name   string // of the key
 	Action string // "pool.update"
 	Target string
 	Detail json.RawMessage // secrets never
+}
+
+// AuditFilter selects audit entries. Zero fields select everything.
+type AuditFilter struct {
+	Actor        string // id or name of a key, or "system"
+	Action       string // "pool.update", or what comes before the dot: "pool"
+	Target       string
+	Since, Until time.Time
+	Before       int64 // the id of the last row seen; rows come newest first
+	Limit        int
 }
 
 // MaxCounted is where counting the queue ends: a figure of so many is a floor. Looking must not cost what sending needs.
