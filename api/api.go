@@ -117,8 +117,21 @@ type Message struct {
 	Text        string            `json:"text,omitempty"`
 	HTML        string            `json:"html,omitempty"`
 	Attachments []AttachmentInfo  `json:"attachments,omitempty"`
+	Waiting     *Waiting          `json:"waiting,omitempty"` // while it is not settled
 	Attempts    []Attempt         `json:"attempts,omitzero"`
 	Events      []Event           `json:"events,omitzero"`
+}
+
+// Waiting says why a Message is not out yet, as one replica sees it.
+type Waiting struct {
+	Code      string     `json:"code"` // scheduled, retry, turn, no_account, sending, unknown, or that of a Candidate
+	Reason    string     `json:"reason"`
+	Account   string     `json:"account,omitempty"`
+	Due       *time.Time `json:"due,omitempty"`   // when it is looked at next, at the latest
+	Until     *time.Time `json:"until,omitempty"` // the end of the reason, where that is known
+	Ahead     int        `json:"ahead,omitempty"` // how many messages of its queue come first
+	AheadMore bool       `json:"ahead_more,omitempty"`
+	Decision  *Decision  `json:"decision,omitempty"`
 }
 
 // AttachmentInfo describes an attachment of a Message without its content.
@@ -306,8 +319,9 @@ type TenantRequest struct {
 
 // Queue is GET /admin/v1/queue.
 type Queue struct {
-	Ready     int64       `json:"ready"`     // due now
-	Scheduled int64       `json:"scheduled"` // due later
+	AtLeast   []string    `json:"at_least,omitempty"` // figures of which counting stopped: ready, scheduled, unknown
+	Ready     int64       `json:"ready"`              // due now
+	Scheduled int64       `json:"scheduled"`          // due later
 	Inflight  int64       `json:"inflight"`
 	Unknown   int64       `json:"unknown"`
 	OldestDue *time.Time  `json:"oldest_due,omitempty"`
@@ -319,6 +333,7 @@ type Queue struct {
 type TenantRow struct {
 	Tenant string `json:"tenant"`
 	Ready  int64  `json:"ready"`
+	More   bool   `json:"more,omitempty"` // there are more than that
 }
 
 // Replica is one running engine.
@@ -340,12 +355,13 @@ type WindowState struct {
 
 // AuditEntry is one change of configuration.
 type AuditEntry struct {
-	ID     int64           `json:"id"`
-	At     time.Time       `json:"at"`
-	Actor  string          `json:"actor"`
-	Action string          `json:"action"`
-	Target string          `json:"target"`
-	Detail json.RawMessage `json:"detail,omitempty"`
+	ID        int64           `json:"id"`
+	At        time.Time       `json:"at"`
+	Actor     string          `json:"actor"`                // id of the key, or "system"
+	ActorName string          `json:"actor_name,omitempty"` // name of the key
+	Action    string          `json:"action"`
+	Target    string          `json:"target"`
+	Detail    json.RawMessage `json:"detail,omitempty"`
 }
 
 // Suppression stops mail to one address.
@@ -371,6 +387,14 @@ type SuppressionRequest struct {
 	Reason    string     `json:"reason,omitempty"` // manual (default), hard_bounce, soft_bounce, complaint, unsubscribe
 	Detail    string     `json:"detail,omitempty"` // at most 200 characters
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+// AuditFilter selects audit entries; zero fields select everything.
+type AuditFilter struct {
+	Actor, Action, Target string
+	Since, Until          time.Time
+	Cursor                string
+	Limit                 int
 }
 
 // AuditPage is one page of GET /admin/v1/audit, newest first.
@@ -412,9 +436,11 @@ type Decision struct {
 
 // Candidate is one account that was looked at. Without a Reason it could take the message.
 type Candidate struct {
-	Account string  `json:"account"`
-	Weight  float64 `json:"weight"`
-	Reason  string  `json:"reason,omitempty"`
+	Account string     `json:"account"`
+	Weight  float64    `json:"weight"`
+	Code    string     `json:"code,omitempty"`   // why not; "" when it could take the message
+	Reason  string     `json:"reason,omitempty"` // the same for people
+	Until   *time.Time `json:"until,omitempty"`  // the end of it, where that is known
 }
 
 // List wraps every listing that has no cursor.

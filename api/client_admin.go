@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 )
 
 const admin = "/admin/v1"
@@ -119,9 +121,19 @@ func (c *Client) DeleteRule(ctx context.Context, id int64) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: admin + "/rules/" + strconv.FormatInt(id, 10)})
 }
 
+// ExplainMessage says where a message that is there would go now, and why.
+func (c *Client) ExplainMessage(ctx context.Context, id string) (*Explanation, error) {
+	return get[Explanation](ctx, c, admin+"/route/explain/"+url.PathEscape(id), nil)
+}
+
 // Explain tells where a message would go now, and why. Nothing is stored or sent.
 func (c *Client) Explain(ctx context.Context, m SendRequest) (*Explanation, error) {
 	return into[Explanation](ctx, c, call{method: http.MethodPost, path: admin + "/route/explain", body: m})
+}
+
+// ExplainRaw is Explain with a body that is JSON already.
+func (c *Client) ExplainRaw(ctx context.Context, body []byte) (*Explanation, error) {
+	return into[Explanation](ctx, c, call{method: http.MethodPost, path: admin + "/route/explain", body: json.RawMessage(body)})
 }
 
 // Keys lists the API keys, without their secrets.
@@ -165,6 +177,17 @@ func (c *Client) Limits(ctx context.Context) ([]WindowState, error) {
 }
 
 // Audit returns one page of changes, newest first.
-func (c *Client) Audit(ctx context.Context, cursor string, limit int) (*AuditPage, error) {
-	return get[AuditPage](ctx, c, admin+"/audit", pageQuery(cursor, limit))
+func (c *Client) Audit(ctx context.Context, f AuditFilter) (*AuditPage, error) {
+	q := pageQuery(f.Cursor, f.Limit)
+	for name, value := range map[string]string{"actor": f.Actor, "action": f.Action, "target": f.Target} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	for name, at := range map[string]time.Time{"since": f.Since, "until": f.Until} {
+		if !at.IsZero() {
+			q.Set(name, at.UTC().Format(time.RFC3339))
+		}
+	}
+	return get[AuditPage](ctx, c, admin+"/audit", q)
 }

@@ -52,11 +52,15 @@ func (c *Client) UnsuppressStream(ctx context.Context, email, stream string) err
 	return c.do(ctx, call{method: http.MethodDelete, path: suppressionPath(email), query: url.Values{"stream": {stream}}})
 }
 
-// ImportSuppressions adds what a CSV file holds, of at most 64 MiB: its first line names the columns, of which email is
-// needed and stream, reason, detail, created_at and expires_at are taken. Rows that mean nothing are told in the result.
-// The request lasts as long as the file takes, within ctx. After an error part of it may be stored; it can be sent again.
-func (c *Client) ImportSuppressions(ctx context.Context, csv io.Reader) (*SuppressionImportResult, error) {
-	req, err := c.request(ctx, call{method: http.MethodPost, path: "/v1/suppressions/import"})
+// ImportSuppressions adds what a CSV file holds, of at most 64 MiB: an export of ours, or of SendGrid, Mailgun, Postmark or
+// SES. Its first line names the columns. Rows that give no reason get the one given, or manual. Rows that mean nothing are
+// told in the result. The request lasts as long as the file takes, within ctx. After an error part of it may be stored; it can be sent again.
+func (c *Client) ImportSuppressions(ctx context.Context, csv io.Reader, reason string) (*SuppressionImportResult, error) {
+	q := url.Values{}
+	if reason != "" {
+		q.Set("reason", reason)
+	}
+	req, err := c.request(ctx, call{method: http.MethodPost, path: "/v1/suppressions/import", query: q})
 	if err != nil {
 		return nil, err
 	}

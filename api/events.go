@@ -92,8 +92,9 @@ type WebhookEndpoint struct {
 	ID             string     `json:"id"`
 	URL            string     `json:"url"`
 	Description    string     `json:"description,omitempty"`
-	Types          []string   `json:"types"`   // empty: all
-	Streams        []string   `json:"streams"` // empty: all
+	Types          []string   `json:"types"`                  // empty: all
+	Streams        []string   `json:"streams"`                // empty: all
+	HeaderNames    []string   `json:"header_names,omitempty"` // of headers that are sent along; their values are not shown
 	Disabled       bool       `json:"disabled"`
 	DisabledReason string     `json:"disabled_reason,omitempty"`
 	FailingSince   *time.Time `json:"failing_since,omitempty"`
@@ -106,11 +107,19 @@ type WebhookEndpoint struct {
 
 // WebhookEndpointRequest makes or changes an endpoint; in a change absent fields stay. Disabled false clears the reason.
 type WebhookEndpointRequest struct {
-	URL         *string   `json:"url,omitempty"`
-	Description *string   `json:"description,omitempty"`
-	Types       *[]string `json:"types,omitempty"`
-	Streams     *[]string `json:"streams,omitempty"`
-	Disabled    *bool     `json:"disabled,omitempty"`
+	URL         *string            `json:"url,omitempty"`
+	Description *string            `json:"description,omitempty"`
+	Types       *[]string          `json:"types,omitempty"`
+	Streams     *[]string          `json:"streams,omitempty"`
+	Headers     *map[string]string `json:"headers,omitempty"`    // sent along; all of them are replaced
+	BasicAuth   *BasicAuth         `json:"basic_auth,omitempty"` // the header Authorization, among Headers
+	Disabled    *bool              `json:"disabled,omitempty"`
+}
+
+// BasicAuth is a name and a password (RFC 7617).
+type BasicAuth struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
 }
 
 // WebhookRotateRequest replaces the secret; the old one signs too for OverlapSeconds (default 86,400, at most 604,800).

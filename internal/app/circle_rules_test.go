@@ -118,7 +118,7 @@ func holdsAtTheClaim(t *testing.T, b *bench, r *replica) {
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, settleTime, "the pause binds", func() bool { return reason(t, r, "ses") == "paused" })
+	eventually(t, settleTime, "the pause binds", func() bool { return code(t, r, "ses") == "paused" })
 	waits := letterTo("ses", "bounce+later@example.org")
 	waits.To = append(waits.To, api.Address{Email: "ann@example.org"})
 	id, status := sendStatus(t, r.api, waits)

@@ -102,7 +102,7 @@ func failsOverAtOnce(t *testing.T, b *bench, r *replica) {
 			failedOver++
 			second := decision(t, m.Attempts[1])
 			at := slices.IndexFunc(second.Candidates, func(c api.Candidate) bool { return c.Account == "sendgrid" })
-			if at < 0 || second.Candidates[at].Reason == "" {
+			if at < 0 || second.Candidates[at].Code == "" {
 				t.Errorf("the second decision does not say why not sendgrid: %s", m.Attempts[1].Decision)
 			}
 			if m.Attempts[0].Status != http.StatusServiceUnavailable {
@@ -130,7 +130,7 @@ func blocksTheAccountEverywhere(t *testing.T, b *bench, first, second *replica) 
 	for name, r := range map[string]*replica{"the one that was told": first, "the other": second} {
 		eventually(t, 4*time.Second, "blocked on "+name, func() bool {
 			x, err := r.admin.Explain(t.Context(), pinned("sendgrid"))
-			return err == nil && len(x.Decision.Candidates) == 1 && strings.Contains(x.Decision.Candidates[0].Reason, "throttled")
+			return err == nil && len(x.Decision.Candidates) == 1 && x.Decision.Candidates[0].Code == "throttled"
 		})
 	}
 	states, err := second.admin.Limits(t.Context())
@@ -168,7 +168,7 @@ func parksForWrongCredentials(t *testing.T, b *bench, first, second *replica) {
 			a, err := r.admin.Account(t.Context(), "mailgun")
 			return err == nil && a.State == "parked" && len(a.Parked) == 1 && a.Parked[0].Reason != ""
 		})
-		eventually(t, settleTime, "the park binds", func() bool { return strings.HasPrefix(reason(t, r, "mailgun"), "parked") })
+		eventually(t, settleTime, "the park binds", func() bool { return strings.HasPrefix(code(t, r, "mailgun"), "parked") })
 	}
 	calls := b.emu.Stats()["mailgun"].Requests
 	submit(t, second.api, letters(30))
@@ -195,7 +195,7 @@ func parksForWrongCredentials(t *testing.T, b *bench, first, second *replica) {
 // audited looks for an entry of the audit.
 func audited(t *testing.T, r *replica, action, target string) {
 	t.Helper()
-	page, err := r.admin.Audit(t.Context(), "", 100)
+	page, err := r.admin.Audit(t.Context(), api.AuditFilter{Limit: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func opensAndClosesBreaker(t *testing.T, b *bench, r *replica) {
 		submit(t, r.api, letters(20))
 		sent += 20
 		b.settle(t, settleTime)
-		return reason(t, r, "postmark") == "breaker open"
+		return code(t, r, "postmark") == "breaker"
 	})
 	calls := b.emu.Stats()["postmark"].Requests
 	submit(t, r.api, letters(20))
@@ -300,11 +300,11 @@ func opensAndClosesBreaker(t *testing.T, b *bench, r *replica) {
 	b.faults(t, nil)
 	id := send(t, r.api, pinned("postmark")) // the probe
 	becomes(t, r.api, id, settleTime, "sent")
-	eventually(t, settleTime, "the breaker is closed", func() bool { return reason(t, r, "postmark") == "" })
+	eventually(t, settleTime, "the breaker is closed", func() bool { return code(t, r, "postmark") == "" })
 }
 
-// reason asks why the account would not get a message now.
-func reason(t *testing.T, r *replica, account string) string {
+// code asks why the account would not get a message now.
+func code(t *testing.T, r *replica, account string) string {
 	t.Helper()
 	x, err := r.admin.Explain(t.Context(), letter(0))
 	if err != nil {
@@ -312,7 +312,7 @@ func reason(t *testing.T, r *replica, account string) string {
 	}
 	for _, c := range x.Decision.Candidates {
 		if c.Account == account {
-			return c.Reason
+			return c.Code
 		}
 	}
 	return "not a candidate"

@@ -33,7 +33,7 @@ func readyz(t *testing.T, b *bench, r *replica) string {
 func unparked(t *testing.T, r *replica, account string, times int) {
 	t.Helper()
 	eventually(t, settleTime, account+" is unparked by itself", func() bool {
-		page, err := r.admin.Audit(t.Context(), "", 100)
+		page, err := r.admin.Audit(t.Context(), api.AuditFilter{Limit: 100})
 		if err != nil {
 			return false
 		}

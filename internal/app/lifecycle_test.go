@@ -32,6 +32,7 @@ func TestLifeOfAMessage(t *testing.T) {
 	t.Run("refused inputs leave no row", func(t *testing.T) { leavesNoRowOfRefusedInputs(t, b, r) })
 	for name, check := range map[string]func(*testing.T, *bench, *replica){
 		"scheduled: it is sent when its time comes":     sendsScheduled,
+		"waiting: it says why":                          saysWhyItWaits,
 		"cancelled: it is never sent":                   neverSendsCancelled,
 		"it expires when it cannot go in time":          expires,
 		"failed: it can be resent":                      resendsFailed,
@@ -56,6 +57,29 @@ func sendsScheduled(t *testing.T, b *bench, r *replica) {
 	becomes(t, r.api, id, settleTime, "sent")
 	if got := b.ledger()[id]; len(got) != 1 || got[0].At.Before(m.SendAt.Truncate(time.Millisecond)) {
 		t.Errorf("ledger = %+v, want one entry not before %s", got, m.SendAt)
+	}
+}
+
+func saysWhyItWaits(t *testing.T, _ *bench, r *replica) {
+	t.Helper()
+	m := letter(1)
+	m.SendAt = at(time.Hour)
+	id := send(t, r.api, m)
+	if got := message(t, r.api, id).Waiting; got == nil || got.Code != "scheduled" || got.Until == nil || !got.Until.Equal(m.SendAt.Truncate(time.Millisecond)) {
+		t.Errorf("scheduled: waiting = %+v, want until %s", got, m.SendAt)
+	}
+	x, err := r.admin.ExplainMessage(t.Context(), id)
+	if err != nil || x.Decision.Chosen == "" || x.Facts.SenderDomain != "example.com" {
+		t.Errorf("explained by its id: %+v, %v", x, err)
+	}
+	_, err = r.admin.ExplainMessage(t.Context(), "01900000-0000-7000-8000-000000000000")
+	wantProblem(t, "explain what is not there", err, http.StatusNotFound)
+	_, err = r.api.Cancel(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := message(t, r.api, id).Waiting; got != nil {
+		t.Errorf("cancelled: waiting = %+v, want none", got)
 	}
 }
 
@@ -88,7 +112,7 @@ func expires(t *testing.T, b *bench, r *replica) {
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, settleTime, "the pause binds", func() bool { return reason(t, r, "ses") == "paused" })
+	eventually(t, settleTime, "the pause binds", func() bool { return code(t, r, "ses") == "paused" })
 	m := pinned("ses")
 	m.ExpiresAt = at(2 * time.Second)
 	id := send(t, r.api, m)

@@ -211,7 +211,7 @@ func TestQueueAndAudit(t *testing.T) {
 	w := newWorld(t, map[string]answer{
 		"GET /admin/v1/queue": {200, nil, `{"ready":12,"scheduled":3,"inflight":4,"unknown":1,"oldest_due":"2026-01-31T12:00:00Z",` +
 			`"tenants":[{"tenant":"default","ready":12}],"replicas":[{"id":"r1","host":"h1"}]}`},
-		"GET /admin/v1/audit": {200, nil, `{"data":[{"id":9,"at":"2026-01-31T12:00:00Z","actor":"1f0c9a2b","action":"pool.update","target":"default","detail":{"a":1}},` +
+		"GET /admin/v1/audit": {200, nil, `{"data":[{"id":9,"at":"2026-01-31T12:00:00Z","actor":"1f0c9a2b","actor_name":"alice","action":"pool.update","target":"default","detail":{"a":1}},` +
 			`{"id":8,"at":"2026-01-31T12:00:00Z","actor":"1f0c9a2b","action":"account.pause","target":"ses","detail":null}],"next_cursor":"C"}`},
 	})
 	o := w.run("queue")
@@ -224,6 +224,10 @@ func TestQueueAndAudit(t *testing.T) {
 	}
 	if got := w.last("GET", "/admin/v1/audit").query; got != "limit=1" {
 		t.Errorf("query = %s", got)
+	}
+	w.run("audit", "--actor", "alice", "--action", "pool", "--target", "default", "--since", "2026-01-31", "--until", "2026-02-01T10:00:00+02:00").want(t, 0, "alice (1f0c9a2b)", "")
+	if got, want := w.last("GET", "/admin/v1/audit").query, "action=pool&actor=alice&limit=50&since=2026-01-31T00%3A00%3A00Z&target=default&until=2026-02-01T08%3A00%3A00Z"; got != want {
+		t.Errorf("query = %s\nwant %s", got, want)
 	}
 }
 

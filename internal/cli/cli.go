@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -43,6 +45,9 @@ type grammar struct {
 
 	Providers providersCmd `cmd:"" group:"ops" help:"List, add, pause and change provider accounts, their limits and their callbacks."`
 	Pools     poolsCmd     `cmd:"" group:"ops" help:"Show pools and set their weights."`
+	Rules     rulesCmd     `cmd:"" group:"ops" help:"List, add and remove the rules by which messages find their pool."`
+	Route     routeCmd     `cmd:"" group:"ops" help:"Explain where a message would go."`
+	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, weigh and pause tenants."`
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create and revoke API keys."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show what waits, what is in flight and who works on it."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
@@ -53,6 +58,9 @@ const description = `One send API in front of many email providers.
 
 Start with "sendgate dev"; it prints the next command to try. Client commands read SENDGATE_URL, SENDGATE_API_KEY and ` +
 	`SENDGATE_ADMIN_KEY from the environment, else from ./.sendgate/dev.env, which "sendgate dev" writes.
+
+Times are RFC 3339 (2026-01-31T12:00:00Z), dates (2026-01-31, its beginning in UTC) or spans (90m, 7d): so long ago, or so ` +
+	`far ahead for --send-at and --expires-at.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.`
 
@@ -108,16 +116,43 @@ func newParser(ctx context.Context, s *Streams) (*kong.Kong, error) {
 	)
 }
 
-// decodeTime reads the time of a flag. kong's own decoder complains in the layout of Go's time package.
+// decodeTime reads the time of a flag. A span is so long ago, or so far ahead where the flag has the tag span:"ahead".
 func decodeTime(line *kong.DecodeContext, target reflect.Value) error {
 	var text string
 	if err := line.Scan.PopValueInto("time", &text); err != nil {
 		return err
 	}
-	t, err := time.Parse(time.RFC3339, text)
+	t, err := readTime(text, line.Value.Tag.Get("span") == "ahead", time.Now())
 	if err != nil {
-		return fmt.Errorf("want a time such as 2026-01-31T12:00:00Z (RFC 3339), got %q", text)
+		return err
 	}
 	target.Set(reflect.ValueOf(t))
 	return nil
+}
+
+// readTime reads a time of RFC 3339, a date, which stands for its beginning in UTC, or a span such as 90m or 7d.
+func readTime(text string, ahead bool, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	span, err := readSpan(text)
+	if err != nil || span < 0 {
+		return time.Time{}, fmt.Errorf("want a time such as 2026-01-31T12:00:00Z (RFC 3339) or 2026-01-31, or a span such as 90m or 7d, got %q", text)
+	}
+	if ahead {
+		return now.Add(span).UTC(), nil
+	}
+	return now.Add(-span).UTC(), nil
+}
+
+// readSpan reads a duration, which may be given in days.
+func readSpan(text string) (time.Duration, error) {
+	days, ok := strings.CutSuffix(text, "d")
+	if !ok {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	return time.Duration(n) * 24 * time.Hour, err //nolint:gosec // 16 bits
 }

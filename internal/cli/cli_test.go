@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"go.uber.org/goleak"
@@ -275,4 +276,29 @@ func TestAWrongTimeIsExplained(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t}
 	w.run("messages", "list", "--since", "yesterday").want(t, 2, "", "want a time such as 2026-01-31T12:00:00Z")
+}
+
+func TestTimesAreReadAsPeopleWriteThem(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 30, 8, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"2026-01-31T12:00:00Z": time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC),
+		"2026-01-31":           time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC),
+		"1h":                   now.Add(-time.Hour),
+		"1h30m":                now.Add(-90 * time.Minute),
+		"7d":                   now.AddDate(0, 0, -7),
+		"0s":                   now,
+	} {
+		if got, err := readTime(text, false, now); err != nil || !got.Equal(want) {
+			t.Errorf("%s = %s, %v, want %s", text, got, err, want)
+		}
+	}
+	if got, err := readTime("2d", true, now); err != nil || !got.Equal(now.AddDate(0, 0, 2)) {
+		t.Errorf("2d ahead = %s, %v", got, err)
+	}
+	for _, text := range []string{"", "yesterday", "-1h", "d", "1.5d", "99999999d", "2026-13-01", "2026-01-31 12:00", "12:00", "1"} {
+		if got, err := readTime(text, false, now); err == nil {
+			t.Errorf("%q is read as %s", text, got)
+		}
+	}
 }

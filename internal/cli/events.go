@@ -32,8 +32,8 @@ func (f *eventFilter) query() api.EventQuery {
 type eventsListCmd struct {
 	eventFilter
 
-	Since  time.Time `help:"Only events received at or after this time (RFC 3339)."`
-	Until  time.Time `help:"Only events received before this time (RFC 3339)."`
+	Since  time.Time `help:"Only events received at or after this time."`
+	Until  time.Time `help:"Only events received before this time."`
 	Limit  int       `default:"50" help:"At most this many, 1 to 200."`
 	Cursor string    `help:"Continue where the last page ended."`
 	format

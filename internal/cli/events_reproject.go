@@ -13,7 +13,7 @@ import (
 
 type eventsReprojectCmd struct {
 	Account string    `help:"Only payloads of this account."`
-	Since   time.Time `help:"Only payloads received at or after this time (RFC 3339); all that are kept when absent."`
+	Since   time.Time `help:"Only payloads received at or after this time; all that are kept when absent."`
 	DryRun  bool      `help:"Change nothing; count what would change."`
 	Cursor  string    `help:"Continue where a run ended that was broken off."`
 	format

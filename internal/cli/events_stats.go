@@ -13,8 +13,8 @@ import (
 
 type eventsStatsCmd struct {
 	By    string    `enum:"account,stream,domain" default:"account" help:"A line for each account, stream, or domain of the recipients."`
-	Since time.Time `help:"Messages accepted at or after this time (RFC 3339); the last 24 hours when absent."`
-	Until time.Time `help:"Messages accepted before this time (RFC 3339); now when absent."`
+	Since time.Time `help:"Messages accepted at or after this time; the last 24 hours when absent."`
+	Until time.Time `help:"Messages accepted before this time; now when absent."`
 	Limit int       `default:"50" help:"At most this many lines, the largest first, 1 to 200."`
 	format
 }

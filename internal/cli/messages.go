@@ -23,8 +23,8 @@ type messagesListCmd struct {
 	Tag     string    `help:"Only messages with this tag."`
 	Stream  string    `help:"Only messages of this stream."`
 	Account string    `help:"Only messages that this account took."`
-	Since   time.Time `help:"Only messages accepted at or after this time (RFC 3339)."`
-	Until   time.Time `help:"Only messages accepted before this time (RFC 3339)."`
+	Since   time.Time `help:"Only messages accepted at or after this time."`
+	Until   time.Time `help:"Only messages accepted before this time."`
 	Limit   int       `default:"50" help:"At most this many, 1 to 200."`
 	Cursor  string    `help:"Continue where the last page ended."`
 	format

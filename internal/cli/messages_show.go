@@ -32,6 +32,7 @@ func showMessage(s *Streams, f format, m *api.Message) error {
 		if m.Account != "" {
 			row(w, "pinned to", m.Account)
 		}
+		showWaiting(w, m.Waiting)
 		for _, r := range m.Recipients {
 			row(w, r.Kind, recipientText(r))
 		}
@@ -39,6 +40,29 @@ func showMessage(s *Streams, f format, m *api.Message) error {
 			moment.show(w)
 		}
 	})
+}
+
+// showWaiting says why a message is not out yet.
+func showWaiting(w io.Writer, wait *api.Waiting) {
+	if wait == nil {
+		return
+	}
+	why := wait.Code + ": " + wait.Reason
+	if wait.Until != nil {
+		why += ", until " + stampOf(wait.Until)
+	}
+	row(w, "waits", why)
+	if wait.Code != "turn" && wait.Ahead > 0 {
+		row(w, "", atLeast(int64(wait.Ahead), wait.AheadMore)+" messages of its queue come first")
+	}
+	if wait.Due != nil {
+		row(w, "", "looked at next by "+stampOf(wait.Due))
+	}
+	if wait.Decision != nil && wait.Decision.Chosen == "" {
+		for _, line := range decisionLines(*wait.Decision) {
+			row(w, "", line)
+		}
+	}
 }
 
 func mailbox(name, email string) string {
@@ -157,9 +181,13 @@ func explain(raw json.RawMessage) []string {
 	if len(raw) == 0 || json.Unmarshal(raw, &d) != nil {
 		return nil
 	}
+	return decisionLines(d)
+}
+
+func decisionLines(d api.Decision) []string {
 	lines := []string{headline(d)}
 	for _, c := range d.Candidates {
-		why := c.Reason
+		why := reasonText(c)
 		switch {
 		case c.Account == d.Chosen:
 			why = "chosen"
@@ -169,6 +197,15 @@ func explain(raw json.RawMessage) []string {
 		lines = append(lines, fmt.Sprintf("- %s, weight %s: %s", c.Account, number(c.Weight), why))
 	}
 	return lines
+}
+
+// reasonText gives why a candidate could not take the message, with the code where the words are a provider's or a rule's.
+func reasonText(c api.Candidate) string {
+	switch c.Code {
+	case "cannot", "tried", "parked":
+		return c.Code + ": " + c.Reason
+	}
+	return c.Reason
 }
 
 func headline(d api.Decision) string {
@@ -181,7 +218,7 @@ func headline(d api.Decision) string {
 	}
 	chosen := "chose " + d.Chosen
 	if d.Chosen == "" {
-		chosen = "nobody could take it then"
+		chosen = "nobody can take it now"
 	}
 	if d.Spilled {
 		chosen += ", spilled over since the first choice had no slot"

@@ -4,7 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"slices"
 	"strconv"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
 )
 
 type queueCmd struct{ format }
@@ -29,11 +33,11 @@ func (c *queueCmd) Run(ctx context.Context, s *Streams) error {
 			name string
 			n    int64
 		}{{"ready", q.Ready}, {"scheduled", q.Scheduled}, {"in flight", q.Inflight}, {"unknown", q.Unknown}} {
-			row(w, line.name, strconv.FormatInt(line.n, 10))
+			row(w, line.name, atLeast(line.n, slices.Contains(q.AtLeast, line.name)))
 		}
 		row(w, "oldest due", stampOf(q.OldestDue))
 		for _, t := range q.Tenants {
-			row(w, "tenant "+t.Tenant, strconv.FormatInt(t.Ready, 10)+" ready")
+			row(w, "tenant "+t.Tenant, atLeast(t.Ready, t.More)+" ready")
 		}
 		for _, r := range q.Replicas {
 			row(w, "replica "+r.Host, r.ID+"  since "+stamp(r.StartedAt)+"  lease until "+stamp(r.LeaseUntil))
@@ -41,15 +45,28 @@ func (c *queueCmd) Run(ctx context.Context, s *Streams) error {
 	})
 }
 
+// atLeast gives a figure, with a plus if there is more than that.
+func atLeast(n int64, more bool) string {
+	if more {
+		return strconv.FormatInt(n, 10) + "+"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
 type auditCmd struct {
-	Limit  int    `default:"50" help:"At most this many, 1 to 200."`
-	Cursor string `help:"Continue where the last page ended."`
+	Actor  string    `placeholder:"KEY" help:"Only changes made with this key (id or name), or by \"system\"."`
+	Action string    `help:"Only this action, such as pool.update, or all of a noun: pool."`
+	Target string    `help:"Only changes of this account, pool, key, tenant or address."`
+	Since  time.Time `help:"Only changes at or after this time."`
+	Until  time.Time `help:"Only changes before this time."`
+	Limit  int       `default:"50" help:"At most this many, 1 to 200."`
+	Cursor string    `help:"Continue where the last page ended."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*auditCmd) Help() string {
-	return "Examples:\n\n  sendgate audit\n  sendgate audit --limit 200 --json"
+	return "Examples:\n\n  sendgate audit --since 24h\n  sendgate audit --action account --target ses\n  sendgate audit --limit 200 --json"
 }
 
 // Run implements the command.
@@ -61,16 +78,26 @@ func (c *auditCmd) Run(ctx context.Context, s *Streams) error {
 	if err != nil {
 		return err
 	}
-	page, err := client.Audit(ctx, c.Cursor, c.Limit)
+	page, err := client.Audit(ctx, api.AuditFilter{
+		Actor: c.Actor, Action: c.Action, Target: c.Target, Since: c.Since, Until: c.Until, Cursor: c.Cursor, Limit: c.Limit,
+	})
 	if err != nil {
 		return err
 	}
 	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
 		row(w, "ID", "AT", "WHO", "ACTION", "TARGET", "DETAIL")
 		for _, e := range page.Data {
-			row(w, strconv.FormatInt(e.ID, 10), stamp(e.At), e.Actor, e.Action, e.Target, detailText(e.Detail))
+			row(w, strconv.FormatInt(e.ID, 10), stamp(e.At), changedBy(e), e.Action, e.Target, detailText(e.Detail))
 		}
 	})
+}
+
+// changedBy names who made a change.
+func changedBy(e api.AuditEntry) string {
+	if e.ActorName == "" {
+		return e.Actor
+	}
+	return e.ActorName + " (" + e.Actor + ")"
 }
 
 // detailText gives the details of an entry; a dash when there are none.

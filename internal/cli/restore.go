@@ -17,7 +17,7 @@ import (
 )
 
 type restoreCmd struct {
-	Since  time.Time `required:"" help:"The point in time that the restored data reach, RFC 3339. When in doubt, a later one."`
+	Since  time.Time `required:"" help:"The point in time that the restored data reach. When in doubt, a later one."`
 	LostAt time.Time `help:"When the last process on the lost database had stopped; now when absent. Limits count as used up at that time."`
 	DryRun bool      `help:"Change nothing; count what would be moved."`
 	Yes    bool      `help:"Do not ask."`

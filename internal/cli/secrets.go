@@ -23,7 +23,7 @@ func readSecrets(ctx context.Context, s *Streams, specs []string) (map[string]st
 		if !secretName.MatchString(name) {
 			return nil, usagef("--secret wants name=@FILE, name=env:VAR or name (then it asks)")
 		}
-		value, err := readSecret(ctx, s, name, source, given)
+		value, err := readSecret(ctx, s, "--secret", name, source, given)
 		if err != nil {
 			return nil, err
 		}
@@ -35,7 +35,7 @@ func readSecrets(ctx context.Context, s *Streams, specs []string) (map[string]st
 	return secrets, nil
 }
 
-func readSecret(ctx context.Context, s *Streams, name, source string, given bool) (string, error) {
+func readSecret(ctx context.Context, s *Streams, flag, name, source string, given bool) (string, error) {
 	variable, fromEnv := strings.CutPrefix(source, "env:")
 	file, fromFile := strings.CutPrefix(source, "@")
 	switch {
@@ -55,7 +55,7 @@ func readSecret(ctx context.Context, s *Streams, name, source string, given bool
 		return string(b), nil
 	default:
 		return "", usagef("secret %s: a value on the command line is visible to every user of this machine and stays in the shell's "+
-			"history; use --secret %[1]s=@FILE, --secret %[1]s=env:VAR, or --secret %[1]s to be asked", name)
+			"history; use %[2]s %[1]s=@FILE, %[2]s %[1]s=env:VAR, or %[2]s %[1]s to be asked", name, flag)
 	}
 }
 

@@ -46,8 +46,8 @@ type messageFlags struct {
 	Stream      string    `group:"way" help:"Stream; \"transactional\" when absent."`
 	Account     string    `group:"way" help:"Pin the message to this account."`
 	OnAmbiguous string    `group:"way" enum:",reconcile,resend,never" default:"" placeholder:"POLICY" help:"When a send's outcome is unknown: reconcile, resend or never."`
-	SendAt      time.Time `group:"way" help:"Not before this time (RFC 3339)."`
-	ExpiresAt   time.Time `group:"way" help:"Not after this time (RFC 3339)."`
+	SendAt      time.Time `group:"way" span:"ahead" help:"Not before this time."`
+	ExpiresAt   time.Time `group:"way" span:"ahead" help:"Not after this time."`
 }
 
 // Help implements kong.HelpProvider.

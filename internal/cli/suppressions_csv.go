@@ -16,17 +16,20 @@ import (
 
 type suppressImportCmd struct {
 	File string `arg:"" help:"CSV file whose first line names the columns; \"-\" reads standard input."`
+	Reason string `help:"Reason of rows that give none: manual, hard_bounce, soft_bounce, complaint or unsubscribe; \"manual\" when absent."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*suppressImportCmd) Help() string {
-	return `Only the column email is required; stream, reason, detail, created_at and expires_at are read where they are there. At most 64 MiB. Rows that can't be read are listed ` +
+	return `Takes what suppressions export wrote, and the exports of SendGrid, Mailgun, Postmark and SES as they are, with commas, semicolons or tabs. ` +
+		`Only the column email (or address) is required; stream, reason, detail, created_at and expires_at are read where they are there. At most 64 MiB. Rows that can't be read are listed ` +
 		`and skipped; the exit code is 1 then. It may be repeated: addresses that are suppressed already stay as they are.
 
 Examples:
 
   sendgate suppressions import bounces.csv
+  sendgate suppressions import mailgun-complaints.csv --reason complaint
   cut -d, -f2 export.csv | sendgate suppressions import -`
 }
 
@@ -43,7 +46,7 @@ func (c *suppressImportCmd) Run(ctx context.Context, s *Streams) error {
 	defer in.Close() //nolint:errcheck // it was only read
 	r := &countingReader{r: in}
 	p := startProgress(s.Err, func(time.Duration) string { return "read " + sizeText(r.n.Load()) + size })
-	result, err := client.ImportSuppressions(ctx, r)
+	result, err := client.ImportSuppressions(ctx, r, c.Reason)
 	p.stop()
 	if err != nil {
 		return err

@@ -76,6 +76,9 @@ func showEndpoint(s *Streams, f format, e *api.WebhookEndpoint) error {
 		}
 		row(w, "types", allOr(e.Types))
 		row(w, "streams", allOr(e.Streams))
+		if len(e.HeaderNames) > 0 {
+			row(w, "headers", strings.Join(e.HeaderNames, ","))
+		}
 		row(w, "state", endpointState(*e))
 		if e.Disabled {
 			row(w, "because", orDash(e.DisabledReason))
@@ -107,7 +110,43 @@ type webhooksAddCmd struct {
 	Type        []string `help:"Only these types (repeat, or with commas); all when absent."`
 	Stream      []string `help:"Only these streams (repeat, or with commas); all when absent."`
 	Description string   `help:"Whose it is, for people."`
+	endpointSecrets
 	format
+}
+
+// endpointSecrets are what is sent along with each call.
+type endpointSecrets struct {
+	Header    []string `sep:"none" placeholder:"NAME=@FILE" help:"Send this header along (repeat); its value comes from a file, from NAME=env:VAR, or is asked for by NAME alone."`
+	BasicAuth string   `placeholder:"USER=@FILE" help:"Send this name and password along; the password comes as a header's value does."`
+}
+
+// into reads the values and puts them into a request.
+func (e endpointSecrets) into(ctx context.Context, s *Streams, req *api.WebhookEndpointRequest) error {
+	for _, spec := range e.Header {
+		name, value, err := namedSecret(ctx, s, "--header", spec)
+		if err != nil {
+			return err
+		}
+		if req.Headers == nil {
+			req.Headers = &map[string]string{}
+		}
+		(*req.Headers)[name] = value
+	}
+	if e.BasicAuth == "" {
+		return nil
+	}
+	name, value, err := namedSecret(ctx, s, "--basic-auth", e.BasicAuth)
+	req.BasicAuth = &api.BasicAuth{Username: name, Password: value}
+	return err
+}
+
+func namedSecret(ctx context.Context, s *Streams, flag, spec string) (name, value string, err error) {
+	name, source, given := strings.Cut(spec, "=")
+	if name == "" {
+		return "", "", usagef("%s wants a name", flag)
+	}
+	value, err = readSecret(ctx, s, flag, name, source, given)
+	return name, strings.TrimRight(value, "\r\n"), err
 }
 
 // Help implements kong.HelpProvider.
@@ -117,7 +156,8 @@ func (*webhooksAddCmd) Help() string {
 Examples:
 
   sendgate webhooks add https://shop.example.com/mail-events
-  sendgate webhooks add https://crm.example.com/hook --type bounced,complained,unsubscribed --stream bulk`
+  sendgate webhooks add https://crm.example.com/hook --type bounced,complained,unsubscribed --stream bulk
+  sendgate webhooks add https://gateway.example.com/hook --header X-Api-Key=env:GATEWAY_KEY --basic-auth sendgate=@password`
 }
 
 // Run implements the command.
@@ -135,6 +175,9 @@ func (c *webhooksAddCmd) Run(ctx context.Context, s *Streams) error {
 	}
 	if len(c.Stream) > 0 {
 		req.Streams = &c.Stream
+	}
+	if err := c.into(ctx, s, &req); err != nil {
+		return err
 	}
 	e, err := client.CreateWebhookEndpoint(ctx, req)
 	if err != nil {
@@ -176,8 +219,10 @@ type webhooksSetCmd struct {
 	Type        []string `help:"Only these types (repeat, or with commas); \"all\" for all."`
 	Stream      []string `help:"Only these streams (repeat, or with commas); \"all\" for all."`
 	Description *string  `help:"Whose it is, for people."`
-	Enable      bool     `xor:"turn" help:"Send to it again; what it missed comes by webhooks replay."`
-	Disable     bool     `xor:"turn" help:"Send it nothing more."`
+	endpointSecrets
+	NoHeaders bool `help:"Send no headers along any more."`
+	Enable    bool `xor:"turn" help:"Send to it again; what it missed comes by webhooks replay."`
+	Disable   bool `xor:"turn" help:"Send it nothing more."`
 	format
 }
 
@@ -197,8 +242,14 @@ func (c *webhooksSetCmd) Run(ctx context.Context, s *Streams) error {
 	if c.Enable || c.Disable {
 		req.Disabled = &c.Disable
 	}
+	if c.NoHeaders {
+		req.Headers = &map[string]string{}
+	}
+	if err := c.into(ctx, s, &req); err != nil {
+		return err
+	}
 	if req == (api.WebhookEndpointRequest{}) {
-		return usagef("nothing to change: give --url, --type, --stream, --description, --enable or --disable")
+		return usagef("nothing to change: give --url, --type, --stream, --header, --basic-auth, --description, --enable or --disable")
 	}
 	client, err := s.caller()
 	if err != nil {

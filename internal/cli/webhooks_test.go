@@ -174,3 +174,22 @@ func TestProvidersWebhooksRegisters(t *testing.T) {
 		t.Errorf("POST %s with %s", call.body, call.auth)
 	}
 }
+
+func TestWebhookHeadersComeFromFilesAndTheEnvironment(t *testing.T) {
+	t.Parallel()
+	const body = `{"id":"e","url":"https://a.example.com/","types":[],"streams":[],"disabled":false,"pending":0,"header_names":["Authorization","X-Key"]}`
+	w := newWorld(t, map[string]answer{"POST /v1/webhook-endpoints": {201, nil, body}, "PATCH /v1/webhook-endpoints/e": {200, nil, body}})
+	w.file("password", "hunter2\n")
+	w.file("key", "value\n")
+	w.run("webhooks", "add", "https://a.example.com/", "--header", "X-Key=@key", "--basic-auth", "u=@password").want(t, 0, "Authorization,X-Key", "")
+	if got, want := w.last("POST", "/v1/webhook-endpoints").body,
+		`{"url":"https://a.example.com/","headers":{"X-Key":"value"},"basic_auth":{"username":"u","password":"hunter2"}}`; got != want {
+		t.Errorf("POST %s\nwant %s", got, want)
+	}
+	w.run("webhooks", "set", "e", "--no-headers").want(t, 0, "", "")
+	if got := w.last("PATCH", "/v1/webhook-endpoints/e").body; got != `{"headers":{}}` {
+		t.Errorf("PATCH %s", got)
+	}
+	w.run("webhooks", "set", "e", "--header", "X-Key=value").want(t, 2, "", "visible to every user")
+	w.run("webhooks", "set", "e", "--header", "=@key").want(t, 2, "", "--header wants a name")
+}

@@ -48,8 +48,8 @@ func (c *webhooksRotateCmd) Run(ctx context.Context, s *Streams) error {
 
 type webhooksReplayCmd struct {
 	ID    string    `arg:"" help:"Id of the endpoint, from webhooks list."`
-	Since time.Time `required:"" help:"Events received at or after this time (RFC 3339)."`
-	Until time.Time `help:"Events received before this time (RFC 3339); now when absent."`
+	Since time.Time `required:"" help:"Events received at or after this time."`
+	Until time.Time `help:"Events received before this time; now when absent."`
 	format
 }
 

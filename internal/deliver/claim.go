@@ -377,7 +377,7 @@ func (c *claim) roomAt(decision route.Decision, local time.Time) time.Time {
 func (c *claim) othersFree(d route.Decision) bool {
 	return slices.ContainsFunc(d.Candidates, func(cand route.Candidate) bool {
 		a := c.config.Account(cand.Account)
-		return cand.Reason == "" && a != nil && c.view.Free(a) == ""
+		return cand.Code == "" && a != nil && c.view.Free(a).Code == ""
 	})
 }
 
@@ -393,11 +393,11 @@ func (c *claim) unfit(s *seen, decision route.Decision) time.Duration {
 		if a == nil || a.Paused || a.Draining || cand.Weight <= 0 {
 			continue
 		}
-		if c.view.Health(a) != "" { // breakers close and accounts come back
+		if c.view.Health(a).Code != "" { // breakers close and accounts come back
 			pause = breakerPause
 			continue
 		}
-		free = free || c.view.Free(a) == ""
+		free = free || c.view.Free(a).Code == ""
 	}
 	if free {
 		s.gone++
@@ -429,7 +429,7 @@ func why(d route.Decision, avoid map[string]mail.Avoid) string {
 		}
 	}
 	for _, c := range d.Candidates {
-		s += "; " + c.Account + ": " + c.Reason
+		s += "; " + c.Account + ": " + c.String()
 	}
 	return s
 }

@@ -204,13 +204,17 @@ func (e *Engine) Lane(f *mail.Facts) int32 {
 	return 0
 }
 
-// Explain routes a message that is not sent, as it would be routed here and now.
-func (e *Engine) Explain(f mail.Facts) route.Decision {
+// Explain routes a message that is not sent, as it would be routed here and now. A request without a seed gets one.
+func (e *Engine) Explain(r route.Request) route.Decision {
 	c := e.config.Load()
 	if c == nil {
 		return route.Decision{Candidates: []route.Candidate{}}
 	}
-	d, _ := route.Plan(c, e.accounts.view(f.Recipients), route.Request{Facts: &f, Seed: route.Seed(mail.NewID()), Now: time.Now()})
+	if r.Seed == 0 {
+		r.Seed = route.Seed(mail.NewID())
+	}
+	r.Now = time.Now()
+	d, _ := route.Plan(c, e.accounts.view(r.Facts.Recipients), r)
 	return d
 }
 

@@ -309,8 +309,8 @@ func TestSecretsThatCouldNotBeReadAreReadAgain(t *testing.T) {
 	if c == nil {
 		t.Fatal("no configuration")
 	}
-	if why := e.accounts.view(1).Health(&c.Accounts[0]); why != "" {
-		t.Errorf("the account stays unusable: %s", why)
+	if why := e.accounts.view(1).Health(&c.Accounts[0]); why.Code != "" {
+		t.Errorf("the account stays unusable: %s", why.Reason)
 	}
 }
 

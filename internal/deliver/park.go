@@ -212,5 +212,5 @@ func (v *view) works(conf *route.Account) bool {
 		return false
 	}
 	whole := func(p route.Park) bool { return p.SenderDomain == "" }
-	return !slices.ContainsFunc(conf.Parked, whole) && v.Health(conf) == ""
+	return !slices.ContainsFunc(conf.Parked, whole) && v.Health(conf).Code == ""
 }

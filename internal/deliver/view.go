@@ -31,31 +31,31 @@ func (s *accounts) view(recipients int) *view {
 }
 
 // Health implements route.View.
-func (v *view) Health(conf *route.Account) string {
+func (v *view) Health(conf *route.Account) route.Why {
 	a := v.accounts[conf.ID]
 	if a == nil {
-		return "not loaded yet"
+		return route.Why{Code: route.Broken, Reason: "not loaded yet"}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.failure != "" {
-		return a.failure
+		return route.Why{Code: route.Broken, Reason: a.failure}
 	}
 	for _, p := range a.conf.Parked {
 		if p.SenderDomain == "" && !a.probing("", v.now) {
-			return "parked: " + p.Reason
+			return route.Why{Code: route.Parked, Reason: p.Reason, Until: p.Next}
 		}
 	}
 	switch a.breaker.State() {
 	case gobreaker.StateOpen:
-		return "breaker open"
+		return route.Why{Code: route.Breaker, Reason: "breaker open"}
 	case gobreaker.StateHalfOpen:
 		if a.inflight+v.taken[conf.ID] > 0 {
-			return "breaker half open, a probe is running"
+			return route.Why{Code: route.Breaker, Reason: "breaker half open, a probe is running"}
 		}
 	case gobreaker.StateClosed:
 	}
-	return ""
+	return route.Why{}
 }
 
 // Probe implements route.View.
@@ -76,7 +76,7 @@ func (v *view) refuse(id int32, a *account, until time.Time) {
 }
 
 // Free implements route.View.
-func (v *view) Free(conf *route.Account) string {
+func (v *view) Free(conf *route.Account) route.Why {
 	a := v.accounts[conf.ID]
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -84,21 +84,21 @@ func (v *view) Free(conf *route.Account) string {
 	switch {
 	case refused && v.recipients >= cost:
 		v.until[conf.ID] = a.busy
-		return "no slot until " + clock(a.busy)
+		return route.Why{Code: route.NoSlot, Reason: "no slot until " + clock(a.busy), Until: a.busy}
 	case a.blocked.After(v.now):
 		v.until[conf.ID] = a.blocked
-		return "throttled until " + clock(a.blocked)
+		return route.Why{Code: route.Throttled, Reason: "throttled until " + clock(a.blocked), Until: a.blocked}
 	case a.busy.After(v.now) && v.recipients >= a.busyCost:
 		v.until[conf.ID] = a.busy
-		return "no slot until " + clock(a.busy)
+		return route.Why{Code: route.NoSlot, Reason: "no slot until " + clock(a.busy), Until: a.busy}
 	case a.inflight+v.taken[conf.ID] >= a.share:
 		v.until[conf.ID] = v.now
 		if a.stalled(v.now) {
-			return fmt.Sprintf("%d calls in flight, none of which ends", a.share)
+			return route.Why{Code: route.Stalled, Reason: fmt.Sprintf("%d calls in flight, none of which ends", a.share)}
 		}
-		return fmt.Sprintf("%s%d calls in flight", route.BusyPrefix, a.share)
+		return route.Why{Code: route.Busy, Reason: fmt.Sprintf("%d calls in flight", a.share)}
 	}
-	return ""
+	return route.Why{}
 }
 
 // room is how many more calls the account could start, slots aside; 0 when it has none before a known time.

@@ -135,7 +135,7 @@ func get[T any](t *testing.T, b *bed, sql string, args ...any) T {
 func (b *bed) endpoint(t *testing.T, s *sink, types ...mail.EventType) mail.ID {
 	t.Helper()
 	e := mail.Endpoint{Tenant: mail.DefaultTenant, URL: s.URL + "/in?token=canary-query", Types: types}
-	made, err := b.db.CreateEndpoint(t.Context(), "tester", e, s.secret)
+	made, err := b.db.CreateEndpoint(t.Context(), "tester", e, s.secret, seal.Secret{})
 	must(t, err)
 	return made.ID
 }

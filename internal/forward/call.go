@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -23,7 +24,7 @@ const (
 )
 
 // tell makes one signed call. Whatever goes wrong is an answer.
-func (e *Engine) tell(ctx context.Context, target string, event *mail.Event, secrets []seal.Secret) answer {
+func (e *Engine) tell(ctx context.Context, target string, event *mail.Event, secrets map[string]seal.Secret) answer {
 	ctx, cancel := context.WithTimeout(ctx, longCall)
 	defer cancel()
 	start, at := e.Now(), e.Clock()
@@ -40,7 +41,7 @@ func (e *Engine) tell(ctx context.Context, target string, event *mail.Event, sec
 	return a
 }
 
-func (e *Engine) post(ctx context.Context, target string, event *mail.Event, secrets []seal.Secret, at time.Time) (*http.Response, error) {
+func (e *Engine) post(ctx context.Context, target string, event *mail.Event, secrets map[string]seal.Secret, at time.Time) (*http.Response, error) {
 	body, err := Body(event)
 	if err != nil {
 		return nil, err
@@ -49,12 +50,30 @@ func (e *Engine) post(ctx context.Context, target string, event *mail.Event, sec
 	if err != nil {
 		return nil, err
 	}
+	if err := setHeaders(req.Header, secrets[mail.EndpointHeaders]); err != nil {
+		return nil, err
+	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", userAgent)
 	if err := sign(req.Header, event.ID.String(), at, body, secrets); err != nil {
 		return nil, err
 	}
 	return e.Client.Do(req)
+}
+
+// setHeaders sets those that the owner of the endpoint wants along, first: ours stand above them.
+func setHeaders(h http.Header, owners seal.Secret) error {
+	if owners.IsZero() {
+		return nil
+	}
+	var values map[string]string
+	if err := json.Unmarshal([]byte(owners.Reveal()), &values); err != nil {
+		return errHeaders // without err, which may hold a part of them
+	}
+	for name, value := range values {
+		h.Set(name, value)
+	}
+	return nil
 }
 
 // failure says why a call failed, for the owner of the endpoint: without the addresses that its name led to, and without

@@ -34,7 +34,7 @@ func TestFailureTellsTheCauseAndNoAddress(t *testing.T) {
 		"address not allowed: port 25":         wrap(errors.New("address not allowed: port 25")),
 		"the certificate is not trusted: x509: certificate signed by unknown authority": wrap(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}),
 		"EOF": wrap(errors.New("EOF")),
-		"the signing secret can't be opened: rotate it": errSealed,
+		"the secrets of the endpoint can't be opened: rotate its secret, and set its headers again": errSealed,
 	}
 	for want, err := range tests {
 		if got := failure(err); got != want {

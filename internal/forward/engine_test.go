@@ -131,7 +131,7 @@ func TestManyDeadEndpointsDelayNoOther(t *testing.T) {
 		tenant, err := b.db.CreateTenant(t.Context(), "tester", mail.Tenant{Name: fmt.Sprintf("dead-%d", i), Weight: 100})
 		must(t, err)
 		for range 20 {
-			_, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: tenant.ID, URL: dead.URL}, dead.secret)
+			_, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: tenant.ID, URL: dead.URL}, dead.secret, seal.Secret{})
 			must(t, err)
 		}
 	}
@@ -179,7 +179,7 @@ type counting struct {
 }
 
 func (c *counting) ClaimDeliveries(ctx context.Context, each, healthy, failing int, lease time.Duration, busy map[mail.ID]int) (
-	[]mail.Delivery, map[mail.ID][]seal.Secret, error,
+	[]mail.Delivery, map[mail.ID]map[string]seal.Secret, error,
 ) {
 	c.claims.Add(1)
 	return c.Store.ClaimDeliveries(ctx, each, healthy, failing, lease, busy)
@@ -209,6 +209,30 @@ func TestFailingEndpointIsTriedOneAtATime(t *testing.T) {
 	until(t, "an empty outbox", func() bool { return b.waiting(t, id) == 0 })
 }
 
+func TestOwnersHeadersAreSentAlong(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	s := newSink(t, func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		if r.Header.Get("X-Key") != "v" || user != "u" || password != "p" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	made, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: mail.DefaultTenant, URL: s.URL}, s.secret,
+		seal.NewSecret(`{"Authorization":"Basic dTpw","X-Key":"v","Content-Type":"text/plain"}`)) // ours stand above the owner's
+	must(t, err)
+	b.queue(t, made.ID, 3)
+	b.run(t, Options{}, s)
+	until(t, "an empty outbox", func() bool { return b.waiting(t, made.ID) == 0 })
+	if n := s.arrived.Load(); n != 3 {
+		t.Errorf("%d calls, want each to be taken at once", n)
+	}
+	r, err := b.engine.Test(t.Context(), mail.DefaultTenant, made.ID)
+	if err != nil || r.Status != http.StatusOK {
+		t.Errorf("test: %+v, %v", r, err)
+	}
+}
+
 func TestGoneEndpointIsDisabledAndTheOthersAreTold(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -236,7 +260,7 @@ func TestGoneEndpointIsDisabledAndTheOthersAreTold(t *testing.T) {
 	}
 	// Enabled again, it gets what waited.
 	before := gone.arrived.Load()
-	_, err = b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, func(e *mail.Endpoint) error { e.Disabled = false; return nil })
+	_, err = b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *mail.Endpoint) error { e.Disabled = false; return nil })
 	must(t, err)
 	until(t, "another try", func() bool { return gone.arrived.Load() > before })
 }

@@ -31,12 +31,12 @@ type Store interface {
 	// endpoint that fails, minus busy, and in all no more than healthy and failing of the two sorts. They are ours for the
 	// lease. The error may tell of some that are broken while the others are returned, with the secrets of each endpoint.
 	ClaimDeliveries(ctx context.Context, each, healthy, failing int, lease time.Duration, busy map[mail.ID]int) (
-		[]mail.Delivery, map[mail.ID][]seal.Secret, error)
+		[]mail.Delivery, map[mail.ID]map[string]seal.Secret, error)
 	// FinishDeliveries records results in one transaction, and returns the endpoints that it disabled. A result without
 	// an outcome gives its delivery back.
 	FinishDeliveries(ctx context.Context, results []mail.DeliveryResult) (disabled []mail.ID, err error)
-	// EndpointSecrets returns an endpoint of the tenant and what signs for it, or mail.ErrNotFound.
-	EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, []seal.Secret, error)
+	// EndpointSecrets returns an endpoint of the tenant and its secrets, or mail.ErrNotFound.
+	EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, map[string]seal.Secret, error)
 }
 
 // Options shape an Engine. Store, Client and Log are required.

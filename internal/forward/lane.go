@@ -11,7 +11,7 @@ import (
 // job is one delivery that is held.
 type job struct {
 	mail.Delivery
-	secrets []seal.Secret
+	secrets map[string]seal.Secret
 	until   time.Time // no call may begin later
 }
 

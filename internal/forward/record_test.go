@@ -19,12 +19,12 @@ import (
 
 // fakeStore answers what a test sets.
 type fakeStore struct {
-	claim  func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID][]seal.Secret, error)
+	claim  func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error)
 	finish func([]mail.DeliveryResult) ([]mail.ID, error)
 }
 
 func (f *fakeStore) ClaimDeliveries(_ context.Context, _, _, _ int, _ time.Duration, busy map[mail.ID]int) (
-	[]mail.Delivery, map[mail.ID][]seal.Secret, error,
+	[]mail.Delivery, map[mail.ID]map[string]seal.Secret, error,
 ) {
 	return f.claim(busy)
 }
@@ -33,7 +33,7 @@ func (f *fakeStore) FinishDeliveries(_ context.Context, rs []mail.DeliveryResult
 	return f.finish(rs)
 }
 
-func (f *fakeStore) EndpointSecrets(context.Context, mail.TenantID, mail.ID) (*mail.Endpoint, []seal.Secret, error) {
+func (f *fakeStore) EndpointSecrets(context.Context, mail.TenantID, mail.ID) (*mail.Endpoint, map[string]seal.Secret, error) {
 	return nil, nil, mail.ErrNotFound
 }
 
@@ -46,16 +46,16 @@ func noContent(*http.Request) (*http.Response, error) {
 }
 
 // once gives n deliveries to one endpoint at the first claim, and nothing after.
-func once(n int) func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID][]seal.Secret, error) {
+func once(n int) func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 	endpoint := mail.Endpoint{ID: mail.NewID(), URL: "https://hooks.example.com/"}
 	var all []mail.Delivery
 	for range n {
 		all = append(all, mail.Delivery{Endpoint: endpoint, Event: mail.Event{ID: mail.NewID()}, N: 1})
 	}
-	return func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID][]seal.Secret, error) {
+	return func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 		some := all
 		all = nil
-		return some, map[mail.ID][]seal.Secret{endpoint.ID: {secretOf(32)}}, nil
+		return some, map[mail.ID]map[string]seal.Secret{endpoint.ID: signs(secretOf(32))}, nil
 	}
 }
 
@@ -119,7 +119,7 @@ func TestClaimsGoOnAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		outage, recorded, next := 3, 0, once(5)
 		store := &fakeStore{
-			claim: func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID][]seal.Secret, error) {
+			claim: func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 				if outage--; outage >= 0 {
 					return nil, nil, errors.New("no database")
 				}
@@ -141,7 +141,7 @@ func TestIdleEngineAsksSeldom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		claims := 0
-		store := &fakeStore{claim: func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID][]seal.Secret, error) {
+		store := &fakeStore{claim: func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 			claims++
 			return nil, nil, nil
 		}}
@@ -211,7 +211,7 @@ func TestBusyEndpointIsNeverLeftWaiting(t *testing.T) {
 		supply, claims := once(10_000), 0
 		all, secrets, _ := supply(nil)
 		store := &fakeStore{
-			claim: func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID][]seal.Secret, error) {
+			claim: func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 				claims++
 				n := min(each-busy[all[0].Endpoint.ID], len(all)-1)
 				some := all[:n]

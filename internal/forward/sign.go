@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -21,28 +22,32 @@ const (
 )
 
 var (
-	errSecret = errors.New("not a signing secret: want whsec_ and the base64 of 24 to 64 bytes")
-	errSealed = errors.New("the signing secret can't be opened: rotate it")
+	errSecret  = errors.New("not a signing secret: want whsec_ and the base64 of 24 to 64 bytes")
+	errSealed  = errors.New("the secrets of the endpoint can't be opened: rotate its secret, and set its headers again")
+	errHeaders = errors.New("the headers of the endpoint can't be read: set them again")
 )
 
 // sign sets the three headers of Standard Webhooks: the id, which is the event's and stays the same over all tries, the
 // time of this try, and a signature by each secret over id, time and body. While a secret is being replaced there are
 // two, and the receiver takes either.
-func sign(h http.Header, id string, at time.Time, body []byte, secrets []seal.Secret) error {
-	if len(secrets) == 0 {
+func sign(h http.Header, id string, at time.Time, body []byte, secrets map[string]seal.Secret) error {
+	if secrets[mail.EndpointSecret].IsZero() {
 		return errSealed
 	}
 	stamp := strconv.FormatInt(at.Unix(), 10)
-	signatures := make([]string, len(secrets))
-	for i, s := range secrets {
-		key, err := keyOf(s)
+	var signatures []string
+	for _, name := range []string{mail.EndpointSecret, mail.EndpointOldSecret} {
+		if secrets[name].IsZero() {
+			continue
+		}
+		key, err := keyOf(secrets[name])
 		if err != nil {
 			return err
 		}
 		mac := hmac.New(sha256.New, key)
 		mac.Write([]byte(id + "." + stamp + "."))
 		mac.Write(body)
-		signatures[i] = "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 	}
 	h.Set("Webhook-Id", id)
 	h.Set("Webhook-Timestamp", stamp)

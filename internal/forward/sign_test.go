@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -18,12 +19,21 @@ func secretOf(n int) seal.Secret {
 	return seal.NewSecret("whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", n))))
 }
 
+// signs are the secrets of an endpoint: the one that signs, and the one before.
+func signs(secrets ...seal.Secret) map[string]seal.Secret {
+	all := map[string]seal.Secret{}
+	for i, s := range secrets {
+		all[[]string{mail.EndpointSecret, mail.EndpointOldSecret}[i]] = s
+	}
+	return all
+}
+
 // TestSignatureOfTheSpecification has the example that the libraries of Standard Webhooks share.
 func TestSignatureOfTheSpecification(t *testing.T) {
 	t.Parallel()
 	h := http.Header{}
 	secret := seal.NewSecret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-	err := sign(h, "msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`), []seal.Secret{secret})
+	err := sign(h, "msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`), signs(secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +50,7 @@ func TestEitherSecretVerifiesWhileOneIsReplaced(t *testing.T) {
 	t.Parallel()
 	fresh, old, other := secretOf(24), secretOf(64), secretOf(32)
 	h, body := http.Header{}, []byte(`{"type":"message.delivered"}`)
-	if err := sign(h, "id", time.Now(), body, []seal.Secret{fresh, old}); err != nil {
+	if err := sign(h, "id", time.Now(), body, signs(fresh, old)); err != nil {
 		t.Fatal(err)
 	}
 	verify := func(s seal.Secret, body string) error {
@@ -62,10 +72,10 @@ func TestEitherSecretVerifiesWhileOneIsReplaced(t *testing.T) {
 
 func TestSignRefusesWhatIsNoSecret(t *testing.T) {
 	t.Parallel()
-	bad := map[string][]seal.Secret{
-		"none": nil, "empty": {{}}, "no prefix": {seal.NewSecret(strings.TrimPrefix(secretOf(32).Reveal(), "whsec_"))},
-		"short": {secretOf(23)}, "long": {secretOf(65)}, "not base64": {seal.NewSecret("whsec_????")},
-		"one of two": {secretOf(32), secretOf(3)},
+	bad := map[string]map[string]seal.Secret{
+		"none": nil, "empty": signs(seal.Secret{}), "no prefix": signs(seal.NewSecret(strings.TrimPrefix(secretOf(32).Reveal(), "whsec_"))),
+		"short": signs(secretOf(23)), "long": signs(secretOf(65)), "not base64": signs(seal.NewSecret("whsec_????")),
+		"one of two": signs(secretOf(32), secretOf(3)),
 	}
 	for name, secrets := range bad {
 		h := http.Header{}

@@ -20,7 +20,7 @@ type oneDelivery struct {
 }
 
 func (s *oneDelivery) ClaimDeliveries(context.Context, int, int, int, time.Duration, map[mail.ID]int) (
-	[]mail.Delivery, map[mail.ID][]seal.Secret, error,
+	[]mail.Delivery, map[mail.ID]map[string]seal.Secret, error,
 ) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -175,7 +175,7 @@ func TestAuditIsPagedNewestFirstAndNamesTheKey(t *testing.T) {
 	var got []string
 	cursor := ""
 	for range 4 {
-		page, err := c.Audit(t.Context(), cursor, 2)
+		page, err := c.Audit(t.Context(), api.AuditFilter{Cursor: cursor, Limit: 2})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -201,7 +201,7 @@ func TestExplainTellsFactsAndDecisionAndStoresNothing(t *testing.T) {
 		},
 		Decision: api.Decision{
 			Config: 7, Pool: "default", Chosen: "a",
-			Candidates: []api.Candidate{{Account: "a", Weight: 70}, {Account: "b", Weight: 30, Reason: "paused"}},
+			Candidates: []api.Candidate{{Account: "a", Weight: 70}, {Account: "b", Weight: 30, Code: "paused", Reason: "paused by an operator"}},
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || got.Facts.Bytes < 2 {

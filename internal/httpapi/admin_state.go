@@ -19,8 +19,16 @@ func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
 	out := api.Queue{
 		Ready: q.Ready, Scheduled: q.Scheduled, Inflight: q.Inflight, Unknown: q.Unknown, OldestDue: optional(q.OldestDue),
 	}
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{{"ready", q.Ready}, {"scheduled", q.Scheduled}, {"unknown", q.Unknown}} {
+		if f.n >= mail.MaxCounted {
+			out.AtLeast = append(out.AtLeast, f.name)
+		}
+	}
 	for _, t := range q.Tenants {
-		out.Tenants = append(out.Tenants, api.TenantRow{Tenant: t.Tenant, Ready: t.Ready})
+		out.Tenants = append(out.Tenants, api.TenantRow{Tenant: t.Tenant, Ready: t.Ready, More: t.More})
 	}
 	for _, rep := range q.Replicas {
 		out.Replicas = append(out.Replicas, api.Replica{
@@ -53,20 +61,23 @@ func (s *Server) listLimits(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "limit", "cursor")
+	q, err := readQuery(r, "actor", "action", "target", "since", "until", "limit", "cursor")
 	if err != nil {
 		return err
+	}
+	f := mail.AuditFilter{
+		Actor: q.text("actor"), Action: q.text("action"), Target: q.text("target"), Since: q.moment("since"), Until: q.moment("until"),
 	}
 	limit := q.limit()
 	if err := q.err(); err != nil {
 		return err
 	}
-	l := listing{name: "audit"}
-	before, err := q.auditCursor(s.cursors, l)
-	if err != nil {
+	l := listing{name: "audit", filter: q.filter()}
+	if f.Before, err = q.auditCursor(s.cursors, l); err != nil {
 		return err
 	}
-	rows, err := s.store.Audit(r.Context(), before, limit+1)
+	f.Limit = limit + 1
+	rows, err := s.store.Audit(r.Context(), f)
 	if err != nil {
 		return err
 	}
@@ -74,7 +85,7 @@ func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
 	out := api.AuditPage{Data: make([]api.AuditEntry, 0, len(rows)), NextCursor: next}
 	for _, e := range rows {
 		out.Data = append(out.Data, api.AuditEntry{
-			ID: e.ID, At: e.At, Actor: e.Actor, Action: e.Action, Target: e.Target, Detail: e.Detail,
+			ID: e.ID, At: e.At, Actor: e.Actor, ActorName: e.Name, Action: e.Action, Target: e.Target, Detail: e.Detail,
 		})
 	}
 	return writeJSON(w, http.StatusOK, out)

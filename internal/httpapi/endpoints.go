@@ -27,10 +27,11 @@ type EndpointStore interface {
 	Endpoints(ctx context.Context, t mail.TenantID) ([]mail.Endpoint, error)
 	Endpoint(ctx context.Context, t mail.TenantID, id mail.ID) (*mail.Endpoint, error)
 	// CreateEndpoint returns mail.ErrConflict when the tenant has as many endpoints as it may.
-	CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret seal.Secret) (*mail.Endpoint, error)
-	// UpdateEndpoint lets change alter the endpoint while its row is locked. Enabling it forgets its failures.
+	CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret, headers seal.Secret) (*mail.Endpoint, error)
+	// UpdateEndpoint lets change alter the endpoint while its row is locked. Enabling it forgets its failures. Headers
+	// replace those that are there, unless they are nil.
 	UpdateEndpoint(
-		ctx context.Context, actor string, t mail.TenantID, id mail.ID, change func(*mail.Endpoint) error,
+		ctx context.Context, actor string, t mail.TenantID, id mail.ID, headers *seal.Secret, change func(*mail.Endpoint) error,
 	) (*mail.Endpoint, error)
 	DeleteEndpoint(ctx context.Context, actor string, t mail.TenantID, id mail.ID) error
 	// RotateEndpoint makes secret the one that signs; the one before signs too for the overlap.
@@ -116,8 +117,11 @@ func (s *Server) createEndpoint(w http.ResponseWriter, r *http.Request) error {
 	}
 	e := mail.Endpoint{Tenant: principal(r).Tenant}
 	applyEndpoint(&e, &in)
-	secret := newWebhookSecret()
-	made, err := s.webhooks.Endpoints.CreateEndpoint(r.Context(), principal(r).ID, e, secret)
+	secret, headers := newWebhookSecret(), seal.Secret{}
+	if h := endpointHeaders(&in); h != nil {
+		headers = *h
+	}
+	made, err := s.webhooks.Endpoints.CreateEndpoint(r.Context(), principal(r).ID, e, secret, headers)
 	if err != nil {
 		return conflict(err, "too_many_endpoints", "The tenant has as many webhook endpoints as it may. Delete one first.")
 	}
@@ -138,11 +142,16 @@ func (s *Server) patchEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err := s.checkEndpoint(&in); err != nil {
 		return err
 	}
+	headers := endpointHeaders(&in)
 	change := func(e *mail.Endpoint) error {
+		before := *e
 		applyEndpoint(e, &in)
+		if headers == nil && len(e.HeaderNames) > 0 && !sameOrigin(before.URL, e.URL) {
+			return invalid("headers", "missing", "must be given again, or be {}: those that are there were for another host")
+		}
 		return nil
 	}
-	e, err := s.webhooks.Endpoints.UpdateEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id, change)
+	e, err := s.webhooks.Endpoints.UpdateEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id, headers, change)
 	if err != nil {
 		return missing(err, noEndpoint)
 	}
@@ -172,7 +181,7 @@ func newWebhookSecret() seal.Secret {
 
 func endpointView(e *mail.Endpoint) api.WebhookEndpoint {
 	out := api.WebhookEndpoint{
-		ID: e.ID.String(), URL: e.URL, Description: e.Description, Streams: e.Streams, Disabled: e.Disabled,
+		ID: e.ID.String(), URL: e.URL, Description: e.Description, Streams: e.Streams, HeaderNames: e.HeaderNames, Disabled: e.Disabled,
 		DisabledReason: e.DisabledReason, FailingSince: optional(e.FailingSince), LastSuccessAt: optional(e.LastSuccess),
 		Pending: e.Pending, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/sendgate/sendgate/api"
@@ -30,6 +31,7 @@ func (s *Server) checkEndpoint(in *api.WebhookEndpointRequest) error {
 	}
 	isType := func(t string) bool { return slices.Contains(mail.EventTypes(), mail.EventType(t)) }
 	bad.Fields = append(bad.Fields, checkList("types", "unknown_type", "is not a type of event", in.Types, isType)...)
+	bad.Fields = append(bad.Fields, checkHeaders(in)...)
 	bad.Fields = append(bad.Fields, checkList("streams", "invalid_name", "is not the name of a stream", in.Streams, mail.IsName)...)
 	if len(bad.Fields) > 0 {
 		return bad
@@ -88,5 +90,8 @@ func applyEndpoint(e *mail.Endpoint, in *api.WebhookEndpointRequest) {
 	}
 	if in.Disabled != nil {
 		e.Disabled = *in.Disabled
+	}
+	if in.Headers != nil || in.BasicAuth != nil {
+		e.HeaderNames = slices.Sorted(maps.Keys(ownersHeaders(in)))
 	}
 }

@@ -71,7 +71,7 @@ func (f *fakeEndpoints) Endpoint(_ context.Context, t mail.TenantID, id mail.ID)
 	return f.find(t, id)
 }
 
-func (f *fakeEndpoints) CreateEndpoint(_ context.Context, actor string, e mail.Endpoint, secret seal.Secret) (*mail.Endpoint, error) {
+func (f *fakeEndpoints) CreateEndpoint(_ context.Context, actor string, e mail.Endpoint, secret, headers seal.Secret) (*mail.Endpoint, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -80,11 +80,14 @@ func (f *fakeEndpoints) CreateEndpoint(_ context.Context, actor string, e mail.E
 	e.ID, e.CreatedAt, e.UpdatedAt = mail.NewID(), f.now(), f.now()
 	f.all, f.actors = append(f.all, e), append(f.actors, actor)
 	f.secrets[e.ID] = []seal.Secret{secret}
+	if !headers.IsZero() {
+		f.secrets[e.ID] = append(f.secrets[e.ID], headers)
+	}
 	return &e, nil
 }
 
 func (f *fakeEndpoints) UpdateEndpoint(
-	_ context.Context, actor string, t mail.TenantID, id mail.ID, change func(*mail.Endpoint) error,
+	_ context.Context, actor string, t mail.TenantID, id mail.ID, headers *seal.Secret, change func(*mail.Endpoint) error,
 ) (*mail.Endpoint, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,7 +96,15 @@ func (f *fakeEndpoints) UpdateEndpoint(
 		return nil, err
 	}
 	f.actors = append(f.actors, actor)
-	return e, change(e)
+	changed := *e
+	if err := change(&changed); err != nil {
+		return nil, err
+	}
+	*e = changed
+	if headers != nil {
+		f.secrets[e.ID] = append(f.secrets[e.ID][:1], *headers)
+	}
+	return e, nil
 }
 
 func (f *fakeEndpoints) DeleteEndpoint(_ context.Context, actor string, t mail.TenantID, id mail.ID) error {
@@ -292,6 +303,72 @@ func TestPatchChangesWhatIsSet(t *testing.T) {
 	r.want(r.do("PATCH", "/v1/webhook-endpoints/"+start.ID.String(), r.send, `{"url":"https://10.0.0.1/"}`), 422, "invalid")
 	if diff := cmp.Diff(start, f.all[0]); diff != "" {
 		t.Errorf("a refused change was stored:\n%s", diff)
+	}
+}
+
+func TestHeadersOfAnEndpointGoInAndNeverOut(t *testing.T) {
+	t.Parallel()
+	f, r := withEndpoints(t)
+	a := r.do("POST", "/v1/webhook-endpoints", r.send, `{"url":"https://a.example.com/","headers":{"x-api-key":"canary"},"basic_auth":{"username":"u","password":"canary"}}`)
+	r.want(a, 201, "")
+	made := decoded[api.WebhookEndpoint](t, a)
+	if !slices.Equal(made.HeaderNames, []string{"Authorization", "X-Api-Key"}) || strings.Contains(string(a.body), "canary") {
+		t.Errorf("answer: %s", a.body)
+	}
+	id := f.all[0].ID
+	headers := func() string { return f.secrets[id][len(f.secrets[id])-1].Reveal() }
+	if want := `{"Authorization":"Basic dTpjYW5hcnk=","X-Api-Key":"canary"}`; headers() != want {
+		t.Errorf("kept %s, want %s", headers(), want)
+	}
+	path := "/v1/webhook-endpoints/" + id.String()
+	r.want(r.do("PATCH", path, r.send, `{"url":"https://a.example.com/v2","description":"same host"}`), 200, "")
+	for _, url := range []string{"https://b.example.com/", "https://a.example.com:8443/"} {
+		a := r.do("PATCH", path, r.send, `{"url":"`+url+`"}`)
+		r.want(a, 422, "invalid")
+		if f.all[0].URL != "https://a.example.com/v2" {
+			t.Fatalf("the headers go to %s", f.all[0].URL)
+		}
+	}
+	r.want(r.do("PATCH", path, r.send, `{"url":"https://b.example.com/","headers":{"X-Api-Key":"other"}}`), 200, "")
+	if want := `{"X-Api-Key":"other"}`; headers() != want || !slices.Equal(f.all[0].HeaderNames, []string{"X-Api-Key"}) {
+		t.Errorf("kept %s, names %v, want %s", headers(), f.all[0].HeaderNames, want)
+	}
+	r.want(r.do("PATCH", path, r.send, `{"headers":{}}`), 200, "")
+	if headers() != "" || len(f.all[0].HeaderNames) != 0 {
+		t.Errorf("kept %s, names %v, want none", headers(), f.all[0].HeaderNames)
+	}
+}
+
+func TestHeadersThatCannotBeSentAreRefused(t *testing.T) {
+	t.Parallel()
+	f, r := withEndpoints(t)
+	for body, field := range map[string]string{
+		`"headers":{"Host":"x"}`:                              "headers.Host",
+		`"headers":{"webhook-signature":"x"}`:                 "headers.webhook-signature",
+		`"headers":{"content-length":"1"}`:                    "headers.content-length",
+		`"headers":{"Transfer-Encoding":"chunked"}`:           "headers.Transfer-Encoding",
+		`"headers":{"a b":"x"}`:                               "headers",
+		`"headers":{"":"x"}`:                                  "headers",
+		`"headers":{"a\r\nb":"x"}`:                            "headers",
+		`"headers":{"` + strings.Repeat("a", 65) + `":"x"}`:   "headers",
+		`"headers":{"A":"x\r\nB: y"}`:                         "headers.A",
+		`"headers":{"A":"ü"}`:                                 "headers.A",
+		`"headers":{"A":" x"}`:                                "headers.A",
+		`"headers":{"A":"` + strings.Repeat("x", 2049) + `"}`: "headers.A",
+		`"headers":{"authorization":"x"},"basic_auth":{"username":"u","password":"p"}`:             "headers.authorization",
+		`"headers":{"a":"","b":"","c":"","d":"","e":"","f":"","g":"","h":"","i":"","j":"","k":""}`: "headers",
+		`"basic_auth":{"username":"a:b","password":"p"}`:                                           "basic_auth.username",
+		`"basic_auth":{"username":"","password":"p"}`:                                              "basic_auth.username",
+		`"basic_auth":{"username":"u","password":"p\n"}`:                                           "basic_auth.password",
+	} {
+		a := r.do("POST", "/v1/webhook-endpoints", r.send, `{"url":"https://a.example.com/",`+body+`}`)
+		r.want(a, 422, "invalid")
+		if len(a.problem.Errors) == 0 || a.problem.Errors[0].Field != field {
+			t.Errorf("%.80s: %+v, want a complaint about %q", body, a.problem.Errors, field)
+		}
+	}
+	if len(f.all) > 0 {
+		t.Error("a refused endpoint reached the store")
 	}
 }
 

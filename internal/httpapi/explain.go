@@ -23,7 +23,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 	}
 	facts := m.Facts()
 	return writeJSON(w, http.StatusOK, api.Explanation{
-		Facts: factsView(facts), Decision: decisionView(s.router.Explain(facts)),
+		Facts: factsView(facts), Decision: decisionView(s.router.Explain(route.Request{Facts: &facts})),
 	})
 }
 
@@ -43,7 +43,9 @@ func decisionView(d route.Decision) api.Decision {
 		Candidates: make([]api.Candidate, 0, len(d.Candidates)),
 	}
 	for _, c := range d.Candidates {
-		out.Candidates = append(out.Candidates, api.Candidate{Account: c.Account, Weight: c.Weight, Reason: c.Reason})
+		out.Candidates = append(out.Candidates, api.Candidate{
+			Account: c.Account, Weight: c.Weight, Code: string(c.Code), Reason: c.Reason, Until: optional(c.Until),
+		})
 	}
 	return out
 }

@@ -180,6 +180,20 @@ func (f *fakeStore) Message(_ context.Context, t mail.TenantID, id mail.ID) (*ma
 	return f.message(t, id)
 }
 
+func (f *fakeStore) Waiting(_ context.Context, id mail.ID) (*mail.Waiting, error) {
+	done, err := f.enter("Waiting")
+	defer done()
+	if err != nil {
+		return nil, err
+	}
+	v := f.messages[id]
+	if v == nil {
+		return nil, mail.ErrNotFound
+	}
+	facts := v.Message.Facts()
+	return &mail.Waiting{Facts: &facts}, nil
+}
+
 func (f *fakeStore) message(t mail.TenantID, id mail.ID) (*mail.View, error) {
 	v, ok := f.messages[id]
 	if !ok || v.Message.Tenant != t {
@@ -362,12 +376,12 @@ func (f *fakeStore) LimitStates(context.Context) ([]limit.State, error) {
 	return f.limits, err
 }
 
-func (f *fakeStore) Audit(_ context.Context, before int64, n int) ([]mail.AuditEntry, error) {
+func (f *fakeStore) Audit(_ context.Context, q mail.AuditFilter) ([]mail.AuditEntry, error) {
 	done, err := f.enter("Audit")
 	defer done()
 	var out []mail.AuditEntry
 	for _, e := range slices.Backward(f.audit) {
-		if (before == 0 || e.ID < before) && len(out) < n {
+		if (q.Before == 0 || e.ID < q.Before) && (q.Target == "" || e.Target == q.Target) && len(out) < q.Limit {
 			out = append(out, e)
 		}
 	}
@@ -408,9 +422,9 @@ func (fakeKinds) DocumentedLimits(provider.Kind) []limit.Window {
 // fakeRouter sends everything to the account "a" of pool default.
 type fakeRouter struct{}
 
-func (fakeRouter) Explain(f mail.Facts) route.Decision {
+func (fakeRouter) Explain(r route.Request) route.Decision {
 	return route.Decision{
-		Config: 7, Pool: "default", Chosen: "a", Pinned: f.Account != "",
-		Candidates: []route.Candidate{{Account: "a", Weight: 70}, {Account: "b", Weight: 30, Reason: "paused"}},
+		Config: 7, Pool: "default", Chosen: "a", Pinned: r.Facts.Account != "",
+		Candidates: []route.Candidate{{Account: "a", Weight: 70}, {Account: "b", Weight: 30, Why: route.Why{Code: route.Paused, Reason: "paused by an operator"}}},
 	}
 }

@@ -144,10 +144,10 @@ func newInputServer(t *testing.T) *inputServer {
 	}
 }
 
-// planRouter asks the real planner, so that the words it uses are the ones that send.go looks for.
+// planRouter asks the real planner, so that its codes are the ones that send.go looks for.
 type planRouter struct{}
 
-func (planRouter) Explain(f mail.Facts) route.Decision {
+func (planRouter) Explain(r route.Request) route.Decision {
 	c := &route.Config{
 		Version: 1, Accounts: []route.Account{
 			{ID: 1, Name: "big", Kind: "ses", Capabilities: provider.Capabilities{MaxBytes: 40 << 20}},
@@ -155,14 +155,15 @@ func (planRouter) Explain(f mail.Facts) route.Decision {
 		},
 		Pools: []route.Pool{{ID: 1, Name: route.DefaultPool, Overflow: route.Spill, Members: []route.Member{{Account: "big", Weight: 1}, {Account: "small", Weight: 1}}}},
 	}
-	d, _ := route.Plan(c, idleView{}, route.Request{Facts: &f, Now: time.Now()})
+	r.Now = time.Now()
+	d, _ := route.Plan(c, idleView{}, r)
 	return d
 }
 
 type idleView struct{}
 
-func (idleView) Health(*route.Account) string { return "" }
-func (idleView) Free(*route.Account) string   { return "" }
+func (idleView) Health(*route.Account) route.Why { return route.Why{} }
+func (idleView) Free(*route.Account) route.Why   { return route.Why{} }
 
 func (idleView) Probe(*route.Account, route.Park) bool { return false }
 

@@ -39,7 +39,9 @@ func (s *Server) showMessage(w http.ResponseWriter, r *http.Request, id mail.ID)
 	if err != nil {
 		return missing(err, "There is no such message.")
 	}
-	return writeJSON(w, http.StatusOK, messageDetail(v))
+	out := messageDetail(v)
+	out.Waiting = s.waitingView(v, s.clock())
+	return writeJSON(w, http.StatusOK, out)
 }
 
 func (s *Server) listMessages(w http.ResponseWriter, r *http.Request) error {

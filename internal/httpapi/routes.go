@@ -77,6 +77,7 @@ func (s *Server) adminRoutes(r chi.Router) {
 	r.Put("/rules", admin(s.replaceRules))
 	r.Delete("/rules/{rule}", admin(s.deleteRule))
 	r.Post("/route/explain", admin(s.explain))
+	r.Get("/route/explain/{id}", admin(s.explainMessage))
 
 	r.Get("/keys", admin(s.listKeys))
 	r.Post("/keys", admin(s.createKey))

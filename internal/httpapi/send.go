@@ -87,9 +87,6 @@ func maySendAs(key *mail.Key, domain string) bool {
 		slices.ContainsFunc(key.SenderDomains, func(d string) bool { return strings.EqualFold(d, domain) })
 }
 
-// noSuchAccount is what route.Plan says of a pinned account that is not configured.
-const noSuchAccount = "no such account"
-
 // rulesNamed is how many accounts a refusal names, each with the rule that keeps the message out.
 const rulesNamed = 5
 
@@ -97,8 +94,8 @@ const rulesNamed = 5
 // and its sender hear of it only then. What is merely paused, parked or busy is accepted.
 func (s *Server) routable(m *mail.Message) error {
 	facts := m.Facts()
-	d := s.router.Explain(facts)
-	if d.Pinned && slices.ContainsFunc(d.Candidates, func(c route.Candidate) bool { return c.Reason == noSuchAccount }) {
+	d := s.router.Explain(route.Request{Facts: &facts})
+	if d.Pinned && slices.ContainsFunc(d.Candidates, func(c route.Candidate) bool { return c.Code == route.Absent }) {
 		return invalid("account", "unknown_account", "there is no account of this name")
 	}
 	if len(d.Candidates) == 0 || d.Omitted > 0 {
@@ -106,12 +103,11 @@ func (s *Server) routable(m *mail.Message) error {
 	}
 	var why []string
 	for _, c := range d.Candidates {
-		rule, cannot := strings.CutPrefix(c.Reason, route.CapabilityPrefix)
-		if !cannot {
+		if c.Code != route.Cannot {
 			return nil
 		}
 		if len(why) < rulesNamed {
-			why = append(why, c.Account+": "+rule)
+			why = append(why, c.Account+": "+c.Reason)
 		}
 	}
 	if facts.NeedsSMTPUTF8 && s.carriesInASCII(facts) {
@@ -125,8 +121,8 @@ func (s *Server) routable(m *mail.Message) error {
 // carriesInASCII reports whether an account would take the message if its addresses were ASCII.
 func (s *Server) carriesInASCII(facts mail.Facts) bool {
 	facts.NeedsSMTPUTF8 = false
-	return slices.ContainsFunc(s.router.Explain(facts).Candidates, func(c route.Candidate) bool {
-		return !strings.HasPrefix(c.Reason, route.CapabilityPrefix)
+	return slices.ContainsFunc(s.router.Explain(route.Request{Facts: &facts}).Candidates, func(c route.Candidate) bool {
+		return c.Code != route.Cannot
 	})
 }
 

@@ -18,8 +18,8 @@ import (
 // routerFunc answers each Explain.
 type routerFunc func(f mail.Facts) []route.Candidate
 
-func (r routerFunc) Explain(f mail.Facts) route.Decision {
-	return route.Decision{Pinned: f.Account != "", Candidates: r(f)}
+func (r routerFunc) Explain(in route.Request) route.Decision {
+	return route.Decision{Pinned: in.Facts.Account != "", Candidates: r(*in.Facts)}
 }
 
 // sendServer is a Server without its HTTP part, over a fake store.
@@ -49,12 +49,12 @@ func submitCode(t *testing.T, s *Server, body string) string {
 
 func TestSendIsRefusedWhenNoAccountCanEverCarryIt(t *testing.T) {
 	t.Parallel()
-	const cannot = "cannot: message of 99 bytes is over the cap of 1"
-	utf8 := func(f mail.Facts) string {
+	cannot := route.Candidate{Why: route.Why{Code: route.Cannot, Reason: "message of 99 bytes is over the cap of 1"}}
+	utf8 := func(f mail.Facts) route.Candidate {
 		if f.NeedsSMTPUTF8 {
-			return "cannot: address with a non-ASCII local part needs SMTPUTF8"
+			return route.Candidate{Why: route.Why{Code: route.Cannot, Reason: "address with a non-ASCII local part needs SMTPUTF8"}}
 		}
-		return ""
+		return route.Candidate{}
 	}
 	plain, eai := sendJSON(), sendJSON("to", `"jöhn@example.com"`)
 	tests := map[string]struct {
@@ -62,13 +62,15 @@ func TestSendIsRefusedWhenNoAccountCanEverCarryIt(t *testing.T) {
 		router routerFunc
 		want   string
 	}{
-		"nobody is there yet":    {plain, func(mail.Facts) []route.Candidate { return nil }, ""},
-		"one can":                {plain, func(mail.Facts) []route.Candidate { return []route.Candidate{{Reason: cannot}, {}} }, ""},
-		"one is only paused":     {plain, func(mail.Facts) []route.Candidate { return []route.Candidate{{Reason: cannot}, {Reason: "paused"}} }, ""},
-		"none can":               {plain, func(mail.Facts) []route.Candidate { return []route.Candidate{{Reason: cannot}, {Reason: cannot}} }, "no_route_capability"},
-		"none carries UTF-8":     {eai, func(f mail.Facts) []route.Candidate { return []route.Candidate{{Reason: utf8(f)}} }, "smtputf8_unsupported"},
-		"UTF-8 is not the cause": {eai, func(mail.Facts) []route.Candidate { return []route.Candidate{{Reason: cannot}} }, "no_route_capability"},
-		"one carries UTF-8":      {eai, func(f mail.Facts) []route.Candidate { return []route.Candidate{{Reason: utf8(f)}, {}} }, ""},
+		"nobody is there yet": {plain, func(mail.Facts) []route.Candidate { return nil }, ""},
+		"one can":             {plain, func(mail.Facts) []route.Candidate { return []route.Candidate{cannot, {}} }, ""},
+		"one is only paused": {plain, func(mail.Facts) []route.Candidate {
+			return []route.Candidate{cannot, {Why: route.Why{Code: route.Paused}}}
+		}, ""},
+		"none can":               {plain, func(mail.Facts) []route.Candidate { return []route.Candidate{cannot, cannot} }, "no_route_capability"},
+		"none carries UTF-8":     {eai, func(f mail.Facts) []route.Candidate { return []route.Candidate{utf8(f)} }, "smtputf8_unsupported"},
+		"UTF-8 is not the cause": {eai, func(mail.Facts) []route.Candidate { return []route.Candidate{cannot} }, "no_route_capability"},
+		"one carries UTF-8":      {eai, func(f mail.Facts) []route.Candidate { return []route.Candidate{utf8(f), {}} }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

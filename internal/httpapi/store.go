@@ -25,6 +25,7 @@ type Store interface {
 	Replay(ctx context.Context, s *mail.Submission) (mail.Accepted, error)
 
 	Message(ctx context.Context, t mail.TenantID, id mail.ID) (*mail.View, error)
+	Waiting(ctx context.Context, id mail.ID) (*mail.Waiting, error)            // of any tenant
 	Messages(ctx context.Context, f mail.Filter) ([]mail.View, error)          // without Attempts
 	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error             // mail.ErrConflict: too late
 	Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error // mail.ErrConflict: not failed; mail.ErrMaybeSent: asks for force
@@ -72,7 +73,7 @@ type Store interface {
 
 	Queue(ctx context.Context) (mail.QueueState, error)
 	LimitStates(ctx context.Context) ([]limit.State, error)
-	Audit(ctx context.Context, before int64, limit int) ([]mail.AuditEntry, error)
+	Audit(ctx context.Context, f mail.AuditFilter) ([]mail.AuditEntry, error)
 	Ping(ctx context.Context) error // database answers and its schema is ours
 }
 
@@ -105,5 +106,6 @@ type Kinds interface {
 
 // Router answers for a message that is not sent, from the configuration in force and the live state of this replica.
 type Router interface {
-	Explain(f mail.Facts) route.Decision
+	// The time of the request is the present, and one without a seed gets one.
+	Explain(r route.Request) route.Decision
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,7 +20,6 @@ import (
 const (
 	suppressionBatch = 1000     // rows of one statement
 	maxImport        = 64 << 20 // bytes
-	maxImportRow     = 64 << 10 // bytes
 	maxImportErrors  = 100      // that are told
 	importsAtOnce    = 2        // per replica
 	importBatchTime  = 60 * time.Second
@@ -100,7 +99,12 @@ func uncell(cell string) string {
 // importSuppressions adds the rows of a CSV file whose first line names the columns. It is stored in batches: what was
 // stored stays when the file turns out to be broken further on, and the same file can be sent again.
 func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
+	q, err := readQuery(r, "reason")
+	if err != nil {
+		return err
+	}
+	reason := q.suppressions(principal(r).Tenant).Reason
+	if err := q.err(); err != nil {
 		return err
 	}
 	if err := checkCSV(r); err != nil {
@@ -111,7 +115,7 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 	}
 	defer release(s.imports)
 	conn := http.NewResponseController(w)
-	in := newCSVImport(http.MaxBytesReader(w, r.Body, maxImport), s.clock())
+	in := newCSVImport(http.MaxBytesReader(w, r.Body, maxImport), reason, s.clock())
 	if err := in.header(); err != nil {
 		return importProblem(w, err)
 	}
@@ -171,92 +175,83 @@ func importProblem(w http.ResponseWriter, err error) error {
 
 // csvImport reads a file row by row. A row that means nothing is counted and skipped.
 type csvImport struct {
-	rows    *csv.Reader
-	bound   *rowBound
-	columns map[string]int
+	rows    *csvRows
+	columns map[string]int // by our names
+	reason  string         // of rows that give none
 	now     time.Time
 	result  api.SuppressionImportResult
 }
 
-func newCSVImport(r io.Reader, now time.Time) *csvImport {
-	bound := &rowBound{r: r}
-	rows := csv.NewReader(bound)
-	rows.FieldsPerRecord, rows.ReuseRecord = -1, true
-	return &csvImport{rows: rows, bound: bound, now: now, result: api.SuppressionImportResult{Errors: []api.SuppressionCSVRow{}}}
-}
-
-// rowBound ends a file in which one row is longer than maxImportRow: the reader of rows holds a whole one in memory.
-type rowBound struct {
-	r    io.Reader
-	left int
-}
-
-// Read implements io.Reader.
-func (b *rowBound) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, invalid("body", "row_too_long", "has a row of more than "+strconv.Itoa(maxImportRow)+" bytes; is a quote missing?")
-	}
-	n, err := b.r.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, err
-}
-
-func (c *csvImport) read() ([]string, error) {
-	c.bound.left = maxImportRow
-	return c.rows.Read()
+func newCSVImport(r io.Reader, reason string, now time.Time) *csvImport {
+	return &csvImport{rows: newCSVRows(r), reason: reason, now: now, result: api.SuppressionImportResult{Errors: []api.SuppressionCSVRow{}}}
 }
 
 // header reads the first line. Columns that we do not know are left alone.
 func (c *csvImport) header() error {
-	names, err := c.read()
-	var syntax *csv.ParseError
+	row, err := c.rows.names()
 	switch {
 	case errors.Is(err, io.EOF):
 		return refuse(http.StatusBadRequest, "empty_body", "The file is empty.")
-	case errors.As(err, &syntax):
+	case errors.Is(err, errRow), errors.Is(err, errQuote):
 		return invalid("body", "malformed_csv", "has no line of column names first")
 	case err != nil:
 		return err
 	}
-	c.columns = map[string]int{}
-	for i, name := range names {
+	seen := map[string]int{}
+	for i, name := range row.fields {
 		if i == 0 {
 			name = strings.TrimPrefix(name, "\ufeff") // which spreadsheets write
 		}
-		name = strings.ToLower(strings.TrimSpace(name))
-		if _, twice := c.columns[name]; twice && slices.Contains(importColumns, name) {
+		name = plainName(name)
+		if _, twice := seen[name]; twice && known(name) {
 			return invalid("body", "duplicate_column", "names the column "+name+" twice")
 		}
-		c.columns[name] = i
+		seen[name] = i
+	}
+	c.columns = map[string]int{}
+	for ours, names := range aliases {
+		for _, name := range slices.Backward(names) {
+			if i, ok := seen[name]; ok {
+				c.columns[ours] = i
+			}
+		}
 	}
 	if _, ok := c.columns["email"]; !ok {
-		return invalid("body", "missing_column", "must name a column email in its first line")
+		return invalid("body", "missing_column", "must name a column email, or address, in its first line")
 	}
 	return nil
 }
 
-// importColumns are those that are read. The origin of what is imported is the import.
-var importColumns = []string{"email", "stream", "reason", "detail", "created_at", "expires_at"}
+// known reports whether a column of that name is read.
+func known(name string) bool {
+	for _, names := range aliases {
+		if slices.Contains(names, name) {
+			return true
+		}
+	}
+	return false
+}
 
 // batch reads the next rows that mean something. At the end it returns those that are left, with io.EOF.
 func (c *csvImport) batch() ([]mail.Suppression, error) {
 	batch := make([]mail.Suppression, 0, suppressionBatch)
 	for len(batch) < suppressionBatch {
-		row, err := c.read()
-		var syntax *csv.ParseError
-		switch {
-		case errors.As(err, &syntax):
-			c.complain(syntax.StartLine, "is not well-formed CSV")
+		row, err := c.rows.read()
+		if errors.Is(err, errRow) || errors.Is(err, errQuote) {
+			c.complain(row.line, err.Error())
 			continue
-		case err != nil:
+		}
+		if err != nil {
 			return batch, err
 		}
-		line, _ := c.rows.FieldPos(0)
-		x, err := c.suppression(row)
+		x, err := c.suppression(row.fields)
 		var bad *mail.Invalid
 		switch {
+		case errors.As(err, &bad) && len(row.rest) > 0: // its quote may have been closed by one of another row
+			c.rows.reread(row)
+			c.complain(row.line, errQuote.Error()+", or: "+bad.Error())
 		case errors.As(err, &bad):
-			c.complain(line, bad.Error())
+			c.complain(row.line, bad.Error())
 		case err != nil:
 			return batch, err
 		default:
@@ -280,7 +275,17 @@ func (c *csvImport) suppression(row []string) (mail.Suppression, error) {
 		}
 		return uncell(strings.TrimSpace(row[i]))
 	}
-	in := api.SuppressionRequest{Email: cell("email"), Stream: cell("stream"), Reason: cell("reason"), Detail: cell("detail")}
+	reason, said := readReason(cell("reason"))
+	in := api.SuppressionRequest{Email: cell("email"), Stream: cell("stream"), Reason: reason, Detail: cmp.Or(cell("detail"), said)}
+	if status := cell("status"); passes.MatchString(status) || status == "" && passes.MatchString(said) {
+		return mail.Suppression{}, invalid("status", "temporary", "is of a failure that passes, for which nobody is suppressed")
+	} else if status != "" && in.Reason == "" {
+		in.Reason = "hard_bounce"
+	}
+	in.Reason = cmp.Or(in.Reason, c.reason)
+	if _, foreign := c.columns["status"]; foreign || said != "" {
+		in.Detail = shortened(in.Detail)
+	}
 	expires, err := csvTime("expires_at", cell("expires_at"))
 	if err != nil {
 		return mail.Suppression{}, err
@@ -291,7 +296,7 @@ func (c *csvImport) suppression(row []string) (mail.Suppression, error) {
 		return x, err
 	}
 	x.Origin = "import"
-	created, err := csvTime("created_at", cell("created_at"))
+	created, err := readCreated(cell("created_at"))
 	if err == nil && !created.IsZero() && created.Before(c.now) {
 		x.CreatedAt = created.UTC()
 	}

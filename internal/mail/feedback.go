@@ -145,6 +145,7 @@ type Endpoint struct {
 	Description    string
 	Types          []EventType // empty: all
 	Streams        []string    // empty: all
+	HeaderNames    []string    // of headers of the owner's that are sent along; the values are secrets
 	Disabled       bool
 	DisabledReason string
 	FailingSince   time.Time
@@ -153,6 +154,13 @@ type Endpoint struct {
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
 }
+
+// The names of an endpoint's secrets.
+const (
+	EndpointSecret    = "secret"     // signs
+	EndpointOldSecret = "old_secret" // signs too, while it is being replaced
+	EndpointHeaders   = "headers"    // the owner's headers as a JSON object of names and values
+)
 
 // Delivery is one event on its way to one endpoint, claimed by this replica.
 type Delivery struct {

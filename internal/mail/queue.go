@@ -46,6 +46,26 @@ type Due struct {
 	ExpiresAt   time.Time
 }
 
+// Waiting is where a message stands that is not settled: exactly one of Ready, Sending and Unknown is true. Of a settled
+// message all are false.
+type Waiting struct {
+	Facts   *Facts
+	Ready   bool      // it waits for its turn
+	Due     time.Time // Ready: when it is looked at next
+	Held    bool      // Ready: since no account was fit, or its own was full
+	Ahead   int       // Ready and due: how many of its lane come first, at most MaxAhead
+	Tries   int       // Ready: calls that failed and will be repeated
+	Avoid   map[string]Avoid
+	Sending bool      // a replica carries it
+	Unknown bool      // nobody knows what became of its last call
+	Decide  time.Time // Unknown: when it is decided without evidence
+	Policy  Policy    // Unknown: how
+	Account string    // Sending and Unknown: whose call it is
+}
+
+// MaxAhead is where the counting of Ahead ends.
+const MaxAhead = 10000
+
 // Claim is what one claim does with the messages it looked at. Those in none of the lists stay as they are.
 type Claim struct {
 	Take   []Assignment

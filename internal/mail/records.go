@@ -109,7 +109,8 @@ type View struct {
 	UpdatedAt  time.Time
 	Recipients []Recipient
 	Attempts   []Attempt
-	Events     []Event // oldest first by the provider's time; without payloads, at most MaxShownEvents
+	Waiting    *Waiting // nil in listings
+	Events     []Event  // oldest first by the provider's time; without payloads, at most MaxShownEvents
 }
 
 // MaxShownEvents caps the events of a View.
@@ -190,10 +191,24 @@ type AuditEntry struct {
 	ID     int64
 	At     time.Time
 	Actor  string // key id, or "system"
+	Name   string // of the key
 	Action string // "pool.update"
 	Target string
 	Detail json.RawMessage // secrets never
 }
+
+// AuditFilter selects audit entries. Zero fields select everything.
+type AuditFilter struct {
+	Actor        string // id or name of a key, or "system"
+	Action       string // "pool.update", or what comes before the dot: "pool"
+	Target       string
+	Since, Until time.Time
+	Before       int64 // the id of the last row seen; rows come newest first
+	Limit        int
+}
+
+// MaxCounted is where counting the queue ends: a figure of so many is a floor. Looking must not cost what sending needs.
+const MaxCounted = 100_000
 
 // QueueState is the depth of the queue at one moment.
 type QueueState struct {
@@ -204,10 +219,11 @@ type QueueState struct {
 	Replicas                            []Replica
 }
 
-// TenantDepth is one tenant's share of the ready rows.
+// TenantDepth is how many messages of a tenant are due. More says that there are more than were counted.
 type TenantDepth struct {
 	Tenant string
 	Ready  int64
+	More   bool
 }
 
 // Replica is one running engine and its lease.

@@ -48,15 +48,18 @@ func affected(n int64, err error, what string) error {
 	return err
 }
 
-// Audit lists changes of configuration, newest first, before an id (0: from the newest).
-func (db *DB) Audit(ctx context.Context, before int64, limit int) ([]mail.AuditEntry, error) {
-	rows, err := db.api.Query(ctx, `SELECT id, at, actor, action, target, detail FROM audit WHERE $1 = 0 OR id < $1
-		ORDER BY id DESC LIMIT $2`, before, limit)
+// Audit lists changes of configuration, newest first.
+func (db *DB) Audit(ctx context.Context, f mail.AuditFilter) ([]mail.AuditEntry, error) {
+	rows, err := db.api.Query(ctx, `SELECT a.id, a.at, a.actor, coalesce(k.name, ''), a.action, a.target, a.detail
+		FROM audit a LEFT JOIN api_key k ON k.id = a.actor
+		WHERE ($1 = 0 OR a.id < $1) AND ($2 = '' OR a.actor = $2 OR k.name = $2) AND ($3 = '' OR a.action = $3 OR a.action LIKE $3 || '.%')
+		  AND ($4 = '' OR a.target = $4) AND ($5::timestamptz IS NULL OR a.at >= $5) AND ($6::timestamptz IS NULL OR a.at < $6)
+		ORDER BY a.id DESC LIMIT $7`, f.Before, f.Actor, f.Action, f.Target, orNull(f.Since), orNull(f.Until), f.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list audit: %w", unavailable(err))
 	}
 	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e mail.AuditEntry, err error) {
-		return e, row.Scan(&e.ID, &e.At, &e.Actor, &e.Action, &e.Target, &e.Detail)
+		return e, row.Scan(&e.ID, &e.At, &e.Actor, &e.Name, &e.Action, &e.Target, &e.Detail)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list audit: %w", unavailable(err))

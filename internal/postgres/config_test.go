@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func (b *bed) config(t *testing.T) *route.Config {
 // lastAudit is the newest entry: "actor action target detail".
 func (b *bed) lastAudit(t *testing.T) string {
 	t.Helper()
-	entries, err := b.db.Audit(t.Context(), 0, 1)
+	entries, err := b.db.Audit(t.Context(), mail.AuditFilter{Limit: 1})
 	must(t, err)
 	if len(entries) == 0 {
 		return ""
@@ -216,9 +217,9 @@ func TestAuditIsReadBackwards(t *testing.T) {
 		_, err := b.db.CreateTenant(t.Context(), "ops", mail.Tenant{Name: fmt.Sprintf("t%d", i), Weight: 1})
 		must(t, err)
 	}
-	first, err := b.db.Audit(t.Context(), 0, 3)
+	first, err := b.db.Audit(t.Context(), mail.AuditFilter{Limit: 3})
 	must(t, err)
-	rest, err := b.db.Audit(t.Context(), first[2].ID, 3)
+	rest, err := b.db.Audit(t.Context(), mail.AuditFilter{Before: first[2].ID, Limit: 3})
 	must(t, err)
 	got := ""
 	for _, e := range append(first, rest...) {
@@ -229,6 +230,42 @@ func TestAuditIsReadBackwards(t *testing.T) {
 	}
 	if got != "t4 t3 t2 t1 t0 " {
 		t.Errorf("targets = %s", got)
+	}
+}
+
+func TestAuditIsFilteredAndNamesTheKey(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	key := mail.Key{ID: "0badcafe", Tenant: mail.DefaultTenant, Name: "alice", Hash: make([]byte, 32), Scopes: []mail.Scope{mail.ScopeAdmin}}
+	must(t, b.db.CreateKey(t.Context(), "system", key))
+	_, err := b.db.CreateTenant(t.Context(), key.ID, mail.Tenant{Name: "t1", Weight: 1})
+	must(t, err)
+	must(t, b.db.UpdateTenant(t.Context(), key.ID, "t1", 2, false))
+	_, err = b.db.CreateTenant(t.Context(), "system", mail.Tenant{Name: "t2", Weight: 1})
+	must(t, err)
+	future := time.Now().Add(time.Hour)
+	for _, c := range []struct {
+		filter mail.AuditFilter
+		want   string
+	}{
+		{mail.AuditFilter{Actor: "alice"}, "alice tenant.update t1, alice tenant.create t1"},
+		{mail.AuditFilter{Actor: key.ID, Action: "tenant.create"}, "alice tenant.create t1"},
+		{mail.AuditFilter{Action: "tenant", Actor: "system"}, " tenant.create t2"},
+		{mail.AuditFilter{Action: "tenan"}, ""},
+		{mail.AuditFilter{Target: "t2"}, " tenant.create t2"},
+		{mail.AuditFilter{Since: future}, ""},
+		{mail.AuditFilter{Until: future, Action: "key"}, " key.create 0badcafe"},
+	} {
+		c.filter.Limit = 10
+		entries, err := b.db.Audit(t.Context(), c.filter)
+		must(t, err)
+		var got []string
+		for _, e := range entries {
+			got = append(got, e.Name+" "+e.Action+" "+e.Target)
+		}
+		if s := strings.Join(got, ", "); s != c.want {
+			t.Errorf("%+v: %s\nwant %s", c.filter, s, c.want)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ const maxEndpoints = 20
 // shownPending is where the count of waiting deliveries stops: an exact one of millions would cost seconds.
 const shownPending = 10_000
 
-const endpointColumns = `w.id, w.tenant_id, w.url, w.description, w.types, w.streams, w.disabled, w.disabled_reason,
+const endpointColumns = `w.id, w.tenant_id, w.url, w.description, w.types, w.streams, w.header_names, w.disabled, w.disabled_reason,
 	w.failing_since, w.last_success_at, w.created_at, w.updated_at`
 
 // pendingColumn counts what waits for an endpoint, up to shownPending.
@@ -31,7 +31,7 @@ func scanEndpoint(row pgx.Row, more ...any) (e mail.Endpoint, err error) {
 	var types []string
 	var failing, success *time.Time
 	err = row.Scan(append([]any{
-		&id, &e.Tenant, &e.URL, &e.Description, &types, &e.Streams, &e.Disabled, &e.DisabledReason, &failing, &success,
+		&id, &e.Tenant, &e.URL, &e.Description, &types, &e.Streams, &e.HeaderNames, &e.Disabled, &e.DisabledReason, &failing, &success,
 		&e.CreatedAt, &e.UpdatedAt,
 	}, more...)...)
 	e.ID, e.FailingSince, e.LastSuccess = id, orZero(failing), orZero(success)
@@ -41,8 +41,13 @@ func scanEndpoint(row pgx.Row, more ...any) (e mail.Endpoint, err error) {
 	return e, err
 }
 
-// endpointSecret is what the secrets of an endpoint are bound to. One that was replaced stays bound to the same.
-func endpointSecret(id mail.ID) string { return "endpoint/" + id.String() + "/secret" }
+// endpointSecret is what a secret of an endpoint is bound to. One that was replaced stays bound to the same.
+func endpointSecret(id mail.ID, name string) string {
+	if name == mail.EndpointOldSecret {
+		name = mail.EndpointSecret
+	}
+	return "endpoint/" + id.String() + "/" + name
+}
 
 // Endpoints lists the webhook endpoints of a tenant, oldest first. Pending counts no further than 10,000.
 func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]mail.Endpoint, error) {
@@ -101,12 +106,12 @@ func writeAudit(ctx context.Context, tx pgx.Tx, actor, action, target string, de
 
 // endpointDetail is what the audit keeps of an endpoint.
 func endpointDetail(e *mail.Endpoint) map[string]any {
-	return map[string]any{"tenant": e.Tenant, "url": e.URL, "types": e.Types, "streams": e.Streams, "disabled": e.Disabled}
+	return map[string]any{"tenant": e.Tenant, "url": e.URL, "types": e.Types, "streams": e.Streams, "headers": e.HeaderNames, "disabled": e.Disabled}
 }
 
-// CreateEndpoint stores a webhook endpoint and seals its secret. It returns mail.ErrConflict when the tenant has 20, and
+// CreateEndpoint stores a webhook endpoint and seals its secret and its headers, which may be none. It returns mail.ErrConflict when the tenant has 20, and
 // mail.ErrNotFound for a tenant that does not exist.
-func (db *DB) CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret seal.Secret) (*mail.Endpoint, error) {
+func (db *DB) CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret, headers seal.Secret) (*mail.Endpoint, error) {
 	if e.ID.IsZero() {
 		e.ID = db.clock.NewID()
 	}
@@ -123,16 +128,24 @@ func (db *DB) CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint,
 		if have >= maxEndpoints {
 			return fmt.Errorf("the tenant has %d webhook endpoints: %w", have, mail.ErrConflict)
 		}
-		e, err = scanEndpoint(tx.QueryRow(ctx, `INSERT INTO webhook_endpoint AS w (id, tenant_id, url, description, types, streams, disabled, secret)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING `+endpointColumns,
-			[16]byte(e.ID), e.Tenant, e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), e.Disabled,
-			db.box.Seal(secret, endpointSecret(e.ID))))
+		e, err = scanEndpoint(tx.QueryRow(ctx, `INSERT INTO webhook_endpoint AS w (id, tenant_id, url, description, types, streams, header_names, disabled, secret, headers)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING `+endpointColumns,
+			[16]byte(e.ID), e.Tenant, e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), notNil(e.HeaderNames), e.Disabled,
+			db.box.Seal(secret, endpointSecret(e.ID, mail.EndpointSecret)), db.sealHeaders(e.ID, headers)))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &e, nil
+}
+
+// sealHeaders gives nil for none.
+func (db *DB) sealHeaders(id mail.ID, headers seal.Secret) []byte {
+	if headers.IsZero() {
+		return nil
+	}
+	return db.box.Seal(headers, endpointSecret(id, mail.EndpointHeaders))
 }
 
 func typeNames(types []mail.EventType) []string {
@@ -150,11 +163,12 @@ func lockEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.
 	return e, affectedRow(err, "webhook endpoint "+id.String())
 }
 
-// UpdateEndpoint lets change alter URL, Description, Types, Streams and Disabled of an endpoint, while its row is locked.
+// UpdateEndpoint lets change alter URL, Description, Types, Streams, HeaderNames and Disabled of an endpoint, while its row
+// is locked. Headers replace those that are there, unless they are nil.
 // An error of change is returned and nothing stored. An endpoint that is enabled, or gets another URL, starts afresh: what
 // failed before does not count. What waits for it stays, also while it is disabled.
 func (db *DB) UpdateEndpoint(
-	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, change func(*mail.Endpoint) error,
+	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, headers *seal.Secret, change func(*mail.Endpoint) error,
 ) (*mail.Endpoint, error) {
 	var e mail.Endpoint
 	var refused error
@@ -167,6 +181,10 @@ func (db *DB) UpdateEndpoint(
 		if refused = change(&e); refused != nil {
 			return refused
 		}
+		var sealed []byte
+		if headers != nil {
+			sealed = db.sealHeaders(id, *headers)
+		}
 		if old.Disabled && !e.Disabled || old.URL != e.URL {
 			e.FailingSince = time.Time{}
 		}
@@ -174,9 +192,11 @@ func (db *DB) UpdateEndpoint(
 			e.DisabledReason = ""
 		}
 		e, err = scanEndpoint(tx.QueryRow(ctx, `UPDATE webhook_endpoint w SET url = $2, description = $3, types = $4, streams = $5,
-				disabled = $6, disabled_reason = $7, failing_since = $8, updated_at = now()
+				disabled = $6, disabled_reason = $7, failing_since = $8, header_names = $9, headers = CASE WHEN $10 THEN $11 ELSE headers END,
+				updated_at = now()
 			WHERE id = $1 RETURNING `+endpointColumns,
-			[16]byte(id), e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), e.Disabled, e.DisabledReason, orNull(e.FailingSince)))
+			[16]byte(id), e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), e.Disabled, e.DisabledReason, orNull(e.FailingSince),
+			notNil(e.HeaderNames), headers != nil, sealed))
 		if err != nil {
 			return err
 		}
@@ -235,7 +255,7 @@ func (db *DB) RotateEndpoint(
 		e, err = scanEndpoint(tx.QueryRow(ctx, `UPDATE webhook_endpoint w SET secret = $3, old_secret = secret,
 				old_secret_until = now() + $4::interval, updated_at = now()
 			WHERE id = $1 AND tenant_id = $2 RETURNING `+endpointColumns,
-			[16]byte(id), tenant, db.box.Seal(secret, endpointSecret(id)), overlap))
+			[16]byte(id), tenant, db.box.Seal(secret, endpointSecret(id, mail.EndpointSecret)), overlap))
 		return affectedRow(err, "webhook endpoint "+id.String())
 	})
 	if err != nil {
@@ -244,34 +264,35 @@ func (db *DB) RotateEndpoint(
 	return &e, nil
 }
 
-// EndpointSecrets returns an endpoint with the secrets that sign what is sent to it now, the newest first.
-func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, []seal.Secret, error) {
-	var secret, old []byte
+// EndpointSecrets returns an endpoint with the secrets that are used for what is sent to it now.
+func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, map[string]seal.Secret, error) {
+	var secret, old, headers []byte
 	e, err := scanEndpoint(db.api.QueryRow(ctx, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w
-		WHERE w.id = $1 AND w.tenant_id = $2`, [16]byte(id), tenant), &secret, &old)
+		WHERE w.id = $1 AND w.tenant_id = $2`, [16]byte(id), tenant), &secret, &old, &headers)
 	if err = affectedRow(err, "webhook endpoint "+id.String()); err != nil {
 		return nil, nil, fmt.Errorf("read webhook endpoint: %w", unavailable(err))
 	}
-	secrets, err := db.openEndpoint(id, secret, old)
+	secrets, err := db.openEndpoint(id, secret, old, headers)
 	if err != nil {
 		return nil, nil, err
 	}
 	return &e, secrets, nil
 }
 
-const signerColumns = `w.secret, CASE WHEN w.old_secret_until > now() THEN w.old_secret END`
+const signerColumns = `w.secret, CASE WHEN w.old_secret_until > now() THEN w.old_secret END, w.headers`
 
-func (db *DB) openEndpoint(id mail.ID, sealed ...[]byte) ([]seal.Secret, error) {
-	var secrets []seal.Secret
-	for _, raw := range sealed {
+// openEndpoint opens signerColumns.
+func (db *DB) openEndpoint(id mail.ID, secret, old, headers []byte) (map[string]seal.Secret, error) {
+	secrets := map[string]seal.Secret{}
+	for name, raw := range map[string][]byte{mail.EndpointSecret: secret, mail.EndpointOldSecret: old, mail.EndpointHeaders: headers} {
 		if raw == nil {
 			continue
 		}
-		s, err := db.box.Open(raw, endpointSecret(id))
+		s, err := db.box.Open(raw, endpointSecret(id, name))
 		if err != nil {
-			return nil, fmt.Errorf("secret of webhook endpoint %s: %w", id, err)
+			return nil, fmt.Errorf("%s of webhook endpoint %s: %w", name, id, err)
 		}
-		secrets = append(secrets, s)
+		secrets[name] = s
 	}
 	return secrets, nil
 }

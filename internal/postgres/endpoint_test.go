@@ -26,7 +26,7 @@ func (b *bed) endpoint(t *testing.T, change ...func(*mail.Endpoint)) mail.ID {
 	for _, f := range change {
 		f(&e)
 	}
-	got, err := b.db.CreateEndpoint(t.Context(), "tester", e, seal.NewSecret("whsec_one"))
+	got, err := b.db.CreateEndpoint(t.Context(), "tester", e, seal.NewSecret("whsec_one"), seal.Secret{})
 	must(t, err)
 	return got.ID
 }
@@ -63,9 +63,9 @@ func TestEndpointIsKeptAsItWasMade(t *testing.T) {
 	b := newBed(t)
 	in := mail.Endpoint{
 		Tenant: mail.DefaultTenant, URL: "https://hooks.example.com/in", Description: "the shop",
-		Types: []mail.EventType{mail.EventBounced, mail.EventComplained}, Streams: []string{"bulk"},
+		Types: []mail.EventType{mail.EventBounced, mail.EventComplained}, Streams: []string{"bulk"}, HeaderNames: []string{},
 	}
-	made, err := b.db.CreateEndpoint(t.Context(), "tester", in, seal.NewSecret("whsec_canary"))
+	made, err := b.db.CreateEndpoint(t.Context(), "tester", in, seal.NewSecret("whsec_canary"), seal.Secret{})
 	must(t, err)
 	got, err := b.db.Endpoint(t.Context(), mail.DefaultTenant, made.ID)
 	must(t, err)
@@ -95,7 +95,7 @@ func TestTenantHasAtMostTwentyEndpoints(t *testing.T) {
 	for range 5 {
 		calls.Go(func() {
 			for range 6 {
-				_, err := b.db.CreateEndpoint(context.Background(), "tester", mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://a.example/"}, seal.NewSecret("x"))
+				_, err := b.db.CreateEndpoint(context.Background(), "tester", mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{})
 				switch {
 				case err == nil:
 					made.Add(1)
@@ -112,10 +112,10 @@ func TestTenantHasAtMostTwentyEndpoints(t *testing.T) {
 		t.Errorf("%d made, %d refused, want %d and 10", made.Load(), refused.Load(), maxEndpoints)
 	}
 	other := b.tenant(t)
-	if _, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: other, URL: "https://a.example/"}, seal.NewSecret("x")); err != nil {
+	if _, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: other, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{}); err != nil {
 		t.Errorf("another tenant's first: %v", err)
 	}
-	if _, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: 99, URL: "https://a.example/"}, seal.NewSecret("x")); !errors.Is(err, mail.ErrNotFound) {
+	if _, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: 99, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{}); !errors.Is(err, mail.ErrNotFound) {
 		t.Errorf("of no tenant: %v, want %v", err, mail.ErrNotFound)
 	}
 }
@@ -137,7 +137,7 @@ func TestEndpointOfAnotherTenantIsNotFound(t *testing.T) {
 		"Endpoint":        func(t mail.TenantID, id mail.ID) error { _, err := b.db.Endpoint(ctx, t, id); return err },
 		"EndpointSecrets": func(t mail.TenantID, id mail.ID) error { _, _, err := b.db.EndpointSecrets(ctx, t, id); return err },
 		"UpdateEndpoint": func(t mail.TenantID, id mail.ID) error {
-			_, err := b.db.UpdateEndpoint(ctx, "x", t, id, func(e *mail.Endpoint) error { e.Disabled = true; return nil })
+			_, err := b.db.UpdateEndpoint(ctx, "x", t, id, nil, func(e *mail.Endpoint) error { e.Disabled = true; return nil })
 			return err
 		},
 		"RotateEndpoint": func(t mail.TenantID, id mail.ID) error {
@@ -209,7 +209,7 @@ func TestUpdateEndpoint(t *testing.T) {
 			if tt.failing {
 				want.FailingSince = failing
 			}
-			got, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, func(e *mail.Endpoint) error { tt.change(e); return nil })
+			got, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *mail.Endpoint) error { tt.change(e); return nil })
 			must(t, err)
 			if !got.UpdatedAt.After(want.UpdatedAt) {
 				t.Error("updated_at did not move")
@@ -227,7 +227,7 @@ func TestUpdateEndpointReturnsTheErrorOfTheChange(t *testing.T) {
 	b := newBed(t)
 	id := b.endpoint(t)
 	refused := &mail.Invalid{Fields: []mail.Field{{Field: "url"}}}
-	_, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, func(e *mail.Endpoint) error { e.URL = "x"; return refused })
+	_, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *mail.Endpoint) error { e.URL = "x"; return refused })
 	if !errors.Is(err, refused) {
 		t.Errorf("%v, want the error of the change", err)
 	}
@@ -245,8 +245,10 @@ func TestRotationKeepsTheOldSecretForAWhile(t *testing.T) {
 		_, secrets, err := b.db.EndpointSecrets(t.Context(), mail.DefaultTenant, id)
 		must(t, err)
 		var got []string
-		for _, s := range secrets {
-			got = append(got, s.Reveal())
+		for _, name := range []string{mail.EndpointSecret, mail.EndpointOldSecret} {
+			if s, is := secrets[name]; is {
+				got = append(got, s.Reveal())
+			}
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("secrets (-want +got):\n%s", diff)
@@ -268,6 +270,46 @@ func TestRotationKeepsTheOldSecretForAWhile(t *testing.T) {
 	signs("whsec_four")
 	if got := list[string](t, b, `SELECT DISTINCT action FROM audit WHERE action LIKE 'webhook%' ORDER BY 1`); !cmp.Equal(got, []string{"webhook_endpoint.create", "webhook_endpoint.rotate"}) {
 		t.Errorf("audit has %v", got)
+	}
+}
+
+func TestHeadersAreSealedAndStayUnlessTheyAreReplaced(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	made, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{
+		Tenant: mail.DefaultTenant, URL: "https://a.example/", HeaderNames: []string{"X-Key"},
+	}, seal.NewSecret("whsec_one"), seal.NewSecret(`{"X-Key":"canary"}`))
+	must(t, err)
+	if !slices.Equal(made.HeaderNames, []string{"X-Key"}) {
+		t.Errorf("header names = %v", made.HeaderNames)
+	}
+	headers := func(want string) {
+		t.Helper()
+		_, secrets, err := b.db.EndpointSecrets(t.Context(), mail.DefaultTenant, made.ID)
+		must(t, err)
+		if got := secrets[mail.EndpointHeaders].Reveal(); got != want {
+			t.Errorf("headers = %s, want %s", got, want)
+		}
+	}
+	update := func(with *seal.Secret) {
+		t.Helper()
+		_, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, made.ID, with, func(e *mail.Endpoint) error { e.Description = "x"; return nil })
+		must(t, err)
+	}
+	headers(`{"X-Key":"canary"}`)
+	if n := get[int](t, b, `SELECT count(*) FROM webhook_endpoint w, audit a WHERE w::text LIKE '%canary%' OR a::text LIKE '%canary%'`); n != 0 {
+		t.Error("the value of a header stands in the database")
+	}
+	update(nil)
+	headers(`{"X-Key":"canary"}`)
+	other := seal.NewSecret(`{"X-Other":"v"}`)
+	update(&other)
+	headers(`{"X-Other":"v"}`)
+	update(&seal.Secret{})
+	headers("")
+	b.exec(t, `UPDATE webhook_endpoint SET headers = secret`)
+	if _, _, err := b.db.EndpointSecrets(t.Context(), mail.DefaultTenant, made.ID); !errors.Is(err, seal.ErrSealed) {
+		t.Errorf("a secret in the place of the headers: %v, want %v", err, seal.ErrSealed)
 	}
 }
 

@@ -223,7 +223,7 @@ func TestQueueCountsWhatWaitsWhere(t *testing.T) {
 	q, err := b.db.Queue(t.Context())
 	must(t, err)
 	got := fmt.Sprintf("%d ready, %d scheduled, %d in flight, %d unknown, %v", q.Ready, q.Scheduled, q.Inflight, q.Unknown, q.Tenants)
-	if want := "4 ready, 1 scheduled, 1 in flight, 1 unknown, [{default 4} {other 1}]"; got != want {
+	if want := "4 ready, 1 scheduled, 1 in flight, 1 unknown, [{default 3 false} {other 1 false}]"; got != want {
 		t.Errorf("queue: %s\nwant: %s", got, want)
 	}
 	if due := get[time.Time](t, b, `SELECT min(due) FROM ready`); !q.OldestDue.Equal(due) {
@@ -251,8 +251,8 @@ func TestTheQueueIsCountedWithoutReadingAllOfIt(t *testing.T) {
 	read := 0
 	must(t, tx.QueryRow(t.Context(), `SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class
 		WHERE oid = 'ready'::regclass OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'ready'::regclass)`).Scan(&read))
-	if read < most || read > most+100 {
-		t.Errorf("entries read = %d of %d, want those that are counted, once", read, n)
+	if read < most || read > most+tenantsCounted+100 {
+		t.Errorf("entries read = %d of %d, want those that are counted, a few of them twice", read, n)
 	}
 }
 

@@ -40,6 +40,9 @@ func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*m
 		if err := json.Unmarshal(payload, v.Message); err != nil {
 			return fmt.Errorf("body of message %s: %w", id, err)
 		}
+		if v.Waiting, err = readWaiting(ctx, tx, id); err != nil {
+			return err
+		}
 		if v.Recipients, err = readRecipients(ctx, tx, id); err != nil {
 			return err
 		}

@@ -248,7 +248,7 @@ func TestEveryMethodSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 		"DeleteRule":    func() error { return db.DeleteRule(ctx, "t", 1) },
 		"Queue":         func() error { _, err := db.Queue(ctx); return err },
 		"LimitStates":   func() error { _, err := db.LimitStates(ctx); return err },
-		"Audit":         func() error { _, err := db.Audit(ctx, 0, 1); return err },
+		"Audit":         func() error { _, err := db.Audit(ctx, mail.AuditFilter{Limit: 1}); return err },
 		"Ping":          func() error { return db.Ping(ctx) },
 		"Lanes":         func() error { _, err := db.Lanes(ctx); return err },
 		"Claim": func() error {

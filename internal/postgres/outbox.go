@@ -49,11 +49,11 @@ RETURNING o.endpoint_id, o.event_id, o.tries, o.first_at`
 // ClaimDeliveries takes deliveries that are due: at most each of any endpoint that takes what it is sent and one of any
 // that fails, minus those that this replica holds already, and in all no more than healthy and failing of the two sorts.
 // They are this replica's for the lease; after it they are due again. It returns them by the time of their events, with
-// the secrets that sign for each endpoint, newest first. An endpoint whose secrets do not open has none, and the error
+// the secrets of each endpoint. An endpoint whose secrets do not open has none, and the error
 // says so beside the deliveries.
 func (db *DB) ClaimDeliveries(
 	ctx context.Context, each, healthy, failing int, lease time.Duration, busy map[mail.ID]int,
-) ([]mail.Delivery, map[mail.ID][]seal.Secret, error) {
+) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 	ids, held := make([]mail.ID, 0, len(busy)), make([]int32, 0, len(busy))
 	for id, n := range busy {
 		ids, held = append(ids, id), append(held, int32(n)) //nolint:gosec // at most each
@@ -103,7 +103,7 @@ func (db *DB) claimed(ctx context.Context, b *pgx.Batch) ([]mail.Delivery, error
 
 // fillDeliveries reads the endpoints and the events of what was claimed. What is due of an event that is past its
 // retention is dropped: nobody can tell of it any more.
-func (db *DB) fillDeliveries(ctx context.Context, claimed []mail.Delivery) ([]mail.Delivery, map[mail.ID][]seal.Secret, error) {
+func (db *DB) fillDeliveries(ctx context.Context, claimed []mail.Delivery) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 	var endpointIDs, eventIDs []mail.ID
 	for i := range claimed {
 		endpointIDs, eventIDs = append(endpointIDs, claimed[i].Endpoint.ID), append(eventIDs, claimed[i].Event.ID)
@@ -131,19 +131,19 @@ func (db *DB) fillDeliveries(ctx context.Context, claimed []mail.Delivery) ([]ma
 
 // endpointsOf reads endpoints with their secrets. Broken tells of secrets that do not open; one such endpoint must not
 // stop the others.
-func (db *DB) endpointsOf(ctx context.Context, ids []mail.ID) (all map[mail.ID]mail.Endpoint, secrets map[mail.ID][]seal.Secret, broken, err error) {
+func (db *DB) endpointsOf(ctx context.Context, ids []mail.ID) (all map[mail.ID]mail.Endpoint, secrets map[mail.ID]map[string]seal.Secret, broken, err error) {
 	rows, err := db.hooks.Query(ctx, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w WHERE w.id = ANY ($1)`, rawIDs(ids))
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("read endpoints: %w", unavailable(err))
 	}
-	all, secrets = map[mail.ID]mail.Endpoint{}, map[mail.ID][]seal.Secret{}
+	all, secrets = map[mail.ID]mail.Endpoint{}, map[mail.ID]map[string]seal.Secret{}
 	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
-		var secret, old []byte
-		e, err := scanEndpoint(row, &secret, &old)
+		var secret, old, headers []byte
+		e, err := scanEndpoint(row, &secret, &old, &headers)
 		if err != nil {
 			return struct{}{}, err
 		}
-		opened, err := db.openEndpoint(e.ID, secret, old)
+		opened, err := db.openEndpoint(e.ID, secret, old, headers)
 		all[e.ID], secrets[e.ID], broken = e, opened, errors.Join(broken, err)
 		return struct{}{}, nil
 	})

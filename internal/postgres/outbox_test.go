@@ -73,7 +73,7 @@ func TestClaimTellsAllThatIsKnownOfAnEvent(t *testing.T) {
 	if diff := cmp.Diff(*e, claimed[0].Endpoint); diff != "" {
 		t.Errorf("endpoint (-want +got):\n%s", diff)
 	}
-	if s := secrets[endpoint]; len(s) != 1 || s[0].Reveal() != "whsec_one" {
+	if s := secrets[endpoint]; len(s) != 1 || s[mail.EndpointSecret].Reveal() != "whsec_one" {
 		t.Errorf("%d secrets, want the one of the endpoint", len(s))
 	}
 }

@@ -71,7 +71,7 @@ func TestAnAcceptedProbeEndsItsParks(t *testing.T) {
 	if got := b.parks(t); got != "example.net=5" {
 		t.Errorf("parks = %q, want the other one only", got)
 	}
-	audit, err := b.db.Audit(t.Context(), 0, 100)
+	audit, err := b.db.Audit(t.Context(), mail.AuditFilter{Limit: 100})
 	must(t, err)
 	var said []string
 	for _, e := range audit {

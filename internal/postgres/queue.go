@@ -15,34 +15,35 @@ import (
 const queueSQL = `
 WITH l AS (SELECT * FROM unnest($1::int[], $2::int[]) AS l(lane, tenant_id))
 SELECT (SELECT count(*) FROM (SELECT FROM l CROSS JOIN LATERAL (
-            SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT 100000) r LIMIT 100000) x),
+            SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT $3) r LIMIT $3) x),
        (SELECT count(*) FROM (SELECT FROM l CROSS JOIN LATERAL (
-            SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due > now() ORDER BY due LIMIT 100000) r LIMIT 100000) x),
-       (SELECT count(*) FROM inflight), (SELECT count(*) FROM (SELECT FROM unknown LIMIT 100000) x),
+            SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due > now() ORDER BY due LIMIT $3) r LIMIT $3) x),
+       (SELECT count(*) FROM inflight), (SELECT count(*) FROM (SELECT FROM unknown LIMIT $3) x),
        (SELECT min(due) FROM l CROSS JOIN LATERAL (
             SELECT due FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT 1) r),
        pg_stat_get_dead_tuples('ready'::regclass) + pg_stat_get_dead_tuples('inflight'::regclass)`
 
-// Queue counts what is ready, scheduled, in flight and unknown, per tenant where it matters. Counting stops at 100,000
-// rows of each: beyond that the figure is a floor, and looking must not cost what sending needs.
+// tenantsCounted is how many rows are counted again, by tenant, over all lanes: more would double what looking costs.
+const tenantsCounted = 10_000
+
+// tenantsSQL counts what is due of each tenant, up to $3 in each of its lanes.
+const tenantsSQL = `
+SELECT t.name, sum(c.n)::bigint, bool_or(c.n = $3)
+FROM unnest($1::int[], $2::int[]) AS l(lane, tenant_id) JOIN tenant t ON t.id = l.tenant_id
+CROSS JOIN LATERAL (SELECT count(*) AS n FROM (
+    SELECT FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT $3) r) c
+WHERE c.n > 0
+GROUP BY t.name ORDER BY 2 DESC, 1 LIMIT 100`
+
+// Queue counts the messages that are ready, scheduled, in flight and unknown, each up to mail.MaxCounted, and those that
+// are ready of each tenant.
 func (db *DB) Queue(ctx context.Context) (mail.QueueState, error) {
 	var s mail.QueueState
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		if err := readDepth(ctx, tx, &s); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT t.name, count(*) FROM (SELECT tenant_id FROM ready LIMIT 100000) r
-			JOIN tenant t ON t.id = r.tenant_id GROUP BY t.name ORDER BY 2 DESC, 1 LIMIT 100`)
-		if err != nil {
-			return err
-		}
-		s.Tenants, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d mail.TenantDepth, err error) {
-			return d, row.Scan(&d.Tenant, &d.Ready)
-		})
-		if err != nil {
-			return err
-		}
-		rows, err = tx.Query(ctx, `SELECT id::text, host, started_at, lease_until FROM replica ORDER BY started_at`)
+		rows, err := tx.Query(ctx, `SELECT id::text, host, started_at, lease_until FROM replica ORDER BY started_at`)
 		if err != nil {
 			return err
 		}
@@ -70,7 +71,17 @@ func readDepth(ctx context.Context, tx pgx.Tx, s *mail.QueueState) error {
 		return err
 	}
 	var oldest *time.Time
-	err = tx.QueryRow(ctx, queueSQL, numbers, tenants).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, &oldest, &s.Dead)
+	err = tx.QueryRow(ctx, queueSQL, numbers, tenants, mail.MaxCounted).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, &oldest, &s.Dead)
 	s.OldestDue = orZero(oldest)
+	if err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, tenantsSQL, numbers, tenants, max(tenantsCounted/max(len(lanes), 1), 100))
+	if err != nil {
+		return err
+	}
+	s.Tenants, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d mail.TenantDepth, err error) {
+		return d, row.Scan(&d.Tenant, &d.Ready, &d.More)
+	})
 	return err
 }

@@ -216,7 +216,7 @@ func TestRecordParksOnceAndSaysSo(t *testing.T) {
 	if v := b.version(t); v != version+2 {
 		t.Errorf("the configuration moved by %d versions, want 2: one per park", v-version)
 	}
-	audit, err := b.db.Audit(t.Context(), 0, 100)
+	audit, err := b.db.Audit(t.Context(), mail.AuditFilter{Limit: 100})
 	must(t, err)
 	got = ""
 	for _, e := range audit {

@@ -41,7 +41,7 @@ func TestAnEventOfAStrangerIsKeptWithoutEffect(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	b.db.softLimit = 2
-	_, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://hooks.example.com/"}, seal.NewSecret("whsec_x"))
+	_, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://hooks.example.com/"}, seal.NewSecret("whsec_x"), seal.Secret{})
 	must(t, err)
 	adopt := func(t *testing.T) {
 		t.Helper()

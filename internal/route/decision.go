@@ -2,6 +2,7 @@ package route
 
 import (
 	"encoding/json"
+	"time"
 	"unicode/utf8"
 )
 
@@ -20,12 +21,50 @@ type Decision struct {
 	Omitted    int         `json:"omitted,omitempty"` // candidates left out to keep the record small
 }
 
-// Candidate is one account that was looked at. An empty Reason means that it could take the message.
+// Candidate is one account that was looked at. The zero Why means that it could take the message.
 type Candidate struct {
 	Account string  `json:"account"`
 	Weight  float64 `json:"weight"`
-	Reason  string  `json:"reason,omitempty"`
+	Why
 }
+
+// Why says why an account can't take a message: in a code for programs, in words for people.
+type Why struct {
+	Code   Code      `json:"code,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+	Until  time.Time `json:"until,omitzero"` // the end of it, where that is known
+}
+
+// String gives both: most reasons say it all, others only what was refused and why.
+func (w Why) String() string {
+	if w.Code == Cannot || w.Code == Tried || w.Code == Parked {
+		return string(w.Code) + ": " + w.Reason
+	}
+	return w.Reason
+}
+
+// Code is the kind of a Why.
+type Code string
+
+// The codes.
+const (
+	Absent    Code = "absent"    // there is no such account
+	NoWeight  Code = "weight"    // its weight is 0
+	Draining  Code = "draining"  // it is about to be deleted
+	Paused    Code = "paused"    // by an operator
+	Cannot    Code = "cannot"    // it can never carry the message as it is
+	Tried     Code = "tried"     // it refused the message, or failed with it
+	Parked    Code = "parked"    // its provider refuses it, or its sender
+	Broken    Code = "broken"    // its settings or secrets can't be used, or are not loaded yet
+	Breaker   Code = "breaker"   // too many of its calls failed
+	NoSlot    Code = "limit"     // it is at one of its limits
+	Throttled Code = "throttled" // its provider asked for a pause
+	Stalled   Code = "stalled"   // it is at the number of its calls, none of which ends
+	// Busy is an account that is only at the number of its calls for the moment. That is no overflow: in a burst every
+	// account is at it, and shares that followed it would follow how many calls each account may make at once, not the
+	// weights.
+	Busy Code = "busy"
+)
 
 // MaxDecisionBytes caps the stored JSON of a Decision.
 const MaxDecisionBytes = 1024

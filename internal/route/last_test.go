@@ -14,7 +14,7 @@ func TestAnAccountThatMayHaveSentItComesLast(t *testing.T) {
 		name  string
 		avoid map[string]mail.Avoid
 		weigh func(*Config)
-		free  map[string]string
+		free  map[string]Why
 		want  string // any of these
 		full  bool
 	}{
@@ -22,7 +22,7 @@ func TestAnAccountThatMayHaveSentItComesLast(t *testing.T) {
 		{name: "and so the other way round", avoid: map[string]mail.Avoid{"b": last}, want: "a"},
 		{name: "no other is fit", avoid: map[string]mail.Avoid{"a": last, "b": {Final: true}}, want: "a"},
 		{name: "the other has no weight", avoid: map[string]mail.Avoid{"a": last}, weigh: func(c *Config) { c.Pools[0].Members[1].Weight = 0 }, want: "a"},
-		{name: "the other is full", avoid: map[string]mail.Avoid{"a": last}, free: map[string]string{"b": "no slot"}, full: true},
+		{name: "the other is full", avoid: map[string]mail.Avoid{"a": last}, free: map[string]Why{"b": {Code: NoSlot, Reason: "no slot"}}, full: true},
 		{name: "both may have it", avoid: map[string]mail.Avoid{"a": last, "b": last}, want: "ab"},
 	} {
 		for seed := range uint64(40) {
@@ -42,7 +42,7 @@ func TestAnAccountThatMayHaveSentItComesLast(t *testing.T) {
 			if v != Chosen || len(d.Chosen) != 1 || !strings.Contains(tc.want, d.Chosen) {
 				t.Errorf("%s: %v to %q, want %s", tc.name, v, d.Chosen, tc.want)
 			}
-			if tc.want == "b" && d.Candidates[0].Reason != "tried: a call may have sent it" {
+			if tc.want == "b" && d.Candidates[0].Why != (Why{Code: Tried, Reason: "a call may have sent it"}) {
 				t.Errorf("%s: the decision says %q of the account that comes last", tc.name, d.Candidates[0].Reason)
 			}
 		}

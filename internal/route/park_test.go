@@ -40,11 +40,11 @@ func TestAProbeGoesFirstAndIsNoSpill(t *testing.T) {
 		if d, _ := Plan(c, view, request(seed)); d.Chosen != "a" || !d.Probe || d.Spilled {
 			t.Fatalf("seed %d: %+v, want the parked account as a probe", seed, d)
 		}
-		if d, _ := Plan(c, fakeView{}, request(seed)); d.Chosen != "b" || d.Probe || d.Spilled || d.Candidates[0].Reason != "parked: 401" {
+		if d, _ := Plan(c, fakeView{}, request(seed)); d.Chosen != "b" || d.Probe || d.Spilled || d.Candidates[0].Code != Parked || d.Candidates[0].Reason != "401" {
 			t.Fatalf("seed %d without a probe: %+v, want the other", seed, d)
 		}
 	}
-	view.free = map[string]string{"a": "no slot"}
+	view.free = map[string]Why{"a": {Code: NoSlot, Reason: "no slot"}}
 	if d, _ := Plan(c, view, request(1)); d.Chosen != "b" || d.Probe || d.Spilled {
 		t.Errorf("the parked account is busy: %+v, want the other, as if there were no probe", d)
 	}
@@ -87,8 +87,8 @@ func TestRefusedContentGoesToAnotherKindOrNowhere(t *testing.T) {
 		{"the other kind has weight 0", of("sendgrid", "ses"), func(c *Config) { c.Pools[0].Members[1].Weight = 0 }, fakeView{}, Impossible, ""},
 		{"the other kind goes away", of("sendgrid", "ses"), func(c *Config) { c.Accounts[1].Draining = true }, fakeView{}, Impossible, ""},
 		{"the other kind is parked", of("sendgrid", "ses"), func(c *Config) { c.Accounts[1].Parked = []Park{{}} }, fakeView{}, Unfit, ""},
-		{"the other kind is down", of("sendgrid", "ses"), nil, fakeView{health: map[string]string{"b": "breaker open"}}, Unfit, ""},
-		{"the other kind is busy", of("sendgrid", "ses"), nil, fakeView{free: map[string]string{"b": "no slot"}}, Full, ""},
+		{"the other kind is down", of("sendgrid", "ses"), nil, fakeView{health: map[string]Why{"b": {Code: Breaker, Reason: "breaker open"}}}, Unfit, ""},
+		{"the other kind is busy", of("sendgrid", "ses"), nil, fakeView{free: map[string]Why{"b": {Code: NoSlot, Reason: "no slot"}}}, Full, ""},
 	} {
 		if tc.edit != nil {
 			tc.edit(tc.config)

@@ -10,29 +10,20 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// CapabilityPrefix begins the reason of a candidate that can never carry the message as it is.
-const CapabilityPrefix = "cannot: "
-
 // View is the live state of accounts as one replica sees it.
 type View interface {
-	// Health returns why the account should get no mail at all now ("breaker open", "blocked until 10:00:05"), or "".
-	Health(a *Account) string
-	// Free returns why the account can't take one more call right now ("no slot"), or "". See BusyPrefix.
-	Free(a *Account) string
+	// Health returns why the account should get no mail at all now.
+	Health(a *Account) Why
+	// Free returns why the account can't take one more call right now.
+	Free(a *Account) Why
 	// Probe reports whether this message may be let through a park, to try whether the account takes mail again.
 	Probe(a *Account, p Park) bool
 }
-
-// BusyPrefix begins the reason of a View for an account that is only at the number of its calls for the moment. That
-// is no overflow: in a burst every account is at it, and shares that followed it would follow how many calls each account
-// may make at once, not the weights.
-const BusyPrefix = "busy: "
 
 // Verdict is what a Plan comes to.
 type Verdict int
@@ -73,10 +64,10 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 	ever := false
 	for i, m := range members {
 		acc := c.Account(m.Account)
-		reason, final := unfit(acc, m, d.Pinned, v, r)
-		d.Candidates[i].Reason = reason
+		why, final := unfit(acc, m, d.Pinned, v, r)
+		d.Candidates[i].Why = why
 		ever = ever || !final
-		if reason == "" {
+		if why.Code == "" {
 			last := r.Avoid[acc.Name].Last
 			fits, others = append(fits, fit{i, acc, acc.parked(r.Facts), last, score(r.Seed, acc.Name, m.Weight)}), others || !last
 		}
@@ -90,7 +81,7 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 	if others {
 		fits = slices.DeleteFunc(fits, func(f fit) bool {
 			if f.last {
-				d.Candidates[f.at].Reason = "tried: " + r.Avoid[f.acc.Name].Why
+				d.Candidates[f.at].Why = Why{Code: Tried, Reason: r.Avoid[f.acc.Name].Why}
 			}
 			return f.last
 		})
@@ -109,15 +100,15 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 	})
 	for i, f := range fits {
 		busy := v.Free(f.acc)
-		if busy == "" {
+		if busy.Code == "" {
 			d.Chosen, d.Spilled, d.Probe = f.acc.Name, i > probes, f.probe
 			return d, Chosen
 		}
-		d.Candidates[f.at].Reason = busy
+		d.Candidates[f.at].Why = busy
 		if f.probe { // it was first for its park only
 			continue
 		}
-		if overflow == Wait || strings.HasPrefix(busy, BusyPrefix) {
+		if overflow == Wait || busy.Code == Busy {
 			d.WaitsFor = f.acc.Name
 			break
 		}
@@ -186,37 +177,37 @@ func (r *Rule) matches(f *mail.Facts) bool {
 
 // unfit says why the account is struck from the list, and whether that holds for good as things are configured. A message
 // whose content was refused once waits for nothing that an operator may or may not turn on.
-func unfit(a *Account, m Member, pinned bool, v View, r Request) (reason string, final bool) {
+func unfit(a *Account, m Member, pinned bool, v View, r Request) (why Why, final bool) {
 	refused := contentRefused(r.Avoid)
 	switch {
 	case a == nil:
-		return "no such account", pinned
+		return Why{Code: Absent, Reason: "no such account"}, pinned
 	case m.Weight <= 0:
-		return "weight 0", refused
+		return Why{Code: NoWeight, Reason: "weight 0"}, refused
 	case a.Draining:
-		return "draining", pinned || refused
+		return Why{Code: Draining, Reason: "is being deleted"}, pinned || refused
 	case a.Paused:
-		return "paused", refused
+		return Why{Code: Paused, Reason: "paused by an operator"}, refused
 	}
-	if why := a.Capabilities.Refuse(r.Facts); why != "" {
-		return CapabilityPrefix + why, true
+	if rule := a.Capabilities.Refuse(r.Facts); rule != "" {
+		return Why{Code: Cannot, Reason: rule}, true
 	}
 	for _, w := range a.Limits {
 		if cost := w.Cost(r.Facts.Recipients); cost > w.N {
-			return CapabilityPrefix + "more recipients than its limit of " + w.String(), true
+			return Why{Code: Cannot, Reason: "more recipients than its limit of " + w.String()}, true
 		}
 	}
 	if av, ok := r.Avoid[a.Name]; ok && (av.Final || av.Until.After(r.Now)) {
-		return "tried: " + av.Why, av.Final
+		return Why{Code: Tried, Reason: av.Why, Until: av.Until}, av.Final
 	}
 	for name, av := range r.Avoid {
 		if av.Kind != "" && av.Kind == string(a.Kind) {
-			return "tried: " + string(a.Kind) + " refused the content at " + name, true
+			return Why{Code: Tried, Reason: string(a.Kind) + " refused the content at " + name}, true
 		}
 	}
 	for _, p := range a.Parked {
 		if p.Covers(r.Facts) && !v.Probe(a, p) {
-			return "parked: " + p.Reason, false
+			return Why{Code: Parked, Reason: p.Reason, Until: p.Next}, false
 		}
 	}
 	return v.Health(a), false

@@ -17,12 +17,12 @@ import (
 )
 
 type fakeView struct {
-	health, free map[string]string
+	health, free map[string]Why
 	probes       []string // account and key of a park
 }
 
-func (v fakeView) Health(a *Account) string { return v.health[a.Name] }
-func (v fakeView) Free(a *Account) string   { return v.free[a.Name] }
+func (v fakeView) Health(a *Account) Why { return v.health[a.Name] }
+func (v fakeView) Free(a *Account) Why   { return v.free[a.Name] }
 
 func (v fakeView) Probe(a *Account, p Park) bool {
 	return slices.Contains(v.probes, a.Name+" "+p.Key())
@@ -101,7 +101,7 @@ func TestAWeightChangeMovesOnlyWhatItMust(t *testing.T) {
 
 func TestWaitKeepsTheShareAndSpillLeavesItAndSaysSo(t *testing.T) {
 	t.Parallel()
-	busy := fakeView{free: map[string]string{"a": "no slot"}}
+	busy := fakeView{free: map[string]Why{"a": {Code: NoSlot, Reason: "no slot"}}}
 	if got := shares(t, config(Wait, 1, 1), busy, 2000); got["-"] < 850 || got["b"] > 1150 {
 		t.Errorf("wait with a busy account: %v, want half of them to stay", got)
 	}
@@ -131,7 +131,7 @@ func TestWaitKeepsTheShareAndSpillLeavesItAndSaysSo(t *testing.T) {
 
 func TestWaitMovesOnWhenTheAccountIsUnfit(t *testing.T) {
 	t.Parallel()
-	down := fakeView{health: map[string]string{"a": "breaker open"}}
+	down := fakeView{health: map[string]Why{"a": {Code: Breaker, Reason: "breaker open"}}}
 	if got := shares(t, config(Wait, 1, 1), down, 500); got["b"] != 500 {
 		t.Errorf("wait with a broken account: %v, want all at b", got)
 	}
@@ -141,21 +141,21 @@ func TestReasonsAreGivenForEveryAccountStruck(t *testing.T) {
 	t.Parallel()
 	c := config(Spill, 1, 0, 1, 1, 1, 1, 1)
 	c.Accounts[2].Paused = true
-	c.Accounts[3].Parked = []Park{{SenderDomain: "example.com", Reason: "sender not verified"}}
+	c.Accounts[3].Parked = []Park{{SenderDomain: "example.com", Reason: "sender not verified", Next: request(1).Now.Add(time.Hour)}}
 	c.Accounts[4].Capabilities = provider.Capabilities{MaxRecipients: 1, MaxBytes: 10}
 	c.Accounts[5].Draining = true
 	r := request(1)
 	r.Facts.Bytes = 11
 	r.Avoid = map[string]mail.Avoid{"g": {Until: r.Now.Add(time.Second), Why: "503"}}
-	d, verdict := Plan(c, fakeView{health: map[string]string{"a": "breaker open"}}, r)
+	d, verdict := Plan(c, fakeView{health: map[string]Why{"a": {Code: Breaker, Reason: "breaker open"}}}, r)
 	want := []Candidate{
-		{"a", 1, "breaker open"},
-		{"b", 0, "weight 0"},
-		{"c", 1, "paused"},
-		{"d", 1, "parked: sender not verified"},
-		{"e", 1, "cannot: message of 11 bytes is over the cap of 10"},
-		{"f", 1, "draining"},
-		{"g", 1, "tried: 503"},
+		{"a", 1, Why{Code: Breaker, Reason: "breaker open"}},
+		{"b", 0, Why{Code: NoWeight, Reason: "weight 0"}},
+		{"c", 1, Why{Code: Paused, Reason: "paused by an operator"}},
+		{"d", 1, Why{Code: Parked, Reason: "sender not verified", Until: r.Now.Add(time.Hour)}},
+		{"e", 1, Why{Code: Cannot, Reason: "message of 11 bytes is over the cap of 10"}},
+		{"f", 1, Why{Code: Draining, Reason: "is being deleted"}},
+		{"g", 1, Why{Code: Tried, Reason: "503", Until: r.Now.Add(time.Second)}},
 	}
 	if diff := cmp.Diff(want, d.Candidates); diff != "" || verdict != Unfit {
 		t.Errorf("verdict %v, candidates (-want +got):\n%s", verdict, diff)
@@ -248,7 +248,7 @@ func TestPinnedMessageGoesNowhereElse(t *testing.T) {
 	if d, v := Plan(c, fakeView{}, r); v != Chosen || d.Chosen != "b" || !d.Pinned {
 		t.Errorf("pinned: %+v (%v), want b", d, v)
 	}
-	if _, v := Plan(c, fakeView{free: map[string]string{"b": "no slot"}}, r); v != Full {
+	if _, v := Plan(c, fakeView{free: map[string]Why{"b": {Code: NoSlot, Reason: "no slot"}}}, r); v != Full {
 		t.Errorf("pinned to a busy account: %v, want Full", v)
 	}
 	r.Facts.Account = "nowhere"
@@ -261,7 +261,7 @@ func TestStoredDecisionIsCapped(t *testing.T) {
 	t.Parallel()
 	d := Decision{Config: math.MaxInt64, Pool: strings.Repeat("p", 40), Chosen: "account-49"}
 	for i := range 50 {
-		d.Candidates = append(d.Candidates, Candidate{fmt.Sprintf("account-%d", i), 1.5, strings.Repeat("ü", 300)})
+		d.Candidates = append(d.Candidates, Candidate{fmt.Sprintf("account-%d", i), 1.5, Why{Code: Tried, Reason: strings.Repeat("ü", 300)}})
 	}
 	b := d.JSON()
 	var back Decision

@@ -1,0 +1,109 @@
+package httpapi
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/route"
+)
+
+// The codes of api.Waiting that are not those of a candidate.
+const (
+	waitsScheduled = "scheduled" // for its send_at
+	waitsRetry     = "retry"     // after a call that failed
+	waitsTurn      = "turn"      // an account can take it, others come first
+	waitsNoAccount = "no_account"
+	waitsSending   = "sending"
+	waitsUnknown   = "unknown"
+)
+
+// soonest ranks what keeps accounts from a message by how soon it may end. The first of several is what it waits for.
+var soonest = []route.Code{
+	route.Busy, route.NoSlot, route.Throttled, route.Stalled, route.Breaker, route.Tried, route.Parked, route.Broken,
+	route.Paused, route.Draining, route.NoWeight, route.Absent, route.Cannot,
+}
+
+// waitingView says why a message is not out yet, and until when, where that is known. It returns nil for one that is
+// settled. Limits, breakers and parks are as this replica sees them.
+func (s *Server) waitingView(v *mail.View, now time.Time) *api.Waiting {
+	w := v.Waiting
+	switch {
+	case w == nil:
+		return nil
+	case w.Sending:
+		return &api.Waiting{Code: waitsSending, Reason: "it is being sent by " + w.Account, Account: w.Account}
+	case w.Unknown:
+		return &api.Waiting{
+			Code: waitsUnknown, Account: w.Account, Until: optional(w.Decide),
+			Reason: "nobody knows yet whether " + w.Account + " took it; without evidence the rule " + string(w.Policy) + " decides",
+		}
+	case !w.Ready:
+		return nil
+	case v.Message.SendAt.After(now):
+		return &api.Waiting{Code: waitsScheduled, Reason: "it is to be sent later", Due: optional(w.Due), Until: optional(v.Message.SendAt)}
+	case !w.Held && w.Due.After(now):
+		return &api.Waiting{Code: waitsRetry, Reason: "its last call failed and is repeated", Due: optional(w.Due), Until: optional(w.Due)}
+	}
+	d := s.router.Explain(route.Request{Facts: w.Facts, Seed: route.Seed(v.Message.ID), Avoid: w.Avoid})
+	out := waitsFor(d)
+	out.Due, out.Ahead, out.AheadMore = optional(w.Due), w.Ahead, w.Ahead == mail.MaxAhead
+	if out.Code == waitsTurn {
+		out.Reason = fmt.Sprintf("%d messages of its queue come first", w.Ahead)
+		if out.AheadMore {
+			out.Reason = fmt.Sprintf("more than %d messages of its queue come first", w.Ahead)
+		}
+	}
+	view := decisionView(d)
+	out.Decision = &view
+	return out
+}
+
+// waitsFor reads out of a decision what the message waits for.
+func waitsFor(d route.Decision) *api.Waiting {
+	if d.Chosen != "" {
+		return &api.Waiting{Code: waitsTurn, Account: d.Chosen}
+	}
+	struck := slices.DeleteFunc(slices.Clone(d.Candidates), func(c route.Candidate) bool {
+		return c.Code == "" || d.WaitsFor != "" && c.Account != d.WaitsFor
+	})
+	if len(struck) == 0 {
+		return &api.Waiting{Code: waitsNoAccount, Reason: "its pool has no account"}
+	}
+	first := slices.MinFunc(struck, func(a, b route.Candidate) int {
+		return cmp.Or(cmp.Compare(slices.Index(soonest, a.Code), slices.Index(soonest, b.Code)), sooner(a.Until, b.Until))
+	})
+	return &api.Waiting{
+		Code: string(first.Code), Reason: first.Account + ": " + first.Reason, Account: first.Account, Until: optional(first.Until),
+	}
+}
+
+// sooner compares times; the zero time is that of nobody knows when.
+func sooner(a, b time.Time) int {
+	if a.IsZero() != b.IsZero() {
+		return b.Compare(a)
+	}
+	return a.Compare(b)
+}
+
+// explainMessage says what routing would do now with a message that is there, of whichever tenant, if it had to be sent.
+func (s *Server) explainMessage(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	id, err := messageID(r)
+	if err != nil {
+		return err
+	}
+	at, err := s.store.Waiting(r.Context(), id)
+	if err != nil {
+		return missing(err, "There is no such message.")
+	}
+	return writeJSON(w, http.StatusOK, api.Explanation{
+		Facts: factsView(*at.Facts), Decision: decisionView(s.router.Explain(route.Request{Facts: at.Facts, Seed: route.Seed(id), Avoid: at.Avoid})),
+	})
+}

@@ -1,0 +1,63 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// waitingSQL looks for a message wherever it can be. Those before it in its lane are counted up to $2, by their index.
+const waitingSQL = `
+SELECT m.facts, r.id IS NOT NULL, r.due, coalesce(r.held, false), coalesce(r.tries, 0), coalesce(r.avoid, u.avoid),
+       CASE WHEN r.due <= now() THEN (SELECT count(*) FROM (
+            SELECT FROM ready x WHERE x.lane = r.lane AND x.tenant_id = r.tenant_id AND (x.due, x.id) < (r.due, r.id) LIMIT $2) n) ELSE 0 END,
+       f.id IS NOT NULL, u.id IS NOT NULL, u.decide_at, coalesce(u.policy, ''), coalesce(a.name, '')
+FROM message m
+LEFT JOIN ready r ON r.id = m.id
+LEFT JOIN inflight f ON f.id = m.id
+LEFT JOIN unknown u ON u.id = m.id
+LEFT JOIN account a ON a.id = coalesce(f.account_id, u.account_id)
+WHERE m.id = $1`
+
+// Waiting says where a message of any tenant stands, with the facts that it is routed by, or returns mail.ErrNotFound.
+func (db *DB) Waiting(ctx context.Context, id mail.ID) (*mail.Waiting, error) {
+	w, err := readWaiting(ctx, db.api, id)
+	if err != nil {
+		return nil, fmt.Errorf("read where message %s stands: %w", id, unavailable(err))
+	}
+	return w, nil
+}
+
+type rowQuerier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func readWaiting(ctx context.Context, on rowQuerier, id mail.ID) (*mail.Waiting, error) {
+	w := &mail.Waiting{Facts: &mail.Facts{}}
+	var facts, avoid []byte
+	var due, decide *time.Time
+	err := on.QueryRow(ctx, waitingSQL, [16]byte(id), mail.MaxAhead).Scan(&facts, &w.Ready, &due, &w.Held, &w.Tries, &avoid, &w.Ahead,
+		&w.Sending, &w.Unknown, &decide, &w.Policy, &w.Account)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, mail.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	w.Due, w.Decide = orZero(due), orZero(decide)
+	if err := json.Unmarshal(facts, w.Facts); err != nil {
+		return nil, fmt.Errorf("facts: %w", err)
+	}
+	if avoid != nil {
+		if err := json.Unmarshal(avoid, &w.Avoid); err != nil {
+			return nil, fmt.Errorf("avoid list: %w", err)
+		}
+	}
+	return w, nil
+}
