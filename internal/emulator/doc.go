@@ -16,7 +16,7 @@
 //	http://HOST:PORT/mailgun    POST /v3/{domain}/messages, /v3/{domain}/messages.mime
 //	http://HOST:PORT/postmark   POST /email, /email/batch
 //	http://HOST:PORT/ses        POST /v2/email/outbound-emails, GET /v2/email/account; SNS at POST and GET /
-//	SMTPHOST:PORT               AUTH PLAIN, PIPELINING, 8BITMIME, SMTPUTF8, DSN, SIZE, CHUNKING; no TLS
+//	SMTPHOST:PORT               AUTH (PLAIN, LOGIN, CRAM-MD5), PIPELINING, 8BITMIME, SMTPUTF8, DSN, SIZE, CHUNKING; no TLS
 //
 // Credentials are those of Options.Credentials; DefaultCredentials are public and open nothing but an emulator. The
 // SigV4 signature of an SES call is computed and compared. The token POSTMARK_API_TEST, SendGrid's sandbox_mode and

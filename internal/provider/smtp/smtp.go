@@ -58,9 +58,9 @@ func New(cfg Config) (*Client, error) {
 // scrubber makes replies fit to be stored: servers like to echo commands, and AUTH commands hold the password. The rules
 // are esphttp's, so that every adapter's details read alike.
 func scrubber(cfg Config) func(string) string {
-	var secrets []seal.Secret
+	secrets := []seal.Secret{cfg.AccessToken, cfg.ClientSecret, cfg.RefreshToken}
 	if !cfg.Password.IsZero() {
-		secrets = []seal.Secret{cfg.Password, seal.NewSecret("\x00" + cfg.Username + "\x00" + cfg.Password.Reveal())}
+		secrets = append(secrets, cfg.Password, seal.NewSecret("\x00"+cfg.Username+"\x00"+cfg.Password.Reveal()))
 	}
 	return esphttp.New(esphttp.Options{Secrets: secrets}).Scrub
 }
