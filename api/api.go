@@ -150,6 +150,7 @@ type Attempt struct {
 	StartedAt         time.Time       `json:"started_at"`
 	TookMS            *int64          `json:"took_ms,omitempty"`
 	ProviderMessageID string          `json:"provider_message_id,omitempty"`
+	MessageIDHeader   string          `json:"message_id_header,omitempty"` // of the mail that recipients have; of one taken, or maybe taken
 	VerdictSource     string          `json:"verdict_source,omitempty"`
 	Status            int             `json:"status,omitempty"` // HTTP or SMTP status
 	Code              string          `json:"code,omitempty"`   // the provider's own code
