@@ -51,7 +51,7 @@
 // GET /_ledger gives a JSON array, or JSON lines if the request has "Accept: application/x-ndjson", in order of
 // acceptance; ?provider=KIND, ?since=RFC3339 (inclusive, by arrival) and ?limit=N (the first N) narrow it. A SendGrid
 // call has a line per personalization, a Mailgun call with recipient-variables one per recipient, a Postmark batch one
-// per accepted item. "to" is the whole envelope that was taken: recipients refused by Postmark or at RCPT are not in it.
+// per accepted item. "calendar" is the method of an invitation that clients would show as one, or why they would not. "to" is the whole envelope that was taken: recipients refused by Postmark or at RCPT are not in it.
 // "from" is the bare address of the From header.
 //
 // With Options.LedgerPath each line is written and fsynced before the provider's answer leaves; requests that wait at

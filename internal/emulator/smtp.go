@@ -163,7 +163,7 @@ func (s *sinkSession) entry(raw []byte) Entry {
 	}
 	if h, err := readMIMEHead(raw); err == nil {
 		n.MessageID, _, _ = strings.Cut(h.messageID, "@")
-		n.Subject = h.subject
+		n.Subject, n.Calendar = h.subject, h.calendar
 		if h.from != "" {
 			n.From = h.from
 		}

@@ -190,6 +190,9 @@ func messageDetail(v *mail.View) api.Message {
 		}
 		out.Headers[h.Name] = h.Value
 	}
+	if m.Calendar != nil {
+		out.Calendar = &api.Calendar{Method: m.Calendar.Method, Content: m.Calendar.Content}
+	}
 	for _, a := range m.Attachments {
 		out.Attachments = append(out.Attachments, api.AttachmentInfo{
 			Filename: a.Filename, ContentType: a.ContentType, ContentID: a.ContentID, Size: len(a.Content),

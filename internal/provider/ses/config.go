@@ -186,6 +186,7 @@ func (c Config) Capabilities() provider.Capabilities {
 		MaxBytes:            40_000_000, // developer guide, "Service quotas": 40 MB after encoding
 		MaxRecipients:       50,
 		ForbiddenExtensions: forbiddenExtensions(),
+		Calendar:            true, // as Content.Raw
 	}
 }
 

@@ -232,7 +232,7 @@ func (c Config) Validate() error {
 // Capabilities is what this relay can carry.
 func (c Config) Capabilities() provider.Capabilities {
 	c = c.withDefaults()
-	return provider.Capabilities{MaxBytes: c.MaxBytes, MaxRecipients: maxRecipients, SMTPUTF8: c.SMTPUTF8}
+	return provider.Capabilities{MaxBytes: c.MaxBytes, MaxRecipients: maxRecipients, SMTPUTF8: c.SMTPUTF8, Calendar: true}
 }
 
 // secretNames lists the settings that are sealed.
