@@ -19,9 +19,7 @@ func structured(name, value string, first int) []string {
 			w.space = true
 		case p[0] == '<' && len(p) > 1:
 			w.bracketed(p)
-		case printable(p, "") && !(w.takesWords(comment > 0) && LooksEncoded(p)):
-			w.literal(p)
-		case w.takesWords(comment > 0):
+		case w.takesWords(comment > 0) && (!printable(p, "") || LooksEncoded(p)):
 			w.text(unquoted(p))
 		default:
 			w.literal(percentNonASCII(p))

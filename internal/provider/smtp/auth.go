@@ -3,13 +3,15 @@ package smtp
 import (
 	"bufio"
 	"context"
+	"crypto/hmac"
+	"crypto/md5" //nolint:gosec // CRAM-MD5 is made of it
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/smtp"
 	"net/textproto"
 	"regexp"
 	"slices"
@@ -158,22 +160,23 @@ func formRefused(err error, early bool) bool {
 
 // mechanism is the client's side of one SASL mechanism.
 type mechanism struct {
-	initial string                                           // what it begins with; "" where the server begins
-	early   bool                                             // initial goes with the command
-	answer  func(challenge string, said int) (string, error) // said is how often we spoke before
+	initial string                                  // what it begins with; "" where the server begins
+	early   bool                                    // initial goes with the command
+	answer  func(challenge string, said int) string // said is how often we spoke before
 }
 
 func mechanismOf(name string, l login) mechanism {
 	switch name {
 	case "PLAIN":
 		ir := "\x00" + l.user + "\x00" + l.secret
-		return mechanism{initial: ir, early: true, answer: func(string, int) (string, error) { return ir, nil }}
+		return mechanism{initial: ir, early: true, answer: func(string, int) string { return ir }}
 	case "LOGIN":
 		return mechanism{initial: l.user, answer: l.answer}
 	case "CRAM-MD5":
-		return mechanism{answer: func(challenge string, _ int) (string, error) {
-			response, err := smtp.CRAMMD5Auth(l.user, l.secret).Next([]byte(challenge), true)
-			return string(response), err
+		return mechanism{answer: func(challenge string, _ int) string {
+			mac := hmac.New(md5.New, []byte(l.secret)) // RFC 2195 section 2
+			mac.Write([]byte(challenge))
+			return l.user + " " + hex.EncodeToString(mac.Sum(nil))
 		}}
 	default:
 		return xoauth2(l)
@@ -183,15 +186,15 @@ func mechanismOf(name string, l login) mechanism {
 // answer is LOGIN, of which there is no standard (draft-murchison-sasl-login, MS-XLOGIN). The user name is not sent with the
 // command: some servers ignore it there, and some refuse it. Servers word their prompts as they like, so what no word decides
 // is decided by the order, which is the same everywhere.
-func (l login) answer(prompt string, said int) (string, error) {
+func (l login) answer(prompt string, said int) string {
 	prompt = strings.ToLower(prompt)
 	switch {
 	case containsAny(prompt, []string{"pass", "pwd", "kennwort", "secret"}):
-		return l.secret, nil
+		return l.secret
 	case containsAny(prompt, []string{"user", "name", "login", "account"}) || said == 0:
-		return l.user, nil
+		return l.user
 	default:
-		return l.secret, nil
+		return l.secret
 	}
 }
 
@@ -200,11 +203,11 @@ func (l login) answer(prompt string, said int) (string, error) {
 func xoauth2(l login) mechanism {
 	ir := "user=" + l.user + "\x01auth=Bearer " + l.secret + "\x01\x01"
 	early := len("AUTH XOAUTH2 ")+base64.StdEncoding.EncodedLen(len(ir)) <= maxAuthLine
-	return mechanism{initial: ir, early: early, answer: func(challenge string, said int) (string, error) {
+	return mechanism{initial: ir, early: early, answer: func(challenge string, said int) string {
 		if said == 0 || strings.TrimSpace(challenge) == "" {
-			return ir, nil
+			return ir
 		}
-		return "", nil
+		return ""
 	}}
 }
 
@@ -238,11 +241,7 @@ func (x *exchange) run(name string, m mechanism, early bool) error {
 		if said > 0 && name == "XOAUTH2" {
 			x.why = reason(challenge)
 		}
-		response, err := m.answer(challenge, said)
-		if err != nil {
-			return err
-		}
-		line = encode(response)
+		line = encode(m.answer(challenge, said))
 		said++
 	}
 	return errors.New("server asks on and on after AUTH " + name)

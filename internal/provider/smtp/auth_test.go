@@ -3,7 +3,6 @@ package smtp
 import (
 	"encoding/base64"
 	"fmt"
-	"net/smtp"
 	"slices"
 	"strings"
 	"testing"
@@ -120,13 +119,15 @@ func TestAutoTakesWhatTheRelayOffers(t *testing.T) {
 	t.Parallel()
 	plain := b64("\x00" + authUser + "\x00" + authPassword)
 	const challenge = "<1896.697170952@relay.test>"
-	digest, err := smtp.CRAMMD5Auth(authUser, authPassword).Next([]byte(challenge), true)
-	if err != nil {
-		t.Fatal(err)
+	digest := mechanismOf("CRAM-MD5", login{authUser, authPassword}).answer(challenge, 0)
+	// The example of RFC 2195 section 2.
+	rfc := mechanismOf("CRAM-MD5", login{"tim", "tanstaaftanstaaf"}).answer("<1896.697170952@postoffice.reston.mci.net>", 0)
+	if want := "tim b913a602c7eda7a495b4e6e7334d3890"; rfc != want {
+		t.Errorf("CRAM-MD5 = %q, want %q", rfc, want)
 	}
 	byPlain := []string{"AUTH PLAIN " + plain, "235 ok"}
 	byLogin := []string{"AUTH LOGIN", "334 VXNlcm5hbWU6", b64(authUser), "334 UGFzc3dvcmQ6", b64(authPassword), "235 ok"}
-	byCRAM := []string{"AUTH CRAM-MD5", "334 " + b64(challenge), b64(string(digest)), "235 ok"}
+	byCRAM := []string{"AUTH CRAM-MD5", "334 " + b64(challenge), b64(digest), "235 ok"}
 	for _, tc := range []struct {
 		offer string
 		pairs []string

@@ -25,6 +25,7 @@ const early = time.Minute
 // the relay refuses it. Only one request for a new one is under way at a time.
 type tokens struct {
 	fetch func(context.Context) (*oauth2.Token, error) // nil: there is only the one of the settings
+	http  *http.Client                                 // of fetch
 	now   func() time.Time
 	busy  chan struct{} // holds a place for whoever uses current
 
@@ -37,7 +38,7 @@ func newTokens(cfg Config) *tokens {
 		return t
 	}
 	client := jail.New(tokenJail(cfg.TokenURL))
-	t.current = nil
+	t.current, t.http = nil, client
 	t.fetch = func(ctx context.Context) (*oauth2.Token, error) {
 		return clientCredentials(cfg).Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	}
@@ -123,6 +124,13 @@ func (t *tokens) get(ctx context.Context, refused string) (token string, again b
 	return fresh.AccessToken, false, nil
 }
 
+// close drops idle connections.
+func (t *tokens) close() {
+	if t != nil && t.http != nil {
+		t.http.CloseIdleConnections()
+	}
+}
+
 // good reports whether the current token lasts. One whose end nobody told lasts until it is refused.
 func (t *tokens) good() bool {
 	if t.current.Expiry.IsZero() {
@@ -150,7 +158,7 @@ func tokenFailure(ctx context.Context, err error) *provider.Error {
 		if status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500 {
 			class = provider.Transient
 		}
-		return &provider.Error{Class: class, Code: answer.ErrorCode, Detail: detail, Err: errors.New(detail)}
+		return &provider.Error{Class: class, Code: answer.ErrorCode[:min(len(answer.ErrorCode), 64)], Detail: detail, Err: errors.New(detail)}
 	case network || ctx.Err() != nil:
 		return unreachable(ctx, "token_url", err)
 	default:
