@@ -78,22 +78,22 @@ func (d *dialer) authenticate(ctx context.Context, c *gosmtp.Client, conn net.Co
 	if perr != nil {
 		return perr
 	}
-	var first *provider.Error
+	var said *provider.Error // what is told of it: a refused password before a refused mechanism
 	for _, name := range names {
 		err := d.attempt(c, conn, name, l)
 		if err == nil {
 			d.works.Store(&name)
 			return nil
 		}
-		perr := d.refusal(ctx, name, offer, l, err)
-		if first == nil {
-			first = perr
+		p, replied := replyOf(err)
+		if said == nil || p.code == 535 && said.Status != 535 {
+			said = d.refusal(ctx, name, offer, l, err)
 		}
-		if p, ok := replyOf(err); !ok || p.code < 500 || p.code == 535 && p.enhanced != "" {
+		if !replied || p.code < 500 || p.code == 535 && p.enhanced != "" {
 			break // the connection, the server or the password is to blame, and another mechanism changes nothing
 		}
 	}
-	return first
+	return said
 }
 
 // mechanisms lists what to try, or says what the setting and the offer have against each other.

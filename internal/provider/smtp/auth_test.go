@@ -189,6 +189,22 @@ func TestAWrongPasswordIsTriedOnce(t *testing.T) {
 	}
 }
 
+// Where one mechanism is not there and the next refuses the password, the password is what is told.
+func TestARefusedPasswordIsToldBeforeARefusedMechanism(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]string{"refused": "535 5.7.8 wrong password", "lost": hangUp} {
+		r := startRelay(t, func(r *relay) {
+			r.ehlo = []string{"relay.test", "AUTH PLAIN LOGIN"}
+			r.reply = on("AUTH PLAIN", "504 5.7.4 no such type", "AUTH LOGIN", next)
+		})
+		_, perr := sendTo(t, authClient(t, r, ""), "ann@example.org")
+		wantClass(t, name, perr, provider.Misconfigured)
+		if want := map[string]string{"refused": "wrong password", "lost": "no such type"}[name]; perr != nil && !strings.Contains(perr.Detail, want) {
+			t.Errorf("%s: the error is %q, want %q", name, perr.Detail, want)
+		}
+	}
+}
+
 func TestErrorsOfAuthNameTheSettingAndTheOffer(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
