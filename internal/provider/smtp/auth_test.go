@@ -73,6 +73,9 @@ func TestLoginDialects(t *testing.T) {
 		"the password first": {
 			"AUTH LOGIN", "334 UGFzc3dvcmQ6", password, "334 VXNlcm5hbWU6", user, ok,
 		},
+		"the same, as it reads": {
+			"AUTH LOGIN", "334 Password", password, "334 Username", user, ok,
+		},
 		"the user name twice": {
 			"AUTH LOGIN", "334 VXNlcm5hbWU6", user, "334 VXNlcm5hbWU6", user, "334 UGFzc3dvcmQ6", password, ok,
 		},

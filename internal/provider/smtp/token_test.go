@@ -76,7 +76,7 @@ func tokenRelay(t *testing.T, takes func(token string) bool) *relay {
 				return "535 5.7.8 Username and Password not accepted", true
 			}
 			if line == "AUTH XOAUTH2" {
-				return "334 ", true
+				return "334 " + b64("the token, please"), true
 			}
 			raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(line, "AUTH XOAUTH2 "))
 			if err != nil {
@@ -216,6 +216,21 @@ func TestATokenOfTheSettings(t *testing.T) {
 		r := tokenRelay(t, func(got string) bool { return got == token })
 		wantClass(t, name, dialOnce(t, tokenDialer(t, r, map[string]string{"access_token": token}, nil)), provider.Accepted)
 		wantClass(t, name+", wrong", dialOnce(t, tokenDialer(t, r, map[string]string{"access_token": "x" + token}, nil)), provider.Misconfigured)
+	}
+}
+
+// A server that asks although the token came with the command gets it again; only a challenge that says why is answered by nothing.
+func TestXOAUTH2AnswersWhatItIsAsked(t *testing.T) {
+	t.Parallel()
+	m := mechanismOf("XOAUTH2", login{"shop@example.com", "token-1"})
+	for _, tc := range []struct {
+		challenge string
+		said      int
+		want      string
+	}{{"", 0, m.initial}, {"go on", 0, m.initial}, {"", 1, m.initial}, {`{"status":"401"}`, 1, ""}, {`{"status":"401"}`, 2, ""}} {
+		if got := m.answer(tc.challenge, tc.said); got != tc.want {
+			t.Errorf("answer to %q after %d = %q, want %q", tc.challenge, tc.said, got, tc.want)
+		}
 	}
 }
 
