@@ -58,7 +58,7 @@ var rules = map[string]rule{
 	"internal/provider/mailgun":      espRule,
 	"internal/provider/postmark":     espRule,
 	"internal/provider/ses":          {append([]string{"internal/jail"}, espRule.may...), "as the others; and SNS names the address of its certificate"},
-	"internal/provider/smtp":         espRule,
+	"internal/provider/smtp":         {append([]string{"internal/jail"}, espRule.may...), "as the others; and an operator names the address that gives tokens"},
 	"internal/provider/catalog": {append([]string{
 		"internal/provider/sendgrid", "internal/provider/mailgun", "internal/provider/postmark",
 		"internal/provider/ses", "internal/provider/smtp", "internal/provider/esphttp",

@@ -23,6 +23,12 @@ type Attachment struct {
 	ContentID   *string `json:"content_id,omitempty"`
 }
 
+// Calendar is an invitation, an answer to one, or its end: an iCalendar object (text, not Base64) whose METHOD is Method.
+type Calendar struct {
+	Method  string `json:"method"` // PUBLISH, REQUEST, REPLY, ADD, CANCEL, REFRESH, COUNTER, DECLINECOUNTER
+	Content string `json:"content"`
+}
+
 // SendRequest is the body of POST /v1/send.
 type SendRequest struct {
 	From        Address           `json:"from"`
@@ -35,6 +41,7 @@ type SendRequest struct {
 	HTML        string            `json:"html,omitempty"`
 	Headers     map[string]string `json:"headers,omitempty"`
 	Attachments []Attachment      `json:"attachments,omitempty"`
+	Calendar    *Calendar         `json:"calendar,omitempty"`
 	Tags        []string          `json:"tags,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	Stream      string            `json:"stream,omitempty"`
@@ -111,13 +118,14 @@ type Message struct {
 	Account     string            `json:"account,omitempty"`
 	Recipients  []Recipient       `json:"recipients,omitempty"`
 
-	// Only in GET /v1/messages/{id}; bodies, reply_to, headers and attachments only as long as they are kept.
+	// Only in GET /v1/messages/{id}; bodies, reply_to, headers, attachments and calendar only as long as they are kept.
 	ReplyTo     []Address         `json:"reply_to,omitempty"`
 	Headers     map[string]string `json:"headers,omitempty"`
 	Text        string            `json:"text,omitempty"`
 	HTML        string            `json:"html,omitempty"`
 	Attachments []AttachmentInfo  `json:"attachments,omitempty"`
 	Waiting     *Waiting          `json:"waiting,omitempty"` // while it is not settled
+	Calendar    *Calendar         `json:"calendar,omitempty"`
 	Attempts    []Attempt         `json:"attempts,omitzero"`
 	Events      []Event           `json:"events,omitzero"`
 }
@@ -163,6 +171,7 @@ type Attempt struct {
 	StartedAt         time.Time       `json:"started_at"`
 	TookMS            *int64          `json:"took_ms,omitempty"`
 	ProviderMessageID string          `json:"provider_message_id,omitempty"`
+	MessageIDHeader   string          `json:"message_id_header,omitempty"` // of the mail that recipients have; of one taken, or maybe taken
 	VerdictSource     string          `json:"verdict_source,omitempty"`
 	Status            int             `json:"status,omitempty"` // HTTP or SMTP status
 	Code              string          `json:"code,omitempty"`   // the provider's own code
@@ -418,6 +427,7 @@ type Facts struct {
 	Bytes            int64    `json:"bytes"`
 	Attachments      int      `json:"attachments"`
 	NeedsSMTPUTF8    bool     `json:"needs_smtputf8"`
+	Calendar         bool     `json:"calendar"`
 }
 
 // Decision is why a message goes where it goes; Attempt.Decision holds one.

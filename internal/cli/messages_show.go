@@ -152,6 +152,9 @@ func showAttempt(w io.Writer, a api.Attempt) {
 		facts = append(facts, "by "+a.VerdictSource)
 	}
 	row(w, fmt.Sprintf("attempt %d", a.N), strings.Join(facts, "  "))
+	if a.MessageIDHeader != "" {
+		row(w, "", "Message-ID: "+a.MessageIDHeader)
+	}
 	if reply := replyOf(a); reply != "" {
 		row(w, "", "answer: "+reply)
 	}

@@ -186,7 +186,8 @@ Examples:
 
   sendgate providers add sendgrid --kind sendgrid --secret api_key=env:SENDGRID_API_KEY
   sendgate providers add mg-eu --kind mailgun --set domain=mg.example.com --set region=eu --secret api_key=@mailgun.key
-  sendgate providers add relay --kind smtp --set host=mail.internal --set port:=587 --secret password`
+  sendgate providers add relay --kind smtp --set host=mail.internal --set port:=587 --set username=sendgate --secret password
+  sendgate providers add gmail --kind smtp --set host=smtp.gmail.com --set username=shop@example.com --set auth=xoauth2 --set token_url=https://oauth2.googleapis.com/token --set client_id=APP --secret client_secret=@client.secret --secret refresh_token=@refresh.token`
 }
 
 // Run implements the command.

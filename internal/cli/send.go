@@ -30,18 +30,19 @@ type sendCmd struct {
 
 // messageFlags are the fields of a message.
 type messageFlags struct {
-	From    string   `group:"msg" help:"Sender: address, or \"Name <address>\"."`
-	To      []string `group:"msg" sep:"none" help:"Recipient (repeat)."`
-	Cc      []string `group:"msg" sep:"none" help:"Copy (repeat)."`
-	Bcc     []string `group:"msg" sep:"none" help:"Blind copy (repeat)."`
-	ReplyTo []string `group:"msg" sep:"none" help:"Where answers go (repeat)."`
-	Subject string   `group:"msg" help:"Subject."`
-	Text    string   `group:"msg" help:"Plain text body; @FILE reads a file, @@ stands for an @."`
-	HTML    string   `name:"html" group:"msg" help:"HTML body; @FILE reads a file."`
-	File    []string `group:"msg" sep:"none" help:"Attach this file (repeat)."`
-	Header  []string `group:"msg" sep:"none" placeholder:"NAME:VALUE" help:"Extra header (repeat)."`
-	Tag     []string `group:"msg" sep:"none" help:"Tag (repeat)."`
-	Meta    []string `group:"msg" sep:"none" placeholder:"KEY=VALUE" help:"Metadata (repeat)."`
+	From     string   `group:"msg" help:"Sender: address, or \"Name <address>\"."`
+	To       []string `group:"msg" sep:"none" help:"Recipient (repeat)."`
+	Cc       []string `group:"msg" sep:"none" help:"Copy (repeat)."`
+	Bcc      []string `group:"msg" sep:"none" help:"Blind copy (repeat)."`
+	ReplyTo  []string `group:"msg" sep:"none" help:"Where answers go (repeat)."`
+	Subject  string   `group:"msg" help:"Subject."`
+	Text     string   `group:"msg" help:"Plain text body; @FILE reads a file, @@ stands for an @."`
+	HTML     string   `name:"html" group:"msg" help:"HTML body; @FILE reads a file."`
+	File     []string `group:"msg" sep:"none" help:"Attach this file (repeat)."`
+	Calendar string   `group:"msg" placeholder:"FILE" help:"Send the invitation in this .ics file; its METHOD says what it asks for."`
+	Header   []string `group:"msg" sep:"none" placeholder:"NAME:VALUE" help:"Extra header (repeat)."`
+	Tag      []string `group:"msg" sep:"none" help:"Tag (repeat)."`
+	Meta     []string `group:"msg" sep:"none" placeholder:"KEY=VALUE" help:"Metadata (repeat)."`
 
 	Stream      string    `group:"way" help:"Stream; \"transactional\" when absent."`
 	Account     string    `group:"way" help:"Pin the message to this account."`
@@ -58,6 +59,7 @@ Examples:
 
   sendgate send --from shop@example.com --to ann@example.org --subject Hello --text "Hi Ann"
   sendgate send --from shop@example.com --to ann@example.org --subject Invoice --text @body.txt --file invoice.pdf --wait
+  sendgate send --from shop@example.com --to ann@example.org --subject Fitting --text "Monday at nine" --calendar fitting.ics
   echo '{"from":"shop@example.com","to":"ann@example.org","subject":"Hi","text":"Hi"}' | sendgate send -`
 }
 
@@ -180,8 +182,28 @@ func (c *messageFlags) message(s *Streams) (*api.SendRequest, error) {
 	if m.HTML, err = textOrFile(s, c.HTML); err != nil {
 		return nil, err
 	}
+	if m.Calendar, err = calendar(s, c.Calendar); err != nil {
+		return nil, err
+	}
 	m.Attachments, err = attachments(s, c.File)
 	return m, err
+}
+
+// calendar reads an .ics file. The METHOD in it is the first line that begins so; the server checks the rest.
+func calendar(s *Streams, file string) (*api.Calendar, error) {
+	if file == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(s.path(file))
+	if err != nil {
+		return nil, fmt.Errorf("read calendar: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if name, method, ok := strings.Cut(line, ":"); ok && strings.EqualFold(name, "METHOD") {
+			return &api.Calendar{Method: strings.TrimSpace(method), Content: string(b)}, nil
+		}
+	}
+	return nil, usagef("--calendar: %s has no line METHOD, such as METHOD:REQUEST, so clients would show no invitation", file)
 }
 
 // address reads "Name <address>"; anything else goes to the server as it is, which says what is wrong with it.

@@ -16,7 +16,7 @@
 //	http://HOST:PORT/mailgun    POST /v3/{domain}/messages, /v3/{domain}/messages.mime
 //	http://HOST:PORT/postmark   POST /email, /email/batch
 //	http://HOST:PORT/ses        POST /v2/email/outbound-emails, GET /v2/email/account; SNS at POST and GET /
-//	SMTPHOST:PORT               AUTH PLAIN, PIPELINING, 8BITMIME, SMTPUTF8, DSN, SIZE, CHUNKING; no TLS
+//	SMTPHOST:PORT               AUTH (PLAIN, LOGIN, CRAM-MD5), PIPELINING, 8BITMIME, SMTPUTF8, DSN, SIZE, CHUNKING; no TLS
 //
 // Credentials are those of Options.Credentials; DefaultCredentials are public and open nothing but an emulator. The
 // SigV4 signature of an SES call is computed and compared. The token POSTMARK_API_TEST, SendGrid's sandbox_mode and
@@ -51,7 +51,7 @@
 // GET /_ledger gives a JSON array, or JSON lines if the request has "Accept: application/x-ndjson", in order of
 // acceptance; ?provider=KIND, ?since=RFC3339 (inclusive, by arrival) and ?limit=N (the first N) narrow it. A SendGrid
 // call has a line per personalization, a Mailgun call with recipient-variables one per recipient, a Postmark batch one
-// per accepted item. "to" is the whole envelope that was taken: recipients refused by Postmark or at RCPT are not in it.
+// per accepted item. "calendar" is the method of an invitation that clients would show as one, or why they would not. "to" is the whole envelope that was taken: recipients refused by Postmark or at RCPT are not in it.
 // "from" is the bare address of the From header.
 //
 // With Options.LedgerPath each line is written and fsynced before the provider's answer leaves; requests that wait at

@@ -20,7 +20,8 @@ type Entry struct {
 	To                []string  `json:"to"`                  // the whole envelope that was taken, bare addresses
 	Subject           string    `json:"subject"`
 	Outcome           string    `json:"outcome"`
-	Stream            string    `json:"stream,omitempty"` // Postmark's message stream, if it is not "outbound"
+	Stream            string    `json:"stream,omitempty"`   // Postmark's message stream, if it is not "outbound"
+	Calendar          string    `json:"calendar,omitempty"` // method of the invitation, if clients would show it as one; else why not
 }
 
 // atLayout is RFC 3339 with exactly six digits after the second, so that lines compare as text.

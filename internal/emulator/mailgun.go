@@ -83,6 +83,7 @@ func (mailgun) unknown(r *http.Request) *reply {
 // mailgunMail is a call's parameters, put in order.
 type mailgunMail struct {
 	from, subject, messageID string
+	calendar                 string // see Entry
 	to                       []string
 	vars                     map[string]string
 	tags                     []string
@@ -123,6 +124,7 @@ func (g mailgun) read(r *http.Request, body []byte) *submission {
 func (m *mailgunMail) entries(id string) []*letter {
 	base := letter{args: m.vars, tags: m.tags, Entry: Entry{
 		MessageID: m.vars[ourIDKey], ProviderMessageID: id, From: m.from, To: m.to, Subject: m.subject,
+		Calendar: m.calendar,
 	}}
 	if m.perRecipient == nil {
 		return []*letter{&base}

@@ -185,7 +185,7 @@ func (f *mailgunForm) fillFromMIME(m *mailgunMail) string {
 	if h.from == "" {
 		return "from parameter is missing"
 	}
-	m.from, m.subject = h.from, h.subject
+	m.from, m.subject, m.calendar = h.from, h.subject, h.calendar
 	if m.messageID == "" {
 		m.messageID = h.messageID
 	}

@@ -14,7 +14,8 @@ type mimeHead struct {
 	messageID string // without angle brackets
 	subject   string // decoded
 	to        []string
-	badTo     bool // the lists in To, Cc and Bcc can't all be read
+	badTo     bool   // the lists in To, Cc and Bcc can't all be read
+	calendar  string // see Entry
 }
 
 func readMIMEHead(raw []byte) (mimeHead, error) {
@@ -36,6 +37,7 @@ func readMIMEHead(raw []byte) (mimeHead, error) {
 		h.to = append(h.to, list...)
 	}
 	h.to = unique(h.to)
+	h.calendar = calendarOf(msg, raw)
 	return h, nil
 }
 

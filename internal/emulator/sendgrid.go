@@ -176,7 +176,7 @@ func (m *sendGridMail) entry(p *sendGridPersonalization, id string) *letter {
 	maps.Copy(args, p.CustomArgs)
 	n := &letter{args: args, tags: m.Categories, Entry: Entry{
 		MessageID: args[ourIDKey], ProviderMessageID: id,
-		From: m.From.Email, To: p.envelope(), Subject: m.Subject,
+		From: m.From.Email, To: p.envelope(), Subject: m.Subject, Calendar: m.calendar(),
 	}}
 	if p.From != nil {
 		n.From = p.From.Email

@@ -137,7 +137,7 @@ func (m *sendGridMail) checkContent() (field, message string) {
 		if c.Value == "" {
 			return fmt.Sprintf("content.%d.value", i), "The content value must be a string at least one character in length."
 		}
-		if c.Type == "" || strings.ContainsAny(c.Type, ";,\r\n") {
+		if c.Type == "" || strings.ContainsAny(withoutMethod(c.Type), ";,\r\n") {
 			return fmt.Sprintf("content.%d.type", i), "The content type cannot contain ';', ',' or CRLF characters and must be a " +
 				"string at least one character in length."
 		}
@@ -149,6 +149,26 @@ func (m *sendGridMail) checkContent() (field, message string) {
 		rank = next
 	}
 	return "", ""
+}
+
+// withoutMethod takes off the one parameter that SendGrid lets pass, which calendar parts need; it refuses a charset even
+// there (issues 298 of sendgrid-ruby and 150 of django-anymail).
+func withoutMethod(contentType string) string {
+	bare, method, ok := strings.Cut(contentType, "; method=")
+	if !ok || !strings.EqualFold(bare, "text/calendar") || strings.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return contentType
+	}
+	return bare
+}
+
+// calendar is the invitation among the content.
+func (m *sendGridMail) calendar() string {
+	for _, c := range m.Content {
+		if method, ok := strings.CutPrefix(c.Type, "text/calendar; method="); ok {
+			return invitation(method, c.Value)
+		}
+	}
+	return ""
 }
 
 func sendGridContentRank(contentType string) int {

@@ -132,7 +132,7 @@ func (g ses) read(_ *http.Request, body []byte) *submission {
 	sub.accepted = jsonReply(http.StatusOK, map[string]string{"MessageId": id})
 	bareFrom, _ := parseOne(from)
 	n := &letter{stream: m.ConfigurationSetName, args: map[string]string{}, Entry: Entry{
-		ProviderMessageID: id, From: bareFrom, To: sub.to, Subject: subject,
+		ProviderMessageID: id, From: bareFrom, To: sub.to, Subject: subject, Calendar: head.calendar,
 	}}
 	for _, t := range m.EmailTags {
 		n.args[t.Name] = t.Value

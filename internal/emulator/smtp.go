@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
 
@@ -56,28 +55,6 @@ type sinkSession struct {
 	env   *envelope
 	asked int // RCPT commands of this transaction
 	last  end // how it ends if no message follows
-}
-
-// AuthMechanisms implements smtp.AuthSession.
-func (s *sinkSession) AuthMechanisms() []string {
-	if s.e.opt.Credentials.SMTPUser == "" {
-		return nil
-	}
-	return []string{sasl.Plain}
-}
-
-// Auth implements smtp.AuthSession.
-func (s *sinkSession) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, user, password string) error {
-		c := s.e.opt.Credentials
-		if !same(user, c.SMTPUser) || !same(password, c.SMTPPassword) {
-			return sinkReply(535, 5, 7, 8, "Error: authentication failed: authentication failure")
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.authed = true
-		return nil
-	}), nil
 }
 
 func sinkReply(code, class, subject, detail int, text string) *smtp.SMTPError {
@@ -186,7 +163,7 @@ func (s *sinkSession) entry(raw []byte) Entry {
 	}
 	if h, err := readMIMEHead(raw); err == nil {
 		n.MessageID, _, _ = strings.Cut(h.messageID, "@")
-		n.Subject = h.subject
+		n.Subject, n.Calendar = h.subject, h.calendar
 		if h.from != "" {
 			n.From = h.from
 		}

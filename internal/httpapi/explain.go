@@ -31,6 +31,7 @@ func factsView(f mail.Facts) api.Facts {
 	return api.Facts{
 		Account: f.Account, Stream: f.Stream, Tags: f.Tags, SenderDomain: f.SenderDomain, RecipientDomains: f.Domains,
 		Recipients: f.Recipients, Bytes: f.Bytes, Attachments: f.Attachments, NeedsSMTPUTF8: f.NeedsSMTPUTF8,
+		Calendar: f.Calendar,
 	}
 }
 

@@ -419,6 +419,13 @@ func (fakeKinds) DocumentedLimits(provider.Kind) []limit.Window {
 	return []limit.Window{{N: 100, Per: 5 * time.Minute, Unit: limit.Requests}}
 }
 
+func (fakeKinds) MessageIDHeader(kind provider.Kind, settings func() []byte, ours, providerID string) string {
+	if kind == "ses" {
+		return "<" + providerID + "@" + string(settings()) + ">"
+	}
+	return "<" + ours + ">"
+}
+
 // fakeRouter sends everything to the account "a" of pool default.
 type fakeRouter struct{}
 

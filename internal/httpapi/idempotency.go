@@ -133,6 +133,10 @@ func fingerprint(d *mail.Draft, m *mail.Message) [32]byte {
 		c.text(k)
 		c.text(m.Metadata[k])
 	}
+	if m.Calendar != nil { // at the end, so that requests without one have the fingerprint that they always had
+		c.text(m.Calendar.Method)
+		c.text(m.Calendar.Content)
+	}
 	return [32]byte(c.h.Sum(nil))
 }
 

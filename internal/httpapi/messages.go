@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
 )
 
 // messageID reads the id in the path. What is not an id names no message, so the answer is the same as for an id that
@@ -41,7 +43,36 @@ func (s *Server) showMessage(w http.ResponseWriter, r *http.Request, id mail.ID)
 	}
 	out := messageDetail(v)
 	out.Waiting = s.waitingView(v, s.clock())
+	if err := s.addMessageIDs(r.Context(), v, out.Attempts); err != nil {
+		return err
+	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// addMessageIDs tells of each attempt that was taken, or may have been, under which Message-ID recipients have the mail.
+func (s *Server) addMessageIDs(ctx context.Context, v *mail.View, out []api.Attempt) error {
+	for i, a := range v.Attempts {
+		if a.Class != string(provider.Accepted) && a.Class != string(provider.Uncertain) {
+			continue
+		}
+		var failed error
+		settings := func() []byte {
+			c, err := s.store.Config(ctx)
+			if err != nil {
+				failed = err
+				return nil
+			}
+			if acc := c.Account(a.Account); acc != nil && string(acc.Kind) == a.Provider {
+				return acc.Settings
+			}
+			return nil
+		}
+		out[i].MessageIDHeader = s.kinds.MessageIDHeader(provider.Kind(a.Provider), settings, v.Message.MessageID(), a.ProviderMessageID)
+		if failed != nil {
+			return failed
+		}
+	}
+	return nil
 }
 
 func (s *Server) listMessages(w http.ResponseWriter, r *http.Request) error {
@@ -159,6 +190,9 @@ func messageDetail(v *mail.View) api.Message {
 			out.Headers = map[string]string{}
 		}
 		out.Headers[h.Name] = h.Value
+	}
+	if m.Calendar != nil {
+		out.Calendar = &api.Calendar{Method: m.Calendar.Method, Content: m.Calendar.Content}
 	}
 	for _, a := range m.Attachments {
 		out.Attachments = append(out.Attachments, api.AttachmentInfo{

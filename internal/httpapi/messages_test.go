@@ -65,7 +65,9 @@ func TestMessageShowsRecipientsAndAttempts(t *testing.T) {
 				Class: "throttled", Status: 429, Code: "TooManyRequests", Error: "slow down", VerdictSource: "response",
 				StartedAt: start, FinishedAt: start.Add(1500 * time.Millisecond),
 			},
-			{N: 2, Account: "postmark", Provider: "postmark", StartedAt: start.Add(2 * time.Second)},
+			{N: 2, Account: "postmark", Provider: "postmark", Class: "uncertain", StartedAt: start.Add(2 * time.Second)},
+			{N: 3, Account: "gone", Provider: "ses", Class: "accepted", ProviderMessageID: "0102", StartedAt: start.Add(3 * time.Second)},
+			{N: 4, Account: "postmark", Provider: "postmark", StartedAt: start.Add(4 * time.Second)},
 		}
 	})
 	got, err := r.client(r.read).Message(t.Context(), id)
@@ -79,7 +81,15 @@ func TestMessageShowsRecipientsAndAttempts(t *testing.T) {
 			Class: "throttled", Status: 429, Code: "TooManyRequests", Error: "slow down", VerdictSource: "response",
 			StartedAt: start, TookMS: &took,
 		},
-		{N: 2, Account: "postmark", Provider: "postmark", StartedAt: start.Add(2 * time.Second)},
+		{
+			N: 2, Account: "postmark", Provider: "postmark", Class: "uncertain", StartedAt: start.Add(2 * time.Second),
+			MessageIDHeader: "<" + id + "@example.com>",
+		},
+		{
+			N: 3, Account: "gone", Provider: "ses", Class: "accepted", ProviderMessageID: "0102", StartedAt: start.Add(3 * time.Second),
+			MessageIDHeader: "<0102@>",
+		},
+		{N: 4, Account: "postmark", Provider: "postmark", StartedAt: start.Add(4 * time.Second)},
 	}
 	if diff := cmp.Diff(wantAttempts, got.Attempts); diff != "" {
 		t.Errorf("attempts (-want +got):\n%s", diff)

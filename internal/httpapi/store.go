@@ -102,6 +102,8 @@ type Kinds interface {
 	// Validate builds the adapter from settings and secrets and throws it away; an error is for the operator's eyes.
 	Validate(kind provider.Kind, settings []byte, secrets map[string]seal.Secret) error
 	DocumentedLimits(kind provider.Kind) []limit.Window
+	// MessageIDHeader is the Message-ID under which recipients have a mail that was taken, "" if unknown.
+	MessageIDHeader(kind provider.Kind, settings func() []byte, ours, providerID string) string
 }
 
 // Router answers for a message that is not sent, from the configuration in force and the live state of this replica.

@@ -24,6 +24,7 @@ type sendRequest struct {
 	HTML        string            `json:"html"`
 	Headers     map[string]string `json:"headers"`
 	Attachments []attachment      `json:"attachments"`
+	Calendar    *calendar         `json:"calendar"`
 	Tags        []string          `json:"tags"`
 	Metadata    map[string]string `json:"metadata"`
 	Stream      string            `json:"stream"`
@@ -40,6 +41,11 @@ type attachment struct {
 	ContentID   string  `json:"content_id"`
 }
 
+type calendar struct {
+	Method  string `json:"method"`
+	Content string `json:"content"`
+}
+
 // draft translates to the words of package mail.
 func (q *sendRequest) draft() *mail.Draft {
 	d := &mail.Draft{
@@ -51,6 +57,9 @@ func (q *sendRequest) draft() *mail.Draft {
 		d.Headers = append(d.Headers, mail.Header{Name: name, Value: value})
 	}
 	slices.SortFunc(d.Headers, func(a, b mail.Header) int { return cmp.Compare(a.Name, b.Name) })
+	if q.Calendar != nil {
+		d.Calendar = &mail.Calendar{Method: q.Calendar.Method, Content: q.Calendar.Content}
+	}
 	for _, a := range q.Attachments {
 		d.Attachments = append(d.Attachments, mail.File{
 			Filename: a.Filename, ContentType: a.ContentType, ContentID: a.ContentID, Content: mail.Base64(a.Content),

@@ -14,6 +14,7 @@ type Draft struct {
 	Subject, Text, HTML  string
 	Headers              []Header
 	Attachments          []File
+	Calendar             *Calendar // nil for none
 	Tags                 []string
 	Metadata             map[string]string
 	Stream               string // "" for DefaultStream
@@ -40,6 +41,7 @@ type Caps struct {
 	Text, HTML      int           // bytes each
 	Attachments     int           // files
 	AttachmentBytes int           // decoded, all files together
+	Calendar        int           // bytes
 	Tags            int           // per message
 	TagLen          int           // characters
 	MetadataKeys    int           // per message
@@ -55,7 +57,7 @@ type Caps struct {
 func DefaultCaps() Caps {
 	return Caps{
 		Recipients: 1000, ReplyTo: 25, Headers: 100, Subject: 998, Text: 10 << 20, HTML: 2 << 20,
-		Attachments: 50, AttachmentBytes: 30 << 20, Tags: 50, TagLen: 255,
+		Attachments: 50, AttachmentBytes: 30 << 20, Calendar: 1 << 20, Tags: 50, TagLen: 255,
 		MetadataKeys: 50, MetadataKeyLen: 128, MetadataValue: 1000,
 		Expiry: 72 * time.Hour, MaxExpiry: 30 * 24 * time.Hour,
 		SendAhead: 30 * 24 * time.Hour, SendPast: 5 * time.Minute,
@@ -81,6 +83,7 @@ func (d *Draft) Message(now time.Time, lim Caps) (*Message, error) {
 	c.bodies(m)
 	m.Headers = c.headers(d.Headers)
 	m.Attachments = c.files(d.Attachments)
+	m.Calendar = c.calendar(d.Calendar)
 	m.Tags = c.tags(d.Tags)
 	c.metadata(d.Metadata)
 	c.names(m)

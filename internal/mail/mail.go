@@ -76,6 +76,7 @@ type Message struct {
 	HTML        string            `json:"html,omitempty"`
 	Headers     []Header          `json:"headers,omitempty"` // sorted by name
 	Attachments []Attachment      `json:"attachments,omitempty"`
+	Calendar    *Calendar         `json:"calendar,omitempty"`
 	Tags        []string          `json:"tags,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	Stream      string            `json:"stream"`
@@ -121,6 +122,9 @@ func (m *Message) Bytes() int64 {
 	for _, a := range m.Attachments {
 		n += int64(len(a.Content))*4/3 + int64(len(a.Content))/57*2 + 512
 	}
+	if m.Calendar != nil {
+		n += int64(len(m.Calendar.Content))*3 + 1024 // a part and a file
+	}
 	for _, h := range m.Headers {
 		n += int64(len(h.Name) + len(h.Value) + 4)
 	}
@@ -151,6 +155,7 @@ type Facts struct {
 	BodyBytes     int      `json:"bb,omitempty"` // of text or html, whichever is longer
 	EmptyFile     bool     `json:"ef,omitempty"` // an attachment without a byte
 	MetaTwins     bool     `json:"mt,omitempty"` // two keys differ in case only
+	Calendar      bool     `json:"cal,omitempty"`
 }
 
 // Facts derives the routing facts.
@@ -159,7 +164,7 @@ func (m *Message) Facts() Facts {
 		Account: m.Account, Stream: m.Stream, Tags: m.Tags,
 		Sender: FoldAddress(m.From.Email), SenderDomain: m.From.Domain(),
 		Bytes: m.Bytes(), Attachments: len(m.Attachments), MetaKeys: len(m.Metadata),
-		NeedsSMTPUTF8: m.From.NeedsSMTPUTF8(),
+		NeedsSMTPUTF8: m.From.NeedsSMTPUTF8(), Calendar: m.Calendar != nil,
 	}
 	m.contentFacts(&f)
 	seen := map[string]bool{}

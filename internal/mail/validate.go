@@ -62,8 +62,8 @@ func (c *checker) headers(list []Header) []Header {
 	return out
 }
 
-// checkHeader takes a field that fits in one line of 998 bytes (RFC 5322 section 2.1.1): a value without spaces can't
-// be folded, and a longer line is what some relays cut in two.
+// checkHeader takes a field that fits in one line of 998 bytes (RFC 5322 section 2.1.1), or a structured one that can be
+// folded: a longer line is what some relays cut in two.
 func checkHeader(h Header) *fault {
 	if f := checkHeaderName(h.Name); f != nil {
 		return f
@@ -71,7 +71,10 @@ func checkHeader(h Header) *fault {
 	if f := checkControls(h.Value); f != nil {
 		return f
 	}
-	if len(h.Name)+len(": ")+len(h.Value) > 998 {
+	if SyntaxOf(h.Name) != Unstructured {
+		return checkStructured(h.Name, h.Value)
+	}
+	if len(h.Name)+len(": ")+len(h.Value) > maxHeaderLine {
 		return &fault{"too_long", "name and value of a header have at most 996 bytes"}
 	}
 	return nil

@@ -51,6 +51,7 @@ type Capabilities struct {
 	ForbiddenExtensions []string `json:"forbidden_extensions,omitempty"` // lower case, without the dot
 	ForbiddenInLocal    string   `json:"forbidden_in_local,omitempty"`   // characters of a local part
 	SMTPUTF8            bool     `json:"smtputf8"`                       // carries non-ASCII local parts
+	Calendar            bool     `json:"calendar"`                       // carries an invitation beside the text
 }
 
 // Refuse says in one phrase why a message with these facts can't go here, or "".
@@ -58,6 +59,8 @@ func (c Capabilities) Refuse(f *mail.Facts) string {
 	switch {
 	case c.MaxBytes > 0 && f.Bytes > c.MaxBytes:
 		return fmt.Sprintf("message of %d bytes is over the cap of %d", f.Bytes, c.MaxBytes)
+	case f.Calendar && !c.Calendar:
+		return "it has no way to carry a calendar invitation"
 	case c.NeedsSubject && f.NoSubject:
 		return "the subject is empty"
 	case c.RefusesEmptyFiles && f.EmptyFile:

@@ -27,6 +27,9 @@ type entry struct {
 	spec   provider.Spec
 	limits []limit.Window
 	open   func(settings []byte, secrets map[string]seal.Secret) (provider.Provider, provider.Capabilities, error)
+
+	// messageID is the Message-ID header that the kind puts in the place of ours; nil where it keeps ours.
+	messageID func(settings []byte, providerID string) string
 }
 
 // table lists the kinds. The limits are what their documentation states, or states for a common plan, and what an
@@ -44,7 +47,7 @@ func table() []entry {
 			window(10, time.Second, limit.Requests), window(500, time.Minute, limit.Requests)),
 		kind(ses.Spec(), ses.ParseConfig, ses.New,
 			window(14, time.Second, limit.Requests), window(200, time.Second, limit.Recipients),
-			window(50_000, 24*time.Hour, limit.Recipients)),
+			window(50_000, 24*time.Hour, limit.Recipients)).replacing(ses.MessageIDHeader),
 		kind(smtp.Spec(), smtp.ParseConfig, smtp.New,
 			window(1000, time.Minute, limit.Messages)),
 	}
@@ -71,6 +74,12 @@ func kind[C any, P provider.Provider](
 			return client, spec.Capabilities, nil
 		},
 	}
+}
+
+// replacing adds what the kind puts in the place of our Message-ID.
+func (e entry) replacing(messageID func(settings []byte, providerID string) string) entry {
+	e.messageID = messageID
+	return e
 }
 
 // Specs describes every kind.
@@ -148,3 +157,13 @@ func (Catalog) Validate(kind provider.Kind, settings []byte, secrets map[string]
 
 // DocumentedLimits returns the windows that an account of the kind starts with.
 func (Catalog) DocumentedLimits(kind provider.Kind) []limit.Window { return DocumentedLimits(kind) }
+
+// MessageIDHeader returns the Message-ID under which recipients have a mail that an account took, with its angle brackets, or
+// "" where that is not known. Ours and the provider's ids are given without; settings is asked only where they matter.
+func (Catalog) MessageIDHeader(kind provider.Kind, settings func() []byte, ours, providerID string) string {
+	e, err := find(kind)
+	if err != nil || e.messageID == nil {
+		return "<" + ours + ">"
+	}
+	return e.messageID(settings(), providerID)
+}

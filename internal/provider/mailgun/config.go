@@ -161,6 +161,7 @@ func (Config) Capabilities() provider.Capabilities {
 		// What the cap on parameters leaves when tags, options, our own id and the prefixes of some dozens of keys are
 		// taken off. Send counts exactly.
 		MaxMetadataBytes: maxParameters - maxTags*(maxTagLen+len("o:tag")) - 512,
+		Calendar:         true,
 	}
 }
 

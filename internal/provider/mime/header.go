@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
 const (
@@ -55,26 +57,23 @@ func (f *fields) addText(name, value string) error {
 // are given. It is the value that Build writes, without its folds.
 func Value(name, value string) string { return strings.Join(valueTokens(name, value), " ") }
 
-// valueTokens splits a value where it may be folded. It arrives at a reader as given: whatever could change on the way
+// valueTokens splits a value where it may be folded. A text arrives at a reader as given: whatever could change on the way
 // (characters beyond ASCII, leading or trailing space, a literal "=?", a stretch that is too long for a line) goes as RFC
-// 2047 encoded words, where the field may hold some.
+// 2047 encoded words. A structured value has its own rules.
 func valueTokens(name, value string) []string {
 	if value == "" {
 		return nil
 	}
 	room := softLine - len(name) - len(": ")
-	var tokens []string
-	ok := false
-	switch {
-	case isStructured(name):
-		tokens, ok = foldable(structured(value, room), hardLine-len(name)-2)
-	case !LooksEncoded(value) && strings.Trim(value, " \t") == value && printable(value, "\t"):
-		tokens, ok = foldable(value, hardLine-len(name)-2)
+	if mail.SyntaxOf(name) != mail.Unstructured {
+		return structured(name, value, room)
 	}
-	if !ok {
-		return encodedWords(value, room)
+	if !LooksEncoded(value) && strings.Trim(value, " \t") == value && printable(value, "\t") {
+		if tokens, ok := foldable(value, hardLine-len(name)-2); ok {
+			return tokens
+		}
 	}
-	return tokens
+	return encodedWords(value, room)
 }
 
 // checkName holds a field name to RFC 5322 section 3.6.8 and to a length that leaves room on the line.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"mime/quotedprintable"
+	"slices"
 	"strings"
 
 	"github.com/emersion/go-message/textproto"
@@ -48,7 +49,7 @@ func (p *part) write(w io.Writer) error {
 	return nil
 }
 
-// body builds the tree: mixed(related(alternative(text, html), inline…), attachment…), leaving out each level that
+// body builds the tree: mixed(related(alternative(text, html, calendar), inline…), attachment…), leaving out each level that
 // would have one child only.
 func body(m *mail.Message) (*part, error) {
 	var inline, attached []*part
@@ -64,6 +65,13 @@ func body(m *mail.Message) (*part, error) {
 			attached = append(attached, p)
 		}
 	}
+	if a := m.InviteFile(); a != nil {
+		p, err := attachment(a, len(m.Attachments)+1, false)
+		if err != nil {
+			return nil, err
+		}
+		attached = append(attached, p)
+	}
 	root := texts(m)
 	if len(inline) > 0 {
 		typ := "text/html"
@@ -78,16 +86,23 @@ func body(m *mail.Message) (*part, error) {
 	return root, nil
 }
 
-// texts returns the text, the HTML, or both as alternatives, the richer one last (RFC 2046 section 5.1.4).
+// texts returns the text, the HTML and the invitation, as alternatives if they are more than one, the richer one last (RFC
+// 2046 section 5.1.4). The part names the method of the invitation (RFC 6047 section 2.4).
 func texts(m *mail.Message) *part {
-	switch {
-	case m.HTML == "":
-		return text("plain", m.Text)
-	case m.Text == "":
-		return text("html", m.HTML)
-	default:
-		return container("alternative", m.ID, []*part{text("plain", m.Text), text("html", m.HTML)})
+	var parts []*part
+	if m.Text != "" || m.HTML == "" {
+		parts = append(parts, text("plain", m.Text))
 	}
+	if m.HTML != "" {
+		parts = append(parts, text("html", m.HTML))
+	}
+	if m.Calendar != nil {
+		parts = append(parts, text("calendar", m.Calendar.Content, "method="+m.Calendar.Method))
+	}
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return container("alternative", m.ID, parts)
 }
 
 // container makes an inner node. The boundary can't occur in any content: quoted-printable writes "=" as "=3D" and
@@ -104,9 +119,9 @@ func container(subtype string, id mail.ID, children []*part, params ...string) *
 }
 
 // text makes a leaf of UTF-8 text in the shorter of the two encodings.
-func text(subtype, s string) *part {
+func text(subtype, s string, params ...string) *part {
 	p := &part{header: &fields{}}
-	p.header.add("Content-Type", "text/"+subtype+";", "charset=utf-8")
+	p.header.add("Content-Type", semicolons(slices.Concat([]string{"text/" + subtype}, params, []string{"charset=utf-8"}))...)
 	b := crlf(s)
 	if qpIsShorter(b) {
 		p.header.add("Content-Transfer-Encoding", "quoted-printable")

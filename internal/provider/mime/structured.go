@@ -3,59 +3,109 @@ package mime
 import (
 	"regexp"
 	"strings"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// isStructured reports whether the value of a field holds message ids, URLs or addresses, between angle brackets, and
-// only beside them text for people (RFC 5322 section 3.6.4, RFC 2369, RFC 2919, RFC 5064, RFC 5703, RFC 8098). An encoded
-// word may stand only in that text (RFC 2047 section 5): a reader does not look for one in an id.
-func isStructured(name string) bool {
-	switch n := strings.ToLower(name); n {
-	case "references", "in-reply-to", "original-message-id", "supersedes", "obsoletes", "archived-at",
-		"disposition-notification-to", "return-receipt-to", "x-confirm-reading-to", "mail-followup-to", "mail-reply-to":
-		return true
-	default:
-		return strings.HasPrefix(n, "list-")
+// structured returns the tokens of a structured value, in ASCII. Of the text in names and comments the words that need it
+// become encoded words. Everything else stays as it is, with characters beyond ASCII as in a URL (RFC 3987 section 3.1): a
+// value that holds some where no URL stands was accepted before that was refused.
+func structured(name, value string, first int) []string {
+	w := &writer{syntax: mail.SyntaxOf(name), first: first}
+	comment := 0
+	for _, p := range mail.HeaderPieces(value) {
+		switch {
+		case isBlank(p[0]):
+			w.space = true
+		case p[0] == '<' && len(p) > 1:
+			w.bracketed(p)
+		case w.takesWords(comment > 0) && (!printable(p, "") || LooksEncoded(p)):
+			w.text(unquoted(p))
+		default:
+			w.literal(percentNonASCII(p))
+		}
+		switch p {
+		case "(":
+			comment++
+		case ")":
+			comment--
+		}
+	}
+	w.flush()
+	w.end()
+	return w.tokens
+}
+
+// writer collects the tokens of a structured value.
+type writer struct {
+	syntax mail.HeaderSyntax
+	first  int // room for the first encoded word
+	tokens []string
+	token  strings.Builder // the one under way
+	coded  string          // text to encode that is not written yet
+	space  bool            // stands before what comes next
+}
+
+// takesWords reports whether an encoded word may stand here.
+func (w *writer) takesWords(comment bool) bool {
+	return w.syntax == mail.Named || w.syntax == mail.URLs && comment
+}
+
+// text takes a piece to encode. Spaces between two of them belong to the text: readers drop those between encoded words.
+func (w *writer) text(s string) {
+	switch {
+	case w.coded == "":
+		w.gap()
+	case w.space:
+		s = " " + s
+	}
+	w.coded, w.space = w.coded+s, false
+}
+
+func (w *writer) literal(s string) {
+	w.flush()
+	w.gap()
+	w.token.WriteString(s)
+	if s == "," && w.syntax != mail.Tokens {
+		w.end()
 	}
 }
 
-// pieces cuts a structured value: something in angle brackets, a quoted string, space, a word, or a single character.
-var pieces = regexp.MustCompile(`(?s)<[^>]*>|"(?:\\.|[^"\\])*"|[ \t]+|[^ \t<"(),]+|.`)
+// bracketed writes what stands in angle brackets, which a space may precede wherever it comes after another or a comma.
+func (w *writer) bracketed(s string) {
+	if w.coded != "" || strings.HasSuffix(w.token.String(), ">") {
+		w.space = true
+	}
+	w.literal(percentNonASCII(s))
+}
 
-// structured writes a structured value in ASCII. Of its text only the words that need it become encoded words; what
-// stands in angle brackets stays as it is, with characters beyond ASCII as in a URL (RFC 3987 section 3.1).
-func structured(value string, first int) string {
-	var out strings.Builder
-	var coded, space string // text to encode that is not written yet, and the space after it
-	flush := func() {
-		if coded != "" {
-			out.WriteString(strings.Join(encodedWords(coded, first), " "))
-			first = wordLimit
-		}
-		out.WriteString(space)
-		coded, space = "", ""
+func (w *writer) flush() {
+	if w.coded == "" {
+		return
 	}
-	for _, p := range pieces.FindAllString(value, -1) {
-		switch {
-		case isBlank(p[0]):
-			space += p
-		case p[0] == '<' && len(p) > 1:
-			if coded != "" && space == "" {
-				space = " " // an encoded word ends at a space
-			}
-			flush()
-			out.WriteString(percentNonASCII(p))
-		case printable(p, "") && !LooksEncoded(p):
-			flush()
-			out.WriteString(p)
-		default:
-			if coded == "" {
-				flush()
-			}
-			coded, space = coded+space+unquoted(p), ""
+	for i, word := range encodedWords(w.coded, w.first) {
+		if i > 0 {
+			w.end()
 		}
+		w.token.WriteString(word)
 	}
-	flush()
-	return out.String()
+	w.coded, w.first = "", wordLimit
+}
+
+func (w *writer) gap() {
+	if w.space {
+		w.end()
+	}
+	w.space = false
+}
+
+// end closes a token. One that fits on no line is cut.
+func (w *writer) end() {
+	for s := w.token.String(); s != ""; {
+		n := min(len(s), hardLine-1)
+		w.tokens, s = append(w.tokens, s[:n]), s[n:]
+	}
+	w.token.Reset()
 }
 
 // unquoted returns what a quoted string means, and every other text as it is.

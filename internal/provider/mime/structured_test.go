@@ -32,7 +32,12 @@ func TestStructuredHeadersKeepTheirIDs(t *testing.T) {
 		{"Archived-At", "<https://a.example/1>", "<https://a.example/1>"},
 		{"Disposition-Notification-To", "Jiří Novák <j@x.test>, Ann <a@x.test>", "«Jiří Novák» <j@x.test>, Ann <a@x.test>"},
 		{"X-Note", "<ü@x.test>", "«<ü@x.test>»"},
-		{"List-Help", "< not closed ü", "< not closed «ü»"},
+		{"List-Help", "< not closed ü", "< not closed %C3%BC"},
+		{"Auto-Submitted", "auto-generated; note=ü", "auto-generated; note=%C3%BC"},
+		{"Feedback-ID", "a:=?utf-8?q?x?=:b:c", "a:=?utf-8?q?x?=:b:c"},
+		{"References", "<a@x.test>\t<b@x.test><c@x.test>  ü", "<a@x.test> <b@x.test> <c@x.test> %C3%BC"},
+		{"Return-Receipt-To", "Jörg Müller <j@x.test>,Ann <a@x.test>", "«Jörg Müller» <j@x.test>, Ann <a@x.test>"},
+		{"List-Unsubscribe", "<https://u.example/a>,<mailto:u@example.com>", "<https://u.example/a>, <mailto:u@example.com>"},
 		{"Keywords", "plain", "plain"},
 		{"X-Empty", "", ""},
 	} {
@@ -51,21 +56,62 @@ func TestStructuredHeadersKeepTheirIDs(t *testing.T) {
 
 func TestManyReferencesAreFolded(t *testing.T) {
 	t.Parallel()
-	ids := make([]string, 20)
+	ids := make([]string, 300)
 	for i := range ids {
 		ids[i] = "<" + strings.Repeat("ab", 15) + "@mail.example.com>"
 	}
-	m := message(t)
-	m.Headers = []mail.Header{{Name: "References", Value: strings.Join(ids, " ")}}
-	raw := build(t, m)
-	for line := range bytes.SplitSeq(raw, []byte("\r\n")) {
-		if len(line) > softLine {
-			t.Errorf("line of %d characters", len(line))
+	long := "<" + strings.Repeat("x", 982) + "@mail.test>" // with the space before it, a line of 994
+	for _, between := range []string{" ", "\t", "  ", ""} {
+		for _, list := range [][]string{ids, append([]string{long}, ids...), append(ids[:2:2], long)} {
+			m := message(t)
+			m.Headers = []mail.Header{{Name: "References", Value: strings.Join(list, between)}, {Name: "In-Reply-To", Value: list[0]}}
+			raw := build(t, m)
+			for line := range bytes.SplitSeq(raw, []byte("\r\n")) {
+				if len(line) > softLine && !bytes.Contains(line, []byte(long)) || len(line) > hardLine {
+					t.Errorf("line of %d characters", len(line))
+				}
+			}
+			h, _ := reread(t, raw)
+			if got := strings.Join(strings.Fields(h.Get("References")), " "); got != strings.Join(list, " ") {
+				t.Errorf("%d ids with %q between: References = %q", len(list), between, got)
+			}
+			if got := strings.TrimSpace(h.Get("In-Reply-To")); got != list[0] {
+				t.Errorf("In-Reply-To = %q", got)
+			}
 		}
 	}
-	if h, _ := reread(t, raw); h.Get("References") != m.Headers[0].Value {
-		t.Errorf("References = %q", h.Get("References"))
-	}
+}
+
+// What is taken at accept is written as it was given, but for names, comments and the paths of URLs.
+func FuzzStructuredHeadersAreNeverEncoded(f *testing.F) {
+	f.Add("References", "<a@x.test> <b@x.test>")
+	f.Add("List-Unsubscribe", "<https://u.example/ü>, <mailto:u@example.com> (für alle)")
+	f.Add("List-Id", "Käse <news.example.com>")
+	f.Add("Auto-Submitted", "auto-generated; x=\"a  b")
+	f.Add("In-Reply-To", strings.Repeat("<", 999))
+	f.Fuzz(func(t *testing.T, name, value string) {
+		d := mail.Draft{
+			From: mail.Mailbox{Email: "shop@example.com"}, To: []mail.Mailbox{{Email: "ann@example.org"}}, Text: "x",
+			Headers: []mail.Header{{Name: name, Value: value}},
+		}
+		m, err := d.Message(time.Now(), mail.DefaultCaps())
+		syntax := mail.SyntaxOf(name)
+		if err != nil || syntax == mail.Unstructured {
+			return
+		}
+		raw := build(t, m)
+		for line := range bytes.SplitSeq(raw, []byte("\r\n")) {
+			if len(line) > hardLine {
+				t.Errorf("line of %d characters", len(line))
+			}
+		}
+		given := m.Headers[0].Value
+		squeezed := strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "")
+		if got := Value(name, given); printable(given, "\t") && !LooksEncoded(given) && squeezed.Replace(got) != squeezed.Replace(given) ||
+			!printable(got, "") || syntax != mail.Named && syntax != mail.URLs && LooksEncoded(got) && !LooksEncoded(given) {
+			t.Errorf("%s: %q is written as %q", name, given, got)
+		}
+	})
 }
 
 func TestAStructuredValueTooLongForALineStillGoes(t *testing.T) {

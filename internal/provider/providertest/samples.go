@@ -61,8 +61,10 @@ func addressed() *mail.Message {
 	m.Text = "See below."
 	m.HTML = "<p>See below.</p>"
 	m.Headers = []mail.Header{
+		{Name: "In-Reply-To", Value: "<question@example.net>"},
 		{Name: "List-Unsubscribe", Value: "<https://u.example.com/t>"},
 		{Name: "List-Unsubscribe-Post", Value: "List-Unsubscribe=One-Click"},
+		{Name: "References", Value: "<thread@example.net> <question@example.net>"},
 		{Name: "X-Order", Value: "42"},
 	}
 	m.Tags = []string{"minutes", "internal"}

@@ -136,6 +136,7 @@ func Spec() provider.Spec {
 			MaxMetadataBytes:  9950, // custom_args may have 10,000 bytes, ours among them
 			NeedsSubject:      true, // "subject", minLength 1
 			RefusesEmptyFiles: true, // "attachments", content, minLength 1
+			Calendar:          true,
 		},
 	}
 }

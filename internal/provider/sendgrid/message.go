@@ -33,8 +33,14 @@ func build(cfg Config, s *provider.Send) *sgmail.SGMailV3 {
 	if m.HTML != "" {
 		out.AddContent(sgmail.NewContent("text/html", m.HTML))
 	}
+	if m.Calendar != nil { // SendGrid adds the charset, and refuses one here
+		out.AddContent(sgmail.NewContent("text/calendar; method="+m.Calendar.Method, m.Calendar.Content))
+	}
 	for _, a := range m.Attachments {
 		out.AddAttachment(attachment(a))
+	}
+	if a := m.InviteFile(); a != nil {
+		out.AddAttachment(attachment(*a))
 	}
 	out.Headers = headers(m)
 	out.CustomArgs = customArgs(m)

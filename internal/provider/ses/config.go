@@ -19,6 +19,7 @@ package ses
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -185,6 +186,7 @@ func (c Config) Capabilities() provider.Capabilities {
 		MaxBytes:            40_000_000, // developer guide, "Service quotas": 40 MB after encoding
 		MaxRecipients:       50,
 		ForbiddenExtensions: forbiddenExtensions(),
+		Calendar:            true, // as Content.Raw
 	}
 }
 
@@ -194,6 +196,19 @@ func forbiddenExtensions() []string {
 		inf ins isp its js jse ksh lib lnk mad maf mag mam maq mar mas mat mau mav maw mda mdb mde mdt mdw mdz msc msh
 		msh1 msh2 mshxml msh1xml msh2xml msi msp mst ops pcd pif plg prf prg reg scf scr sct shb shs sys ps1 ps1xml ps2
 		ps2xml psc1 psc2 tmp url vb vbe vbs vps vsmacros vss vst vsw vxd ws wsc wsf wsh xnk`))
+}
+
+// MessageIDHeader is the Message-ID of a mail as recipients see it: SES replaces whatever is given by its own id at a host of
+// the region ("Header fields"). It is "" where the id or the region is not known.
+func MessageIDHeader(settings []byte, providerID string) string {
+	var in struct{ Region string }
+	if json.Unmarshal(settings, &in) != nil || !isRegion(in.Region) || providerID == "" {
+		return ""
+	}
+	if in.Region == "us-east-1" {
+		in.Region = "email"
+	}
+	return "<" + providerID + "@" + in.Region + ".amazonses.com>"
 }
 
 func isRegion(s string) bool {

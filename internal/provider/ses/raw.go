@@ -16,11 +16,11 @@ func partial(s *provider.Send) bool {
 	return len(s.To) != len(s.Message.To) || len(s.Cc) != len(s.Message.Cc)
 }
 
-// fitsSimple reports whether Content.Simple can carry the message: SES has narrower caps there, takes no empty value and
-// no TAB in a header (API reference, Message, MessageHeader, Attachment), and may leave a text that looks encoded as it
+// fitsSimple reports whether Content.Simple can carry the message: SES has narrower caps there, no place for an
+// invitation, takes no empty value and no TAB in a header (API reference, Message, MessageHeader, Attachment), and may leave a text that looks encoded as it
 // is. Content.Raw has none of these caps.
 func fitsSimple(m *mail.Message) bool {
-	if len(m.Headers) > maxHeaders || mime.LooksEncoded(m.Subject) || strings.Contains(m.Subject, "\t") {
+	if m.Calendar != nil || len(m.Headers) > maxHeaders || mime.LooksEncoded(m.Subject) || strings.Contains(m.Subject, "\t") {
 		return false
 	}
 	for _, h := range headerList(m.Headers) {

@@ -214,6 +214,8 @@ func TestWhatSimpleCannotCarryGoesAsRaw(t *testing.T) {
 		"look-alike name":     {file(mail.Attachment{Filename: "=?utf-8?q?x?=.txt"}), true},
 		"content type":        {file(mail.Attachment{Filename: "f", ContentType: "text/" + strings.Repeat("x", 74)}), true},
 		"content id":          {file(mail.Attachment{Filename: "f", ContentID: strings.Repeat("x", 79)}), true},
+		"invitation":          {func(m *mail.Message) { m.Calendar = &mail.Calendar{Method: "REQUEST", Content: "x\r\n"} }, true},
+		"long References":     {headers(mail.Header{Name: "References", Value: strings.Repeat("<id@mail.example.com> ", 100)}), true},
 		"ordinary attachment": {file(mail.Attachment{Filename: "f.pdf", ContentType: "application/pdf", Content: []byte("x")}), false},
 	} {
 		t.Run(name, func(t *testing.T) {

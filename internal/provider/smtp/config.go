@@ -21,9 +21,12 @@ const Kind provider.Kind = "smtp"
 
 // Names of the sealed settings.
 const (
-	passwordName = "password"
-	dkimKeyName  = "dkim_private_key"
-	verpKeyName  = "verp_key"
+	passwordName     = "password"
+	accessTokenName  = "access_token"
+	clientSecretName = "client_secret"
+	refreshTokenName = "refresh_token"
+	dkimKeyName      = "dkim_private_key"
+	verpKeyName      = "verp_key"
 )
 
 // TLSMode is how the connection is protected.
@@ -56,7 +59,10 @@ type Config struct {
 	ServerName               string        // name in the server's certificate; default Host
 	CAPEM                    string        // certificates to trust instead of the system's
 	Username                 string        // "" for no authentication
-	Auth                     string        // plain (default) or login
+	Auth                     string        // auto (default), plain, login, cram-md5 or xoauth2
+	TokenURL                 string        // where auth xoauth2 gets its tokens (RFC 6749)
+	ClientID                 string        // with TokenURL
+	Scope                    string        // with TokenURL: scopes, separated by spaces
 	Helo                     string        // what we call ourselves; default the machine's host name
 	EnvelopeFrom             string        // bounce address that is read elsewhere; default the message's From
 	BounceDomain             string        // its mail comes to us: each message gets a bounce address there; not with EnvelopeFrom
@@ -68,6 +74,9 @@ type Config struct {
 	SMTPUTF8                 bool          // the relay carries non-ASCII local parts (RFC 6531)
 	DKIM                     DKIM
 	Password                 seal.Secret
+	AccessToken              seal.Secret // for auth xoauth2 without TokenURL
+	ClientSecret             seal.Secret // with TokenURL
+	RefreshToken             seal.Secret // with TokenURL, where tokens come by a user's consent and not by client credentials
 	VERPKey                  seal.Secret // at least 32 characters, with BounceDomain: what bounce addresses are made and known by
 }
 
@@ -88,6 +97,9 @@ type settings struct {
 	CAPEM                    string        `json:"ca_pem,omitempty"`
 	Username                 string        `json:"username,omitempty"`
 	Auth                     string        `json:"auth,omitempty"`
+	TokenURL                 string        `json:"token_url,omitempty"`
+	ClientID                 string        `json:"client_id,omitempty"`
+	Scope                    string        `json:"scope,omitempty"`
 	Helo                     string        `json:"helo,omitempty"`
 	EnvelopeFrom             string        `json:"envelope_from,omitempty"`
 	BounceDomain             string        `json:"bounce_domain,omitempty"`
@@ -127,6 +139,7 @@ func ParseConfig(raw []byte, secrets map[string]seal.Secret) (Config, error) {
 		return Config{}, err
 	}
 	c.Password, c.DKIM.PrivateKey, c.VERPKey = secrets[passwordName], secrets[dkimKeyName], secrets[verpKeyName]
+	c.AccessToken, c.ClientSecret, c.RefreshToken = secrets[accessTokenName], secrets[clientSecretName], secrets[refreshTokenName]
 	c = c.withDefaults()
 	return c, c.Validate()
 }
@@ -134,7 +147,7 @@ func ParseConfig(raw []byte, secrets map[string]seal.Secret) (Config, error) {
 func (s *settings) config() (Config, error) {
 	c := Config{
 		Host: s.Host, Port: s.Port, TLS: s.TLS, AllowPlaintext: s.AllowPlaintext, ServerName: s.ServerName, CAPEM: s.CAPEM,
-		Username: s.Username, Auth: s.Auth, Helo: s.Helo, EnvelopeFrom: s.EnvelopeFrom, MaxConnections: s.MaxConnections,
+		Username: s.Username, Auth: s.Auth, TokenURL: s.TokenURL, ClientID: s.ClientID, Scope: s.Scope, Helo: s.Helo, EnvelopeFrom: s.EnvelopeFrom, MaxConnections: s.MaxConnections,
 		MaxMessagesPerConnection: s.MaxMessagesPerConnection, MaxBytes: s.MaxBytes, SMTPUTF8: s.SMTPUTF8,
 		BounceDomain: strings.ToLower(strings.TrimSuffix(s.BounceDomain, ".")), NotifySuccess: s.NotifySuccess,
 	}
@@ -163,7 +176,7 @@ func (c Config) withDefaults() Config {
 		c.Port = map[TLSMode]int{StartTLS: 587, Implicit: 465, None: 25}[c.TLS]
 	}
 	setDefault(&c.ServerName, c.Host)
-	setDefault(&c.Auth, "plain")
+	setDefault(&c.Auth, authAuto)
 	setDefault(&c.MaxConnections, DefaultMaxConnections)
 	setDefault(&c.MaxMessagesPerConnection, DefaultMaxMessages)
 	setDefault(&c.IdleTimeout, DefaultIdleTimeout)
@@ -178,18 +191,21 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
+// demand is one rule of the configuration.
+type demand struct {
+	bad  bool
+	what string
+}
+
 // Validate says what is wrong with the configuration, never quoting a secret.
 func (c Config) Validate() error {
-	checks := []struct {
-		bad  bool
-		what string
-	}{
+	checks := []demand{
 		{c.Host == "" || !isHost(c.Host), "host: want a host name or an IP address"},
 		{!slices.Contains([]TLSMode{StartTLS, Implicit, None}, c.TLS), "tls: want starttls, implicit or none"},
 		{c.Port < 1 || c.Port > 65535, "port: want 1..65535"},
 		{c.TLS == None && !c.AllowPlaintext && !isLoopback(c.Host), "tls: none sends mail in plain text; beyond loopback that needs allow_plaintext"},
-		{c.Auth != "plain" && c.Auth != "login", "auth: want plain or login"},
-		{(c.Username == "") != c.Password.IsZero(), "username and password: want both or neither"},
+		{!slices.Contains([]string{authAuto, authPlain, authLogin, authCRAMMD5, authXOAUTH2}, c.Auth), "auth: want auto, plain, login, cram-md5 or xoauth2"},
+		{c.Auth != authXOAUTH2 && (c.Username == "") != c.Password.IsZero(), "username and password: want both or neither"},
 		{hasControl(c.Username), "username: holds a control character"},
 		{c.Helo != "" && !isHelo(c.Helo), "helo: want a host name or an address literal"},
 		{c.EnvelopeFrom != "" && !isEnvelopeFrom(c.EnvelopeFrom), "envelope_from: want an address"},
@@ -204,7 +220,7 @@ func (c Config) Validate() error {
 		{c.MaxBytes < 0, "max_bytes: want 0 or more"},
 		{c.CAPEM != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CAPEM)), "ca_pem: holds no certificate"},
 	}
-	for _, check := range checks {
+	for _, check := range append(checks, c.tokenChecks()...) {
 		if check.bad {
 			return errors.New("smtp settings: " + check.what)
 		}
@@ -216,11 +232,13 @@ func (c Config) Validate() error {
 // Capabilities is what this relay can carry.
 func (c Config) Capabilities() provider.Capabilities {
 	c = c.withDefaults()
-	return provider.Capabilities{MaxBytes: c.MaxBytes, MaxRecipients: maxRecipients, SMTPUTF8: c.SMTPUTF8}
+	return provider.Capabilities{MaxBytes: c.MaxBytes, MaxRecipients: maxRecipients, SMTPUTF8: c.SMTPUTF8, Calendar: true}
 }
 
 // secretNames lists the settings that are sealed.
-func secretNames() []string { return []string{passwordName, dkimKeyName, verpKeyName} }
+func secretNames() []string {
+	return []string{passwordName, accessTokenName, clientSecretName, refreshTokenName, dkimKeyName, verpKeyName}
+}
 
 // Spec describes the kind. A relay's own limits are in Config.Capabilities. Its answer to our call is all that it tells of
 // acceptance, and of deliveries it tells only where NotifySuccess is set and every hop reports.

@@ -26,7 +26,7 @@ func TestParseConfigFillsInDefaults(t *testing.T) {
 			Host: "relay", Port: 25, TLS: None, AllowPlaintext: true, ServerName: "relay", SMTPUTF8: true,
 		},
 	} {
-		want.Auth, want.MaxConnections, want.MaxMessagesPerConnection = "plain", 20, 100
+		want.Auth, want.MaxConnections, want.MaxMessagesPerConnection = "auto", 20, 100
 		want.IdleTimeout, want.MaxBytes = 8*time.Second, 10_240_000
 		got, err := ParseConfig([]byte(raw), nil)
 		if err != nil {
@@ -77,13 +77,13 @@ func TestCapabilitiesFollowTheSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := provider.Capabilities{MaxBytes: 5000, MaxRecipients: 1000, SMTPUTF8: true}
+	want := provider.Capabilities{MaxBytes: 5000, MaxRecipients: 1000, SMTPUTF8: true, Calendar: true}
 	if diff := cmp.Diff(want, c.Capabilities()); diff != "" {
 		t.Errorf("capabilities (-want +got):\n%s", diff)
 	}
 	spec := provider.Spec{
-		Kind: "smtp", Concurrency: 20, Secrets: []string{"password", "dkim_private_key", "verp_key"},
-		Capabilities: provider.Capabilities{MaxBytes: 10_240_000, MaxRecipients: 1000},
+		Kind: "smtp", Concurrency: 20, Secrets: []string{"password", "access_token", "client_secret", "refresh_token", "dkim_private_key", "verp_key"},
+		Capabilities: provider.Capabilities{MaxBytes: 10_240_000, MaxRecipients: 1000, Calendar: true},
 	}
 	if diff := cmp.Diff(spec, Spec()); diff != "" {
 		t.Errorf("spec (-want +got):\n%s", diff)

@@ -13,9 +13,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/emersion/go-sasl"
 	gosmtp "github.com/emersion/go-smtp"
 
 	"github.com/sendgate/sendgate/internal/provider"
@@ -35,10 +35,12 @@ func defaultTimeouts() timeouts {
 
 // dialer opens sessions: connection, TLS, EHLO, authentication.
 type dialer struct {
-	cfg  Config
-	tls  *tls.Config
-	helo string
-	wait timeouts
+	cfg    Config
+	tls    *tls.Config
+	helo   string
+	wait   timeouts
+	tokens *tokens                // nil but for auth xoauth2
+	works  atomic.Pointer[string] // the mechanism that logged in last
 }
 
 func newDialer(cfg Config) *dialer {
@@ -50,6 +52,9 @@ func newDialer(cfg Config) *dialer {
 	}
 	if d.helo == "" {
 		d.helo = hostName()
+	}
+	if cfg.Auth == authXOAUTH2 {
+		d.tokens = newTokens(cfg)
 	}
 	return d
 }
@@ -63,8 +68,28 @@ func hostName() string {
 	return "[127.0.0.1]"
 }
 
-// dial opens a session. Nothing of a message has been sent when it fails.
+// dial opens a session. Nothing of a message has been sent when it fails. A token that the relay refuses is replaced once,
+// on a connection of its own, before the refusal counts.
 func (d *dialer) dial(ctx context.Context) (*session, *provider.Error) {
+	if d.tokens == nil {
+		return d.connect(ctx, login{d.cfg.Username, d.cfg.Password.Reveal()})
+	}
+	token, again, perr := d.tokens.get(ctx, "")
+	if perr != nil {
+		return nil, perr
+	}
+	s, refusal := d.connect(ctx, login{d.cfg.Username, token})
+	if refusal == nil || !again || !refusesLogin(refusal) {
+		return s, refusal
+	}
+	if token, _, perr = d.tokens.get(ctx, token); perr != nil {
+		return nil, perr
+	}
+	return d.connect(ctx, login{d.cfg.Username, token})
+}
+
+// connect opens a connection and logs in.
+func (d *dialer) connect(ctx context.Context, l login) (*session, *provider.Error) {
 	dialCtx, cancel := context.WithTimeout(ctx, d.wait.dial)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(dialCtx, "tcp", net.JoinHostPort(d.cfg.Host, strconv.Itoa(d.cfg.Port)))
@@ -74,7 +99,7 @@ func (d *dialer) dial(ctx context.Context) (*session, *provider.Error) {
 	w := &wire{Conn: conn, writeTimeout: d.wait.write}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	s, perr := d.open(ctx, w)
+	s, perr := d.open(ctx, w, l)
 	if perr != nil {
 		_ = conn.Close()
 		return nil, perr
@@ -83,18 +108,21 @@ func (d *dialer) dial(ctx context.Context) (*session, *provider.Error) {
 }
 
 // open speaks up to the point where MAIL FROM may follow.
-func (d *dialer) open(ctx context.Context, w *wire) (*session, *provider.Error) {
+func (d *dialer) open(ctx context.Context, w *wire, l login) (*session, *provider.Error) {
 	conn, perr := d.protect(ctx, w)
 	if perr != nil {
 		return nil, perr
 	}
 	c := gosmtp.NewClient(conn)
 	c.CommandTimeout, c.SubmissionTimeout = d.wait.command, d.wait.submission
+	var heard strings.Builder // go-smtp keeps one AUTH line only, and no AUTH=
+	c.DebugWriter = &heard
 	if err := c.Hello(d.helo); err != nil {
 		return nil, d.failed(ctx, atConnect, err)
 	}
-	if d.cfg.Username != "" {
-		if perr := d.authenticate(ctx, c); perr != nil {
+	c.DebugWriter = nil
+	if l.user != "" {
+		if perr := d.authenticate(ctx, c, conn, offered(heard.String()), l); perr != nil {
 			return nil, perr
 		}
 	}
@@ -188,20 +216,6 @@ func untrusted(err error) bool {
 	)
 	return errors.As(err, &cert) || errors.As(err, &record) ||
 		(errors.As(err, &op) && op.Op == "remote error") // crypto/tls marks an alert of the peer so
-}
-
-func (d *dialer) authenticate(ctx context.Context, c *gosmtp.Client) *provider.Error {
-	mechanism, auth := sasl.Plain, sasl.NewPlainClient("", d.cfg.Username, d.cfg.Password.Reveal())
-	if d.cfg.Auth == "login" {
-		mechanism, auth = sasl.Login, sasl.NewLoginClient(d.cfg.Username, d.cfg.Password.Reveal())
-	}
-	if !c.SupportsAuth(mechanism) {
-		return refuse("server offers no AUTH " + mechanism)
-	}
-	if err := c.Auth(auth); err != nil {
-		return d.failed(ctx, atAuth, err)
-	}
-	return nil
 }
 
 // failed classifies what went wrong while a session was opened.

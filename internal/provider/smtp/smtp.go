@@ -37,6 +37,7 @@ type Client struct {
 	cfg    Config
 	signer *signer
 	pool   *pool
+	tokens *tokens // nil but for auth xoauth2
 	scrub  func(string) string
 	verp   *verp // nil without BounceDomain
 }
@@ -52,15 +53,15 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	d := newDialer(cfg)
-	return &Client{cfg: cfg, signer: signer, pool: newPool(cfg, d.dial), scrub: scrubber(cfg), verp: newVERP(cfg)}, nil
+	return &Client{cfg: cfg, signer: signer, pool: newPool(cfg, d.dial), tokens: d.tokens, scrub: scrubber(cfg), verp: newVERP(cfg)}, nil
 }
 
 // scrubber makes replies fit to be stored: servers like to echo commands, and AUTH commands hold the password. The rules
 // are esphttp's, so that every adapter's details read alike.
 func scrubber(cfg Config) func(string) string {
-	var secrets []seal.Secret
+	secrets := []seal.Secret{cfg.AccessToken, cfg.ClientSecret, cfg.RefreshToken}
 	if !cfg.Password.IsZero() {
-		secrets = []seal.Secret{cfg.Password, seal.NewSecret("\x00" + cfg.Username + "\x00" + cfg.Password.Reveal())}
+		secrets = append(secrets, cfg.Password, seal.NewSecret("\x00"+cfg.Username+"\x00"+cfg.Password.Reveal()))
 	}
 	return esphttp.New(esphttp.Options{Secrets: secrets}).Scrub
 }
@@ -71,6 +72,7 @@ func (c *Client) Capabilities() provider.Capabilities { return c.cfg.Capabilitie
 // Close ends the idle connections with QUIT and waits for it, a second at most. No Send may be running.
 func (c *Client) Close() error {
 	c.pool.close()
+	c.tokens.close()
 	return nil
 }
 

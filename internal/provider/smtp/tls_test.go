@@ -129,34 +129,6 @@ func TestImplicitTLS(t *testing.T) {
 	_ = c.Close()
 }
 
-func TestAuthentication(t *testing.T) {
-	t.Parallel()
-	const user, password = "relay-user", "s3cret-Pässword"
-	b64 := base64.StdEncoding.EncodeToString
-	plain := b64([]byte("\x00" + user + "\x00" + password))
-	for _, mech := range []string{"plain", "login"} {
-		t.Run(mech, func(t *testing.T) {
-			t.Parallel()
-			r := startRelay(t, func(r *relay) {
-				r.ehlo = []string{"relay.test", "AUTH PLAIN LOGIN"}
-				r.reply = func(_ int, line string) (string, bool) {
-					switch line {
-					case "AUTH PLAIN " + plain, b64([]byte(password)):
-						return "235 2.7.0 ok", true
-					case "AUTH LOGIN " + b64([]byte(user)):
-						return "334 " + b64([]byte("Password:")), true
-					}
-					return "", false
-				}
-			})
-			secrets := map[string]seal.Secret{"password": seal.NewSecret(password)}
-			c := r.clientWith(r.config(secrets, map[string]any{"username": user, "auth": mech}))
-			_, perr := sendTo(t, c, "ann@example.org")
-			wantClass(t, "send", perr, provider.Accepted)
-		})
-	}
-}
-
 func TestRefusedCredentialsStaySecret(t *testing.T) {
 	t.Parallel()
 	const password = "s3cret-password"
@@ -174,16 +146,5 @@ func TestRefusedCredentialsStaySecret(t *testing.T) {
 		if strings.Contains(text, password) || strings.Contains(text, plain) {
 			t.Errorf("the password shows: %s", text)
 		}
-	}
-}
-
-func TestMechanismNotOffered(t *testing.T) {
-	t.Parallel()
-	r := startRelay(t, func(r *relay) { r.ehlo = []string{"relay.test", "AUTH CRAM-MD5"} })
-	c := r.clientWith(r.config(map[string]seal.Secret{"password": seal.NewSecret("x")}, map[string]any{"username": "u"}))
-	_, perr := sendTo(t, c, "ann@example.org")
-	wantClass(t, "send", perr, provider.Misconfigured)
-	if got := r.said("AUTH"); len(got) != 0 {
-		t.Errorf("said %q", got)
 	}
 }
