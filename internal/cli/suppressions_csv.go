@@ -15,7 +15,7 @@ import (
 )
 
 type suppressImportCmd struct {
-	File string `arg:"" help:"CSV file whose first line names the columns; \"-\" reads standard input."`
+	File   string `arg:"" help:"CSV file whose first line names the columns; \"-\" reads standard input."`
 	Reason string `help:"Reason of rows that give none: manual, hard_bounce, soft_bounce, complaint or unsubscribe; \"manual\" when absent."`
 	format
 }
