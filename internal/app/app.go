@@ -57,6 +57,7 @@ type App struct {
 	metrics  *telemetry.Metrics
 	db       *postgres.DB
 	clock    *mail.Clock // the database's
+	sessions bool        // connections keep their sessions
 	writes   writes
 	engine   *deliver.Engine
 	forward  *forward.Engine
@@ -190,11 +191,15 @@ func (a *App) openDatabase(ctx context.Context) error {
 }
 
 // awaitDatabase gives a database that starts together with us a minute. A schema that does not fit is final, and so are a
-// secret key that is not the one of the processes that are there, and a clock that is not the database's.
+// pooler that keeps no sessions, a secret key that is not the one of the processes that are there, and a clock that is not the
+// database's.
 func (a *App) awaitDatabase(ctx context.Context) error {
 	deadline := time.Now().Add(time.Minute)
 	for {
-		err := a.db.Ping(ctx)
+		err := a.checkSessions(ctx)
+		if err == nil {
+			err = a.db.Ping(ctx)
+		}
 		if err == nil {
 			err = a.db.CheckKey(ctx)
 		}
@@ -204,7 +209,7 @@ func (a *App) awaitDatabase(ctx context.Context) error {
 		if err == nil {
 			return a.db.Clock().Check()
 		}
-		if errors.Is(err, postgres.ErrSchema) || errors.Is(err, seal.ErrSealed) {
+		if errors.Is(err, postgres.ErrPooled) || errors.Is(err, postgres.ErrSchema) || errors.Is(err, seal.ErrSealed) {
 			return err
 		}
 		if time.Now().After(deadline) {
@@ -217,6 +222,19 @@ func (a *App) awaitDatabase(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// checkSessions makes sure, once, that connections keep their sessions, before any of them relies on it.
+func (a *App) checkSessions(ctx context.Context) error {
+	if a.sessions {
+		return nil
+	}
+	pooler, err := postgres.CheckSessions(ctx, a.cfg.DatabaseURL.Reveal())
+	if err == nil && pooler {
+		a.log.Info("a pooler is in front of the database; it keeps sessions", "connections", a.cfg.DatabaseConnections)
+	}
+	a.sessions = err == nil
+	return err
 }
 
 func (a *App) startEngine() error {

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -36,14 +37,24 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 		return []Check{{Name: "database", Level: "error", Detail: err.Error(), Fix: "mend SENDGATE_DATABASE_URL"}}
 	}
 	defer db.Close()
+	pooler, err := postgres.CheckSessions(ctx, cfg.DatabaseURL.Reveal())
+	if errors.Is(err, postgres.ErrPooled) {
+		return []Check{{Name: "pooler", Level: "error", Detail: err.Error(), Fix: "set pool_mode = session for this database, or point SENDGATE_DATABASE_URL at PostgreSQL itself"}}
+	}
+	if err != nil {
+		return []Check{unreachable(err, cfg)}
+	}
 	vitals, err := db.Vitals(ctx)
 	if err != nil {
-		return []Check{{
-			Name: "database", Level: "error", Detail: err.Error(),
-			Fix: "start it, or mend SENDGATE_DATABASE_URL (" + postgres.SafeURL(cfg.DatabaseURL.Reveal()) + ")",
-		}}
+		return []Check{unreachable(err, cfg)}
 	}
 	checks := append(databaseChecks(vitals, cfg.DatabaseConnections), failoverChecks(vitals, cfg.DatabaseURL.Reveal())...)
+	if pooler {
+		checks = append(checks, Check{
+			Name: "pooler", OK: true, Level: "error",
+			Detail: fmt.Sprintf("keeps sessions; its pool has to allow %d connections for each replica and a few more", cfg.DatabaseConnections),
+		})
+	}
 	if err := db.Ping(ctx); err != nil {
 		return append(checks, Check{Name: "schema", Level: "error", Detail: err.Error(), Fix: "sendgate migrate up"})
 	}
@@ -57,6 +68,13 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	checks = append(checks, accountChecks(ctx, db, made)...)
 	checks = append(checks, receiverChecks(ctx, db, vitals.Now)...)
 	return append(checks, reachChecks(ctx, db, &cfg, vitals.Now)...)
+}
+
+func unreachable(err error, cfg config.Config) Check {
+	return Check{
+		Name: "database", Level: "error", Detail: err.Error(),
+		Fix: "start it, or mend SENDGATE_DATABASE_URL (" + postgres.SafeURL(cfg.DatabaseURL.Reveal()) + ")",
+	}
 }
 
 func databaseChecks(v postgres.Vitals, connections int) []Check {

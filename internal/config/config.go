@@ -26,7 +26,7 @@ type Config struct {
 	OpsListen string `env:"OPS_LISTEN" envDefault:"127.0.0.1:8026"` // /healthz, /readyz, /metrics
 
 	DatabaseURL         seal.Secret `env:"DATABASE_URL"`                         // postgres:// URL or key=value DSN; required
-	DatabaseConnections int         `env:"DATABASE_CONNECTIONS" envDefault:"21"` // of this replica, at most, 8..500
+	DatabaseConnections int         `env:"DATABASE_CONNECTIONS" envDefault:"18"` // of this replica, at most, 8..500
 
 	SecretKey     seal.Secret `env:"SECRET_KEY"`      // 32 bytes in hex or base64; Load fills it from the file
 	SecretKeyFile string      `env:"SECRET_KEY_FILE"` // instead of SECRET_KEY; readable by its owner only

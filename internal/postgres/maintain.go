@@ -103,7 +103,7 @@ func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) e
 			return err
 		}
 	}
-	_, err = conn.Exec(ctx, `RESET lock_timeout`)
+	_, err = conn.Exec(ctx, `SET lock_timeout = '`+lockTimeout+`'`)
 	return err
 }
 

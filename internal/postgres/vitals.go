@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Vitals is what the server says about itself that durability and time depend on.
@@ -29,10 +28,11 @@ type Vitals struct {
 // Hosts lists the servers that a URL or DSN names, as host:port, and reports whether it says which of them is meant by
 // target_session_attrs.
 func Hosts(dsn string) (hosts []string, chosen bool, err error) {
-	cfg, err := pgconn.ParseConfig(dsn)
+	pool, err := parseURL(dsn)
 	if err != nil {
-		return nil, false, fmt.Errorf("database URL %s: not a valid postgres:// URL or DSN", SafeURL(dsn))
+		return nil, false, err
 	}
+	cfg := pool.ConnConfig
 	add := func(host string, port uint16) { // without TLS a server is tried a second time
 		if at := net.JoinHostPort(host, strconv.Itoa(int(port))); !slices.Contains(hosts, at) {
 			hosts = append(hosts, at)
@@ -73,7 +73,7 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 func (db *DB) othersIdle(ctx context.Context) (string, error) {
 	const name = "idle_in_transaction_session_timeout"
 	cfg := db.api.Config().ConnConfig
-	delete(cfg.RuntimeParams, name)
+	cfg.AfterConnect = nil
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return "", fmt.Errorf("connect: %w", unavailable(err))
