@@ -223,7 +223,6 @@ func TestSecretKeyFile(t *testing.T) {
 	}{
 		"private":           {write(0o600, testKey+"\n"), ""},
 		"read only":         {write(0o400, testKey), ""},
-		"group may read":    {write(0o640, testKey), "chmod 600"},
 		"others may write":  {write(0o602, testKey), "chmod 600"},
 		"directory":         {t.TempDir(), "regular file"},
 		"missing":           {"/nonexistent", "SENDGATE_SECRET_KEY_FILE"},
