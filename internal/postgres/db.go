@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -195,26 +194,8 @@ func newPool(ctx context.Context, dsn string, conns int32, params map[string]str
 // lockTimeout is how long a statement waits for a lock where nothing else is said.
 const lockTimeout = "1s"
 
-// parseURL reads a URL or DSN. The driver's own error could repeat a part of it that is a password.
-func parseURL(dsn string) (*pgxpool.Config, error) {
-	cfg, err := pgxpool.ParseConfig(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("database URL %s: not a valid postgres:// URL or DSN", SafeURL(dsn))
-	}
-	return cfg, nil
-}
-
 // readOnly is the SQLSTATE of a write to a server, or in a transaction, that takes none.
 const readOnly = "25006"
-
-// SafeURL gives the URL without its password, for errors and logs.
-func SafeURL(dsn string) string {
-	u, err := url.Parse(dsn)
-	if err != nil || u.Scheme == "" {
-		return "(DSN)"
-	}
-	return u.Redacted()
-}
 
 // commitSQL gives a transaction something to commit that found all of its work done. Whoever did it may have been broken off
 // while its commit waited for a synchronous standby, which leaves rows that everybody sees and the standby lacks; what has

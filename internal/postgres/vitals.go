@@ -3,9 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"net"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,17 +29,7 @@ func Hosts(dsn string) (hosts []string, chosen bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	cfg := pool.ConnConfig
-	add := func(host string, port uint16) { // without TLS a server is tried a second time
-		if at := net.JoinHostPort(host, strconv.Itoa(int(port))); !slices.Contains(hosts, at) {
-			hosts = append(hosts, at)
-		}
-	}
-	add(cfg.Host, cfg.Port)
-	for _, f := range cfg.Fallbacks {
-		add(f.Host, f.Port)
-	}
-	return hosts, cfg.ValidateConnect != nil, nil
+	return hostsOf(&pool.ConnConfig.Config), pool.ConnConfig.ValidateConnect != nil, nil
 }
 
 // Vitals asks the server. The skew is right to about half the round trip.
