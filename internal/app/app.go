@@ -58,15 +58,17 @@ type App struct {
 	db       *postgres.DB
 	clock    *mail.Clock // the database's
 	sessions bool        // connections keep their sessions
-	writes   writes
-	engine   *deliver.Engine
-	forward  *forward.Engine
-	started  atomic.Bool // all parts are up
-	leaving  atomic.Bool // not ready any more, though requests are still served
-	draining atomic.Bool // no new mail is taken
-	linger   time.Duration
-	failed   chan error
-	stops    []stop
+
+	certificate atomic.Pointer[keyPairFiles] // nil without TLS, or before the API listens
+	writes      writes
+	engine      *deliver.Engine
+	forward     *forward.Engine
+	started     atomic.Bool // all parts are up
+	leaving     atomic.Bool // not ready any more, though requests are still served
+	draining    atomic.Bool // no new mail is taken
+	linger      time.Duration
+	failed      chan error
+	stops       []stop
 
 	// URL is where the API listens and OpsURL where the listener for operations does, once Start has returned.
 	URL, OpsURL string
@@ -341,13 +343,20 @@ func (a *App) listen(ctx context.Context, name, addr string, server *http.Server
 		return "", fmt.Errorf("%s listener: %w", name, err)
 	}
 	server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
+	shown := &keyPairFiles{certFile: a.cfg.TLSCertFile, keyFile: a.cfg.TLSKeyFile}
+	if withTLS {
+		server.TLSConfig = shown.config()
+		a.certificate.Store(shown)
+	}
 	limited := netutil.LimitListener(l, maxConns)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		var err error
 		if withTLS {
-			err = server.ServeTLS(limited, a.cfg.TLSCertFile, a.cfg.TLSKeyFile)
+			if err = shown.read(); err == nil {
+				err = server.ServeTLS(limited, "", "")
+			}
 		} else {
 			err = server.Serve(limited)
 		}
