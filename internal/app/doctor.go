@@ -59,7 +59,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 		return append(checks, Check{Name: "schema", Level: "error", Detail: err.Error(), Fix: "sendgate migrate up"})
 	}
 	checks = append(checks, Check{Name: "schema", OK: true, Level: "error", Detail: fmt.Sprintf("version %d", postgres.SchemaVersion)})
-	checks = append(checks, partitionCheck(ctx, db))
+	checks = append(checks, roleCheck(ctx, db, vitals.Superuser), partitionCheck(ctx, db))
 	checks = append(checks, bookChecks(ctx, db)...)
 	made, _, err := catalog.Accounts(os.Environ())
 	if err != nil {
@@ -144,6 +144,24 @@ func onOff(ok bool, yes, no string) string {
 		return yes
 	}
 	return no
+}
+
+// roleCheck looks at whom serve would run as: a role that may do what it needs, and no more.
+func roleCheck(ctx context.Context, db *postgres.DB, superuser bool) Check {
+	if superuser {
+		return Check{
+			Name: "role", Level: "warn", Detail: "a superuser: whoever takes over this process has the server",
+			Fix: "run serve as a role that reads and writes rows only: docs/operations.md, \"Roles\"",
+		}
+	}
+	c := Check{Name: "role", Level: "error", Fix: "grant them: docs/operations.md, \"Roles\""}
+	missing, err := db.MissingPrivileges(ctx)
+	if err != nil {
+		c.Detail = err.Error()
+		return c
+	}
+	c.OK, c.Detail = len(missing) == 0, onOff(len(missing) == 0, "may do what serve needs", "may not use "+strings.Join(missing, ", "))
+	return c
 }
 
 func partitionCheck(ctx context.Context, db *postgres.DB) Check {

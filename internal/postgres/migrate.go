@@ -15,7 +15,7 @@ import (
 )
 
 // SchemaVersion is the newest migration that this binary knows, and the oldest schema that it runs on.
-const SchemaVersion = 12
+const SchemaVersion = 13
 
 // Migrate brings the schema up. Several replicas may call it at once: an advisory lock lets one of them work. Out gets
 // a line per migration.
