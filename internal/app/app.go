@@ -59,6 +59,8 @@ type App struct {
 	clock    *mail.Clock // the database's
 	sessions bool        // connections keep their sessions
 
+	bodyBudget int64 // of large bodies that are read at a time; 0 is the default
+
 	certificate atomic.Pointer[keyPairFiles] // nil without TLS, or before the API listens
 	writes      writes
 	engine      *deliver.Engine
@@ -278,7 +280,7 @@ func (a *App) startAPI(ctx context.Context) error {
 	}
 	server, err := httpapi.New(httpapi.Options{
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
-		MaxBody: int64(a.cfg.MaxBodyBytes), AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
+		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), Clock: a.clock.Now, NewID: a.clock.NewID,
 		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
 		Webhooks: httpapi.EndpointOptions{

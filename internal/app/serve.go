@@ -35,7 +35,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	defer signal.Stop(hangups)
 	go a.reloadOn(ctx, hangups)
 	log.Info("starting", "config", cfg.Dump())
-	limitMemory(cfg, log)
+	a.fitMemory()
 	if err := a.openForBootstrap(ctx, accounts, secrets); err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ type Server struct {
 	webhooks      EndpointOptions
 
 	keys                    *keyring
-	bodies                  budget
+	bodies, hookBodies      budget
 	cursors                 *cursors
 	touches                 *toucher
 	tally                   *tally
@@ -104,6 +104,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.setDefaults()
 	s.setBounds()
+	s.hookBodies = newBudget(hookRoom)
 	s.bodies = newBudget(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody))
 	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
 	s.cursors = newCursors(o.SecretKey)
