@@ -111,7 +111,7 @@ func hangBeforeHook(ctx context.Context, addr string, hung, cut *atomic.Int64) {
 		}
 		stop()
 		_ = c.Close()
-		sleep(ctx, 100*time.Millisecond)
+		sleep(ctx, 5*time.Second) // as it was told
 	}
 }
 
