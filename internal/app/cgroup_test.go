@@ -23,7 +23,8 @@ func TestMemoryOfGroupIsTheLeastAroundThisProcess(t *testing.T) {
 		"version 2, no limit":       {"0::/\n", v2, map[string]string{"memory.max": "max\n"}, math.MaxInt64},
 		"version 2, a unit of systemd": {
 			"0::/system.slice/sendgate.service\n", v2,
-			map[string]string{"system.slice/memory.max": "max\n", "system.slice/sendgate.service/memory.max": mb}, 512 << 20,
+			map[string]string{"system.slice/memory.max": "max\n", "system.slice/sendgate.service/memory.max": mb},
+			512 << 20,
 		},
 		"version 2, its slice is smaller": {
 			"0::/a.slice/sendgate.service\n", v2, map[string]string{"a.slice/memory.max": "268435456\n", "a.slice/sendgate.service/memory.max": mb}, 256 << 20,
@@ -37,15 +38,18 @@ func TestMemoryOfGroupIsTheLeastAroundThisProcess(t *testing.T) {
 		},
 		"version 1, nested": {
 			"4:memory:/a/b\n1:cpu,cpuacct:/c\n", v1,
-			map[string]string{"memory/memory.limit_in_bytes": "9223372036854771712\n", "memory/a/memory.limit_in_bytes": mb, "memory/a/b/memory.limit_in_bytes": "9223372036854771712\n"}, 512 << 20,
+			map[string]string{"memory/memory.limit_in_bytes": "9223372036854771712\n", "memory/a/memory.limit_in_bytes": mb, "memory/a/b/memory.limit_in_bytes": "9223372036854771712\n"},
+			512 << 20,
 		},
 		"version 1, in a container that sees the host's path": {
 			"4:memory:/docker/0123\n", "34 30 0:31 /docker/0123 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
-			map[string]string{"memory/memory.limit_in_bytes": mb}, 512 << 20,
+			map[string]string{"memory/memory.limit_in_bytes": mb},
+			512 << 20,
 		},
 		"both": {
 			"4:memory:/a\n0::/\n", v1 + "40 30 0:37 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
-			map[string]string{"memory/a/memory.limit_in_bytes": mb}, 512 << 20,
+			map[string]string{"memory/a/memory.limit_in_bytes": mb},
+			512 << 20,
 		},
 		"garbage": {"4\n::\n", "x - cgroup2\n\n", map[string]string{"memory.max": mb}, math.MaxInt64},
 	} {

@@ -3,7 +3,6 @@
 package config
 
 import (
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -133,5 +132,5 @@ func readMounted(t *testing.T, dir string) {
 			}
 		}
 	}
-	fmt.Println("read all")
+	t.Log("read all")
 }

@@ -105,7 +105,8 @@ func freePort(t testing.TB) int {
 		t.Fatal(err)
 	}
 	defer l.Close() //nolint:errcheck // it is only to be free again
-	return l.Addr().(*net.TCPAddr).Port
+	addr, _ := l.Addr().(*net.TCPAddr)
+	return addr.Port
 }
 
 // await waits until something listens.
