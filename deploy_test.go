@@ -76,7 +76,7 @@ func TestComposeServicesAreHardened(t *testing.T) {
 
 func TestComposeHoldsNoSecretAndNoDefaultForOne(t *testing.T) {
 	t.Parallel()
-	required := regexp.MustCompile(`\$\{(SENDGATE_SECRET_KEY|SENDGATE_ADMIN_KEY|POSTGRES_PASSWORD):\?[^}]+\}`)
+	required := regexp.MustCompile(`\$\{(SENDGATE_SECRET_KEY|SENDGATE_ADMIN_KEY|POSTGRES_PASSWORD|SENDGATE_OWNER_PASSWORD|SENDGATE_SERVE_PASSWORD):\?[^}]+\}`)
 	secret := regexp.MustCompile(`(?i)(secret|password|_key|token|database_url)`)
 	for name, s := range services(t) {
 		for variable, value := range s.Environment {
@@ -85,6 +85,32 @@ func TestComposeHoldsNoSecretAndNoDefaultForOne(t *testing.T) {
 				t.Errorf("service %s: %s = %q, want it taken from .env and refused when missing", name, variable, value)
 			}
 		}
+	}
+}
+
+// The service may read and write rows, and only the migration may change the schema. Neither is the superuser, nor knows its
+// password.
+func TestComposeGivesEachPartTheRoleItNeeds(t *testing.T) {
+	t.Parallel()
+	all := services(t)
+	for name, role := range map[string]string{"sendgate": "sendgate_serve", "migrate": "sendgate_owner"} {
+		if dsn := all[name].Environment["SENDGATE_DATABASE_URL"]; !strings.HasPrefix(dsn, "postgres://"+role+":${SENDGATE_") {
+			t.Errorf("service %s connects to %s, want the role %s with its own password", name, dsn, role)
+		}
+		for variable, value := range all[name].Environment {
+			if strings.Contains(value, "${POSTGRES_PASSWORD") || name == "sendgate" && strings.Contains(value, "SENDGATE_OWNER_PASSWORD") {
+				t.Errorf("service %s knows in %s a password that it does not need", name, variable)
+			}
+		}
+		if !strings.Contains(text(t, "docker/roles.sql"), "'"+role+"'") {
+			t.Errorf("docker/roles.sql does not make the role %s", role)
+		}
+	}
+	if user := all["postgres"].Environment["POSTGRES_USER"]; user != "postgres" {
+		t.Errorf("the superuser is %q, want a role that nothing else uses", user)
+	}
+	if info, err := os.Stat("docker/roles.sh"); err != nil || info.Mode()&0o111 == 0 {
+		t.Errorf("docker/roles.sh is not executable: %v, %v", info, err)
 	}
 }
 

@@ -57,15 +57,20 @@ type App struct {
 	metrics  *telemetry.Metrics
 	db       *postgres.DB
 	clock    *mail.Clock // the database's
-	writes   writes
-	engine   *deliver.Engine
-	forward  *forward.Engine
-	started  atomic.Bool // all parts are up
-	leaving  atomic.Bool // not ready any more, though requests are still served
-	draining atomic.Bool // no new mail is taken
-	linger   time.Duration
-	failed   chan error
-	stops    []stop
+	sessions bool        // connections keep their sessions
+
+	bodyBudget int64 // of large bodies that are read at a time; 0 is the default
+
+	certificate atomic.Pointer[keyPairFiles] // nil without TLS, or before the API listens
+	writes      writes
+	engine      *deliver.Engine
+	forward     *forward.Engine
+	started     atomic.Bool // all parts are up
+	leaving     atomic.Bool // not ready any more, though requests are still served
+	draining    atomic.Bool // no new mail is taken
+	linger      time.Duration
+	failed      chan error
+	stops       []stop
 
 	// URL is where the API listens and OpsURL where the listener for operations does, once Start has returned.
 	URL, OpsURL string
@@ -190,11 +195,15 @@ func (a *App) openDatabase(ctx context.Context) error {
 }
 
 // awaitDatabase gives a database that starts together with us a minute. A schema that does not fit is final, and so are a
-// secret key that is not the one of the processes that are there, and a clock that is not the database's.
+// pooler that keeps no sessions, a secret key that is not the one of the processes that are there, and a clock that is not the
+// database's.
 func (a *App) awaitDatabase(ctx context.Context) error {
 	deadline := time.Now().Add(time.Minute)
 	for {
-		err := a.db.Ping(ctx)
+		err := a.checkSessions(ctx)
+		if err == nil {
+			err = a.db.Ping(ctx)
+		}
 		if err == nil {
 			err = a.db.CheckKey(ctx)
 		}
@@ -204,7 +213,7 @@ func (a *App) awaitDatabase(ctx context.Context) error {
 		if err == nil {
 			return a.db.Clock().Check()
 		}
-		if errors.Is(err, postgres.ErrSchema) || errors.Is(err, seal.ErrSealed) {
+		if errors.Is(err, postgres.ErrPooled) || errors.Is(err, postgres.ErrSchema) || errors.Is(err, seal.ErrSealed) {
 			return err
 		}
 		if time.Now().After(deadline) {
@@ -217,6 +226,19 @@ func (a *App) awaitDatabase(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// checkSessions makes sure, once, that connections keep their sessions, before any of them relies on it.
+func (a *App) checkSessions(ctx context.Context) error {
+	if a.sessions {
+		return nil
+	}
+	pooler, err := postgres.CheckSessions(ctx, a.cfg.DatabaseURL.Reveal())
+	if err == nil && pooler {
+		a.log.Info("a pooler is in front of the database; it keeps sessions", "connections", a.cfg.DatabaseConnections)
+	}
+	a.sessions = err == nil
+	return err
 }
 
 func (a *App) startEngine() error {
@@ -258,7 +280,7 @@ func (a *App) startAPI(ctx context.Context) error {
 	}
 	server, err := httpapi.New(httpapi.Options{
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
-		MaxBody: int64(a.cfg.MaxBodyBytes), AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
+		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), Clock: a.clock.Now, NewID: a.clock.NewID,
 		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
 		Webhooks: httpapi.EndpointOptions{
@@ -323,13 +345,20 @@ func (a *App) listen(ctx context.Context, name, addr string, server *http.Server
 		return "", fmt.Errorf("%s listener: %w", name, err)
 	}
 	server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
+	shown := &keyPairFiles{certFile: a.cfg.TLSCertFile, keyFile: a.cfg.TLSKeyFile}
+	if withTLS {
+		server.TLSConfig = shown.config()
+		a.certificate.Store(shown)
+	}
 	limited := netutil.LimitListener(l, maxConns)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		var err error
 		if withTLS {
-			err = server.ServeTLS(limited, a.cfg.TLSCertFile, a.cfg.TLSKeyFile)
+			if err = shown.read(); err == nil {
+				err = server.ServeTLS(limited, "", "")
+			}
 		} else {
 			err = server.Serve(limited)
 		}

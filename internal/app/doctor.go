@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -36,19 +37,29 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 		return []Check{{Name: "database", Level: "error", Detail: err.Error(), Fix: "mend SENDGATE_DATABASE_URL"}}
 	}
 	defer db.Close()
+	pooler, err := postgres.CheckSessions(ctx, cfg.DatabaseURL.Reveal())
+	if errors.Is(err, postgres.ErrPooled) {
+		return []Check{{Name: "pooler", Level: "error", Detail: err.Error(), Fix: "set pool_mode = session for this database, or point SENDGATE_DATABASE_URL at PostgreSQL itself"}}
+	}
+	if err != nil {
+		return []Check{unreachable(err, cfg)}
+	}
 	vitals, err := db.Vitals(ctx)
 	if err != nil {
-		return []Check{{
-			Name: "database", Level: "error", Detail: err.Error(),
-			Fix: "start it, or mend SENDGATE_DATABASE_URL (" + postgres.SafeURL(cfg.DatabaseURL.Reveal()) + ")",
-		}}
+		return []Check{unreachable(err, cfg)}
 	}
 	checks := append(databaseChecks(vitals, cfg.DatabaseConnections), failoverChecks(vitals, cfg.DatabaseURL.Reveal())...)
+	if pooler {
+		checks = append(checks, Check{
+			Name: "pooler", OK: true, Level: "error",
+			Detail: fmt.Sprintf("keeps sessions; its pool has to allow %d connections for each replica and a few more", cfg.DatabaseConnections),
+		})
+	}
 	if err := db.Ping(ctx); err != nil {
 		return append(checks, Check{Name: "schema", Level: "error", Detail: err.Error(), Fix: "sendgate migrate up"})
 	}
 	checks = append(checks, Check{Name: "schema", OK: true, Level: "error", Detail: fmt.Sprintf("version %d", postgres.SchemaVersion)})
-	checks = append(checks, partitionCheck(ctx, db))
+	checks = append(checks, roleCheck(ctx, db, vitals.Superuser), partitionCheck(ctx, db))
 	checks = append(checks, bookChecks(ctx, db)...)
 	made, _, err := catalog.Accounts(os.Environ())
 	if err != nil {
@@ -57,6 +68,13 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	checks = append(checks, accountChecks(ctx, db, made)...)
 	checks = append(checks, receiverChecks(ctx, db, vitals.Now)...)
 	return append(checks, reachChecks(ctx, db, &cfg, vitals.Now)...)
+}
+
+func unreachable(err error, cfg config.Config) Check {
+	return Check{
+		Name: "database", Level: "error", Detail: err.Error(),
+		Fix: "start it, or mend SENDGATE_DATABASE_URL (" + postgres.SafeURL(cfg.DatabaseURL.Reveal()) + ")",
+	}
 }
 
 func databaseChecks(v postgres.Vitals, connections int) []Check {
@@ -126,6 +144,24 @@ func onOff(ok bool, yes, no string) string {
 		return yes
 	}
 	return no
+}
+
+// roleCheck looks at whom serve would run as: a role that may do what it needs, and no more.
+func roleCheck(ctx context.Context, db *postgres.DB, superuser bool) Check {
+	if superuser {
+		return Check{
+			Name: "role", Level: "warn", Detail: "a superuser: whoever takes over this process has the server",
+			Fix: "run serve as a role that reads and writes rows only: docs/operations.md, \"Roles\"",
+		}
+	}
+	c := Check{Name: "role", Level: "error", Fix: "grant them: docs/operations.md, \"Roles\""}
+	missing, err := db.MissingPrivileges(ctx)
+	if err != nil {
+		c.Detail = err.Error()
+		return c
+	}
+	c.OK, c.Detail = len(missing) == 0, onOff(len(missing) == 0, "may do what serve needs", "may not use "+strings.Join(missing, ", "))
+	return c
 }
 
 func partitionCheck(ctx context.Context, db *postgres.DB) Check {

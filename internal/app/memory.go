@@ -1,28 +1,40 @@
 package app
 
 import (
-	"log/slog"
-	"math"
 	"os"
 	"runtime/debug"
-	"strconv"
-	"strings"
 
 	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/httpapi"
 )
 
 // memoryBase is what a replica takes beside its queue: large bodies on their way in and out, connections, and the rest.
 const memoryBase = 256 << 20
 
-// limitMemory tells Go's collector how much memory there is, unless GOMEMLIMIT does: left alone, it lets garbage of large
-// messages grow to as much as is alive. The limit is soft. What is alive is bounded by the budgets of bodies and queue.
-func limitMemory(cfg config.Config, log *slog.Logger) {
+// fitMemory bounds the budgets of bodies and queue by the memory of the control group, and tells Go's collector how much there
+// is, unless GOMEMLIMIT does: left alone, it lets garbage of large messages grow to as much as is alive. That limit is soft; what is
+// alive is bounded by the budgets.
+func (a *App) fitMemory() {
+	group := memoryOfGroup(os.DirFS("/"))
+	asked, body := int64(a.cfg.AcceptQueueBytes), int64(a.cfg.MaxBodyBytes)
+	queue, bodies := budgets(asked, body, group)
+	if queue < asked {
+		a.log.Warn("SENDGATE_ACCEPT_QUEUE_BYTES is more than the memory of the control group has room for",
+			"group_mib", group>>20, "asked_mib", asked>>20, "used_mib", queue>>20)
+	}
+	a.cfg.AcceptQueueBytes, a.bodyBudget = config.Bytes(queue), bodies
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	limit := memoryLimit(int64(cfg.AcceptQueueBytes), int64(cfg.MaxBodyBytes), memoryOfGroup())
+	limit := memoryLimit(queue, body, group)
 	debug.SetMemoryLimit(limit)
-	log.Info("memory limit set", "mib", limit>>20)
+	a.log.Info("memory limit set", "mib", limit>>20)
+}
+
+// budgets are the bytes of the queue and of the large bodies that are read at a time. What is read is in memory four times. A body
+// of the largest size has to fit into either.
+func budgets(queue, body, group int64) (queueBytes, bodies int64) {
+	return min(queue, max(group/8, body)), max(body, min(httpapi.DefaultBodyBudget, group/12))
 }
 
 // memoryLimit is what the settings need, but at most three quarters of what the group of processes may take.
@@ -32,17 +44,3 @@ func memoryLimit(queue, body, group int64) int64 {
 
 // httpBody is the body size that memoryBase allows for. A message is in memory about four times on its way.
 const httpBody = 32 << 20
-
-// memoryOfGroup is the limit of the control group (version 2, else 1), as containers see it.
-func memoryOfGroup() int64 {
-	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 {
-			return n
-		}
-	}
-	return math.MaxInt64
-}

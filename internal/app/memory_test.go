@@ -19,3 +19,20 @@ func TestMemoryLimitFollowsTheSettingsAndTheGroup(t *testing.T) {
 		}
 	}
 }
+
+func TestBudgetsFollowTheGroup(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	for _, c := range []struct{ queue, body, group, wantQueue, wantBodies int64 }{
+		{64 * mib, 30 * mib, math.MaxInt64, 64 * mib, 40 * mib},
+		{64 * mib, 30 * mib, 512 * mib, 64 * mib, 40 * mib},
+		{64 * mib, 30 * mib, 256 * mib, 32 * mib, 30 * mib},
+		{64 * mib, 10 * mib, 256 * mib, 32 * mib, 256 * mib / 12},
+		{1024 * mib, 30 * mib, 512 * mib, 64 * mib, 40 * mib},
+		{1024 * mib, 200 * mib, 512 * mib, 200 * mib, 200 * mib}, // the largest that was allowed has to fit
+	} {
+		if queue, bodies := budgets(c.queue, c.body, c.group); queue != c.wantQueue || bodies != c.wantBodies {
+			t.Errorf("queue %d MiB, body %d MiB, group %d MiB: %d and %d, want %d and %d", c.queue/mib, c.body/mib, c.group/mib, queue, bodies, c.wantQueue, c.wantBodies)
+		}
+	}
+}

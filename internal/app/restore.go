@@ -23,6 +23,9 @@ func NewRestoration(ctx context.Context, dsn string, environ []string, since, lo
 	if err != nil {
 		return nil, err
 	}
+	if _, err := postgres.CheckSessions(ctx, dsn); err != nil {
+		return nil, err
+	}
 	db, err := postgres.Open(ctx, postgres.Options{URL: dsn})
 	if err != nil {
 		return nil, err

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/httpapi"
@@ -17,7 +19,8 @@ import (
 )
 
 // Serve runs one replica until ctx ends, then drains. On the first start it turns the conventional variables of the
-// environment into accounts in the pool "default" at equal weight; later changes belong to the admin API.
+// environment into accounts in the pool "default" at equal weight; later changes belong to the admin API. SIGHUP has it read
+// its certificate again.
 func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	a, err := New(cfg, log)
 	if err != nil {
@@ -27,8 +30,12 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // which would end the process otherwise
+	defer signal.Stop(hangups)
+	go a.reloadOn(ctx, hangups)
 	log.Info("starting", "config", cfg.Dump())
-	limitMemory(cfg, log)
+	a.fitMemory()
 	if err := a.openForBootstrap(ctx, accounts, secrets); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ type serveCmd struct{}
 // Help implements kong.HelpProvider.
 func (*serveCmd) Help() string {
 	return `Settings are environment variables; the README has the table. Any number of these run on one database. Logs go to standard error. ` +
-		`SIGTERM drains: no new mail is taken, calls under way finish.
+		`SIGTERM drains: no new mail is taken, calls under way finish. SIGHUP reads the TLS certificate again.
 
 Example:
 

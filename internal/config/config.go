@@ -26,10 +26,10 @@ type Config struct {
 	OpsListen string `env:"OPS_LISTEN" envDefault:"127.0.0.1:8026"` // /healthz, /readyz, /metrics
 
 	DatabaseURL         seal.Secret `env:"DATABASE_URL"`                         // postgres:// URL or key=value DSN; required
-	DatabaseConnections int         `env:"DATABASE_CONNECTIONS" envDefault:"21"` // of this replica, at most, 8..500
+	DatabaseConnections int         `env:"DATABASE_CONNECTIONS" envDefault:"18"` // of this replica, at most, 8..500
 
 	SecretKey     seal.Secret `env:"SECRET_KEY"`      // 32 bytes in hex or base64; Load fills it from the file
-	SecretKeyFile string      `env:"SECRET_KEY_FILE"` // instead of SECRET_KEY; readable by its owner only
+	SecretKeyFile string      `env:"SECRET_KEY_FILE"` // instead of SECRET_KEY; see openSecret for its mode
 	AdminKey      seal.Secret `env:"ADMIN_KEY"`       // first admin key, optional; from "sendgate keys generate"
 
 	LogLevel  slog.Level `env:"LOG_LEVEL"  envDefault:"info"` // debug, info, warn, error
@@ -57,7 +57,7 @@ type Config struct {
 	ForwardAllow Targets `env:"FORWARD_ALLOW"` // private addresses that webhook endpoints may have: CIDR:port, comma-separated
 
 	TLSCertFile    string   `env:"TLS_CERT_FILE"`   // PEM chain; with TLSKeyFile
-	TLSKeyFile     string   `env:"TLS_KEY_FILE"`    // PEM key
+	TLSKeyFile     string   `env:"TLS_KEY_FILE"`    // PEM key; see openSecret for its mode
 	BehindProxy    bool     `env:"BEHIND_PROXY"`    // a proxy in front terminates TLS
 	TrustedProxies Networks `env:"TRUSTED_PROXIES"` // whose X-Forwarded-For is believed, comma-separated CIDRs
 

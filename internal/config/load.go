@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -121,8 +120,7 @@ func oneLine(err error) error {
 // maxKeyFile is how much of the secret key's file is read, in bytes: 64 hex digits and some white space.
 const maxKeyFile = 256
 
-// readKeyFile takes SECRET_KEY from SECRET_KEY_FILE. The file must be a regular one that its group and others can't
-// touch.
+// readKeyFile takes SECRET_KEY from SECRET_KEY_FILE.
 func (c *Config) readKeyFile() error {
 	if c.SecretKeyFile == "" {
 		return nil
@@ -131,21 +129,11 @@ func (c *Config) readKeyFile() error {
 	if !c.SecretKey.IsZero() {
 		return fmt.Errorf("%s: SENDGATE_SECRET_KEY is set as well; unset one of the two", name)
 	}
-	f, err := os.Open(c.SecretKeyFile)
+	f, err := openSecret(c.SecretKeyFile)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: %s is not a regular file", name, c.SecretKeyFile)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("%s: %s has mode %#o, others could read it; run: chmod 600 %[2]s", name, c.SecretKeyFile, mode)
-	}
 	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)

@@ -44,19 +44,19 @@ func (c *Config) checkListeners(p *problems) {
 		"%s is SENDGATE_LISTEN as well; give each its own port", c.OpsListen)
 	p.check((c.TLSCertFile == "") == (c.TLSKeyFile == ""), "TLS_CERT_FILE",
 		"goes together with SENDGATE_TLS_KEY_FILE; set both or none")
-	p.readable("TLS_CERT_FILE", c.TLSCertFile)
-	p.readable("TLS_KEY_FILE", c.TLSKeyFile)
+	p.readable("TLS_CERT_FILE", c.TLSCertFile, os.Open)
+	p.readable("TLS_KEY_FILE", c.TLSKeyFile, openSecret)
 	p.check(err != nil || loopback(host) || c.TLS() || c.BehindProxy, "LISTEN",
 		"%s would carry API keys in clear; set SENDGATE_TLS_CERT_FILE, or SENDGATE_BEHIND_PROXY=true if a proxy terminates TLS",
 		c.Listen)
 	p.check(len(c.TrustedProxies) == 0 || c.BehindProxy, "TRUSTED_PROXIES", "needs SENDGATE_BEHIND_PROXY=true")
 }
 
-func (p *problems) readable(name, file string) {
+func (p *problems) readable(name, file string, open func(string) (*os.File, error)) {
 	if file == "" {
 		return
 	}
-	f, err := os.Open(file)
+	f, err := open(file)
 	p.check(err == nil, name, "%v", err)
 	if err == nil {
 		_ = f.Close()

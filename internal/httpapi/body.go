@@ -18,7 +18,7 @@ import (
 // to the cap (413); in both cases the connection is closed. Its memory is counted until release is called, which is due
 // whatever the error.
 func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
-	if err := s.readable(w, r); err != nil {
+	if err := s.readable(r); err != nil {
 		return nil, func() {}, err
 	}
 	share, err := s.bodies.share(r.Body, r.ContentLength)
@@ -31,17 +31,12 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) (body []byte, 
 }
 
 // readable refuses a body before any of it is read.
-func (s *Server) readable(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) readable(r *http.Request) error {
 	switch {
 	case r.Host == "": // HTTP/1.0 may leave it out; nothing that sends mail does
 		return refuse(http.StatusBadRequest, "missing_host", "The request has no Host.")
 	case r.ContentLength == 0:
 		return checkStart(nil)
-	}
-	if len(r.TransferEncoding) > 0 {
-		// net/http drops a Content-Length beside "chunked" before we can see it. Such a request may be smuggling
-		// another one, and RFC 9112 section 6.1 wants its connection closed, so that is done after every chunked one.
-		w.Header().Set("Connection", "close")
 	}
 	if err := checkContent(r.Header); err != nil {
 		return err

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -31,11 +32,13 @@ func (noHooks) Hook(string) (int32, provider.EventParser, bool) { return 0, nil,
 func (noHooks) Current(context.Context) bool { return true }
 
 // Bounds of the receivers of one replica, so that a flood of events leaves room for sends: hookReads bodies of at most
-// provider.MaxHook are held in memory, hookWork of them are checked and stored at a time. Whoever gets no turn in
+// provider.MaxHook are held in memory, and what is more than 64 kB of each takes no more than hookRoom together; hookWork of
+// them are checked and stored at a time. Whoever gets no turn in
 // hookPatience is told to come back, as providers do for hours. hookStrangers requests at a time wait to be told that there
 // is no such account.
 const (
 	hookReads     = 256
+	hookRoom      = 24 << 20
 	hookWork      = 64
 	hookStrangers = 64
 	hookPatience  = 3 * time.Second
@@ -106,6 +109,9 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 		return errHookBusy
 	}
 	defer release(h.hookReads)
+	room, _ := h.hookBodies.share(r.Body, 0) // as it comes: who announces a megabyte and sends none holds none
+	defer room.release()
+	r.Body = io.NopCloser(room) // net/http closes its own
 	body, err := readHook(w, r)
 	if err != nil {
 		return err

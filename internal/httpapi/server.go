@@ -77,7 +77,7 @@ type Server struct {
 	webhooks      EndpointOptions
 
 	keys                    *keyring
-	bodies                  budget
+	bodies, hookBodies      budget
 	cursors                 *cursors
 	touches                 *toucher
 	tally                   *tally
@@ -104,6 +104,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.setDefaults()
 	s.setBounds()
+	s.hookBodies = newBudget(hookRoom)
 	s.bodies = newBudget(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody))
 	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
 	s.cursors = newCursors(o.SecretKey)
@@ -171,13 +172,25 @@ const answerTime = 60 * time.Second
 // listens, serves and shuts it down.
 func HTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler:           closeChunked(h),
 		ReadHeaderTimeout: 10 * time.Second, // a crowd on a busy machine has to wait for its turn as well
 		ReadTimeout:       60 * time.Second,
 		WriteTimeout:      answerTime,
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    28 << 10, // net/http adds 4 KiB: more than 32 KiB is a 431
 	}
+}
+
+// closeChunked closes the connection after each request with a Transfer-Encoding, on every route, read or not. net/http drops a
+// Content-Length beside it before we can see it. Such a request may be smuggling another one, and RFC 9112 section 6.1 wants its
+// connection closed.
+func closeChunked(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TransferEncoding) > 0 {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // handlerFunc is a handler that leaves the answer to an error to the adapter.

@@ -5,16 +5,18 @@ import (
 	"slices"
 )
 
-// special are the networks that are no place on the internet: the IANA registries of special-purpose addresses for IPv4
-// and IPv6 (RFC 6890 and its successors), multicast, and what carries an IPv4 address within an IPv6 one. The last is
-// the way around every list of IPv4 networks: a gateway that translates (RFC 6052) or tunnels (RFC 3056, RFC 4380) would
-// call the address inside.
+// global is what IANA gives out of IPv6. All else is reserved, local, or carries an IPv4 address: ::/96, ::ffff:0:0/96,
+// ::ffff:0:0:0/96 (RFC 2765), 64:ff9b::/96 and 64:ff9b:1::/48 (RFC 6052, RFC 8215).
+var global = netip.MustParsePrefix("2000::/3")
+
+// special are the networks that are no place on the internet all the same: the IANA registries of special-purpose addresses for
+// IPv4 and IPv6 (RFC 6890 and its successors), multicast, and what carries an IPv4 address within an IPv6 one. The last is the way
+// around every list of IPv4 networks: a gateway that tunnels (2002::/16, RFC 3056; 2001::/32, RFC 4380) would call the address inside.
 var special = parsed(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
 	"192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
 	"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-	"::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23", "2001:db8::/32",
-	"2002::/16", "2620:4f:8000::/48", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+	"2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
 )
 
 func parsed(prefixes ...string) []netip.Prefix {
@@ -27,8 +29,14 @@ func parsed(prefixes ...string) []netip.Prefix {
 
 // public reports whether addr, which is unmapped, is a place on the internet.
 func public(addr netip.Addr) bool {
-	if addr.Zone() != "" || !addr.IsGlobalUnicast() || addr.IsPrivate() {
+	if addr.Zone() != "" || addr.Is6() && (!global.Contains(addr) || isatap(addr)) {
 		return false
 	}
 	return !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// isatap reports whether an address holds the IPv4 address of a host behind a tunnel (RFC 5214), in whatever network.
+func isatap(addr netip.Addr) bool {
+	b := addr.As16()
+	return b[8]&^3 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }

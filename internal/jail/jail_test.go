@@ -68,6 +68,18 @@ func TestOnlyPublicAddressesMayBeDialled(t *testing.T) {
 		"[2001:1ff::1]:443": false, "[2001:db8::1]:443": false, "[2002:7f00:1::]:443": false, "[fc00::1]:443": false, "[fd00:ec2::254]:443": false,
 		"[fe80::1]:443": false, "[fe80::1%eth0]:443": false, "[2606:4700::1%eth0]:443": false, "[fec0::1]:443": false, "[ff02::1]:443": false,
 		"[3fff::1]:443": false, "[5f00::1]:443": false,
+		// what carries an IPv4 address: translated (RFC 2765), compatible, NAT64, 6to4, Teredo, ISATAP
+		"[::ffff:0:127.0.0.1]:443": false, "[::ffff:0:10.0.0.1]:443": false, "[::ffff:0:8.8.8.8]:443": false, "[::8.8.8.8]:443": false,
+		"[64:ff9b::8.8.8.8]:443": false, "[64:ff9b:1:7f00:0:100::]:443": false, "[2002:808:808::1]:443": false,
+		"[2001:0:4136:e378::1]:443": false, "[2001:470::5efe:7f00:1]:443": false, "[2001:470::200:5efe:7f00:1]:443": false,
+		// what nobody was given
+		"[1::1]:443": false, "[100:0:0:1::1]:443": false, "[400::1]:443": false, "[1fff:ffff::1]:443": false, "[4000::1]:443": false,
+		"[8000::1]:443": false, "[e000::1]:443": false, "[f000::1]:443": false, "[fe00::1]:443": false, "[fd12:3456::1]:443": false,
+		"[2001:2::1]:443": false, "[2001:3::1]:443": false, "[2001:4:112::1]:443": false, "[2001:20::1]:443": false, "[2001:30::1]:443": false,
+		"[2620:4f:8000::1]:443": false, "[3fff:fff::1]:443": false,
+		// the neighbours of special networks
+		"[2000::1]:443": true, "[2001:200::1]:443": true, "[2001:470::1]:443": true, "[2001:db7::1]:443": true, "[2001:db9::1]:443": true,
+		"[2003::1]:443": true, "[2620:4f:7fff::1]:443": true, "[2a00:1450:4001::200e]:443": true, "[3ffe::1]:443": true, "[3fff:1000::1]:443": true,
 	}
 	for address, want := range tests {
 		network := "tcp4"

@@ -14,7 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
+	"maps"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -30,7 +30,7 @@ import (
 // Options shape a DB.
 type Options struct {
 	URL              string // postgres:// URL or keyword DSN; several hosts are allowed
-	Connections      int    // at most, 8 or more, default 21
+	Connections      int    // at most, 8 or more, default 18
 	Box              *seal.Box
 	AcceptQueue      int           // submissions waiting for a commit, default 32,768
 	AcceptQueueBytes int64         // their bytes, default 64 MiB
@@ -75,16 +75,17 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return newDB(p, o), nil
 }
 
-// connections is how many the pools have together where nothing is said.
-const connections = 21
+// connections is how many the pools have together where nothing is said: with those of migrate and doctor beside them they fit
+// into PgBouncer's default pool of 20.
+const connections = 18
 
 // openPools opens the pools, which share so many connections. Two each are enough to work, for a session that waits for a
 // lock must not hold up all others.
 func openPools(ctx context.Context, url string, connections int, acceptWait time.Duration) (p pools, err error) {
-	share := func(of int) int32 { return int32(max(2, connections*of/21)) } //nolint:gosec // a few hundred
+	share := func(of int) int32 { return int32(max(2, connections*of/18)) } //nolint:gosec // a few hundred
 	backstop := strconv.FormatInt(acceptWait.Milliseconds(), 10)
 	patient := map[string]string{"statement_timeout": backstop, "lock_timeout": backstop}
-	if p.accept, err = newPool(ctx, url, share(4), patient); err != nil {
+	if p.accept, err = newPool(ctx, url, share(3), patient); err != nil {
 		return p, err
 	}
 	// Flipped plans cost these few statements a factor of ten on young statistics: pin their shape. A plan that is pinned
@@ -99,10 +100,10 @@ func openPools(ctx context.Context, url string, connections int, acceptWait time
 		return p, err
 	}
 	pinned["statement_timeout"] = "5s"
-	if p.hooks, err = newPool(ctx, url, share(5), pinned); err != nil {
+	if p.hooks, err = newPool(ctx, url, share(4), pinned); err != nil {
 		return p, err
 	}
-	p.api, err = newPool(ctx, url, share(6), map[string]string{"statement_timeout": "2s"})
+	p.api, err = newPool(ctx, url, share(5), map[string]string{"statement_timeout": "2s"})
 	return p, err
 }
 
@@ -163,25 +164,20 @@ func (p pools) close() {
 }
 
 func newPool(ctx context.Context, dsn string, conns int32, params map[string]string) (*pgxpool.Pool, error) {
-	cfg, err := pgxpool.ParseConfig(dsn)
+	cfg, err := parseURL(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("database URL %s: %w", SafeURL(dsn), errors.New("not a valid postgres:// URL or DSN"))
+		return nil, err
 	}
 	cfg.MaxConns = conns
 	cfg.MaxConnIdleTime = 10 * time.Minute
 	cfg.HealthCheckPeriod = 5 * time.Second
 	cfg.ConnConfig.ConnectTimeout = 1500 * time.Millisecond
-	rp := cfg.ConnConfig.RuntimeParams
-	rp["timezone"] = "UTC"
-	rp["jit"] = "off" // every statement here is short
-	rp["lock_timeout"] = "1s"
-	rp["idle_in_transaction_session_timeout"] = "5s"
-	if rp["application_name"] == "" {
-		rp["application_name"] = "sendgate"
+	ours := map[string]string{
+		"timezone": "UTC", "jit": "off", // every statement here is short
+		"lock_timeout": lockTimeout, "idle_in_transaction_session_timeout": "5s",
 	}
-	for k, v := range params {
-		rp[k] = v
-	}
+	maps.Copy(ours, params)
+	inSession(cfg.ConnConfig, ours)
 	// A server that takes no writes is not the primary any more: what was dialled to it is of no use, and is dialled anew.
 	fatal := cfg.ConnConfig.OnPgError
 	cfg.ConnConfig.OnPgError = func(c *pgconn.PgConn, pe *pgconn.PgError) bool {
@@ -195,17 +191,11 @@ func newPool(ctx context.Context, dsn string, conns int32, params map[string]str
 	return pool, nil
 }
 
+// lockTimeout is how long a statement waits for a lock where nothing else is said.
+const lockTimeout = "1s"
+
 // readOnly is the SQLSTATE of a write to a server, or in a transaction, that takes none.
 const readOnly = "25006"
-
-// SafeURL gives the URL without its password, for errors and logs.
-func SafeURL(dsn string) string {
-	u, err := url.Parse(dsn)
-	if err != nil || u.Scheme == "" {
-		return "(DSN)"
-	}
-	return u.Redacted()
-}
 
 // commitSQL gives a transaction something to commit that found all of its work done. Whoever did it may have been broken off
 // while its commit waited for a synchronous standby, which leaves rows that everybody sees and the standby lacks; what has
@@ -241,7 +231,7 @@ func unavailable(err error) error {
 
 // ours reports whether err is one of the words of package mail, said by our own code inside a transaction.
 func ours(err error) bool {
-	for _, known := range []error{mail.ErrNotFound, mail.ErrConflict, mail.ErrStale, mail.ErrMismatch, seal.ErrSealed, ErrSchema, ErrReplicas} {
+	for _, known := range []error{mail.ErrNotFound, mail.ErrConflict, mail.ErrStale, mail.ErrMismatch, seal.ErrSealed, ErrSchema, ErrReplicas, ErrPooled} {
 		if errors.Is(err, known) {
 			return true
 		}

@@ -34,17 +34,17 @@ func (db *DB) RetentionNow(ctx context.Context) (time.Time, error) {
 
 // oldSQL lists the day tables of a parent that lie wholly before a time and hold no open message, and how each hangs on
 // its parent: attached, half detached (by a DETACH CONCURRENTLY that gave up, which comes first, for there can be only
-// one) or not at all.
+// one) or not at all; and whether they are ours.
 const oldSQL = `
 WITH t AS MATERIALIZED (
     SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') AS day, i.inhparent IS NOT NULL AS attached,
-           coalesce(i.inhdetachpending, false) AS pending
+           coalesce(i.inhdetachpending, false) AS pending, pg_has_role(c.relowner, 'USAGE') AS owned
     FROM pg_class p
     JOIN pg_class c ON c.relnamespace = p.relnamespace AND c.relkind = 'r'
     LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
     WHERE p.oid = $1::text::regclass AND c.relname ~ ('^' || $1 || '_[0-9]{8}$')
 )
-SELECT relname, attached, pending
+SELECT relname, day, attached, pending, owned
 FROM t
 WHERE day + 1 <= $2::timestamptz::date
   AND NOT EXISTS (SELECT 1 FROM ready WHERE id >= uuid_floor(day) AND id < uuid_floor(day + 1))
@@ -74,8 +74,9 @@ func (db *DB) DropPartitions(ctx context.Context, table string, before time.Time
 }
 
 type oldPartition struct {
-	Name              string
-	Attached, Pending bool
+	Name                     string
+	Day                      time.Time
+	Attached, Pending, Owned bool
 }
 
 // dropPatience is how long to wait for a lock on an old day: longer than deadlock_timeout (1 s by default), after which a
@@ -83,6 +84,9 @@ type oldPartition struct {
 const dropPatience = "5s"
 
 func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) error {
+	if !p.Owned {
+		return db.askToDrop(ctx, table, p.Day)
+	}
 	conn, err := db.engine.Acquire(ctx)
 	if err != nil {
 		return err
@@ -103,7 +107,30 @@ func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) e
 			return err
 		}
 	}
-	_, err = conn.Exec(ctx, `RESET lock_timeout`)
+	_, err = conn.Exec(ctx, `SET lock_timeout = '`+lockTimeout+`'`)
+	return err
+}
+
+// A role that does not own the tables has them dropped by a function of their owner. A function can't detach a day without a lock
+// on its parent, for which everybody has to wait: so it is asked for that briefly, and again.
+const (
+	dropTries  = 10
+	dropMoment = 200 * time.Millisecond
+)
+
+func (db *DB) askToDrop(ctx context.Context, table string, day time.Time) (err error) {
+	for range dropTries {
+		err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, fmt.Sprintf(`SET LOCAL lock_timeout = %d`, dropMoment.Milliseconds())); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `SELECT drop_day($1, $2)`, table, day)
+			return err
+		})
+		if !isCode(err, "55P03") || !sleep(ctx, 5*dropMoment) { // lock_not_available
+			break
+		}
+	}
 	return err
 }
 

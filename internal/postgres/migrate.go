@@ -7,7 +7,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -16,11 +15,14 @@ import (
 )
 
 // SchemaVersion is the newest migration that this binary knows, and the oldest schema that it runs on.
-const SchemaVersion = 17
+const SchemaVersion = 14
 
 // Migrate brings the schema up. Several replicas may call it at once: an advisory lock lets one of them work. Out gets
 // a line per migration.
 func Migrate(ctx context.Context, dsn string, out io.Writer) error {
+	if _, err := CheckSessions(ctx, dsn); err != nil {
+		return err
+	}
 	return withGoose(dsn, func(p *goose.Provider) error {
 		results, err := p.Up(ctx)
 		for _, r := range results {
@@ -35,6 +37,9 @@ func Migrate(ctx context.Context, dsn string, out io.Writer) error {
 
 // MigrateStatus writes a line per migration: applied or pending.
 func MigrateStatus(ctx context.Context, dsn string, out io.Writer) error {
+	if _, err := CheckSessions(ctx, dsn); err != nil {
+		return err
+	}
 	return withGoose(dsn, func(p *goose.Provider) error {
 		states, err := p.Status(ctx)
 		if err != nil {
@@ -52,11 +57,12 @@ func MigrateStatus(ctx context.Context, dsn string, out io.Writer) error {
 }
 
 func withGoose(dsn string, f func(*goose.Provider) error) error {
-	cfg, err := pgx.ParseConfig(dsn)
+	cfg, err := parseURL(dsn)
 	if err != nil {
-		return fmt.Errorf("database URL %s: not a valid postgres:// URL or DSN", SafeURL(dsn))
+		return err
 	}
-	handle := stdlib.OpenDB(*cfg)
+	inSession(cfg.ConnConfig, nil)
+	handle := stdlib.OpenDB(*cfg.ConnConfig)
 	defer func() { _ = handle.Close() }()
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 	if err != nil {

@@ -312,9 +312,6 @@ func TestOpenRefusesABadURLWithoutTellingThePassword(t *testing.T) {
 			t.Errorf("SafeURL(%q) = %q", url, s)
 		}
 	}
-	if got := SafeURL("postgres://u:hunter2@h:5432/x"); got != "postgres://u:xxxxx@h:5432/x" {
-		t.Errorf("SafeURL = %q", got)
-	}
 }
 
 func TestAConnectionToAServerThatTakesNoWritesIsDialledAnew(t *testing.T) {

@@ -3,13 +3,9 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"net"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Vitals is what the server says about itself that durability and time depend on.
@@ -24,25 +20,17 @@ type Vitals struct {
 	IdleInTransaction                        string        // how long sessions other than ours may leave a transaction open; "0": for ever
 	Standbys                                 int           // that are connected
 	SynchronousStandbys                      string        // which of them a commit waits for
+	Superuser                                bool          // whether we are
 }
 
 // Hosts lists the servers that a URL or DSN names, as host:port, and reports whether it says which of them is meant by
 // target_session_attrs.
 func Hosts(dsn string) (hosts []string, chosen bool, err error) {
-	cfg, err := pgconn.ParseConfig(dsn)
+	pool, err := parseURL(dsn)
 	if err != nil {
-		return nil, false, fmt.Errorf("database URL %s: not a valid postgres:// URL or DSN", SafeURL(dsn))
+		return nil, false, err
 	}
-	add := func(host string, port uint16) { // without TLS a server is tried a second time
-		if at := net.JoinHostPort(host, strconv.Itoa(int(port))); !slices.Contains(hosts, at) {
-			hosts = append(hosts, at)
-		}
-	}
-	add(cfg.Host, cfg.Port)
-	for _, f := range cfg.Fallbacks {
-		add(f.Host, f.Port)
-	}
-	return hosts, cfg.ValidateConnect != nil, nil
+	return hostsOf(&pool.ConnConfig.Config), pool.ConnConfig.ValidateConnect != nil, nil
 }
 
 // Vitals asks the server. The skew is right to about half the round trip.
@@ -51,7 +39,7 @@ func (db *DB) Vitals(ctx context.Context) (Vitals, error) {
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(),
        current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
        current_setting('max_connections')::int, (SELECT count(*) FROM pg_stat_replication),
-       current_setting('synchronous_standby_names'), clock_timestamp()`
+       current_setting('synchronous_standby_names'), (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), clock_timestamp()`
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := db.api.Ping(ctx); err != nil { // the connection's own time must not count as skew
@@ -60,7 +48,7 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 	var v Vitals
 	before := time.Now()
 	err := db.api.QueryRow(ctx, q).Scan(&v.Version, &v.VersionNum, &v.InRecovery, &v.Fsync, &v.FullPageWrites,
-		&v.SynchronousCommit, &v.MaxConnections, &v.Standbys, &v.SynchronousStandbys, &v.Now)
+		&v.SynchronousCommit, &v.MaxConnections, &v.Standbys, &v.SynchronousStandbys, &v.Superuser, &v.Now)
 	if err != nil {
 		return Vitals{}, fmt.Errorf("read vitals: %w", unavailable(err))
 	}
@@ -73,7 +61,7 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 func (db *DB) othersIdle(ctx context.Context) (string, error) {
 	const name = "idle_in_transaction_session_timeout"
 	cfg := db.api.Config().ConnConfig
-	delete(cfg.RuntimeParams, name)
+	cfg.AfterConnect = nil
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return "", fmt.Errorf("connect: %w", unavailable(err))
@@ -84,6 +72,30 @@ func (db *DB) othersIdle(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("read vitals: %w", unavailable(err))
 	}
 	return timeout, nil
+}
+
+// MissingPrivileges names the tables, sequences and functions of the schema that our role may not use as serve does.
+func (db *DB) MissingPrivileges(ctx context.Context) ([]string, error) {
+	const q = `
+SELECT c.relname FROM pg_class c
+WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'message'::regclass) AND NOT c.relispartition AND (
+    c.relkind IN ('r', 'p') AND c.relname <> 'goose_db_version' AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+    OR c.relname = 'goose_db_version' AND NOT has_table_privilege(c.oid, 'SELECT')
+    OR c.relkind = 'S' AND NOT (has_sequence_privilege(c.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT')))
+UNION ALL
+SELECT p.proname || '()' FROM pg_proc p
+WHERE p.pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'message'::regclass) AND NOT has_function_privilege(p.oid, 'EXECUTE')
+ORDER BY 1`
+	rows, err := db.api.Query(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("read privileges: %w", unavailable(err))
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read privileges: %w", unavailable(err))
+	}
+	return missing, nil
 }
 
 // PartitionsAhead counts the days after today for which all partitions exist.

@@ -1,0 +1,48 @@
+-- The two roles of sendgate, for the database that this runs in, by a superuser:
+--
+--   sendgate_owner   owns the schema, and runs "sendgate migrate up"
+--   sendgate_serve   reads and writes rows, and runs "sendgate serve", "doctor" and "restore"
+--
+-- Neither can log in before it has a password (ALTER ROLE ... LOGIN PASSWORD). It may run on an empty database and on one that is in
+-- use, and once more: what is there already is handed over.
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['sendgate_owner', 'sendgate_serve'] LOOP
+        IF to_regrole(name) IS NULL THEN
+            EXECUTE format('CREATE ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE', name);
+        END IF;
+    END LOOP;
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO sendgate_owner', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO sendgate_serve', current_database());
+    FOR name IN SELECT c.oid::regclass::text FROM pg_class c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+    LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO sendgate_owner', name);
+    END LOOP;
+    FOR name IN SELECT c.oid::regclass::text FROM pg_class c -- a sequence of a column goes with its table
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'S'
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
+    LOOP
+        EXECUTE format('ALTER SEQUENCE %s OWNER TO sendgate_owner', name);
+    END LOOP;
+    FOR name IN SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO sendgate_owner', name);
+    END LOOP;
+END
+$$;
+
+ALTER SCHEMA public OWNER TO sendgate_owner;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO sendgate_serve;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sendgate_serve;
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO sendgate_serve;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO sendgate_serve;
+
+-- The same for what later migrations make.
+ALTER DEFAULT PRIVILEGES FOR ROLE sendgate_owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO sendgate_serve;
+ALTER DEFAULT PRIVILEGES FOR ROLE sendgate_owner IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO sendgate_serve;
+ALTER DEFAULT PRIVILEGES FOR ROLE sendgate_owner IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO sendgate_serve;

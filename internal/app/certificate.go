@@ -1,0 +1,58 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"os"
+	"sync/atomic"
+)
+
+// keyPairFiles is what the API listener shows, and can be read again while it serves.
+type keyPairFiles struct {
+	certFile, keyFile string
+	current           atomic.Pointer[tls.Certificate]
+}
+
+// read takes what the files hold now. After an error it shows what it had before.
+func (c *keyPairFiles) read() error {
+	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return fmt.Errorf("read the certificate: %w", err)
+	}
+	c.current.Store(&pair)
+	return nil
+}
+
+// config is for a server. The certificate has to be read before it serves.
+func (c *keyPairFiles) config() *tls.Config {
+	return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil }}
+}
+
+// reloadOn reads the certificate again at each signal, until ctx ends.
+func (a *App) reloadOn(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-signals:
+			a.reload()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *App) reload() {
+	if !a.cfg.TLS() {
+		a.log.Info("SIGHUP ignored: it reads a certificate again, and SENDGATE_TLS_CERT_FILE names none")
+		return
+	}
+	c := a.certificate.Load()
+	if c == nil { // it is read when the listener starts
+		return
+	}
+	if err := c.read(); err != nil {
+		a.log.Error("certificate not read again, the one before is kept", "error", err)
+		return
+	}
+	a.log.Info("certificate read again", "not_after", c.current.Load().Leaf.NotAfter)
+}
