@@ -15,7 +15,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// watched is everything that a service counts, and remembers what has not moved since it began.
+// watched remembers which metrics of a service have not moved since it began.
 type watched struct {
 	registry *prometheus.Registry
 	first    map[string]string // the series of each metric, as they were
