@@ -82,7 +82,7 @@ type BatchItem struct {
 
 // Problem is every error answer (RFC 9457, application/problem+json).
 type Problem struct {
-	Type      string         `json:"type"` // "https://sendgate.dev/problems/" + code
+	Type      string         `json:"type"` // "/problems/" + code, which the server explains
 	Title     string         `json:"title"`
 	Status    int            `json:"status"`
 	Detail    string         `json:"detail,omitempty"`

@@ -12,7 +12,10 @@ type versionCmd struct{ format }
 // Help implements kong.HelpProvider.
 func (*versionCmd) Help() string { return "Example:\n\n  sendgate version --json" }
 
-// build is what the Go toolchain recorded about this binary.
+// release is the version that this source is, or comes after: the newest heading of CHANGELOG.md.
+const release = "0.1.0"
+
+// build is the release, and what the Go toolchain recorded about this binary.
 type build struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"`
@@ -35,12 +38,11 @@ func (c *versionCmd) Run(s *Streams) error {
 }
 
 func readBuild() build {
-	b := build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
 	}
-	b.Version = info.Main.Version
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":

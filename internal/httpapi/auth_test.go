@@ -24,6 +24,9 @@ func scopeOf() map[string]mail.Scope {
 		"GET /u/{token}":        open,
 		"HEAD /u/{token}":       open,
 		"POST /u/{token}":       open,
+		"GET /openapi.yaml":     open,
+		"GET /openapi.json":     open,
+		"GET /problems/{code}":  open,
 
 		"POST /v1/send":                 mail.ScopeSend,
 		"POST /v1/send/batch":           mail.ScopeSend,

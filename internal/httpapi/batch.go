@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -37,15 +38,12 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	b := batch{items: make([]api.BatchItem, len(items))}
+	b := batch{note: s.noteSubmission, items: make([]api.BatchItem, len(items))}
 	for i, item := range items {
 		sub, err := s.submission(principal(r), item, itemKey(idem, i))
 		if err != nil {
-			if first, err := s.repeated(r.Context(), principal(r), item, itemKey(idem, i), err); err != nil {
-				b.refuse(i, err)
-			} else {
-				b.items[i] = api.BatchItem{SendResult: sendResult(first)}
-			}
+			first, err := s.repeated(r.Context(), principal(r), item, itemKey(idem, i), err)
+			b.answer(i, first, err, 0)
 			continue
 		}
 		b.subs, b.index = append(b.subs, sub), append(b.index, i)
@@ -58,14 +56,21 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
 
 // batch is one batch on its way: the answers so far, and what is left to store with its place among them.
 type batch struct {
+	note  func(mail.Accepted, error, time.Duration)
 	items []api.BatchItem
 	subs  []*mail.Submission
 	index []int
 }
 
-func (b *batch) refuse(i int, err error) {
-	p := problemOf(err)
-	b.items[i] = api.BatchItem{Error: &p}
+// answer fills in the result of a message.
+func (b *batch) answer(i int, a mail.Accepted, err error, took time.Duration) {
+	b.note(a, err, took)
+	if err != nil {
+		p := problemOf(err)
+		b.items[i] = api.BatchItem{Error: &p}
+		return
+	}
+	b.items[i] = api.BatchItem{SendResult: sendResult(a)}
 }
 
 // accept stores what is left and fills in its results.
@@ -73,18 +78,20 @@ func (b *batch) accept(store Store, r *http.Request) error {
 	if len(b.subs) == 0 {
 		return nil
 	}
+	began := time.Now()
 	accepted, errs := store.AcceptAll(r.Context(), b.subs)
+	took := time.Since(began)
 	var unavailable *mail.Unavailable
 	var unknown *mail.OutcomeUnknown
 	stored := 0
 	for j, i := range b.index {
 		if err := errs[j]; err != nil {
 			_ = errors.As(err, &unavailable) || errors.As(err, &unknown)
-			b.refuse(i, acceptProblem(err))
+			b.answer(i, mail.Accepted{}, acceptProblem(err), took)
 			continue
 		}
 		stored++
-		b.items[i] = api.BatchItem{SendResult: sendResult(accepted[j])}
+		b.answer(i, accepted[j], nil, took)
 	}
 	switch {
 	case stored == 0 && unknown != nil:

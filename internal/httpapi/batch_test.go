@@ -137,7 +137,7 @@ func TestBatchKeyLeavesRoomForTheIndex(t *testing.T) {
 
 func TestBatchIs202WhenAnythingWasStored(t *testing.T) {
 	t.Parallel()
-	b := batch{items: make([]api.BatchItem, 2), subs: make([]*mail.Submission, 2), index: []int{0, 1}}
+	b := batch{note: unnoted, items: make([]api.BatchItem, 2), subs: make([]*mail.Submission, 2), index: []int{0, 1}}
 	down := &mail.Unavailable{Reason: "database", RetryAfter: time.Second}
 	store := &answers{accepted: []mail.Accepted{{ID: mail.NewID()}, {}}, errs: []error{nil, down}}
 	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
@@ -152,6 +152,9 @@ func TestBatchIs202WhenAnythingWasStored(t *testing.T) {
 		t.Errorf("accept with none stored = %v, want %v", err, down)
 	}
 }
+
+// unnoted counts nothing.
+func unnoted(mail.Accepted, error, time.Duration) {}
 
 // answers is a store that gives prepared answers to AcceptAll.
 type answers struct {

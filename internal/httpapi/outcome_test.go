@@ -115,7 +115,7 @@ func TestBatchSaysTheWorstOfItsItems(t *testing.T) {
 		"unknown, and stored": {[]error{nil, unknown}, 202, []int{0, 504}},
 		"mismatch, unknown":   {[]error{mail.ErrMismatch, unknown}, 504, nil},
 	} {
-		b := batch{items: make([]api.BatchItem, 2), subs: make([]*mail.Submission, 2), index: []int{0, 1}}
+		b := batch{note: unnoted, items: make([]api.BatchItem, 2), subs: make([]*mail.Submission, 2), index: []int{0, 1}}
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
 		err := b.accept(&answers{accepted: make([]mail.Accepted, 2), errs: c.errs}, r)
 		got := 202

@@ -47,7 +47,7 @@ func invalid(field, code, message string) *mail.Invalid {
 	return &mail.Invalid{Fields: []mail.Field{{Field: field, Code: code, Message: message}}}
 }
 
-// refusalOf is the one table from errors to answers (RFC 9457). What is not listed is a 500 that tells nothing.
+// refusalOf is the one table from errors to answers (RFC 9457); problemTypes explains their codes. What is not listed is a 500 that tells nothing.
 func refusalOf(err error) *refusal {
 	var (
 		own         *refusal
@@ -112,18 +112,16 @@ func sentinelOf(err error) *refusal {
 
 // unavailableCode keeps the codes of 503 a closed set.
 func unavailableCode(reason string) string {
-	switch reason {
-	case "queue_full", "database", "storage_full", "clock", "draining":
+	if problemTypes[reason].status == http.StatusServiceUnavailable {
 		return reason
-	default:
-		return "unavailable"
 	}
+	return "unavailable"
 }
 
 // problem gives the body of an error answer. Batch items carry it too, without a request id.
 func (e *refusal) problem() api.Problem {
 	p := api.Problem{
-		Type: "https://sendgate.dev/problems/" + e.code, Title: title(e.code),
+		Type: typeOf(e.code), Title: title(e.code),
 		Status: e.status, Code: e.code, Detail: e.detail,
 	}
 	for _, f := range e.fields {

@@ -42,7 +42,7 @@ func TestEveryErrorHasItsAnswer(t *testing.T) {
 		for _, err := range []error{tt.err, fmt.Errorf("do something: %w", tt.err)} {
 			e := refusalOf(err)
 			p := e.problem()
-			if p.Status != tt.status || p.Code != tt.code || p.Type != "https://sendgate.dev/problems/"+tt.code ||
+			if p.Status != tt.status || p.Code != tt.code || p.Type != typeOf(tt.code) ||
 				p.Title == "" || (p.Detail != "") != tt.detail {
 				t.Errorf("%s: problem = %+v, want %d %s", name, p, tt.status, tt.code)
 			}

@@ -121,6 +121,9 @@ func (r *rig) exchange(req *http.Request) answer {
 		if err := json.Unmarshal(a.body, &a.problem); err != nil {
 			r.t.Fatalf("%s %s answered %d with %q, which is no problem: %v", req.Method, req.URL, a.status, a.body, err)
 		}
+		if _, known := problemTypes[a.problem.Code]; !known {
+			r.t.Errorf("%s %s answered %s, which problemTypes does not explain", req.Method, req.URL, a.problem.Code)
+		}
 	}
 	req.Body = io.NopCloser(bytes.NewReader(sent))
 	r.hold(req, a)
@@ -211,7 +214,7 @@ type spec struct {
 func contract() (*spec, error) { return loadContract() }
 
 var loadContract = sync.OnceValues(func() (*spec, error) {
-	for _, kind := range []string{"text/html", "text/event-stream", "text/csv"} {
+	for _, kind := range []string{"text/html", "text/event-stream", "text/csv", "application/yaml"} {
 		openapi3filter.RegisterBodyDecoder(kind, openapi3filter.PlainBodyDecoder)
 	}
 	doc, err := openapi3.NewLoader().LoadFromData(api.OpenAPI())

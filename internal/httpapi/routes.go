@@ -11,7 +11,7 @@ import (
 
 // routes is the whole surface on one page. Each route names the scope that opens it: sends takes the scope send and
 // is closed to paused tenants and while the server drains. The first ones take no key: providers bring a signature of
-// their own, and links a token.
+// their own, links a token, and the contract and what problems mean are no secret.
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
 	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover)
@@ -22,6 +22,9 @@ func (s *Server) routes() http.Handler {
 	r.Post("/u/{token}", s.people(s.unsubscribe))
 	r.Get("/u/{token}", s.people(s.askUnsubscribe))
 	r.Head("/u/{token}", s.people(s.askUnsubscribe))
+	r.Get("/openapi.yaml", s.handle(contractYAML))
+	r.Get("/openapi.json", s.handle(contractJSON))
+	r.Get(problemPath+"{code}", s.people(explainProblem))
 
 	r.Route("/v1", func(r chi.Router) {
 		r.Post("/send", s.sends(s.send))

@@ -36,16 +36,48 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusAccepted, sendResult(accepted))
 }
 
-func (s *Server) accept(r *http.Request, body []byte, idem string) (mail.Accepted, error) {
+func (s *Server) accept(r *http.Request, body []byte, idem string) (accepted mail.Accepted, err error) {
+	var took time.Duration
+	defer func() { s.noteSubmission(accepted, err, took) }()
 	sub, err := s.submission(principal(r), body, idem)
 	if err != nil {
 		return s.repeated(r.Context(), principal(r), body, idem, err)
 	}
-	accepted, err := s.store.Accept(r.Context(), sub)
-	if err != nil {
+	began := time.Now()
+	accepted, err = s.store.Accept(r.Context(), sub)
+	if took = time.Since(began); err != nil {
 		return mail.Accepted{}, acceptProblem(err)
 	}
 	return accepted, nil
+}
+
+// noteSubmission counts one message, of a batch too, by what its sender is told, and notes how long it took to store it. One
+// that was there already took no commit.
+func (s *Server) noteSubmission(a mail.Accepted, err error, took time.Duration) {
+	s.metrics.Accepted.WithLabelValues(submissionResult(a, err)).Inc()
+	if err == nil && !a.Replayed {
+		s.metrics.AcceptSeconds.Observe(took.Seconds())
+	}
+}
+
+func submissionResult(a mail.Accepted, err error) string {
+	if err == nil && a.Replayed {
+		return "replayed"
+	}
+	if err == nil {
+		return "accepted"
+	}
+	switch status := refusalOf(err).status; {
+	case status == http.StatusConflict || errors.Is(err, mail.ErrMismatch):
+		return "conflict"
+	case status == http.StatusServiceUnavailable:
+		return "unavailable"
+	case status == http.StatusGatewayTimeout:
+		return "unknown"
+	case status >= http.StatusInternalServerError:
+		return "failed"
+	}
+	return "invalid"
 }
 
 func (s *Server) caps() mail.Caps {

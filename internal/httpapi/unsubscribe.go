@@ -149,6 +149,8 @@ func multipartValue(body []byte, boundary string) string {
 type notice struct {
 	Title, Text, Email string
 	Ask                bool
+	Code               string // of a problem, with its status if that is always the same
+	Status             int
 }
 
 const pageStyle = "body{font:1rem/1.5 system-ui,sans-serif;max-width:30rem;margin:4rem auto;padding:0 1rem}button{font:inherit;padding:.5rem 1rem}"
@@ -159,7 +161,8 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!DOCTYPE html>
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="robots" content="noindex"><title>{{.Title}}</title>
 <style>` + pageStyle + `</style></head>
 <body><h1>{{.Title}}</h1>{{with .Email}}<p><strong>{{.}}</strong></p>{{end}}<p>{{.Text}}</p>
-{{if .Ask}}<form method="post"><input type="hidden" name="List-Unsubscribe" value="One-Click"><button type="submit">Unsubscribe</button></form>
+{{with .Code}}<p><code>{{.}}</code>{{with $.Status}}, HTTP status {{.}}{{end}}</p>
+{{end}}{{if .Ask}}<form method="post"><input type="hidden" name="List-Unsubscribe" value="One-Click"><button type="submit">Unsubscribe</button></form>
 {{end}}</body>
 </html>
 `))

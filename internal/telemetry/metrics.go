@@ -8,8 +8,8 @@ import (
 // Metrics is everything that sendgate counts. All fields are safe for concurrent use. Label values are closed sets:
 // kind, class and the values named at each field, routes as chi patterns, and account names.
 type Metrics struct {
-	Accepted      *prometheus.CounterVec   // result: accepted, replayed, invalid, conflict, unavailable
-	AcceptSeconds prometheus.Histogram     // from the parsed request to the commit
+	Accepted      *prometheus.CounterVec   // result: accepted, replayed, invalid, conflict, unavailable, unknown, failed
+	AcceptSeconds prometheus.Histogram     // from the checked message to the end of its commit
 	HTTPRequests  *prometheus.CounterVec   // route, code
 	HTTPSeconds   *prometheus.HistogramVec // route
 
@@ -62,8 +62,8 @@ const namespace = "sendgate"
 // hide each other.
 func New(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		Accepted:      counters("accepted_total", "Submissions by result.", "result"),
-		AcceptSeconds: histogram("accept_seconds", "Time to make a submission durable.", fast()),
+		Accepted:      counters("accepted_total", "Messages submitted, those of batches each, by what their sender was told.", "result"),
+		AcceptSeconds: histogram("accept_seconds", "Time to make an accepted message durable.", fast()),
 		HTTPRequests:  counters("http_requests_total", "Requests answered.", "route", "code"),
 		HTTPSeconds:   histograms("http_seconds", "Time to answer a request.", fast(), "route"),
 		Attempts:      counters("attempts_total", "Provider calls by outcome.", "account", "kind", "class"),
@@ -134,7 +134,7 @@ func (m *Metrics) all() []prometheus.Collector {
 
 // zero makes the series of the fixed sets, so that a rate over them exists before the first event.
 func (m *Metrics) zero() {
-	for _, result := range []string{"accepted", "replayed", "invalid", "conflict", "unavailable"} {
+	for _, result := range []string{"accepted", "replayed", "invalid", "conflict", "unavailable", "unknown", "failed"} {
 		m.Accepted.WithLabelValues(result)
 	}
 	for _, batch := range []string{BatchAccept, BatchIntent, BatchRecord, BatchEvents} {

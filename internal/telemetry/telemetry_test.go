@@ -137,7 +137,7 @@ func TestFixedSetsExistBeforeTheFirstEvent(t *testing.T) {
 	for _, f := range families {
 		series[f.GetName()] = len(f.GetMetric())
 	}
-	for name, want := range map[string]int{"accepted_total": 5, "rescued_total": 2, "batch_size": 4, "claimed_total": 1} {
+	for name, want := range map[string]int{"accepted_total": 7, "rescued_total": 2, "batch_size": 4, "claimed_total": 1} {
 		if got := series["sendgate_"+name]; got != want {
 			t.Errorf("series of %s = %d, want %d", name, got, want)
 		}

@@ -1,0 +1,173 @@
+package app
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/emulator"
+)
+
+// watched remembers which metrics of a service have not moved since it began.
+type watched struct {
+	registry *prometheus.Registry
+	first    map[string]string // the series of each metric, as they were
+	still    map[string]bool
+}
+
+// fqName finds the name in the text of a prometheus.Desc, which tells it in no other way.
+var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
+
+// watch begins before the service starts. The names come from the metrics themselves: a registry tells of those with
+// series only.
+func watch(t *testing.T, a *App) *watched {
+	t.Helper()
+	w := &watched{registry: a.registry, still: map[string]bool{}}
+	w.first = w.series(t)
+	fields := reflect.ValueOf(*a.metrics)
+	for i := range fields.NumField() {
+		c, ok := fields.Field(i).Interface().(prometheus.Collector)
+		if !ok {
+			t.Fatalf("telemetry.Metrics.%s is no collector", fields.Type().Field(i).Name)
+		}
+		descs := make(chan *prometheus.Desc, 8)
+		c.Describe(descs)
+		close(descs)
+		for d := range descs {
+			w.still[fqName.FindStringSubmatch(d.String())[1]] = true
+		}
+	}
+	if len(w.still) != fields.NumField() {
+		t.Fatalf("%d metrics have %d names", fields.NumField(), len(w.still))
+	}
+	return w
+}
+
+func (w *watched) series(t *testing.T) map[string]string {
+	t.Helper()
+	families, err := w.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, f := range families {
+		all[f.GetName()] = fmt.Sprint(f.GetMetric())
+	}
+	return all
+}
+
+// look returns the names of the metrics that never moved so far.
+func (w *watched) look(t *testing.T) []string {
+	t.Helper()
+	for name, now := range w.series(t) {
+		if now != w.first[name] {
+			delete(w.still, name)
+		}
+	}
+	return slices.Sorted(maps.Keys(w.still))
+}
+
+// A metric that nothing writes looks like one that has nothing to tell.
+func TestEveryExportedMetricMoves(t *testing.T) {
+	t.Parallel()
+	b, settings := newCircle(t)
+	told, urls, allow := newEndpoints(t)
+	settings = append(settings, allow, "SENDGATE_UNKNOWN_WAIT=1s", "SENDGATE_LOOKUP_SCHEDULE=1s,60s")
+	b.leaveWorkBehind(t, settings)
+
+	w, r := b.startWatched(t, settings)
+	told.register(t, r, urls)
+	listen(t, b, r, 1000) // a stream
+	b.faults(t, map[string][]emulator.Fault{
+		"sendgrid": {{Mode: "accept_then_drop", Match: "lost-*", Count: 1}, {Mode: "hook_hold"}},
+		"mailgun":  {{Mode: "accept_then_drop", Match: "lost-*"}, {Mode: "hook_drop"}},
+		"postmark": {{Mode: "slow", Match: "slow-*", Latency: emulator.Duration(time.Second)}},
+	})
+	only(t, r, "sendgrid")
+	twice := letterTo("sendgrid", "lost-twice@example.org") // is sent again, before its provider tells of the first call
+	twice.OnAmbiguous = "resend"
+	id := send(t, r.api, twice)
+	asked := letterTo("mailgun", "lost-asked@example.org") // is looked up
+	asked.OnAmbiguous = "reconcile"
+	send(t, r.api, asked)
+	for i := range 40 { // more than are called at a time: some wait
+		send(t, r.api, letterTo("postmark", fmt.Sprintf("slow-%d@example.org", i)))
+	}
+	becomes(t, r.api, id, settleTime, "sent")
+	b.faults(t, nil)
+	deadline := time.Now().Add(settleTime)
+	for time.Now().Before(deadline) && len(w.look(t)) > 0 {
+		pause(t, 50*time.Millisecond)
+	}
+	for _, name := range w.look(t) {
+		t.Errorf("%s never moved: is it written at all?", name)
+	}
+}
+
+// startWatched runs a service whose metrics are watched from before its start.
+func (b *bench) startWatched(t *testing.T, settings []string) (*watched, *replica) {
+	t.Helper()
+	a, err := New(b.config(t, settings...), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := watch(t, a)
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		b.http.CloseIdleConnections()
+		if err := a.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := b.client(a.URL, a.OpsURL)
+	r.await(t, b.http)
+	return w, r
+}
+
+// leaveWorkBehind makes what a dead replica leaves: a message whose outcome is unknown and can't be asked for, one that it
+// had claimed, to an address that was suppressed since, and books that do not balance.
+func (b *bench) leaveWorkBehind(t *testing.T, settings []string) {
+	t.Helper()
+	a, err := New(b.config(t, settings...), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := b.client(a.URL, a.OpsURL)
+	r.await(t, b.http)
+	b.faults(t, map[string][]emulator.Fault{"smtp": {{Mode: "accept_then_drop"}}})
+	becomes(t, r.api, send(t, r.api, letterTo("smtp", "ann@example.org")), settleTime, "unknown")
+	claimed, later := letter(0), time.Now().Add(time.Hour)
+	claimed.To[0].Email, claimed.SendAt = "claimed@example.org", &later
+	id := send(t, r.api, claimed)
+	if _, err := r.api.Suppress(t.Context(), api.SuppressionRequest{Email: "claimed@example.org"}); err != nil {
+		t.Fatal(err)
+	}
+	b.http.CloseIdleConnections()
+	if err := a.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{
+		`WITH r AS (DELETE FROM ready WHERE id = $1 RETURNING *)
+			INSERT INTO inflight (id, lane, tenant_id, owner, account_id, n, tries, recipients)
+			SELECT id, lane, tenant_id, gen_random_uuid(), (SELECT id FROM account WHERE name = 'ses'), 1, 0, 1 FROM r`,
+		`INSERT INTO message (id, tenant_id, status, stream, sender, subject, facts, on_ambiguous, created_at, expires_at, updated_at)
+			SELECT uuid_floor(now()), 1, 'queued', 'transactional', 'a@example.com', '', '{}', 'never', now(), now() + interval '1 day', now()
+			WHERE $1::uuid IS NOT NULL`,
+	} {
+		if tag, err := b.rows.Exec(t.Context(), query, id); err != nil || tag.RowsAffected() != 1 {
+			t.Fatal(tag, err)
+		}
+	}
+}
