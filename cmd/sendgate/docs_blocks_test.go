@@ -21,7 +21,7 @@ type block struct {
 }
 
 // others are the languages of blocks that hold no commands, which are called sh. "" is configuration, output and pictures.
-var others = []string{"", "json", "go"}
+var others = []string{"", "json", "go", "ini"}
 
 var (
 	fence       = regexp.MustCompile("^\\s*(?:```+|~~~+)\\s*(\\S*)")
