@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,15 +17,15 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// may opens a route to keys that have the scope.
-func (s *Server) may(scope mail.Scope, h handlerFunc) http.HandlerFunc {
+// may opens a route to keys that have the scope, or one of the others.
+func (s *Server) may(scope mail.Scope, h handlerFunc, others ...mail.Scope) http.HandlerFunc {
 	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
 		key, err := s.authenticate(r)
 		if err != nil {
 			return err
 		}
-		if !key.May(scope) {
-			return refuse(http.StatusForbidden, "scope_missing", "This key lacks the scope "+string(scope)+".")
+		if !key.May(scope) && !slices.ContainsFunc(others, key.May) {
+			return errScopeMissing(scope)
 		}
 		if err := s.keys.spend(key); err != nil {
 			return err
@@ -32,6 +33,13 @@ func (s *Server) may(scope mail.Scope, h handlerFunc) http.HandlerFunc {
 		s.touches.touch(key.ID) //nolint:contextcheck // outlives the request
 		return h(w, r.WithContext(context.WithValue(r.Context(), principalKey, key)))
 	})
+}
+
+// errScopeMissing names the scope that the key lacks, in the words of RFC 6750 section 3.1 as well.
+func errScopeMissing(scope mail.Scope) error {
+	e := refuse(http.StatusForbidden, "scope_missing", "This key lacks the scope "+string(scope)+".")
+	e.header = http.Header{"Www-Authenticate": {`Bearer realm="sendgate", error="insufficient_scope", scope="` + string(scope) + `"`}}
+	return e
 }
 
 // sends opens a route by which mail is accepted: not to paused tenants, and not while the server drains.

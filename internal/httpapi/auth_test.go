@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,111 +12,6 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 )
-
-// open is no scope: the route takes no key.
-const open mail.Scope = ""
-
-// scopeOf is who may call what. A new route needs a line here.
-func scopeOf() map[string]mail.Scope {
-	return map[string]mail.Scope{
-		"POST /hooks/{account}": open,
-		"GET /u/{token}":        open,
-		"HEAD /u/{token}":       open,
-		"POST /u/{token}":       open,
-
-		"POST /v1/send":                 mail.ScopeSend,
-		"POST /v1/send/batch":           mail.ScopeSend,
-		"GET /v1/messages":              mail.ScopeRead,
-		"GET /v1/messages/{id}":         mail.ScopeRead,
-		"POST /v1/messages/{id}/cancel": mail.ScopeSend,
-		"POST /v1/messages/{id}/resend": mail.ScopeSend,
-
-		"GET /v1/events":        mail.ScopeRead,
-		"GET /v1/events/stream": mail.ScopeRead,
-		"GET /v1/stats":         mail.ScopeRead,
-
-		"GET /v1/suppressions":            mail.ScopeRead,
-		"POST /v1/suppressions":           mail.ScopeSend,
-		"GET /v1/suppressions/export":     mail.ScopeRead,
-		"POST /v1/suppressions/import":    mail.ScopeSend,
-		"GET /v1/suppressions/{email}":    mail.ScopeRead,
-		"DELETE /v1/suppressions/{email}": mail.ScopeSend,
-
-		"GET /v1/webhook-endpoints":                 mail.ScopeRead,
-		"POST /v1/webhook-endpoints":                mail.ScopeSend,
-		"GET /v1/webhook-endpoints/{id}":            mail.ScopeRead,
-		"PATCH /v1/webhook-endpoints/{id}":          mail.ScopeSend,
-		"DELETE /v1/webhook-endpoints/{id}":         mail.ScopeSend,
-		"GET /v1/webhook-endpoints/{id}/deliveries": mail.ScopeRead,
-		"POST /v1/webhook-endpoints/{id}/replay":    mail.ScopeSend,
-		"POST /v1/webhook-endpoints/{id}/rotate":    mail.ScopeSend,
-		"POST /v1/webhook-endpoints/{id}/test":      mail.ScopeSend,
-
-		"GET /admin/v1/accounts":                   mail.ScopeAdmin,
-		"POST /admin/v1/accounts":                  mail.ScopeAdmin,
-		"GET /admin/v1/accounts/{account}":         mail.ScopeAdmin,
-		"PATCH /admin/v1/accounts/{account}":       mail.ScopeAdmin,
-		"DELETE /admin/v1/accounts/{account}":      mail.ScopeAdmin,
-		"POST /admin/v1/accounts/{account}/pause":  mail.ScopeAdmin,
-		"POST /admin/v1/accounts/{account}/resume": mail.ScopeAdmin,
-		"GET /admin/v1/accounts/{account}/limits":  mail.ScopeAdmin,
-		"PUT /admin/v1/accounts/{account}/limits":  mail.ScopeAdmin,
-
-		"GET /admin/v1/accounts/{account}/webhooks":  mail.ScopeAdmin,
-		"POST /admin/v1/accounts/{account}/webhooks": mail.ScopeAdmin,
-		"POST /admin/v1/events/reproject":            mail.ScopeAdmin,
-
-		"GET /admin/v1/pools":           mail.ScopeAdmin,
-		"POST /admin/v1/pools":          mail.ScopeAdmin,
-		"GET /admin/v1/pools/{pool}":    mail.ScopeAdmin,
-		"PUT /admin/v1/pools/{pool}":    mail.ScopeAdmin,
-		"GET /admin/v1/rules":           mail.ScopeAdmin,
-		"POST /admin/v1/rules":          mail.ScopeAdmin,
-		"PUT /admin/v1/rules":           mail.ScopeAdmin,
-		"DELETE /admin/v1/rules/{rule}": mail.ScopeAdmin,
-		"POST /admin/v1/route/explain":  mail.ScopeAdmin,
-
-		"GET /admin/v1/keys":               mail.ScopeAdmin,
-		"POST /admin/v1/keys":              mail.ScopeAdmin,
-		"DELETE /admin/v1/keys/{key}":      mail.ScopeAdmin,
-		"GET /admin/v1/tenants":            mail.ScopeAdmin,
-		"POST /admin/v1/tenants":           mail.ScopeAdmin,
-		"PATCH /admin/v1/tenants/{tenant}": mail.ScopeAdmin,
-
-		"GET /admin/v1/queue":  mail.ScopeAdmin,
-		"GET /admin/v1/limits": mail.ScopeAdmin,
-		"GET /admin/v1/audit":  mail.ScopeAdmin,
-	}
-}
-
-func TestEveryRouteOpensToItsScopeOnly(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	table := scopeOf()
-	keys := map[mail.Scope]string{mail.ScopeSend: r.send, mail.ScopeRead: r.read, mail.ScopeAdmin: r.admin}
-	for _, route := range r.routesOf() {
-		wanted, ok := table[route]
-		if !ok {
-			t.Errorf("route %s has no line in scopeOf", route)
-			continue
-		}
-		if wanted == open {
-			continue // hooks_test.go and unsubscribe_test.go have what opens these
-		}
-		method, pattern, _ := strings.Cut(route, " ")
-		path := strings.NewReplacer("{", "", "}", "").Replace(pattern)
-		if got := r.do(method, path, "", "").status; got != http.StatusUnauthorized {
-			t.Errorf("%s without a key = %d, want 401", route, got)
-		}
-		for scope, key := range keys {
-			a := r.do(method, path, key, "")
-			if refused := a.status == http.StatusForbidden && a.problem.Code == "scope_missing"; refused == (scope == wanted) {
-				t.Errorf("%s with scope %s = %d %s, wanted scope is %s", route, scope, a.status, a.problem.Code, wanted)
-			}
-		}
-		r.clock.move(time.Minute) // the 401s above count as failures
-	}
-}
 
 func TestWrongKeysAllGetTheSameAnswer(t *testing.T) {
 	t.Parallel()

@@ -21,7 +21,7 @@ import (
 func TestSuppressionsOfStreamsAndForAWhile(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	c := r.client(r.send)
+	c := r.client(r.write)
 	soon := r.clock.now().Add(time.Hour)
 	if _, err := c.Suppress(t.Context(), api.SuppressionRequest{Email: "ann@example.org", Stream: "news", Reason: "soft_bounce", Detail: "by hand", ExpiresAt: &soon}); err != nil {
 		t.Fatal(err)
