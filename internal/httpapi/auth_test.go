@@ -83,7 +83,7 @@ func TestKeyIsLookedUpOncePerSecond(t *testing.T) {
 	if got := r.store.count("KeyByID"); got != 2 {
 		t.Errorf("look-ups for one good and one unknown key = %d, want 2", got)
 	}
-	r.clock.move(keyTTL)
+	r.clock.move(keyTTL + keyGrace)
 	r.do("GET", "/v1/messages", r.read, "")
 	if got := r.store.count("KeyByID"); got != 3 {
 		t.Errorf("look-ups after the time to live = %d, want 3", got)
@@ -116,15 +116,15 @@ func TestWrongKeysAreHeldBackAndGoodOnesNot(t *testing.T) {
 func TestFailuresCountPerAddressAndPerV6Network(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	f := newFailures(func() time.Time { return now }, failuresPerMinute)
+	f := newFailures[holder](func() time.Time { return now }, failuresPerMinute)
 	for range failuresPerMinute {
-		f.note(netip.MustParseAddr("2001:db8::1"))
-		f.note(netip.MustParseAddr("192.0.2.1"))
+		f.note(network(netip.MustParseAddr("2001:db8::1")))
+		f.note(network(netip.MustParseAddr("192.0.2.1")))
 	}
 	for ip, want := range map[string]bool{
 		"2001:db8::ffff:1": true, "2001:db8:0:1::1": false, "192.0.2.1": true, "::ffff:192.0.2.1": true, "192.0.2.2": false,
 	} {
-		if got := f.note(netip.MustParseAddr(ip)) > 0; got != want {
+		if got := f.note(network(netip.MustParseAddr(ip))) > 0; got != want {
 			t.Errorf("held back %s = %v, want %v", ip, got, want)
 		}
 	}
@@ -133,14 +133,15 @@ func TestFailuresCountPerAddressAndPerV6Network(t *testing.T) {
 func TestFailuresAndKeysTakeBoundedMemory(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	f := newFailures(func() time.Time { return now }, failuresPerMinute)
+	f := newFailures[holder](func() time.Time { return now }, failuresPerMinute)
 	k := newKeyring(newFakeStore(now), func() time.Time { return now }, time.Second)
 	for i := range failuresKept + 100 {
-		f.note(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
-		k.keep(fmt.Sprint(i), keyEntry{until: now.Add(keyTTL)})
+		f.note(network(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})))
+		k.keep(fmt.Sprint(i), keyEntry{at: now})
+		k.keepUnknown(fmt.Sprint(-i), now.Add(keyTTL))
 	}
-	if len(f.clients) > failuresKept || len(k.entries) > keysKept {
-		t.Errorf("kept %d clients and %d keys, want at most %d and %d", len(f.clients), len(k.entries), failuresKept, keysKept)
+	if len(f.clients) > failuresKept || len(k.entries) > keysKept || len(k.unknown) > keysKept {
+		t.Errorf("kept %d clients, %d keys and %d unknown ids, want at most %d and %d", len(f.clients), len(k.entries), len(k.unknown), failuresKept, keysKept)
 	}
 }
 

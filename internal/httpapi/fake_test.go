@@ -262,6 +262,18 @@ func (f *fakeStore) KeyByID(_ context.Context, id string) (*mail.Key, error) {
 	return &k, nil
 }
 
+func (f *fakeStore) KeyIDs(context.Context) ([]string, error) {
+	done, err := f.enter("KeyIDs")
+	defer done()
+	var out []string
+	for id, k := range f.keys {
+		if k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || k.ExpiresAt.After(f.at)) {
+			out = append(out, id)
+		}
+	}
+	return out, err
+}
+
 func (f *fakeStore) TouchKey(_ context.Context, id string) error {
 	done, err := f.enter("TouchKey")
 	defer done()

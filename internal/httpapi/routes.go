@@ -15,7 +15,7 @@ import (
 // where people unsubscribe needs it.
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover)
+	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover, s.withShare)
 	r.NotFound(s.handle(notFound))
 	r.MethodNotAllowed(s.handle(methodNotAllowed(r)))
 

@@ -42,6 +42,8 @@ type Store interface {
 	FindSuppressions(ctx context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error)
 
 	KeyByID(ctx context.Context, id string) (*mail.Key, error)
+	// KeyIDs lists the ids of the keys that are neither revoked nor expired.
+	KeyIDs(ctx context.Context) ([]string, error)
 	TouchKey(ctx context.Context, id string) error
 	Keys(ctx context.Context) ([]mail.Key, error)
 	CreateKey(ctx context.Context, actor string, k mail.Key) error

@@ -22,7 +22,7 @@ const (
 	maxImport        = 64 << 20 // bytes
 	maxImportRow     = 64 << 10 // bytes
 	maxImportErrors  = 100      // that are told
-	importsAtOnce    = 2        // per replica
+	importsAtOnce    = 3        // per replica, of one tenant 1
 	importBatchTime  = 60 * time.Second
 )
 
@@ -106,12 +106,13 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 	if err := checkCSV(r); err != nil {
 		return err
 	}
-	if !take(s.imports) {
+	place := s.imports.take(holder{tenant: principal(r).Tenant}, 1, stopReading(w))
+	if place == nil {
 		return &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 	}
-	defer release(s.imports)
+	defer place.release()
 	conn := http.NewResponseController(w)
-	in := newCSVImport(http.MaxBytesReader(w, r.Body, maxImport), s.clock())
+	in := newCSVImport(http.MaxBytesReader(w, io.NopCloser(paced{place, r.Body}), maxImport), s.clock())
 	if err := in.header(); err != nil {
 		return importProblem(w, err)
 	}

@@ -192,10 +192,13 @@ func TestImportRefuses(t *testing.T) {
 		t.Error("something was stored")
 	}
 	r.store.failWith(nil)
-	for range importsAtOnce {
-		r.server.imports <- struct{}{}
+	own := r.server.imports.take(holder{tenant: mail.DefaultTenant}, 1, nil)
+	r.want(r.importCSV("email\n"), 503, "unavailable") // one at a time
+	own.release()
+	for i := range importsAtOnce {
+		defer r.server.imports.take(holder{tenant: mail.TenantID(i + 2)}, 1, nil).release()
 	}
-	r.want(r.importCSV("email\n"), 503, "unavailable")
+	r.want(r.importCSV("email\n"), 503, "unavailable") // and no more than there is room for
 }
 
 func TestImportIsCapped(t *testing.T) {
