@@ -153,12 +153,15 @@ func (x *place) grow(more int64) bool {
 }
 
 // overdue finds whose place is to be given to another: of those whose patience is over one of the holder that has most, and
-// of that one's the longest overdue. Where only its share keeps a holder out, its own.
+// of that one's the longest overdue. Where only its share keeps a holder out, one of its own.
 func (p *pool) overdue(who holder, own bool, now time.Time) *place {
 	var worst *place
 	for x := range p.slow {
 		if x.n == 0 || now.Sub(x.since) < x.left || own && x.who != who {
 			continue
+		}
+		if own {
+			return x // whichever it is
 		}
 		if worst == nil || p.held[x.who] > p.held[worst.who] ||
 			p.held[x.who] == p.held[worst.who] && now.Sub(x.since)-x.left > now.Sub(worst.since)-worst.left {
