@@ -115,6 +115,9 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 	defer place.release()
 	r.Body = io.NopCloser(paced{place, r.Body}) // net/http closes its own
 	body, err := readHook(w, r)
+	if errors.Is(err, errBusy) {
+		return errHookBusy
+	}
 	if err != nil {
 		return err
 	}

@@ -203,6 +203,10 @@ func (s *Server) handle(h handlerFunc) http.HandlerFunc {
 		if err == nil {
 			return
 		}
+		if r.ContentLength == 0 {
+			s.writeProblem(w, r, err)
+			return
+		}
 		place := s.lingering.take(s.stranger(r), 1, stopReading(w))
 		if place == nil {
 			w.Header().Set("Connection", "close")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -218,12 +217,12 @@ type paced struct {
 	from io.Reader
 }
 
-// Read implements io.Reader.
+// Read implements io.Reader. When the place is lost, it says so as if there had been none.
 func (b paced) Read(p []byte) (int, error) {
 	b.awaits()
 	n, err := b.from.Read(p)
 	if !b.heard(n) {
-		return 0, os.ErrDeadlineExceeded
+		return 0, errBusy
 	}
 	return n, err
 }

@@ -173,8 +173,11 @@ func TestTurnComesInOrderAndByShare(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		if strings.Join(got, " ") != "192.0.2.1 192.0.2.1 192.0.2.2" {
-			t.Errorf("had their turn at once: %v, want two of the first and the other", got)
+		mu.Lock()
+		first := strings.Join(got, " ")
+		mu.Unlock()
+		if first != "192.0.2.1 192.0.2.1 192.0.2.2" {
+			t.Errorf("had their turn at once: %s, want two of the first and the other", first)
 		}
 		all.Wait()
 		if len(got) != 5 || p.taken != 0 || len(p.waiting) != 0 {

@@ -120,10 +120,13 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 		_ = conn.SetReadDeadline(time.Now().Add(importBatchTime)) // per batch, not for the whole file
 		_ = conn.SetWriteDeadline(time.Now().Add(2 * importBatchTime))
 		batch, err := in.batch()
-		if more = err == nil; err != nil && !errors.Is(err, io.EOF) {
-			return importProblem(w, err)
-		}
 		before := in.result.Added + in.result.Present
+		if more = err == nil; err != nil && !errors.Is(err, io.EOF) {
+			if err = importProblem(w, err); before > 0 {
+				return afterStore(err)
+			}
+			return err
+		}
 		if err := s.addBatch(r.Context(), principal(r).Tenant, batch, &in.result); err != nil && before > 0 {
 			return afterStore(err)
 		} else if err != nil {
