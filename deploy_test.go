@@ -74,6 +74,15 @@ func TestComposeServicesAreHardened(t *testing.T) {
 	}
 }
 
+// Behind Docker's ports all clients come from one address, unless the proxy in front is believed.
+func TestComposeNamesItsProxies(t *testing.T) {
+	t.Parallel()
+	env := services(t)["sendgate"].Environment
+	if env["SENDGATE_BEHIND_PROXY"] == "true" && !strings.Contains(env["SENDGATE_TRUSTED_PROXIES"], "172.16.0.0/12") {
+		t.Errorf("SENDGATE_TRUSTED_PROXIES = %q, want the networks that Docker makes", env["SENDGATE_TRUSTED_PROXIES"])
+	}
+}
+
 func TestComposeHoldsNoSecretAndNoDefaultForOne(t *testing.T) {
 	t.Parallel()
 	required := regexp.MustCompile(`\$\{(SENDGATE_SECRET_KEY|SENDGATE_ADMIN_KEY|POSTGRES_PASSWORD|SENDGATE_OWNER_PASSWORD|SENDGATE_SERVE_PASSWORD):\?[^}]+\}`)

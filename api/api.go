@@ -305,7 +305,7 @@ type Key struct {
 type KeyRequest struct {
 	Tenant        string     `json:"tenant,omitempty"` // default "default"
 	Name          string     `json:"name"`
-	Scopes        []string   `json:"scopes"` // send, read, admin
+	Scopes        []string   `json:"scopes"` // such as send, events:read; see openapi.yaml, "Keys"
 	SenderDomains []string   `json:"sender_domains,omitempty"`
 	RatePerSecond int        `json:"rate_per_second,omitempty"`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/net/netutil"
 
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/deliver"
@@ -44,9 +43,6 @@ const (
 	lingering    = 2 * time.Second
 	closingGrace = 3 * time.Second
 )
-
-// maxConns caps the connections of the API listener: what one process can hold without running out of descriptors.
-const maxConns = 4096
 
 // App is one running service.
 type App struct {
@@ -350,7 +346,7 @@ func (a *App) listen(ctx context.Context, name, addr string, server *http.Server
 		server.TLSConfig = shown.config()
 		a.certificate.Store(shown)
 	}
-	limited := netutil.LimitListener(l, maxConns)
+	limited := httpapi.Listener(l, httpapi.MaxConns, a.proxies())
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -248,7 +248,7 @@ func (d *dev) configure(ctx context.Context, a *App) error {
 
 func (d *dev) storeKeys(ctx context.Context, db *postgres.DB) error {
 	for full, scopes := range map[string][]mail.Scope{
-		d.keys.api:   {mail.ScopeSend, mail.ScopeRead},
+		d.keys.api:   {mail.ScopeSend, mail.ScopeRead, mail.ScopeSuppressionsWrite, mail.ScopeComplaints, mail.ScopeWebhooksWrite},
 		d.keys.admin: {mail.ScopeAdmin},
 	} {
 		id, hash, err := httpapi.ParseKey(full)

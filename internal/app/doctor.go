@@ -12,6 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
 	"github.com/sendgate/sendgate/internal/route"
 )
@@ -235,6 +236,7 @@ func accountChecks(ctx context.Context, db *postgres.DB, firstStart []route.Acco
 	var checks []Check
 	for i := range c.Accounts {
 		checks = append(checks, accountCheck(ctx, db, &c.Accounts[i]))
+		checks = append(checks, guessChecks(ctx, db, &c.Accounts[i])...)
 	}
 	return checks
 }
@@ -275,6 +277,28 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 		check.Detail += ", paused"
 	}
 	return check
+}
+
+// guessChecks warns of secrets that could be guessed, and were stored before there was a bound.
+func guessChecks(ctx context.Context, db *postgres.DB, a *route.Account) []Check {
+	secrets, err := db.Secrets(ctx, a.ID)
+	if err != nil {
+		return nil // accountCheck says so
+	}
+	spec, _ := catalog.Spec(a.Kind)
+	var checks []Check
+	for _, name := range spec.Guessable {
+		for _, stored := range []string{name, name + "_previous"} {
+			if s := secrets[stored]; !s.IsZero() && len(s.Reveal()) < provider.MinGuessable {
+				checks = append(checks, Check{
+					Name: "account " + a.Name, Level: "warn",
+					Detail: fmt.Sprintf("%s has fewer than %d characters: whoever guesses it can report bounces and complaints", stored, provider.MinGuessable),
+					Fix:    "set a longer one at the provider and here: docs/webhooks.md",
+				})
+			}
+		}
+	}
+	return checks
 }
 
 // silence is for how long an account that sends may be without an event: the providers report within seconds, and batch
@@ -366,6 +390,12 @@ func reachChecks(ctx context.Context, db *postgres.DB, cfg *config.Config, now t
 		checks = append(checks, Check{
 			Name: "unsubscribe", Level: "warn", Detail: "bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",
 			Fix: "set SENDGATE_PUBLIC_URL to the https URL under which recipients reach this service",
+		})
+	}
+	if cfg.BehindProxy && len(cfg.TrustedProxies) == 0 {
+		checks = append(checks, Check{
+			Name: "SENDGATE_TRUSTED_PROXIES", Level: "warn", Detail: "a proxy is in front and not named: all of its clients share the allowance of one address",
+			Fix: "set it to the networks that the proxy's connections come from",
 		})
 	}
 	if len(cfg.ForwardAllow) > 0 {

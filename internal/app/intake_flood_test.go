@@ -141,7 +141,8 @@ func (b *bench) flood(t *testing.T, r *replica, q request, want, n int) (took ti
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				begun := time.Now()
-				if q.post(t, b, r) != want {
+				got := q.post(t, b, r)
+				if guessed := q.account == "postmark" && got == http.StatusTooManyRequests; got != want && !guessed { // of a password
 					wrong.Add(1)
 				}
 				spent[i] = time.Since(begun)

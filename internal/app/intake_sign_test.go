@@ -262,4 +262,6 @@ func (h *herald) signSNS(t *testing.T, q *request, e told) {
 	n["Signature"] = base64.StdEncoding.EncodeToString(signature)
 	q.body = toJSON(t, n)
 	q.header.Set("Content-Type", "text/plain; charset=UTF-8")
+	q.header.Set("X-Amz-Sns-Message-Type", n["Type"])
+	q.header.Set("X-Amz-Sns-Topic-Arn", n["TopicArn"])
 }

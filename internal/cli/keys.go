@@ -61,7 +61,7 @@ func keyState(k api.Key) string {
 
 type keysCreateCmd struct {
 	Name    string        `arg:"" help:"Whose key it is, such as checkout-service."`
-	Scope   []string      `default:"send" help:"send, read, admin (repeat, or with commas)."`
+	Scope   []string      `default:"send" help:"What it may do (repeat, or with commas): see below."`
 	Tenant  string        `help:"Owner; \"default\" when absent."`
 	Sender  []string      `placeholder:"DOMAIN" help:"Only this sender domain (repeat); any when absent."`
 	Rate    int           `help:"Calls per second at most; 0 is no bound."`
@@ -73,9 +73,22 @@ type keysCreateCmd struct {
 func (*keysCreateCmd) Help() string {
 	return `The secret is printed this once; the server keeps only its hash.
 
+Scopes:
+
+  send                     send, cancel and resend; add suppressions
+  messages:read, events:read, stats:read, suppressions:read, webhooks:read
+  suppressions:write       add and remove suppressions
+  suppressions:complaints  beside suppressions:write: remove those of people who complained, too
+  webhooks:write           change webhook endpoints, which get the events
+  admin:read, admin:write  look at the operators' side, and turn it; not to be joined with others
+  read                     the first five that end in :read, in one word
+  admin                    admin:read and admin:write, in one word
+
 Examples:
 
   sendgate keys create checkout-service --scope send,read --sender example.com
+  sendgate keys create preferences-page --scope suppressions:read,suppressions:write
+  sendgate keys create grafana --scope admin:read
   sendgate keys create alice --scope admin --expires 720h`
 }
 

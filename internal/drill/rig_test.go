@@ -224,7 +224,7 @@ func (r *rig) makeTenants(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		key, err := r.admin.CreateKey(t.Context(), api.KeyRequest{Tenant: tenant, Name: "drill", Scopes: []string{"send", "read"}})
+		key, err := r.admin.CreateKey(t.Context(), api.KeyRequest{Tenant: tenant, Name: "drill", Scopes: []string{"send", "read", "webhooks:write"}})
 		if err != nil {
 			t.Fatal(err)
 		}

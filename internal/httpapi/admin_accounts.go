@@ -220,6 +220,10 @@ func secretsOf(in map[string]string, spec provider.Spec) (map[string]seal.Secret
 			bad.Fields = append(bad.Fields, mail.Field{
 				Field: field, Code: "invalid_length", Message: "must have 1 to " + strconv.Itoa(maxSecret) + " bytes",
 			})
+		case len(value) < provider.MinGuessable && slices.Contains(spec.Guessable, name):
+			bad.Fields = append(bad.Fields, mail.Field{
+				Field: field, Code: "too_short", Message: "must have at least " + strconv.Itoa(provider.MinGuessable) + " characters: whoever guesses it can report events",
+			})
 		default:
 			out[name] = seal.NewSecret(value)
 		}

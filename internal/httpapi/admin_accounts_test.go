@@ -111,7 +111,7 @@ func TestPatchKeepsWhatIsAbsentAndEndsParks(t *testing.T) {
 	if err != nil || a.Concurrency != 10 || string(a.Settings) != `{"region":"eu-west-1"}` || a.State != "active" {
 		t.Errorf("after a patch of concurrency: %+v, %v", a, err)
 	}
-	a, err = c.PatchAccount(t.Context(), "a", api.AccountRequest{Secrets: map[string]string{"webhook_key": "w"}})
+	a, err = c.PatchAccount(t.Context(), "a", api.AccountRequest{Secrets: map[string]string{"webhook_key": "0123456789abcdef"}})
 	if err != nil || cmp.Diff([]string{"api_key", "webhook_key"}, a.Secrets) != "" || a.Concurrency != 10 {
 		t.Errorf("after a patch of a secret: %+v, %v", a, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/api"
@@ -100,25 +101,34 @@ func (s *Server) keyOf(in api.KeyRequest, tenant *mail.Tenant) (mail.Key, error)
 	return k, nil
 }
 
-// scopesInto checks scopes. Admin stands alone: a key that configures must not be spread to where mail is sent.
+// scopesInto checks scopes. Those of operators stand alone: a key that configures must not be spread to where mail is sent.
 func scopesInto(k *mail.Key, in []string) []mail.Field {
-	all := []mail.Scope{mail.ScopeSend, mail.ScopeRead, mail.ScopeAdmin}
+	if len(in) == 0 {
+		return []mail.Field{{Field: "scopes", Code: "missing", Message: "must name at least one of " + scopeNames()}}
+	}
 	for i, name := range in {
 		scope := mail.Scope(name)
-		if !slices.Contains(all, scope) || k.May(scope) {
+		if !slices.Contains(mail.Scopes(), scope) || slices.Contains(k.Scopes, scope) {
 			return []mail.Field{{
-				Field: fmt.Sprintf("scopes[%d]", i), Code: "invalid_scope", Message: "must be send, read or admin, each once",
+				Field: fmt.Sprintf("scopes[%d]", i), Code: "invalid_scope", Message: "must be one of " + scopeNames() + ", each once",
+			}}
+		}
+		if len(k.Scopes) > 0 && scope.OfAdmin() != k.Scopes[0].OfAdmin() {
+			return []mail.Field{{
+				Field: "scopes", Code: "invalid_scope", Message: "admin, admin:read and admin:write can't be joined with other scopes",
 			}}
 		}
 		k.Scopes = append(k.Scopes, scope)
 	}
-	switch {
-	case len(k.Scopes) == 0:
-		return []mail.Field{{Field: "scopes", Code: "missing", Message: "must name at least one of send, read, admin"}}
-	case k.May(mail.ScopeAdmin) && len(k.Scopes) > 1:
-		return []mail.Field{{Field: "scopes", Code: "invalid_scope", Message: "admin can't be joined with other scopes"}}
-	}
 	return nil
+}
+
+func scopeNames() string {
+	var names []string
+	for _, scope := range mail.Scopes() {
+		names = append(names, string(scope))
+	}
+	return strings.Join(names, ", ")
 }
 
 func domainsInto(k *mail.Key, in []string) []mail.Field {
@@ -141,7 +151,7 @@ func domainsInto(k *mail.Key, in []string) []mail.Field {
 	return fields
 }
 
-// revokeKey ends a key on every replica within keyTTL. The last admin key can't be revoked: nobody could make another.
+// revokeKey ends a key on every replica within keyTTL. The last key that may make others can't be revoked.
 func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err
@@ -152,7 +162,7 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if lastAdmin(keys, id, s.clock()) {
-		return refuse(http.StatusConflict, "last_admin_key", "This is the last admin key. Create another one first.")
+		return refuse(http.StatusConflict, "last_admin_key", "This is the last key with the scope admin:write. Create another one first.")
 	}
 	if err := s.store.RevokeKey(r.Context(), principal(r).ID, id); err != nil {
 		return missing(err, "There is no such key.")
@@ -164,7 +174,7 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 func lastAdmin(keys []mail.Key, id string, now time.Time) bool {
 	is, others := false, false
 	for i := range keys {
-		if k := &keys[i]; k.May(mail.ScopeAdmin) && valid(k, now) {
+		if k := &keys[i]; k.May(mail.ScopeAdminWrite) && valid(k, now) {
 			is, others = is || k.ID == id, others || k.ID != id
 		}
 	}

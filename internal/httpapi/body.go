@@ -21,13 +21,18 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) (body []byte, 
 	if err := s.readable(r); err != nil {
 		return nil, func() {}, err
 	}
-	share, err := s.bodies.share(r.Body, r.ContentLength)
+	share, err := s.bodies.share(holder{tenant: principal(r).Tenant}, r.Body, r.ContentLength, stopReading(w))
 	if err != nil {
-		return nil, share.release, readProblem(w, err)
+		return nil, func() {}, readProblem(w, err)
 	}
 	r.Body = io.NopCloser(share) // net/http closes its own
 	body, err = readAll(w, r, s.maxBody)
 	return body, share.release, err
+}
+
+// stopReading ends a Read of the body that is under way.
+func stopReading(w http.ResponseWriter) func() {
+	return func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) } // an error: no connection, as in tests
 }
 
 // readable refuses a body before any of it is read.
@@ -103,8 +108,9 @@ func readProblem(w http.ResponseWriter, err error) error {
 	return e
 }
 
-// Bounds of hearOut and linger.
+// Bounds of hearOut and linger. Whoever finds no place for it is answered and cut off.
 const (
+	lingerers   = 1024
 	lingerBytes = 64 << 20
 	lingerTime  = time.Minute
 	quietTime   = 500 * time.Millisecond // without a byte of the body
@@ -133,7 +139,7 @@ func hearOut(w http.ResponseWriter, r *http.Request, body io.Reader) {
 // linger reads on and throws away what is left of a request that was answered before its end. To close a connection on
 // which something is unread resets it, and a client that is still writing then never sees its answer. One that reads early
 // has it by now.
-func linger(w http.ResponseWriter, r *http.Request) {
+func linger(w http.ResponseWriter, r *http.Request, body io.Reader) {
 	if r.ContentLength == 0 || r.Body == nil {
 		return
 	}
@@ -141,7 +147,7 @@ func linger(w http.ResponseWriter, r *http.Request) {
 	if conn.Flush() != nil || conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return // no connection, as in tests
 	}
-	_, _ = io.CopyN(io.Discard, r.Body, lingerBytes)
+	_, _ = io.CopyN(io.Discard, body, lingerBytes)
 }
 
 // checkContent takes application/json in UTF-8, not encoded further.

@@ -27,35 +27,6 @@ func TestContractNamesEveryRouteAndNoOther(t *testing.T) {
 	}
 }
 
-func TestContractNamesTheScopeOfEveryCall(t *testing.T) {
-	t.Parallel()
-	spec, err := contract()
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := map[string]string{}
-	for path, item := range spec.doc.Paths.Map() {
-		for method, op := range item.Operations() {
-			if op.Security != nil && len(*op.Security) == 0 {
-				named[method+" "+path] = string(open)
-				continue
-			}
-			if op.Security == nil || len(*op.Security) != 1 || len((*op.Security)[0]["key"]) != 1 {
-				t.Errorf("%s %s does not name exactly one scope", method, path)
-				continue
-			}
-			named[method+" "+path] = (*op.Security)[0]["key"][0]
-		}
-	}
-	want := map[string]string{}
-	for route, scope := range scopeOf() {
-		want[route] = string(scope)
-	}
-	if diff := cmp.Diff(want, named); diff != "" {
-		t.Errorf("scopes in openapi.yaml differ from the table (-want +spec):\n%s", diff)
-	}
-}
-
 func TestEveryCallHasSummaryAndID(t *testing.T) {
 	t.Parallel()
 	spec, err := contract()

@@ -51,15 +51,15 @@ type TestDelivery interface {
 
 // endpointRoutes are where callers say where they want to be told of events.
 func (s *Server) endpointRoutes(r chi.Router) {
-	r.Get("/webhook-endpoints", s.may(mail.ScopeRead, s.listEndpoints))
-	r.Post("/webhook-endpoints", s.may(mail.ScopeSend, s.createEndpoint))
-	r.Get("/webhook-endpoints/{id}", s.may(mail.ScopeRead, s.getEndpoint))
-	r.Patch("/webhook-endpoints/{id}", s.may(mail.ScopeSend, s.patchEndpoint))
-	r.Delete("/webhook-endpoints/{id}", s.may(mail.ScopeSend, s.deleteEndpoint))
-	r.Post("/webhook-endpoints/{id}/rotate", s.may(mail.ScopeSend, s.rotateEndpoint))
-	r.Post("/webhook-endpoints/{id}/replay", s.may(mail.ScopeSend, s.replayEndpoint))
-	r.Post("/webhook-endpoints/{id}/test", s.may(mail.ScopeSend, s.testEndpoint))
-	r.Get("/webhook-endpoints/{id}/deliveries", s.may(mail.ScopeRead, s.listDeliveries))
+	r.Get("/webhook-endpoints", s.may(mail.ScopeWebhooksRead, s.listEndpoints))
+	r.Post("/webhook-endpoints", s.may(mail.ScopeWebhooksWrite, s.createEndpoint))
+	r.Get("/webhook-endpoints/{id}", s.may(mail.ScopeWebhooksRead, s.getEndpoint))
+	r.Patch("/webhook-endpoints/{id}", s.may(mail.ScopeWebhooksWrite, s.patchEndpoint))
+	r.Delete("/webhook-endpoints/{id}", s.may(mail.ScopeWebhooksWrite, s.deleteEndpoint))
+	r.Post("/webhook-endpoints/{id}/rotate", s.may(mail.ScopeWebhooksWrite, s.rotateEndpoint))
+	r.Post("/webhook-endpoints/{id}/replay", s.may(mail.ScopeWebhooksWrite, s.replayEndpoint))
+	r.Post("/webhook-endpoints/{id}/test", s.may(mail.ScopeWebhooksWrite, s.testEndpoint))
+	r.Get("/webhook-endpoints/{id}/deliveries", s.may(mail.ScopeWebhooksRead, s.listDeliveries))
 }
 
 const noEndpoint = "There is no such webhook endpoint."

@@ -174,7 +174,7 @@ func ptr[T any](v T) *T { return &v }
 func TestEndpointComesAndGoes(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	writer, reader := r.client(r.send), r.client(r.read)
+	writer, reader := r.client(r.write), r.client(r.read)
 	made, err := writer.CreateWebhookEndpoint(t.Context(), api.WebhookEndpointRequest{
 		URL: ptr("https://hooks.example.com/in"), Description: ptr("the shop"),
 		Types: ptr([]string{"bounced", "complained", "bounced"}), Streams: ptr([]string{"news", "bulk", "news"}),
@@ -210,7 +210,7 @@ func TestEndpointComesAndGoes(t *testing.T) {
 	if _, err := reader.WebhookEndpoint(t.Context(), made.ID); code(err) != "404 not_found" {
 		t.Errorf("deleted: %v, want 404", err)
 	}
-	if diff := cmp.Diff([]string{r.send[3:11], r.send[3:11]}, f.actors); diff != "" {
+	if diff := cmp.Diff([]string{r.write[3:11], r.write[3:11]}, f.actors); diff != "" {
 		t.Errorf("actors (-want +got):\n%s", diff)
 	}
 }
@@ -255,7 +255,7 @@ func TestEndpointRefusesNonsense(t *testing.T) {
 		`{"url":"https://hooks.example.com/","secret":"mine"}`:                      "secret",
 	}
 	for body, field := range tests {
-		a := r.do("POST", "/v1/webhook-endpoints", r.send, body)
+		a := r.do("POST", "/v1/webhook-endpoints", r.write, body)
 		r.want(a, 422, "invalid")
 		if a.problem.Errors[0].Field != field {
 			t.Errorf("%.80s: complains about %q, want %q", body, a.problem.Errors[0].Field, field)
@@ -290,7 +290,7 @@ func TestPatchChangesWhatIsSet(t *testing.T) {
 		f.all = []mail.Endpoint{start}
 		want := start
 		change(&want)
-		a := r.do("PATCH", "/v1/webhook-endpoints/"+start.ID.String(), r.send, body)
+		a := r.do("PATCH", "/v1/webhook-endpoints/"+start.ID.String(), r.write, body)
 		r.want(a, 200, "")
 		if diff := cmp.Diff(want, f.all[0], cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", body, diff)
@@ -300,7 +300,7 @@ func TestPatchChangesWhatIsSet(t *testing.T) {
 		}
 	}
 	f.all = []mail.Endpoint{start}
-	r.want(r.do("PATCH", "/v1/webhook-endpoints/"+start.ID.String(), r.send, `{"url":"https://10.0.0.1/"}`), 422, "invalid")
+	r.want(r.do("PATCH", "/v1/webhook-endpoints/"+start.ID.String(), r.write, `{"url":"https://10.0.0.1/"}`), 422, "invalid")
 	if diff := cmp.Diff(start, f.all[0]); diff != "" {
 		t.Errorf("a refused change was stored:\n%s", diff)
 	}
@@ -380,7 +380,7 @@ func TestRotateTellsTheNewSecretOnce(t *testing.T) {
 	for body, want := range map[string]time.Duration{
 		`{}`: 24 * time.Hour, `{"overlap_seconds":0}`: 0, `{"overlap_seconds":60}`: time.Minute, `{"overlap_seconds":604800}`: 7 * 24 * time.Hour,
 	} {
-		a := r.do("POST", path, r.send, body)
+		a := r.do("POST", path, r.write, body)
 		r.want(a, 200, "")
 		stored := f.secrets[f.all[0].ID]
 		if got := decoded[api.WebhookEndpoint](t, a).Secret; got != stored[len(stored)-1].Reveal() || f.overlap != want {
@@ -388,7 +388,7 @@ func TestRotateTellsTheNewSecretOnce(t *testing.T) {
 		}
 	}
 	for _, body := range []string{`{"overlap_seconds":-1}`, `{"overlap_seconds":604801}`, `{"overlap_seconds":"60"}`} {
-		r.want(r.do("POST", path, r.send, body), 422, "invalid")
+		r.want(r.do("POST", path, r.write, body), 422, "invalid")
 	}
 }
 
@@ -396,7 +396,7 @@ func TestReplayTakesASpan(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
 	f.all = []mail.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}}
-	c, id, now := r.client(r.send), f.all[0].ID.String(), r.clock.now()
+	c, id, now := r.client(r.write), f.all[0].ID.String(), r.clock.now()
 	tests := map[string]struct {
 		since, until time.Duration // before now; until 0: absent
 		want         string
@@ -429,7 +429,7 @@ func TestReplayTakesASpan(t *testing.T) {
 			t.Errorf("%s: queued %d (-want +got):\n%s", name, got.Queued, diff)
 		}
 	}
-	r.want(r.do("POST", "/v1/webhook-endpoints/"+id+"/replay", r.send, `{}`), 422, "invalid")
+	r.want(r.do("POST", "/v1/webhook-endpoints/"+id+"/replay", r.write, `{}`), 422, "invalid")
 }
 
 func TestTestTellsWhatCameOfIt(t *testing.T) {
@@ -437,7 +437,7 @@ func TestTestTellsWhatCameOfIt(t *testing.T) {
 	f, r := withEndpoints(t)
 	f.all = []mail.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}}
 	id := f.all[0].ID.String()
-	got, err := r.client(r.send).TestWebhookEndpoint(t.Context(), id)
+	got, err := r.client(r.write).TestWebhookEndpoint(t.Context(), id)
 	want := &api.WebhookDelivery{ID: id, EventID: id, Try: 1, At: r.clock.now(), TookMS: 12, Status: 500, Outcome: "failed", Error: "no"}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
@@ -481,7 +481,7 @@ func TestEndpointOfAnotherTenantIsNotFound(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
 	f.all = []mail.Endpoint{{ID: mail.NewID(), Tenant: 2}}
-	key := r.store.addKey(nil, mail.ScopeSend, mail.ScopeRead)
+	key := r.store.addKey(nil, mail.ScopeWebhooksWrite, mail.ScopeWebhooksRead)
 	span := `{"since":"2026-01-31T00:00:00Z"}`
 	calls := map[string]string{
 		"GET ": "", "PATCH ": `{"disabled":true}`, "DELETE ": "", "POST /rotate": `{}`, "POST /replay": span, "POST /test": "",
@@ -503,7 +503,7 @@ func TestEndpointsTellOfAnOutage(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
 	f.fail = &mail.Unavailable{Reason: "database", RetryAfter: time.Second}
-	key := r.store.addKey(nil, mail.ScopeSend, mail.ScopeRead)
+	key := r.store.addKey(nil, mail.ScopeWebhooksWrite, mail.ScopeWebhooksRead)
 	id := "/v1/webhook-endpoints/" + mail.NewID().String()
 	for call, body := range map[string]string{
 		"GET /v1/webhook-endpoints": "", "POST /v1/webhook-endpoints": `{"url":"https://hooks.example.com/"}`, "GET " + id: "",

@@ -14,6 +14,10 @@ const (
 	maxOverlap     = 7 * 24 * time.Hour
 	maxReplay      = 31 * 24 * time.Hour
 	replayWait     = 50 * time.Second // less than an answer may take
+
+	// Per replica. One tenant has one of the replays and half of the tests at a time.
+	replaysAtOnce = 3
+	testsAtOnce   = 16
 )
 
 // rotateEndpoint answers with the only copy of the new secret.
@@ -65,6 +69,11 @@ func (s *Server) replayEndpoint(w http.ResponseWriter, r *http.Request) error {
 	case until.Sub(in.Since) > maxReplay:
 		return invalid("since", "out_of_range", "must be at most 31 days before until")
 	}
+	place := s.replays.take(holder{tenant: principal(r).Tenant}, 1, nil)
+	if place == nil {
+		return &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+	}
+	defer place.release()
 	ctx, cancel := context.WithTimeout(r.Context(), replayWait)
 	defer cancel()
 	n, err := s.webhooks.Endpoints.ReplayEndpoint(ctx, principal(r).ID, principal(r).Tenant, id, in.Since, until)
@@ -83,6 +92,11 @@ func (s *Server) testEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	place := s.tests.take(holder{tenant: principal(r).Tenant}, 1, nil)
+	if place == nil {
+		return &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+	}
+	defer place.release()
 	result, err := s.webhooks.TestDelivery.Test(r.Context(), principal(r).Tenant, id)
 	if err != nil {
 		return missing(err, noEndpoint)

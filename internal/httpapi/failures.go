@@ -8,31 +8,25 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// failures counts requests with wrong keys, or others that are bounded, per client: a single IPv4 address, or the /64
-// that one IPv6 host has to itself. Its memory is bounded.
-type failures struct {
+// failures counts what may be done so many times a minute, such as to be wrong, by who does it. Its memory is bounded.
+type failures[K comparable] struct {
 	now       func() time.Time
 	perMinute int // allowance, which may be used up at once
 
 	mu      sync.Mutex
-	clients map[netip.Prefix]*rate.Limiter
+	clients map[K]*rate.Limiter
 }
 
-const (
-	failuresPerMinute = 20
-	failuresKept      = 20_000
-)
+const failuresKept = 20_000
 
-func newFailures(now func() time.Time, perMinute int) *failures {
-	return &failures{now: now, perMinute: perMinute, clients: map[netip.Prefix]*rate.Limiter{}}
+func newFailures[K comparable](now func() time.Time, perMinute int) *failures[K] {
+	return &failures[K]{now: now, perMinute: perMinute, clients: map[K]*rate.Limiter{}}
 }
 
-// failed notes a failure and returns how long the client should stay away, 0 when it is still within its allowance.
-func (k *keyring) failed(ip netip.Addr) time.Duration { return k.failures.note(ip) }
-
-func (f *failures) note(ip netip.Addr) time.Duration {
+// note notes a failure and returns how long the client should stay away, 0 when it is still within its allowance.
+func (f *failures[K]) note(who K) time.Duration {
 	now := f.now()
-	reservation := f.client(clientPrefix(ip), now).ReserveN(now, 1)
+	reservation := f.client(who, now).ReserveN(now, 1)
 	wait := reservation.DelayFrom(now)
 	if wait > 0 {
 		reservation.CancelAt(now)
@@ -40,7 +34,19 @@ func (f *failures) note(ip netip.Addr) time.Duration {
 	return wait
 }
 
-func (f *failures) client(p netip.Prefix, now time.Time) *rate.Limiter {
+// over returns how long the client should stay away, 0 when a failure more is within its allowance. It notes nothing.
+func (f *failures[K]) over(who K) time.Duration {
+	f.mu.Lock()
+	l := f.clients[who]
+	f.mu.Unlock()
+	if l == nil {
+		return 0
+	}
+	missing := 1 - l.TokensAt(f.now())
+	return max(0, time.Duration(missing*float64(time.Minute)/float64(f.perMinute)))
+}
+
+func (f *failures[K]) client(p K, now time.Time) *rate.Limiter {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l, ok := f.clients[p]
@@ -55,7 +61,7 @@ func (f *failures) client(p netip.Prefix, now time.Time) *rate.Limiter {
 }
 
 // shrink forgets the clients that have their whole allowance again, and if that is not enough, all of them.
-func (f *failures) shrink(now time.Time) {
+func (f *failures[K]) shrink(now time.Time) {
 	for p, l := range f.clients {
 		if l.TokensAt(now) >= float64(f.perMinute) {
 			delete(f.clients, p)
@@ -66,6 +72,7 @@ func (f *failures) shrink(now time.Time) {
 	}
 }
 
+// clientPrefix is what one host has to itself: a single IPv4 address, or the /64 of an IPv6 host.
 func clientPrefix(ip netip.Addr) netip.Prefix {
 	bits := 32
 	if ip.Is6() && !ip.Is4In6() {

@@ -220,20 +220,28 @@ func (f *fakeStore) importSuppressions(_ context.Context, method string, t mail.
 	return added, nil
 }
 
-func (f *fakeStore) Unsuppress(_ context.Context, t mail.TenantID, email string, streams ...string) error {
+func (f *fakeStore) Unsuppress(_ context.Context, t mail.TenantID, email string, complaints bool, streams ...string) error {
 	done, err := f.enter("Unsuppress")
 	defer done()
 	if err != nil {
 		return err
 	}
-	err = mail.ErrNotFound
-	for key := range f.suppressions {
+	var hit []suppressionKey
+	for key, have := range f.suppressions {
 		if key.tenant == t && key.email == strings.ToLower(email) && (streams == nil || slices.Contains(streams, key.stream)) {
-			delete(f.suppressions, key)
-			err = nil
+			if have.Reason == "complaint" && !complaints {
+				return mail.ErrForbidden
+			}
+			hit = append(hit, key)
 		}
 	}
-	return err
+	if len(hit) == 0 {
+		return mail.ErrNotFound
+	}
+	for _, key := range hit {
+		delete(f.suppressions, key)
+	}
+	return nil
 }
 
 func (f *fakeStore) FindSuppressions(_ context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error) {

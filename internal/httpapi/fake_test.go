@@ -276,6 +276,18 @@ func (f *fakeStore) KeyByID(_ context.Context, id string) (*mail.Key, error) {
 	return &k, nil
 }
 
+func (f *fakeStore) KeyIDs(context.Context) ([]string, error) {
+	done, err := f.enter("KeyIDs")
+	defer done()
+	var out []string
+	for id, k := range f.keys {
+		if k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || k.ExpiresAt.After(f.at)) {
+			out = append(out, id)
+		}
+	}
+	return out, err
+}
+
 func (f *fakeStore) TouchKey(_ context.Context, id string) error {
 	done, err := f.enter("TouchKey")
 	defer done()
@@ -399,7 +411,7 @@ type fakeKinds struct{}
 
 func (fakeKinds) Spec(k provider.Kind) (provider.Spec, bool) {
 	return provider.Spec{
-		Kind: "ses", Concurrency: 8, Secrets: []string{"api_key", "webhook_key"},
+		Kind: "ses", Concurrency: 8, Secrets: []string{"api_key", "webhook_key"}, Guessable: []string{"webhook_key"},
 		Capabilities: provider.Capabilities{MaxBytes: 1 << 20, MaxRecipients: 50}, Events: provider.EventSpec{Delivered: true},
 	}, k == "ses"
 }

@@ -33,13 +33,12 @@ func (noHooks) Current(context.Context) bool { return true }
 
 // Bounds of the receivers of one replica, so that a flood of events leaves room for sends: hookReads bodies of at most
 // provider.MaxHook are held in memory, and what is more than 64 kB of each takes no more than hookRoom together; hookWork of
-// them are checked and stored at a time. Whoever gets no turn in
-// hookPatience is told to come back, as providers do for hours. hookStrangers requests at a time wait to be told that there
-// is no such account.
+// them are checked and stored at a time; each address has its share of all three. Whoever gets no turn in hookPatience is told
+// to come back, as providers do for hours. hookStrangers requests at a time wait to be told that there is no such account.
 const (
 	hookReads     = 256
 	hookRoom      = 24 << 20
-	hookWork      = 64
+	hookWork      = 128
 	hookStrangers = 64
 	hookPatience  = 3 * time.Second
 	hookReading   = 10 * time.Second
@@ -49,7 +48,7 @@ const (
 // the raw bytes; only then anything of the request is believed. 200 is answered after the commit. What can't be verified
 // reaches neither the database nor the log.
 func (s *Server) receiveHook(w http.ResponseWriter, r *http.Request) error {
-	h, err := s.findHook(r.Context(), pathParam(r, "account"))
+	h, err := s.findHook(r.Context(), s.stranger(r), pathParam(r, "account"))
 	if err != nil {
 		return err
 	}
@@ -65,11 +64,11 @@ func (s *Server) receiveHook(w http.ResponseWriter, r *http.Request) error {
 // findHook finds the receiver of an account. One that is not known here may have been made a moment ago elsewhere, and have
 // sent mail: it is looked for again once the accounts have been read. To Amazon SNS and Mailgun a 404 is final, and the
 // event would be lost.
-func (s *Server) findHook(ctx context.Context, account string) (hook, error) {
-	h := hook{Server: s, account: account}
+func (s *Server) findHook(ctx context.Context, who holder, account string) (hook, error) {
+	h := hook{Server: s, who: who, account: account}
 	var known bool
 	if h.id, h.parser, known = s.hooks.Hook(account); !known {
-		if !s.accountsCurrent(ctx) {
+		if !s.accountsCurrent(ctx, who) {
 			return h, errHookBusy
 		}
 		h.id, h.parser, known = s.hooks.Hook(account)
@@ -84,11 +83,12 @@ func (s *Server) findHook(ctx context.Context, account string) (hook, error) {
 }
 
 // accountsCurrent waits for the accounts to be read; a flood of made-up names waits in few places, and costs no query.
-func (s *Server) accountsCurrent(ctx context.Context) bool {
-	if !take(s.hookStrangers) {
+func (s *Server) accountsCurrent(ctx context.Context, who holder) bool {
+	place := s.hookStrangers.take(who, 1, nil)
+	if place == nil {
 		return false
 	}
-	defer release(s.hookStrangers)
+	defer place.release()
 	ctx, cancel := context.WithTimeout(ctx, hookPatience)
 	defer cancel()
 	return s.hooks.Current(ctx)
@@ -97,6 +97,7 @@ func (s *Server) accountsCurrent(ctx context.Context) bool {
 // hook is one request at the receiver of one account.
 type hook struct {
 	*Server
+	who     holder
 	account string
 	id      int32
 	parser  provider.EventParser
@@ -105,25 +106,34 @@ type hook struct {
 }
 
 func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
-	if !take(h.hookReads) {
+	if err := h.checkHeader(r.Header); err != nil {
+		return err
+	}
+	place := h.hookReads.take(h.who, 1, stopReading(w))
+	if place == nil {
 		return errHookBusy
 	}
-	defer release(h.hookReads)
-	room, _ := h.hookBodies.share(r.Body, 0) // as it comes: who announces a megabyte and sends none holds none
+	defer place.release()
+	room, err := h.hookBodies.share(h.who, paced{place, r.Body}, 0, stopReading(w)) // who announces a megabyte and sends none holds none
+	if err != nil {
+		return errHookBusy
+	}
 	defer room.release()
 	r.Body = io.NopCloser(room) // net/http closes its own
 	body, err := readHook(w, r)
+	if errors.Is(err, errBusy) {
+		return errHookBusy
+	}
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), hookPatience)
 	defer cancel()
-	select {
-	case h.hookWork <- struct{}{}:
-		defer release(h.hookWork)
-	case <-ctx.Done():
+	turn := h.hookWork.wait(ctx, h.who)
+	if turn == nil {
 		return errHookBusy
 	}
+	defer turn.release()
 	batch, err := h.parser.Receive(r.Context(), &provider.Hook{Header: r.Header, Body: body, Now: h.clock()})
 	if err != nil {
 		return err
@@ -132,6 +142,33 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 		h.log.InfoContext(r.Context(), "hook noted", "account", h.account, "note", provider.Cut(batch.Note))
 	}
 	return h.keep(r.Context(), batch)
+}
+
+// guesser is who guesses at the password of an account, and from where.
+type guesser struct {
+	who     holder
+	account int32
+}
+
+const badPasswordsPerMinute = 20 // per address and account
+
+// checkHeader refuses by the header alone what it can, so that strangers have no body read. After too many wrong passwords
+// from one address it is not heard there any more for this account: the right one would tell a guesser that it is. Everywhere
+// else it is.
+func (h *hook) checkHeader(header http.Header) error {
+	parser, ok := h.parser.(provider.HeaderChecker)
+	if !ok {
+		return nil
+	}
+	g := guesser{h.who, h.id}
+	if wait := h.badPasswords.over(g); wait > 0 {
+		return &provider.HookError{Status: http.StatusTooManyRequests, Reason: "credentials", RetryAfter: wait}
+	}
+	err := parser.CheckHeader(header, h.clock())
+	if refused, ok := errors.AsType[*provider.HookError](err); ok && refused.Guess {
+		h.badPasswords.note(g)
+	}
+	return err
 }
 
 var errHookBusy = &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
@@ -183,6 +220,8 @@ func hookAnswer(err error) error {
 		e.header = http.Header{"Www-Authenticate": {`Basic realm="sendgate"`}}
 	case http.StatusServiceUnavailable:
 		e.retryAfter = jitter(time.Second)
+	case http.StatusTooManyRequests:
+		e.retryAfter = refused.RetryAfter
 	}
 	e.cause = err
 	return e
@@ -237,15 +276,3 @@ func (h *hook) logRefusal(ctx context.Context, refused *provider.HookError) {
 	}
 	h.log.LogAttrs(ctx, slog.LevelWarn, "hook refused", attrs...)
 }
-
-// take gets a place if there is one.
-func take(places chan struct{}) bool {
-	select {
-	case places <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func release(places chan struct{}) { <-places }

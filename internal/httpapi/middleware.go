@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -89,14 +90,21 @@ func (s *Server) withAccessLog(next http.Handler) http.Handler {
 		s.metrics.HTTPRequests.WithLabelValues(route, strconv.Itoa(status)).Inc()
 		s.metrics.HTTPSeconds.WithLabelValues(route).Observe(took.Seconds())
 		level := slog.LevelInfo
-		if status >= http.StatusBadRequest && strings.HasPrefix(route, "/hooks/") {
-			level = slog.LevelDebug // anyone may post there: refusals are counted, and sampled by the receiver
+		if ofStranger(route, status) {
+			level = slog.LevelDebug
 		}
 		s.log.LogAttrs(r.Context(), level, "request answered",
 			slog.String("request_id", requestID(r.Context())), slog.String("method", methodLabel(r.Method)),
 			slog.String("route", route), slog.Int("status", status), slog.Duration("took", took),
 			slog.Int("bytes", ww.BytesWritten()))
 	})
+}
+
+// ofStranger reports whether anyone may cause such an answer, as often as he likes. These are counted, and sampled by those
+// who refuse them.
+func ofStranger(route string, status int) bool {
+	open := strings.HasPrefix(route, "/hooks/") || strings.HasPrefix(route, "/u/") || route == "other"
+	return status == http.StatusUnauthorized || status == http.StatusTooManyRequests || open && status >= http.StatusBadRequest
 }
 
 // withRecover turns a panic of a handler into a 500, and its stack into a log line.
@@ -158,6 +166,43 @@ func pathParam(r *http.Request, name string) string {
 	return plain
 }
 
+// withShare bounds the requests of one address that are under way at a time: behind a proxy its connections are everybody's.
+func (s *Server) withShare(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.warnOfProxy(r)
+		place := s.requests.take(s.stranger(r), 1, nil)
+		if place == nil {
+			w.Header().Set("Connection", "close")
+			stopReading(w)()
+			e := refuse(http.StatusTooManyRequests, "too_many_requests", "Your address has too many requests under way.")
+			e.retryAfter = time.Second
+			s.writeProblem(w, r, e)
+			return
+		}
+		defer place.release()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// warnOfProxy says, once an hour, that a header of a proxy is not believed: if it is a proxy, all of its clients are one.
+func (s *Server) warnOfProxy(r *http.Request) {
+	if r.Header.Get("X-Forwarded-For") == "" {
+		return
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || s.trusted(peer.Addr().Unmap().WithZone("")) {
+		return
+	}
+	now, last := s.now().Unix(), s.warned.Load()
+	if now-last >= 3600 && s.warned.CompareAndSwap(last, now) {
+		s.log.WarnContext(r.Context(), "X-Forwarded-For of a peer that SENDGATE_TRUSTED_PROXIES does not name is not believed. If it is your proxy, name it: "+
+			"until then all of its clients share the allowance of one address", "peer", peer.Addr().String())
+	}
+}
+
+// stranger is the holder that stands for the client's address.
+func (s *Server) stranger(r *http.Request) holder { return network(s.clientIP(r)) }
+
 // clientIP returns who is calling: the peer of the connection, or, when the peer is a trusted proxy, the last address
 // in X-Forwarded-For that is not one.
 func (s *Server) clientIP(r *http.Request) netip.Addr {
@@ -180,6 +225,4 @@ func (s *Server) clientIP(r *http.Request) netip.Addr {
 	return ip
 }
 
-func (s *Server) trusted(ip netip.Addr) bool {
-	return slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
-}
+func (s *Server) trusted(ip netip.Addr) bool { return within(s.proxies, ip) }

@@ -165,11 +165,12 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 }
 
 // logProblem tells the cause of a 5xx. Of what the caller did wrong it tells codes only: details and field paths hold
-// names that the caller chose, which may be addresses. A receiver of events without a place says so in a metric: strangers
-// can take its places, and must not fill the log.
+// names that the caller chose, which may be addresses. A receiver of events without a place says so in a metric, and a key
+// that could not be looked up may be made up: strangers can cause both, and must not fill the log.
 func (s *Server) logProblem(r *http.Request, e *refusal, err error) {
 	level, why := slog.LevelError, slog.Any("error", err)
-	if e.status < http.StatusInternalServerError || errors.Is(err, errHookBusy) {
+	_, stranger := errors.AsType[errUnverified](err)
+	if e.status < http.StatusInternalServerError || stranger || errors.Is(err, errHookBusy) {
 		level, why = slog.LevelDebug, slog.Any("field_codes", e.fieldCodes())
 	}
 	s.log.LogAttrs(r.Context(), level, "request refused",

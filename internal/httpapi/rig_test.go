@@ -31,6 +31,7 @@ type rig struct {
 	clock             *clock
 	server            *Server
 	send, read, admin string // keys
+	write             string // a key that changes suppressions and webhook endpoints
 }
 
 // clock stands still until it is moved.
@@ -71,6 +72,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 		t: t, store: store, clock: c, server: s,
 		send: store.addKey(nil, mail.ScopeSend), read: store.addKey(nil, mail.ScopeRead),
 		admin: store.addKey(nil, mail.ScopeAdmin),
+		write: store.addKey(nil, mail.ScopeSuppressionsWrite, mail.ScopeComplaints, mail.ScopeWebhooksWrite),
 	}
 }
 

@@ -11,10 +11,11 @@ import (
 
 // routes is the whole surface on one page. Each route names the scope that opens it: sends takes the scope send and
 // is closed to paused tenants and while the server drains. The first ones take no key: providers bring a signature of
-// their own, links a token, and the contract and what problems mean are no secret.
+// their own, links a token, and the contract and what problems mean are no secret. Whoever sends may add suppressions too:
+// that allows no mail, and a page of a service where people unsubscribe needs it.
 func (s *Server) routes() http.Handler {
 	r := chi.NewRouter()
-	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover)
+	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover, s.withShare)
 	r.NotFound(s.handle(notFound))
 	r.MethodNotAllowed(s.handle(methodNotAllowed(r)))
 
@@ -30,21 +31,21 @@ func (s *Server) routes() http.Handler {
 		r.Post("/send", s.sends(s.send))
 		r.Post("/send/batch", s.sends(s.sendBatch))
 
-		r.Get("/messages", s.may(mail.ScopeRead, s.listMessages))
-		r.Get("/messages/{id}", s.may(mail.ScopeRead, s.getMessage))
+		r.Get("/messages", s.may(mail.ScopeMessagesRead, s.listMessages))
+		r.Get("/messages/{id}", s.may(mail.ScopeMessagesRead, s.getMessage))
 		r.Post("/messages/{id}/cancel", s.may(mail.ScopeSend, s.cancelMessage))
 		r.Post("/messages/{id}/resend", s.sends(s.resendMessage))
 
-		r.Get("/events", s.may(mail.ScopeRead, s.listEvents))
-		r.Get("/events/stream", s.may(mail.ScopeRead, s.streamEvents))
-		r.Get("/stats", s.may(mail.ScopeRead, s.getStats))
+		r.Get("/events", s.may(mail.ScopeEventsRead, s.listEvents))
+		r.Get("/events/stream", s.may(mail.ScopeEventsRead, s.streamEvents))
+		r.Get("/stats", s.may(mail.ScopeStatsRead, s.getStats))
 
-		r.Get("/suppressions", s.may(mail.ScopeRead, s.listSuppressions))
-		r.Post("/suppressions", s.may(mail.ScopeSend, s.addSuppression))
-		r.Get("/suppressions/export", s.may(mail.ScopeRead, s.exportSuppressions))
-		r.Post("/suppressions/import", s.may(mail.ScopeSend, s.importSuppressions))
-		r.Get("/suppressions/{email}", s.may(mail.ScopeRead, s.getSuppression))
-		r.Delete("/suppressions/{email}", s.may(mail.ScopeSend, s.deleteSuppression))
+		r.Get("/suppressions", s.may(mail.ScopeSuppressionsRead, s.listSuppressions))
+		r.Post("/suppressions", s.may(mail.ScopeSuppressionsWrite, s.addSuppression, mail.ScopeSend))
+		r.Get("/suppressions/export", s.may(mail.ScopeSuppressionsRead, s.exportSuppressions))
+		r.Post("/suppressions/import", s.may(mail.ScopeSuppressionsWrite, s.importSuppressions, mail.ScopeSend))
+		r.Get("/suppressions/{email}", s.may(mail.ScopeSuppressionsRead, s.getSuppression))
+		r.Delete("/suppressions/{email}", s.may(mail.ScopeSuppressionsWrite, s.deleteSuppression))
 
 		s.endpointRoutes(r)
 	})
@@ -52,47 +53,48 @@ func (s *Server) routes() http.Handler {
 	return r
 }
 
-// adminRoutes is what operators turn. Every route here takes an admin key and no other.
+// adminRoutes is what operators look at and turn. Every route here takes an admin key and no other.
 func (s *Server) adminRoutes(r chi.Router) {
-	admin := func(h handlerFunc) http.HandlerFunc { return s.may(mail.ScopeAdmin, h) }
+	look := func(h handlerFunc) http.HandlerFunc { return s.may(mail.ScopeAdminRead, h) }
+	turn := func(h handlerFunc) http.HandlerFunc { return s.may(mail.ScopeAdminWrite, h) }
 
-	r.Get("/accounts", admin(s.listAccounts))
-	r.Post("/accounts", admin(s.createAccount))
-	r.Get("/accounts/{account}", admin(s.getAccount))
-	r.Patch("/accounts/{account}", admin(s.patchAccount))
-	r.Delete("/accounts/{account}", admin(s.deleteAccount))
-	r.Post("/accounts/{account}/pause", admin(s.pauseAccount))
-	r.Post("/accounts/{account}/resume", admin(s.resumeAccount))
-	r.Get("/accounts/{account}/limits", admin(s.getAccountLimits))
-	r.Put("/accounts/{account}/limits", admin(s.putAccountLimits))
+	r.Get("/accounts", look(s.listAccounts))
+	r.Post("/accounts", turn(s.createAccount))
+	r.Get("/accounts/{account}", look(s.getAccount))
+	r.Patch("/accounts/{account}", turn(s.patchAccount))
+	r.Delete("/accounts/{account}", turn(s.deleteAccount))
+	r.Post("/accounts/{account}/pause", turn(s.pauseAccount))
+	r.Post("/accounts/{account}/resume", turn(s.resumeAccount))
+	r.Get("/accounts/{account}/limits", look(s.getAccountLimits))
+	r.Put("/accounts/{account}/limits", turn(s.putAccountLimits))
 
-	r.Get("/accounts/{account}/webhooks", admin(s.getAccountWebhooks))
-	r.Post("/accounts/{account}/webhooks", admin(s.registerWebhooks))
-	r.Post("/events/reproject", admin(s.reproject))
+	r.Get("/accounts/{account}/webhooks", look(s.getAccountWebhooks))
+	r.Post("/accounts/{account}/webhooks", turn(s.registerWebhooks))
+	r.Post("/events/reproject", turn(s.reproject))
 
-	r.Get("/pools", admin(s.listPools))
-	r.Post("/pools", admin(s.createPool))
-	r.Get("/pools/{pool}", admin(s.getPool))
-	r.Put("/pools/{pool}", admin(s.putPool))
+	r.Get("/pools", look(s.listPools))
+	r.Post("/pools", turn(s.createPool))
+	r.Get("/pools/{pool}", look(s.getPool))
+	r.Put("/pools/{pool}", turn(s.putPool))
 
-	r.Get("/rules", admin(s.listRules))
-	r.Post("/rules", admin(s.createRule))
-	r.Put("/rules", admin(s.replaceRules))
-	r.Delete("/rules/{rule}", admin(s.deleteRule))
-	r.Post("/route/explain", admin(s.explain))
-	r.Get("/route/explain/{id}", admin(s.explainMessage))
+	r.Get("/rules", look(s.listRules))
+	r.Post("/rules", turn(s.createRule))
+	r.Put("/rules", turn(s.replaceRules))
+	r.Delete("/rules/{rule}", turn(s.deleteRule))
+	r.Post("/route/explain", look(s.explain))
+	r.Get("/route/explain/{id}", look(s.explainMessage))
 
-	r.Get("/keys", admin(s.listKeys))
-	r.Post("/keys", admin(s.createKey))
-	r.Delete("/keys/{key}", admin(s.revokeKey))
+	r.Get("/keys", look(s.listKeys))
+	r.Post("/keys", turn(s.createKey))
+	r.Delete("/keys/{key}", turn(s.revokeKey))
 
-	r.Get("/tenants", admin(s.listTenants))
-	r.Post("/tenants", admin(s.createTenant))
-	r.Patch("/tenants/{tenant}", admin(s.patchTenant))
+	r.Get("/tenants", look(s.listTenants))
+	r.Post("/tenants", turn(s.createTenant))
+	r.Patch("/tenants/{tenant}", turn(s.patchTenant))
 
-	r.Get("/queue", admin(s.getQueue))
-	r.Get("/limits", admin(s.listLimits))
-	r.Get("/audit", admin(s.listAudit))
+	r.Get("/queue", look(s.getQueue))
+	r.Get("/limits", look(s.listLimits))
+	r.Get("/audit", look(s.listAudit))
 }
 
 func notFound(http.ResponseWriter, *http.Request) error {

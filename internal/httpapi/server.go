@@ -12,10 +12,12 @@ package httpapi
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -76,17 +78,23 @@ type Server struct {
 	links         Unsubscriber
 	webhooks      EndpointOptions
 
-	keys                    *keyring
-	bodies, hookBodies      budget
-	cursors                 *cursors
-	touches                 *toucher
-	tally                   *tally
-	hookReads, hookWork     chan struct{} // places, as are the next three
-	hookStrangers           chan struct{}
-	statsRoom, imports      chan struct{}
-	streams                 *streams
-	unsubscribes, badTokens *failures
-	handler                 http.Handler
+	keys               *keyring
+	bodies, hookBodies budget
+	cursors            *cursors
+	touches            *toucher
+	tally              *tally
+	handler            http.Handler
+	warned             atomic.Int64 // when it was last said that a proxy is not trusted, in seconds since 1970
+
+	// By address.
+	requests, lingering                *pool
+	hookReads, hookWork, hookStrangers *pool
+	badTokens                          *failures[holder]
+	badPasswords                       *failures[guesser]
+	// By tenant.
+	stats, imports, streams, replays, tests *pool
+	// By token.
+	unsubscribes *failures[[sha256.Size]byte]
 }
 
 // New checks the options and builds the routes.
@@ -104,8 +112,8 @@ func New(o Options) (*Server, error) {
 	}
 	s.setDefaults()
 	s.setBounds()
-	s.hookBodies = newBudget(hookRoom)
-	s.bodies = newBudget(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody))
+	s.bodies = budget{newPool(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody), 0)}
+	s.hookBodies = budget{newPool(hookRoom, 0)}
 	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
 	s.cursors = newCursors(o.SecretKey)
 	s.touches = newToucher(o.Store, s.log, s.now)
@@ -149,13 +157,16 @@ func (s *Server) setDefaults() {
 	}
 }
 
-// setBounds makes what counts and bounds the events' side.
+// setBounds makes what counts what strangers do, and what shares out that of which there is not enough for everybody.
 func (s *Server) setBounds() {
-	s.tally, s.streams = newTally(), newStreams()
-	s.hookReads, s.hookWork = make(chan struct{}, hookReads), make(chan struct{}, hookWork)
-	s.hookStrangers = make(chan struct{}, hookStrangers)
-	s.statsRoom, s.imports = make(chan struct{}, statsAtOnce), make(chan struct{}, importsAtOnce)
-	s.unsubscribes, s.badTokens = newFailures(s.now, unsubscribesPerMinute), newFailures(s.now, badTokensPerMinute)
+	s.tally = newTally()
+	s.requests, s.lingering = newPool(MaxConns, 0), newPool(lingerers, 0)
+	s.hookReads, s.hookWork, s.hookStrangers = newPool(hookReads, 0), newPool(hookWork, 0), newPool(hookStrangers, 0)
+	s.stats, s.imports, s.replays = newPool(statsAtOnce, 0), newPool(importsAtOnce, 0), newPool(replaysAtOnce, 0)
+	s.streams, s.tests = newPool(maxStreams, streamsPerTenant), newPool(testsAtOnce, 0)
+	s.badTokens = newFailures[holder](s.now, badTokensPerMinute)
+	s.badPasswords = newFailures[guesser](s.now, badPasswordsPerMinute)
+	s.unsubscribes = newFailures[[sha256.Size]byte](s.now, unsubscribesPerMinute)
 }
 
 // Handler returns the API as one http.Handler. It answers every path; package app mounts it beside the dashboard.
@@ -173,11 +184,12 @@ const answerTime = 60 * time.Second
 func HTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           closeChunked(h),
+		ConnState:         watchConn,
 		ReadHeaderTimeout: 10 * time.Second, // a crowd on a busy machine has to wait for its turn as well
 		ReadTimeout:       60 * time.Second,
 		WriteTimeout:      answerTime,
-		IdleTimeout:       90 * time.Second,
-		MaxHeaderBytes:    28 << 10, // net/http adds 4 KiB: more than 32 KiB is a 431
+		IdleTimeout:       90 * time.Second, // longer than that of the proxies in front; under pressure see Listener
+		MaxHeaderBytes:    28 << 10,         // net/http adds 4 KiB: more than 32 KiB is a 431
 	}
 }
 
@@ -200,10 +212,24 @@ type handlerFunc func(w http.ResponseWriter, r *http.Request) error
 func (s *Server) handle(h handlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body := r.Body // as it comes: handlers put bounds around it
-		if err := h(w, r); err != nil {
-			hearOut(w, r, body)
-			s.writeProblem(w, r, err)
-			linger(w, r)
+		err := h(w, r)
+		if err == nil {
+			return
 		}
+		if r.ContentLength == 0 {
+			s.writeProblem(w, r, err)
+			return
+		}
+		place := s.lingering.take(s.stranger(r), 1, stopReading(w))
+		if place == nil {
+			w.Header().Set("Connection", "close")
+			stopReading(w)() // net/http would wait for the rest
+			s.writeProblem(w, r, err)
+			return
+		}
+		defer place.release()
+		hearOut(w, r, paced{place, body})
+		s.writeProblem(w, r, err)
+		linger(w, r, paced{place, body})
 	}
 }

@@ -11,7 +11,7 @@ import (
 const (
 	defaultStatsSpan = 24 * time.Hour
 	maxStatsSpan     = 31 * 24 * time.Hour
-	statsAtOnce      = 2 // per replica: counting is dear, and others need the database too
+	statsAtOnce      = 3 // per replica, of one tenant 1: counting is dear, and others need the database too
 )
 
 // getStats counts the recipients of the tenant's messages, by account, stream or domain.
@@ -25,10 +25,11 @@ func (s *Server) getStats(w http.ResponseWriter, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	if !take(s.statsRoom) {
+	place := s.stats.take(holder{tenant: f.Tenant}, 1, nil)
+	if place == nil {
 		return &mail.Unavailable{Reason: "busy", RetryAfter: time.Second}
 	}
-	defer release(s.statsRoom)
+	defer place.release()
 	lines, err := s.store.Stats(r.Context(), f)
 	if err != nil {
 		return err

@@ -36,12 +36,15 @@ type Store interface {
 	Suppress(ctx context.Context, s mail.Suppression) error
 	// ImportSuppressions does so for many and tells how many were new.
 	ImportSuppressions(ctx context.Context, t mail.TenantID, list []mail.Suppression) (added int64, err error)
-	// Unsuppress forgets all suppressions of an address, or those of the given streams.
-	Unsuppress(ctx context.Context, t mail.TenantID, email string, streams ...string) error
+	// Unsuppress forgets all suppressions of an address, or those of the given streams. Unless complaints is set, it forgets
+	// none where one of them is a complaint's: mail.ErrForbidden.
+	Unsuppress(ctx context.Context, t mail.TenantID, email string, complaints bool, streams ...string) error
 	// FindSuppressions lists by address and stream, behind those of after, what Email, Stream and Reason of match select.
 	FindSuppressions(ctx context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error)
 
 	KeyByID(ctx context.Context, id string) (*mail.Key, error)
+	// KeyIDs lists the ids of the keys that are neither revoked nor expired.
+	KeyIDs(ctx context.Context) ([]string, error)
 	TouchKey(ctx context.Context, id string) error
 	Keys(ctx context.Context) ([]mail.Key, error)
 	CreateKey(ctx context.Context, actor string, k mail.Key) error

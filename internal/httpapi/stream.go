@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -43,10 +42,11 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 	if s.draining() {
 		return &mail.Unavailable{Reason: "draining", RetryAfter: time.Second}
 	}
-	if err := s.streams.enter(key.Tenant); err != nil {
-		return err
+	place := s.streams.take(holder{tenant: key.Tenant}, 1, nil)
+	if place == nil {
+		return s.noStream(key.Tenant)
 	}
-	defer s.streams.leave(key.Tenant)
+	defer place.release()
 	s.metrics.Streams.Inc()
 	defer s.metrics.Streams.Dec()
 	out := &stream{Server: s, conn: http.NewResponseController(w), w: w, key: key.ID, filter: f, position: from}
@@ -179,36 +179,12 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// streams counts what is open on this replica.
-type streams struct {
-	mu    sync.Mutex
-	total int
-	open  map[mail.TenantID]int
-}
-
-func newStreams() *streams { return &streams{open: map[mail.TenantID]int{}} }
-
-func (s *streams) enter(t mail.TenantID) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.open[t] >= streamsPerTenant:
-		e := refuse(http.StatusTooManyRequests, "too_many_streams", fmt.Sprintf("This tenant has %d streams open, which is as many as it may.", streamsPerTenant))
-		e.retryAfter = streamReconnect
-		return e
-	case s.total >= maxStreams:
+// noStream says whether the tenant or this replica has as many open as it may.
+func (s *Server) noStream(t mail.TenantID) error {
+	if s.streams.of(holder{tenant: t}) < streamsPerTenant {
 		return &mail.Unavailable{Reason: "streams", RetryAfter: streamReconnect}
 	}
-	s.total++
-	s.open[t]++
-	return nil
-}
-
-func (s *streams) leave(t mail.TenantID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.total--
-	if s.open[t]--; s.open[t] == 0 {
-		delete(s.open, t)
-	}
+	e := refuse(http.StatusTooManyRequests, "too_many_streams", fmt.Sprintf("This tenant has %d streams open, which is as many as it may.", streamsPerTenant))
+	e.retryAfter = streamReconnect
+	return e
 }

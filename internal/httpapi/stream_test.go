@@ -48,7 +48,7 @@ func TestStreamSendsWhatIsThereAfterAPlace(t *testing.T) {
 	}
 	r.want(r.do("GET", "/v1/events/stream?last_event_id=77", r.read, ""), 400, "invalid_event_id")
 	r.want(r.do("GET", "/v1/events/stream?since=2026-01-01T00:00:00Z", r.read, ""), 422, "invalid")
-	if got := r.server.streams.total; got != 0 {
+	if got := r.server.streams.takenNow(); got != 0 {
 		t.Errorf("streams that count as open = %d, want none", got)
 	}
 }
@@ -189,18 +189,26 @@ func TestStreamsAreBounded(t *testing.T) {
 			open(r.read)
 		}
 		refused(r.read, 429)
-		for tenant := range maxStreams/streamsPerTenant - 1 {
-			key := r.store.addKey(func(k *mail.Key) { k.Tenant = mail.TenantID(tenant + 10) }, mail.ScopeRead)
+		keyOf := func(tenant int) string {
+			return r.store.addKey(func(k *mail.Key) { k.Tenant = mail.TenantID(tenant) }, mail.ScopeRead)
+		}
+		for tenant := range maxStreams/streamsPerTenant - 2 {
+			key := keyOf(tenant + 10)
 			for range streamsPerTenant {
 				open(key)
 			}
 		}
-		refused(r.store.addKey(func(k *mail.Key) { k.Tenant = 99 }, mail.ScopeRead), 503)
+		crowd := keyOf(98)
+		for range streamsPerTenant / 2 { // it leaves as much to others as it has
+			open(crowd)
+		}
+		refused(crowd, 503)
+		open(keyOf(99))
 		for i := range hangUps {
 			hangUps[i]()
 			<-ends[i]
 		}
-		if r.server.streams.total != 0 || len(r.server.streams.open) != 0 {
+		if r.server.streams.taken != 0 || len(r.server.streams.held) != 0 {
 			t.Errorf("left open: %+v", r.server.streams)
 		}
 	})

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -167,7 +168,8 @@ func (s *Server) getSuppression(w http.ResponseWriter, r *http.Request) error {
 }
 
 // deleteSuppression lifts all suppressions of an address, or with ?stream= that of one stream. An empty one is the
-// suppression that names no stream.
+// suppression that names no stream. Where one of them is a complaint's, that takes a scope of its own, and without it
+// none is lifted.
 func (s *Server) deleteSuppression(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(r, "stream")
 	if err != nil {
@@ -184,7 +186,12 @@ func (s *Server) deleteSuppression(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return errNotSuppressed()
 	}
-	if err := s.store.Unsuppress(r.Context(), principal(r).Tenant, a.Email, streams...); err != nil {
+	key := principal(r)
+	err = s.store.Unsuppress(r.Context(), key.Tenant, a.Email, key.May(mail.ScopeComplaints), streams...)
+	if errors.Is(err, mail.ErrForbidden) {
+		return errScopeMissing(mail.ScopeComplaints)
+	}
+	if err != nil {
 		return missing(err, "This address is not suppressed.")
 	}
 	return noContent(w)

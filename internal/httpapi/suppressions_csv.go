@@ -21,7 +21,7 @@ const (
 	suppressionBatch = 1000     // rows of one statement
 	maxImport        = 64 << 20 // bytes
 	maxImportErrors  = 100      // that are told
-	importsAtOnce    = 2        // per replica
+	importsAtOnce    = 3        // per replica, of one tenant 1
 	importBatchTime  = 60 * time.Second
 )
 
@@ -110,12 +110,13 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 	if err := checkCSV(r); err != nil {
 		return err
 	}
-	if !take(s.imports) {
+	place := s.imports.take(holder{tenant: principal(r).Tenant}, 1, stopReading(w))
+	if place == nil {
 		return &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 	}
-	defer release(s.imports)
+	defer place.release()
 	conn := http.NewResponseController(w)
-	in := newCSVImport(http.MaxBytesReader(w, r.Body, maxImport), reason, s.clock())
+	in := newCSVImport(http.MaxBytesReader(w, io.NopCloser(paced{place, r.Body}), maxImport), reason, s.clock())
 	if err := in.header(); err != nil {
 		return importProblem(w, err)
 	}
@@ -123,10 +124,13 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 		_ = conn.SetReadDeadline(time.Now().Add(importBatchTime)) // per batch, not for the whole file
 		_ = conn.SetWriteDeadline(time.Now().Add(2 * importBatchTime))
 		batch, err := in.batch()
-		if more = err == nil; err != nil && !errors.Is(err, io.EOF) {
-			return importProblem(w, err)
-		}
 		before := in.result.Added + in.result.Present
+		if more = err == nil; err != nil && !errors.Is(err, io.EOF) {
+			if err = importProblem(w, err); before > 0 {
+				return afterStore(err)
+			}
+			return err
+		}
 		if err := s.addBatch(r.Context(), principal(r).Tenant, batch, &in.result); err != nil && before > 0 {
 			return afterStore(err)
 		} else if err != nil {

@@ -22,7 +22,7 @@ import (
 func TestSuppressionsOfStreamsAndForAWhile(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	c := r.client(r.send)
+	c := r.client(r.write)
 	soon := r.clock.now().Add(time.Hour)
 	if _, err := c.Suppress(t.Context(), api.SuppressionRequest{Email: "ann@example.org", Stream: "news", Reason: "soft_bounce", Detail: "by hand", ExpiresAt: &soon}); err != nil {
 		t.Fatal(err)
@@ -192,10 +192,13 @@ func TestImportRefuses(t *testing.T) {
 		t.Error("something was stored")
 	}
 	r.store.failWith(nil)
-	for range importsAtOnce {
-		r.server.imports <- struct{}{}
+	own := r.server.imports.take(holder{tenant: mail.DefaultTenant}, 1, nil)
+	r.want(r.importCSV("email\n"), 503, "unavailable") // one at a time
+	own.release()
+	for i := range importsAtOnce {
+		defer r.server.imports.take(holder{tenant: mail.TenantID(i + 2)}, 1, nil).release()
 	}
-	r.want(r.importCSV("email\n"), 503, "unavailable")
+	r.want(r.importCSV("email\n"), 503, "unavailable") // and no more than there is room for
 }
 
 // Each export is as its maker's documentation, or its page of downloads, has it.

@@ -12,7 +12,7 @@ import (
 func TestSuppressionComesAndGoes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	writer, reader := r.client(r.send), r.client(r.read)
+	writer, reader := r.client(r.write), r.client(r.read)
 	added, err := writer.Suppress(t.Context(), api.SuppressionRequest{Email: "ann@EXAMPLE.org"})
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func TestSuppressionComesAndGoes(t *testing.T) {
 func TestSuppressedAddressWithOddCharactersCanBeLifted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	c := r.client(r.send)
+	c := r.client(r.write)
 	for _, email := range []string{"a/b@example.org", "a%2fb@example.org", "a+b@example.org", "a#?b@example.org"} {
 		if _, err := c.Suppress(t.Context(), api.SuppressionRequest{Email: email}); err != nil {
 			t.Fatalf("suppress %s: %v", email, err)
@@ -63,7 +63,7 @@ func TestSuppressionsArePagedAndPerTenant(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for _, email := range []string{"c@example.org", "a@example.org", "b@example.org"} {
-		if _, err := r.client(r.send).Suppress(t.Context(), api.SuppressionRequest{Email: email, Reason: "complaint"}); err != nil {
+		if _, err := r.client(r.write).Suppress(t.Context(), api.SuppressionRequest{Email: email, Reason: "complaint"}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,9 +25,9 @@ const (
 	maxUnsubscribe     = 4 << 10 // bytes of a body
 	unsubscribeReading = 10 * time.Second
 
-	// Per client and minute. Large mailbox providers post for all their users from few addresses.
-	unsubscribesPerMinute = 600
-	badTokensPerMinute    = 20
+	// Of one link per minute, from anywhere: large mailbox providers post for all their users from few addresses.
+	unsubscribesPerMinute = 30
+	badTokensPerMinute    = 20 // of one address
 )
 
 // unsubscribe is the one-click endpoint (RFC 8058): the POST itself is the wish, without cookie, login or redirect, and
@@ -71,25 +71,25 @@ func (s *Server) askUnsubscribe(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// openToken reads the token in the path. Guesses are counted by themselves, so that they can't use up what others at
-// the same address may do.
+// openToken reads the token in the path. Only guesses count against an address: however many come from there, a link that
+// is valid works. One link is bounded by itself.
 func (s *Server) openToken(r *http.Request) (unsub.Token, error) {
-	ip := s.clientIP(r)
-	if wait := s.unsubscribes.note(ip); wait > 0 {
-		return unsub.Token{}, errTooManyLinks(wait)
-	}
-	token, err := s.links.Open(pathParam(r, "token"))
+	text := pathParam(r, "token")
+	token, err := s.links.Open(text)
 	if err == nil {
+		if wait := s.unsubscribes.note(sha256.Sum256([]byte(text))); wait > 0 {
+			return unsub.Token{}, errTooManyLinks("this link", wait)
+		}
 		return token, nil
 	}
-	if wait := s.badTokens.note(ip); wait > 0 {
-		return unsub.Token{}, errTooManyLinks(wait)
+	if wait := s.badTokens.note(s.stranger(r)); wait > 0 {
+		return unsub.Token{}, errTooManyLinks("links that are not valid", wait)
 	}
 	return unsub.Token{}, refuse(http.StatusNotFound, "not_found", "This link is not valid. Was it copied as a whole?")
 }
 
-func errTooManyLinks(wait time.Duration) error {
-	e := refuse(http.StatusTooManyRequests, "rate_limited", "There are too many requests from your address. Please try again later.")
+func errTooManyLinks(what string, wait time.Duration) error {
+	e := refuse(http.StatusTooManyRequests, "rate_limited", "There are too many requests for "+what+". Please try again later.")
 	e.retryAfter = wait
 	return e
 }

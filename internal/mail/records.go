@@ -136,16 +136,6 @@ type Tenant struct {
 	CreatedAt time.Time
 }
 
-// Scope is what a key may do.
-type Scope string
-
-// The scopes. An admin key opens /admin/v1 and nothing else.
-const (
-	ScopeSend  Scope = "send"
-	ScopeRead  Scope = "read"
-	ScopeAdmin Scope = "admin"
-)
-
 // Key is an API key as stored: the secret itself is shown once, at creation, and only its hash is kept.
 type Key struct {
 	ID            string // 8 hex characters, public part
@@ -160,16 +150,6 @@ type Key struct {
 	ExpiresAt     time.Time
 	RevokedAt     time.Time
 	LastUsedAt    time.Time
-}
-
-// May reports whether the key has the scope.
-func (k *Key) May(s Scope) bool {
-	for _, have := range k.Scopes {
-		if have == s {
-			return true
-		}
-	}
-	return false
 }
 
 // Suppression stops mail of one tenant to one address.

@@ -53,6 +53,22 @@ func (db *DB) KeyByID(ctx context.Context, id string) (*mail.Key, error) {
 	return &k, nil
 }
 
+// maxKeyIDs is more keys than an installation has.
+const maxKeyIDs = 100_000
+
+// KeyIDs lists the ids of the keys that are neither revoked nor expired.
+func (db *DB) KeyIDs(ctx context.Context) ([]string, error) {
+	rows, err := db.api.Query(ctx, `SELECT id FROM api_key WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) LIMIT $1`, maxKeyIDs)
+	if err != nil {
+		return nil, fmt.Errorf("list ids of keys: %w", unavailable(err))
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list ids of keys: %w", unavailable(err))
+	}
+	return ids, nil
+}
+
 // TouchKey notes that a key was used.
 func (db *DB) TouchKey(ctx context.Context, id string) error {
 	if _, err := db.api.Exec(ctx, `UPDATE api_key SET last_used_at = now() WHERE id = $1`, id); err != nil {

@@ -23,16 +23,16 @@ func suppressedSQL(tenant, folded, stream string) string {
 // A soft bounce in a row of them within softSpan suppresses for as long.
 const softSpan = 30 * 24 * time.Hour
 
-// suppressSQL adds suppressions. One that has expired gives way; of others the first stays.
+// suppressSQL adds suppressions. One that expires gives way, and so does any to a complaint; of others the first stays.
 const suppressSQL = `
 INSERT INTO suppression (tenant_id, email, stream, reason, origin, account, message_id, detail)
 SELECT i.tenant_id, i.email, i.stream, i.reason, i.origin, coalesce(a.name, ''), i.message_id, i.detail
 FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::uuid[], $8::text[])
     AS i(tenant_id, email, stream, reason, origin, account_id, message_id, detail)
 LEFT JOIN account a ON a.id = i.account_id
-ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = EXCLUDED.reason, origin = EXCLUDED.origin, account = EXCLUDED.account,
+ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = ` + complaintSQL + `, origin = EXCLUDED.origin, account = EXCLUDED.account,
     message_id = EXCLUDED.message_id, detail = EXCLUDED.detail, created_at = now(), expires_at = NULL
-    WHERE suppression.expires_at IS NOT NULL`
+    WHERE suppression.expires_at IS NOT NULL OR suppression.reason <> 'complaint' AND EXCLUDED.reason = 'complaint'`
 
 // softSQL counts soft bounces, and suppresses for a while whoever has too many in a row.
 const softSQL = `

@@ -10,24 +10,30 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// longerStaysSQL decides between a suppression and the one that is there: the one that lasts longer stays.
-const longerStaysSQL = `ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = EXCLUDED.reason, origin = EXCLUDED.origin, account = EXCLUDED.account,
+// complaintSQL is the reason of a suppression that another takes the place of: a complaint in force is remembered, since to
+// lift it takes a scope of its own.
+const complaintSQL = `CASE WHEN suppression.reason = 'complaint' AND suppression.expires_at > now() THEN 'complaint' ELSE EXCLUDED.reason END`
+
+// longerStaysSQL decides between a suppression and the one that is there: the one that lasts longer stays, and of two that
+// last as long a complaint.
+const longerStaysSQL = `ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = ` + complaintSQL + `, origin = EXCLUDED.origin, account = EXCLUDED.account,
     message_id = EXCLUDED.message_id, detail = EXCLUDED.detail, created_at = EXCLUDED.created_at, expires_at = EXCLUDED.expires_at
-    WHERE suppression.expires_at < coalesce(EXCLUDED.expires_at, 'infinity')`
+    WHERE suppression.expires_at < coalesce(EXCLUDED.expires_at, 'infinity') OR suppression.reason <> 'complaint' AND EXCLUDED.reason = 'complaint'
+        AND coalesce(suppression.expires_at, 'infinity') = coalesce(EXCLUDED.expires_at, 'infinity')`
 
 // addSuppressionsSQL adds suppressions, each address and stream once. Of two for the same the one that lasts longer
-// stays, and of two that last as long the first.
+// stays, and of two that last as long a complaint, or else the first.
 const addSuppressionsSQL = `
 INSERT INTO suppression (tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
 SELECT DISTINCT ON (i.email, i.stream) $1::int, i.email, i.stream, i.reason, i.origin, i.account, i.message_id, i.detail,
     coalesce(i.created_at, now()), i.expires_at
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[])
     AS i(email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
-ORDER BY i.email, i.stream, i.expires_at DESC NULLS FIRST
+ORDER BY i.email, i.stream, i.expires_at DESC NULLS FIRST, i.reason <> 'complaint'
 ` + longerStaysSQL
 
 // Suppress stops mail of a tenant to an address, however it is spelled: see mail.FoldAddress. The first reason is kept,
-// unless what is there expires earlier.
+// unless what is there expires earlier, or the new one is a complaint.
 func (db *DB) Suppress(ctx context.Context, s mail.Suppression) error {
 	if _, err := db.ImportSuppressions(ctx, s.Tenant, []mail.Suppression{s}); err != nil {
 		return fmt.Errorf("suppress: %w", err)
@@ -64,12 +70,23 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 }
 
 // Unsuppress allows mail to an address again, or returns mail.ErrNotFound. Without streams it forgets every row of the
-// address; with streams the rows of exactly these, of which "" is the one for all streams.
-func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string, streams ...string) error {
-	const q = `DELETE FROM suppression WHERE tenant_id = $1 AND email = $2 AND ($3::text[] IS NULL OR stream = ANY ($3))`
+// address; with streams the rows of exactly these, of which "" is the one for all streams. Where one of them is a complaint's
+// and complaints is not set, it forgets none and returns mail.ErrForbidden.
+func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string, complaints bool, streams ...string) error {
+	const rows = ` FROM suppression WHERE tenant_id = $1 AND email = $2 AND ($3::text[] IS NULL OR stream = ANY ($3))`
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, q, tenant, mail.FoldAddress(email), streams)
-		return affected(tag.RowsAffected(), err, "suppression")
+		tag, err := tx.Exec(ctx, `DELETE`+rows+` AND ($4 OR reason <> 'complaint' OR expires_at < now())`, tenant, mail.FoldAddress(email), streams, complaints)
+		if err != nil {
+			return err
+		}
+		var left bool // only a complaint's can be
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT`+rows+`)`, tenant, mail.FoldAddress(email), streams).Scan(&left); err != nil {
+			return err
+		}
+		if left && !complaints {
+			return mail.ErrForbidden
+		}
+		return affected(tag.RowsAffected(), nil, "suppression")
 	})
 	if err != nil {
 		return fmt.Errorf("unsuppress: %w", err)

@@ -42,7 +42,10 @@ func TestSuppressionThatLastsLongerStays(t *testing.T) {
 		first, second mail.Suppression
 		want          []string
 	}{
-		{"first of two for good", row("manual", 0), row("complaint", 0), []string{`ann@example.org "" manual`}},
+		{"first of two for good", row("manual", 0), row("hard_bounce", 0), []string{`ann@example.org "" manual`}},
+		{"a complaint among two for good", row("manual", 0), row("complaint", 0), []string{`ann@example.org "" complaint`}},
+		{"a complaint that was first", row("complaint", 0), row("manual", 0), []string{`ann@example.org "" complaint`}},
+		{"longer than a complaint, which is remembered", row("complaint", time.Hour), row("manual", 0), []string{`ann@example.org "" complaint`}},
 		{"for good over a while", row("manual", time.Hour), row("complaint", 0), []string{`ann@example.org "" complaint`}},
 		{"not a while over for good", row("manual", 0), row("complaint", time.Hour), []string{`ann@example.org "" manual`}},
 		{"longer", row("manual", time.Hour), row("complaint", 2*time.Hour), []string{`ann@example.org "" complaint`}},
@@ -116,16 +119,16 @@ func TestSuppressionsAreFoundAndLiftedByStream(t *testing.T) {
 	if diff := cmp.Diff(all, paged); diff != "" {
 		t.Errorf("one at a time (-want +got):\n%s", diff)
 	}
-	must(t, b.db.Unsuppress(t.Context(), 1, "Ann@example.org", "news"))
-	must(t, b.db.Unsuppress(t.Context(), 1, "ann@example.org", ""))
+	must(t, b.db.Unsuppress(t.Context(), 1, "Ann@example.org", true, "news"))
+	must(t, b.db.Unsuppress(t.Context(), 1, "ann@example.org", true, ""))
 	if diff := cmp.Diff(all[2:], b.suppressed(t, mail.Suppression{})); diff != "" {
 		t.Errorf("after two were lifted (-want +got):\n%s", diff)
 	}
-	if err := b.db.Unsuppress(t.Context(), 1, "ann@example.org", "news"); !errors.Is(err, mail.ErrNotFound) {
+	if err := b.db.Unsuppress(t.Context(), 1, "ann@example.org", true, "news"); !errors.Is(err, mail.ErrNotFound) {
 		t.Errorf("lifted twice: %v, want ErrNotFound", err)
 	}
 	add("ann@example.org", "news", "manual")
-	must(t, b.db.Unsuppress(t.Context(), 1, "ann@example.org"))
+	must(t, b.db.Unsuppress(t.Context(), 1, "ann@example.org", true))
 	if diff := cmp.Diff(all[3:], b.suppressed(t, mail.Suppression{})); diff != "" {
 		t.Errorf("after all of an address were lifted (-want +got):\n%s", diff)
 	}

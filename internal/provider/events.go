@@ -43,11 +43,20 @@ type EventParser interface {
 	Parse(raw []byte) []mail.Event
 }
 
+// HeaderChecker is an EventParser that can refuse some requests by their header, before a body is read. What it lets through
+// Receive checks again, as a whole. Implementations are safe for concurrent use.
+type HeaderChecker interface {
+	CheckHeader(h http.Header, now time.Time) error
+}
+
 // HookError refuses a request. Reason is short, fit for a log and a metric: it never quotes the request.
 type HookError struct {
 	Status int    // of the answer
 	Reason string // "signature", "timestamp", "unconfigured", "topic", "certificate", "too_large", ...
 	Err    error
+
+	Guess      bool          // a password or token was wrong: whoever has many of these refused may be guessing
+	RetryAfter time.Duration // with a 429
 }
 
 // Error implements error.

@@ -15,9 +15,14 @@ type Spec struct {
 	Capabilities Capabilities
 	Concurrency  int      // default cap on calls in flight per account
 	Secrets      []string // names of the settings that are sealed and never shown
+	Guessable    []string // those of Secrets that people choose, and by which strangers could pass for the provider
 	Events       EventSpec
 	Lookup       LookupSpec
 }
+
+// MinGuessable is how many characters a secret of Spec.Guessable has to have when it is set. Shorter ones that are stored
+// stay valid, and doctor warns of them.
+const MinGuessable = 16
 
 // EventSpec says what a kind reports by itself.
 type EventSpec struct {

@@ -54,10 +54,10 @@ type triple struct {
 // Since the signature does not cover the event, the Batch binds it to this body: whoever gets hold of one signature can
 // not sign another event with it.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
-	keys := c.cfg.signingKeys()
-	if len(keys) == 0 {
-		return provider.Batch{}, refuse(http.StatusUnauthorized, "unconfigured", "set the secret webhook_signing_key")
+	if err := c.CheckHeader(h.Header, h.Now); err != nil {
+		return provider.Batch{}, err
 	}
+	keys := c.cfg.signingKeys()
 	var body hookBody
 	if json.Unmarshal(h.Body, &body) != nil {
 		if t := legacy(h); t != nil && t.signedBy(keys) {
@@ -80,6 +80,14 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 		Payloads: []mail.Payload{{Raw: raw, Events: parse(raw)}},
 		Once:     &mail.Once{Token: signed.id(), Body: sha256.Sum256(h.Body)},
 	}, nil
+}
+
+// CheckHeader implements provider.HeaderChecker. What proves a request stands in its body.
+func (c *Client) CheckHeader(http.Header, time.Time) error {
+	if len(c.cfg.signingKeys()) == 0 {
+		return refuse(http.StatusUnauthorized, "unconfigured", "set the secret webhook_signing_key")
+	}
+	return nil
 }
 
 // legacy reads the signature of a legacy webhook, which is a form and not JSON: url-encoded, or multipart where it carries

@@ -174,8 +174,9 @@ func Spec() provider.Spec {
 		Secrets: []string{
 			"server_token", "webhook_password", "webhook_password_previous", "webhook_token", "webhook_token_previous",
 		},
-		Events: provider.EventSpec{Delivered: true},
-		Lookup: provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
+		Guessable: []string{"webhook_password", "webhook_token"}, // a previous one may be one that is given up as too short
+		Events:    provider.EventSpec{Delivered: true},
+		Lookup:    provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Capabilities: provider.Capabilities{
 			MaxBytes:            10 << 20, // with the attachments in base64
 			MaxBodyBytes:        5 << 20,

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
@@ -14,15 +15,24 @@ import (
 // Receive implements provider.EventParser. Postmark tries again after every answer but 200, and never again after 403
 // ("Webhooks overview", retries), so credentials that are wrong are answered with 401: they may be right tomorrow.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
-	switch {
-	case !c.cfg.receives():
-		return provider.Batch{}, &provider.HookError{Status: http.StatusUnauthorized, Reason: "unconfigured"}
-	case len(h.Body) > provider.MaxHook:
+	if err := c.CheckHeader(h.Header, h.Now); err != nil {
+		return provider.Batch{}, err
+	}
+	if len(h.Body) > provider.MaxHook {
 		return provider.Batch{}, &provider.HookError{Status: http.StatusRequestEntityTooLarge, Reason: "too_large"}
-	case !c.authentic(h.Header):
-		return provider.Batch{}, &provider.HookError{Status: http.StatusUnauthorized, Reason: "credentials"}
 	}
 	return provider.Batch{Payloads: []mail.Payload{{Raw: h.Body, Events: c.Parse(h.Body)}}}, nil
+}
+
+// CheckHeader implements provider.HeaderChecker: the credentials are all that a request proves itself by.
+func (c *Client) CheckHeader(header http.Header, _ time.Time) error {
+	switch {
+	case !c.cfg.receives():
+		return &provider.HookError{Status: http.StatusUnauthorized, Reason: "unconfigured"}
+	case !c.authentic(header):
+		return &provider.HookError{Status: http.StatusUnauthorized, Reason: "credentials", Guess: true}
+	}
+	return nil
 }
 
 // receives reports whether there is a secret by which a webhook could prove itself.

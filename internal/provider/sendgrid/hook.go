@@ -91,6 +91,24 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	return b, nil
 }
 
+// maxSignature is more than the base64 of an ECDSA signature on P-256 has, which is at most 72 bytes in ASN.1.
+const maxSignature = 128
+
+// CheckHeader implements provider.HeaderChecker: there has to be something like a signature, and it is not to be too old.
+func (c *Client) CheckHeader(header http.Header, now time.Time) error {
+	signature, stamp := header.Get(signatureHeader), header.Get(timestampHeader)
+	_, err := base64.StdEncoding.DecodeString(signature)
+	switch {
+	case len(c.keys) == 0:
+		return &provider.HookError{Status: http.StatusForbidden, Reason: "unconfigured"}
+	case err != nil || signature == "" || len(signature) > maxSignature || stamp == "":
+		return &provider.HookError{Status: http.StatusForbidden, Reason: "signature"}
+	case !fresh(stamp, now):
+		return &provider.HookError{Status: http.StatusUnauthorized, Reason: "timestamp"}
+	}
+	return nil
+}
+
 // signed checks the signature over the timestamp as it stands in the header and the raw body. All of it is public, so
 // the time it takes tells nothing.
 func (c *Client) signed(signature, stamp string, body []byte) bool {

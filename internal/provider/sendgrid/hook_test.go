@@ -290,3 +290,23 @@ func object(members map[string]any) string {
 	}
 	return string(text)
 }
+
+// Before its body is read, a request has to bring something like a signature, and a time that is not long ago.
+func TestHeaderIsCheckedBeforeTheBody(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, "", withKeys(vectorKey))
+	at := time.Unix(1600112502, 0)
+	check := func(signature, stamp string, now time.Time) error {
+		return c.CheckHeader(hook(signature, stamp, "", now).Header, now)
+	}
+	if err := check(vectorSignature, vectorStamp, at); err != nil {
+		t.Errorf("a good header: %v", err)
+	}
+	checkRefusal(t, "no signature", check("", vectorStamp, at), http.StatusForbidden, "signature")
+	checkRefusal(t, "not base64", check("!", vectorStamp, at), http.StatusForbidden, "signature")
+	checkRefusal(t, "too long", check(strings.Repeat("aaaa", 40), vectorStamp, at), http.StatusForbidden, "signature")
+	checkRefusal(t, "no time", check(vectorSignature, "", at), http.StatusForbidden, "signature")
+	checkRefusal(t, "no number", check(vectorSignature, "soon", at), http.StatusUnauthorized, "timestamp")
+	checkRefusal(t, "old", check(vectorSignature, vectorStamp, at.Add(48*time.Hour)), http.StatusUnauthorized, "timestamp")
+	checkRefusal(t, "no keys", newClient(t, "").CheckHeader(nil, at), http.StatusForbidden, "unconfigured")
+}

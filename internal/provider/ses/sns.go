@@ -87,11 +87,8 @@ func (e *envelope) batch() provider.Batch {
 
 // admit makes every check that takes no call, so that a forged request costs nothing but itself.
 func (c *Client) admit(h *provider.Hook) (*envelope, topic, error) {
-	switch {
-	case strings.EqualFold(h.Header.Get("X-Amz-Sns-Rawdelivery"), "true"):
-		return nil, topic{}, forbid("raw_delivery", errors.New("raw message delivery has no signature: turn it off for the subscription"))
-	case len(c.config.SNSTopicARNs) == 0:
-		return nil, topic{}, forbid("unconfigured", errors.New("the account has no sns_topic_arns"))
+	if err := c.CheckHeader(h.Header, h.Now); err != nil {
+		return nil, topic{}, err
 	}
 	var e envelope
 	if err := json.Unmarshal(h.Body, &e); err != nil || !slices.Contains([]string{notification, subscribed, unsubscribed}, e.Type) {
@@ -113,6 +110,23 @@ func (c *Client) admit(h *provider.Hook) (*envelope, topic, error) {
 		return nil, topic{}, forbid("certificate", errors.New("the certificate is not where SNS of the topic's region keeps its own"))
 	}
 	return &e, at, nil
+}
+
+// CheckHeader implements provider.HeaderChecker. The signature stands in the body, but SNS names type and topic in the header
+// as well ("HTTP/HTTPS headers").
+func (c *Client) CheckHeader(header http.Header, _ time.Time) error {
+	kind, arn := header.Get("X-Amz-Sns-Message-Type"), header.Values("X-Amz-Sns-Topic-Arn")
+	switch {
+	case strings.EqualFold(header.Get("X-Amz-Sns-Rawdelivery"), "true"):
+		return forbid("raw_delivery", errors.New("raw message delivery has no signature: turn it off for the subscription"))
+	case len(c.config.SNSTopicARNs) == 0:
+		return forbid("unconfigured", errors.New("the account has no sns_topic_arns"))
+	case !slices.Contains([]string{notification, subscribed, unsubscribed}, kind):
+		return forbid("signature", errors.New("the header is none of SNS"))
+	case len(arn) > 0 && !slices.Contains(c.config.SNSTopicARNs, arn[0]):
+		return forbid("topic", errors.New("the topic is not among sns_topic_arns"))
+	}
+	return nil
 }
 
 func fresh(timestamp string, now time.Time) bool {

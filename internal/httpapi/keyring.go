@@ -1,0 +1,256 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// keyring keeps keys for a moment, so that the database is not asked on every request. Its memory is bounded. A revoked key
+// stops within keyTTL and keyGrace on every replica.
+//
+// Ids that it does not know may be made up, and have the right form all the same. It looks up few of them at a time, and none
+// of an address that was wrong too often: then the list of all ids decides, which is read once a second however many ask. A
+// key that is good is held back by none of this, whether it was used here before or not.
+type keyring struct {
+	store    Store
+	now      func() time.Time
+	wait     time.Duration      // for the database
+	lookups  singleflight.Group // by key id
+	failures *failures[holder]
+	places   *pool // for look-ups of unknown ids
+
+	mu       sync.Mutex
+	entries  map[string]keyEntry  // keys that there are
+	unknown  map[string]time.Time // ids without a key, until when that is believed
+	ids      map[string]bool      // all, as of listed
+	listed   time.Time
+	limiters map[string]*rate.Limiter
+}
+
+type keyEntry struct {
+	key *mail.Key
+	at  time.Time // when it was read, at the latest
+}
+
+const (
+	keyTTL     = time.Second
+	keyGrace   = 500 * time.Millisecond // a key that is being read again is good for so much longer
+	keyPause   = 100 * time.Millisecond // before a database that is away is asked again
+	keysKept   = 10_000
+	keyLookups = 2 // of unknown ids at a time: the pool has some six connections
+
+	failuresPerMinute = 20
+)
+
+func newKeyring(store Store, now func() time.Time, wait time.Duration) *keyring {
+	return &keyring{
+		store: store, now: now, wait: wait, failures: newFailures[holder](now, failuresPerMinute), places: newPool(keyLookups, 0),
+		entries: map[string]keyEntry{}, unknown: map[string]time.Time{}, limiters: map[string]*rate.Limiter{},
+	}
+}
+
+// find returns the key of that id, nil when there is none, or an error when the store can't tell in time.
+func (k *keyring) find(ctx context.Context, id string, who holder) (*mail.Key, error) {
+	now := k.now()
+	k.mu.Lock()
+	_, known := k.entries[id]
+	none := now.Before(k.unknown[id])
+	k.mu.Unlock()
+	switch {
+	case known:
+		return k.byID(ctx, id)
+	case none:
+		return nil, nil //nolint:nilnil // nil stands for "no such key"
+	}
+	if k.failures.over(who) == 0 {
+		if place := k.places.take(who, 1, nil); place != nil {
+			defer place.release()
+			return unverified(k.byID(ctx, id))
+		}
+	}
+	is, err := k.isListed(ctx, id)
+	if err != nil || !is {
+		return unverified(nil, err)
+	}
+	return k.byID(ctx, id)
+}
+
+// errUnverified is a failure to find out about an id that may be made up. Anyone can cause as many of these as he likes.
+type errUnverified struct{ error }
+
+// Unwrap returns the cause.
+func (e errUnverified) Unwrap() error { return e.error }
+
+func unverified(key *mail.Key, err error) (*mail.Key, error) {
+	if err != nil {
+		err = errUnverified{err}
+	}
+	return key, err
+}
+
+// isListed reports whether there is a key of that id, by a list that is at most keyTTL old.
+func (k *keyring) isListed(ctx context.Context, id string) (bool, error) {
+	k.mu.Lock()
+	is, fresh := k.ids[id], k.now().Sub(k.listed) < keyTTL
+	k.mu.Unlock()
+	if is || fresh {
+		return is, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.wait)
+	defer cancel()
+	read := k.lookups.DoChan("all", func() (any, error) { return nil, k.list(ctx) })
+	select {
+	case done := <-read:
+		if done.Err != nil {
+			return false, done.Err
+		}
+	case <-ctx.Done():
+		return false, &mail.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ids[id], nil
+}
+
+func (k *keyring) list(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait)
+	defer cancel()
+	at := k.now()
+	ids, err := k.store.KeyIDs(ctx)
+	if err != nil {
+		return err
+	}
+	all := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		all[id] = true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ids, k.listed = all, at
+	return nil
+}
+
+// byID returns the key of that id as find does. Whoever sends mail waits as long for the key as for the commit: a moment
+// without the database refuses nobody. A key that is known is good while it is read again.
+func (k *keyring) byID(ctx context.Context, id string) (*mail.Key, error) {
+	k.mu.Lock()
+	e, known := k.entries[id]
+	k.mu.Unlock()
+	switch age := k.now().Sub(e.at); {
+	case known && age < keyTTL:
+		return e.key, nil
+	case known && age < keyTTL+keyGrace:
+		k.lookups.DoChan(id, func() (any, error) { return k.read(ctx, id) })
+		return e.key, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait)
+	defer cancel()
+	for {
+		key, err := k.lookUp(ctx, id)
+		if _, away := errors.AsType[*mail.Unavailable](err); !away || !wait(ctx, keyPause) {
+			return key, err
+		}
+	}
+}
+
+// lookUp asks the store once, together with others who want to know.
+func (k *keyring) lookUp(ctx context.Context, id string) (*mail.Key, error) {
+	read := k.lookups.DoChan(id, func() (any, error) { return k.read(ctx, id) })
+	select {
+	case found := <-read:
+		key, _ := found.Val.(*mail.Key)
+		return key, found.Err
+	case <-ctx.Done():
+		return nil, &mail.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
+	}
+}
+
+// read asks the store, for all requests that wait for this key, and keeps the answer.
+func (k *keyring) read(ctx context.Context, id string) (*mail.Key, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait) // longer than the one who asked first
+	defer cancel()
+	at := k.now()
+	key, err := k.store.KeyByID(ctx, id)
+	if errors.Is(err, mail.ErrNotFound) {
+		k.keepUnknown(id, at.Add(keyTTL))
+		return nil, nil //nolint:nilnil // nil stands for "no such key"
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.keep(id, keyEntry{key: key, at: at})
+	return key, nil
+}
+
+// keep stores a key. When the ring is full, any others are thrown out.
+func (k *keyring) keep(id string, e keyEntry) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.entries) >= keysKept {
+		for old := range k.entries {
+			if len(k.entries) < keysKept*9/10 {
+				break
+			}
+			delete(k.entries, old)
+		}
+	}
+	k.entries[id] = e
+}
+
+func (k *keyring) keepUnknown(id string, until time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.entries, id)
+	if len(k.unknown) >= keysKept {
+		clear(k.unknown)
+	}
+	k.unknown[id] = until
+}
+
+// forget drops a key that was just created or revoked here.
+func (k *keyring) forget(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.entries, id)
+	delete(k.unknown, id)
+	k.listed = time.Time{}
+}
+
+// spend takes one request from the key's own rate, which is counted by this replica alone. A batch is one request.
+func (k *keyring) spend(key *mail.Key) error {
+	if key.RatePerSecond <= 0 {
+		return nil
+	}
+	now := k.now()
+	reservation := k.limiter(key).ReserveN(now, 1)
+	wait := reservation.DelayFrom(now)
+	if wait == 0 {
+		return nil
+	}
+	reservation.CancelAt(now)
+	e := refuse(http.StatusTooManyRequests, "rate_limited", "This key is over its rate of requests per second.")
+	e.retryAfter = max(wait, time.Second)
+	return e
+}
+
+func (k *keyring) limiter(key *mail.Key) *rate.Limiter {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l, ok := k.limiters[key.ID]
+	if !ok || l.Burst() != key.RatePerSecond {
+		if len(k.limiters) >= keysKept {
+			clear(k.limiters)
+		}
+		l = rate.NewLimiter(rate.Limit(key.RatePerSecond), key.RatePerSecond)
+		k.limiters[key.ID] = l
+	}
+	return l
+}

@@ -1,0 +1,49 @@
+package mail
+
+import "slices"
+
+// Scope is what a key may do: a noun, and what may be done with it.
+type Scope string
+
+// The scopes. Each route takes one of them. A key for /admin/v1 opens nothing else.
+const (
+	ScopeSend              Scope = "send" // send, cancel, resend; and add suppressions, which stops mail and allows none
+	ScopeMessagesRead      Scope = "messages:read"
+	ScopeEventsRead        Scope = "events:read"
+	ScopeStatsRead         Scope = "stats:read"
+	ScopeSuppressionsRead  Scope = "suppressions:read"
+	ScopeSuppressionsWrite Scope = "suppressions:write"      // add and remove
+	ScopeComplaints        Scope = "suppressions:complaints" // with suppressions:write: remove those of complaints too
+	ScopeWebhooksRead      Scope = "webhooks:read"
+	ScopeWebhooksWrite     Scope = "webhooks:write"
+	ScopeAdminRead         Scope = "admin:read"
+	ScopeAdminWrite        Scope = "admin:write"
+
+	ScopeRead  Scope = "read"  // an older name, see aliases
+	ScopeAdmin Scope = "admin" // an older name, see aliases
+)
+
+// aliases are the names that keys were made with before there were scopes by noun. They stay.
+var aliases = map[Scope][]Scope{
+	ScopeRead:  {ScopeMessagesRead, ScopeEventsRead, ScopeStatsRead, ScopeSuppressionsRead, ScopeWebhooksRead},
+	ScopeAdmin: {ScopeAdminRead, ScopeAdminWrite},
+}
+
+// Scopes lists every name that a key may be made with.
+func Scopes() []Scope {
+	return []Scope{
+		ScopeSend, ScopeMessagesRead, ScopeEventsRead, ScopeStatsRead, ScopeSuppressionsRead, ScopeSuppressionsWrite,
+		ScopeComplaints, ScopeWebhooksRead, ScopeWebhooksWrite, ScopeAdminRead, ScopeAdminWrite, ScopeRead, ScopeAdmin,
+	}
+}
+
+// Opens reports whether a key with this scope may do what takes the other one.
+func (s Scope) Opens(other Scope) bool { return s == other || slices.Contains(aliases[s], other) }
+
+// OfAdmin reports whether the scope opens routes of operators.
+func (s Scope) OfAdmin() bool { return s.Opens(ScopeAdminRead) || s.Opens(ScopeAdminWrite) }
+
+// May reports whether the key has the scope, by this name or an older one.
+func (k *Key) May(s Scope) bool {
+	return slices.ContainsFunc(k.Scopes, func(have Scope) bool { return have.Opens(s) })
+}
