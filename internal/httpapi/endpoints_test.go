@@ -309,7 +309,7 @@ func TestPatchChangesWhatIsSet(t *testing.T) {
 func TestHeadersOfAnEndpointGoInAndNeverOut(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	a := r.do("POST", "/v1/webhook-endpoints", r.send, `{"url":"https://a.example.com/","headers":{"x-api-key":"canary"},"basic_auth":{"username":"u","password":"canary"}}`)
+	a := r.do("POST", "/v1/webhook-endpoints", r.write, `{"url":"https://a.example.com/","headers":{"x-api-key":"canary"},"basic_auth":{"username":"u","password":"canary"}}`)
 	r.want(a, 201, "")
 	made := decoded[api.WebhookEndpoint](t, a)
 	if !slices.Equal(made.HeaderNames, []string{"Authorization", "X-Api-Key"}) || strings.Contains(string(a.body), "canary") {
@@ -321,19 +321,19 @@ func TestHeadersOfAnEndpointGoInAndNeverOut(t *testing.T) {
 		t.Errorf("kept %s, want %s", headers(), want)
 	}
 	path := "/v1/webhook-endpoints/" + id.String()
-	r.want(r.do("PATCH", path, r.send, `{"url":"https://a.example.com/v2","description":"same host"}`), 200, "")
+	r.want(r.do("PATCH", path, r.write, `{"url":"https://a.example.com/v2","description":"same host"}`), 200, "")
 	for _, url := range []string{"https://b.example.com/", "https://a.example.com:8443/"} {
-		a := r.do("PATCH", path, r.send, `{"url":"`+url+`"}`)
+		a := r.do("PATCH", path, r.write, `{"url":"`+url+`"}`)
 		r.want(a, 422, "invalid")
 		if f.all[0].URL != "https://a.example.com/v2" {
 			t.Fatalf("the headers go to %s", f.all[0].URL)
 		}
 	}
-	r.want(r.do("PATCH", path, r.send, `{"url":"https://b.example.com/","headers":{"X-Api-Key":"other"}}`), 200, "")
+	r.want(r.do("PATCH", path, r.write, `{"url":"https://b.example.com/","headers":{"X-Api-Key":"other"}}`), 200, "")
 	if want := `{"X-Api-Key":"other"}`; headers() != want || !slices.Equal(f.all[0].HeaderNames, []string{"X-Api-Key"}) {
 		t.Errorf("kept %s, names %v, want %s", headers(), f.all[0].HeaderNames, want)
 	}
-	r.want(r.do("PATCH", path, r.send, `{"headers":{}}`), 200, "")
+	r.want(r.do("PATCH", path, r.write, `{"headers":{}}`), 200, "")
 	if headers() != "" || len(f.all[0].HeaderNames) != 0 {
 		t.Errorf("kept %s, names %v, want none", headers(), f.all[0].HeaderNames)
 	}
@@ -361,7 +361,7 @@ func TestHeadersThatCannotBeSentAreRefused(t *testing.T) {
 		`"basic_auth":{"username":"","password":"p"}`:                                              "basic_auth.username",
 		`"basic_auth":{"username":"u","password":"p\n"}`:                                           "basic_auth.password",
 	} {
-		a := r.do("POST", "/v1/webhook-endpoints", r.send, `{"url":"https://a.example.com/",`+body+`}`)
+		a := r.do("POST", "/v1/webhook-endpoints", r.write, `{"url":"https://a.example.com/",`+body+`}`)
 		r.want(a, 422, "invalid")
 		if len(a.problem.Errors) == 0 || a.problem.Errors[0].Field != field {
 			t.Errorf("%.80s: %+v, want a complaint about %q", body, a.problem.Errors, field)

@@ -74,6 +74,7 @@ var problemTypes = map[string]problemType{
 	// Too much.
 	"rate_limited":      {429, "The key is over its rate, or an address over what it may ask without a key. Come back after Retry-After."},
 	"too_many_failures": {429, "Too many requests with a wrong key came from this address. Come back after Retry-After, with a good one."},
+	"too_many_requests": {429, "Too many requests of this address are under way. Come back after Retry-After."},
 	"too_many_streams":  {429, "The tenant has as many event streams open as it may. Close one."},
 
 	// Us.
