@@ -44,6 +44,11 @@ func generated(t *testing.T, n int) *mail.Message {
 		}
 		return list
 	}
+	known := []mail.Header{
+		{}, {Name: "List-Id", Value: "Käse <l.example.com>"}, {Name: "References", Value: "<a@x.test> <b@x.test>"},
+		{Name: "In-Reply-To", Value: "<a@x.test>"}, {Name: "Auto-Submitted", Value: "auto-generated"},
+		{Name: "List-Unsubscribe", Value: "<https://x.test/u>"}, {Name: "Keywords", Value: "Käse, <b>"},
+	}
 	d := mail.Draft{
 		From: mail.Mailbox{Email: "shop@example.com", Name: pick(r, "", "Shop", "Käse & Söhne, GmbH", "=?utf-8?q?x?=", `Q "x" \`)},
 		To:   append([]mail.Mailbox{{Email: "first@example.org"}}, boxes("to", pick(r, 0, 3, 30))...), Cc: boxes("cc", 3), Bcc: boxes("bcc", 3),
@@ -57,8 +62,8 @@ func generated(t *testing.T, n int) *mail.Message {
 	}
 	for i := range r.IntN(pick(r, 1, 4, 25)) {
 		name, value := fmt.Sprintf("X-H%d", i), pick(r, text(), "", strings.Repeat("v", 900), "plain")
-		if s := pick(r, "List-Id", "References", "In-Reply-To", "Auto-Submitted", "List-Unsubscribe", "Keywords", ""); s != "" && i == 0 {
-			name, value = s, pick(r, "<a@x.test> <b@x.test>", "Käse <l.example.com>", "<https://x.test/ü>", "auto-generated")
+		if known := pick(r, known...); known.Name != "" && i == 0 {
+			name, value = known.Name, known.Value
 		}
 		d.Headers = append(d.Headers, mail.Header{Name: name, Value: value})
 	}

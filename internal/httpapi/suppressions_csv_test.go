@@ -215,7 +215,8 @@ func TestExportsOfOthersAreImported(t *testing.T) {
 			"status,reason,email,created\n5.1.1,\"550 5.1.1 The email account that you tried to reach does not exist, \"\"ann\"\"\",ann@example.org,1741064767\n" +
 				"4.2.2,452 4.2.2 The email account that you tried to reach is over quota,bob@example.org,1741064767\n" +
 				"550,unknown,cy@example.org,1741064767\n", "",
-			[]string{`ann@example.org hard_bounce 550 5.1.1 The email account that you tried to reach does not exist, "ann"`}, at, 2,
+			[]string{`ann@example.org hard_bounce 550 5.1.1 The email account that you tried to reach does not exist, "ann"`},
+			at, 2,
 		},
 		"SendGrid, spam reports":   {"ip,email,created\n192.0.2.1,ann@example.org,2025-03-04 05:06:07\n", "?reason=complaint", []string{"ann@example.org complaint "}, at, 0},
 		"SendGrid, unsubscribes":   {"email,created\nann@example.org,1741064767\n", "?reason=unsubscribe", []string{"ann@example.org unsubscribe "}, at, 0},
