@@ -75,7 +75,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return newDB(p, o), nil
 }
 
-// connections is how many the pools have together where nothing is said.
+// connections is the default for all pools together.
 const connections = 21
 
 // openPools opens the pools, which share so many connections. Two each are enough to work, for a session that waits for a
