@@ -25,10 +25,14 @@ var passing = oneOf(
 const (
 	box = `(user ?(name|id)?|recipients?|mail-?boxe?s?|mail box|account|address(ee)?|alias|inbox|rcpt|local[- ]?part|mail drop|@)`
 	gap = `[^.;:]*`
-	// secret is a password. It is a word about our account only beside refused: attachments have passwords too.
+	// secret is a password. It is a word about our account only where a reply refuses it: attachments have passwords too, and
+	// so do the texts of fraud. wrong is said of it, before it or after; refused only after it.
 	secret  = `(passwor[dt]|passphrase|contrase.a|\bclave\b|\bsenha\b|mot de passe|kennwort|has[lł]o\b|парол|密码|密碼|パスワード|비밀번호|.ifre(si|niz)?\b|jelsz|\bheslo|lozink|mật khẩu|kata sandi|סיסמ|كلمة المرور)` //nolint:gosec // a pattern, not a credential
-	refused = `(\b(wrong|bad|invalid|incorrect|mismatch\w*|expired|required|missing|rejected|failed|too old|changed?|reset|not (accepted|valid|correct|set|match\w*)|(does|do|did)(n'?t| not) match|could not be verified)\b|falsch|ungültig|abgelaufen|inv[aá]lid|incorre[ct]t|caducad|expir|erron|incorrect|scadut|errat|sbagliat|onjuist|verkeerd|ongeldig|nieprawid|błędn|неверн|неправильн|просроч|invalide|错误|錯誤|不正确|不正確|无效|無効|間違|誤|잘못|틀|hatalı|yanlış|geçersiz|érvénytelen|hibás|nesprávn|neplatn|neispravn|pogrešn|sai\b|không đúng|salah|שגוי|خاطئ|خطأ|غير صحيح)`
-	locked  = `(protect|encrypt|lock|geschützt|protég|proteg|protett|cifrad|beveilig|chron|szyfr|защищ|加密|保护|保護|암호화|védett|zaheslovan|korumalı)`
+	wrong   = `(\b(wrong|bad|invalid|incorrect|mismatch\w*|expired|missing)\b|falsch|ungültig|abgelaufen|inv[aá]lid|incorre[ct]t|caducad|expir|erron|incorrect|scadut|errat|sbagliat|onjuist|verkeerd|ongeldig|nieprawid|błędn|неверн|неправильн|просроч|invalide|错误|錯誤|不正确|不正確|无效|無効|間違|誤|잘못|틀|hatalı|yanlış|geçersiz|érvénytelen|hibás|nesprávn|neplatn|neispravn|pogrešn|sai\b|không đúng|salah|שגוי|خاطئ|خطأ|غير صحيح)`
+	refused = `\b(required|rejected|failed|too old|changed|reset|not (accepted|valid|correct|set|match\w*)|(does|do|did)(n'?t| not) match|could not be verified)\b`
+	// locked is said of what a password keeps closed, and bundle is such a thing.
+	locked = `(geschützt|protég|proteg|protett|cifrad|beveilig|\bchron|szyfr|защищ|加密|保护|保護|암호화|védett|zaheslovan|korumalı)`
+	bundle = `\b(archives?|attachments?|zips?|rars?|files?|pdfs?|documents?)\b`
 	// ours are words that make a user or an account one of our side.
 	ours = `\b(hosting|sending|smtp|api|relay|submission|trial|login|from|authenticated)`
 	// barred are words of a refusal that has its reason elsewhere than in the mailbox.
@@ -127,10 +131,11 @@ var rules = []rule{
 	{name: "smtputf8", party: Message, reason: mail.Content, enhanced: []string{"[45].6.7"}},
 	{name: "no_tls", party: Host, reason: mail.Technical, enhanced: []string{"[45].4.317", "[45].7.32[1-4]"}},
 	{name: "protected_attachment", party: Message, reason: mail.Content, words: oneOf(
-		secret+`[ -]{0,3}`+locked, locked+`[^.;:@]{0,20}`+secret, `encrypted (\w+ )?(archive|attachment|zip|rar|file|pdf|document)`, `(archive|attachment|zip|rar|file|pdf|document)s?[^.;:@]{0,40}`+secret,
+		secret+`[ -]{0,3}(protected|encrypted|`+locked+`)`, `\b(protected|encrypted) (with|by|using) (\w+ ){0,2}`+secret, locked+`[^.;:@]{0,20}`+secret,
+		`encrypted (\w+ )?`+bundle, bundle+`[^.;:@]{0,40}`+secret, secret+`[^.;:@]{0,40}`+bundle,
 	)},
 	{name: "credential", party: Account, reason: mail.AuthFailure, words: oneOf(
-		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `authori[sz]ation( failed)?:|access denied: (account|user|login)`, `\(in reply to auth`, `certificate|\bkey (is |was )?(not|unknown|invalid)`, secret+`[^.;:@]{0,40}`+refused, refused+`[^.;:@]{0,40}`+secret, `authentifi|autentic`, `starttls`,
+		`authentication`, `authenticate`, `auth(entication)? failed`, `login fail|smtp auth`, `pop[ -]before[ -]smtp|receive your mail|logged into the pop`, `unauthenticated|not (been )?authenticated`, `authentifi?cation`, `log ?in (first|required)|please log ?in`, `(invalid|bad|wrong) (login|credentials|password|user ?name or password)`, `authori[sz]ation( failed)?:|access denied: (account|user|login)`, `\(in reply to auth`, `certificate|\bkey (is |was )?(not|unknown|invalid)`, secret+`[^.;:@]{0,40}(`+wrong+`|`+refused+`)`, wrong+`[^.;:@]{0,40}`+secret, `authentifi|autentic`, `starttls`,
 	)},
 	{name: "client_name", party: Client, reason: mail.AuthFailure, enhanced: []string{"[45].7.25"}},
 	{name: "reputation", party: Client, reason: mail.Reputation, enhanced: []string{"5.7.28", "5.7.60[6-9]", "5.7.6[1-4][0-9]"}}, // mail flood; Microsoft's banned addresses
