@@ -45,9 +45,13 @@ func generated(t *testing.T, n int) *mail.Message {
 		return list
 	}
 	known := []mail.Header{
-		{}, {Name: "List-Id", Value: "Käse <l.example.com>"}, {Name: "References", Value: "<a@x.test> <b@x.test>"},
-		{Name: "In-Reply-To", Value: "<a@x.test>"}, {Name: "Auto-Submitted", Value: "auto-generated"},
-		{Name: "List-Unsubscribe", Value: "<https://x.test/u>"}, {Name: "Keywords", Value: "Käse, <b>"},
+		{},
+		{Name: "List-Id", Value: "Käse <l.example.com>"},
+		{Name: "References", Value: "<a@x.test> <b@x.test>"},
+		{Name: "In-Reply-To", Value: "<a@x.test>"},
+		{Name: "Auto-Submitted", Value: "auto-generated"},
+		{Name: "List-Unsubscribe", Value: "<https://x.test/u>"},
+		{Name: "Keywords", Value: "Käse, <b>"},
 	}
 	d := mail.Draft{
 		From: mail.Mailbox{Email: "shop@example.com", Name: pick(r, "", "Shop", "Käse & Söhne, GmbH", "=?utf-8?q?x?=", `Q "x" \`)},
