@@ -101,6 +101,7 @@ var notRun = []struct{ page, holds, why string }{
 	{"docs/operations.md", "docker compose up", "it needs Docker; the checks of the image run it"},
 	{"docs/operations.md", "pg_basebackup", "it needs a server with an archive; internal/app restores one in a test"},
 	{"docs/operations.md", "pg_ctl start", "it needs a restored server; internal/app starts one in a test"},
+	{"docs/operations.md", "docker/roles.sql", "it needs a server named db and asks for passwords; internal/app makes the roles in a test"},
 	{"docs/operations.md", "pg_restore", "it needs servers named db and the roles on them"},
 	{"docs/operations.md", "pg_promote", "it needs a standby; a drill promotes one"},
 	{"docs/postfix.md", "X-Envelope-From", "Postfix calls it, with a report on its input"},

@@ -10,7 +10,7 @@ var rewrites = []struct {
 	with string
 }{
 	{regexp.MustCompile(`go run \./cmd/sendgate `), "sendgate "},
-	{regexp.MustCompile(`(messages show) [0-9a-f-]{36}`), "$1 $$SENT"},
+	{regexp.MustCompile(`(messages show|route explain) [0-9a-f-]{36}`), "$1 $$SENT"},
 	{regexp.MustCompile(`(messages cancel) [0-9a-f-]{36}`), "$1 $$SCHEDULED"},
 	{regexp.MustCompile(`(messages resend) [0-9a-f-]{36}`), "$1 $$FAILED"},
 	{regexp.MustCompile(`(webhooks [a-z]+) [0-9a-f-]{36}`), "$1 $$ENDPOINT"},

@@ -197,7 +197,7 @@ func (s *stage) sh(t *testing.T, dir string, env []string, script string) string
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", script)
-	cmd.Dir, cmd.Env = dir, append(s.environ(), append(env, "ASKED=key-0123456789abcdef0123456789abcdef")...)
+	cmd.Dir, cmd.Env = dir, append(s.environ(), append(env, "ASKED=key-0123456789abcdef0123456789abcdef", "GATEWAY_KEY=a-key-of-the-gateway")...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v of\n%s\n%s", err, script, out)
@@ -249,15 +249,24 @@ func (s *stage) run(t *testing.T, b block) {
 		}
 		s.write(t, s.plain, "sendgrid.key", "SG.aaaaaaaaaaaaaaaaaaaaaa.bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\n")
 		s.write(t, s.plain, "relay.password", "a-password-of-the-relay\n")
+		s.write(t, s.plain, "client.secret", "a-secret-of-the-client\n")
+		s.write(t, s.plain, "refresh.token", "a-token-to-refresh-by\n")
 		env := append([]string{"AWS_ACCESS_KEY_ID=AKIA0000000000000000", "AWS_SECRET_ACCESS_KEY=" + strings.Repeat("a", 40)}, s.own...)
 		s.sh(t, s.plain, env, script)
 	default:
 		s.write(t, s.dev, "bounces.csv", "email,reason\nbob@example.org,hard_bounce\n")
 		s.write(t, s.dev, "body.json", "{}\n")
+		s.write(t, s.dev, "password", "a-password-of-the-endpoint\n")
+		s.write(t, s.dev, "fitting.ics", fitting)
 		defer s.busy(t, script)()
 		s.sh(t, s.dev, s.fixtures(t, script), script)
 	}
 }
+
+// fitting is an invitation, in the lines of RFC 5545.
+const fitting = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//example.com//shop//EN\r\nMETHOD:REQUEST\r\nBEGIN:VEVENT\r\nUID:fitting-1@example.com\r\n" +
+	"DTSTAMP:20261130T080000Z\r\nDTSTART:20261207T090000Z\r\nDTEND:20261207T093000Z\r\nSUMMARY:Fitting\r\nORGANIZER:mailto:shop@example.com\r\n" +
+	"ATTENDEE:mailto:ann@example.org\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
 
 func (s *stage) write(t *testing.T, dir, name, text string) {
 	t.Helper()
