@@ -68,11 +68,14 @@ const tallyEvery = 5 * time.Second
 func (a *App) startTally(s *httpapi.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	tell := func() {
+	tell := func(all bool) {
 		ctx, cancel := context.WithTimeout(context.Background(), tallyEvery)
 		defer cancel()
 		if err := a.db.TallyHooks(ctx, s.Tallies()); err != nil {
 			a.log.Warn("counts of receivers not stored", "error", err)
+		}
+		if err := a.db.NoteFailedLogins(ctx, s.FailedLogins(all)); err != nil {
+			a.log.Warn("failed logins not stored", "error", err)
 		}
 	}
 	go func() {
@@ -82,9 +85,9 @@ func (a *App) startTally(s *httpapi.Server) {
 		for {
 			select {
 			case <-ticker.C:
-				tell()
+				tell(false)
 			case <-ctx.Done():
-				tell()
+				tell(true)
 				return
 			}
 		}

@@ -54,7 +54,7 @@ func atLeast(n int64, more bool) string {
 }
 
 type auditCmd struct {
-	Actor  string    `placeholder:"KEY" help:"Only changes made with this key (id or name), or by \"system\"."`
+	Actor  string    `placeholder:"KEY" help:"Only changes made with this key (id or name), or by \"system\" or \"stranger\"."`
 	Action string    `help:"Only this action, such as pool.update, or all of a noun: pool."`
 	Target string    `help:"Only changes of this account, pool, key, tenant or address."`
 	Since  time.Time `help:"Only changes at or after this time."`

@@ -140,7 +140,9 @@ type intentStore struct {
 	ok *bool
 }
 
-func (s *intentStore) Intend(context.Context, mail.ID, mail.Intent) (bool, error) { return *s.ok, nil }
+func (s *intentStore) Intend(context.Context, mail.ID, mail.Intent) (mail.Announced, error) {
+	return mail.Announced{OK: *s.ok}, nil
+}
 
 func TestCauseOfACallWithoutAVerdict(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -83,7 +84,11 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	if err != nil {
 		return none, true
 	}
-	announced, ours := e.announce(it)
+	announced, ours := e.announce(it, &c, l)
+	if ours && len(c.open) == 0 { // all of them since the claim
+		done(errNeutral)
+		return suppressed(none, l), true
+	}
 	if !announced {
 		done(errNeutral)
 		none.Class = mail.Aborted
@@ -145,7 +150,7 @@ func suppressed(r mail.Result, l mail.Loaded) mail.Result {
 	return r
 }
 
-// addSuppressed writes down the recipients that were found suppressed at the claim.
+// addSuppressed writes down the recipients that were found suppressed at the claim or with the intent.
 func addSuppressed(r *mail.Result, l mail.Loaded) {
 	for _, rc := range l.Recipients {
 		if rc.Status == mail.Suppressed {
@@ -154,21 +159,30 @@ func addSuppressed(r *mail.Result, l mail.Loaded) {
 	}
 }
 
-// announce commits the intent. It reports whether the call may be made, and if not whether the claim is still ours.
-func (e *Engine) announce(it *item) (may, ours bool) {
+// announce commits the intent, and takes those out of the call who were suppressed since the claim. It reports whether the
+// call may be made, and if not whether the claim is still ours. With nobody left in it, no call was announced.
+func (e *Engine) announce(it *item, c *call, l mail.Loaded) (may, ours bool) {
 	asked := time.Now()
 	it.announced = asked
-	ok, err := e.Store.Intend(e.finish, it.owner, mail.Intent{
+	answer, err := e.Store.Intend(e.finish, it.owner, mail.Intent{
 		ID: it.due.ID, N: it.due.Attempts + 1, Account: it.account, Decision: it.decision,
+		Tenant: it.due.Lane.Tenant, Stream: it.due.Facts.Stream, Open: c.open,
 	})
-	switch {
-	case err != nil: // committed or not, nobody knows: so nothing is sent, and the record closes whatever is there
+	if err != nil { // committed or not, nobody knows: so nothing is sent, and the record closes whatever is there
 		return false, true
-	case !ok:
+	}
+	gone := func(r mail.Recipient) bool { return slices.Contains(answer.Suppressed, r.N) }
+	c.open = slices.DeleteFunc(slices.Clone(c.open), gone)
+	for i := range l.Recipients {
+		if gone(l.Recipients[i]) {
+			l.Recipients[i].Status = mail.Suppressed
+		}
+	}
+	if !answer.OK && len(c.open) > 0 {
 		e.Log.Warn("claim lost before its call", "message_id", it.due.ID)
 		return false, false
 	}
-	return time.Since(asked) < intentAge, true
+	return answer.OK && time.Since(asked) < intentAge, true
 }
 
 // call waits for the slot and makes exactly one call. It returns when the call arrived at the latest, or nil if it was

@@ -30,6 +30,7 @@ type fakeStore struct {
 	freed     int
 	ended     []mail.Ending
 	endFails  error
+	gone      []int // who was suppressed between claim and intent
 }
 
 func (s *fakeStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
@@ -47,8 +48,9 @@ func (s *fakeStore) End(_ context.Context, endings []mail.Ending) error {
 	return s.endFails
 }
 
-func (s *fakeStore) Intend(ctx context.Context, _ mail.ID, in mail.Intent) (bool, error) {
-	return s.intend(ctx, in)
+func (s *fakeStore) Intend(ctx context.Context, _ mail.ID, in mail.Intent) (mail.Announced, error) {
+	ok, err := s.intend(ctx, in)
+	return mail.Announced{OK: ok, Suppressed: s.gone}, err
 }
 
 func (s *fakeStore) Heartbeat(ctx context.Context, _ mail.ID, _ time.Duration) (int, error) {

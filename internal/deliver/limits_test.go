@@ -74,9 +74,9 @@ func (s *limitStore) Load(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Lo
 	return loaded, nil
 }
 
-func (s *limitStore) Intend(context.Context, mail.ID, mail.Intent) (bool, error) {
+func (s *limitStore) Intend(context.Context, mail.ID, mail.Intent) (mail.Announced, error) {
 	time.Sleep(exchange)
-	return true, nil
+	return mail.Announced{OK: true}, nil
 }
 
 func (s *limitStore) Record(_ context.Context, _ mail.ID, r mail.Result) (bool, error) {
@@ -202,7 +202,7 @@ func replicaOf(t *testing.T, store Store, esp provider.Provider) *Engine {
 type dropStore struct {
 	limitStore
 	claimed, loaded, intended error
-	none, lost                bool
+	none, gone, lost          bool
 	late                      time.Duration
 }
 
@@ -221,9 +221,12 @@ func (s *dropStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.L
 	return loaded, errors.Join(err, s.loaded)
 }
 
-func (s *dropStore) Intend(context.Context, mail.ID, mail.Intent) (bool, error) {
+func (s *dropStore) Intend(_ context.Context, _ mail.ID, in mail.Intent) (mail.Announced, error) {
 	time.Sleep(s.late)
-	return !s.lost, s.intended
+	if s.gone {
+		return mail.Announced{Suppressed: []int{in.Open[0].N}}, nil
+	}
+	return mail.Announced{OK: !s.lost}, s.intended
 }
 
 func TestEachSlotThatNoCallIsMadeForIsCounted(t *testing.T) {
@@ -238,6 +241,7 @@ func TestEachSlotThatNoCallIsMadeForIsCounted(t *testing.T) {
 		"commit failed":     {store: &dropStore{claimed: gone}, want: 1},
 		"not loaded":        {store: &dropStore{loaded: gone}, want: 1},
 		"all suppressed":    {store: &dropStore{none: true}, want: 1},
+		"suppressed since":  {store: &dropStore{gone: true}, want: 1},
 		"intent failed":     {store: &dropStore{intended: gone}, want: 1},
 		"claim lost":        {store: &dropStore{lost: true}, want: 1},
 		"intent came late":  {store: &dropStore{late: intentAge}, want: 1},

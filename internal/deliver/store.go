@@ -26,7 +26,7 @@ type queueStore interface {
 		decide func(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim) error
 	End(ctx context.Context, endings []mail.Ending) error
 	Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error)
-	Intend(ctx context.Context, owner mail.ID, in mail.Intent) (bool, error)
+	Intend(ctx context.Context, owner mail.ID, in mail.Intent) (mail.Announced, error)
 	Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error)
 }
 

@@ -28,7 +28,7 @@ func storeMutants() []mutant {
 			"\tif true {\n\t\tgo func() { _ = commit(end, tx, latest) }()\n\t\treturn won, false, nil\n\t}\n\tswitch err = commit(end, tx, latest); {\n",
 		}}, dir, "TestAnswerToCommitThatCannotBeFoundOutIsUnknown|TestServerRefusesToCommitTooLate"},
 		{"M02", "the intent is not written", []edit{{
-			dir + "/intent.go", "\treturn db.intents.do(ctx, ownedIntent{in, owner}, 1)\n", "\treturn true, nil\n",
+			dir + "/intent.go", "\treturn db.intents.do(ctx, ownedIntent{in, owner}, int64(max(1, len(in.Open))))\n", "\treturn mail.Announced{OK: true}, nil\n",
 		}}, dir, "TestIntendAnnouncesOneCallOnce"},
 		{"M03", "a result closes a claim whoever holds it", []edit{{
 			dir + "/record.go", "f.id = i.id AND f.n = i.n AND f.owner = i.owner AND (", "f.id = i.id AND (",

@@ -65,6 +65,9 @@ func (s *Server) authenticate(r *http.Request) (*mail.Key, error) {
 	if err == nil || !errors.Is(err, errUnauthorized) {
 		return key, err
 	}
+	if r.Header.Get("Authorization") != "" {
+		s.logins.note(who, s.clock(), mail.FailedLogins{Keys: 1})
+	}
 	if wait := s.keys.failures.note(who); wait > 0 {
 		if skipped, due := s.tally.sample(noAccount, s.now()); due {
 			s.log.WarnContext(r.Context(), "too many requests with a wrong key", "from", who.net.String(), "refused_since_last_line", skipped)

@@ -220,7 +220,7 @@ func (f *fakeStore) importSuppressions(_ context.Context, method string, t mail.
 	return added, nil
 }
 
-func (f *fakeStore) Unsuppress(_ context.Context, t mail.TenantID, email string, complaints bool, streams ...string) error {
+func (f *fakeStore) Unsuppress(_ context.Context, _ string, t mail.TenantID, email string, complaints bool, streams ...string) error {
 	done, err := f.enter("Unsuppress")
 	defer done()
 	if err != nil {

@@ -162,11 +162,13 @@ func (h *hook) checkHeader(header http.Header) error {
 	}
 	g := guesser{h.who, h.id}
 	if wait := h.badPasswords.over(g); wait > 0 {
+		h.logins.note(h.who, h.clock(), mail.FailedLogins{Passwords: 1})
 		return &provider.HookError{Status: http.StatusTooManyRequests, Reason: "credentials", RetryAfter: wait}
 	}
 	err := parser.CheckHeader(header, h.clock())
 	if refused, ok := errors.AsType[*provider.HookError](err); ok && refused.Guess {
 		h.badPasswords.note(g)
+		h.logins.note(h.who, h.clock(), mail.FailedLogins{Passwords: 1})
 	}
 	return err
 }

@@ -196,7 +196,7 @@ func TestRequestsAreCountedByRoute(t *testing.T) {
 func TestHTTPServerHasTimeLimits(t *testing.T) {
 	t.Parallel()
 	s := HTTPServer(http.NotFoundHandler())
-	if s.ReadHeaderTimeout != 10*time.Second || s.ReadTimeout != time.Minute || s.WriteTimeout != time.Minute ||
+	if s.ReadHeaderTimeout != 90*time.Second || s.WriteTimeout != time.Minute ||
 		s.IdleTimeout != 90*time.Second || s.MaxHeaderBytes > 32<<10 || s.MaxHeaderBytes < 16<<10 || s.Handler == nil {
 		t.Errorf("limits = %+v", s)
 	}

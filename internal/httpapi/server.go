@@ -83,6 +83,7 @@ type Server struct {
 	cursors            *cursors
 	touches            *toucher
 	tally              *tally
+	logins             logins
 	handler            http.Handler
 	warned             atomic.Int64 // when it was last said that a proxy is not trusted, in seconds since 1970
 
@@ -179,17 +180,34 @@ func (s *Server) Close() { s.touches.close() }
 // for a commit, and for the outcome of one.
 const answerTime = 60 * time.Second
 
+// idleTime is how long a connection may wait for a request, the first one as any other; under pressure it gives way before, see
+// Listener. It is longer than that of the proxies in front. Clients open connections ahead of their requests: one that is closed
+// just when they use it costs a request its answer, and they may not repeat it.
+const idleTime = 90 * time.Second
+
+// bodyTime is for a body, from the end of the header, unless its handler has another.
+const bodyTime = 60 * time.Second
+
+// timeBody limits the reading of each body. The ReadTimeout of net/http would count from the opening of the connection.
+func timeBody(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // an error: no connection, as in tests
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // HTTPServer returns a server for the handler whose time limits hold against slow and silent clients. The caller
 // listens, serves and shuts it down.
 func HTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           closeChunked(h),
+		Handler:           timeBody(closeChunked(h)),
 		ConnState:         watchConn,
-		ReadHeaderTimeout: 10 * time.Second, // a crowd on a busy machine has to wait for its turn as well
-		ReadTimeout:       60 * time.Second,
+		ReadHeaderTimeout: idleTime,
 		WriteTimeout:      answerTime,
-		IdleTimeout:       90 * time.Second, // longer than that of the proxies in front; under pressure see Listener
-		MaxHeaderBytes:    28 << 10,         // net/http adds 4 KiB: more than 32 KiB is a 431
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    28 << 10, // net/http adds 4 KiB: more than 32 KiB is a 431
 	}
 }
 

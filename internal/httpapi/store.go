@@ -38,7 +38,7 @@ type Store interface {
 	ImportSuppressions(ctx context.Context, t mail.TenantID, list []mail.Suppression) (added int64, err error)
 	// Unsuppress forgets all suppressions of an address, or those of the given streams. Unless complaints is set, it forgets
 	// none where one of them is a complaint's: mail.ErrForbidden.
-	Unsuppress(ctx context.Context, t mail.TenantID, email string, complaints bool, streams ...string) error
+	Unsuppress(ctx context.Context, actor string, t mail.TenantID, email string, complaints bool, streams ...string) error
 	// FindSuppressions lists by address and stream, behind those of after, what Email, Stream and Reason of match select.
 	FindSuppressions(ctx context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error)
 

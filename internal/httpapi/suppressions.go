@@ -88,7 +88,7 @@ func (s *Server) addSuppression(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	x.Tenant, x.Origin = principal(r).Tenant, "api"
+	x.Tenant, x.Origin, x.By = principal(r).Tenant, "api", principal(r).ID
 	if err := s.store.Suppress(r.Context(), x); err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (s *Server) deleteSuppression(w http.ResponseWriter, r *http.Request) error
 		return errNotSuppressed()
 	}
 	key := principal(r)
-	err = s.store.Unsuppress(r.Context(), key.Tenant, a.Email, key.May(mail.ScopeComplaints), streams...)
+	err = s.store.Unsuppress(r.Context(), key.ID, key.Tenant, a.Email, key.May(mail.ScopeComplaints), streams...)
 	if errors.Is(err, mail.ErrForbidden) {
 		return errScopeMissing(mail.ScopeComplaints)
 	}

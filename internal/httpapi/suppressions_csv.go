@@ -131,7 +131,7 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 			}
 			return err
 		}
-		if err := s.addBatch(r.Context(), principal(r).Tenant, batch, &in.result); err != nil && before > 0 {
+		if err := s.addBatch(r.Context(), principal(r), batch, &in.result); err != nil && before > 0 {
 			return afterStore(err)
 		} else if err != nil {
 			return err
@@ -140,11 +140,12 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 	return writeJSON(w, http.StatusOK, in.result)
 }
 
-func (s *Server) addBatch(ctx context.Context, t mail.TenantID, batch []mail.Suppression, result *api.SuppressionImportResult) error {
+func (s *Server) addBatch(ctx context.Context, key *mail.Key, batch []mail.Suppression, result *api.SuppressionImportResult) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	added, err := s.store.ImportSuppressions(ctx, t, batch)
+	batch[0].By = key.ID
+	added, err := s.store.ImportSuppressions(ctx, key.Tenant, batch)
 	if err != nil {
 		return err
 	}

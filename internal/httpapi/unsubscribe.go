@@ -82,6 +82,7 @@ func (s *Server) openToken(r *http.Request) (unsub.Token, error) {
 		}
 		return token, nil
 	}
+	s.logins.note(s.stranger(r), s.clock(), mail.FailedLogins{Links: 1})
 	if wait := s.badTokens.note(s.stranger(r)); wait > 0 {
 		return unsub.Token{}, errTooManyLinks("links that are not valid", wait)
 	}

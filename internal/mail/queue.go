@@ -110,6 +110,15 @@ type Intent struct {
 	N        int // 1-based attempt number
 	Account  int32
 	Decision []byte
+	Tenant   TenantID
+	Stream   string
+	Open     []Recipient // who is to be in the call
+}
+
+// Announced is the answer to an intent.
+type Announced struct {
+	OK         bool  // the call may be made; false: the claim is lost, or nobody is left to be in the call
+	Suppressed []int // by N: who of Open was suppressed before the intent was written, and must not be in the call
 }
 
 // Result is what became of one claimed message, with or without a call.

@@ -164,17 +164,28 @@ type Suppression struct {
 	Detail    string
 	CreatedAt time.Time
 	ExpiresAt time.Time // zero: never
+	By        string    // the key that adds it, for the audit; "" when no key does
 }
 
-// AuditEntry is one change of configuration.
+// AuditEntry is one change of configuration or of suppressions, or failed logins.
 type AuditEntry struct {
 	ID     int64
 	At     time.Time
-	Actor  string // key id, or "system"
+	Actor  string // key id, "system", or "stranger"
 	Name   string // of the key
 	Action string // "pool.update"
 	Target string
 	Detail json.RawMessage // secrets never
+}
+
+// FailedLogins are the wrong keys, webhook passwords and unsubscribe links that came from one address within a minute. Those
+// for which there was no entry of their own are in one of "others".
+type FailedLogins struct {
+	From      string    `json:"-"`
+	Since     time.Time `json:"since"`
+	Keys      int64     `json:"keys,omitempty"`
+	Passwords int64     `json:"webhook_passwords,omitempty"`
+	Links     int64     `json:"unsubscribe_links,omitempty"`
 }
 
 // AuditFilter selects audit entries. Zero fields select everything.

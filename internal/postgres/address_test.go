@@ -86,7 +86,7 @@ func TestSuppressionIsOneForEverySpelling(t *testing.T) {
 				}
 			}
 		}
-		must(t, b.db.Unsuppress(t.Context(), 1, s[1], true))
+		must(t, b.db.Unsuppress(t.Context(), "tester", 1, s[1], true))
 		if left := find(s[0]); left != nil {
 			t.Errorf("lifted %s, left %s", s[1], left)
 		}

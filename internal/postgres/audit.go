@@ -40,6 +40,30 @@ func (db *DB) changeWith(ctx context.Context, actor, action, target string, deta
 	return nil
 }
 
+// audit writes the entry of a change that is not one of configuration, in its transaction. Detail must hold no secret.
+func audit(ctx context.Context, tx pgx.Tx, actor, action, target string, detail any) error {
+	raw, err := json.Marshal(detail)
+	if err != nil {
+		return fmt.Errorf("encode audit detail: %w", err)
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO audit (actor, action, target, detail) VALUES ($1, $2, $3, $4)`, actor, action, target, raw)
+	return err
+}
+
+// NoteFailedLogins adds what strangers tried to the audit, an entry for each address, which bounds them: see mail.FailedLogins.
+func (db *DB) NoteFailedLogins(ctx context.Context, all []mail.FailedLogins) error {
+	for _, f := range all {
+		raw, err := json.Marshal(f)
+		if err != nil {
+			return fmt.Errorf("encode failed logins: %w", err)
+		}
+		if _, err := db.api.Exec(ctx, `INSERT INTO audit (actor, action, target, detail) VALUES ('stranger', 'login.failed', $1, $2)`, f.From, raw); err != nil {
+			return fmt.Errorf("note failed logins: %w", unavailable(err))
+		}
+	}
+	return nil
+}
+
 // affected turns "no row" into mail.ErrNotFound.
 func affected(n int64, err error, what string) error {
 	if err == nil && n == 0 {
@@ -48,7 +72,7 @@ func affected(n int64, err error, what string) error {
 	return err
 }
 
-// Audit lists changes of configuration, newest first.
+// Audit lists what was changed and who failed to log in, newest first.
 func (db *DB) Audit(ctx context.Context, f mail.AuditFilter) ([]mail.AuditEntry, error) {
 	rows, err := db.api.Query(ctx, `SELECT a.id, a.at, a.actor, coalesce(k.name, ''), a.action, a.target, a.detail
 		FROM audit a LEFT JOIN api_key k ON k.id = a.actor

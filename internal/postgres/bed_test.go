@@ -240,9 +240,9 @@ func intent(d mail.Due, account int32) mail.Intent {
 
 func (b *bed) intend(t *testing.T, owner mail.ID, in mail.Intent) bool {
 	t.Helper()
-	ok, err := b.db.Intend(t.Context(), owner, in)
+	a, err := b.db.Intend(t.Context(), owner, in)
 	must(t, err)
-	return ok
+	return a.OK
 }
 
 func (b *bed) record(t *testing.T, owner mail.ID, r mail.Result) bool {

@@ -21,22 +21,22 @@ func TestComplaintIsLiftedOnlyByWhomMay(t *testing.T) {
 	never := time.Time{}
 	add("ann@example.org", "", "complaint", never)
 	add("ann@example.org", "news", "unsubscribe", never)
-	if err := b.db.Unsuppress(ctx, 1, "Ann@example.org", false); !errors.Is(err, mail.ErrForbidden) {
+	if err := b.db.Unsuppress(ctx, "tester", 1, "Ann@example.org", false); !errors.Is(err, mail.ErrForbidden) {
 		t.Errorf("all of an address that complained: %v, want ErrForbidden", err)
 	}
 	if got := len(b.suppressed(t, mail.Suppression{})); got != 2 {
 		t.Errorf("left after a refusal = %d, want both", got)
 	}
-	must(t, b.db.Unsuppress(ctx, 1, "ann@example.org", false, "news"))
-	if err := b.db.Unsuppress(ctx, 1, "ann@example.org", false, ""); !errors.Is(err, mail.ErrForbidden) {
+	must(t, b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", false, "news"))
+	if err := b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", false, ""); !errors.Is(err, mail.ErrForbidden) {
 		t.Errorf("the complaint: %v, want ErrForbidden", err)
 	}
-	if err := b.db.Unsuppress(ctx, 1, "bob@example.org", false); !errors.Is(err, mail.ErrNotFound) {
+	if err := b.db.Unsuppress(ctx, "tester", 1, "bob@example.org", false); !errors.Is(err, mail.ErrNotFound) {
 		t.Errorf("an address without any: %v, want ErrNotFound", err)
 	}
-	must(t, b.db.Unsuppress(ctx, 1, "ann@example.org", true))
+	must(t, b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", true))
 	add("cy@example.org", "", "complaint", time.Now().Add(-time.Hour))
-	must(t, b.db.Unsuppress(ctx, 1, "cy@example.org", false)) // it is over
+	must(t, b.db.Unsuppress(ctx, "tester", 1, "cy@example.org", false)) // it is over
 }
 
 func TestListedKeysAreThoseThatAreGood(t *testing.T) {

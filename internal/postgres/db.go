@@ -52,7 +52,7 @@ type DB struct {
 	commitGrace time.Duration // see the constant
 	pace        pace          // of accepts
 	accepts     *committer[offer, mail.Accepted]
-	intents     *committer[ownedIntent, bool]
+	intents     *committer[ownedIntent, mail.Announced]
 	results     *committer[ownedResult, bool]
 	events      *committer[mail.Intake, mail.Taken]
 	watch       watch // over the database's clock
@@ -131,7 +131,7 @@ func newDB(p pools, o Options) *DB {
 		name: "accept", workers: 2, batch: mostRows, weight: acceptWeight, queue: queue, bytes: bytes, sure: true, observe: observe,
 	}, db.acceptBatch)
 	db.intents = newCommitter(committerOptions{
-		name: "intent", workers: 2, batch: 400, queue: 8192, bytes: 1 << 40, observe: observe,
+		name: "intent", workers: 2, batch: 400, weight: intentWeight, queue: 8192, bytes: 1 << 40, observe: observe,
 	}, db.intentBatch)
 	db.results = newCommitter(committerOptions{
 		name: "record", workers: 2, batch: 400, queue: 8192, bytes: 1 << 40, observe: observe,

@@ -15,19 +15,34 @@ type ownedIntent struct {
 	owner mail.ID
 }
 
+// intentWeight bounds the recipients that the intents of one transaction look up.
+const intentWeight = 4000
+
 // Intend announces one call: it writes the attempt row and marks the claim as started, durably, before the caller may
-// write to the socket. It reports false when the claim is no longer the owner's, or the owner's lease has run out: then
+// write to the socket. It also tells who of the call's recipients was suppressed by then; if that is everybody, no call is
+// announced. Not OK without that means that the claim is no longer the owner's, or the owner's lease has run out: then
 // nothing may be sent. On an error the outcome is not known, and nothing may be sent either.
-func (db *DB) Intend(ctx context.Context, owner mail.ID, in mail.Intent) (bool, error) {
-	return db.intents.do(ctx, ownedIntent{in, owner}, 1)
+func (db *DB) Intend(ctx context.Context, owner mail.ID, in mail.Intent) (mail.Announced, error) {
+	return db.intents.do(ctx, ownedIntent{in, owner}, int64(max(1, len(in.Open))))
 }
 
 // The inflight row is the lock between this and a rescuer: whoever updates or deletes it first wins. It is also that
 // between two claims of one replica for one call, the first of which was lost with a crash of the server: they may be for
-// different accounts, and the limits of the one in the row are charged.
-const intentSQL = `
+// different accounts, and the limits of the one in the row are charged. Of a call that the batch announces twice, one
+// announcer makes it.
+//
+// The recipients come with the intent, which reads no table for them: one look into the index of suppressions each. The
+// OFFSET 0 keeps that look a look, where a join might read all suppressions.
+var intentSQL = `
 WITH i AS (
-    SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[], $5::uuid[]) AS i(id, n, account_id, decision, owner)
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[], $5::uuid[], $6::int[]) WITH ORDINALITY
+        AS i(id, n, account_id, decision, owner, open, row)
+), gone AS MATERIALIZED (
+    SELECT row, n FROM (
+        SELECT r.row, r.n, ` + suppressedSQL("r.tenant_id", "r.folded, lower(r.email)", "r.stream") + ` AS suppressed
+        FROM unnest($7::int[], $8::int[], $9::int[], $10::text[], $11::text[], $12::text[]) AS r(row, n, tenant_id, folded, email, stream)
+        OFFSET 0) r
+    WHERE suppressed
 ), alive AS MATERIALIZED ( -- looked at once, and not for each call: its rows are written every few seconds
     SELECT id FROM replica WHERE id = ANY ($5) AND lease_until > clock_timestamp()
 ), u AS (
@@ -35,51 +50,64 @@ WITH i AS (
     FROM i
     WHERE f.id = ANY ($1) AND f.id = i.id AND f.owner = i.owner AND f.n = i.n AND f.account_id = i.account_id AND f.started_at IS NULL
       AND i.owner IN (SELECT id FROM alive)
-    RETURNING i.id, i.n, i.owner, i.account_id, i.decision, f.started_at
+      AND (i.open = 0 OR i.open > (SELECT count(*) FROM gone WHERE gone.row = i.row))
+    RETURNING i.row, i.id, i.n, i.owner, i.account_id, i.decision, f.started_at
+), a AS (
+    INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at)
+    SELECT id, n, owner, account_id, decision, started_at FROM u
 )
-INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at)
-SELECT id, n, owner, account_id, decision, started_at FROM u
-RETURNING message_id, n, owner, account_id`
+SELECT row, NULL::int FROM u
+UNION ALL
+SELECT row, n FROM gone`
 
-// announced is what tells one intent from another.
-type announced struct {
-	ID      [16]byte
-	N       int32
-	Owner   [16]byte
-	Account int32
-}
-
-func (db *DB) intentBatch(ctx context.Context, batch []ownedIntent) ([]bool, []error) {
+func (db *DB) intentBatch(ctx context.Context, batch []ownedIntent) ([]mail.Announced, []error) {
 	return bisect(ctx, batch, db.intentOnce)
 }
 
-func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]bool, error) {
+func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]mail.Announced, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	n := len(batch)
-	ids, owners, ns := make([][16]byte, n), make([][16]byte, n), make([]int32, n)
+	ids, owners, ns, open := make([][16]byte, n), make([][16]byte, n), make([]int32, n), make([]int32, n)
 	accounts, decisions := make([]int32, n), make([][]byte, n)
+	var who seats
 	for i, in := range batch {
 		ids[i], owners[i], accounts[i], decisions[i] = in.ID, in.owner, in.Account, in.Decision
-		ns[i] = int32(in.N) //nolint:gosec // see queueTake
+		ns[i], open[i] = int32(in.N), int32(len(in.Open)) //nolint:gosec // see queueTake
+		who.add(i+1, &in.Intent)
 	}
-	rows, err := db.engine.Query(ctx, intentSQL, ids, ns, accounts, decisions, owners)
+	rows, err := db.engine.Query(ctx, intentSQL, ids, ns, accounts, decisions, owners, open,
+		who.rows, who.ns, who.tenants, who.folded, who.emails, who.streams)
 	if err != nil {
 		return nil, fmt.Errorf("intend: %w", err)
 	}
-	started, err := pgx.CollectRows(rows, pgx.RowToStructByPos[announced])
+	out := make([]mail.Announced, n)
+	var row int64
+	var gone *int
+	_, err = pgx.ForEachRow(rows, []any{&row, &gone}, func() error {
+		if a := &out[row-1]; gone == nil {
+			a.OK = true
+		} else {
+			a.Suppressed = append(a.Suppressed, *gone)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("intend: %w", err)
-	}
-	ok := make(map[announced]bool, n)
-	for _, a := range started {
-		ok[a] = true
-	}
-	out := make([]bool, n)
-	for i := range batch { // a call that the batch announces twice is one call: its first announcer makes it
-		a := announced{ids[i], ns[i], owners[i], accounts[i]}
-		out[i] = ok[a]
-		delete(ok, a)
 	}
 	return out, nil
+}
+
+// seats are the recipients of the intents of a batch, as columns.
+type seats struct {
+	rows, ns, tenants       []int32
+	folded, emails, streams []string
+}
+
+func (s *seats) add(row int, in *mail.Intent) {
+	for _, r := range in.Open {
+		s.rows, s.ns = append(s.rows, int32(row)), append(s.ns, int32(r.N)) //nolint:gosec // at most 400, and 1000
+		s.tenants, s.streams = append(s.tenants, int32(in.Tenant)), append(s.streams, in.Stream)
+		s.folded, s.emails = append(s.folded, mail.FoldAddress(r.Address.Email)), append(s.emails, r.Address.Email)
+	}
 }

@@ -53,7 +53,7 @@ func TestIntentsOfALostClaimAndItsRepetitionAnnounceOneCall(t *testing.T) {
 	elsewhere.Account = account + 1
 	got, err := b.db.intentOnce(t.Context(), []ownedIntent{elsewhere, one, other, one, one})
 	must(t, err)
-	if diff := cmp.Diff([]bool{false, true, true, false, false}, got); diff != "" {
+	if diff := cmp.Diff([]mail.Announced{{}, {OK: true}, {OK: true}, {}, {}}, got); diff != "" {
 		t.Errorf("announced (-want +got):\n%s", diff)
 	}
 }
@@ -124,9 +124,9 @@ func TestIntentsShareTransactionsAndAreAnsweredOneByOne(t *testing.T) {
 			case 7:
 				in.Decision = []byte(`{"poisoned":"\u0000"}`)
 			}
-			ok, err := db.Intend(t.Context(), owner, in)
-			if want := i%10 != 3 && i%10 != 7; ok != want || (err != nil) != (i%10 == 7) {
-				t.Errorf("intent %d: %t, %v; want %t", i, ok, err, want)
+			a, err := db.Intend(t.Context(), owner, in)
+			if want := i%10 != 3 && i%10 != 7; a.OK != want || (err != nil) != (i%10 == 7) {
+				t.Errorf("intent %d: %t, %v; want %t", i, a.OK, err, want)
 			}
 		})
 	}
@@ -193,9 +193,9 @@ func raceRescue(t *testing.T, b *bed, other *DB, s *mail.Submission, account int
 	announced := make(chan string, 1)
 	go func() {
 		word := "refused"
-		if ok, err := b.db.Intend(t.Context(), owner, intent(taken[0], account)); err != nil {
+		if a, err := b.db.Intend(t.Context(), owner, intent(taken[0], account)); err != nil {
 			t.Errorf("intend: %v", err)
-		} else if ok {
+		} else if a.OK {
 			word = "announced"
 		}
 		announced <- word

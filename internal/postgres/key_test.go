@@ -119,8 +119,8 @@ func TestSuppressionsBelongToATenantAndKeepTheirFirstReason(t *testing.T) {
 	if found[0].Reason != "hard_bounce" || found[0].Origin != "webhook" {
 		t.Errorf("a second reason replaced the first: %+v", found[0])
 	}
-	must(t, b.db.Unsuppress(ctx, 1, "ann@example.org", true))
-	if err := b.db.Unsuppress(ctx, 1, "ann@example.org", true); !errors.Is(err, mail.ErrNotFound) {
+	must(t, b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", true))
+	if err := b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", true); !errors.Is(err, mail.ErrNotFound) {
 		t.Errorf("removed twice: %v, want ErrNotFound", err)
 	}
 	if got := emails(other.ID, "", "", 10); !slices.Equal(got, []string{"ann@example.org"}) {

@@ -109,8 +109,8 @@ func TestReplicasTogetherNeverExceedALimit(t *testing.T) {
 				var inner sync.WaitGroup
 				for _, d := range taken {
 					inner.Go(func() {
-						if ok, err := db.Intend(t.Context(), owner, intent(d, account)); err != nil || !ok {
-							t.Errorf("intend: %t, %v", ok, err)
+						if a, err := db.Intend(t.Context(), owner, intent(d, account)); err != nil || !a.OK {
+							t.Errorf("intend: %t, %v", a.OK, err)
 						}
 						mu.Lock()
 						calls++

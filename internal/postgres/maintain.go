@@ -160,6 +160,7 @@ func (db *DB) Sweep(ctx context.Context) (int, error) {
 		`DELETE FROM event_key WHERE ctid = ANY (ARRAY(SELECT ctid FROM event_key WHERE at < now() - interval '` + eventKeyAge + `' LIMIT 5000))`,
 		`DELETE FROM hook_token WHERE ctid = ANY (ARRAY(SELECT ctid FROM hook_token WHERE at < now() - interval '` + hookTokenAge + `' LIMIT 5000))`,
 		`DELETE FROM suppression WHERE ctid = ANY (ARRAY(SELECT ctid FROM suppression WHERE expires_at <= now() LIMIT 5000))`,
+		`DELETE FROM audit WHERE id = ANY (ARRAY(SELECT id FROM audit WHERE action = 'login.failed' ORDER BY id DESC OFFSET 20000 LIMIT 5000))`,
 		`DELETE FROM soft_bounce WHERE ctid = ANY (ARRAY(SELECT ctid FROM soft_bounce WHERE last_at < now() - interval '30 days' LIMIT 5000))`,
 	} {
 		tag, err := db.engine.Exec(ctx, q)

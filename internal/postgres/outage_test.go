@@ -216,7 +216,7 @@ func TestEveryMethodSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 		"Cancel":     func() error { return db.Cancel(ctx, 1, id) },
 		"Resend":     func() error { return db.Resend(ctx, 1, id, false) },
 		"Suppress":   func() error { return db.Suppress(ctx, mail.Suppression{Tenant: 1, Email: "a@b.c"}) },
-		"Unsuppress": func() error { return db.Unsuppress(ctx, 1, "a@b.c", true) },
+		"Unsuppress": func() error { return db.Unsuppress(ctx, "tester", 1, "a@b.c", true) },
 		"FindSuppressions": func() error {
 			_, err := db.FindSuppressions(ctx, mail.Suppression{Tenant: 1}, mail.Suppression{}, 1)
 			return err

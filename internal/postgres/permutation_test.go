@@ -77,8 +77,8 @@ func startRuns(t *testing.T, b *bed) []run {
 		var wg sync.WaitGroup
 		for _, d := range due {
 			wg.Go(func() {
-				if ok, err := b.db.Intend(context.WithoutCancel(t.Context()), owner, intent(d, account)); !ok || err != nil {
-					t.Errorf("intend: %v %v", ok, err)
+				if a, err := b.db.Intend(context.WithoutCancel(t.Context()), owner, intent(d, account)); !a.OK || err != nil {
+					t.Errorf("intend: %v %v", a.OK, err)
 				}
 			})
 			runs = append(runs, run{flight: flight{id: d.ID, owner: owner, account: account, due: d}, rescued: owner == dying})

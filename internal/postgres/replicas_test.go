@@ -76,8 +76,8 @@ func (b *bed) meet(t *testing.T, replicas []*DB) []*meeting {
 			all = append(all, m)
 			m.lost, m.end = len(all)%3 == 0, []mail.EventType{mail.EventDelivered, mail.EventBounced, mail.EventComplained}[len(all)%5%3]
 			wg.Go(func() {
-				if ok, err := replicas[r].Intend(context.WithoutCancel(t.Context()), m.owner, intent(d, account)); !ok || err != nil {
-					t.Errorf("intend: %v %v", ok, err)
+				if a, err := replicas[r].Intend(context.WithoutCancel(t.Context()), m.owner, intent(d, account)); !a.OK || err != nil {
+					t.Errorf("intend: %v %v", a.OK, err)
 				}
 			})
 		}

@@ -14,7 +14,7 @@ import (
 
 // suppressedSQL is the one condition for an address that must not be mailed, over expressions for its tenant, the address
 // as mail.FoldAddress has it, and the message's stream. For a row of an earlier binary the address is given as that binary
-// had it as well. The condition is asked at acceptance and again at the claim.
+// had it as well. The condition is asked at acceptance, at the claim, and with the intent of the call.
 func suppressedSQL(tenant, folded, stream string) string {
 	return `EXISTS (SELECT 1 FROM suppression s WHERE s.tenant_id = ` + tenant + ` AND s.email IN (` + folded + `)
         AND (s.stream = '' OR s.stream = ` + stream + `) AND (s.expires_at IS NULL OR s.expires_at > now()))`

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,15 +36,33 @@ ORDER BY i.email, i.stream, i.expires_at DESC NULLS FIRST, i.reason <> 'complain
 // Suppress stops mail of a tenant to an address, however it is spelled: see mail.FoldAddress. The first reason is kept,
 // unless what is there expires earlier, or the new one is a complaint.
 func (db *DB) Suppress(ctx context.Context, s mail.Suppression) error {
-	if _, err := db.ImportSuppressions(ctx, s.Tenant, []mail.Suppression{s}); err != nil {
+	_, err := db.addSuppressions(ctx, s.Tenant, []mail.Suppression{s}, func(tx pgx.Tx, added int64) error {
+		if s.By == "" || added == 0 {
+			return nil
+		}
+		return audit(ctx, tx, s.By, "suppression.create", mail.FoldAddress(s.Email), map[string]any{
+			"tenant": s.Tenant, "stream": s.Stream, "reason": s.Reason,
+		})
+	})
+	if err != nil {
 		return fmt.Errorf("suppress: %w", err)
 	}
 	return nil
 }
 
 // ImportSuppressions adds many at once, in one statement, to one tenant whatever they name. It returns how many were
-// new or last longer now; the others were there already. A few thousand are a good number.
+// new or last longer now; the others were there already. A few thousand are a good number. The audit has an entry for each
+// call, by the key that the first one names.
 func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list []mail.Suppression) (int64, error) {
+	return db.addSuppressions(ctx, tenant, list, func(tx pgx.Tx, added int64) error {
+		if len(list) == 0 || list[0].By == "" {
+			return nil
+		}
+		return audit(ctx, tx, list[0].By, "suppression.import", "", map[string]any{"tenant": tenant, "rows": len(list), "added": added})
+	})
+}
+
+func (db *DB) addSuppressions(ctx context.Context, tenant mail.TenantID, list []mail.Suppression, note func(tx pgx.Tx, added int64) error) (int64, error) {
 	n := len(list)
 	emails, streams, reasons, origins := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	accounts, messages, details := make([]string, n), make([]*[16]byte, n), make([]string, n)
@@ -60,8 +79,11 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 	var added int64
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, addSuppressionsSQL, tenant, emails, streams, reasons, origins, accounts, messages, details, created, expires)
+		if err != nil {
+			return err
+		}
 		added = tag.RowsAffected()
-		return err
+		return note(tx, added)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("add suppressions: %w", err)
@@ -69,13 +91,25 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 	return added, nil
 }
 
+// lifted is a suppression that was forgotten, as the audit has it.
+type lifted struct {
+	Stream string `json:"stream"`
+	Reason string `json:"reason"`
+}
+
 // Unsuppress allows mail to an address again, or returns mail.ErrNotFound. Without streams it forgets every row of the
 // address; with streams the rows of exactly these, of which "" is the one for all streams. Where one of them is a complaint's
-// and complaints is not set, it forgets none and returns mail.ErrForbidden.
-func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string, complaints bool, streams ...string) error {
+// and complaints is not set, it forgets none and returns mail.ErrForbidden. The audit has what was forgotten, and whether there
+// was a complaint among it.
+func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID, email string, complaints bool, streams ...string) error {
 	const rows = ` FROM suppression WHERE tenant_id = $1 AND email = $2 AND ($3::text[] IS NULL OR stream = ANY ($3))`
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `DELETE`+rows+` AND ($4 OR reason <> 'complaint' OR expires_at < now())`, tenant, mail.FoldAddress(email), streams, complaints)
+		rs, err := tx.Query(ctx, `DELETE`+rows+` AND ($4 OR reason <> 'complaint' OR expires_at < now()) RETURNING stream, reason`,
+			tenant, mail.FoldAddress(email), streams, complaints)
+		if err != nil {
+			return err
+		}
+		gone, err := pgx.CollectRows(rs, pgx.RowToStructByPos[lifted])
 		if err != nil {
 			return err
 		}
@@ -86,7 +120,12 @@ func (db *DB) Unsuppress(ctx context.Context, tenant mail.TenantID, email string
 		if left && !complaints {
 			return mail.ErrForbidden
 		}
-		return affected(tag.RowsAffected(), nil, "suppression")
+		if err := affected(int64(len(gone)), nil, "suppression"); err != nil {
+			return err
+		}
+		return audit(ctx, tx, actor, "suppression.delete", mail.FoldAddress(email), map[string]any{
+			"tenant": tenant, "lifted": gone, "complaint": slices.ContainsFunc(gone, func(l lifted) bool { return l.Reason == "complaint" }),
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("unsuppress: %w", err)

@@ -119,16 +119,16 @@ func TestSuppressionsAreFoundAndLiftedByStream(t *testing.T) {
 	if diff := cmp.Diff(all, paged); diff != "" {
 		t.Errorf("one at a time (-want +got):\n%s", diff)
 	}
-	must(t, b.db.Unsuppress(t.Context(), 1, "Ann@example.org", true, "news"))
-	must(t, b.db.Unsuppress(t.Context(), 1, "ann@example.org", true, ""))
+	must(t, b.db.Unsuppress(t.Context(), "tester", 1, "Ann@example.org", true, "news"))
+	must(t, b.db.Unsuppress(t.Context(), "tester", 1, "ann@example.org", true, ""))
 	if diff := cmp.Diff(all[2:], b.suppressed(t, mail.Suppression{})); diff != "" {
 		t.Errorf("after two were lifted (-want +got):\n%s", diff)
 	}
-	if err := b.db.Unsuppress(t.Context(), 1, "ann@example.org", true, "news"); !errors.Is(err, mail.ErrNotFound) {
+	if err := b.db.Unsuppress(t.Context(), "tester", 1, "ann@example.org", true, "news"); !errors.Is(err, mail.ErrNotFound) {
 		t.Errorf("lifted twice: %v, want ErrNotFound", err)
 	}
 	add("ann@example.org", "news", "manual")
-	must(t, b.db.Unsuppress(t.Context(), 1, "ann@example.org", true))
+	must(t, b.db.Unsuppress(t.Context(), "tester", 1, "ann@example.org", true))
 	if diff := cmp.Diff(all[3:], b.suppressed(t, mail.Suppression{})); diff != "" {
 		t.Errorf("after all of an address were lifted (-want +got):\n%s", diff)
 	}

@@ -1,0 +1,63 @@
+package httpapi
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// logins counts per address what strangers tried and were refused, for the audit. An address gets one entry a minute, and so many
+// of them get one of their own; all others share one. So nobody can fill the audit, or push others out of a minute that they
+// are in already.
+type logins struct {
+	mu  sync.Mutex
+	now map[holder]*mail.FailedLogins
+}
+
+const (
+	loginEntries = 20 // a minute and replica
+	loginMinute  = time.Minute
+)
+
+// others stands for the addresses that have no entry of their own.
+var others = holder{tenant: -1}
+
+func (l *logins) note(who holder, at time.Time, one mail.FailedLogins) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now == nil {
+		l.now = map[holder]*mail.FailedLogins{}
+	}
+	f, from := l.now[who], who.net.String()
+	if f == nil && len(l.now) >= loginEntries {
+		who, from = others, "others"
+		f = l.now[who]
+	}
+	if f == nil {
+		f = &mail.FailedLogins{From: from, Since: at.UTC().Truncate(time.Second)}
+		l.now[who] = f
+	}
+	f.Keys, f.Passwords, f.Links = f.Keys+one.Keys, f.Passwords+one.Passwords, f.Links+one.Links
+}
+
+// FailedLogins hands out what strangers tried, once a minute is over since the first, or at once where all is asked for. The
+// caller adds it to the store.
+func (s *Server) FailedLogins(all bool) []mail.FailedLogins {
+	l := &s.logins
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	due := all
+	for _, f := range l.now {
+		due = due || s.clock().Sub(f.Since) >= loginMinute
+	}
+	if !due {
+		return nil
+	}
+	out := make([]mail.FailedLogins, 0, len(l.now))
+	for _, f := range l.now {
+		out = append(out, *f)
+	}
+	l.now = nil
+	return out
+}
