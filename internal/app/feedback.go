@@ -171,6 +171,10 @@ func (a *App) keepBounce(ctx context.Context, account string, id int32, batch pr
 		return err
 	}
 	a.metrics.HookRequests.WithLabelValues(account, "stored").Inc()
+	if batch.Dropped > 0 {
+		a.metrics.HookEvents.WithLabelValues(account, "dropped").Add(float64(batch.Dropped))
+		a.log.Warn("report names too many recipients", "account", account, "dropped", batch.Dropped)
+	}
 	n := int64(taken.Stored + taken.Orphans)
 	if err := a.db.TallyHooks(ctx, []mail.HookTally{{Account: id, Events: n, LastEvent: a.clock.Now()}}); err != nil {
 		a.log.Warn("counts of receivers not stored", "error", err)

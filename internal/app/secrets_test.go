@@ -205,7 +205,7 @@ func (g *guarded) keepCanaries(t *testing.T) {
 		},
 		"smtp": {
 			Settings: json.RawMessage(`{"host":"` + host + `","port":` + port + `,"tls":"none","username":"` + c.SMTPUser +
-				`","bounce_domain":"bounces.sendgate.test"}`),
+				`","bounce_domain":"bounces.sendgate.test","reports_by_http":true}`),
 			Secrets: map[string]string{"password": c.SMTPPassword, "verp_key": verpCanary},
 		},
 	} {

@@ -102,6 +102,7 @@ type hook struct {
 	id      int32
 	parser  provider.EventParser
 	events  int
+	dropped int
 	taken   mail.Taken
 }
 
@@ -140,6 +141,10 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 	}
 	if batch.Note != "" {
 		h.log.InfoContext(r.Context(), "hook noted", "account", h.account, "note", provider.Cut(batch.Note))
+	}
+	h.dropped = batch.Dropped
+	if batch.Dropped > 0 {
+		h.log.WarnContext(r.Context(), "report names too many recipients", "account", h.account, "dropped", batch.Dropped)
 	}
 	return h.keep(r.Context(), batch)
 }
@@ -205,8 +210,8 @@ func readHook(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, err
 }
 
-// hookAnswer gives a refusal the status that makes this provider stop or come back, and no reason: those who may know it
-// find it in the account's state.
+// hookAnswer gives a refusal the status that makes this provider stop or come back, and no reason but a hint that says nothing
+// of what was sent: those who may know more find it in the account's state.
 func hookAnswer(err error) error {
 	var refused *provider.HookError
 	if !errors.As(err, &refused) {
@@ -216,7 +221,7 @@ func hookAnswer(err error) error {
 	if status < 400 || status > 599 {
 		status = http.StatusForbidden
 	}
-	e := refuse(status, "refused", "")
+	e := refuse(status, "refused", refused.Hint)
 	switch status {
 	case http.StatusUnauthorized:
 		e.header = http.Header{"Www-Authenticate": {`Basic realm="sendgate"`}}
@@ -256,7 +261,7 @@ func (h *hook) count(ctx context.Context, err error) {
 func (h *hook) countEvents() {
 	for result, n := range map[string]int{
 		"stored": h.taken.Stored, "duplicate": h.taken.Duplicates, "orphan": h.taken.Orphans, "foreign": h.taken.Foreign,
-		"unmapped": h.taken.Unmapped,
+		"unmapped": h.taken.Unmapped, "dropped": h.dropped,
 	} {
 		h.metrics.HookEvents.WithLabelValues(h.account, result).Add(float64(n))
 	}

@@ -119,7 +119,7 @@ type Event struct {
 	MessageID         ID        // ours, as it came back; zero when the provider did not say
 	ProviderMessageID string    // finds the message where MessageID is zero
 	Recipient         string    // canonical address; "" when the event names none
-	ByMessage         bool      // known by its message alone, whoever it names: of a message with one recipient it is about that one
+	ByMessage         bool      // proved by what all recipients of its message know: with one, it is about that one; with several, it suppresses none
 	At                time.Time // when it happened, on the provider's clock, UTC
 	Bounce            *Bounce   // of bounced, rejected and deferred
 	Machine           bool      // opened or clicked by a machine

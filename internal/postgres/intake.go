@@ -48,6 +48,7 @@ type fact struct {
 	raw              []byte
 	matched, foreign bool
 	proves           bool  // that the call arrived, whoever it names
+	shared           bool  // known by what all recipients of its message know, so that any of them could have written it
 	attempt          int32 // number of the account's last attempt at the message, 0 none
 }
 

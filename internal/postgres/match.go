@@ -13,17 +13,20 @@ import (
 // matchSQL finds the message of an event, the account's attempt at it, and the recipient. The attempt is the one that
 // has the provider's id; else the last that may have it, since its answer was lost; else the last. The recipient is the one
 // that is named; else, for an event that is known by its message, the only one of the message. Authority is here: an event
-// counts only for a message that its account was given, and only for a recipient of that message.
+// counts only for a message that its account was given, and only for a recipient of that message. The last two columns are
+// for events of fact.shared: whether the message has several recipients, and whether the one that is named was in no call.
 var matchSQL = `
-SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, o.n, -1), CASE WHEN r.n IS NULL THEN coalesce(o.email, '') ELSE '' END
+SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, o.n, -1), CASE WHEN r.n IS NULL THEN coalesce(o.email, '') ELSE '' END,
+    o.n IS NULL,
+    coalesce(r.status IN ('queued', 'failed', 'suppressed', 'cancelled', 'expired') AND coalesce(t.class, 'uncertain') <> 'uncertain', false)
 FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $7::text[], $8::boolean[]) AS i(row, message_id, account_id, email, pmid, by_message)
 CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.message_id AND id BETWEEN $5 AND $6 OFFSET 0) m
-LEFT JOIN LATERAL (SELECT n FROM attempt WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
+LEFT JOIN LATERAL (SELECT n, class FROM attempt WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
     AND account_id = i.account_id
     ORDER BY CASE WHEN i.pmid = '' THEN 0 WHEN provider_message_id = i.pmid THEN 2
         WHEN provider_message_id = '' AND (class IS NULL OR class = 'uncertain' OR verdict_source = 'lookup') THEN 1 ELSE 0 END DESC, n DESC
     LIMIT 1) t ON true
-LEFT JOIN LATERAL (SELECT n FROM recipient WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
+LEFT JOIN LATERAL (SELECT n, status FROM recipient WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
     AND (` + foldedSQL("recipient") + ` = i.email OR folded IS NULL AND lower(email) = i.email) ORDER BY n LIMIT 1) r ON true
 LEFT JOIN LATERAL (SELECT min(n) AS n, min(email) AS email FROM recipient WHERE i.by_message AND message_id = i.message_id
     AND message_id BETWEEN $5 AND $6 HAVING count(*) = 1) o ON true`
@@ -55,8 +58,9 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	var row, tenant, attempt int32
 	var n int
 	var stream, only string
+	var several, notMailed bool
 	named, standIns := map[report]bool{}, []*fact(nil)
-	_, err = pgx.ForEachRow(found, []any{&row, &tenant, &stream, &attempt, &n, &only}, func() error {
+	_, err = pgx.ForEachRow(found, []any{&row, &tenant, &stream, &attempt, &n, &only, &several, &notMailed}, func() error {
 		f := facts[row]
 		if attempt == 0 && f.account != 0 {
 			f.foreign = true
@@ -64,7 +68,11 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 		}
 		f.matched, f.attempt, f.N, f.Stream = true, attempt, n, stream
 		f.Tenant, f.proves = tenantID(tenant), f.Evidence(f.byContent).Rank > 0 || f.Type == mail.EventUnsubscribed
+		f.shared = f.ByMessage && several
 		switch {
+		case f.shared && notMailed: // nothing can have come back of mail that was not sent
+			f.N = -1
+			f.unmap()
 		case only != "":
 			f.Recipient = only
 			standIns = append(standIns, f)

@@ -54,7 +54,8 @@ type address struct {
 }
 
 // queueSuppressions applies the rules: hard bounces and complaints stop all mail to the address, unsubscribing that of
-// the stream, and soft bounces in a row all mail for a while.
+// the stream, and soft bounces in a row all mail for a while. What any recipient of a message could have written of the others
+// (fact.shared) says too little for that: with it one of them would stop the mail of all of them, for good.
 func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 	var tenants, accounts []int32
 	var emails, streams, reasons, origins, details []string
@@ -62,7 +63,7 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 	soft, delivered := map[address]int32{}, map[address]bool{}
 	seen := map[[3]string]bool{}
 	for _, f := range byAddress(known) {
-		if f.N < 0 { // nobody of the message's, whatever address it names
+		if f.N < 0 || f.shared { // nobody of the message's, whatever address it names; or perhaps forged
 			continue
 		}
 		who := address{f.Tenant, mail.FoldAddress(f.Recipient)}

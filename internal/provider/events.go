@@ -30,6 +30,7 @@ type Batch struct {
 	Payloads []mail.Payload
 	Once     *mail.Once // nil, or a token that may come with this body only
 	Note     string     // what it was if it was no event: "subscription confirmed"
+	Dropped  int        // events that were not read, since one request may have too many
 }
 
 // EventParser reads what a provider reports of messages. Implementations are safe for concurrent use, and build on the
@@ -55,6 +56,7 @@ type HookError struct {
 	Reason string // "signature", "timestamp", "unconfigured", "topic", "certificate", "too_large", ...
 	Err    error
 
+	Hint       string        // for the caller: a setting that turns this on. Any stranger may read it
 	Guess      bool          // a password or token was wrong: whoever has many of these refused may be guessing
 	RetryAfter time.Duration // with a 429
 }

@@ -66,6 +66,7 @@ type Config struct {
 	Helo                     string        // what we call ourselves; default the machine's host name
 	EnvelopeFrom             string        // bounce address that is read elsewhere; default the message's From
 	BounceDomain             string        // its mail comes to us: each message gets a bounce address there; not with EnvelopeFrom
+	ReportsByHTTP            bool          // take reports at the account's hook too, not by LMTP alone; with BounceDomain
 	NotifySuccess            bool          // ask for reports of deliveries too (RFC 3461), which doubles the mail; with BounceDomain
 	MaxConnections           int           // 1..1000
 	MaxMessagesPerConnection int           // 1..100000
@@ -103,6 +104,7 @@ type settings struct {
 	Helo                     string        `json:"helo,omitempty"`
 	EnvelopeFrom             string        `json:"envelope_from,omitempty"`
 	BounceDomain             string        `json:"bounce_domain,omitempty"`
+	ReportsByHTTP            bool          `json:"reports_by_http,omitempty"`
 	NotifySuccess            bool          `json:"notify_success,omitempty"`
 	MaxConnections           int           `json:"max_connections,omitempty"`
 	MaxMessagesPerConnection int           `json:"max_messages_per_connection,omitempty"`
@@ -150,6 +152,7 @@ func (s *settings) config() (Config, error) {
 		Username: s.Username, Auth: s.Auth, TokenURL: s.TokenURL, ClientID: s.ClientID, Scope: s.Scope, Helo: s.Helo, EnvelopeFrom: s.EnvelopeFrom, MaxConnections: s.MaxConnections,
 		MaxMessagesPerConnection: s.MaxMessagesPerConnection, MaxBytes: s.MaxBytes, SMTPUTF8: s.SMTPUTF8,
 		BounceDomain: strings.ToLower(strings.TrimSuffix(s.BounceDomain, ".")), NotifySuccess: s.NotifySuccess,
+		ReportsByHTTP: s.ReportsByHTTP,
 	}
 	if s.DKIM != nil {
 		c.DKIM.Domain, c.DKIM.Selector = s.DKIM.Domain, s.DKIM.Selector
@@ -214,6 +217,7 @@ func (c Config) Validate() error {
 		{c.BounceDomain != "" && c.VERPKey.IsZero(), "bounce_domain: needs the secret verp_key"}, // which may stay when it is turned off
 		{!c.VERPKey.IsZero() && len(c.VERPKey.Reveal()) < minVERPKey, "verp_key: want at least 32 characters"},
 		{c.NotifySuccess && c.BounceDomain == "", "notify_success: the reports need bounce_domain"},
+		{c.ReportsByHTTP && c.BounceDomain == "", "reports_by_http: the reports need bounce_domain"},
 		{c.MaxConnections < 1 || c.MaxConnections > 1000, "max_connections: want 1..1000"},
 		{c.MaxMessagesPerConnection < 1 || c.MaxMessagesPerConnection > 100_000, "max_messages_per_connection: want 1..100000"},
 		{c.IdleTimeout <= 0 || c.IdleTimeout > 5*time.Minute, "idle_timeout: want more than 0 and at most 5m"},

@@ -124,6 +124,26 @@ func TestParseURL(t *testing.T) {
 	}
 }
 
+// The key of bounce addresses is nobody's to choose: each account that is made of a URL gets its own.
+func TestParseURLMakesTheKeyOfBounceAddresses(t *testing.T) {
+	t.Parallel()
+	keys := map[string]bool{}
+	for range 2 {
+		raw, secrets, err := ParseURL("smtp://relay:25?tls=none&allow_plaintext=true&bounce_domain=bounces.example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := ParseConfig(raw, secrets)
+		if err != nil || c.BounceDomain != "bounces.example.com" || strings.Contains(string(raw), c.VERPKey.Reveal()) {
+			t.Errorf("%s: %v", raw, err)
+		}
+		keys[c.VERPKey.Reveal()] = true
+	}
+	if len(keys) != 2 {
+		t.Error("two accounts share a key")
+	}
+}
+
 func TestParseURLRefusesWithoutQuotingTheURL(t *testing.T) {
 	t.Parallel()
 	for _, in := range []string{

@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// maxReported caps the recipients of one report: no transaction has more.
+// maxReported caps the recipients that are read in one report: no transaction has more. Fewer of them count, see maxSettled.
 const maxReported = maxRecipients
 
 // actions maps the word for what happened (RFC 3464 section 2.3.3), and those that reporters use instead. A relayed message

@@ -13,7 +13,10 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-var _ provider.EventParser = (*Client)(nil)
+var (
+	_ provider.EventParser   = (*Client)(nil)
+	_ provider.HeaderChecker = (*Client)(nil)
+)
 
 // maxReportAge is how old a message may be when something comes back of it. Queues give up within a week.
 const maxReportAge = 30 * 24 * time.Hour
@@ -30,6 +33,11 @@ const (
 	keptReceived  = "X-Sendgate-Received"  // RFC 3339
 )
 
+// maxSettled caps the recipients that one report says anything of. 100 is what every mail server takes in one transaction (RFC
+// 5321 section 4.5.3.1.8), and what comes back of that comes in one report. Any recipient of a message with a thousand could
+// write one report of all of them. What is beyond the cap is counted and told, and those recipients stay as they were.
+const maxSettled = 100
+
 // Caps on what is kept of a report, in bytes: the start of the message that is returned, and the body of a bounce in free
 // text. Nothing beyond them is read.
 const (
@@ -43,8 +51,13 @@ const (
 // and the complaint quotes such an address. A message that people or machines send there and that is no report (RFC 3834,
 // RFC 6522) is taken and ignored.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
+	if h.RcptTo == "" {
+		if err := c.CheckHeader(h.Header, h.Now); err != nil {
+			return provider.Batch{}, err
+		}
+	}
 	if c.verp == nil {
-		return provider.Batch{}, hookError(http.StatusForbidden, "unconfigured", errors.New("set bounce_domain and verp_key to take reports"))
+		return provider.Batch{}, errUnconfigured
 	}
 	if len(h.Body) > provider.MaxHook {
 		return provider.Batch{}, hookError(http.StatusRequestEntityTooLarge, "too_large", nil)
@@ -65,8 +78,26 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	case r.isAutoReply():
 		return provider.Batch{Note: "automatic reply"}, nil
 	}
-	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: r.events()}}}, nil
+	events := r.events()
+	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: events}}, Dropped: r.dropped}, nil
 }
+
+// CheckHeader implements provider.HeaderChecker: reports come by HTTP only where the account says so. The bounce address is all
+// that proves a report, every recipient reads it, and whoever is on the Internet may post; by LMTP only the relay comes.
+func (c *Client) CheckHeader(http.Header, time.Time) error {
+	switch {
+	case c.verp == nil:
+		return errUnconfigured
+	case c.cfg.ReportsByHTTP:
+		return nil
+	}
+	return &provider.HookError{
+		Status: http.StatusForbidden, Reason: "reports_by_http", Err: errors.New("set reports_by_http to take reports by HTTP"),
+		Hint: "reports of a relay come by LMTP; the setting reports_by_http of the account lets them come by HTTP",
+	}
+}
+
+var errUnconfigured = hookError(http.StatusForbidden, "unconfigured", errors.New("set bounce_domain and verp_key to take reports"))
 
 func hookError(status int, reason string, err error) error {
 	return &provider.HookError{Status: status, Reason: reason, Err: err}
@@ -147,6 +178,8 @@ func (r *report) events() []mail.Event {
 	if len(events) == 0 {
 		events = r.unstructured(base)
 	}
+	r.dropped = max(len(events)-maxSettled, 0)
+	events = events[:len(events)-r.dropped]
 	for i := range events {
 		events[i].UniqueID = r.uniqueID(&events[i])
 	}

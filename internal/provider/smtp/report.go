@@ -38,6 +38,7 @@ type report struct {
 	receipt  bool   // message/disposition-notification: somebody read it (RFC 8098)
 	digest   [sha256.Size]byte
 	words    *prose // of text, once it was read
+	dropped  int    // events beyond maxSettled, once they were read
 }
 
 // takeApart never fails: what can't be read is not there. Parts that were cut off in their middle count.

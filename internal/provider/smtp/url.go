@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +12,9 @@ import (
 )
 
 // ParseURL turns SMTP_RELAY_URL, such as smtp://user:pass@mail.example.com:587?tls=starttls, into what ParseConfig
-// takes. The scheme smtps means implicit TLS. The query may set tls, auth, helo, envelope_from, server_name,
-// allow_plaintext and smtputf8; anything else in it is an error. No error quotes the URL, which may hold a password.
+// takes. The scheme smtps means implicit TLS. The query may set tls, auth, helo, envelope_from, bounce_domain, server_name,
+// allow_plaintext and smtputf8; anything else in it is an error. With bounce_domain comes a verp_key at random: nobody but the
+// account has to know it. No error quotes the URL, which may hold a password.
 func ParseURL(raw string) ([]byte, map[string]seal.Secret, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -40,6 +42,9 @@ func ParseURL(raw string) ([]byte, map[string]seal.Secret, error) {
 	if password, ok := u.User.Password(); ok {
 		secrets[passwordName] = seal.NewSecret(password)
 	}
+	if s.BounceDomain != "" {
+		secrets[verpKeyName] = seal.NewSecret(rand.Text() + rand.Text()) // 52 characters
+	}
 	out, err := json.Marshal(&s)
 	if err != nil {
 		return nil, nil, fmt.Errorf("smtp relay url: %w", err)
@@ -54,7 +59,7 @@ func (s *settings) fromQuery(raw string) error {
 		return errors.New("smtp relay url: malformed query")
 	}
 	texts := map[string]*string{
-		"auth": &s.Auth, "helo": &s.Helo, "envelope_from": &s.EnvelopeFrom, "server_name": &s.ServerName, "tls": (*string)(&s.TLS),
+		"auth": &s.Auth, "helo": &s.Helo, "envelope_from": &s.EnvelopeFrom, "bounce_domain": &s.BounceDomain, "server_name": &s.ServerName, "tls": (*string)(&s.TLS),
 	}
 	flags := map[string]*bool{"allow_plaintext": &s.AllowPlaintext, "smtputf8": &s.SMTPUTF8}
 	for name, values := range query {

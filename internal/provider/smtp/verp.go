@@ -32,6 +32,12 @@ var (
 )
 
 // verp makes and knows the bounce addresses of one account: variable envelope return paths, one per message.
+//
+// A recipient reads the address in Return-Path, and may write to it what they like. Alone, they could only forge a report of
+// themselves. With others on the message, they could name those: so a report of such a message is told, and suppresses nobody
+// (mail.Event.ByMessage). An address for each recipient would take a transaction for each, and a message leaves in one. ENVID
+// reaches the server of each recipient, and so whoever runs one. ORCPT differs by recipient, but it has to be their address,
+// which is no secret; a token in its place would show up where servers deliver by it.
 type verp struct {
 	domain string // lower case
 	key    seal.Secret

@@ -104,6 +104,8 @@ func TestBounceSettings(t *testing.T) {
 		"too long":              {`{"host":"127.0.0.1","bounce_domain":"` + strings.Repeat("a.", 101) + `a"}`, key, "bounce_domain"},
 		"two bounce addresses":  {`{"host":"127.0.0.1","bounce_domain":"b.example.com","envelope_from":"x@example.com"}`, key, "envelope_from"},
 		"reports come nowhere":  {`{"host":"127.0.0.1","notify_success":true}`, nil, "notify_success"},
+		"http for nothing":      {`{"host":"127.0.0.1","reports_by_http":true}`, nil, "reports_by_http"},
+		"by http":               {`{"host":"127.0.0.1","bounce_domain":"b.example.com","reports_by_http":true}`, key, ""},
 		"reports go to another": {`{"host":"127.0.0.1","notify_success":true,"envelope_from":"x@example.com"}`, nil, "notify_success"},
 	} {
 		_, err := ParseConfig([]byte(tc.raw), tc.secrets)
@@ -182,7 +184,7 @@ func FuzzDSN(f *testing.F) {
 		if diff := cmp.Diff(events, c.Parse(b.Payloads[0].Raw)); diff != "" {
 			t.Errorf("read again (-want +got):\n%s", diff)
 		}
-		if len(events) == 0 || len(events) > maxReported {
+		if len(events) == 0 || len(events) > maxSettled {
 			t.Fatalf("events = %d", len(events))
 		}
 		for i := range events {
