@@ -23,7 +23,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// Kind names a provider: sendgrid, mailgun, postmark, ses, smtp.
+// Kind names a provider: sendgrid, mailgun, postmark, resend, ses, smtp.
 type Kind string
 
 // MessageKey is the name under which our message id travels with a message.
@@ -45,6 +45,10 @@ type Send struct {
 	Message     *mail.Message
 	To, Cc, Bcc []mail.Address
 	Attempt     int // 1-based
+
+	// Key is the same for all calls of a message whose earlier calls may have sent it. An adapter whose Spec.Repeat is set
+	// gives it to the provider, and its request depends on nothing but Message, the recipients and the settings.
+	Key string
 }
 
 // Envelope lists all recipients of the attempt.
@@ -113,6 +117,7 @@ type Error struct {
 	Refused    []Refusal     // for BadRecipient: whom; empty means all of them. For Uncertain: who was surely not taken
 	Elsewhere  bool          // for Rejected: a cap of this provider; another account may take the message
 	Suspect    bool          // for both: one message proves nothing, but when others meet the same in a row, Scope is to blame
+	Final      bool          // for Uncertain: the same call would bring the same answer, so it is not repeated
 	Err        error         // cause, if any
 }
 

@@ -18,6 +18,7 @@ type Spec struct {
 	Guessable    []string // those of Secrets that people choose, and by which strangers could pass for the provider
 	Events       EventSpec
 	Lookup       LookupSpec
+	Repeat       RepeatSpec
 }
 
 // MinGuessable is how many characters a secret of Spec.Guessable has to have when it is set. Shorter ones that are stored
@@ -35,6 +36,12 @@ type LookupSpec struct {
 	Works   bool          // there is one
 	Settled time.Duration // after the call, when not to be found is proof; 0 never
 	Kept    time.Duration // after the call, for how long it is: no plan of the provider forgets sooner; 0 for good
+}
+
+// RepeatSpec says whether a call of this kind can be made again without harm: the provider takes calls with one Send.Key
+// for one.
+type RepeatSpec struct {
+	Within time.Duration // after the first of them; 0 never
 }
 
 // Capabilities is what a kind can carry. Zero means no limit known to us.

@@ -16,6 +16,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/mailgun"
 	"github.com/sendgate/sendgate/internal/provider/postmark"
+	"github.com/sendgate/sendgate/internal/provider/resend"
 	"github.com/sendgate/sendgate/internal/provider/sendgrid"
 	"github.com/sendgate/sendgate/internal/provider/ses"
 	"github.com/sendgate/sendgate/internal/provider/smtp"
@@ -45,6 +46,8 @@ func table() []entry {
 			window(2000, time.Hour, limit.Messages)),
 		kind(postmark.Spec(), postmark.ParseConfig, postmark.New,
 			window(10, time.Second, limit.Requests), window(500, time.Minute, limit.Requests)),
+		kind(resend.Spec(), resend.ParseConfig, resend.New,
+			window(5, time.Second, limit.Requests)).replacing(resend.MessageIDHeader),
 		kind(ses.Spec(), ses.ParseConfig, ses.New,
 			window(14, time.Second, limit.Requests), window(200, time.Second, limit.Recipients),
 			window(50_000, 24*time.Hour, limit.Recipients)).replacing(ses.MessageIDHeader),

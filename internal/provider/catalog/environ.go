@@ -22,6 +22,7 @@ const (
 	envMailgunDomain = "MAILGUN_DOMAIN"
 	envMailgunBase   = "MAILGUN_API_BASE" // such as https://api.eu.mailgun.net
 	envPostmarkToken = "POSTMARK_SERVER_TOKEN"
+	envResendKey     = "RESEND_API_KEY"
 	envAWSRegion     = "AWS_REGION"
 	envSES           = "SENDGATE_SES" // 1 for an account with the AWS default credential chain
 	envRelay         = "SMTP_RELAY_URL"
@@ -33,9 +34,10 @@ const (
 // counts as not set.
 func Accounts(environ []string) ([]route.Account, map[string]map[string]seal.Secret, error) {
 	e := environment{values: values(environ), secrets: map[string]map[string]seal.Secret{}}
-	e.sendgrid()
+	e.key(envSendGridKey, "sendgrid", "api_key")
 	e.mailgun()
-	e.postmark()
+	e.key(envPostmarkToken, "postmark", "server_token")
+	e.key(envResendKey, "resend", "api_key")
 	e.ses()
 	e.smtp()
 	if err := errors.Join(e.problems...); err != nil {
@@ -61,9 +63,10 @@ func values(environ []string) map[string]string {
 	return m
 }
 
-func (e *environment) sendgrid() {
-	if key := e.values[envSendGridKey]; key != "" {
-		e.add(envSendGridKey, "sendgrid", nil, map[string]string{"api_key": key})
+// key makes an account of a kind that needs one secret and no settings.
+func (e *environment) key(variable string, kind provider.Kind, secret string) {
+	if value := e.values[variable]; value != "" {
+		e.add(variable, kind, nil, map[string]string{secret: value})
 	}
 }
 
@@ -81,12 +84,6 @@ func (e *environment) mailgun() {
 			settings["base_url"] = base
 		}
 		e.add(envMailgunKey, "mailgun", settings, map[string]string{"api_key": key})
-	}
-}
-
-func (e *environment) postmark() {
-	if token := e.values[envPostmarkToken]; token != "" {
-		e.add(envPostmarkToken, "postmark", nil, map[string]string{"server_token": token})
 	}
 }
 

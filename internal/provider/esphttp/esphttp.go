@@ -43,6 +43,9 @@ type Options struct {
 	Secrets     []seal.Secret     // replaced by [secret] in every text that Scrub or Fail returns
 	MaxResponse int64             // cap on any response body after decompression, in bytes; default DefaultMaxResponse
 	Transport   http.RoundTripper // for tests; nil makes one
+
+	// KeepIdempotencyKey lets the header Idempotency-Key pass, for a provider that honours it.
+	KeepIdempotencyKey bool
 }
 
 // Client is the outgoing HTTP of one account. It is safe for concurrent use.
@@ -68,7 +71,7 @@ func New(o Options) *Client {
 		base:    base,
 		secrets: secretForms(o.Secrets),
 		http: &http.Client{
-			Transport:     &onceTransport{base: base, max: o.MaxResponse},
+			Transport:     &onceTransport{base: base, max: o.MaxResponse, keepKey: o.KeepIdempotencyKey},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Timeout:       OverallTimeout,
 		},
@@ -111,8 +114,9 @@ func (c *Client) Close() error {
 
 // onceTransport sends each request at most once and records what happened in the request's Trace.
 type onceTransport struct {
-	base http.RoundTripper
-	max  int64
+	base    http.RoundTripper
+	max     int64
+	keepKey bool
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -122,7 +126,9 @@ func (t *onceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	out := req.Clone(httptrace.WithClientTrace(req.Context(), leg.hooks()))
 	out.GetBody = nil // what can't be read again can't be sent again
 	out.Body = onlyRead(out.Body)
-	dropReplayHeaders(out.Header)
+	if !t.keepKey { // where it stays, net/http still can't replay the request: it has a body, and no GetBody
+		dropReplayHeaders(out.Header)
+	}
 
 	resp, err := t.base.RoundTrip(out)
 	tr.end(leg, resp)
@@ -150,8 +156,7 @@ func (t *onceTransport) CloseIdleConnections() {
 	}
 }
 
-// dropReplayHeaders removes the headers that make net/http take a POST for replayable, in any spelling. No provider
-// here honours them.
+// dropReplayHeaders removes the headers that make net/http take a POST for replayable, in any spelling.
 func dropReplayHeaders(h http.Header) {
 	for key := range h {
 		if strings.EqualFold(key, "Idempotency-Key") || strings.EqualFold(key, "X-Idempotency-Key") {

@@ -3,6 +3,7 @@ package providertest
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -42,10 +43,30 @@ func (s Suite) send(ctx context.Context, t *testing.T, p provider.Provider, work
 	return r, err
 }
 
-func accepts(t *testing.T, s Suite) {
+// samples are those that the provider can carry.
+func (s Suite) samples() []Sample {
+	return slices.DeleteFunc(Samples(), func(sm Sample) bool { return slices.Contains(s.Refuses, sm.Name) })
+}
+
+func refusesSamples(t *testing.T, s Suite) {
 	t.Helper()
 	srv, p := start(t, s, s.Accept)
 	for _, sm := range Samples() {
+		if !slices.Contains(s.Refuses, sm.Name) {
+			continue
+		}
+		_, err := s.send(t.Context(), t, p, sm.Send)
+		CheckError(t, err, provider.Error{Class: provider.Rejected, Elsewhere: true})
+		if n := len(srv.take()); n != 0 {
+			t.Errorf("Send %s: %d requests, want none", sm.Name, n)
+		}
+	}
+}
+
+func accepts(t *testing.T, s Suite) {
+	t.Helper()
+	srv, p := start(t, s, s.Accept)
+	for _, sm := range s.samples() {
 		if _, err := s.send(t.Context(), t, p, sm.Send); err != nil {
 			t.Errorf("Send %s: %v", sm.Name, err)
 		}
@@ -57,9 +78,39 @@ func accepts(t *testing.T, s Suite) {
 			t.Errorf("Send %s carried the message id %q, want %q", sm.Name, id, want)
 		}
 		for key := range got[0].Header {
-			if strings.Contains(strings.ToLower(key), "idempotency-key") {
+			if s.KeyHeader == "" && strings.Contains(strings.ToLower(key), "idempotency-key") {
 				t.Errorf("Send %s: header %s left, which makes net/http replay a POST", sm.Name, key)
 			}
+		}
+	}
+}
+
+// repeatsAreTheSame makes each sample's call twice, as the engine does after an answer that was lost: the provider takes
+// the second for the first only if nothing differs.
+func repeatsAreTheSame(t *testing.T, s Suite) {
+	t.Helper()
+	if s.KeyHeader == "" {
+		return
+	}
+	srv, p := start(t, s, s.Accept)
+	for _, sm := range s.samples() {
+		again := *sm.Send
+		again.Attempt++
+		for _, work := range []*provider.Send{sm.Send, &again} {
+			if _, err := s.send(t.Context(), t, p, work); err != nil {
+				t.Fatalf("Send %s: %v", sm.Name, err)
+			}
+		}
+		got := srv.take()
+		if len(got) != 2 {
+			t.Fatalf("Send %s: %d requests, want 2", sm.Name, len(got))
+		}
+		first, second := got[0].Header.Get(s.KeyHeader), got[1].Header.Get(s.KeyHeader)
+		if first != sm.Send.Key || second != first {
+			t.Errorf("Send %s: keys of the call and its repeat = %q, %q, want %q", sm.Name, first, second, sm.Send.Key)
+		}
+		if string(got[0].body) != string(got[1].body) {
+			t.Errorf("Send %s: the body of the repeat differs", sm.Name)
 		}
 	}
 }
@@ -71,7 +122,7 @@ func goldenRequests(t *testing.T, s Suite) {
 		render = Render
 	}
 	srv, p := start(t, s, s.Accept)
-	for _, sm := range Samples() {
+	for _, sm := range s.samples() {
 		if _, err := s.send(t.Context(), t, p, sm.Send); err != nil {
 			t.Fatalf("Send %s: %v", sm.Name, err)
 		}

@@ -21,8 +21,8 @@ func Samples() []Sample {
 		{"plain", whole(Plain())},
 		{"rich", whole(rich())},
 		{"addressed", whole(addressed())},
-		{"bcc_left", &provider.Send{Message: addressed(), Bcc: addressed().Bcc, Attempt: 2}},
-		{"cc_left", &provider.Send{Message: addressed(), Cc: addressed().Cc, Bcc: addressed().Bcc[:1], Attempt: 2}},
+		{"bcc_left", &provider.Send{Message: addressed(), Bcc: addressed().Bcc, Attempt: 2, Key: addressed().ID.String()}},
+		{"cc_left", &provider.Send{Message: addressed(), Cc: addressed().Cc, Bcc: addressed().Bcc[:1], Attempt: 2, Key: addressed().ID.String()}},
 	}
 }
 
@@ -91,7 +91,7 @@ func mustID(s string) mail.ID {
 
 // whole is the first attempt of a message: all of its recipients.
 func whole(m *mail.Message) *provider.Send {
-	return &provider.Send{Message: m, To: m.To, Cc: m.Cc, Bcc: m.Bcc, Attempt: 1}
+	return &provider.Send{Message: m, To: m.To, Cc: m.Cc, Bcc: m.Bcc, Attempt: 1, Key: m.ID.String()}
 }
 
 // PlainSend is the first attempt of Plain.

@@ -1,0 +1,125 @@
+package resend
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// The list of sent emails is read back to the time of the call, newest first, in so many pages of that size. A team that
+// sends more in the meantime gets no look-up, which is better than a wrong one.
+const (
+	pageSize = 100
+	maxPages = 20
+)
+
+// sent is an entry of GET /emails, and the answer of GET /emails/{id}, which has tags.
+type sent struct {
+	ID        string          `json:"id"`
+	From      string          `json:"from"`
+	To        []string        `json:"to"`
+	Cc        []string        `json:"cc"`
+	Bcc       []string        `json:"bcc"`
+	CreatedAt string          `json:"created_at"`
+	LastEvent string          `json:"last_event"`
+	Tags      json.RawMessage `json:"tags"`
+}
+
+// list is a page of GET /emails.
+type list struct {
+	HasMore bool   `json:"has_more"`
+	Data    []sent `json:"data"`
+}
+
+// Find implements provider.Finder. Resend has no search: the list names sender, recipients and time, and the email that
+// they lead to names our id in its tags. One that fits and has no tags to tell by proves nothing either way.
+func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding, error) {
+	after, doubtful := "", false
+	for range maxPages {
+		var page list
+		params := url.Values{"limit": {strconv.Itoa(pageSize)}}
+		if after != "" {
+			params.Set("after", after)
+		}
+		if err := c.call(ctx, http.MethodGet, "/emails?"+params.Encode(), nil, &page); err != nil {
+			return provider.Finding{}, lookupError(err)
+		}
+		if page.Data == nil { // somebody else's JSON, which must not prove that there is no message
+			return provider.Finding{}, unclear("not an answer of Resend's list of emails; check base_url")
+		}
+		for _, m := range page.Data {
+			if m.ID == "" || !m.fits(q) {
+				continue
+			}
+			found, told, err := c.look(ctx, m.ID, q.MessageID)
+			if err != nil || found.Found {
+				return found, err
+			}
+			doubtful = doubtful || !told
+		}
+		if !page.HasMore || len(page.Data) == 0 || page.past(q) {
+			if doubtful {
+				return provider.Finding{}, unclear("an email with the same sender and recipients has no tags to tell it by")
+			}
+			return provider.Finding{}, nil
+		}
+		after = page.Data[len(page.Data)-1].ID
+	}
+	return provider.Finding{}, unclear("too many emails were sent since the call")
+}
+
+// past reports whether the page ends before the time of the call.
+func (l list) past(q *provider.Query) bool {
+	last := l.Data[len(l.Data)-1]
+	at := moment(last.CreatedAt)
+	return !at.IsZero() && at.Before(q.From)
+}
+
+// fits reports whether an email may be the message asked for.
+func (m *sent) fits(q *provider.Query) bool {
+	at := moment(m.CreatedAt)
+	if !at.IsZero() && (at.Before(q.From) || at.After(q.To)) || !strings.EqualFold(address(m.From), q.Sender) {
+		return false
+	}
+	theirs := []string{}
+	for _, a := range slices.Concat(m.To, m.Cc, m.Bcc) {
+		theirs = append(theirs, strings.ToLower(address(a)))
+	}
+	return !slices.ContainsFunc(q.Recipients, func(r string) bool { return !slices.Contains(theirs, strings.ToLower(r)) })
+}
+
+// look reads one email. It reports whether the email could be told apart from others.
+func (c *Client) look(ctx context.Context, id string, ours mail.ID) (provider.Finding, bool, error) {
+	var m sent
+	if err := c.call(ctx, http.MethodGet, "/emails/"+url.PathEscape(id), nil, &m); err != nil {
+		return provider.Finding{}, false, lookupError(err)
+	}
+	got := messageID(m.Tags)
+	if got != ours {
+		return provider.Finding{}, !got.IsZero(), nil
+	}
+	return provider.Finding{Found: true, ProviderMessageID: provider.Cut(id)}, true, nil
+}
+
+// unclear is a look-up that proves nothing: the deadline decides.
+func unclear(why string) error {
+	return &provider.Error{Class: provider.Misconfigured, Detail: "resend: " + why}
+}
+
+// lookupError leaves a Finder's three classes.
+func lookupError(err error) error {
+	var perr *provider.Error
+	ours := []provider.Class{provider.Throttled, provider.Transient, provider.Misconfigured}
+	if errors.As(err, &perr) && !slices.Contains(ours, perr.Class) {
+		perr.Class = provider.Misconfigured
+	}
+	return err
+}
