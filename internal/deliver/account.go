@@ -45,6 +45,7 @@ type account struct {
 	suspects  map[suspect]evidence
 
 	lookup   provider.LookupSpec
+	within   time.Duration // how long after a call its repeats are taken for the same one; 0 never
 	announce bool          // the provider reports no acceptance of its own
 	lookups  *rate.Limiter // paces look-ups
 

@@ -74,7 +74,7 @@ func (s *accounts) apply(ctx context.Context, conf *route.Account) error {
 	}
 	a := newAccount(*conf, share)
 	spec, _ := s.spec(conf.Kind)
-	a.lookup, a.announce = spec.Lookup, !spec.Events.Accepted
+	a.lookup, a.within, a.announce = spec.Lookup, spec.Repeat.Within, !spec.Events.Accepted
 	err := a.connect(ctx, s)
 	conf.Capabilities = a.conf.Capabilities
 	s.mu.Lock()

@@ -91,16 +91,12 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	}
 	if !announced {
 		done(errNeutral)
-		none.Class = mail.Aborted
-		none.Error = "the call was announced and not made: nothing was sent"
-		return none, ours
+		return notMade(none, c, "the call was announced and not made: nothing was sent"), ours
 	}
 	receipt, failure, settle := e.call(it, l.Message, c)
 	if settle == nil {
 		done(errNeutral)
-		none.Class = mail.Aborted
-		none.Error = "this replica was stopped before the call: nothing was sent"
-		return none, true
+		return notMade(none, c, "this replica was stopped before the call: nothing was sent"), true
 	}
 	it.called = true
 	e.Metrics.SlotsUsed.WithLabelValues(c.name).Inc()
@@ -118,6 +114,19 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 	return result, true
 }
 
+// notMade closes an attempt that was announced and not made. Nothing was sent by it; of the call that it was to repeat
+// nobody knows yet, so the message goes on waiting for that.
+func notMade(r mail.Result, c call, why string) mail.Result {
+	r.Class, r.Error = mail.Aborted, why
+	if at, _ := mail.Repeated(c.due.Avoid); at != "" {
+		failure := &provider.Error{Class: provider.Transient, Detail: why}
+		r.Class, r.Requeue = string(provider.Uncertain), nil
+		unknown(&r, c, failure)
+		r.Unknown = &mail.Hanging{DecideIn: time.Second, Policy: mail.Repeating, Avoid: c.due.Avoid}
+	}
+	return r
+}
+
 // verdict is what the breaker is told.
 func verdict(h health, failure *provider.Error) error {
 	switch h {
@@ -132,7 +141,7 @@ func verdict(h health, failure *provider.Error) error {
 
 func (e *Engine) newCall(it *item, l mail.Loaded) call {
 	c := call{
-		due: it.due, account: it.account, name: it.acc.name, kind: it.acc.kind, probes: it.probes,
+		due: it.due, account: it.account, name: it.acc.name, kind: it.acc.kind, probes: it.probes, within: it.acc.within,
 		sender: l.Message.From.Domain(), address: mail.FoldAddress(l.Message.From.Email),
 	}
 	for _, r := range l.Recipients {
@@ -233,7 +242,7 @@ func asError(err error) *provider.Error {
 
 // work is what the adapter gets: the recipients that are open.
 func work(m *mail.Message, c call) *provider.Send {
-	s := &provider.Send{Message: m, Attempt: c.due.Attempts + 1}
+	s := &provider.Send{Message: m, Attempt: c.due.Attempts + 1, Key: sendKey(c.due)}
 	for _, r := range c.open {
 		switch r.Kind {
 		case mail.To:

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -153,6 +154,7 @@ type claim struct {
 	full    map[mail.Lane][]mail.Hold
 	moved   []mail.Lane // lanes that got messages from others
 	ends    []mail.Ending
+	lapses  []mail.Lapse
 	endedIn []mail.Lane // where those lay
 	deeper  bool        // more may lie behind messages whose account is full
 	room    time.Time   // local: when the first full account has room again
@@ -242,6 +244,10 @@ func (c *claim) decide(now time.Time, due []mail.Due, limits map[int32]*limit.Ac
 
 // one decides on one message.
 func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local time.Time, out *mail.Claim) {
+	if c.lapse(d) {
+		s.gone++
+		return
+	}
 	if !d.ExpiresAt.After(c.dbNow) {
 		s.gone++
 		c.end(d, mail.Expired, "not sent before expires_at")
@@ -266,6 +272,11 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 			continue // that account turned out to have no slot, and the view knows it now
 		case route.Impossible:
 			s.gone++
+			if at, _ := mail.Repeated(d.Avoid); at != "" { // its account cannot carry it any more
+				c.lapses = append(c.lapses, mail.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
+				c.endedIn = append(c.endedIn, d.Lane)
+				return
+			}
 			c.end(d, mail.Failed, why(decision, d.Avoid))
 		case route.Full:
 			c.stay(d, s, decision, local, out)
@@ -289,11 +300,18 @@ func (c *claim) end(d mail.Due, status mail.Status, why string) {
 // end settles what will not be sent, when the claim is committed. The claim holds the limits of all accounts, with which
 // nobody may wait for rows of messages.
 func (e *Engine) end(ctx context.Context, c *claim) {
-	if len(c.ends) == 0 {
+	if len(c.ends)+len(c.lapses) == 0 {
 		return
 	}
-	if err := e.Store.End(ctx, c.ends); err != nil { // the next claim finds them again
-		e.Log.Warn("end messages", "count", len(c.ends), "error", err)
+	var err error
+	if len(c.ends) > 0 {
+		err = e.Store.End(ctx, c.ends)
+	}
+	if len(c.lapses) > 0 {
+		err = errors.Join(err, e.Store.Lapse(ctx, c.lapses, e.Policy.Waits()))
+	}
+	if err != nil { // the next claim finds them again
+		e.Log.Warn("end messages", "count", len(c.ends)+len(c.lapses), "error", err)
 		for _, l := range c.endedIn {
 			e.lanes.rewind(l)
 		}
@@ -409,6 +427,9 @@ func (c *claim) unfit(s *seen, decision route.Decision) time.Duration {
 // or after the pause. A change of configuration frees it at once.
 func (c *claim) fitAgain(d mail.Due, pause time.Duration) time.Time {
 	at := c.dbNow.Add(pause)
+	if _, r := mail.Repeated(d.Avoid); !r.By.IsZero() && r.By.Before(at) {
+		at = r.By
+	}
 	for _, a := range d.Avoid {
 		if !a.Final && a.Until.After(c.dbNow) && a.Until.Before(at) {
 			at = a.Until

@@ -69,6 +69,9 @@ func (o *Options) defaults() {
 	if o.Policy.Lookups == nil {
 		o.Policy.Lookups = []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute}
 	}
+	if o.Policy.Repeats == nil {
+		o.Policy.Repeats = defaultRepeats()
+	}
 	if o.Spec == nil {
 		o.Spec = func(provider.Kind) (provider.Spec, bool) { return provider.Spec{}, false }
 	}

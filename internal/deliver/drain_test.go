@@ -69,6 +69,8 @@ func (*runStore) DecideUnknown(context.Context, bool, int) (resent, failed int, 
 	return 0, 0, nil
 }
 
+func (*runStore) RepeatUnknown(context.Context, mail.RepeatRule) (int, error) { return 0, nil }
+
 func (*runStore) Tenants(context.Context) ([]mail.Tenant, error) { return nil, nil }
 func (*runStore) Blocks(context.Context) (map[int32]time.Duration, error) {
 	return map[int32]time.Duration{}, nil

@@ -107,6 +107,7 @@ func (e *Engine) quickJobs() []job {
 		{every: time.Second, name: "list lanes", run: e.listLanes, rests: true},
 		{every: time.Second, name: "take probes", run: e.takeProbes},
 		{every: 2 * time.Second, name: "rescue", run: e.rescue},
+		{every: 2 * time.Second, name: "repeat unknown", run: e.repeatUnknown},
 		{every: 2 * time.Second, name: "decide unknown", run: e.decideUnknown},
 		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},
 		{every: 2 * time.Second, name: "match orphans", run: e.matchOrphans},

@@ -17,6 +17,7 @@ type Policy struct {
 	ProbeAfter        time.Duration   // a park: before the first probe
 	ProbeMax          time.Duration   // a park: before any later one
 	ReconcileResend   bool            // what reconcile falls to at its deadline: resend, else fail
+	Repeats           []time.Duration // before each repeat of a call that its provider lets us make again
 	ResendMax         int             // how often a message is sent again at most although nobody knows of an earlier call
 }
 
@@ -42,6 +43,7 @@ type call struct {
 	sender  string           // domain
 	address string           // of the sender, folded
 	open    []mail.Recipient // recipients that the call was for
+	within  time.Duration    // after the first call: how long the provider takes repeats of it for the same call
 
 	throttles int      // throttled calls of the account in a row, this one included
 	suspicion evidence // what speaks against the account, or the sender on it, with this call
@@ -60,6 +62,26 @@ const (
 // next decides what becomes of a message after a call: the table of classes, as code. It is pure; now is the database's
 // time and jitter a number in [0, 1).
 func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (mail.Result, health) {
+	r, health := decide(c, receipt, failure, p, now, jitter)
+	if at, _ := mail.Repeated(c.due.Avoid); at != "" && failure != nil {
+		return stillUnknown(r, c, failure, p, now), health
+	}
+	return r, health
+}
+
+// stillUnknown is what becomes of a message when the repeat of a call was not accepted: whatever the answer says of the
+// repeat, it says nothing of the first call. What it says of the account holds.
+func stillUnknown(r mail.Result, c call, failure *provider.Error, p Policy, now time.Time) mail.Result {
+	again := *failure
+	again.Refused = nil
+	r.Class, r.Recipients, r.Requeue = string(provider.Uncertain), nil, nil
+	unknown(&r, c, &again)
+	r.Unknown = p.uncertain(c, &again, now)
+	return r
+}
+
+// decide is next for a call that repeats no other.
+func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (mail.Result, health) {
 	r := mail.Result{ID: c.due.ID, N: c.due.Attempts + 1}
 	if failure == nil {
 		r.Class, r.ProviderMessageID = string(provider.Accepted), provider.Cut(receipt.ProviderMessageID)
@@ -99,12 +121,12 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 		return r, healthy
 	case provider.Uncertain:
 		unknown(&r, c, failure)
-		r.Unknown = p.hanging(c.due)
+		r.Unknown = p.uncertain(c, failure, now)
 		return r, failing
 	case provider.Accepted:
 	}
 	// Not a class that an error can have: providertest holds adapters to the set. Whatever happened, it may have sent.
-	return next(c, receipt, &provider.Error{Class: provider.Uncertain, Detail: "adapter bug: " + failure.Error()}, p, now, jitter)
+	return decide(c, receipt, &provider.Error{Class: provider.Uncertain, Detail: "adapter bug: " + failure.Error()}, p, now, jitter)
 }
 
 // rejected lets another account try what this one will never take. What a cap of this provider keeps out goes to any other

@@ -25,6 +25,7 @@ type queueStore interface {
 	Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota,
 		decide func(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim) error
 	End(ctx context.Context, endings []mail.Ending) error
+	Lapse(ctx context.Context, lapses []mail.Lapse, wait map[mail.Policy]time.Duration) error
 	Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error)
 	Intend(ctx context.Context, owner mail.ID, in mail.Intent) (mail.Announced, error)
 	Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error)
@@ -58,6 +59,7 @@ type configStore interface {
 
 // upkeepStore does what time brings.
 type upkeepStore interface {
+	RepeatUnknown(ctx context.Context, rule mail.RepeatRule) (repeated int, err error)
 	DecideUnknown(ctx context.Context, resendAfterReconcile bool, most int) (resent, failed int, err error)
 	FreeHeld(ctx context.Context, limit int) (all bool, err error)
 	Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (last mail.ID, err error)

@@ -30,6 +30,30 @@ type Avoid struct {
 	Last  bool      `json:"last,omitempty"`
 	Why   string    `json:"why"`
 	Kind  string    `json:"kind,omitempty"` // the kind of provider that refused the content: none of that kind is asked again
+
+	Repeat *Repeat `json:"repeat,omitempty"` // a call of this account may have sent the message, and can be made again
+}
+
+// Repeat is a call of unknown outcome that its provider lets us make again: with the same key it sends the message once.
+// Until the repeats are over no other account gets the message.
+type Repeat struct {
+	N     int       `json:"n"`              // how often the call was, or is to be, made again
+	By    time.Time `json:"by,omitzero"`    // when the next repeat is given up, if it could not be made
+	Until time.Time `json:"until,omitzero"` // when the provider may have forgotten the key
+	Over  bool      `json:"over,omitempty"` // no repeat is left: on_ambiguous decides
+}
+
+// Repeating is the policy of an unknown message whose call will be made again, before on_ambiguous decides.
+const Repeating Policy = "repeat"
+
+// Repeated gives the account at which the next call repeats one that may have sent the message, "" when it does not.
+func Repeated(avoid map[string]Avoid) (account string, r Repeat) {
+	for name, a := range avoid {
+		if a.Repeat != nil && !a.Repeat.Over {
+			return name, *a.Repeat
+		}
+	}
+	return "", Repeat{}
 }
 
 // Due is a message that is ready to be sent.
@@ -39,6 +63,7 @@ type Due struct {
 	Due         time.Time
 	Attempts    int // calls made so far
 	Tries       int // those that count for the backoff
+	ResentAfter int // calls up to this number were for others than those who are open now
 	Resends     int // how often it was sent again although nobody knew what became of the last call
 	Avoid       map[string]Avoid
 	Facts       *Facts
@@ -96,6 +121,20 @@ type Ending struct {
 	ID     ID
 	Status Status // Expired or Failed
 	Detail string
+}
+
+// Lapse is a message whose call could not be made again in time. It is unknown once more, and on_ambiguous decides.
+type Lapse struct {
+	ID    ID
+	Avoid map[string]Avoid
+}
+
+// RepeatRule says which calls that were lost with their replica are made again, and when.
+type RepeatRule struct {
+	Within   map[int32]time.Duration // by account: how long after the first call repeats are taken for the same
+	Wait     time.Duration
+	Patience time.Duration // how long after the wait a repeat is given up that could not be made
+	Most     int
 }
 
 // Loaded is a claimed message with what is needed to send it.

@@ -24,7 +24,7 @@ type Decide = func(now time.Time, due []mail.Due, limits map[int32]*limit.Accoun
 // 0 that keeps a sub-select apart, or an = ANY beside the join. With a join alone the planner, where it believes a table
 // or a coming day's partition to be empty, reads the whole of it, and keeps that plan while it fills.
 const dueSQL = `
-SELECT r.id, p.lane, p.tenant_id, r.due, r.attempts, r.tries, r.avoid, m.facts, m.on_ambiguous, m.expires_at, m.resends
+SELECT r.id, p.lane, p.tenant_id, r.due, r.attempts, r.tries, r.avoid, m.facts, m.on_ambiguous, m.expires_at, m.resends, m.resent_after
 FROM unnest($1::int[], $2::int[], $3::int[], $4::timestamptz[]) AS p(lane, tenant_id, quota, low)
 CROSS JOIN LATERAL (
     SELECT id, due, attempts, tries, avoid
@@ -34,7 +34,7 @@ CROSS JOIN LATERAL (
     LIMIT p.quota
     FOR UPDATE SKIP LOCKED
 ) r
-CROSS JOIN LATERAL (SELECT facts, on_ambiguous, expires_at, resends FROM message WHERE id = r.id OFFSET 0) m`
+CROSS JOIN LATERAL (SELECT facts, on_ambiguous, expires_at, resends, resent_after FROM message WHERE id = r.id OFFSET 0) m`
 
 // Claim looks at due messages, asks decide what to do with them, and does it, in one transaction. The accounts' limit
 // rows are locked meanwhile, so that slots are granted in one order. The commit need not reach the disk: a claim
@@ -87,7 +87,7 @@ func scanDue(row pgx.CollectableRow) (mail.Due, error) {
 	var avoid, facts []byte
 	var id [16]byte
 	err := row.Scan(&id, &d.Lane.Number, &d.Lane.Tenant, &d.Due, &d.Attempts, &d.Tries, &avoid, &facts, &d.OnAmbiguous,
-		&d.ExpiresAt, &d.Resends)
+		&d.ExpiresAt, &d.Resends, &d.ResentAfter)
 	if err != nil {
 		return d, err
 	}

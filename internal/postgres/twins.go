@@ -9,7 +9,7 @@ import (
 // twinsSQL lists the messages, of those given, of which this transaction made known that a provider accepted them twice:
 // a call that was closed without a verdict turned out to be accepted, and so did a later one, which was made since nobody
 // knew. A later call for recipients that an earlier one put off is none: what became of the earlier one was known before
-// it began.
+// it began. Nor is one that the same account answered with the same id: it repeated the earlier one.
 const twinsSQL = `
 SELECT DISTINCT t.message_id
 FROM attempt t
@@ -20,6 +20,7 @@ WHERE t.message_id = ANY ($1) AND (t.class = 'accepted' AND t.finished_at = now(
       AND t.n IN (a.n, b.n)
       AND (a.seen_at > a.finished_at OR a.class = 'accepted' AND a.finished_at > b.started_at)
       AND (b.class = 'accepted' OR b.seen_at IS NOT NULL)
+      AND NOT (a.account_id = b.account_id AND a.provider_message_id <> '' AND a.provider_message_id = b.provider_message_id)
     OFFSET 0)`
 
 // queueTwins looks for them when the batch runs, and has them in twins afterwards. They count once the transaction is

@@ -17,7 +17,7 @@ func (db *DB) DecideUnknown(ctx context.Context, resendAfterReconcile bool, most
 	const q = `
 WITH d AS (
     DELETE FROM unknown WHERE id = ANY (ARRAY(
-        SELECT id FROM unknown WHERE decide_at <= now() ORDER BY decide_at LIMIT 500 FOR UPDATE SKIP LOCKED))
+        SELECT id FROM unknown WHERE decide_at <= now() AND policy <> 'repeat' ORDER BY decide_at LIMIT 500 FOR UPDATE SKIP LOCKED))
     RETURNING id, lane, tenant_id, account_id, n, tries, avoid, policy = 'resend' OR policy = 'reconcile' AND $1::boolean AS may
 ), x AS MATERIALIZED (
     SELECT d.*, d.may AND m.resends < $2 AS again, (SELECT name FROM account WHERE id = d.account_id) AS account

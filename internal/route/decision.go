@@ -60,6 +60,8 @@ const (
 	NoSlot    Code = "limit"     // it is at one of its limits
 	Throttled Code = "throttled" // its provider asked for a pause
 	Stalled   Code = "stalled"   // it is at the number of its calls, none of which ends
+	Repeats   Code = "repeat"    // a call of another account may have sent the message, and is made again there
+
 	// Busy is an account that is only at the number of its calls for the moment. That is no overflow: in a burst every
 	// account is at it, and shares that followed it would follow how many calls each account may make at once, not the
 	// weights.

@@ -179,6 +179,9 @@ func (r *Rule) matches(f *mail.Facts) bool {
 // whose content was refused once waits for nothing that an operator may or may not turn on.
 func unfit(a *Account, m Member, pinned bool, v View, r Request) (why Why, final bool) {
 	refused := contentRefused(r.Avoid)
+	if at, _ := mail.Repeated(r.Avoid); at != "" && m.Account != at {
+		return Why{Code: Repeats, Reason: "a call of " + at + " may have sent it, and is made again there"}, false
+	}
 	switch {
 	case a == nil:
 		return Why{Code: Absent, Reason: "no such account"}, pinned

@@ -1,0 +1,108 @@
+package deliver
+
+import (
+	"context"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+)
+
+// A provider that takes an idempotency key lets us make a call again whose answer was lost: it sends the message once and
+// gives the same answer. So such a call is repeated at its account, a few times with growing waits, before on_ambiguous
+// decides. A repeat is no resend: it is not counted as one, and it makes no second mail.
+
+// repeatPatience is how long a repeat may wait for its turn at an account that is busy, parked or throttled.
+const repeatPatience = 10 * time.Minute
+
+// uncertain decides what a call of unknown outcome waits for: its repeat, or evidence.
+func (p Policy) uncertain(c call, failure *provider.Error, now time.Time) *mail.Hanging {
+	have := mail.Repeat{Until: now.Add(c.within)}
+	if r := c.due.Avoid[c.name].Repeat; r != nil {
+		have = *r
+	}
+	if c.within <= 0 && have.N == 0 {
+		return p.hanging(c.due)
+	}
+	over := have.Over || failure.Final || have.N >= len(p.Repeats)
+	wait := time.Duration(0)
+	if !over {
+		wait = max(p.Repeats[have.N], failure.RetryAfter)
+		over = now.Add(wait + repeatPatience).After(have.Until)
+	}
+	if over {
+		h := p.hanging(c.due)
+		h.Avoid = lapsed(c.due.Avoid)
+		return h
+	}
+	again := mail.Repeat{N: have.N + 1, By: now.Add(wait + repeatPatience), Until: have.Until}
+	avoid := maps.Clone(c.due.Avoid)
+	if avoid == nil {
+		avoid = map[string]mail.Avoid{}
+	}
+	avoid[c.name] = mail.Avoid{Last: c.due.Avoid[c.name].Last, Why: provider.Cut(failure.Error()), Repeat: &again}
+	return &mail.Hanging{DecideIn: wait, Policy: mail.Repeating, Avoid: avoid}
+}
+
+// lapsed is the avoid list of a message whose call is not repeated any more.
+func lapsed(avoid map[string]mail.Avoid) map[string]mail.Avoid {
+	out := maps.Clone(avoid)
+	for name, a := range out {
+		if a.Repeat != nil {
+			over := *a.Repeat
+			over.Over = true
+			a.Repeat = &over
+			out[name] = a
+		}
+	}
+	return out
+}
+
+// lapse notes a message whose call cannot be repeated in time, and reports whether it did.
+func (c *claim) lapse(d mail.Due) bool {
+	at, r := mail.Repeated(d.Avoid)
+	if at == "" || r.By.After(c.dbNow) && d.ExpiresAt.After(c.dbNow) {
+		return false
+	}
+	c.lapses = append(c.lapses, mail.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
+	c.endedIn = append(c.endedIn, d.Lane)
+	return true
+}
+
+// sendKey is the same for all calls of a message that are for the same recipients.
+func sendKey(d mail.Due) string {
+	if d.ResentAfter == 0 {
+		return d.ID.String()
+	}
+	return d.ID.String() + "/" + strconv.Itoa(d.ResentAfter)
+}
+
+// repeatUnknown makes messages ready whose call is to be made again.
+func (e *Engine) repeatUnknown(ctx context.Context) error {
+	if len(e.Policy.Repeats) == 0 {
+		return nil
+	}
+	safe := map[int32]time.Duration{}
+	e.accounts.each(func(id int32, a *account) {
+		if a.within > 0 {
+			safe[id] = a.within
+		}
+	})
+	rule := mail.RepeatRule{Within: safe, Wait: e.Policy.Repeats[0], Patience: repeatPatience, Most: len(e.Policy.Repeats)}
+	n, err := e.Store.RepeatUnknown(ctx, rule)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		e.Metrics.Resolved.WithLabelValues("repeat", "repeated").Add(float64(n))
+		e.nudge()
+	}
+	return nil
+}
+
+// defaultRepeats are the waits before the repeats of a call.
+func defaultRepeats() []time.Duration {
+	return []time.Duration{10 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour}
+}

@@ -1,0 +1,27 @@
+package route
+
+import (
+	"testing"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
+
+// A message whose call is to be made again goes to the account of that call and to no other, whatever the weights say.
+func TestARepeatGoesToItsAccountOnly(t *testing.T) {
+	t.Parallel()
+	c := config(Spill, 100, 1)
+	r := request(1)
+	r.Avoid = map[string]mail.Avoid{"b": {Repeat: &mail.Repeat{N: 1}}}
+	d, verdict := Plan(c, fakeView{}, r)
+	if verdict != Chosen || d.Chosen != "b" || d.Candidates[0].Code != Repeats {
+		t.Errorf("plan = %+v, %v; want b, and a struck as %s", d, verdict, Repeats)
+	}
+	c.Accounts[1].Paused = true
+	if d, verdict = Plan(c, fakeView{}, r); verdict != Unfit {
+		t.Errorf("plan with b paused = %+v, %v; want none", d, verdict)
+	}
+	r.Avoid["b"].Repeat.Over = true
+	if d, verdict = Plan(c, fakeView{}, r); verdict != Chosen || d.Chosen != "a" {
+		t.Errorf("plan after the repeats = %+v, %v; want a", d, verdict)
+	}
+}
