@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,19 +24,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type bed struct {
 	*emulator.Emulator
 	http *http.Client
-	keys emulator.Credentials
 }
 
 func start(t *testing.T, opt emulator.Options) *bed {
 	t.Helper()
-	e, err := emulator.New(opt)
+	e, err := catalog.New(opt)
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
 	if err := e.Start(t.Context()); err != nil {
 		t.Fatalf("Start: %v", err)
 	}
-	b := &bed{e, newClient(t), emulator.DefaultCredentials()}
+	b := &bed{e, newClient(t)}
 	t.Cleanup(func() {
 		if err := e.Stop(context.Background()); err != nil {
 			t.Errorf("Stop: %v", err)
@@ -136,4 +136,14 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		time.Sleep(time.Millisecond)
 	}
 	t.Fatalf("%s did not come about", what)
+}
+
+// key is a credential that lets callers in.
+func key(kind, name string) string {
+	for _, k := range catalog.Kinds() {
+		if k.Name == kind {
+			return k.Credentials[name]
+		}
+	}
+	return ""
 }

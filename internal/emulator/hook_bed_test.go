@@ -73,7 +73,7 @@ func fast(kind string, h emulator.Hook) emulator.Options {
 func hooked(t *testing.T, kind string, answer func(n int, c hookCall) int) (*bed, *inbox) {
 	t.Helper()
 	in := newInbox(t, answer)
-	return start(t, fast(kind, emulator.Hook{URL: in.URL})), in
+	return start(t, fast(kind, emulator.Hook{"url": in.URL})), in
 }
 
 // settled waits until nothing is left to tell and gives the statistics.

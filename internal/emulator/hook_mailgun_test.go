@@ -42,7 +42,7 @@ func mailgunPayloads(t *testing.T, calls []hookCall) []mailgunPayload {
 func (b *bed) mailgunTo(t *testing.T, to string, pairs ...string) string {
 	t.Helper()
 	form := mailgunForm(append([]string{"to", to, "v:gw_msg", "m1", "o:tag", "order"}, pairs...)...)
-	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", form, b.keys.MailgunKey)
+	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", form, key("mailgun", "api_key"))
 	var res struct{ ID string }
 	fromJSON(t, a.body, &res)
 	return strings.Trim(res.ID, "<>")
@@ -85,7 +85,7 @@ func TestMailgunTellsEachOutcome(t *testing.T) {
 				got = append(got, strings.Join([]string{
 					text(e["event"]), text(e["severity"]), text(e["reason"]), text(status["code"]), text(status["enhanced-code"]),
 				}, " "))
-				if !p.verifies(b.HookKeys().MailgunSigningKey) || len(p.Signature.Token) != 50 {
+				if !p.verifies(b.HookKeys()["mailgun_signing_key"]) || len(p.Signature.Token) != 50 {
 					t.Errorf("signature = %+v", p.Signature)
 				}
 				headers := e["message"].(object)["headers"].(object)
@@ -144,7 +144,7 @@ func TestMailgunHonoursStatusCodes(t *testing.T) {
 func TestMailgunSignsWithTheKeyOfTheHook(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)
-	b := start(t, fast("mailgun", emulator.Hook{URL: in.URL, SigningKey: "key-of-the-hook"}))
+	b := start(t, fast("mailgun", emulator.Hook{"url": in.URL, "signing_key": "key-of-the-hook"}))
 	b.mailgunTo(t, "ann@example.org")
 	p := mailgunPayloads(t, in.wait(t, 1))[0]
 	stamp, err := strconv.ParseInt(p.Signature.Timestamp, 10, 64)

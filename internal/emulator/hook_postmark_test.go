@@ -86,7 +86,7 @@ func TestPostmarkTellsEachOutcome(t *testing.T) {
 			for _, c := range in.got() {
 				user, password, ok := (&http.Request{Header: c.header}).BasicAuth()
 				keys := b.HookKeys()
-				if !ok || user != keys.PostmarkUsername || password != keys.PostmarkPassword {
+				if !ok || user != keys["postmark_username"] || password != keys["postmark_password"] {
 					t.Errorf("authorization = %q", c.header.Get("Authorization"))
 				}
 				if !stamp.MatchString(c.body) {
@@ -100,7 +100,7 @@ func TestPostmarkTellsEachOutcome(t *testing.T) {
 func TestPostmarkShowsAHeaderInstead(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)
-	b := start(t, fast("postmark", emulator.Hook{URL: in.URL, Header: "X-Hook-Token", Token: "secret"}))
+	b := start(t, fast("postmark", emulator.Hook{"url": in.URL, "header": "X-Hook-Token", "token": "secret"}))
 	b.postmark(t, "/email", postmarkBody())
 	c := in.wait(t, 1)[0]
 	if c.header.Get("X-Hook-Token") != "secret" || c.header.Get("Authorization") != "" {

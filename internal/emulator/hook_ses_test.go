@@ -34,7 +34,7 @@ func (b *bed) snsSigner(t *testing.T, certURL string) *rsa.PublicKey {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(b.HookKeys().SNSCAPEM)) {
+	if !roots.AppendCertsFromPEM([]byte(b.HookKeys()["sns_ca_pem"])) {
 		t.Fatal("SNSCAPEM holds no certificate")
 	}
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: "sns.amazonaws.com"}); err != nil {

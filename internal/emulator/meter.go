@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"fmt"
 	"sync"
 	"time"
 
@@ -28,30 +27,31 @@ type WindowStats struct {
 	Peak         int `json:"peak"` // the highest count ever in one window, refused requests included
 }
 
-// cost is what one call charges, by unit.
-type cost struct{ requests, messages, recipients int }
+// Cost is what one call charges, by unit.
+type Cost struct{ Requests, Messages, Recipients int }
 
-func (c cost) in(u limit.Unit) int {
+func (c Cost) in(u limit.Unit) int {
 	switch u {
 	case limit.Requests:
-		return c.requests
+		return c.Requests
 	case limit.Messages:
-		return c.messages
+		return c.Messages
 	case limit.Recipients:
-		return c.recipients
+		return c.Recipients
 	}
 	return 0
 }
 
-// end is how a call ended, for Stats.
-type end int
+// End is how a call ended, for Stats.
+type End int
 
+// The ends of a call.
 const (
-	endAccepted end = iota
-	endRejected
-	endThrottled
-	endTested
-	endFaulted
+	EndAccepted End = iota
+	EndRejected
+	EndThrottled
+	EndTested
+	EndFaulted
 )
 
 // meter counts one provider's calls and holds its windows. Each call reads the clock under the lock, so that the
@@ -62,31 +62,22 @@ type meter struct {
 	windows []*window
 }
 
-func newMeters(limits map[string][]limit.Window) (map[string]*meter, error) {
-	meters := map[string]*meter{}
-	for _, k := range kinds() {
-		meters[k] = &meter{}
-	}
-	for k, ws := range limits {
-		m := meters[k]
-		if m == nil {
-			return nil, fmt.Errorf("emulator limits: no provider %q; there are %v", k, kinds())
+// limit sets the windows.
+func (m *meter) limit(windows []limit.Window) error {
+	for _, w := range windows {
+		if err := w.Validate(); err != nil {
+			return err
 		}
-		for _, w := range ws {
-			if err := w.Validate(); err != nil {
-				return nil, fmt.Errorf("emulator limits for %s: %w", k, err)
-			}
-			m.windows = append(m.windows, &window{Window: w})
-		}
+		m.windows = append(m.windows, &window{Window: w})
 	}
-	return meters, nil
+	return nil
 }
 
-// arrive counts a call that has begun.
-func (m *meter) arrive() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.total.Requests++
+// Arrive counts a call that has begun.
+func (h *Host) Arrive() {
+	h.meter.mu.Lock()
+	defer h.meter.mu.Unlock()
+	h.meter.total.Requests++
 }
 
 // look counts a look-up.
@@ -96,29 +87,18 @@ func (m *meter) look() {
 	m.total.Lookups++
 }
 
-// finish counts how a call ended.
-func (m *meter) finish(e end) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch e {
-	case endAccepted:
-		m.total.Accepted++
-	case endRejected:
-		m.total.Rejected++
-	case endThrottled:
-		m.total.Throttled++
-	case endTested:
-		m.total.Tested++
-	case endFaulted:
-		m.total.Faulted++
-	}
+// Finish counts how a call ended.
+func (h *Host) Finish(e End) {
+	h.meter.mu.Lock()
+	defer h.meter.mu.Unlock()
+	total := &h.meter.total
+	*[]*int64{&total.Accepted, &total.Rejected, &total.Throttled, &total.Tested, &total.Faulted}[e]++
 }
 
-// see counts an authenticated call for the peaks, whatever becomes of it.
-func (m *meter) see(clock func() time.Time, c cost) {
-	if len(m.windows) == 0 {
-		return
-	}
+// See counts an authenticated call for the peaks, whatever becomes of it.
+func (h *Host) See(c Cost) { h.meter.see(h.e.now, c) }
+
+func (m *meter) see(clock func() time.Time, c Cost) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := clock()
@@ -128,25 +108,24 @@ func (m *meter) see(clock func() time.Time, c cost) {
 	}
 }
 
-// full is a window that has no room, and when it will have.
-type full struct {
+// Full is a window that has no room, and when it will have.
+type Full struct {
 	limit.Window
-	until time.Time
+	Until time.Time
 }
 
-// admit charges all windows, or none and returns the one that has room last.
-func (m *meter) admit(clock func() time.Time, c cost) *full {
-	if len(m.windows) == 0 {
-		return nil
-	}
+// Admit charges all windows, or none and returns the one that has room last.
+func (h *Host) Admit(c Cost) *Full { return h.meter.admit(h.e.now, c) }
+
+func (m *meter) admit(clock func() time.Time, c Cost) *Full {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := clock()
-	var worst *full
+	var worst *Full
 	for _, w := range m.windows {
 		w.taken.expire(now, w.Per)
-		if until := w.roomAt(now, c.in(w.Unit)); until.After(now) && (worst == nil || until.After(worst.until)) {
-			worst = &full{w.Window, until}
+		if until := w.roomAt(now, c.in(w.Unit)); until.After(now) && (worst == nil || until.After(worst.Until)) {
+			worst = &Full{w.Window, until}
 		}
 	}
 	if worst != nil {
@@ -159,14 +138,14 @@ func (m *meter) admit(clock func() time.Time, c cost) *full {
 }
 
 // tightest tells the window with the least room, how much that is, and when it next gets more; nil without windows.
-func (m *meter) tightest(clock func() time.Time) (w *full, remaining int) {
+func (m *meter) tightest(clock func() time.Time) (w *Full, remaining int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := clock()
 	for _, c := range m.windows {
 		c.taken.expire(now, c.Per)
 		if left := c.N - c.taken.sum; w == nil || left < remaining {
-			w, remaining = &full{c.Window, c.taken.nextFree(now, c.Per)}, left
+			w, remaining = &Full{c.Window, c.taken.nextFree(now, c.Per)}, left
 		}
 	}
 	return w, remaining
@@ -185,13 +164,13 @@ func (m *meter) stats(clock func() time.Time) Stats {
 	return s
 }
 
-// Stats tells per provider kind what came in; all five kinds are there.
+// Stats tells per provider kind what came in; all kinds are there.
 func (e *Emulator) Stats() map[string]Stats {
 	all := map[string]Stats{}
-	for k, m := range e.meters {
-		s := m.stats(e.now)
-		s.Hooks = e.lanes[k].snapshot()
-		all[k] = s
+	for _, h := range e.hosts {
+		s := h.meter.stats(e.now)
+		s.Hooks = h.queue.snapshot()
+		all[h.kind.Name] = s
 	}
 	return all
 }

@@ -17,8 +17,10 @@ type Options struct {
 	AllowRemote bool                      // permits addresses that are not loopback; /_ledger and /_faults have no password
 	LedgerPath  string                    // JSON lines, made with mode 0600; "" keeps the ledger in memory only
 	Limits      map[string][]limit.Window // by provider kind; nil is none
-	Credentials Credentials               // zero is DefaultCredentials
 	Log         *slog.Logger              // nil is silent
+
+	// Credentials replace those of the kinds, by kind and name.
+	Credentials map[string]map[string]string
 
 	Hooks       map[string]Hook // by provider kind, where events go; see SetHooks
 	EventPace   time.Duration   // between two events of a message, on average; 0 is 100 ms

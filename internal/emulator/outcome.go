@@ -4,22 +4,22 @@ import "strings"
 
 // The outcomes, as Entry.Outcome has them.
 const (
-	outcomeDelivered  = "delivered"
-	outcomeBounce     = "bounce"
-	outcomeSoftBounce = "softbounce"
-	outcomeComplaint  = "complaint"
-	outcomeDefer      = "defer"
-	outcomeSuppressed = "suppressed"
-	outcomeReject     = "reject"
-	outcomeOpen       = "open"
-	outcomeClick      = "click"
+	OutcomeDelivered  = "delivered"
+	OutcomeBounce     = "bounce"
+	OutcomeSoftBounce = "softbounce"
+	OutcomeComplaint  = "complaint"
+	OutcomeDefer      = "defer"
+	OutcomeSuppressed = "suppressed"
+	OutcomeReject     = "reject"
+	OutcomeOpen       = "open"
+	OutcomeClick      = "click"
 )
 
 // gravity lists the outcomes other than delivered, the gravest first.
 func gravity() []string {
 	return []string{
-		outcomeReject, outcomeSuppressed, outcomeBounce, outcomeComplaint, outcomeSoftBounce,
-		outcomeDefer, outcomeClick, outcomeOpen,
+		OutcomeReject, OutcomeSuppressed, OutcomeBounce, OutcomeComplaint, OutcomeSoftBounce,
+		OutcomeDefer, OutcomeClick, OutcomeOpen,
 	}
 }
 
@@ -36,12 +36,12 @@ func OutcomeOf(address string) string {
 			return o
 		}
 	}
-	return outcomeDelivered
+	return OutcomeDelivered
 }
 
 // gravest is the outcome of a message with these recipients.
 func gravest(to []string) string {
-	best, rank := outcomeDelivered, len(gravity())
+	best, rank := OutcomeDelivered, len(gravity())
 	for _, addr := range to {
 		for i, o := range gravity()[:rank] {
 			if OutcomeOf(addr) == o {
@@ -53,10 +53,10 @@ func gravest(to []string) string {
 	return best
 }
 
-// refusedAt finds the first address that the provider's call itself refuses, -1 if there is none.
-func refusedAt(to []string) int {
+// RefusedAt finds the first address that the provider's call itself refuses, -1 if there is none.
+func RefusedAt(to []string) int {
 	for i, addr := range to {
-		if OutcomeOf(addr) == outcomeReject {
+		if OutcomeOf(addr) == OutcomeReject {
 			return i
 		}
 	}

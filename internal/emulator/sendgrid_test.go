@@ -34,7 +34,7 @@ func (b *bed) sendGrid(t *testing.T, body any) answer {
 }
 
 func (b *bed) sendGridHeader() map[string]string {
-	return map[string]string{"Authorization": "Bearer " + b.keys.SendGridKey, "Content-Type": "application/json"}
+	return map[string]string{"Authorization": "Bearer " + key("sendgrid", "api_key"), "Content-Type": "application/json"}
 }
 
 func TestSendGridTakesWhatTheSDKSends(t *testing.T) {
@@ -46,7 +46,7 @@ func TestSendGridTakesWhatTheSDKSends(t *testing.T) {
 	m.Personalizations[0].AddBCCs(sgmail.NewEmail("", "open+1@example.org"))
 	m.SetCustomArg("gw_msg", "m1").AddCategories("order")
 	m.AddAttachment(sgmail.NewAttachment().SetContent("aGk=").SetFilename("a.txt").SetType("text/plain").SetDisposition("attachment"))
-	req := sendgrid.GetRequest(b.keys.SendGridKey, "/v3/mail/send", b.URL()+"/sendgrid")
+	req := sendgrid.GetRequest(key("sendgrid", "api_key"), "/v3/mail/send", b.URL()+"/sendgrid")
 	req.Method, req.Body = rest.Post, sgmail.GetRequestBody(m)
 	res, err := (&rest.Client{HTTPClient: b.http}).SendWithContext(t.Context(), req)
 	if err != nil {

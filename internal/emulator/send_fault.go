@@ -1,0 +1,155 @@
+package emulator
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
+)
+
+// AfterAccept tells the faults that need an accepted message from those that come first.
+func AfterAccept(f *Fault) bool {
+	return f.Mode == ModeAcceptThenDrop || f.Mode == ModeAcceptThen500 || f.Mode == ModeSlow
+}
+
+func beforeAccept(f *Fault) bool { return !AfterAccept(f) }
+
+// failBefore applies a fault to a request that is not accepted yet; true means that it has been answered or dropped.
+func (x *exchange) failBefore(f *AppliedFault, sub *Submission) bool {
+	if !x.e.hold(time.Duration(f.Latency)) {
+		x.vanish()
+		return true
+	}
+	switch f.Mode {
+	case ModeThrottle:
+		x.finish(EndThrottled, x.provider.Throttled(scriptedWindow(f)))
+		return true
+	case ModeError:
+		x.finish(EndRejected, x.scripted(f, f.Status))
+		return true
+	case ModeDropBefore:
+		x.vanish()
+		return true
+	case ModeBlackHole:
+		select {
+		case <-x.r.Context().Done():
+		case <-x.e.stopping:
+		}
+		x.vanish()
+		return true
+	case ModePartial:
+		if sub.Degrade != nil {
+			sub.Degrade(&f.Fault)
+		}
+	}
+	return false
+}
+
+// vanish ends a request without an answer and without accepting it.
+func (x *exchange) vanish() {
+	x.Finish(EndFaulted)
+	x.drop()
+}
+
+// scriptedWindow is the window that a scripted throttle pretends to be full.
+func scriptedWindow(f *AppliedFault) *Full {
+	return &Full{limit.Window{N: 1, Per: time.Second, Unit: limit.Requests}, f.Until}
+}
+
+// failAfter answers a message that is in the ledger.
+func (x *exchange) failAfter(f *AppliedFault, sub *Submission) {
+	if f.Mode == ModeSlow {
+		x.trickle(sub.Accepted, time.Duration(f.Latency))
+		return
+	}
+	if !x.e.hold(time.Duration(f.Latency)) || f.Mode == ModeAcceptThenDrop {
+		x.drop()
+		return
+	}
+	status := f.Status
+	if status == 0 {
+		status = http.StatusInternalServerError
+	}
+	x.write(x.scripted(f, status))
+}
+
+// scripted is the answer that a fault asks for: its own body, or the provider's for the status.
+func (h *Host) scripted(f *AppliedFault, status int) *Reply {
+	p := h.provider.Failure(status)
+	if f.Body != "" {
+		p = &Reply{Status: status, Body: []byte(f.Body)}
+		p.With("Content-Type", sniff(f.Body))
+	}
+	for name, value := range f.Headers {
+		p.With(name, value)
+	}
+	return p
+}
+
+func sniff(body string) string {
+	switch body[0] {
+	case '{', '[':
+		return "application/json"
+	case '<':
+		return "text/html; charset=utf-8"
+	}
+	return "text/plain; charset=utf-8"
+}
+
+// drop resets the connection: the client sees neither an answer nor an orderly end.
+func (x *exchange) drop() {
+	conn, _, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler) // net/http then closes the connection without an answer
+	}
+	Reset(conn)
+}
+
+// Reset closes a TCP connection with RST: with linger 0 the kernel throws away what is still unsent.
+func Reset(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+// DefaultTrickle is how long a slow answer takes if the fault does not say.
+const DefaultTrickle = 10 * time.Second
+
+// trickle writes an answer byte by byte over the given time, then closes the connection.
+func (x *exchange) trickle(p *Reply, over time.Duration) {
+	if over == 0 {
+		over = DefaultTrickle
+	}
+	x.provider.Decorate(p)
+	raw := rawResponse(p)
+	conn, _, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	defer conn.Close() //nolint:errcheck // nothing can be done about it
+	for i := range raw {
+		if !x.e.hold(over / time.Duration(len(raw))) {
+			return
+		}
+		if _, err := conn.Write(raw[i : i+1]); err != nil {
+			return
+		}
+	}
+}
+
+func rawResponse(p *Reply) []byte {
+	res := http.Response{
+		StatusCode: p.Status, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Close: true,
+		Body: io.NopCloser(bytes.NewReader(p.Body)), ContentLength: int64(len(p.Body)),
+	}
+	for name, value := range p.Header {
+		res.Header.Set(name, value)
+	}
+	var b bytes.Buffer
+	_ = res.Write(&b) // a bytes.Buffer takes everything
+	return b.Bytes()
+}
