@@ -193,6 +193,7 @@ func controlError(w http.ResponseWriter, err error) {
 
 // getMails shows the messages of an id, the sender's or the provider's, with their mails.
 func (e *Emulator) getMails(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
 	found := e.mailsOf(r.PathValue("id"))
 	if len(found) == 0 {
 		w.WriteHeader(http.StatusNotFound)

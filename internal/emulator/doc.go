@@ -1,12 +1,19 @@
-// Package emulator is a wire-true stand-in for SendGrid, Mailgun, Postmark, Amazon SES v2 and an SMTP relay, written
-// from the providers' documentation and never from our adapters, so that a mistake in an adapter shows up here.
+// Package emulator holds what emulated providers share: the ledger, limits, faults, the delivery of events, and the control
+// API. Each provider stands in a folder of its own, is described by a Kind and answers the interface Provider; package
+// catalog lists them. They are written from the providers' documentation and never from our adapters, so that a mistake in
+// an adapter shows up here.
 //
-// It decides what a provider would answer: it checks the credential, refuses what the provider refuses in the
-// provider's words, holds limits, fails on demand, and writes every accepted message to a ledger before the answer
-// leaves; and it tells what becomes of the messages afterwards, as the provider's webhooks do and signed as they are. It
-// leaves to others what happens to the mail: nothing is delivered anywhere. The mistake a newcomer would make is to read
-// an answer of the emulator as the truth about a message: the truth is the ledger, which also has what was accepted
-// although the answer was lost.
+// An emulator decides what a provider would answer: it checks the credential, refuses what the provider refuses in the
+// provider's words, holds limits, fails on demand, and writes every accepted message to a ledger before the answer leaves.
+// Afterwards it tells what becomes of the messages, signed as the provider's webhooks are. It delivers nothing. The mistake
+// a newcomer would make is to read an answer of the emulator as the truth about a message: the truth is the ledger, which
+// also has what was accepted although the answer was lost.
+//
+// # A new provider
+//
+// It takes a folder and a line in catalog.Kinds. The files have the same names everywhere: api.go (Kind, calls, credential,
+// errors), check.go (what is refused), events.go (Compose and Answered), lookup.go, register.go (the API that registers
+// webhooks, on a Registry) and keys.go.
 //
 // # Addresses
 //
@@ -18,9 +25,9 @@
 //	http://HOST:PORT/ses        POST /v2/email/outbound-emails, GET /v2/email/account; SNS at POST and GET /
 //	SMTPHOST:PORT               AUTH (PLAIN, LOGIN, CRAM-MD5), PIPELINING, 8BITMIME, SMTPUTF8, DSN, SIZE, CHUNKING; no TLS
 //
-// Credentials are those of Options.Credentials; DefaultCredentials are public and open nothing but an emulator. The
-// SigV4 signature of an SES call is computed and compared. The token POSTMARK_API_TEST, SendGrid's sandbox_mode and
-// Mailgun's o:testmode are accepted and mail nobody, so they leave no line in the ledger.
+// Credentials are those of the kinds, unless Options.Credentials replaces them; they are public and open nothing but an
+// emulator. The SigV4 signature of an SES call is computed and compared. The token POSTMARK_API_TEST, SendGrid's sandbox_mode
+// and Mailgun's o:testmode are accepted and mail nobody, so they leave no line in the ledger.
 //
 // Not known to the emulator, since it depends on an account's state, are verified senders, credits and suspended
 // accounts: script them as faults with the provider's real body.
@@ -48,16 +55,21 @@
 //
 // # Ledger
 //
+// GET /_ledger/{id} shows the messages of an id, the sender's own or the provider's, each with its mail: text, HTML, headers
+// and the names of attachments. GET /_ledger/{id}/html shows the newest of them in a browser. Mails are kept in memory, 64 MiB
+// of them; the oldest are dropped, and a restart drops all.
+//
 // GET /_ledger gives a JSON array, or JSON lines if the request has "Accept: application/x-ndjson", in order of
 // acceptance; ?provider=KIND, ?since=RFC3339 (inclusive, by arrival) and ?limit=N (the first N) narrow it. A SendGrid
 // call has a line per personalization, a Mailgun call with recipient-variables one per recipient, a Postmark batch one
-// per accepted item. "calendar" is the method of an invitation that clients would show as one, or why they would not. "to" is the whole envelope that was taken: recipients refused by Postmark or at RCPT are not in it.
+// per accepted item. "calendar" is the method of an invitation that clients would
+// show as one, or why they would not. "to" is the whole envelope that was taken: recipients refused by Postmark or at RCPT are not in it.
 // "from" is the bare address of the From header.
 //
 // With Options.LedgerPath each line is written and fsynced before the provider's answer leaves; requests that wait at
 // the same time share one write and one fsync. The file is read again at start, and a last line torn by a crash is cut
 // off: its answer never left. Only one emulator may use a file. All lines are kept in memory, about 400 bytes each, until
-// DELETE /_ledger, which empties the file too; a test that sends tens of millions should call it between its parts.
+// DELETE /_ledger, which empties the file and drops the mails; a test that sends tens of millions should call it between its parts.
 //
 // # Limits and statistics
 //
@@ -185,6 +197,6 @@
 //	Mailgun   /v3/domains/{domain}/webhooks, /{name}; GET /v5/accounts/http_signing_key
 //	Postmark  /webhooks, /{id}: the URL is called once per enabled trigger, and ErrorCode 1364 answers unless each is a 200
 //	SES       /v2/email/configuration-sets, /{name}/event-destinations, /{name}: events of messages that name the set go to
-//	          the confirmed subscriptions of its topics. SNS: Subscribe (or Emulator.Subscribe) posts a
+//	          the confirmed subscriptions of its topics. SNS: Subscribe posts a
 //	          SubscriptionConfirmation, ConfirmSubscription with its token confirms. Sets need not exist to be named in a send
 package emulator

@@ -129,9 +129,13 @@ func (h *Host) plan(m *Message) []Event {
 		start = start.Add(h.e.opt.gap(m, "", Accepted))
 		all = append(all, Event{Message: m, Type: Accepted, To: m.To, At: start})
 	}
+	course := h.kind.Course
+	if course == nil {
+		course = Course
+	}
 	for _, to := range h.groups(m) {
 		at, last := start, EventType("")
-		for _, t := range h.provider.Course(OutcomeOf(to[0])) {
+		for _, t := range course(OutcomeOf(to[0])) {
 			at = at.Add(h.e.opt.gap(m, to[0], t))
 			if last == Deferred {
 				at = at.Add(h.e.opt.DeferFor)

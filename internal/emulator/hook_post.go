@@ -24,15 +24,8 @@ type Post struct {
 	tries    uint16
 }
 
-// Verdict is what an answer means to a provider.
-type Verdict int
-
-// The verdicts.
-const (
-	Taken   Verdict = iota // the receiver has it
-	Refused                // never to be tried again
-	Retry                  // to be tried again, as the schedule has it
-)
+// SlowRetries are the pauses of those who try again for a day and more, longer and longer apart.
+var SlowRetries = []int{1, 2, 5, 10, 10, 10, 10, 10, 10, 10}
 
 // sort turns what is due into posts, and applies the faults to events that they have not met.
 func (q *hookQueue) sort(due []*task) []*Post {
@@ -153,44 +146,39 @@ func (q *hookQueue) tell(ctx context.Context, p *Post) {
 	if ctx.Err() != nil {
 		return // Stop: what is pending is dropped
 	}
-	verdict := Retry
-	if err == nil {
-		verdict = q.provider.Verdict(status)
-	}
-	pauses := q.provider.Retries(p)
-	if verdict == Retry && int(p.tries) >= len(pauses) {
-		verdict = Refused
-	}
-	q.count(func(s *HookStats) { s.tally(p, status, err, verdict) })
 	if err != nil {
+		status = 0
 		q.e.log.Debug("event not told", "provider", q.kind.Name, "error", err)
 	}
-	p.tries++
-	if verdict == Retry {
-		pause := time.Duration(pauses[p.tries-1]) * q.e.opt.RetryPace
+	taken, pauses := q.provider.Answered(p, status)
+	again := !taken && int(p.tries) < len(pauses)
+	q.count(func(s *HookStats) { s.tally(p, status, taken, again) })
+	if again {
+		pause := time.Duration(pauses[p.tries]) * q.e.opt.RetryPace
+		p.tries++
 		q.add(false, &task{due: q.e.now().Add(pause), repeat: p})
 	}
 }
 
 // tally counts one try.
-func (s *HookStats) tally(p *Post, status int, err error, verdict Verdict) {
+func (s *HookStats) tally(p *Post, status int, taken, again bool) {
 	s.Posted++
 	if p.tries > 0 {
 		s.Retried++
 	}
 	switch {
-	case err != nil:
-		s.Failed++
-	case verdict == Taken:
+	case taken:
 		s.OK++
 		s.Events += int64(len(p.Events))
+	case status == 0:
+		s.Failed++
 	default:
 		if s.Refused == nil {
 			s.Refused = map[int]int64{}
 		}
 		s.Refused[status]++
 	}
-	if verdict == Refused {
+	if !taken && !again {
 		s.GivenUp += int64(len(p.Events))
 	}
 }

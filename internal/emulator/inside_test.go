@@ -107,12 +107,12 @@ func TestLedgerPromisesNothingAfterAFailedWrite(t *testing.T) {
 func TestNoSlidingWindowIsEverExceeded(t *testing.T) {
 	t.Parallel()
 	w := limit.Window{N: 20, Per: 7 * time.Second, Unit: limit.Recipients}
-	m := &meter{}
+	now := time.Unix(0, 0)
+	m := &meter{now: func() time.Time { return now }}
 	if err := m.limit([]limit.Window{w}); err != nil {
 		t.Fatal(err)
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
-	now := time.Unix(0, 0)
 	type charge struct {
 		at time.Time
 		n  int
@@ -128,7 +128,7 @@ func TestNoSlidingWindowIsEverExceeded(t *testing.T) {
 				sum += o.n
 			}
 		}
-		f := m.admit(func() time.Time { return now }, Cost{Recipients: c.n})
+		f := m.Admit(Cost{Recipients: c.n})
 		if (f == nil) != (sum <= w.N) {
 			t.Fatalf("at %s: admitted %t with %d in the window", now, f == nil, sum)
 		}
@@ -145,13 +145,14 @@ func TestNoSlidingWindowIsEverExceeded(t *testing.T) {
 type fixed struct{ Provider }
 
 func (fixed) CompleteHook(Hook) error { return nil }
-func (fixed) Course(outcome string) []EventType {
+
+func fixedCourse(outcome string) []EventType {
 	return append([]EventType{Accepted}, Course(outcome)...)
 }
 
 func hostFor(t *testing.T, opt Options) *Host {
 	t.Helper()
-	e, err := New([]Kind{{Name: "fixed", New: func(*Host) (Provider, error) { return fixed{}, nil }}}, opt)
+	e, err := New([]Kind{{Name: "fixed", Course: fixedCourse, New: func(*Host) (Provider, error) { return fixed{}, nil }}}, opt)
 	if err != nil {
 		t.Fatal(err)
 	}

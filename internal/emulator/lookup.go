@@ -29,7 +29,7 @@ func (f *Found) Of(to string) []Event {
 // Lookup serves a look-up: credential, checks, faults, the ledger, the answer.
 func (h *Host) Lookup(read func(r *http.Request, body []byte) *Search) http.Handler {
 	return h.Call(func(r *http.Request, body []byte) *Reply {
-		h.meter.look()
+		h.look()
 		s := read(r, body)
 		if s.Refused != nil {
 			return s.Refused

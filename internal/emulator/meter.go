@@ -57,6 +57,7 @@ const (
 // meter counts one provider's calls and holds its windows. Each call reads the clock under the lock, so that the
 // windows' hits are in order of time.
 type meter struct {
+	now     func() time.Time
 	mu      sync.Mutex
 	total   Stats
 	windows []*window
@@ -74,10 +75,10 @@ func (m *meter) limit(windows []limit.Window) error {
 }
 
 // Arrive counts a call that has begun.
-func (h *Host) Arrive() {
-	h.meter.mu.Lock()
-	defer h.meter.mu.Unlock()
-	h.meter.total.Requests++
+func (m *meter) Arrive() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.total.Requests++
 }
 
 // look counts a look-up.
@@ -88,20 +89,18 @@ func (m *meter) look() {
 }
 
 // Finish counts how a call ended.
-func (h *Host) Finish(e End) {
-	h.meter.mu.Lock()
-	defer h.meter.mu.Unlock()
-	total := &h.meter.total
+func (m *meter) Finish(e End) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	total := &m.total
 	*[]*int64{&total.Accepted, &total.Rejected, &total.Throttled, &total.Tested, &total.Faulted}[e]++
 }
 
 // See counts an authenticated call for the peaks, whatever becomes of it.
-func (h *Host) See(c Cost) { h.meter.see(h.e.now, c) }
-
-func (m *meter) see(clock func() time.Time, c Cost) {
+func (m *meter) See(c Cost) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := clock()
+	now := m.now()
 	for _, w := range m.windows {
 		w.seen.add(now, w.Per, c.in(w.Unit))
 		w.peak = max(w.peak, w.seen.sum)
@@ -115,12 +114,10 @@ type Full struct {
 }
 
 // Admit charges all windows, or none and returns the one that has room last.
-func (h *Host) Admit(c Cost) *Full { return h.meter.admit(h.e.now, c) }
-
-func (m *meter) admit(clock func() time.Time, c Cost) *Full {
+func (m *meter) Admit(c Cost) *Full {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := clock()
+	now := m.now()
 	var worst *Full
 	for _, w := range m.windows {
 		w.taken.expire(now, w.Per)
@@ -137,24 +134,27 @@ func (m *meter) admit(clock func() time.Time, c Cost) *Full {
 	return nil
 }
 
-// tightest tells the window with the least room, how much that is, and when it next gets more; nil without windows.
-func (m *meter) tightest(clock func() time.Time) (w *Full, remaining int) {
+// Tightest is the window with the least room, how much that is, and when it next gets more; nil without windows.
+func (m *meter) Tightest() (w *Full, remaining int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := clock()
+	now := m.now()
 	for _, c := range m.windows {
 		c.taken.expire(now, c.Per)
 		if left := c.N - c.taken.sum; w == nil || left < remaining {
-			w, remaining = &Full{c.Window, c.taken.nextFree(now, c.Per)}, left
+			w, remaining = &Full{c.Window, now}, left
+			if len(c.taken.hits) > 0 {
+				w.Until = c.taken.hits[0].at.Add(c.Per)
+			}
 		}
 	}
 	return w, remaining
 }
 
-func (m *meter) stats(clock func() time.Time) Stats {
+func (m *meter) stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := clock()
+	now := m.now()
 	s := m.total
 	s.Windows = make([]WindowStats, 0, len(m.windows))
 	for _, w := range m.windows {
@@ -168,7 +168,7 @@ func (m *meter) stats(clock func() time.Time) Stats {
 func (e *Emulator) Stats() map[string]Stats {
 	all := map[string]Stats{}
 	for _, h := range e.hosts {
-		s := h.meter.stats(e.now)
+		s := h.stats()
 		s.Hooks = h.queue.snapshot()
 		all[h.kind.Name] = s
 	}
@@ -228,11 +228,4 @@ func (t *track) expire(now time.Time, per time.Duration) {
 		dead++
 	}
 	t.hits = t.hits[dead:]
-}
-
-func (t *track) nextFree(now time.Time, per time.Duration) time.Time {
-	if len(t.hits) == 0 {
-		return now
-	}
-	return t.hits[0].at.Add(per)
 }

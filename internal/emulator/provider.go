@@ -33,6 +33,8 @@ type Kind struct {
 	Grouped      bool // one event tells of all recipients with the same outcome
 	AcceptedOnce bool // one accepted event tells of the whole message
 
+	// Course lists what becomes of a recipient with an outcome, in order. Nil is the function Course.
+	Course func(outcome string) []EventType
 	// Deliver makes the request of a post and returns the status of the answer. Nil is an HTTP POST.
 	Deliver func(context.Context, *Post) (int, error)
 	// New makes the provider of one emulator and adds its calls to the host.
@@ -56,8 +58,6 @@ type Provider interface {
 	// Decorate adds what the provider sends with every answer to an authenticated call.
 	Decorate(p *Reply)
 
-	// Course lists what becomes of a recipient with an outcome, in order.
-	Course(outcome string) []EventType
 	// CompleteHook checks the fields of a hook and fills in those that are missing with the provider's own keys.
 	CompleteHook(h Hook) error
 	// Registered lists the receivers that were registered by the provider's API and want an event; nil asks for all of them.
@@ -66,10 +66,9 @@ type Provider interface {
 	Forget()
 	// Compose fills header and body of a post.
 	Compose(p *Post) error
-	// Verdict says what the status of an answer to a post means.
-	Verdict(status int) Verdict
-	// Retries has the pauses before each repetition of a post, in units of Options.RetryPace.
-	Retries(p *Post) []int
+	// Answered says whether the status of an answer to a post means that the receiver has it, and otherwise the pauses before
+	// the repetitions of such a post, in units of Options.RetryPace. Status 0 is no answer.
+	Answered(p *Post, status int) (taken bool, pauses []int)
 }
 
 // Account is what an account at a provider needs.
@@ -81,10 +80,10 @@ type Account struct {
 
 // Host is what the emulator gives to one provider.
 type Host struct {
+	*meter
 	kind     *Kind
 	e        *Emulator
 	provider Provider
-	meter    *meter
 	queue    *hookQueue
 	hook     *Target // of the operator; guarded by Emulator.hooks
 }
@@ -93,7 +92,7 @@ type Host struct {
 func (e *Emulator) newHosts(kinds []Kind) error {
 	for i := range kinds {
 		k := &kinds[i]
-		h := &Host{kind: k, e: e, meter: &meter{}}
+		h := &Host{kind: k, e: e, meter: &meter{now: e.now}}
 		h.queue = newHookQueue(h)
 		e.hosts = append(e.hosts, h)
 		p, err := k.New(h)
@@ -107,7 +106,7 @@ func (e *Emulator) newHosts(kinds []Kind) error {
 		if err != nil {
 			return fmt.Errorf("emulator limits: %w", err)
 		}
-		if err := h.meter.limit(windows); err != nil {
+		if err := h.limit(windows); err != nil {
 			return fmt.Errorf("emulator limits for %s: %w", name, err)
 		}
 	}
@@ -170,9 +169,6 @@ func (h *Host) Limits() []limit.Window { return h.e.opt.Limits[h.kind.Name] }
 func (h *Host) Sent(since time.Time) []Entry {
 	return filterLedger(h.e.ledger.snapshot(), h.kind.Name, since, -1)
 }
-
-// Tightest is the window with the least room, how much that is, and when it gets more; nil without windows.
-func (h *Host) Tightest() (*Full, int) { return h.meter.tightest(h.e.now) }
 
 // Hold waits for d, or until Stop begins; it reports whether the whole time passed.
 func (h *Host) Hold(d time.Duration) bool { return h.e.hold(d) }

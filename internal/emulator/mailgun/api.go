@@ -19,7 +19,7 @@ import (
 // Kind describes Mailgun. It takes 52.4 MiB as a request.
 func Kind() emulator.Kind {
 	return emulator.Kind{
-		Name: "mailgun", MaxBody: 54_945_382, Lookups: true, HookFields: []string{"signing_key"}, New: open,
+		Name: "mailgun", MaxBody: 54_945_382, Lookups: true, HookFields: []string{"signing_key"}, Course: course, New: open,
 		Credentials: map[string]string{"api_key": "key-emulator-local-development-only", "domain": "mg.example.com"},
 	}
 }

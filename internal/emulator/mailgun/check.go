@@ -99,15 +99,14 @@ func (f *form) mail(isMIME bool) (mail, *emulator.Reply) {
 		for _, v := range values {
 			paramBytes += len(name) + len(v)
 		}
-		switch {
-		case prefix == "v":
+		switch prefix {
+		case "v":
 			m.vars[key] = values[0]
-		case prefix == "h":
+		case "h":
 			m.shown.Headers[key] = values[0]
-		}
-		switch {
-		case prefix == "h" && strings.EqualFold(key, "message-id"):
-			m.messageID = emulator.BareMessageID(values[0])
+			if strings.EqualFold(key, "message-id") {
+				m.messageID = emulator.BareMessageID(values[0])
+			}
 		}
 	}
 	if len(m.to) == 0 {

@@ -15,29 +15,18 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Course begins with accepted.
-func (*api) Course(outcome string) []emulator.EventType {
+// course begins with accepted.
+func course(outcome string) []emulator.EventType {
 	return append([]emulator.EventType{emulator.Accepted}, emulator.Course(outcome)...)
 }
 
-// Verdict takes exactly 200 and never comes back after 406.
-func (*api) Verdict(status int) emulator.Verdict {
-	switch status {
-	case http.StatusOK:
-		return emulator.Taken
-	case http.StatusNotAcceptable:
-		return emulator.Refused
+// Answered takes exactly 200 and never comes back after 406. The six repetitions, of 5, 10 and 15 minutes, 1, 2 and 4 hours,
+// are documented "for webhooks other than for delivery notification": delivered is posted once.
+func (*api) Answered(p *emulator.Post, status int) (bool, []int) {
+	if status == http.StatusNotAcceptable || p.Events[0].Type == emulator.Delivered {
+		return status == http.StatusOK, nil
 	}
-	return emulator.Retry
-}
-
-// Retries are the six of 5, 10 and 15 minutes, 1, 2 and 4 hours. Mailgun documents them "for webhooks other than for
-// delivery notification": delivered is posted once.
-func (*api) Retries(p *emulator.Post) []int {
-	if p.Events[0].Type == emulator.Delivered {
-		return nil
-	}
-	return []int{1, 2, 5, 10, 15, 30}
+	return status == http.StatusOK, []int{1, 2, 5, 10, 15, 30}
 }
 
 // Compose signs timestamp and token. The event is not under the signature: that is how it is.

@@ -19,7 +19,7 @@ import (
 // is an ErrorCode.
 func Kind() emulator.Kind {
 	return emulator.Kind{
-		Name: "postmark", MaxBody: 50 << 20, Lookups: true, Partial: [2]int{1, 9999}, New: open,
+		Name: "postmark", MaxBody: 50 << 20, Lookups: true, Partial: [2]int{1, 9999}, Course: course, New: open,
 		HookFields:  []string{"username", "password", "header", "token"},
 		Credentials: map[string]string{"server_token": "e0000000-0000-4000-8000-00000000e000"},
 	}

@@ -12,32 +12,25 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Course has no event for an accepted message, and one more for an address that Postmark deactivates.
-func (*api) Course(outcome string) []emulator.EventType {
-	course := emulator.Course(outcome)
+// course has no event for an accepted message, and one more for an address that Postmark deactivates.
+func course(outcome string) []emulator.EventType {
+	all := emulator.Course(outcome)
 	if outcome == emulator.OutcomeBounce || outcome == emulator.OutcomeComplaint {
-		return append(course, emulator.Deactivated)
+		return append(all, emulator.Deactivated)
 	}
-	return course
+	return all
 }
 
-// Verdict takes exactly 200 and never comes back after 403.
-func (*api) Verdict(status int) emulator.Verdict {
-	switch status {
-	case http.StatusOK:
-		return emulator.Taken
-	case http.StatusForbidden:
-		return emulator.Refused
+// Answered takes exactly 200 and never comes back after 403. The repetitions are ten for bounces, and three, of 1, 5 and
+// 15 minutes, for the rest.
+func (*api) Answered(p *emulator.Post, status int) (bool, []int) {
+	switch {
+	case status == http.StatusForbidden:
+		return false, nil
+	case triggers[p.Events[0].Type] == "Bounce":
+		return status == http.StatusOK, []int{1, 2, 5, 10, 10, 10, 15, 15, 30, 30}
 	}
-	return emulator.Retry
-}
-
-// Retries are ten for bounces, and three, of 1, 5 and 15 minutes, for the rest.
-func (*api) Retries(p *emulator.Post) []int {
-	if triggers[p.Events[0].Type] == "Bounce" {
-		return []int{1, 2, 5, 10, 10, 10, 15, 15, 30, 30}
-	}
-	return []int{1, 5, 15}
+	return status == http.StatusOK, []int{1, 5, 15}
 }
 
 // Compose shows a password or a header, or a wrong one: there is no signature.

@@ -23,7 +23,7 @@ import (
 // Kind describes SendGrid. The largest request is the 30 MB that it gives as the largest message, attachments included.
 func Kind() emulator.Kind {
 	return emulator.Kind{
-		Name: "sendgrid", MaxBody: 30 << 20, Lookups: true, Batch: 500, New: open,
+		Name: "sendgrid", MaxBody: 30 << 20, Lookups: true, Batch: 500, Course: course, New: open,
 		Credentials: map[string]string{"api_key": "SG.emulator.local-development-only"},
 	}
 }

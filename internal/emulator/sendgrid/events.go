@@ -18,25 +18,19 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Course begins with processed, which what is dropped never was.
-func (*api) Course(outcome string) []emulator.EventType {
-	course := emulator.Course(outcome)
+// course begins with processed, which what is dropped never was.
+func course(outcome string) []emulator.EventType {
+	all := emulator.Course(outcome)
 	if outcome == emulator.OutcomeSuppressed {
-		return course
+		return all
 	}
-	return append([]emulator.EventType{emulator.Accepted}, course...)
+	return append([]emulator.EventType{emulator.Accepted}, all...)
 }
 
-// Verdict takes every 2xx; anything else is posted again for up to 24 hours.
-func (*api) Verdict(status int) emulator.Verdict {
-	if status/100 == 2 {
-		return emulator.Taken
-	}
-	return emulator.Retry
+// Answered takes every 2xx; anything else is posted again for up to 24 hours.
+func (*api) Answered(_ *emulator.Post, status int) (bool, []int) {
+	return status/100 == 2, emulator.SlowRetries
 }
-
-// Retries are spread over 24 hours.
-func (*api) Retries(*emulator.Post) []int { return []int{1, 2, 5, 10, 10, 10, 10, 10, 10, 10} }
 
 // Compose writes the array with a line end after each event, the last one included: a receiver that verifies anything
 // but the raw bytes fails.

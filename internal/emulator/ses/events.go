@@ -12,22 +12,14 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Course is the usual one: of the whole message there is a Send event before it.
-func (*api) Course(outcome string) []emulator.EventType { return emulator.Course(outcome) }
-
-// Verdict is that of SNS: it takes 2xx, repeats after 5xx, and holds everything else for a refusal that no repetition mends.
-func (*api) Verdict(status int) emulator.Verdict {
-	switch {
-	case status/100 == 2:
-		return emulator.Taken
-	case status >= 500:
-		return emulator.Retry
+// Answered is as SNS does it: it takes 2xx, repeats after 5xx, and holds everything else for a refusal that no repetition
+// mends. The repetitions are those of a topic with a delivery policy of ten; without a policy there are three.
+func (*api) Answered(_ *emulator.Post, status int) (bool, []int) {
+	if status != 0 && status < 500 {
+		return status/100 == 2, nil
 	}
-	return emulator.Refused
+	return false, emulator.SlowRetries
 }
-
-// Retries are those of a topic with a delivery policy of ten; without a policy SNS has three.
-func (*api) Retries(*emulator.Post) []int { return []int{1, 2, 5, 10, 10, 10, 10, 10, 10, 10} }
 
 // signatureV1 is the fault mode of notifications with SignatureVersion 1.
 const signatureV1 = "hook_signature_v1"

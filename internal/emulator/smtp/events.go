@@ -78,22 +78,13 @@ func headerOf(raw []byte) []byte {
 	return bytes.Clone(head[:bytes.LastIndexByte(head, '\n')+1])
 }
 
-// Course is the usual one; Told leaves out what is not reported.
-func (*relay) Course(outcome string) []emulator.EventType { return emulator.Course(outcome) }
-
-// Verdict takes 2yz; 4yz is tried again and 5yz is not (RFC 5321 section 4.2.1).
-func (*relay) Verdict(status int) emulator.Verdict {
-	switch status / 100 {
-	case 2:
-		return emulator.Taken
-	case 5:
-		return emulator.Refused
+// Answered takes 2yz; 4yz is tried again and 5yz is not (RFC 5321 section 4.2.1).
+func (*relay) Answered(_ *emulator.Post, status int) (bool, []int) {
+	if status/100 == 5 {
+		return false, nil
 	}
-	return emulator.Retry
+	return status/100 == 2, emulator.SlowRetries
 }
-
-// Retries are those of a queue that runs less and less often.
-func (*relay) Retries(*emulator.Post) []int { return []int{1, 2, 5, 10, 10, 10, 10, 10, 10, 10} }
 
 // Compose writes a bounce, or the complaint of a feedback loop.
 func (*relay) Compose(p *emulator.Post) error {
