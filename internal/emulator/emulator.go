@@ -56,21 +56,7 @@ const (
 
 // New checks the options and makes the providers of these kinds, of which one at most has SMTP. It opens nothing.
 func New(kinds []Kind, opt Options) (*Emulator, error) {
-	if opt.Listen == "" {
-		opt.Listen = "127.0.0.1:0"
-	}
-	if opt.SMTPListen == "" {
-		opt.SMTPListen = "127.0.0.1:0"
-	}
-	if opt.Log == nil {
-		opt.Log = slog.New(slog.DiscardHandler)
-	}
-	for _, addr := range []string{opt.Listen, opt.SMTPListen} {
-		if err := checkListen(addr, opt.AllowRemote); err != nil {
-			return nil, err
-		}
-	}
-	if err := opt.setPaces(); err != nil {
+	if err := opt.complete(); err != nil {
 		return nil, err
 	}
 	e := &Emulator{
@@ -259,19 +245,4 @@ func (e *Emulator) Accounts() []Account {
 // Ledger lists what was accepted, in order of acceptance. The caller must not change the entries' To.
 func (e *Emulator) Ledger() []Entry {
 	return append([]Entry(nil), e.ledger.snapshot()...)
-}
-
-// hold waits for d, or until Stop begins; it reports whether the whole time passed.
-func (e *Emulator) hold(d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-e.stopping:
-		return false
-	}
 }

@@ -54,7 +54,7 @@ func (h *Host) Lookup(read func(r *http.Request, body []byte) *Search) http.Hand
 
 // failLookup waits as a fault says, and gives its answer if it has one.
 func (h *Host) failLookup(f *AppliedFault) *Reply {
-	h.e.hold(time.Duration(f.Latency))
+	h.Hold(time.Duration(f.Latency))
 	switch f.Mode {
 	case ModeThrottle:
 		return h.provider.Throttled(scriptedWindow(f))

@@ -31,7 +31,9 @@ func TestAMailCanBeLookedAt(t *testing.T) {
 		"--i\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nhi=20there\r\n" +
 		"--i\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\nPGI+aGkgdGhlcmU8L2I+\r\n--i--\r\n" +
 		"--o\r\nContent-Type: text/plain\r\nContent-Disposition: attachment; filename=a.txt\r\nContent-Transfer-Encoding: base64\r\n\r\naGk=\r\n--o--\r\n"
-	attachments := func(name, content, kind string) []any { return []any{object{name: "a.txt", content: "aGk=", kind: "text/plain"}} }
+	attachments := func(name, content, kind string) []any {
+		return []any{object{name: "a.txt", content: "aGk=", kind: "text/plain"}}
+	}
 	for kind, send := range map[string]func(*bed){
 		"sendgrid": func(b *bed) {
 			body := sendGridBody()

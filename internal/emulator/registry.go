@@ -12,18 +12,13 @@ const maxCallBody = 1 << 20
 
 // Call serves a call of a provider that is not a send: read, check the credential, answer.
 func (h *Host) Call(call func(r *http.Request, body []byte) *Reply) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := readBody(w, r, maxCallBody)
-		if err != nil {
-			h.provider.Failure(http.StatusRequestEntityTooLarge).writeTo(w)
-			return
-		}
+	return h.Open(func(r *http.Request, body []byte) *Reply {
 		p := h.provider.Authenticate(r, body)
 		if p == nil {
 			p = call(r, body)
 		}
 		h.provider.Decorate(p)
-		p.writeTo(w)
+		return p
 	})
 }
 
@@ -31,11 +26,11 @@ func (h *Host) Call(call func(r *http.Request, body []byte) *Reply) http.Handler
 func (h *Host) Open(call func(r *http.Request, body []byte) *Reply) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := readBody(w, r, maxCallBody)
-		p := h.provider.Failure(http.StatusRequestEntityTooLarge)
-		if err == nil {
-			p = call(r, body)
+		if err != nil {
+			h.provider.Failure(http.StatusRequestEntityTooLarge).writeTo(w)
+			return
 		}
-		p.writeTo(w)
+		call(r, body).writeTo(w)
 	})
 }
 

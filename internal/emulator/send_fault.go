@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"bytes"
+	"cmp"
 	"io"
 	"net"
 	"net/http"
@@ -19,7 +20,7 @@ func beforeAccept(f *Fault) bool { return !AfterAccept(f) }
 
 // failBefore applies a fault to a request that is not accepted yet; true means that it has been answered or dropped.
 func (x *exchange) failBefore(f *AppliedFault, sub *Submission) bool {
-	if !x.e.hold(time.Duration(f.Latency)) {
+	if !x.Hold(time.Duration(f.Latency)) {
 		x.vanish()
 		return true
 	}
@@ -62,18 +63,14 @@ func scriptedWindow(f *AppliedFault) *Full {
 // failAfter answers a message that is in the ledger.
 func (x *exchange) failAfter(f *AppliedFault, sub *Submission) {
 	if f.Mode == ModeSlow {
-		x.trickle(sub.Accepted, time.Duration(f.Latency))
+		x.trickle(sub.Accepted, f)
 		return
 	}
-	if !x.e.hold(time.Duration(f.Latency)) || f.Mode == ModeAcceptThenDrop {
+	if !x.Hold(time.Duration(f.Latency)) || f.Mode == ModeAcceptThenDrop {
 		x.drop()
 		return
 	}
-	status := f.Status
-	if status == 0 {
-		status = http.StatusInternalServerError
-	}
-	x.write(x.scripted(f, status))
+	x.write(x.scripted(f, cmp.Or(f.Status, http.StatusInternalServerError)))
 }
 
 // scripted is the answer that a fault asks for: its own body, or the provider's for the status.
@@ -116,29 +113,29 @@ func Reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// DefaultTrickle is how long a slow answer takes if the fault does not say.
-const DefaultTrickle = 10 * time.Second
-
-// trickle writes an answer byte by byte over the given time, then closes the connection.
-func (x *exchange) trickle(p *Reply, over time.Duration) {
-	if over == 0 {
-		over = DefaultTrickle
-	}
+// trickle writes an answer slowly, then closes the connection.
+func (x *exchange) trickle(p *Reply, f *AppliedFault) {
 	x.provider.Decorate(p)
-	raw := rawResponse(p)
 	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	defer conn.Close() //nolint:errcheck // nothing can be done about it
-	for i := range raw {
-		if !x.e.hold(over / time.Duration(len(raw))) {
-			return
+	_, _ = x.Trickle(f, conn, rawResponse(p))
+	_ = conn.Close()
+}
+
+// Trickle writes byte by byte over the time of a fault, or over 10 s if it has none.
+func (h *Host) Trickle(f *AppliedFault, w io.Writer, b []byte) (int, error) {
+	over := cmp.Or(time.Duration(f.Latency), 10*time.Second)
+	for i := range b {
+		if !h.Hold(over / time.Duration(len(b))) {
+			return i, net.ErrClosed
 		}
-		if _, err := conn.Write(raw[i : i+1]); err != nil {
-			return
+		if _, err := w.Write(b[i : i+1]); err != nil {
+			return i, err
 		}
 	}
+	return len(b), nil
 }
 
 func rawResponse(p *Reply) []byte {

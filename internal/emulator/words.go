@@ -15,10 +15,12 @@ const (
 	TextDeferred = "451 4.3.0 Temporary server error. Please try again later"
 )
 
+// TextBounced refuses an address for good.
 func TextBounced(to string) string {
 	return "550 5.1.1 <" + to + ">: Recipient address rejected: User unknown"
 }
 
+// TextFull refuses an address whose mailbox is full.
 func TextFull(to string) string {
 	return "552 5.2.2 <" + to + ">: Recipient address rejected: Mailbox full"
 }
@@ -26,6 +28,7 @@ func TextFull(to string) string {
 // QueueID is what the far end calls a message that it took.
 func QueueID(v *Event) string { return fmt.Sprintf("%X", v.Hash("queue")[:6]) }
 
+// DomainOf is the part of an address behind the at sign.
 func DomainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
 // MXOf is the host that takes mail for an address.

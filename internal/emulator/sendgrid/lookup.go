@@ -1,6 +1,7 @@
 package sendgrid
 
 import (
+	"cmp"
 	"net/http"
 	"regexp"
 	"slices"
@@ -109,23 +110,21 @@ func (q *query) match(n *emulator.Entry) bool {
 	return !slices.ContainsFunc(q.times, func(c timeCondition) bool { return !c.holds(n.At) })
 }
 
-// statusOf sums up what happened as the schema EmailLogsMessageStatus says.
+// statuses are those of the schema EmailLogsMessageStatus, by the last event that changes it.
+var statuses = map[emulator.EventType]string{
+	emulator.Delivered:   "delivered",
+	emulator.Opened:      "delivered",
+	emulator.Clicked:     "delivered",
+	emulator.Deferred:    "deferred",
+	emulator.Bounced:     "bounced",
+	emulator.SoftBounced: "blocked",
+	emulator.Dropped:     "dropped",
+}
+
 func statusOf(past []emulator.Event) string {
 	status := "processed"
 	for _, h := range past {
-		switch h.Type {
-		case emulator.Delivered, emulator.Opened, emulator.Clicked:
-			status = "delivered"
-		case emulator.Deferred:
-			status = "deferred"
-		case emulator.Bounced:
-			status = "bounced"
-		case emulator.SoftBounced:
-			status = "blocked"
-		case emulator.Dropped:
-			status = "dropped"
-		case emulator.Accepted, emulator.Complained, emulator.Deactivated:
-		}
+		status = cmp.Or(statuses[h.Type], status)
 	}
 	return status
 }

@@ -2,7 +2,9 @@ package smtp
 
 import (
 	"context"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,11 +68,7 @@ func (l *listener) closeAll(ctx context.Context) {
 func (l *listener) list() []*conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make([]*conn, 0, len(l.conns))
-	for c := range l.conns {
-		all = append(all, c)
-	}
-	return all
+	return slices.Collect(maps.Keys(l.conns))
 }
 
 // conn lets a session decide how its next reply is written.
@@ -80,7 +78,7 @@ type conn struct {
 	busy atomic.Bool // inside a transaction
 
 	// These are set by the session and read by the same goroutine when go-smtp writes the reply.
-	last    bool
+	last    bool // the connection is closed after it
 	trickle func([]byte) (int, error)
 }
 
@@ -115,9 +113,6 @@ func (c *conn) host() string {
 	return "unknown[" + host + "]"
 }
 
-// closeAfterReply closes the connection once the next reply is written, as a 421 asks for (RFC 5321 section 3.8).
-func (c *conn) closeAfterReply() { c.last = true }
-
 // reset closes with RST.
 func (c *conn) reset() {
 	emulator.Reset(c.Conn)
@@ -133,20 +128,5 @@ func (c *conn) untilGone() {
 		if _, err := c.Read(b[:]); err != nil {
 			return
 		}
-	}
-}
-
-// trickleReply writes the next reply byte by byte over the given time.
-func (c *conn) trickleReply(over time.Duration, hold func(time.Duration) bool) {
-	c.trickle = func(b []byte) (int, error) {
-		for i := range b {
-			if !hold(over / time.Duration(len(b))) {
-				return i, net.ErrClosed
-			}
-			if _, err := c.Conn.Write(b[i : i+1]); err != nil {
-				return i, err
-			}
-		}
-		return len(b), nil
 	}
 }

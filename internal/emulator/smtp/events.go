@@ -37,20 +37,13 @@ const maxReturnedHeader = 8 << 10
 // Told lists the recipients of whom the sender is told. A relay reports failures and delays unless it was asked not to, deliveries only when it was asked to, and nothing to a
 // null sender (RFC 5321 section 4.5.5). A complaint comes from the far end, whatever was asked.
 func (v *envelope) Told(t emulator.EventType, to []string) []string {
-	if v.sender == "" {
+	reason := notifications[t]
+	switch {
+	case v.sender == "":
 		return nil
-	}
-	var reason smtp.DSNNotify
-	switch t {
-	case emulator.Bounced, emulator.SoftBounced:
-		reason = smtp.DSNNotifyFailure
-	case emulator.Deferred:
-		reason = smtp.DSNNotifyDelayed
-	case emulator.Delivered:
-		reason = smtp.DSNNotifySuccess
-	case emulator.Complained:
+	case t == emulator.Complained:
 		return to
-	case emulator.Accepted, emulator.Dropped, emulator.Deactivated, emulator.Opened, emulator.Clicked:
+	case reason == "":
 		return nil
 	}
 	var told []string
@@ -61,6 +54,14 @@ func (v *envelope) Told(t emulator.EventType, to []string) []string {
 		}
 	}
 	return told
+}
+
+// notifications are what a sender asks for to be told of an event.
+var notifications = map[emulator.EventType]smtp.DSNNotify{
+	emulator.Bounced:     smtp.DSNNotifyFailure,
+	emulator.SoftBounced: smtp.DSNNotifyFailure,
+	emulator.Deferred:    smtp.DSNNotifyDelayed,
+	emulator.Delivered:   smtp.DSNNotifySuccess,
 }
 
 // envelopeOf is that of the message of an event; every message of a relay has one.

@@ -1,8 +1,9 @@
 package smtp
 
 import (
+	"cmp"
+	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -198,26 +199,25 @@ func (s *session) fault(stage string, to []string, fits func(*emulator.Fault) bo
 		return nil
 	}
 	if !s.host.Hold(time.Duration(f.Latency)) {
-		return s.vanish(emulator.EndFaulted)
+		return s.vanish()
 	}
 	switch f.Mode {
 	case emulator.ModeThrottle:
 		s.close(emulator.EndThrottled)
-		s.conn.closeAfterReply()
+		s.conn.last = true // as a 421 asks for (RFC 5321 section 3.8)
 		return reply(421, 4, 7, 0, "Error: too many connections from "+s.conn.host())
 	case emulator.ModeError:
 		return scriptedReply(f, f.Status, "Error: scripted fault at "+stage)
 	case emulator.ModePartial:
-		status := f.Status
-		if status == 0 {
+		if f.Status == 0 {
 			return scriptedReply(f, 450, "4.2.1 Error: mailbox temporarily disabled")
 		}
-		return scriptedReply(f, status, "Error: scripted fault at "+stage)
+		return scriptedReply(f, f.Status, "Error: scripted fault at "+stage)
 	case emulator.ModeDropBefore:
-		return s.vanish(emulator.EndFaulted)
+		return s.vanish()
 	case emulator.ModeBlackHole:
 		s.conn.untilGone()
-		return s.vanish(emulator.EndFaulted)
+		return s.vanish()
 	}
 	return nil
 }
@@ -225,11 +225,7 @@ func (s *session) fault(stage string, to []string, fits func(*emulator.Fault) bo
 // failAfter treats the answer of a message that is in the ledger.
 func (s *session) failAfter(f *emulator.AppliedFault) {
 	if f.Mode == emulator.ModeSlow {
-		over := time.Duration(f.Latency)
-		if over == 0 {
-			over = emulator.DefaultTrickle
-		}
-		s.conn.trickleReply(over, s.host.Hold)
+		s.conn.trickle = func(b []byte) (int, error) { return s.host.Trickle(f, s.conn.Conn, b) }
 		return
 	}
 	s.host.Hold(time.Duration(f.Latency))
@@ -237,18 +233,15 @@ func (s *session) failAfter(f *emulator.AppliedFault) {
 }
 
 // vanish resets the connection; the reply that go-smtp then writes goes nowhere.
-func (s *session) vanish(how emulator.End) error {
-	s.close(how)
+func (s *session) vanish() error {
+	s.close(emulator.EndFaulted)
 	s.conn.reset()
 	return reply(421, 4, 4, 2, "Connection lost")
 }
 
 // scriptedReply takes an enhanced code from the front of the body, if there is one.
 func scriptedReply(f *emulator.AppliedFault, code int, fallback string) *smtp.SMTPError {
-	text := f.Body
-	if text == "" {
-		text = fallback
-	}
+	text := cmp.Or(f.Body, fallback)
 	e := &smtp.SMTPError{Code: code, Message: text}
 	first, rest, _ := strings.Cut(text, " ")
 	if ec, ok := parseEnhanced(first); ok {
@@ -257,18 +250,7 @@ func scriptedReply(f *emulator.AppliedFault, code int, fallback string) *smtp.SM
 	return e
 }
 
-func parseEnhanced(s string) (smtp.EnhancedCode, bool) {
-	var ec smtp.EnhancedCode
-	parts := strings.Split(s, ".")
-	if len(parts) != 3 {
-		return ec, false
-	}
-	for i, p := range parts {
-		n, err := strconv.Atoi(p)
-		if err != nil || n < 0 || n > 999 {
-			return ec, false
-		}
-		ec[i] = n
-	}
-	return ec, true
+func parseEnhanced(s string) (ec smtp.EnhancedCode, ok bool) {
+	_, err := fmt.Sscanf(s, "%3d.%3d.%3d", &ec[0], &ec[1], &ec[2])
+	return ec, err == nil && fmt.Sprintf("%d.%d.%d", ec[0], ec[1], ec[2]) == s && !strings.Contains(s, "-")
 }
