@@ -47,12 +47,7 @@ func ASCIILocal(addr string) bool {
 
 // ASCII reports whether a string has only ASCII characters.
 func ASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
 // ParseAddress reads one address with or without a display name and returns it bare.

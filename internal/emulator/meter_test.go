@@ -202,3 +202,35 @@ func TestThrottleFaultLastsItsSeconds(t *testing.T) {
 		}
 	})
 }
+
+// FuzzBodies sends anything to the calls that take a body, and looks at what was accepted.
+func FuzzBodies(f *testing.F) {
+	f.Add([]byte(`{"personalizations":[{"to":[{"email":"a@b.c"}]}],"from":{"email":"a@b.c"},"subject":"s","content":[{"type":"a","value":"b"}]}`))
+	f.Add([]byte(`[{"From":"a@b.c","To":"d@e.f","TextBody":"x","Metadata":{"gw_msg":"1"}}]`))
+	f.Add([]byte(`{"query":"subject = 'x'","limit":3}`))
+	f.Add([]byte(`{"duration":"1d","pagination":{"token":"b2Zmc2V0OjE","limit":1}}`))
+	e, err := catalog.New(emulator.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	header := map[string]string{
+		"Authorization": "Bearer " + key("sendgrid", "api_key"), "X-Postmark-Server-Token": key("postmark", "server_token"),
+		"Accept": "application/json", "Content-Type": "application/json",
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if err := e.SetFaults(map[string][]emulator.Fault{"postmark": {{Mode: emulator.ModePartial, Count: 1}}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/sendgrid/v3/mail/send", "/postmark/email", "/postmark/email/batch", "/sendgrid/v3/logs"} {
+			before := len(e.Ledger())
+			if w := post(e, path, string(body), header); w.Code >= 500 {
+				t.Errorf("%s = %d", path, w.Code)
+			}
+			for _, n := range e.Ledger()[before:] {
+				if len(n.To) == 0 || n.From == "" || n.ProviderMessageID == "" {
+					t.Errorf("%s accepted without sender, recipient or id: %+v", path, n)
+				}
+			}
+		}
+	})
+}

@@ -1,6 +1,9 @@
 package emulator
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // The outcomes, as Entry.Outcome has them.
 const (
@@ -16,11 +19,8 @@ const (
 )
 
 // gravity lists the outcomes other than delivered, the gravest first.
-func gravity() []string {
-	return []string{
-		OutcomeReject, OutcomeSuppressed, OutcomeBounce, OutcomeComplaint, OutcomeSoftBounce,
-		OutcomeDefer, OutcomeClick, OutcomeOpen,
-	}
+var gravity = []string{
+	OutcomeReject, OutcomeSuppressed, OutcomeBounce, OutcomeComplaint, OutcomeSoftBounce, OutcomeDefer, OutcomeClick, OutcomeOpen,
 }
 
 // OutcomeOf tells what becomes of one bare address: the word before the at sign, or before a plus sign in front of
@@ -31,7 +31,7 @@ func OutcomeOf(address string) string {
 		local = address[:at]
 	}
 	local, _, _ = strings.Cut(local, "+")
-	for _, o := range gravity() {
+	for _, o := range gravity {
 		if strings.EqualFold(local, o) {
 			return o
 		}
@@ -41,24 +41,13 @@ func OutcomeOf(address string) string {
 
 // gravest is the outcome of a message with these recipients.
 func gravest(to []string) string {
-	best, rank := OutcomeDelivered, len(gravity())
-	for _, addr := range to {
-		for i, o := range gravity()[:rank] {
-			if OutcomeOf(addr) == o {
-				best, rank = o, i
-				break
-			}
+	for _, o := range gravity {
+		if slices.ContainsFunc(to, func(address string) bool { return OutcomeOf(address) == o }) {
+			return o
 		}
 	}
-	return best
+	return OutcomeDelivered
 }
 
-// RefusedAt finds the first address that the provider's call itself refuses, -1 if there is none.
-func RefusedAt(to []string) int {
-	for i, addr := range to {
-		if OutcomeOf(addr) == OutcomeReject {
-			return i
-		}
-	}
-	return -1
-}
+// Refuses reports whether the provider's call itself refuses one of the addresses.
+func Refuses(to []string) bool { return gravest(to) == OutcomeReject }

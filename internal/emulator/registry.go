@@ -48,13 +48,14 @@ const (
 // Registry keeps what was registered by a provider's API, in order. What is in it is replaced and never changed. The
 // functions are how the provider words its API; those that no handler needs may be nil.
 type Registry[T any] struct {
-	ID   func(*T) string               // names a registration
-	Path func(*http.Request) string    // the ID that a request is about
-	Show func(did Action, v *T) *Reply // the answer when it worked
-	Gone func(id string) *Reply        // the answer when there is none of an ID
+	ID     func(*T) string               // names a registration
+	Path   func(*http.Request) string    // the ID that a request is about
+	Show   func(did Action, v *T) *Reply // the answer when it worked
+	Exists func(v *T) *Reply             // refuses a new one when there is one of its ID
+	Gone   func(id string) *Reply        // the answer when there is none of an ID
 	// Read makes a registration out of a request, from the old one or from nil, or refuses it.
 	Read func(r *http.Request, body []byte, old *T) (*T, *Reply)
-	// Check refuses a registration beside the others, which may have the same ID if it is new. It may be nil.
+	// Check refuses a registration beside the others. It may be nil.
 	Check func(others []*T, v *T) *Reply
 
 	writing sync.Mutex // held over Read, Check and the change: all changes come one after another
@@ -123,6 +124,9 @@ func (g *Registry[T]) Update(r *http.Request, body []byte) *Reply {
 
 func (g *Registry[T]) store(did Action, r *http.Request, body []byte, old *T) *Reply {
 	v, refused := g.Read(r, body, old)
+	if refused == nil && old == nil && g.Exists != nil && g.Find(g.ID(v)) != nil {
+		refused = g.Exists(v)
+	}
 	if refused == nil && g.Check != nil {
 		refused = g.Check(slices.DeleteFunc(slices.Clone(g.All()), func(o *T) bool { return o == old }), v)
 	}

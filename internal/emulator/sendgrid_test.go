@@ -119,6 +119,10 @@ func TestSendGridRefusesWithFieldPaths(t *testing.T) {
 		change               func(object)
 	}{
 		{"no personalization", "personalizations", "at least one personalization", set("personalizations", []any{})},
+		{"another case of letters", "personalizations", "at least one personalization", func(m object) {
+			m["Personalizations"] = m["personalizations"]
+			delete(m, "personalizations")
+		}},
 		{"too many recipients", "personalizations", "1000 total recipients", pers(object{"to": addresses(1001)})},
 		{"no to", "personalizations.0.to", "The to array is required", pers(object{"cc": ann})},
 		{"bad address", "personalizations.0.to.0.email", "Does not contain a valid address.", pers(object{"to": []any{object{"email": "ann"}}})},

@@ -154,7 +154,7 @@ func (f *form) recipients(m *mail) string {
 	for _, field := range []string{"to", "cc", "bcc"} {
 		for _, v := range f.values[field] {
 			list, ok := emulator.ParseList(v)
-			if (!ok || emulator.RefusedAt(list) >= 0) && bad == "" {
+			if (!ok || emulator.Refuses(list)) && bad == "" {
 				bad = field
 			}
 			m.to = append(m.to, list...)

@@ -21,7 +21,8 @@ func (a *api) registrations() {
 	w.Path = func(r *http.Request) string { return r.PathValue("name") }
 	w.Gone = func(string) *emulator.Reply { return refuse(http.StatusNotFound, "Webhook not found") }
 	w.Show = showWebhook
-	w.Read, w.Check = a.readWebhook, checkWebhook
+	w.Exists = func(*webhook) *emulator.Reply { return refuse(http.StatusBadRequest, "Webhook already exists") }
+	w.Read = a.readWebhook
 
 	h := a.host
 	const base = "/v3/domains/{domain}/webhooks"
@@ -94,11 +95,4 @@ func (a *api) readWebhook(r *http.Request, body []byte, old *webhook) (*webhook,
 		w.targets = append(w.targets, &emulator.Target{Hook: emulator.Hook{"url": u, "signing_key": a.signingKey}})
 	}
 	return w, nil
-}
-
-func checkWebhook(others []*webhook, w *webhook) *emulator.Reply {
-	if slices.ContainsFunc(others, func(o *webhook) bool { return o.name == w.name }) {
-		return refuse(http.StatusBadRequest, "Webhook already exists")
-	}
-	return nil
 }

@@ -122,7 +122,7 @@ func (*api) Failure(status int) *emulator.Reply {
 func (*api) Decorate(*emulator.Reply) {}
 
 func (*api) unknown(r *http.Request, _ []byte) *emulator.Reply {
-	if strings.HasSuffix(r.URL.Path, "/email") || strings.HasSuffix(r.URL.Path, "/email/batch") {
+	if r.URL.Path == "/postmark/email" || r.URL.Path == "/postmark/email/batch" {
 		return emulator.Text(http.StatusMethodNotAllowed, "")
 	}
 	return emulator.Text(http.StatusNotFound, "")

@@ -161,7 +161,7 @@ func (it *item) checkAddresses() (code int, message string) {
 	for _, f := range fields {
 		list, ok := emulator.ParseList(f.value)
 		it.all = append(it.all, list...)
-		if !ok || emulator.RefusedAt(list) >= 0 || !allASCIILocal(list) || !mailboxes(list) {
+		if !ok || emulator.Refuses(list) || !allASCIILocal(list) || !mailboxes(list) {
 			return invalid, fmt.Sprintf("Invalid '%s' address: '%s'.", f.name, f.value)
 		}
 	}

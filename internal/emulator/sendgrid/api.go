@@ -114,7 +114,7 @@ func (a *api) Decorate(p *emulator.Reply) {
 }
 
 func (*api) unknown(r *http.Request, _ []byte) *emulator.Reply {
-	if strings.HasSuffix(r.URL.Path, "/v3/mail/send") {
+	if r.URL.Path == "/sendgrid/v3/mail/send" {
 		return refuse(http.StatusMethodNotAllowed, "", "method not allowed")
 	}
 	return refuse(http.StatusNotFound, "", "not found")

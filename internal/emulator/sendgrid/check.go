@@ -30,11 +30,9 @@ func (m *mail) check(now time.Time) *emulator.Reply {
 		m.checkRecipients,
 		m.checkSender,
 		m.checkContent,
-		m.checkHeaders,
-		m.checkArgs,
+		func() (string, string) { return m.checkSettings(now) },
 		m.checkCategories,
 		m.checkAttachments,
-		func() (string, string) { return m.checkSendAt(now) },
 	}
 	for _, c := range checks {
 		if field, message := c(); message != "" {
@@ -101,7 +99,7 @@ func (m *mail) checkSender() (field, message string) {
 	switch {
 	case m.From == nil:
 		return "from", "The from object must be provided for every email send. It is an object that requires the email " +
-			"parameter, but may also contain a name parameter.  e.a. {\"email\" : \"example@example.com\"}  or " +
+			"parameter, but may also contain a name parameter.  e.g. {\"email\" : \"example@example.com\"}  or " +
 			"{\"email\" : \"example@example.com\", \"name\" : \"Example Recipient\"}."
 	case !takes(m.From.Email):
 		return "from.email", "The from email does not contain a valid address."
@@ -177,18 +175,6 @@ func contentRank(contentType string) int {
 	return slices.Index([]string{"text/plain", "text/html", strings.ToLower(contentType)}, strings.ToLower(contentType))
 }
 
-func (m *mail) checkHeaders() (field, message string) {
-	if name := reserved(m.Headers); name != "" {
-		return "headers." + name, "The header [" + name + "] is reserved and can not be set."
-	}
-	for i := range m.Personalizations {
-		if name := reserved(m.Personalizations[i].Headers); name != "" {
-			return fmt.Sprintf("personalizations.%d.headers.%s", i, name), "The header [" + name + "] is reserved and can not be set."
-		}
-	}
-	return "", ""
-}
-
 // reserved finds a header of the list that the schema of "headers" forbids.
 func reserved(headers map[string]string) string {
 	for name := range headers {
@@ -201,16 +187,33 @@ func reserved(headers map[string]string) string {
 	return ""
 }
 
-func (m *mail) checkArgs() (field, message string) {
+// checkSettings looks at what a request sets for all, and at what each personalization sets over it.
+func (m *mail) checkSettings(now time.Time) (field, message string) {
+	all := personalization{Headers: m.Headers, SendAt: m.SendAt}
+	if field, message := all.checkSettings("", now); message != "" {
+		return field, message
+	}
 	for i := range m.Personalizations {
-		args := maps.Clone(m.CustomArgs)
-		if args == nil {
-			args = map[string]string{}
-		}
-		maps.Copy(args, m.Personalizations[i].CustomArgs)
+		p, path := &m.Personalizations[i], fmt.Sprintf("personalizations.%d.", i)
+		args := map[string]string{}
+		maps.Copy(args, m.CustomArgs)
+		maps.Copy(args, p.CustomArgs)
 		if text, err := json.Marshal(args); err != nil || len(text) > maxArgBytes {
-			return fmt.Sprintf("personalizations.%d.custom_args", i), "The custom_args may not exceed 10000 bytes."
+			return path + "custom_args", "The custom_args may not exceed 10000 bytes."
 		}
+		if field, message := p.checkSettings(path, now); message != "" {
+			return field, message
+		}
+	}
+	return "", ""
+}
+
+func (p *personalization) checkSettings(path string, now time.Time) (field, message string) {
+	if name := reserved(p.Headers); name != "" {
+		return path + "headers." + name, "The header [" + name + "] is reserved and can not be set."
+	}
+	if p.SendAt > now.Add(maxAhead).Unix() {
+		return path + "send_at", "Scheduling more than 72 hours in advance is forbidden."
 	}
 	return "", ""
 }
@@ -244,19 +247,6 @@ func (m *mail) checkAttachments() (field, message string) {
 			return path + "disposition", "The disposition of the attachment must be either 'inline' or 'attachment'."
 		case strings.ContainsAny(a.Type, ";,\r\n"):
 			return path + "type", "The attachment type cannot contain ';', ',' or CRLF characters."
-		}
-	}
-	return "", ""
-}
-
-func (m *mail) checkSendAt(now time.Time) (field, message string) {
-	horizon := now.Add(maxAhead).Unix()
-	if m.SendAt > horizon {
-		return "send_at", "Scheduling more than 72 hours in advance is forbidden."
-	}
-	for i := range m.Personalizations {
-		if m.Personalizations[i].SendAt > horizon {
-			return fmt.Sprintf("personalizations.%d.send_at", i), "Scheduling more than 72 hours in advance is forbidden."
 		}
 	}
 	return "", ""

@@ -92,11 +92,13 @@ func (*api) Failure(status int) *emulator.Reply {
 	codes := map[int]string{
 		http.StatusBadRequest: "BadRequestException", http.StatusForbidden: "AccessDeniedException",
 		http.StatusNotFound: "NotFoundException", http.StatusConflict: "ConflictException",
-		http.StatusRequestEntityTooLarge: "RequestEntityTooLargeException",
-		http.StatusTooManyRequests:       "TooManyRequestsException", http.StatusInternalServerError: "InternalFailure",
+		http.StatusTooManyRequests: "TooManyRequestsException", http.StatusInternalServerError: "InternalFailure",
 		http.StatusServiceUnavailable: "ServiceUnavailable",
 	}
-	if codes[status] == "" {
+	switch {
+	case status == http.StatusRequestEntityTooLarge:
+		return refuse(status, "RequestEntityTooLargeException", "Request size exceeds the limit.")
+	case codes[status] == "":
 		return emulator.Text(status, http.StatusText(status))
 	}
 	return refuse(status, codes[status], http.StatusText(status))

@@ -48,7 +48,7 @@ func (m *mail) check(from string, to []string) *emulator.Reply {
 	if refused := m.checkAttachments(); refused != nil {
 		return refused
 	}
-	if emulator.RefusedAt(to) >= 0 {
+	if emulator.Refuses(to) {
 		return refuse(http.StatusBadRequest, "MessageRejected", "Address blacklisted.")
 	}
 	return nil

@@ -42,12 +42,7 @@ func (a *api) registrations() {
 	s.ID = func(v *set) string { return v.name }
 	s.Path = func(r *http.Request) string { return r.PathValue("set") }
 	s.Gone = func(id string) *emulator.Reply { return missing("Configuration set", id) }
-	s.Check = func(others []*set, v *set) *emulator.Reply {
-		if slices.ContainsFunc(others, func(o *set) bool { return o.name == v.name }) {
-			return exists("Configuration set", v.name)
-		}
-		return nil
-	}
+	s.Exists = func(v *set) *emulator.Reply { return exists("Configuration set", v.name) }
 	s.Show = func(did emulator.Action, v *set) *emulator.Reply {
 		if did == emulator.Created {
 			return nothing()
@@ -68,12 +63,7 @@ func (a *api) registrations() {
 		}
 		return missing("Event destination", one)
 	}
-	d.Check = func(others []*destination, v *destination) *emulator.Reply {
-		if slices.ContainsFunc(others, func(o *destination) bool { return d.ID(o) == d.ID(v) }) {
-			return exists("Event destination", v.Name)
-		}
-		return nil
-	}
+	d.Exists = func(v *destination) *emulator.Reply { return exists("Event destination", v.Name) }
 	d.Show = func(did emulator.Action, v *destination) *emulator.Reply {
 		if did == emulator.Created {
 			a.greet(v.SnsDestination.TopicArn)
