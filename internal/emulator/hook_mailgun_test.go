@@ -116,31 +116,6 @@ func TestMailgunFillsVariablesOfEachRecipient(t *testing.T) {
 	}
 }
 
-func TestMailgunHonoursStatusCodes(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name   string
-		to     string
-		answer int
-		want   emulator.HookStats
-	}{
-		{"406 is the end", "suppressed@example.org", 406, emulator.HookStats{Posted: 2, Refused: map[int]int64{406: 2}, GivenUp: 2}},
-		{"202 is no success", "suppressed@example.org", 202, emulator.HookStats{Posted: 14, Refused: map[int]int64{202: 14}, Retried: 12, GivenUp: 2}},
-		{"delivered is told once", "ann@example.org", 500, emulator.HookStats{Posted: 8, Refused: map[int]int64{500: 8}, Retried: 6, GivenUp: 2}},
-	}
-	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			b, _ := hooked(t, "mailgun", func(int, hookCall) int { return tc.answer })
-			b.mailgunTo(t, tc.to)
-			s := b.settled(t, "mailgun", func(s emulator.HookStats) bool { return s.GivenUp == tc.want.GivenUp })
-			if diff := cmp.Diff(tc.want, s); diff != "" {
-				t.Errorf("stats (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
 func TestMailgunSignsWithTheKeyOfTheHook(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)

@@ -108,31 +108,6 @@ func TestPostmarkShowsAHeaderInstead(t *testing.T) {
 	}
 }
 
-func TestPostmarkHonoursStatusCodes(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name, to string
-		answer   int
-		posted   int64
-		givenUp  int64
-	}{
-		{"403 is the end", "softbounce@example.org", 403, 1, 1},
-		{"201 is no success", "softbounce@example.org", 201, 11, 1},
-		{"a delivery comes four times", "ann@example.org", 401, 4, 1},
-	}
-	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			b, _ := hooked(t, "postmark", func(int, hookCall) int { return tc.answer })
-			b.postmark(t, "/email", postmarkBody("To", tc.to))
-			s := b.settled(t, "postmark", func(s emulator.HookStats) bool { return s.GivenUp == tc.givenUp })
-			if s.Posted != tc.posted || s.Refused[tc.answer] != tc.posted {
-				t.Errorf("stats = %+v, want %d posts", s, tc.posted)
-			}
-		})
-	}
-}
-
 func TestPostmarkTellsNothingOfInactiveRecipients(t *testing.T) {
 	t.Parallel()
 	b, in := hooked(t, "postmark", nil)

@@ -185,16 +185,6 @@ func TestSendGridRepeatsAllButSuccess(t *testing.T) {
 	}
 }
 
-func TestSendGridGivesUp(t *testing.T) {
-	t.Parallel()
-	b, _ := hooked(t, "sendgrid", func(int, hookCall) int { return 500 })
-	b.sendGrid(t, sendGridTo("suppressed@example.org"))
-	s := b.settled(t, "sendgrid", func(s emulator.HookStats) bool { return s.GivenUp == 1 })
-	if s.Posted != 11 || s.Events != 0 {
-		t.Errorf("stats = %+v, want 11 posts", s)
-	}
-}
-
 func TestSendGridArgumentsDoNotReplaceFields(t *testing.T) {
 	t.Parallel()
 	b, in := hooked(t, "sendgrid", nil)

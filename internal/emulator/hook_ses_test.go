@@ -186,25 +186,6 @@ func TestSESTellsOfAllRecipientsAtOnce(t *testing.T) {
 	t.Error("no bounce came")
 }
 
-func TestSNSHonoursStatusCodes(t *testing.T) {
-	t.Parallel()
-	b, in := hooked(t, "ses", func(n int, _ hookCall) int { return []int{500, 503, 200, 404}[min(n, 4)-1] })
-	if _, err := b.sesSDK().SendEmail(t.Context(), sesInput()); err != nil {
-		t.Fatal(err)
-	}
-	s := b.settled(t, "ses", func(s emulator.HookStats) bool { return s.Events+s.GivenUp == 2 })
-	if s.OK != 1 || s.Refused[404] != 1 || s.Refused[500] != 1 || s.Refused[503] != 1 || s.Posted != 4 {
-		t.Errorf("stats = %+v", s)
-	}
-	ids := map[string]bool{}
-	for _, c := range in.got() {
-		ids[c.header.Get("X-Amz-Sns-Message-Id")] = true
-	}
-	if len(ids) != 2 {
-		t.Errorf("%d message ids for two notifications", len(ids))
-	}
-}
-
 func TestSNSSignatureVersion1(t *testing.T) {
 	t.Parallel()
 	b, in := hooked(t, "ses", nil)

@@ -66,3 +66,31 @@ func FuzzLookups(f *testing.F) {
 		_, _ = moment(text, time.Time{})
 	})
 }
+
+// The repetitions are counted, -1 stands for an answer that the receiver has it.
+func TestAnswersAreUnderstoodAsDocumented(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		what   emulator.EventType
+		status int
+		want   int
+	}{
+		{emulator.Bounced, 200, -1},
+		{emulator.Delivered, 200, -1},
+		{emulator.Bounced, 406, 0},
+		{emulator.Bounced, 202, 6},
+		{emulator.Bounced, 500, 6},
+		{emulator.Bounced, 0, 6},
+		{emulator.Delivered, 500, 0},
+		{emulator.Delivered, 0, 0},
+	} {
+		taken, pauses := (*api)(nil).Answered(&emulator.Post{Events: []emulator.Event{{Type: tc.what}}}, tc.status)
+		got := len(pauses)
+		if taken {
+			got = -1
+		}
+		if got != tc.want {
+			t.Errorf("%s answered %d: %d repetitions, want %d", tc.what, tc.status, got, tc.want)
+		}
+	}
+}

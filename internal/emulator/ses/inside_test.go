@@ -75,3 +75,29 @@ func FuzzAuthorization(f *testing.F) {
 		}
 	})
 }
+
+// The repetitions are counted, -1 stands for an answer that the receiver has it.
+func TestAnswersAreUnderstoodAsDocumented(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		what   emulator.EventType
+		status int
+		want   int
+	}{
+		{emulator.Bounced, 200, -1},
+		{emulator.Bounced, 204, -1},
+		{emulator.Bounced, 302, 0},
+		{emulator.Bounced, 404, 0},
+		{emulator.Bounced, 500, 10},
+		{emulator.Bounced, 0, 10},
+	} {
+		taken, pauses := (*api)(nil).Answered(&emulator.Post{Events: []emulator.Event{{Type: tc.what}}}, tc.status)
+		got := len(pauses)
+		if taken {
+			got = -1
+		}
+		if got != tc.want {
+			t.Errorf("%s answered %d: %d repetitions, want %d", tc.what, tc.status, got, tc.want)
+		}
+	}
+}
