@@ -280,7 +280,7 @@ func (d *dev) announce(ctx context.Context, a *App) error {
 		return err
 	}
 	d.say("ready  API %s   emulators %s and smtp://%s   data and log in %s", a.URL, d.emu.URL(), d.emu.SMTPAddr(), d.Data)
-	d.say("look   %s/_ledger lists what was sent, %s/_ledger/MESSAGE_ID shows a mail, and /html after it its page", d.emu.URL(), d.emu.URL())
+	d.say("look   %s/_ledger lists what was sent, /_ledger/MESSAGE_ID/html there shows a mail", d.emu.URL())
 	if !d.Found {
 		d.say("keys   set -a; . %s; set +a", d.envPath())
 	}

@@ -182,7 +182,9 @@ func decodeControl[T any](r io.Reader, form string) (T, error) {
 
 func writeControl(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // a client that has left is no concern of ours
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // a client that has left is no concern of ours
 }
 
 func controlError(w http.ResponseWriter, err error) {

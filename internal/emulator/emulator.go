@@ -164,8 +164,8 @@ func (e *Emulator) serve(name string, run func() error) {
 // stopGrace is how long Stop waits for answers under way before it closes their connections.
 const stopGrace = time.Second
 
-// Stop ends faults that hold requests, drops the events that are not told yet, closes the listeners, lets answers under way finish for up to a second and
-// closes the ledger. When it returns nil no goroutine is left. Further calls wait for the first and return nil.
+// Stop ends faults that hold requests, drops the events that are not told yet, closes the listeners, lets answers under way
+// finish for up to a second and closes the ledger. When it returns nil no goroutine is left. Further calls wait for the first and return nil.
 func (e *Emulator) Stop(ctx context.Context) error {
 	e.mu.Lock()
 	before := e.state

@@ -134,12 +134,12 @@ func (e *Emulator) getHooks(w http.ResponseWriter, r *http.Request) {
 		if t := h.ownHook(); t != nil {
 			v.Hooks[h.kind.Name] = t.Hook
 		}
+		urls := map[string]bool{}
 		for _, t := range h.provider.Registered(nil) {
-			v.Registered[h.kind.Name] = append(v.Registered[h.kind.Name], t.Hook["url"])
+			urls[t.Hook["url"]] = true
 		}
-		slices.Sort(v.Registered[h.kind.Name])
-		if urls := slices.Compact(v.Registered[h.kind.Name]); urls != nil {
-			v.Registered[h.kind.Name] = urls
+		if len(urls) > 0 {
+			v.Registered[h.kind.Name] = slices.Sorted(maps.Keys(urls))
 		}
 	}
 	writeControl(w, v)
