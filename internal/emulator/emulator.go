@@ -27,7 +27,7 @@ type Emulator struct {
 	stopping chan struct{} // closed when Stop begins: wakes what is held by a fault
 	gate     sync.RWMutex  // HTTP handlers hold it for reading; the end of Stop takes it for good
 	serving  sync.WaitGroup
-	telling  sync.WaitGroup // the hook queues
+	sending  sync.WaitGroup // the hook queues
 
 	mu       sync.Mutex
 	state    state
@@ -141,13 +141,13 @@ func (e *Emulator) acquire(ctx context.Context) (httpSide, smtpSide net.Listener
 	return httpSide, smtpSide, nil
 }
 
-// runQueues tells events until Stop begins.
+// runQueues sends events until Stop begins.
 func (e *Emulator) runQueues() {
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, h := range e.hosts {
-		e.telling.Go(func() { h.queue.run(ctx) })
+		e.sending.Go(func() { h.queue.run(ctx) })
 	}
-	e.telling.Go(func() {
+	e.sending.Go(func() {
 		<-e.stopping
 		cancel()
 	})
@@ -164,7 +164,7 @@ func (e *Emulator) serve(name string, run func() error) {
 // stopGrace is how long Stop waits for answers under way before it closes their connections.
 const stopGrace = time.Second
 
-// Stop ends faults that hold requests, drops the events that are not told yet, closes the listeners, lets answers under way
+// Stop ends faults that hold requests, drops the events that are not sent yet, closes the listeners, lets answers under way
 // finish for up to a second and closes the ledger. When it returns nil no goroutine is left. Further calls wait for the first and return nil.
 func (e *Emulator) Stop(ctx context.Context) error {
 	e.mu.Lock()
@@ -201,7 +201,7 @@ func (e *Emulator) shutdown(ctx context.Context) error {
 	for _, s := range e.smtp {
 		err = errors.Join(err, s.Shutdown(grace))
 	}
-	e.telling.Wait()
+	e.sending.Wait()
 	e.client.CloseIdleConnections()
 	e.gate.Lock() // handlers whose connections were closed under them are still running: wait, and let no new one in
 	if err := errors.Join(err, e.ledger.close()); err != nil {

@@ -21,8 +21,8 @@ type Message struct {
 
 // Envelope is what a relay keeps of a message to report on it.
 type Envelope interface {
-	// Told lists those of the recipients of whom the sender is told when something becomes of them.
-	Told(t EventType, to []string) []string
+	// Notified lists the recipients of an event of which the sender asked to be notified.
+	Notified(t EventType, to []string) []string
 }
 
 // messageOf makes the message that a look-up shows: of the sender's own values the ledger has the message id only.
@@ -78,7 +78,7 @@ type Event struct {
 	Type    EventType
 	To      []string  // one, unless the kind is Grouped
 	At      time.Time // when it happened
-	due     time.Time // when it is to be told
+	due     time.Time // when it is to be sent
 	salt    uint16    // not 0 in a copy with an id of its own
 }
 
@@ -141,12 +141,12 @@ func (h *Host) plan(m *Message) []Event {
 				at = at.Add(h.e.opt.DeferFor)
 			}
 			last = t
-			told := to
+			about := to
 			if m.Envelope != nil {
-				told = m.Envelope.Told(t, to)
+				about = m.Envelope.Notified(t, to)
 			}
-			if len(told) > 0 {
-				all = append(all, Event{Message: m, Type: t, To: told, At: at})
+			if len(about) > 0 {
+				all = append(all, Event{Message: m, Type: t, To: about, At: at})
 			}
 		}
 	}
@@ -177,7 +177,7 @@ func (h *Host) groups(m *Message) [][]string {
 	return all
 }
 
-// shuffle tells a plan in reverse: each event keeps its time, but is told when its mirror image would be.
+// shuffle sends a plan in reverse: each event keeps its time, but is sent when its mirror image would be.
 func shuffle(plan []Event) {
 	n := len(plan)
 	for i := range n / 2 {

@@ -60,7 +60,7 @@ type Fault struct {
 	Stage   string            `json:"stage,omitempty"`   // SMTP error: mail, rcpt or data
 	Path    string            `json:"path,omitempty"`    // "" or "send", or "lookup"
 	Copies  int               `json:"copies,omitempty"`  // hook_duplicate: how many more, 1..100, 0 is 1
-	Hits    int               `json:"hits"`              // requests met so far; only told, never taken
+	Hits    int               `json:"hits"`              // requests met so far; shown only
 }
 
 // Duration is a time.Duration written as "250ms".
@@ -175,7 +175,7 @@ func (f *Fault) check(k *Kind) error {
 	case f.Seconds != 0 && f.Mode != ModeThrottle:
 		return errors.New("seconds: is for mode throttle only")
 	case f.Hits != 0:
-		return errors.New("hits: is told by GET and can't be set")
+		return errors.New("hits: is shown by GET and can't be set")
 	}
 	return cmp.Or(f.checkPath(k), f.checkAnswer(k), f.checkStage(k))
 }

@@ -352,7 +352,7 @@ func TestFaultScriptIsCheckedStrictly(t *testing.T) {
 		{`{"ses":[{"mode":"latency","latency":"soon"}]}`, "not a duration"},
 		{`{"ses":[{"mode":"throttle","seconds":86401}]}`, "seconds: 86401 is not in 0..86400"},
 		{`{"ses":[{"mode":"slow","seconds":1}]}`, "seconds: is for mode throttle only"},
-		{`{"ses":[{"mode":"slow","hits":1}]}`, "hits: is told by GET"},
+		{`{"ses":[{"mode":"slow","hits":1}]}`, "hits: is shown by GET"},
 		{`{"ses":[{"mode":"slow","status":500}]}`, "status, headers, body: are for modes error, accept_then_500, partial only"},
 		{`{"ses":[{"mode":"error"}]}`, "status: mode error needs one in 400..599"},
 		{`{"ses":[{"mode":"error","status":200}]}`, "status: 200 is not in 400..599"},

@@ -54,7 +54,7 @@ func (q *hookQueue) sort(due []*task) []*Post {
 	return posts
 }
 
-// putOff applies the faults that keep an event from being told now, and reports whether one does.
+// putOff applies the faults that keep an event from being sent now, and reports whether one does.
 func (q *hookQueue) putOff(v *Event) bool {
 	later := &task{plan: []Event{*v}, faultsMet: true}
 	if q.takeHook(modeHookDrop, v.To) != nil {
@@ -73,8 +73,8 @@ func (q *hookQueue) putOff(v *Event) bool {
 	return f != nil
 }
 
-// distort applies the faults that change how an event is told. It returns the posts that they make, and whether the event
-// is told in the ordinary way as well.
+// distort applies the faults that change how an event is sent. It returns the posts that they make, and whether the event
+// is sent in the ordinary way as well.
 func (q *hookQueue) distort(v *Event) (odd []*Post, ordinary bool) {
 	one := Post{
 		Events:   []Event{*v},
@@ -127,8 +127,8 @@ func (q *hookQueue) split(p *Post) []*Post {
 	return posts
 }
 
-// tell makes a post once, and sees to its repetition.
-func (q *hookQueue) tell(ctx context.Context, p *Post) {
+// deliver makes a post once, and plans its repetition.
+func (q *hookQueue) deliver(ctx context.Context, p *Post) {
 	if p.freshIDs && p.tries > 0 {
 		p.Body = nil
 		for i := range p.Events {
@@ -148,7 +148,7 @@ func (q *hookQueue) tell(ctx context.Context, p *Post) {
 	}
 	if err != nil {
 		status = 0
-		q.e.log.Debug("event not told", "provider", q.kind.Name, "error", err)
+		q.e.log.Debug("event not sent", "provider", q.kind.Name, "error", err)
 	}
 	taken, pauses := q.provider.Answered(p, status)
 	again := !taken && int(p.tries) < len(pauses)
@@ -183,7 +183,7 @@ func (s *HookStats) tally(p *Post, status int, taken, again bool) {
 	}
 }
 
-// Publish tells a target something that is not an event.
+// Publish sends a target something that is not an event.
 func (h *Host) Publish(t *Target, header http.Header, body []byte) {
 	h.queue.add(false, &task{due: h.e.now(), repeat: &Post{Target: t, Header: header, Body: body}})
 }
@@ -225,7 +225,7 @@ func (h *Host) post(ctx context.Context, p *Post) (int, error) {
 	return res.StatusCode, nil
 }
 
-// Verify tells a target at once of an event of a message that never was, and returns the status of the answer.
+// Verify sends a target at once an event of a made-up message, and returns the status of the answer.
 func (h *Host) Verify(ctx context.Context, t *Target, m *Message, what EventType) (int, error) {
 	m.Provider, m.At = h.kind.Name, h.e.now()
 	p := &Post{Target: t, Events: []Event{{Message: m, Type: what, To: m.To, At: m.At}}}

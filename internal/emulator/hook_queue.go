@@ -16,14 +16,14 @@ const hookWorkers = 32
 
 // HookStats is what became of one provider's events since Start.
 type HookStats struct {
-	Events  int64         `json:"events"`   // told, with an answer that the provider takes for success
+	Events  int64         `json:"events"`   // sent, with an answer that the provider takes for success
 	Posted  int64         `json:"posted"`   // requests, repetitions included
 	OK      int64         `json:"ok"`       // of them, taken
 	Refused map[int]int64 `json:"refused"`  // of them, by the status of the answer
 	Failed  int64         `json:"failed"`   // of them, without an answer
 	Retried int64         `json:"retried"`  // of them, repetitions
 	GivenUp int64         `json:"given_up"` // events that are tried no more
-	Dropped int64         `json:"dropped"`  // events never told: by mode hook_drop, or because too many waited
+	Dropped int64         `json:"dropped"`  // events never sent: by mode hook_drop, or because too many waited
 	Pending int           `json:"pending"`  // events that wait for their time
 	Held    int           `json:"held"`     // events that mode hook_hold keeps
 }
@@ -32,7 +32,7 @@ type HookStats struct {
 type task struct {
 	due       time.Time
 	plan      []Event
-	faultsMet bool // the plan is one event that has met the faults which keep it from being told now
+	faultsMet bool // the plan is one event that has met the faults that keep it from being sent now
 	repeat    *Post
 }
 
@@ -63,7 +63,7 @@ func (a *tasks) Pop() any {
 	return last
 }
 
-// hookQueue tells the events of one provider. Its one standing goroutine waits for what is due and starts a goroutine per
+// hookQueue sends the events of one provider. Its one standing goroutine waits for what is due and starts a goroutine per
 // post; when all workers are busy the rest waits in the heap, and nobody else does.
 type hookQueue struct {
 	*Host
@@ -117,7 +117,7 @@ func (q *hookQueue) run(ctx context.Context) {
 			}
 			posts.Go(func() {
 				defer func() { <-q.busy }()
-				q.tell(ctx, p)
+				q.deliver(ctx, p)
 			})
 		}
 		if len(due) < q.kind.Batch {
@@ -194,7 +194,7 @@ func (q *hookQueue) snapshot() HookStats {
 	return s
 }
 
-// schedule plans what becomes of accepted messages, if there is anybody to tell.
+// schedule plans what becomes of accepted messages, if there is a receiver.
 func (h *Host) schedule(messages []*Message) {
 	if h.ownHook() == nil && len(h.provider.Registered(nil)) == 0 {
 		return

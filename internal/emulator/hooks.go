@@ -36,7 +36,7 @@ func (h *Host) checkHook(hook Hook) error {
 	return h.provider.CompleteHook(hook)
 }
 
-// CheckURL keeps an emulator from posting to hosts of others: without AllowRemote only this machine is told.
+// CheckURL keeps an emulator from posting to hosts of others: without AllowRemote it posts to this machine only.
 func (h *Host) CheckURL(raw string) error {
 	schemes := []string{"http", "https"}
 	if h.kind.SMTP {
@@ -95,7 +95,7 @@ func (h *Host) ownHook() *Target {
 	return h.hook
 }
 
-// targets lists who is told of an event, each URL once.
+// targets lists who gets an event, each URL once.
 func (h *Host) targets(v *Event) []*Target {
 	registered := h.provider.Registered(v)
 	all := make([]*Target, 0, len(registered)+1)
@@ -107,7 +107,7 @@ func (h *Host) targets(v *Event) []*Target {
 	return all
 }
 
-// HookKeys tells what receivers check events with, of all providers. They are made anew by New.
+// HookKeys are what receivers check events with, of all providers. They are made anew by New.
 func (e *Emulator) HookKeys() map[string]string {
 	all := map[string]string{}
 	for _, h := range e.hosts {
@@ -182,7 +182,7 @@ func (e *Emulator) deleteHooks(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// releaseHeld tells the events that mode hook_hold keeps.
+// releaseHeld sends the events that mode hook_hold keeps.
 func (e *Emulator) releaseHeld(w http.ResponseWriter, r *http.Request) {
 	e.each(w, r, func(h *Host) { h.queue.release() })
 }

@@ -164,7 +164,7 @@ func (m *meter) stats() Stats {
 	return s
 }
 
-// Stats tells per provider kind what came in; all kinds are there.
+// Stats is what came in for each kind.
 func (e *Emulator) Stats() map[string]Stats {
 	all := map[string]Stats{}
 	for _, h := range e.hosts {
@@ -184,7 +184,7 @@ type window struct {
 }
 
 // roomAt is when n more fit: now, or when enough of the oldest have left. What is larger than the whole window never
-// fits; it is told to come back when the window is empty.
+// fits; the answer says to come back when the window is empty.
 func (w *window) roomAt(now time.Time, n int) time.Time {
 	over := w.taken.sum + n - w.N
 	if over <= 0 {

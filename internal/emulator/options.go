@@ -27,7 +27,7 @@ type Options struct {
 	Hooks       map[string]Hook // by provider kind, where events go; see SetHooks
 	EventPace   time.Duration   // between two events of a message, on average; 0 is 100 ms
 	DeferFor    time.Duration   // from a deferred event to the delivered one; 0 is 1 h
-	RetryPace   time.Duration   // the unit of pauses before an event is told again; 0 is 1 s
+	RetryPace   time.Duration   // the unit of pauses before an event is sent again; 0 is 1 s
 	LookupDelay time.Duration   // how long a look-up does not show a message yet
 }
 

@@ -23,7 +23,7 @@ var gravity = []string{
 	OutcomeReject, OutcomeSuppressed, OutcomeBounce, OutcomeComplaint, OutcomeSoftBounce, OutcomeDefer, OutcomeClick, OutcomeOpen,
 }
 
-// OutcomeOf tells what becomes of one bare address: the word before the at sign, or before a plus sign in front of
+// OutcomeOf is what becomes of one bare address: the word before the at sign, or before a plus sign in front of
 // it, if that is one of the outcomes of the package comment, else "delivered".
 func OutcomeOf(address string) string {
 	local := address

@@ -30,8 +30,8 @@ type Kind struct {
 	HookModes []string // fault modes of events that no other kind has
 
 	Batch        int  // most events in one request; 0 is one
-	Grouped      bool // one event tells of all recipients with the same outcome
-	AcceptedOnce bool // one accepted event tells of the whole message
+	Grouped      bool // one event is about all recipients with the same outcome
+	AcceptedOnce bool // one accepted event is about the whole message
 
 	// Course lists what becomes of a recipient with an outcome, in order. Nil is the function Course.
 	Course func(outcome string) []EventType

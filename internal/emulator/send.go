@@ -63,7 +63,7 @@ type Submission struct {
 	Degrade  func(*Fault) // refuses a part, for mode partial
 }
 
-// Refuse is a request of which nothing could be read.
+// Refuse is a request that could not be read.
 func Refuse(p *Reply) *Submission { return &Submission{Cost: Cost{Requests: 1}, Refused: p} }
 
 // Send serves a send: credential, checks, faults, limits, ledger, answer. read takes the request apart and checks it as

@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// AfterAccept tells the faults that need an accepted message from those that come first.
+// AfterAccept reports whether a fault needs an accepted message.
 func AfterAccept(f *Fault) bool {
 	return f.Mode == ModeAcceptThenDrop || f.Mode == ModeAcceptThen500 || f.Mode == ModeSlow
 }
@@ -21,7 +21,7 @@ func beforeAccept(f *Fault) bool { return !AfterAccept(f) }
 // failBefore applies a fault to a request that is not accepted yet; true means that it has been answered or dropped.
 func (x *exchange) failBefore(f *AppliedFault, sub *Submission) bool {
 	if !x.Hold(time.Duration(f.Latency)) {
-		x.vanish()
+		x.abandon()
 		return true
 	}
 	switch f.Mode {
@@ -32,14 +32,14 @@ func (x *exchange) failBefore(f *AppliedFault, sub *Submission) bool {
 		x.finish(EndRejected, x.scripted(f, f.Status))
 		return true
 	case ModeDropBefore:
-		x.vanish()
+		x.abandon()
 		return true
 	case ModeBlackHole:
 		select {
 		case <-x.r.Context().Done():
 		case <-x.e.stopping:
 		}
-		x.vanish()
+		x.abandon()
 		return true
 	case ModePartial:
 		if sub.Degrade != nil {
@@ -49,8 +49,8 @@ func (x *exchange) failBefore(f *AppliedFault, sub *Submission) bool {
 	return false
 }
 
-// vanish ends a request without an answer and without accepting it.
-func (x *exchange) vanish() {
+// abandon ends a request without an answer and without accepting it.
+func (x *exchange) abandon() {
 	x.Finish(EndFaulted)
 	x.drop()
 }

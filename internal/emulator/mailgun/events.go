@@ -65,7 +65,7 @@ var webhookNames = map[emulator.EventType]string{
 	emulator.Clicked:     "clicked",
 }
 
-// nameOf is the word of an event, and what tells the two kinds of failures apart.
+// nameOf is the word of an event, and of a failure its severity.
 func nameOf(t emulator.EventType) (event, severity string) {
 	severity, failed := strings.CutSuffix(webhookNames[t], "_fail")
 	if failed {

@@ -149,7 +149,7 @@ func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 	return a.single(newItem(&m, a.host.Now(), test))
 }
 
-// decode tells broken JSON (402) from JSON of another shape (403).
+// decode answers broken JSON with 402, and JSON of another shape with 403.
 func decode(body []byte, into any) *emulator.Reply {
 	err := json.Unmarshal(body, into)
 	if err == nil {
@@ -223,7 +223,7 @@ func settleBatch(sub *emulator.Submission, items []*item) {
 	sub.Accepted = emulator.JSON(http.StatusOK, results)
 }
 
-// chosen tells which parts a partial fault refuses: those that match, or without a pattern every second one.
+// chosen says which parts a partial fault refuses: those that match, or without a pattern every second one.
 func chosen(f *emulator.Fault, i int, to []string) bool {
 	if f.Match == "" {
 		return i%2 == 1

@@ -154,7 +154,7 @@ func (a *api) readWebhook(r *http.Request, body []byte, old *webhook) (*webhook,
 	return w, nil
 }
 
-// verify tells a webhook of a message that never was.
+// verify sends a webhook an event of a made-up message.
 func (a *api) verify(ctx context.Context, target *emulator.Target, t emulator.EventType) error {
 	m := &emulator.Message{Channel: stream, Tags: []string{"Test"}, Args: map[string]string{}, Entry: emulator.Entry{
 		ProviderMessageID: uuid.NewString(), From: "sender@example.com", To: []string{"john@example.com"}, Subject: "Test subject",

@@ -89,7 +89,7 @@ func (*api) Throttled(f *emulator.Full) *emulator.Reply {
 	return p
 }
 
-// window tells of a window. The end is rounded up, so that whoever waits until that second finds room.
+// window adds the headers about a window. The end is rounded up, so that whoever waits until that second finds room.
 func window(p *emulator.Reply, f *emulator.Full, left int) {
 	p.With("X-RateLimit-Limit", strconv.Itoa(f.N)).
 		With("X-RateLimit-Remaining", strconv.Itoa(max(left, 0))).
@@ -103,7 +103,7 @@ func (*api) Failure(status int) *emulator.Reply {
 	return refuse(status, "", strings.ToLower(http.StatusText(status)))
 }
 
-// Decorate tells the fullest window. SendGrid has these headers on every answer of a limited endpoint.
+// Decorate shows the fullest window. SendGrid has these headers on every answer of a limited endpoint.
 func (a *api) Decorate(p *emulator.Reply) {
 	if p.Header["X-Ratelimit-Limit"] != "" {
 		return

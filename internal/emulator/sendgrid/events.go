@@ -85,7 +85,7 @@ var names = map[emulator.EventType]struct{ event, setting string }{
 	emulator.Clicked:     {"click", "click"},
 }
 
-// messageID begins with what the send was answered, and tells the recipients apart.
+// messageID begins with the id that the send was answered, and is another one for each recipient.
 func messageID(l *emulator.Message, to string) string {
 	h := emulator.Event{Message: l, To: []string{to}}
 	return l.ProviderMessageID + ".recvd-" + fmt.Sprintf("%x", h.Hash("recvd")[:5]) + "-1-" +

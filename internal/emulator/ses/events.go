@@ -12,8 +12,8 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Answered is as SNS does it: it takes 2xx, repeats after 5xx, and holds everything else for a refusal that no repetition
-// mends. The repetitions are those of a topic with a delivery policy of ten; without a policy there are three.
+// Answered is as SNS does it: it takes 2xx, repeats after 5xx, and takes everything else for a final refusal. The repetitions
+// are those of a topic with a delivery policy of ten; without a policy there are three.
 func (*api) Answered(_ *emulator.Post, status int) (bool, []int) {
 	if status != 0 && status < 500 {
 		return status/100 == 2, nil

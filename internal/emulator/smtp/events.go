@@ -34,9 +34,9 @@ type wish struct {
 // maxReturnedHeader caps the part of the message that a report returns.
 const maxReturnedHeader = 8 << 10
 
-// Told reports failures and delays unless it was asked not to, deliveries only when it was asked to, and nothing to a null
+// Notified has failures and delays unless it was asked not to, deliveries only when it was asked to, and nothing to a null
 // sender (RFC 5321 section 4.5.5). A complaint comes from the far end, whatever was asked.
-func (v *envelope) Told(t emulator.EventType, to []string) []string {
+func (v *envelope) Notified(t emulator.EventType, to []string) []string {
 	reason := notifications[t]
 	switch {
 	case v.sender == "":

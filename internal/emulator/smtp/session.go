@@ -199,7 +199,7 @@ func (s *session) fault(stage string, to []string, fits func(*emulator.Fault) bo
 		return nil
 	}
 	if !s.host.Hold(time.Duration(f.Latency)) {
-		return s.vanish()
+		return s.abandon()
 	}
 	switch f.Mode {
 	case emulator.ModeThrottle:
@@ -214,10 +214,10 @@ func (s *session) fault(stage string, to []string, fits func(*emulator.Fault) bo
 		}
 		return scriptedReply(f, f.Status, "Error: scripted fault at "+stage)
 	case emulator.ModeDropBefore:
-		return s.vanish()
+		return s.abandon()
 	case emulator.ModeBlackHole:
 		s.conn.untilGone()
-		return s.vanish()
+		return s.abandon()
 	}
 	return nil
 }
@@ -232,8 +232,8 @@ func (s *session) failAfter(f *emulator.AppliedFault) {
 	s.conn.reset()
 }
 
-// vanish resets the connection; the reply that go-smtp then writes goes nowhere.
-func (s *session) vanish() error {
+// abandon resets the connection; the reply that go-smtp then writes goes nowhere.
+func (s *session) abandon() error {
 	s.close(emulator.EndFaulted)
 	s.conn.reset()
 	return reply(421, 4, 4, 2, "Connection lost")
