@@ -33,7 +33,7 @@ func benchmarkSends(b *testing.B, opt emulator.Options) {
 		b.Fatal(err)
 	}
 	defer e.Stop(b.Context()) //nolint:errcheck // the benchmark is over
-	bd := &bed{Emulator: e, http: newClient(b)}
+	bd := &server{Emulator: e, http: newClient(b)}
 	body := `{"From":"a@example.com","To":"b@example.org","Subject":"s","TextBody":"` + strings.Repeat("x", 5000) + `","Metadata":{"gw_msg":"1"}}`
 	head := postmarkHeader(key("postmark", "server_token"))
 	b.SetParallelism(32)

@@ -39,7 +39,7 @@ func mailgunPayloads(t *testing.T, calls []hookCall) []mailgunPayload {
 	return all
 }
 
-func (b *bed) mailgunTo(t *testing.T, to string, pairs ...string) string {
+func (b *server) mailgunTo(t *testing.T, to string, pairs ...string) string {
 	t.Helper()
 	form := mailgunForm(append([]string{"to", to, "v:gw_msg", "m1", "o:tag", "order"}, pairs...)...)
 	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", form, key("mailgun", "api_key"))

@@ -19,7 +19,7 @@ import (
 )
 
 // snsSigner fetches the certificate that a notification names and checks that the authority made it.
-func (b *bed) snsSigner(t *testing.T, certURL string) *rsa.PublicKey {
+func (b *server) snsSigner(t *testing.T, certURL string) *rsa.PublicKey {
 	t.Helper()
 	path, ok := strings.CutPrefix(certURL, b.URL())
 	if !ok || !regexp.MustCompile(`^/ses/SimpleNotificationService-[0-9a-f]{32}\.pem$`).MatchString(path) {
@@ -44,7 +44,7 @@ func (b *bed) snsSigner(t *testing.T, certURL string) *rsa.PublicKey {
 }
 
 // snsVerifies checks a message as the page "Verifying the signatures of Amazon SNS messages" says.
-func (b *bed) snsVerifies(t *testing.T, m map[string]string) bool {
+func (b *server) snsVerifies(t *testing.T, m map[string]string) bool {
 	t.Helper()
 	fields := []string{"Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"}
 	if m["Type"] != "Notification" {
@@ -73,7 +73,7 @@ func (b *bed) snsVerifies(t *testing.T, m map[string]string) bool {
 }
 
 // sesRecords reads the inner messages, in order of what happened.
-func (b *bed) sesRecords(t *testing.T, calls []hookCall) []object {
+func (b *server) sesRecords(t *testing.T, calls []hookCall) []object {
 	t.Helper()
 	var all []object
 	for _, c := range calls {

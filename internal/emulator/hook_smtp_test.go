@@ -157,7 +157,7 @@ func statusGroups(t *testing.T, text string) []textproto.MIMEHeader {
 }
 
 // relay sends one message with a return path, and options for each recipient.
-func (b *bed) relay(t *testing.T, sender string, opts *smtp.RcptOptions, to ...string) {
+func (b *server) relay(t *testing.T, sender string, opts *smtp.RcptOptions, to ...string) {
 	t.Helper()
 	c := b.login(t)
 	if err := c.Mail(sender, &smtp.MailOptions{EnvelopeID: "env-1", Return: smtp.DSNReturnHeaders}); err != nil {

@@ -18,7 +18,7 @@ type hooksView struct {
 	Keys       map[string]string
 }
 
-func (b *bed) hooksView(t *testing.T, query string) hooksView {
+func (b *server) hooksView(t *testing.T, query string) hooksView {
 	t.Helper()
 	var v hooksView
 	fromJSON(t, b.do(t, "GET", "/_hooks"+query, "", nil).body, &v)

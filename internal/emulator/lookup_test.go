@@ -16,7 +16,7 @@ func quick() emulator.Options {
 	return emulator.Options{EventPace: time.Nanosecond, DeferFor: time.Hour}
 }
 
-func (b *bed) logs(t *testing.T, query string, limit int) (int, []object) {
+func (b *server) logs(t *testing.T, query string, limit int) (int, []object) {
 	t.Helper()
 	body := object{"query": query}
 	if limit != 0 {
@@ -104,12 +104,12 @@ func TestSendGridLogs(t *testing.T) {
 	}
 }
 
-func (b *bed) mailgunGet(t *testing.T, path string) answer {
+func (b *server) mailgunGet(t *testing.T, path string) answer {
 	t.Helper()
 	return b.do(t, "GET", "/mailgun"+path, "", map[string]string{"Authorization": mailgunAuth(key("mailgun", "api_key"))})
 }
 
-func (b *bed) analytics(t *testing.T, body object) (int, []object, object) {
+func (b *server) analytics(t *testing.T, body object) (int, []object, object) {
 	t.Helper()
 	a := b.do(t, "POST", "/mailgun/v1/analytics/logs", toJSON(t, body), map[string]string{
 		"Authorization": mailgunAuth(key("mailgun", "api_key")), "Content-Type": "application/json",
@@ -230,7 +230,7 @@ func TestMailgunEvents(t *testing.T) {
 	}
 }
 
-func (b *bed) outbound(t *testing.T, query string) (int, []object) {
+func (b *server) outbound(t *testing.T, query string) (int, []object) {
 	t.Helper()
 	a := b.do(t, "GET", "/postmark/messages/outbound?"+query, "", postmarkHeader(key("postmark", "server_token")))
 	var out struct {

@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-func (b *bed) mailgunSDK() *mailgun.MailgunImpl {
+func (b *server) mailgunSDK() *mailgun.MailgunImpl {
 	mg := mailgun.NewMailgun(key("mailgun", "domain"), key("mailgun", "api_key"))
 	mg.SetAPIBase(b.URL() + "/mailgun/v3")
 	mg.SetClient(b.http)
@@ -96,7 +96,7 @@ func mailgunForm(extra ...string) url.Values {
 	return v
 }
 
-func (b *bed) mailgun(t *testing.T, path string, form url.Values, key string) answer {
+func (b *server) mailgun(t *testing.T, path string, form url.Values, key string) answer {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodPost, "http://x", nil)
 	if err != nil {

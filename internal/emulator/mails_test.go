@@ -16,7 +16,7 @@ type shown struct {
 	Mail  *emulator.Mail
 }
 
-func (b *bed) shown(t *testing.T, id string) []shown {
+func (b *server) shown(t *testing.T, id string) []shown {
 	t.Helper()
 	var all []shown
 	fromJSON(t, b.do(t, "GET", "/_ledger/"+id, "", nil).body, &all)
@@ -34,26 +34,26 @@ func TestAMailCanBeLookedAt(t *testing.T) {
 	attachments := func(name, content, kind string) []any {
 		return []any{object{name: "a.txt", content: "aGk=", kind: "text/plain"}}
 	}
-	for kind, send := range map[string]func(*bed){
-		"sendgrid": func(b *bed) {
+	for kind, send := range map[string]func(*server){
+		"sendgrid": func(b *server) {
 			body := sendGridBody()
 			body["reply_to"], body["attachments"] = object{"email": "desk@example.com"}, attachments("filename", "content", "type")
 			body["content"] = []any{object{"type": "text/plain", "value": "hi there"}, object{"type": "text/html", "value": "<b>hi there</b>"}}
 			b.sendGrid(t, body)
 		},
-		"mailgun": func(b *bed) {
+		"mailgun": func(b *server) {
 			b.mailgun(t, "/mailgun/v3/mg.example.com/messages.mime", mailgunForm("message", rich, "v:gw_msg", "m1"), key("mailgun", "api_key"))
 		},
-		"postmark": func(b *bed) {
+		"postmark": func(b *server) {
 			b.postmark(t, "/email", postmarkBody("TextBody", "hi there", "HtmlBody", "<b>hi there</b>", "ReplyTo", "desk@example.com",
 				"Attachments", attachments("Name", "Content", "ContentType")))
 		},
-		"ses": func(b *bed) {
+		"ses": func(b *server) {
 			if _, err := b.sesSDK().SendEmail(t.Context(), sesInput(raw(rich))); err != nil {
 				t.Error(err)
 			}
 		},
-		"smtp": func(b *bed) {
+		"smtp": func(b *server) {
 			if _, err := deliver(b.login(t), rich, "ann@example.org"); err != nil {
 				t.Error(err)
 			}

@@ -26,7 +26,7 @@ func postmarkBody(change ...any) object {
 	return m
 }
 
-func (b *bed) postmark(t *testing.T, path string, body any) answer {
+func (b *server) postmark(t *testing.T, path string, body any) answer {
 	t.Helper()
 	return b.do(t, "POST", "/postmark"+path, toJSON(t, body), postmarkHeader(key("postmark", "server_token")))
 }

@@ -192,7 +192,7 @@ func TestPostmarkVerifiesAWebhookBeforeItSavesIt(t *testing.T) {
 }
 
 // sns makes a signed call to SNS.
-func (b *bed) sns(t *testing.T, form url.Values) answer {
+func (b *server) sns(t *testing.T, form url.Values) answer {
 	t.Helper()
 	body := []byte(form.Encode())
 	req, err := http.NewRequest(http.MethodPost, b.URL()+"/ses/", bytes.NewReader(body))

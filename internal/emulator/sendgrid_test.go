@@ -28,12 +28,12 @@ func sendGridBody() object {
 	}
 }
 
-func (b *bed) sendGrid(t *testing.T, body any) answer {
+func (b *server) sendGrid(t *testing.T, body any) answer {
 	t.Helper()
 	return b.do(t, "POST", "/sendgrid/v3/mail/send", toJSON(t, body), b.sendGridHeader())
 }
 
-func (b *bed) sendGridHeader() map[string]string {
+func (b *server) sendGridHeader() map[string]string {
 	return map[string]string{"Authorization": "Bearer " + key("sendgrid", "api_key"), "Content-Type": "application/json"}
 }
 

@@ -23,7 +23,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-func (b *bed) sesSDK(change ...func(*sesv2.Options)) *sesv2.Client {
+func (b *server) sesSDK(change ...func(*sesv2.Options)) *sesv2.Client {
 	o := sesv2.Options{
 		Region: key("ses", "region"), BaseEndpoint: aws.String(b.URL() + "/ses"), HTTPClient: b.http, Retryer: aws.NopRetryer{},
 		Credentials: credentials.NewStaticCredentialsProvider(key("ses", "access_key_id"), key("ses", "secret_access_key"), ""),
@@ -173,7 +173,7 @@ func TestSESChecksTheSignature(t *testing.T) {
 }
 
 // signed makes a request that is signed by the SDK's signer at the given time and then changed.
-func (b *bed) signed(t *testing.T, at time.Time, change func(*http.Request)) answer {
+func (b *server) signed(t *testing.T, at time.Time, change func(*http.Request)) answer {
 	t.Helper()
 	const empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	req, err := http.NewRequest(http.MethodGet, b.URL()+"/ses/v2/email/account?b=2&a=x%20y", nil)

@@ -18,7 +18,7 @@ import (
 )
 
 // dial connects without logging in.
-func (b *bed) dial(t *testing.T) *smtp.Client {
+func (b *server) dial(t *testing.T) *smtp.Client {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.SMTPAddr())
 	if err != nil {
@@ -30,7 +30,7 @@ func (b *bed) dial(t *testing.T) *smtp.Client {
 	return c
 }
 
-func (b *bed) login(t *testing.T) *smtp.Client {
+func (b *server) login(t *testing.T) *smtp.Client {
 	t.Helper()
 	c := b.dial(t)
 	if err := c.Auth(sasl.NewPlainClient("", key("smtp", "username"), key("smtp", "password"))); err != nil {

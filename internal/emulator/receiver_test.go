@@ -70,14 +70,14 @@ func fast(kind string, h emulator.Hook) emulator.Options {
 }
 
 // hooked starts an emulator that posts to a receiver.
-func hooked(t *testing.T, kind string, answer func(n int, c hookCall) int) (*bed, *inbox) {
+func hooked(t *testing.T, kind string, answer func(n int, c hookCall) int) (*server, *inbox) {
 	t.Helper()
 	in := newInbox(t, answer)
 	return start(t, fast(kind, emulator.Hook{"url": in.URL})), in
 }
 
 // settled waits until nothing is left to tell and gives the statistics.
-func (b *bed) settled(t *testing.T, kind string, want func(emulator.HookStats) bool) emulator.HookStats {
+func (b *server) settled(t *testing.T, kind string, want func(emulator.HookStats) bool) emulator.HookStats {
 	t.Helper()
 	eventually(t, "what was waited for", func() bool {
 		s := b.Stats()[kind].Hooks

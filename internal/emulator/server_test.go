@@ -20,13 +20,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bed is a running emulator with a client of its own.
-type bed struct {
+// server is a running emulator with a client of its own.
+type server struct {
 	*emulator.Emulator
 	http *http.Client
 }
 
-func start(t *testing.T, opt emulator.Options) *bed {
+func start(t *testing.T, opt emulator.Options) *server {
 	t.Helper()
 	e, err := catalog.New(opt)
 	if err != nil {
@@ -35,7 +35,7 @@ func start(t *testing.T, opt emulator.Options) *bed {
 	if err := e.Start(t.Context()); err != nil {
 		t.Fatalf("Start: %v", err)
 	}
-	b := &bed{e, newClient(t)}
+	b := &server{e, newClient(t)}
 	t.Cleanup(func() {
 		if err := e.Stop(context.Background()); err != nil {
 			t.Errorf("Stop: %v", err)
@@ -59,7 +59,7 @@ type answer struct {
 	body   string
 }
 
-func (b *bed) do(t *testing.T, method, path, body string, header map[string]string) answer {
+func (b *server) do(t *testing.T, method, path, body string, header map[string]string) answer {
 	t.Helper()
 	a, err := b.try(method, path, body, header)
 	if err != nil {
@@ -68,7 +68,7 @@ func (b *bed) do(t *testing.T, method, path, body string, header map[string]stri
 	return a
 }
 
-func (b *bed) try(method, path, body string, header map[string]string) (answer, error) {
+func (b *server) try(method, path, body string, header map[string]string) (answer, error) {
 	req, err := http.NewRequest(method, b.URL()+path, strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
@@ -86,7 +86,7 @@ func (b *bed) try(method, path, body string, header map[string]string) (answer, 
 }
 
 // faults puts a script.
-func (b *bed) faults(t *testing.T, script string) {
+func (b *server) faults(t *testing.T, script string) {
 	t.Helper()
 	if a := b.do(t, "PUT", "/_faults", script, nil); a.status != http.StatusOK {
 		t.Fatalf("PUT /_faults = %d %s", a.status, a.body)
@@ -94,7 +94,7 @@ func (b *bed) faults(t *testing.T, script string) {
 }
 
 // wantLedger compares all entries but for what differs from run to run.
-func (b *bed) wantLedger(t *testing.T, want ...emulator.Entry) {
+func (b *server) wantLedger(t *testing.T, want ...emulator.Entry) {
 	t.Helper()
 	ignore := cmpopts.IgnoreFields(emulator.Entry{}, "At", "ProviderMessageID")
 	if diff := cmp.Diff(want, b.Ledger(), ignore, cmpopts.EquateEmpty()); diff != "" {
@@ -103,7 +103,7 @@ func (b *bed) wantLedger(t *testing.T, want ...emulator.Entry) {
 }
 
 // wantStats compares one provider's counters.
-func (b *bed) wantStats(t *testing.T, kind string, want emulator.Stats) {
+func (b *server) wantStats(t *testing.T, kind string, want emulator.Stats) {
 	t.Helper()
 	if diff := cmp.Diff(want, b.Stats()[kind], cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("stats of %s (-want +got):\n%s", kind, diff)
