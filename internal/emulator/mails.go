@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"encoding/base64"
 	"strings"
 	"sync"
 )
@@ -11,6 +12,21 @@ type Mail struct {
 	HTML        string            `json:"html,omitempty"`
 	Headers     map[string]string `json:"headers,omitempty"` // beside From, To and Subject
 	Attachments []Attachment      `json:"attachments,omitempty"`
+}
+
+// NewMail is a mail without attachments. replyTo may be "".
+func NewMail(text, html, replyTo string) Mail {
+	m := Mail{Text: text, HTML: html, Headers: map[string]string{}}
+	if replyTo != "" {
+		m.Headers["Reply-To"] = replyTo
+	}
+	return m
+}
+
+// Attach adds a file in base64.
+func (m *Mail) Attach(name, mediaType, content string) {
+	size := base64.StdEncoding.DecodedLen(len(content)) - strings.Count(content[max(len(content)-2, 0):], "=")
+	m.Attachments = append(m.Attachments, Attachment{name, mediaType, size})
 }
 
 // Attachment is a file of a mail.

@@ -70,7 +70,7 @@ func TestAMailCanBeLookedAt(t *testing.T) {
 		if m.Text != "hi there" || m.HTML != "<b>hi there</b>" || m.Headers["Reply-To"] != "desk@example.com" {
 			t.Errorf("%s: mail = %+v", kind, m)
 		}
-		if len(m.Attachments) != 1 || m.Attachments[0].Name != "a.txt" || m.Attachments[0].Type != "text/plain" {
+		if len(m.Attachments) != 1 || m.Attachments[0].Name != "a.txt" || m.Attachments[0].Type != "text/plain" || m.Attachments[0].Size != 2 {
 			t.Errorf("%s: attachments = %+v", kind, m.Attachments)
 		}
 		page := b.do(t, "GET", "/_ledger/"+all[0].Entry.ProviderMessageID+"/html", "", nil)

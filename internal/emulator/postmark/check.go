@@ -1,7 +1,6 @@
 package postmark
 
 import (
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -118,15 +117,12 @@ func (it *item) messages() []*emulator.Message {
 
 // shown is what a recipient sees.
 func (m *mail) shown() emulator.Mail {
-	v := emulator.Mail{Text: m.TextBody, HTML: m.HtmlBody, Headers: map[string]string{}}
+	v := emulator.NewMail(m.TextBody, m.HtmlBody, m.ReplyTo)
 	for _, h := range m.Headers {
 		v.Headers[h.Name] = h.Value
 	}
-	if m.ReplyTo != "" {
-		v.Headers["Reply-To"] = m.ReplyTo
-	}
 	for _, a := range m.Attachments {
-		v.Attachments = append(v.Attachments, emulator.Attachment{Name: a.Name, Type: a.ContentType, Size: base64.StdEncoding.DecodedLen(len(a.Content))})
+		v.Attach(a.Name, a.ContentType, a.Content)
 	}
 	return v
 }

@@ -225,7 +225,7 @@ func (m *mail) message(p *personalization, id string) *emulator.Message {
 
 // shown is what a recipient sees.
 func (m *mail) shown(p *personalization) emulator.Mail {
-	v := emulator.Mail{Headers: map[string]string{}}
+	v := emulator.NewMail("", "", "")
 	maps.Copy(v.Headers, m.Headers)
 	maps.Copy(v.Headers, p.Headers)
 	if m.ReplyTo != nil {
@@ -240,7 +240,7 @@ func (m *mail) shown(p *personalization) emulator.Mail {
 		}
 	}
 	for _, a := range m.Attachments {
-		v.Attachments = append(v.Attachments, emulator.Attachment{Name: a.Filename, Type: a.Type, Size: base64.StdEncoding.DecodedLen(len(a.Content))})
+		v.Attach(a.Filename, a.Type, a.Content)
 	}
 	return v
 }

@@ -240,7 +240,7 @@ func (m *mail) shown(head emulator.MIME) emulator.Mail {
 		}
 		return head.Mail
 	}
-	v := emulator.Mail{Headers: map[string]string{}}
+	v := emulator.NewMail("", "", strings.Join(m.ReplyToAddresses, ", "))
 	if c.Body.Text != nil {
 		v.Text = c.Body.Text.Data
 	}
@@ -249,9 +249,6 @@ func (m *mail) shown(head emulator.MIME) emulator.Mail {
 	}
 	for _, h := range c.Headers {
 		v.Headers[h.Name] = h.Value
-	}
-	if len(m.ReplyToAddresses) > 0 {
-		v.Headers["Reply-To"] = strings.Join(m.ReplyToAddresses, ", ")
 	}
 	for _, a := range c.Attachments {
 		one := emulator.Attachment{Name: *a.FileName, Size: len(a.RawContent)}
