@@ -42,8 +42,31 @@ var emulatedRule = rule{
 	"an emulated provider is written from the documentation of its own: not from an adapter, and not from another provider's",
 }
 
+// kinds are the providers: each has an adapter and an emulator, which know nothing of each other or of other kinds.
+var kinds = []string{"sendgrid", "mailgun", "postmark", "resend", "ses", "smtp"}
+
+func below(folder string, names []string) []string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = folder + name
+	}
+	return out
+}
+
+// withKinds adds the rules of each kind that has none of its own.
+func withKinds(rules map[string]rule) map[string]rule {
+	for folder, common := range map[string]rule{"internal/provider/": espRule, "internal/emulator/": emulatedRule} {
+		for _, name := range below(folder, kinds) {
+			if _, own := rules[name]; !own {
+				rules[name] = common
+			}
+		}
+	}
+	return rules
+}
+
 // rules has a line for each package. What is not listed is forbidden, a package without a line included.
-var rules = map[string]rule{
+var rules = withKinds(map[string]rule{
 	"":                               {nil, "the root holds tests of the tree only"},
 	"api":                            {nil, "callers get the wire types and the client without our insides"},
 	"migrations":                     {nil, "the schema depends on nothing"},
@@ -60,25 +83,11 @@ var rules = map[string]rule{
 	"internal/provider/esphttp":      {[]string{"internal/provider", "internal/seal"}, "shared HTTP knows no provider and no message"},
 	"internal/provider/mime":         {[]string{"internal/mail"}, "composing needs the message only"},
 	"internal/provider/providertest": {[]string{"internal/mail", "internal/provider", "internal/provider/esphttp", "internal/seal"}, "the suite treats all adapters alike"},
-	"internal/provider/sendgrid":     espRule,
-	"internal/provider/mailgun":      espRule,
-	"internal/provider/postmark":     espRule,
 	"internal/provider/ses":          {append([]string{"internal/jail"}, espRule.may...), "as the others; and SNS names the address of its certificate"},
 	"internal/provider/smtp":         {append([]string{"internal/jail"}, espRule.may...), "as the others; and an operator names the address that gives tokens"},
-	"internal/provider/catalog": {append([]string{
-		"internal/provider/sendgrid", "internal/provider/mailgun", "internal/provider/postmark",
-		"internal/provider/ses", "internal/provider/smtp", "internal/provider/esphttp",
-	}, vocabulary...), "the catalog builds adapters, and is the one package that knows them all"},
+	"internal/provider/catalog": {append(below("internal/provider/", append(kinds, "esphttp")), vocabulary...), "the catalog builds adapters, and is the one package that knows them all"},
 	"internal/emulator":          {[]string{"internal/limit"}, "an emulator that shared code with the adapters would share their mistakes"},
-	"internal/emulator/sendgrid": emulatedRule,
-	"internal/emulator/mailgun":  emulatedRule,
-	"internal/emulator/postmark": emulatedRule,
-	"internal/emulator/ses":      emulatedRule,
-	"internal/emulator/smtp":     emulatedRule,
-	"internal/emulator/catalog": {[]string{
-		"internal/emulator", "internal/emulator/sendgrid", "internal/emulator/mailgun", "internal/emulator/postmark",
-		"internal/emulator/ses", "internal/emulator/smtp",
-	}, "the catalog is the one package that knows every emulated provider"},
+	"internal/emulator/catalog": {append(below("internal/emulator/", kinds), "internal/emulator"), "the catalog is the one package that knows every emulated provider"},
 	"internal/postgres":        {append([]string{"migrations"}, vocabulary...), "the store speaks the vocabulary and knows none of its users"},
 	"internal/postgres/pgtest": {[]string{"internal/devpg", "migrations"}, "tests of the store use it, so it cannot use the store"},
 	"internal/telemetry":       {[]string{"internal/seal"}, "it observes and knows nobody"},
@@ -97,7 +106,7 @@ var rules = map[string]rule{
 	}, "a client command speaks HTTP through api; whatever needs the store goes through app"},
 	"internal/drill": {nil, "it is tests, of the built program and of nothing inside"},
 	"cmd/sendgate":   {[]string{"internal/cli"}, "main hands over and does nothing"},
-}
+})
 
 // testOnly are the packages that only tests may import, and that may themselves import testing.
 var testOnly = []string{"internal/limit/limittest", "internal/provider/providertest", "internal/postgres/pgtest"}

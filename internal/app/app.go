@@ -248,7 +248,7 @@ func (a *App) startEngine() error {
 		Store: a.db, Build: catalog.New, Spec: catalog.Spec, Unsubscribe: unsubscribe, Log: a.log, Metrics: a.metrics, Lease: a.cfg.Lease,
 		Policy: deliver.Policy{
 			UnknownWait: a.cfg.UnknownWait, ReconcileDeadline: a.cfg.ReconcileDeadline,
-			ReconcileResend: a.cfg.ReconcileFallback == "resend", ResendMax: a.cfg.ResendMax, Lookups: a.cfg.LookupSchedule,
+			ReconcileResend: a.cfg.ReconcileFallback == "resend", ResendMax: a.cfg.ResendMax, Lookups: a.cfg.LookupSchedule, Repeats: a.cfg.RepeatSchedule,
 			ProbeAfter: a.cfg.ParkProbe,
 		},
 		Retention: a.cfg.Retention, BodyAge: a.cfg.BodyRetention,

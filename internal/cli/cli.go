@@ -95,6 +95,7 @@ func newParser(ctx context.Context, s *Streams) (*kong.Kong, error) {
 	return kong.New(&grammar{},
 		kong.Name(s.program()),
 		kong.Description(description),
+		kong.Vars{"kinds": strings.Join(kinds(), ", ")},
 		kong.Writers(s.Out, s.Err),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Help(func(o kong.HelpOptions, line *kong.Context) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/provider/catalog"
 )
 
 type providersCmd struct {
@@ -172,7 +173,7 @@ type accountFlags struct {
 
 type providersAddCmd struct {
 	Name  string       `arg:"" help:"Name of the new account, such as ses-eu."`
-	Kind  string       `required:"" placeholder:"KIND" help:"sendgrid, mailgun, postmark, ses or smtp."`
+	Kind  string       `required:"" placeholder:"KIND" help:"One of ${kinds}."`
 	Limit []string     `sep:"none" placeholder:"N/PER/UNIT" help:"Limit instead of the kind's documented ones (repeat), such as 14/1s/requests."`
 	Flags accountFlags `embed:""`
 	format
@@ -262,4 +263,13 @@ func (c *providersChangeCmd) Run(ctx context.Context, s *Streams) error {
 		return err
 	}
 	return showAccount(s, c.format, a)
+}
+
+// kinds are the names of the providers.
+func kinds() []string {
+	var names []string
+	for _, s := range catalog.Specs() {
+		names = append(names, string(s.Kind))
+	}
+	return names
 }

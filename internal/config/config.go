@@ -49,8 +49,9 @@ type Config struct {
 	ParkProbe         time.Duration `env:"PARK_PROBE"         envDefault:"5m"`   // before a parked account is tried again; doubles, 1s..1h
 	DefaultExpiry     time.Duration `env:"DEFAULT_EXPIRY"     envDefault:"72h"`  // of a message that names none, 1m..720h
 
-	LookupSchedule  Durations `env:"LOOKUP_SCHEDULE"   envDefault:"1m,5m,30m"` // after an unknown call, when it is looked up; 1..10, rising
-	SoftBounceLimit int       `env:"SOFT_BOUNCE_LIMIT" envDefault:"5"`         // in a row within 30 days suppress for 30 days; 0 never, ..1000
+	LookupSchedule  Durations `env:"LOOKUP_SCHEDULE"   envDefault:"1m,5m,30m"`        // after an unknown call, when it is looked up; 1..10, rising
+	RepeatSchedule  Durations `env:"REPEAT_SCHEDULE"   envDefault:"10s,1m,5m,30m,2h"` // before each repeat of an unknown call whose provider takes a key; 1..10, rising
+	SoftBounceLimit int       `env:"SOFT_BOUNCE_LIMIT" envDefault:"5"`                // in a row within 30 days suppress for 30 days; 0 never, ..1000
 
 	PublicURL    string  `env:"PUBLIC_URL"`    // https://... under which providers and recipients reach us
 	LMTPListen   string  `env:"LMTP_LISTEN"`   // for bounces: host:port on loopback, or unix:/path

@@ -44,7 +44,8 @@ func TestDefaults(t *testing.T) {
 		Lease: 15 * time.Second, DrainTimeout: 25 * time.Second, UnknownWait: time.Minute,
 		ReconcileDeadline: 40 * time.Minute, ReconcileFallback: "fail", ResendMax: 2, DefaultExpiry: 72 * time.Hour, ParkProbe: 5 * time.Minute,
 		LookupSchedule: Durations{time.Minute, 5 * time.Minute, 30 * time.Minute}, SoftBounceLimit: 5,
-		Retention: 90 * 24 * time.Hour, BodyRetention: 7 * 24 * time.Hour,
+		RepeatSchedule: Durations{10 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour},
+		Retention:      90 * 24 * time.Hour, BodyRetention: 7 * 24 * time.Hour,
 	}
 	got := load(t, base("SENDGATE_LOG_LEVEL=")) // set but empty is not set
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -68,7 +69,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"SENDGATE_RECONCILE_DEADLINE=5m", "SENDGATE_RECONCILE_FALLBACK=resend", "SENDGATE_RESEND_MAX=0", "SENDGATE_DEFAULT_EXPIRY=6h", "SENDGATE_PARK_PROBE=7s",
 		"SENDGATE_TLS_CERT_FILE="+cert, "SENDGATE_TLS_KEY_FILE="+key, "SENDGATE_BEHIND_PROXY=true",
 		"SENDGATE_TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::/32", "SENDGATE_RETENTION=400d", "SENDGATE_BODY_RETENTION=30d",
-		"SENDGATE_LOOKUP_SCHEDULE=2s, 1h", "SENDGATE_SOFT_BOUNCE_LIMIT=0", "SENDGATE_PUBLIC_URL=https://mail.example.com/in",
+		"SENDGATE_LOOKUP_SCHEDULE=2s, 1h", "SENDGATE_REPEAT_SCHEDULE=1s", "SENDGATE_SOFT_BOUNCE_LIMIT=0", "SENDGATE_PUBLIC_URL=https://mail.example.com/in",
 		"SENDGATE_DATABASE_CONNECTIONS=9", "SENDGATE_LMTP_LISTEN=unix:/run/sendgate/lmtp", "SENDGATE_FORWARD_ALLOW=10.1.2.3/8:8443, [fd00::/8]:443",
 	))
 	want := Config{
@@ -82,7 +83,7 @@ func TestEverySettingIsRead(t *testing.T) {
 			netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32"),
 		},
 		Retention: 400 * 24 * time.Hour, BodyRetention: 30 * 24 * time.Hour,
-		LookupSchedule: Durations{2 * time.Second, time.Hour}, PublicURL: "https://mail.example.com/in",
+		LookupSchedule: Durations{2 * time.Second, time.Hour}, RepeatSchedule: Durations{time.Second}, PublicURL: "https://mail.example.com/in",
 		LMTPListen:   "unix:/run/sendgate/lmtp",
 		ForwardAllow: Targets{{netip.MustParsePrefix("10.0.0.0/8"), 8443}, {netip.MustParsePrefix("fd00::/8"), 443}},
 	}
@@ -135,6 +136,7 @@ func TestProblemsNameTheVariable(t *testing.T) {
 		"SENDGATE_TRUSTED_PROXIES=proxy.internal":       "SENDGATE_TRUSTED_PROXIES:",
 		"SENDGATE_SECRET_KEY_FILE=/nonexistent/key":     "SENDGATE_SECRET_KEY_FILE:",
 		"SENDGATE_LOOKUP_SCHEDULE=5m,1m":                "SENDGATE_LOOKUP_SCHEDULE:",
+		"SENDGATE_REPEAT_SCHEDULE=5m,5m":                "SENDGATE_REPEAT_SCHEDULE:",
 		"SENDGATE_LOOKUP_SCHEDULE=soon":                 "SENDGATE_LOOKUP_SCHEDULE:",
 		"SENDGATE_SOFT_BOUNCE_LIMIT=-1":                 "SENDGATE_SOFT_BOUNCE_LIMIT:",
 		"SENDGATE_PUBLIC_URL=http://mail.example.com":   "SENDGATE_PUBLIC_URL:",

@@ -21,7 +21,7 @@ func TestThrottleFaultSpeaksEachProvidersWords(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.Options{})
 	b.faults(t, `{"sendgrid":[{"mode":"throttle","seconds":60}],"mailgun":[{"mode":"throttle","seconds":60}],
-		"postmark":[{"mode":"throttle","count":1}],"ses":[{"mode":"throttle","count":1}],"smtp":[{"mode":"throttle","count":1}]}`)
+		"postmark":[{"mode":"throttle","count":1}],"resend":[{"mode":"throttle","seconds":60}],"ses":[{"mode":"throttle","count":1}],"smtp":[{"mode":"throttle","count":1}]}`)
 	end := time.Now().Add(60 * time.Second)
 	near := func(got time.Time) bool { return got.Sub(end).Abs() < 10*time.Second }
 
@@ -38,6 +38,9 @@ func TestThrottleFaultSpeaksEachProvidersWords(t *testing.T) {
 	}
 	if pm := b.postmark(t, "/email", postmarkBody()); pm.status != 429 || pm.body != "" || pm.header.Get("Retry-After") != "" {
 		t.Errorf("postmark = %d %s", pm.status, pm.body)
+	}
+	if re := b.resend(t, resendBody(), ""); re.status != 429 || !strings.Contains(re.body, "rate_limit_exceeded") || re.header.Get("Retry-After") == "" {
+		t.Errorf("resend = %d %s %v", re.status, re.body, re.header)
 	}
 	_, err = b.sesSDK().SendEmail(t.Context(), sesInput())
 	wantAPIError(t, err, "TooManyRequestsException", "Maximum sending rate exceeded.")
@@ -341,7 +344,7 @@ func TestFaultScriptIsCheckedStrictly(t *testing.T) {
 	tests := []struct{ script, want string }{
 		{`[]`, `faults are {`},
 		{`{"sendgrid":[]} x`, "followed by more data"},
-		{`{"acme":[]}`, `provider "acme" is not one of sendgrid, mailgun, postmark, ses, smtp`},
+		{`{"acme":[]}`, `provider "acme" is not one of sendgrid, mailgun, postmark, resend, ses, smtp`},
 		{`{"sendgrid":[{"mode":"explode"}]}`, `sendgrid[0].mode: "explode" is not one of latency, throttle`},
 		{`{"sendgrid":[{"mode":"partial"}]}`, `sendgrid[0].mode: "partial" is not one of`},
 		{`{"smtp":[{"mode":"accept_then_500"}]}`, `smtp[0].mode: "accept_then_500" is not one of`},

@@ -61,6 +61,7 @@ type Submission struct {
 	Accepted *Reply
 	End      End
 	Degrade  func(*Fault) // refuses a part, for mode partial
+	Taken    func()       // called when the messages are in the ledger. It may be nil
 }
 
 // Refuse is a request that could not be read.
@@ -141,6 +142,9 @@ func (x *exchange) accept(sub *Submission) {
 	if err := x.Accept(x.at, sub.Messages...); err != nil {
 		x.finish(EndRejected, x.provider.Failure(http.StatusInternalServerError))
 		return
+	}
+	if sub.Taken != nil {
+		sub.Taken()
 	}
 	x.Finish(sub.End)
 	if len(sub.Messages) > 0 {

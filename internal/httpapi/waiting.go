@@ -37,6 +37,11 @@ func (s *Server) waitingView(v *mail.View, now time.Time) *api.Waiting {
 		return nil
 	case w.Sending:
 		return &api.Waiting{Code: waitsSending, Reason: "it is being sent by " + w.Account, Account: w.Account}
+	case w.Unknown && w.Policy == mail.Repeating:
+		return &api.Waiting{
+			Code: waitsUnknown, Account: w.Account, Until: optional(w.Decide),
+			Reason: "nobody knows yet whether " + w.Account + " took it; the same call is made again there, which sends it once",
+		}
 	case w.Unknown:
 		return &api.Waiting{
 			Code: waitsUnknown, Account: w.Account, Until: optional(w.Decide),

@@ -8,6 +8,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 	"github.com/sendgate/sendgate/internal/emulator/mailgun"
 	"github.com/sendgate/sendgate/internal/emulator/postmark"
+	"github.com/sendgate/sendgate/internal/emulator/resend"
 	"github.com/sendgate/sendgate/internal/emulator/sendgrid"
 	"github.com/sendgate/sendgate/internal/emulator/ses"
 	"github.com/sendgate/sendgate/internal/emulator/smtp"
@@ -15,7 +16,7 @@ import (
 
 // Kinds describes every provider, in the order in which they are shown.
 func Kinds() []emulator.Kind {
-	return []emulator.Kind{sendgrid.Kind(), mailgun.Kind(), postmark.Kind(), ses.Kind(), smtp.Kind()}
+	return []emulator.Kind{sendgrid.Kind(), mailgun.Kind(), postmark.Kind(), resend.Kind(), ses.Kind(), smtp.Kind()}
 }
 
 // New makes an emulator of all the providers.

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ func good() map[provider.Kind]struct {
 		"sendgrid": {`{}`, one("api_key")},
 		"mailgun":  {`{"domain":"mg.example.com"}`, one("api_key")},
 		"postmark": {`{}`, one("server_token")},
+		"resend":   {`{}`, one("api_key")},
 		"ses": {`{"region":"eu-west-1"}`, map[string]seal.Secret{
 			"access_key_id": seal.NewSecret("AKIDcanary"), "secret_access_key": seal.NewSecret("canary-value"),
 		}},
@@ -47,7 +49,7 @@ func TestEveryKindIsThere(t *testing.T) {
 			t.Errorf("Spec(%s) = %+v, %v; want that of Specs", s.Kind, again, ok)
 		}
 	}
-	if diff := cmp.Diff([]provider.Kind{"sendgrid", "mailgun", "postmark", "ses", "smtp"}, got); diff != "" {
+	if diff := cmp.Diff([]provider.Kind{"sendgrid", "mailgun", "postmark", "resend", "ses", "smtp"}, got); diff != "" {
 		t.Errorf("kinds (-want +got):\n%s", diff)
 	}
 }
@@ -59,6 +61,7 @@ func TestDocumentedLimits(t *testing.T) {
 		"sendgrid": {{N: 100, Per: 5 * time.Minute, Unit: limit.Requests}, {N: 1000, Per: time.Hour, Unit: limit.Requests}},
 		"mailgun":  {{N: 2000, Per: time.Hour, Unit: limit.Messages}},
 		"postmark": {{N: 10, Per: time.Second, Unit: limit.Requests}, {N: 500, Per: time.Minute, Unit: limit.Requests}},
+		"resend":   {{N: 5, Per: time.Second, Unit: limit.Requests}},
 		"ses": {
 			{N: 14, Per: time.Second, Unit: limit.Requests},
 			{N: 200, Per: time.Second, Unit: limit.Recipients},
@@ -152,11 +155,28 @@ func TestErrorsNameKindAndSettingAndNoSecret(t *testing.T) {
 func TestUnknownKindNamesTheKnownOnes(t *testing.T) {
 	t.Parallel()
 	_, _, err := New("sengrid", nil, nil)
-	if err == nil || !strings.Contains(err.Error(), `"sengrid"`) || !strings.Contains(err.Error(), "mailgun, postmark, sendgrid, ses, smtp") {
+	if err == nil || !strings.Contains(err.Error(), `"sengrid"`) || !strings.Contains(err.Error(), "mailgun, postmark, resend, sendgrid, ses, smtp") {
 		t.Errorf("New of an unknown kind = %v, want an error with its name and the known ones", err)
 	}
 	if _, ok := (Catalog{}).Spec("sengrid"); ok {
 		t.Error("Spec knows an unknown kind")
+	}
+}
+
+// The contract lists the kinds that there are.
+func TestTheContractListsEveryKind(t *testing.T) {
+	t.Parallel()
+	contract, err := os.ReadFile("../../../api/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []string
+	for _, s := range Specs() {
+		kinds = append(kinds, string(s.Kind))
+	}
+	want := "\n    Kind:\n      description: The kind of provider.\n      type: string\n      enum: [" + strings.Join(kinds, ", ") + "]\n"
+	if !strings.Contains(string(contract), want) {
+		t.Errorf("api/openapi.yaml lacks this:%s", want)
 	}
 }
 

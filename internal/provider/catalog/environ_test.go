@@ -14,7 +14,7 @@ import (
 func allVariables() []string {
 	return []string{
 		"PATH=/bin", "SENDGRID_API_KEY=SG.canary-value", "MAILGUN_API_KEY=canary-key", "MAILGUN_DOMAIN=mg.example.com",
-		"MAILGUN_API_BASE=https://api.eu.mailgun.net", "POSTMARK_SERVER_TOKEN=canary-token", "AWS_REGION=eu-west-1", "SENDGATE_SES=1",
+		"MAILGUN_API_BASE=https://api.eu.mailgun.net", "POSTMARK_SERVER_TOKEN=canary-token", "RESEND_API_KEY=re_canary", "AWS_REGION=eu-west-1", "SENDGATE_SES=1",
 		"SMTP_RELAY_URL=smtp://user:canary-pass@relay.example.com:587?tls=starttls",
 	}
 }
@@ -41,6 +41,7 @@ func TestConventionalVariablesBecomeAccounts(t *testing.T) {
 		{"sendgrid", "api_key", "SG.canary-value", map[string]any{}},
 		{"mailgun", "api_key", "canary-key", map[string]any{"domain": "mg.example.com", "base_url": "https://api.eu.mailgun.net"}},
 		{"postmark", "server_token", "canary-token", map[string]any{}},
+		{"resend", "api_key", "re_canary", map[string]any{}},
 		{"ses", "", "", map[string]any{"region": "eu-west-1", "use_default_credentials": true}},
 		{"smtp", "password", "canary-pass", map[string]any{"host": "relay.example.com", "port": 587., "tls": "starttls", "username": "user"}},
 	}

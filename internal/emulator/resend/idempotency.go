@@ -1,0 +1,109 @@
+package resend
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// What "Idempotency Keys" says: a key has 1 to 256 characters and is known for a day after its email was sent.
+const (
+	maxKey  = 256
+	keyLife = 24 * time.Hour
+)
+
+// keyring remembers the keys of emails that were sent, and which requests are under way.
+type keyring struct {
+	mu   sync.Mutex
+	sent map[string]*keyed
+	busy map[string]bool
+}
+
+// keyed is an email that was sent with a key.
+type keyed struct {
+	id   string
+	body [32]byte
+	at   time.Time
+}
+
+// key is the idempotency key of one request. Busy says that another request with it is under way.
+type key struct {
+	text  string
+	given bool
+	busy  bool
+}
+
+type keyContext struct{}
+
+func keyOf(r *http.Request) key {
+	if k, ok := r.Context().Value(keyContext{}).(key); ok {
+		return k
+	}
+	return key{}
+}
+
+func digest(body []byte) [32]byte { return sha256.Sum256(body) }
+
+// guard lets one request with a key through at a time, and marks the others.
+func (k *keyring) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		values := r.Header.Values("Idempotency-Key")
+		if len(values) > 0 {
+			mine := key{text: values[0], given: true, busy: !k.begin(values[0])}
+			if !mine.busy {
+				defer k.end(mine.text)
+			}
+			r = r.WithContext(context.WithValue(r.Context(), keyContext{}, mine))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (k *keyring) begin(text string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.busy[text] {
+		return false
+	}
+	if k.busy == nil {
+		k.busy, k.sent = map[string]bool{}, map[string]*keyed{}
+	}
+	k.busy[text] = true
+	return true
+}
+
+func (k *keyring) end(text string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.busy, text)
+}
+
+// find returns the email that was sent with a key, or nil.
+func (k *keyring) find(of key, now time.Time) *keyed {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	known := k.sent[of.text]
+	if !of.given || known == nil || now.Sub(known.at) >= keyLife {
+		return nil
+	}
+	return known
+}
+
+// keep remembers a key, and forgets the old ones now and then.
+func (k *keyring) keep(of key, body [32]byte, id string, now time.Time) {
+	if !of.given {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.sent)%1000 == 999 {
+		for text, old := range k.sent {
+			if now.Sub(old.at) >= keyLife {
+				delete(k.sent, text)
+			}
+		}
+	}
+	k.sent[of.text] = &keyed{id: id, body: body, at: now}
+}
