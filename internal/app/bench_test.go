@@ -40,7 +40,9 @@ func TestMain(m *testing.M) {
 var sharedDirs []string
 
 // accountNames are the five accounts of a bench, in the order of their names.
-func accountNames() []string { return []string{"mailgun", "postmark", "resend", "sendgrid", "ses", "smtp"} }
+func accountNames() []string {
+	return []string{"mailgun", "postmark", "resend", "sendgrid", "ses", "smtp"}
+}
 
 // bench is what replicas run against: a database of their own, the emulated providers, an account of each kind in one pool and
 // keys.

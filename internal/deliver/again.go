@@ -60,6 +60,17 @@ func lapsed(avoid map[string]mail.Avoid) map[string]mail.Avoid {
 	return out
 }
 
+// unbound is the avoid list of a message whose repeat was accepted: its next call is for others, and goes where it may.
+func unbound(avoid map[string]mail.Avoid) map[string]mail.Avoid {
+	out := maps.Clone(avoid)
+	for name, a := range out {
+		if a.Repeat != nil {
+			delete(out, name)
+		}
+	}
+	return out
+}
+
 // lapse notes a message whose call cannot be repeated in time, and reports whether it did.
 func (c *claim) lapse(d mail.Due) bool {
 	at, r := mail.Repeated(d.Avoid)

@@ -90,6 +90,23 @@ func TestARepeatThatIsAcceptedSendsTheMessage(t *testing.T) {
 	}
 }
 
+// Those for whom the repeat had no room are not in doubt, and go anywhere once it is accepted.
+func TestARepeatLeavesAloneWhoWasNotInIt(t *testing.T) {
+	t.Parallel()
+	have := &mail.Repeat{N: 1, Until: noon().Add(time.Hour)}
+	c := repeatCall(have)
+	c.open = append(c.open, mail.Recipient{N: 1, Kind: mail.Bcc, Address: mail.Address{Email: "bob@example.org"}, Status: mail.Queued})
+	full := []provider.Refusal{{Email: "bob@example.org", Class: provider.Transient, Full: true}}
+	r, _ := next(c, provider.Receipt{Refused: full}, nil, repeatPolicy(), noon(), 0.5)
+	if at, _ := mail.Repeated(r.Requeue.Avoid); at != "" || len(r.Recipients) != 1 || !r.Requeue.Avoid["other"].Final {
+		t.Errorf("result = %+v, requeued with %+v; want one sent, and the other free", r, r.Requeue)
+	}
+	r, _ = next(c, provider.Receipt{}, &provider.Error{Class: provider.Throttled, Refused: full}, repeatPolicy(), noon(), 0.5)
+	if len(r.Recipients) != 1 || r.Recipients[0].N != 0 {
+		t.Errorf("recipients = %+v, want the one of the call unknown", r.Recipients)
+	}
+}
+
 // What the answer to a repeat says of the account holds: it is blocked, or parked.
 func TestTheAnswerToARepeatBindsTheAccount(t *testing.T) {
 	t.Parallel()

@@ -63,8 +63,12 @@ const (
 // time and jitter a number in [0, 1).
 func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (mail.Result, health) {
 	r, health := decide(c, receipt, failure, p, now, jitter)
-	if at, _ := mail.Repeated(c.due.Avoid); at != "" && failure != nil {
+	at, _ := mail.Repeated(c.due.Avoid)
+	switch {
+	case at != "" && failure != nil:
 		return stillUnknown(r, c, failure, p, now), health
+	case at != "" && r.Requeue != nil: // for those who were not in the call
+		r.Requeue.Avoid = unbound(r.Requeue.Avoid)
 	}
 	return r, health
 }
@@ -73,7 +77,7 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 // repeat, it says nothing of the first call. What it says of the account holds.
 func stillUnknown(r mail.Result, c call, failure *provider.Error, p Policy, now time.Time) mail.Result {
 	again := *failure
-	again.Refused = nil
+	again.Refused = slices.DeleteFunc(slices.Clone(failure.Refused), func(ref provider.Refusal) bool { return !ref.Full })
 	r.Class, r.Recipients, r.Requeue = string(provider.Uncertain), nil, nil
 	unknown(&r, c, &again)
 	r.Unknown = p.uncertain(c, &again, now)

@@ -215,11 +215,10 @@ func (c *checker) names(m *Message) {
 	if m.Account != "" && !IsName(m.Account) {
 		c.add("account", "invalid_name", "an account is a name of lower-case letters, digits, - and _")
 	}
-	switch m.OnAmbiguous {
-	case "":
+	switch {
+	case m.OnAmbiguous == "":
 		m.OnAmbiguous = Reconcile
-	case Reconcile, Resend, Never:
-	default:
+	case !slices.Contains([]Policy{Reconcile, Resend, Never}, m.OnAmbiguous):
 		c.add("on_ambiguous", "invalid_value", "on_ambiguous is one of reconcile, resend, never")
 	}
 }

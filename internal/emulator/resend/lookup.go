@@ -39,7 +39,6 @@ func pageOf(r *http.Request) (page, *emulator.Reply) {
 
 // cut takes the page out of a list by its ids, and reports whether there is more in its direction.
 func (p page) cut(ids []string) (from, to int, more bool) {
-	from, to = 0, len(ids)
 	if p.before != "" {
 		to = max(slices.Index(ids, p.before), 0)
 		from = max(to-p.limit, 0)

@@ -34,9 +34,6 @@ type Suite struct {
 	Secrets []string
 	// ExtractID finds our message id in a request as the provider receives it.
 	ExtractID func(r *http.Request, body []byte) string
-	// Refuses names samples that the provider has no way to carry. They are Rejected without a request, and another
-	// provider may take them. Optional.
-	Refuses []string
 	// KeyHeader is the header in which Send.Key travels, of an adapter with Spec.Repeat. Then a repeated call has the same
 	// header and the same body. Optional: without it no such header may be sent.
 	KeyHeader string
@@ -86,7 +83,6 @@ func Run(t *testing.T, s Suite) {
 		{"redirects are not followed", redirectsAreNotFollowed},
 		{"answer in two segments", answerInSegments},
 		{"a repeat is the same request", repeatsAreTheSame},
-		{"refuses what it cannot carry", refusesSamples},
 	}
 	for _, part := range parts {
 		t.Run(part.name, func(t *testing.T) {

@@ -2,6 +2,8 @@ package resend
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"maps"
 	"slices"
 	"strings"
@@ -39,13 +41,10 @@ type tag struct {
 	Value string `json:"value"`
 }
 
-// build makes the request of one attempt. It reports false when the recipients that are left cannot be addressed.
-func build(s *provider.Send) (*email, bool) {
+// build makes the request of one attempt.
+func build(s *provider.Send) *email {
 	m := s.Message
-	to, cc, bcc, ok := visible(s)
-	if !ok {
-		return nil, false
-	}
+	to, cc, bcc := visible(s)
 	out := &email{
 		From: one(m.From), To: addresses(to), Cc: addresses(cc), Bcc: addresses(bcc), ReplyTo: addresses(m.ReplyTo),
 		Subject: literal(m.Subject), HTML: m.HTML, Text: m.Text, Headers: headers(m), Tags: tags(m),
@@ -56,21 +55,42 @@ func build(s *provider.Send) (*email, bool) {
 			Content:  a.Content, ContentType: a.ContentType, ContentID: a.ContentID,
 		})
 	}
-	return out, true
+	return out
 }
 
 // visible fills the place of To, which Resend requires, when all of To is settled: by Cc, whom everybody may see, or by
-// the only Bcc that is left. Several Bcc must not see each other, so they cannot go in one call.
-func visible(s *provider.Send) (to, cc, bcc []mail.Address, ok bool) {
+// one Bcc. Several Bcc must not see each other, so each of them goes in a call of its own: see later.
+func visible(s *provider.Send) (to, cc, bcc []mail.Address) {
 	switch {
 	case len(s.To) > 0:
-		return s.To, s.Cc, s.Bcc, true
+		return s.To, s.Cc, s.Bcc
 	case len(s.Cc) > 0:
-		return s.Cc, nil, s.Bcc, true
-	case len(s.Bcc) == 1:
-		return s.Bcc, nil, nil, true
+		return s.Cc, nil, s.Bcc
 	}
-	return nil, nil, nil, false
+	return s.Bcc[:1], nil, nil
+}
+
+// later are the recipients for whom the call has no room.
+func later(s *provider.Send) []provider.Refusal {
+	if len(s.To)+len(s.Cc) > 0 {
+		return nil
+	}
+	var out []provider.Refusal
+	for _, a := range s.Bcc[1:] {
+		out = append(out, provider.Refusal{
+			Email: a.Email, Class: provider.Transient, Full: true, Detail: "resend: an email to Bcc only has room for one of them",
+		})
+	}
+	return out
+}
+
+// key is the idempotency key. A call for one of several Bcc has a key of its own.
+func key(s *provider.Send) string {
+	if s.Key == "" || len(s.To)+len(s.Cc) > 0 {
+		return s.Key
+	}
+	sum := sha256.Sum256([]byte(s.Bcc[0].Email))
+	return s.Key + "/" + hex.EncodeToString(sum[:8])
 }
 
 func addresses(as []mail.Address) []string {

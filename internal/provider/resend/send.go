@@ -44,31 +44,32 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	if perr := refuse(s); perr != nil {
 		return provider.Receipt{}, perr
 	}
-	body, ok := build(s)
-	if !ok {
-		return provider.Receipt{}, &provider.Error{
-			Class: provider.Rejected, Elsewhere: true,
-			Detail: "resend: only several Bcc are left, and an email needs a To that all of them may see",
-		}
-	}
 	ctx, tr := esphttp.Track(ctx)
-	req, err := c.request(ctx, http.MethodPost, "/emails", body)
+	req, err := c.request(ctx, http.MethodPost, "/emails", build(s))
 	if err != nil {
 		return provider.Receipt{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
 	}
-	if s.Key != "" {
-		req.Header.Set("Idempotency-Key", s.Key)
+	if k := key(s); k != "" {
+		req.Header.Set("Idempotency-Key", k)
 	}
 	resp, err := c.http.HTTP().Do(req)
 	if err != nil {
-		return provider.Receipt{}, c.http.Fail(tr, err)
+		return provider.Receipt{}, without(c.http.Fail(tr, err), s)
 	}
 	a := read(resp)
 	id := a.acceptance()
 	if id == "" {
-		return provider.Receipt{}, c.failure(a)
+		return provider.Receipt{}, without(c.failure(a), s)
 	}
-	return provider.Receipt{ProviderMessageID: provider.Cut(id)}, nil
+	return provider.Receipt{ProviderMessageID: provider.Cut(id), Refused: later(s)}, nil
+}
+
+// without adds to an error of unknown outcome who was surely not in the call.
+func without(perr *provider.Error, s *provider.Send) *provider.Error {
+	if perr.Class != provider.Rejected {
+		perr.Refused = later(s)
+	}
+	return perr
 }
 
 // refuse answers for Resend where its caps are known, for messages that routing did not check (a pinned account).

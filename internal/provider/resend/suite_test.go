@@ -34,7 +34,6 @@ func TestConformance(t *testing.T) {
 		Codes:        codeCases(),
 		Secrets:      []string{testKey},
 		KeyHeader:    "Idempotency-Key",
-		Refuses:      []string{"bcc_left"},
 		ExtractID: func(_ *http.Request, body []byte) string {
 			var m struct {
 				Tags []struct{ Name, Value string }
