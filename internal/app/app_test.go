@@ -14,7 +14,7 @@ import (
 func TestStopFinishesCallsAndLeavesNoGoroutine(t *testing.T) {
 	b := newBench(t, benchOptions{})
 	slow := []emulator.Fault{{Mode: "latency", Latency: emulator.Duration(300 * time.Millisecond)}}
-	b.faults(t, map[string][]emulator.Fault{"mailgun": slow, "postmark": slow, "sendgrid": slow, "ses": slow, "smtp": slow})
+	b.faults(t, map[string][]emulator.Fault{"mailgun": slow, "postmark": slow, "resend": slow, "sendgrid": slow, "ses": slow, "smtp": slow})
 	before := goleak.IgnoreCurrent()
 	open := 0
 	t.Run("a life", func(t *testing.T) {

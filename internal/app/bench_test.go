@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // sharedDirs are folders that several tests use. They are removed after the last test.
 var sharedDirs []string
 
-// accountNames are the five accounts of a bench, in the order of their names.
+// accountNames are the accounts of a bench, in the order of their names.
 func accountNames() []string {
 	return []string{"mailgun", "postmark", "resend", "sendgrid", "ses", "smtp"}
 }

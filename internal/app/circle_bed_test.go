@@ -25,7 +25,7 @@ func newCircle(t *testing.T) (b *bench, settings []string) {
 	}})
 	listen, lmtp := fixedAddr(t), fixedAddr(t)
 	hooks := map[string]emulator.Hook{"smtp": {"url": "lmtp://" + lmtp}}
-	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "ses"} {
+	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "resend", "ses"} {
 		hooks[kind] = emulator.Hook{"url": "http://" + listen + "/hooks/" + kind}
 	}
 	if err := b.emu.SetHooks(hooks); err != nil {

@@ -256,7 +256,7 @@ func TestForgedEventsChangeNothing(t *testing.T) {
 	for _, account := range accountNames() {
 		ids[account] = send(t, r.api, letterTo(account, "bounce@example.org"))
 	}
-	for kind, status := range map[string]int{"sendgrid": 403, "mailgun": 406, "postmark": 401, "ses": 403, "smtp": 550} {
+	for kind, status := range map[string]int{"sendgrid": 403, "mailgun": 406, "postmark": 401, "resend": 401, "ses": 403, "smtp": 550} {
 		eventually(t, settleTime, kind+"'s events are refused as this provider wants it", func() bool { return b.refusals(kind, status) >= 1 })
 	}
 	for account, id := range ids {

@@ -28,6 +28,7 @@ func secretCanaries() map[string]map[string]string {
 		"sendgrid": {"api_key": "SG.hush-sendgrid.7Qx/+="},
 		"mailgun":  {"api_key": "key-hush-mailgun-7Qx", "domain": "mg.example.com"},
 		"postmark": {"server_token": "hush-postmark-7Qx"},
+		"resend":   {"api_key": "re_hush_resend_7Qx"},
 		"ses":      {"access_key_id": "AKIAHUSHACCESS7QX000", "secret_access_key": "hush/aws+secret/7QxEXAMPLE", "region": "us-east-1"},
 		"smtp":     {"username": "sendgate", "password": "hush-smtp-password-7Qx"},
 	}
@@ -183,7 +184,7 @@ func withPassword(t *testing.T, dsn string) string {
 	return u.String()
 }
 
-// keepCanaries gives the five accounts the canaries for credentials, by the admin API.
+// keepCanaries gives the accounts the canaries for credentials, by the admin API.
 func (g *guarded) keepCanaries(t *testing.T) {
 	t.Helper()
 	c := secretCanaries()
@@ -201,6 +202,7 @@ func (g *guarded) keepCanaries(t *testing.T) {
 				"webhook_token": tokenCanary, "webhook_token_previous": tokenCanary + "-old",
 			},
 		},
+		"resend": {Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/resend"}`), Secrets: map[string]string{"api_key": c["resend"]["api_key"]}},
 		"ses": {
 			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/ses","region":"` + c["ses"]["region"] + `","sns_topic_arns":["` + topicOfCanaries + `"],"sns_base_url":"` + g.emu.URL() + `"}`),
 			Secrets:  map[string]string{"access_key_id": c["ses"]["access_key_id"], "secret_access_key": c["ses"]["secret_access_key"]},
@@ -313,7 +315,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 	c := secretCanaries()
 	credentials := map[string]string{
 		"sendgrid": c["sendgrid"]["api_key"], "mailgun": c["mailgun"]["api_key"], "postmark": c["postmark"]["server_token"], "ses": c["ses"]["secret_access_key"],
-		"smtp": c["smtp"]["password"],
+		"smtp": c["smtp"]["password"], "resend": c["resend"]["api_key"],
 	}
 	script := map[string][]emulator.Fault{}
 	for kind, credential := range credentials {
@@ -331,7 +333,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 	if n := len(g.emu.Ledger()); n < 2*len(accountNames()) {
 		t.Errorf("messages accepted by providers = %d, want two of each at least", n)
 	}
-	wrong := map[string]string{"sendgrid": "api_key", "mailgun": "api_key", "postmark": "server_token", "ses": "secret_access_key", "smtp": "password"}
+	wrong := map[string]string{"sendgrid": "api_key", "mailgun": "api_key", "postmark": "server_token", "resend": "api_key", "ses": "secret_access_key", "smtp": "password"}
 	for _, account := range accountNames() {
 		if _, err := g.admin.PatchAccount(t.Context(), account, api.AccountRequest{Secrets: map[string]string{wrong[account]: wrongSecret}}); err != nil {
 			t.Fatal(err)

@@ -43,16 +43,16 @@ func spreadsEvenly(t *testing.T, b *bench, r *replica) {
 func TestNewWeightsBindTheBacklogWithinTwoSeconds(t *testing.T) {
 	t.Parallel()
 	few := []limit.Window{{N: 6, Per: time.Second, Unit: limit.Messages}}
-	b := newBench(t, benchOptions{trust: true, limits: map[string][]limit.Window{"sendgrid": few, "mailgun": few, "postmark": few, "ses": few, "smtp": few}})
+	b := newBench(t, benchOptions{trust: true, limits: map[string][]limit.Window{"sendgrid": few, "mailgun": few, "postmark": few, "resend": few, "ses": few, "smtp": few}})
 	first, second := b.start(t), b.start(t)
 	submit(t, first.api, letters(200))
-	eventually(t, settleTime, "all providers are in use", func() bool { return len(b.shares()) == 5 })
+	eventually(t, settleTime, "all providers are in use", func() bool { return len(b.shares()) == len(accountNames()) })
 
 	pool, err := first.admin.Pool(t.Context(), "default")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, weight := range []float64{0, 0, 1, 0, 0} {
+	for i, weight := range []float64{0, 0, 1, 0, 0, 0} {
 		pool.Accounts[i].Weight = weight
 	}
 	only := pool.Accounts[2].Account
@@ -90,7 +90,7 @@ func (idle) Probe(*route.Account, route.Park) bool { return false }
 
 // equal are the weights of a new bench.
 func equal() map[string]float64 {
-	return map[string]float64{"mailgun": 1, "postmark": 1, "sendgrid": 1, "ses": 1, "smtp": 1}
+	return map[string]float64{"mailgun": 1, "postmark": 1, "resend": 1, "sendgrid": 1, "ses": 1, "smtp": 1}
 }
 
 // homes tells where the weights alone put each message.
@@ -98,7 +98,7 @@ func homes(t *testing.T, ids []string, weights map[string]float64) map[string]st
 	t.Helper()
 	c := &route.Config{Pools: []route.Pool{{Name: route.DefaultPool, Overflow: route.Spill}}}
 	for i, name := range accountNames() {
-		c.Accounts = append(c.Accounts, route.Account{ID: int32(i + 1), Name: name}) //nolint:gosec // five
+		c.Accounts = append(c.Accounts, route.Account{ID: int32(i + 1), Name: name}) //nolint:gosec // a handful
 		c.Pools[0].Members = append(c.Pools[0].Members, route.Member{Account: name, Weight: weights[name]})
 	}
 	for i := range c.Accounts {
@@ -175,7 +175,7 @@ func TestFullAccountsDoNotHoldUpTheOthersOfTheirPool(t *testing.T) {
 		"mailgun": {{N: 5, Per: time.Second, Unit: limit.Requests}},
 	}})
 	r := b.start(t)
-	weights := map[string]float64{"mailgun": 30, "postmark": 1, "sendgrid": 1, "ses": 30, "smtp": 1}
+	weights := map[string]float64{"mailgun": 30, "postmark": 1, "resend": 1, "sendgrid": 1, "ses": 30, "smtp": 1}
 	pool, err := r.admin.Pool(t.Context(), "default")
 	if err != nil {
 		t.Fatal(err)

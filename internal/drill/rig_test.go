@@ -244,7 +244,7 @@ func (r *rig) faults(t *testing.T, script map[string][]emulator.Fault) {
 // everywhere is one script for all providers.
 func everywhere(faults ...emulator.Fault) map[string][]emulator.Fault {
 	all := map[string][]emulator.Fault{}
-	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "ses", "smtp"} {
+	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "resend", "ses", "smtp"} {
 		all[kind] = faults
 	}
 	return all

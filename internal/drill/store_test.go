@@ -62,7 +62,7 @@ func (r *rig) reportClaims(before, under, gone claimTimes) {
 // wide are limits that hold nobody up: but they are kept, and their rows written, by every claim.
 func wide() map[string][]limit.Window {
 	all := map[string][]limit.Window{}
-	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "ses", "smtp"} {
+	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "resend", "ses", "smtp"} {
 		all[kind] = []limit.Window{{N: 1_000_000, Per: time.Hour, Unit: limit.Messages}}
 	}
 	return all
