@@ -197,7 +197,7 @@ func TestFullAccountsDoNotHoldUpTheOthersOfTheirPool(t *testing.T) {
 	start := time.Now()
 	eventually(t, settleTime, "the mail of the accounts that are free is sent", func() bool {
 		n := b.shares()
-		return n["postmark"]+n["sendgrid"]+n["smtp"] == others
+		return n["postmark"]+n["resend"]+n["sendgrid"]+n["smtp"] == others
 	})
 	t.Logf("%d for the others sent in %s, %v meanwhile", others, time.Since(start).Round(time.Millisecond), b.shares())
 	if left := b.count(t.Context(), `SELECT count(*) FROM ready`); left < 100 {
