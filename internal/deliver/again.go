@@ -77,9 +77,13 @@ func (c *claim) lapse(d mail.Due) bool {
 	if at == "" || r.By.After(c.dbNow) && d.ExpiresAt.After(c.dbNow) {
 		return false
 	}
+	c.giveUpRepeat(d)
+	return true
+}
+
+func (c *claim) giveUpRepeat(d mail.Due) {
 	c.lapses = append(c.lapses, mail.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
 	c.endedIn = append(c.endedIn, d.Lane)
-	return true
 }
 
 // sendKey is the same for all calls of a message that are for the same recipients.

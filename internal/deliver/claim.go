@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -273,8 +272,7 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 		case route.Impossible:
 			s.gone++
 			if at, _ := mail.Repeated(d.Avoid); at != "" { // its account cannot carry it any more
-				c.lapses = append(c.lapses, mail.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
-				c.endedIn = append(c.endedIn, d.Lane)
+				c.giveUpRepeat(d)
 				return
 			}
 			c.end(d, mail.Failed, why(decision, d.Avoid))
@@ -288,33 +286,6 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 			c.moved = append(c.moved, mail.Lane{Number: want, Tenant: d.Lane.Tenant})
 		}
 		return
-	}
-}
-
-// end notes a message that will not be sent.
-func (c *claim) end(d mail.Due, status mail.Status, why string) {
-	c.ends = append(c.ends, mail.Ending{ID: d.ID, Status: status, Detail: why})
-	c.endedIn = append(c.endedIn, d.Lane)
-}
-
-// end settles what will not be sent, when the claim is committed. The claim holds the limits of all accounts, with which
-// nobody may wait for rows of messages.
-func (e *Engine) end(ctx context.Context, c *claim) {
-	if len(c.ends)+len(c.lapses) == 0 {
-		return
-	}
-	var err error
-	if len(c.ends) > 0 {
-		err = e.Store.End(ctx, c.ends)
-	}
-	if len(c.lapses) > 0 {
-		err = errors.Join(err, e.Store.Lapse(ctx, c.lapses, e.Policy.Waits()))
-	}
-	if err != nil { // the next claim finds them again
-		e.Log.Warn("end messages", "count", len(c.ends)+len(c.lapses), "error", err)
-		for _, l := range c.endedIn {
-			e.lanes.rewind(l)
-		}
 	}
 }
 
