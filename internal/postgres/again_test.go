@@ -51,11 +51,11 @@ func TestACallIsMadeAgainWhenItsWaitIsOverAndIsNoTwin(t *testing.T) {
 	if at, r := mail.Repeated(d.Avoid); at != "relay" || r.N != 1 || d.Resends != 0 || d.ResentAfter != 0 {
 		t.Errorf("due = %+v, want it bound to the account and no resend", d)
 	}
+	// an event tells of the first call just before the second, which is answered with the same id
+	b.receive(t, hook(f.account, told(f.id, mail.EventAccepted, "ann@example.org", 1)))
 	if !b.intend(t, owner, intent(d, f.account)) {
 		t.Fatal("intent refused")
 	}
-	// an event tells of the first call while the second is under way, which is answered with the same id
-	b.receive(t, hook(f.account, told(f.id, mail.EventAccepted, "ann@example.org", 1)))
 	r := sent(d)
 	r.ProviderMessageID = "pm-1"
 	b.record(t, owner, r)
