@@ -227,12 +227,14 @@ type providersChangeCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*providersChangeCmd) Help() string {
-	return `What is not named stays as it is. A change also takes the account out of its parks.
+	return `What is not named stays as it is. A change also takes the account out of its parks. A setting that decides where secrets are sent, or how, such as ` +
+		`base_url, region, host or tls, is changed together with those secrets.
 
 Examples:
 
   sendgate providers change sendgrid --secret api_key
-  sendgate providers change ses-eu --set region=eu-central-1 --concurrency 32`
+  sendgate providers change ses-eu --set configuration_set=main --concurrency 32
+  sendgate providers change relay --set host=mail2.internal --secret password`
 }
 
 // Run implements the command.
