@@ -148,11 +148,14 @@ func showAccount(s *Streams, f format, a *api.Account) error {
 				row(w, "next probe", "from "+stamp(p.NextProbe)+" on")
 			}
 		}
-		if len(a.Parked) > 0 {
+		if len(a.Parked) > 0 && len(a.UnreadableSecrets) == 0 {
 			row(w, "to mend", "remove the cause; a probe finds out, or at once: sendgate providers resume "+a.Name)
 		}
 		row(w, "settings", string(a.Settings))
 		row(w, "secrets set", orDash(strings.Join(a.Secrets, ", ")))
+		if len(a.UnreadableSecrets) > 0 {
+			row(w, "do not open", strings.Join(a.UnreadableSecrets, ", ")+": store them again with --secret, or give the server the key that they were stored under")
+		}
 		row(w, "calls at once", strconv.Itoa(a.Concurrency))
 		for _, l := range a.Limits {
 			row(w, "limit", limitText(l))
