@@ -20,9 +20,9 @@ type vault struct {
 
 var vaults = []vault{
 	{"account_secret", "sealed", "account_id::text", "field", func(id, name string) string { return "account/" + id + "/" + name }},
-	{"webhook_endpoint", "secret", "id::text", "'" + mail.EndpointSecret + "'", endpointBinding},
-	{"webhook_endpoint", "old_secret", "id::text", "'" + mail.EndpointSecret + "'", endpointBinding}, // it was the secret
-	{"webhook_endpoint", "headers", "id::text", "'" + mail.EndpointHeaders + "'", endpointBinding},
+	{"webhook_endpoint", "secret", "id::text", "'" + mail.EndpointSecret + "'::text", endpointBinding},
+	{"webhook_endpoint", "old_secret", "id::text", "'" + mail.EndpointSecret + "'::text", endpointBinding}, // it was the secret
+	{"webhook_endpoint", "headers", "id::text", "'" + mail.EndpointHeaders + "'::text", endpointBinding},
 }
 
 func endpointBinding(id, name string) string { return "endpoint/" + id + "/" + name }
@@ -64,7 +64,7 @@ func (db *DB) Reseal(ctx context.Context, write bool, done func(mail.Sealed)) (m
 
 func (v *vault) read(ctx context.Context, db *DB, after sealedValue) ([]sealedValue, error) {
 	rows, err := db.api.Query(ctx, fmt.Sprintf(`SELECT %s, %s, %s FROM %s WHERE %[3]s IS NOT NULL AND (%[1]s, %[2]s) > ($1, $2)
-		ORDER BY %[1]s, %[2]s LIMIT %[5]d`, v.id, v.name, v.column, v.table, resealBatch), after.id, after.name)
+		ORDER BY 1, 2 LIMIT %[5]d`, v.id, v.name, v.column, v.table, resealBatch), after.id, after.name)
 	if err != nil {
 		return nil, err
 	}
