@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -56,7 +57,7 @@ func TestAnAdminKeyReadsNoCredentialBack(t *testing.T) {
 	} {
 		for _, s := range settings {
 			_, err := r.admin.PatchAccount(t.Context(), account, api.AccountRequest{Settings: json.RawMessage(s)})
-			p, ok := err.(*api.Problem)
+			p, ok := errors.AsType[*api.Problem](err)
 			if !ok || p.Status != http.StatusUnprocessableEntity || len(p.Errors) == 0 || p.Errors[0].Code != "secrets_required" {
 				t.Errorf("%s with %s: %v, want a 422 that asks for the secrets", account, s, err)
 			}
@@ -91,8 +92,12 @@ func TestASecretKeyIsChangedAndLost(t *testing.T) {
 
 	r := b.start(t, ring...)
 	becomes(t, r.api, send(t, r.api, letterTo("sendgrid", "ann@example.org")), settleTime, "sent", "delivered")
-	if resp, err := http.Post(r.url+"/u/"+old, "application/x-www-form-urlencoded", strings.NewReader("List-Unsubscribe=One-Click")); err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("a link of the previous key: %v, %v", resp, err)
+	resp, err := b.http.Post(r.url+"/u/"+old, "application/x-www-form-urlencoded", strings.NewReader("List-Unsubscribe=One-Click"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = resp.Body.Close(); resp.StatusCode != http.StatusOK {
+		t.Errorf("a link of the previous key answers %d", resp.StatusCode)
 	}
 	check := func(want string, extra ...string) {
 		t.Helper()
