@@ -51,7 +51,7 @@ var rules = map[string]rule{
 	"internal/unsub":                 {[]string{"internal/mail"}, "a token is made and opened, nothing else"},
 	"internal/route":                 {[]string{"internal/mail", "internal/provider", "internal/limit"}, "a plan is a pure function"},
 	"internal/limit/limittest":       {[]string{"internal/limit"}, "the suite sees what a store sees"},
-	"internal/provider/esphttp":      {[]string{"internal/provider", "internal/seal"}, "shared HTTP knows no provider and no message"},
+	"internal/provider/esphttp":      {[]string{"internal/jail", "internal/provider", "internal/seal"}, "shared HTTP knows no provider and no message"},
 	"internal/provider/mime":         {[]string{"internal/mail"}, "composing needs the message only"},
 	"internal/provider/providertest": {[]string{"internal/mail", "internal/provider", "internal/provider/esphttp", "internal/seal"}, "the suite treats all adapters alike"},
 	"internal/provider/sendgrid":     espRule,

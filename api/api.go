@@ -205,10 +205,15 @@ type Limit struct {
 
 // Account is one configured account. Secrets are never part of it.
 type Account struct {
-	Name         string          `json:"name"`
-	Kind         string          `json:"kind"`
-	Settings     json.RawMessage `json:"settings"`
-	Secrets      []string        `json:"secrets"` // names of those that are set
+	Name     string          `json:"name"`
+	Kind     string          `json:"kind"`
+	Settings json.RawMessage `json:"settings"`
+	Secrets  []string        `json:"secrets"` // names of those that are set
+
+	// UnreadableSecrets are names of those that don't open with the server's keys. The account is parked until they are given
+	// again, or the key.
+	UnreadableSecrets []string `json:"unreadable_secrets,omitempty"`
+
 	Capabilities json.RawMessage `json:"capabilities"`
 	Concurrency  int             `json:"concurrency"`
 	Limits       []Limit         `json:"limits"`

@@ -82,11 +82,7 @@ type stop struct {
 
 // New checks the configuration and builds the service without starting anything.
 func New(cfg config.Config, log *slog.Logger) (*App, error) {
-	key, err := seal.ParseKey(cfg.SecretKey.Reveal())
-	if err != nil {
-		return nil, err
-	}
-	box, err := seal.NewBox(key)
+	box, err := cfg.Box()
 	if err != nil {
 		return nil, err
 	}
@@ -274,9 +270,10 @@ func (a *App) startAPI(ctx context.Context) error {
 	} else if l != nil {
 		links = l
 	}
+	keys := a.derivedKeys("sendgate cursor key")
 	server, err := httpapi.New(httpapi.Options{
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
-		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
+		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: keys[0], PreviousKeys: keys[1:],
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), Clock: a.clock.Now, NewID: a.clock.NewID,
 		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
 		Webhooks: httpapi.EndpointOptions{

@@ -66,6 +66,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	if err != nil {
 		checks = append(checks, Check{Name: "providers", Level: "error", Detail: err.Error(), Fix: "correct it: serve does not start with it"})
 	}
+	checks = append(checks, secretKeyCheck(ctx, db))
 	checks = append(checks, accountChecks(ctx, db, made)...)
 	checks = append(checks, receiverChecks(ctx, db, vitals.Now)...)
 	return append(checks, reachChecks(ctx, db, &cfg, vitals.Now)...)
@@ -256,7 +257,7 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 	check := Check{Name: "account " + a.Name, Level: "error"}
 	secrets, err := db.Secrets(ctx, a.ID)
 	if err != nil {
-		check.Detail, check.Fix = err.Error(), "use the SENDGATE_SECRET_KEY that the secrets were stored with, or store them again"
+		check.Detail, check.Fix = err.Error(), "set SENDGATE_SECRET_KEY_PREVIOUS to the key that they were stored under, or: sendgate providers change "+a.Name+" with --secret for each"
 		return check
 	}
 	if err := (catalog.Catalog{}).Validate(a.Kind, a.Settings, secrets); err != nil {

@@ -1,6 +1,6 @@
 // Package cli is the command line of sendgate: the grammar, what each command prints, and its exit code.
 //
-// Two kinds of commands live here. dev, serve, emulate, migrate, restore and doctor run the program itself; they hand over to
+// Two kinds of commands live here. dev, serve, emulate, migrate, restore, secrets and doctor run the program itself; they hand over to
 // package app (run.go) or to the emulator (emulate.go). All others are clients: they speak HTTP through package api and
 // know nothing of the server's inside, so that they work against any installation.
 //
@@ -34,6 +34,7 @@ type grammar struct {
 	Emulate emulateCmd `cmd:"" group:"run" help:"Run the provider emulators alone."`
 	Migrate migrateCmd `cmd:"" group:"run" help:"Bring the database schema up to date, or show where it stands."`
 	Restore restoreCmd `cmd:"" group:"run" help:"After the database came back from a backup: hold what may have been sent, so that nobody is mailed twice."`
+	Secrets secretsCmd `cmd:"" group:"run" help:"After the secret key was changed: seal stored secrets under the new one."`
 	Doctor  doctorCmd  `cmd:"" group:"run" help:"Check database, clock, keys and provider accounts, and say how to mend what is wrong."`
 	Version versionCmd `cmd:"" group:"run" help:"Print what was built, from which commit, with which Go."`
 

@@ -30,7 +30,11 @@ type Config struct {
 
 	SecretKey     seal.Secret `env:"SECRET_KEY"`      // 32 bytes in hex or base64; Load fills it from the file
 	SecretKeyFile string      `env:"SECRET_KEY_FILE"` // instead of SECRET_KEY; see openSecret for its mode
-	AdminKey      seal.Secret `env:"ADMIN_KEY"`       // first admin key, optional; from "sendgate keys generate"
+
+	SecretKeyPrevious     seal.Secret `env:"SECRET_KEY_PREVIOUS"`      // keys before it, at most 4, comma-separated: they open and never seal
+	SecretKeyPreviousFile string      `env:"SECRET_KEY_PREVIOUS_FILE"` // instead, one a line
+
+	AdminKey seal.Secret `env:"ADMIN_KEY"` // first admin key, optional; from "sendgate keys generate"
 
 	LogLevel  slog.Level `env:"LOG_LEVEL"  envDefault:"info"` // debug, info, warn, error
 	LogFormat string     `env:"LOG_FORMAT" envDefault:"json"` // json, text
@@ -68,13 +72,17 @@ type Config struct {
 // TLS reports whether the API listener speaks TLS itself.
 func (c *Config) TLS() bool { return c.TLSCertFile != "" }
 
-// Box returns the box that seals credentials under the secret key.
+// Box returns the box that seals credentials under the secret key, and opens those of the keys before it.
 func (c *Config) Box() (*seal.Box, error) {
 	key, err := seal.ParseKey(c.SecretKey.Reveal())
 	if err != nil {
 		return nil, err
 	}
-	return seal.NewBox(key)
+	previous, err := seal.ParseKeys(c.SecretKeyPrevious.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	return seal.NewBox(key, previous...)
 }
 
 // Trusts reports whether X-Forwarded-For of this peer may be believed: only behind a proxy, and only from the proxies

@@ -74,6 +74,8 @@ func (c *Config) checkSecrets(p *problems) {
 		_, err := seal.ParseKey(c.SecretKey.Reveal())
 		p.check(err == nil, "SECRET_KEY", "%v", err)
 	}
+	_, err := seal.ParseKeys(c.SecretKeyPrevious.Reveal())
+	p.check(err == nil, "SECRET_KEY_PREVIOUS", "%v", err)
 	key := c.AdminKey.Reveal()
 	p.check(key == "" || strings.HasPrefix(key, "sg_"), "ADMIN_KEY", "is not a key of sendgate; make one: sendgate keys generate")
 }

@@ -39,6 +39,7 @@ type Options struct {
 	AcceptWait     time.Duration    // how long a request waits for the database to tell of its key, default 5 s
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
+	PreviousKeys   [][]byte         // of those before it: their cursors still open
 	Now            func() time.Time // default time.Now; for what takes time
 	Clock          func() time.Time // of the store, for what is dated; default Now
 	NewID          func() mail.ID   // of a message that is accepted now; default mail.NewID
@@ -116,7 +117,7 @@ func New(o Options) (*Server, error) {
 	s.bodies = budget{newPool(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody), 0)}
 	s.hookBodies = budget{newPool(hookRoom, 0)}
 	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
-	s.cursors = newCursors(o.SecretKey)
+	s.cursors = newCursors(append([][]byte{o.SecretKey}, o.PreviousKeys...)...)
 	s.touches = newToucher(o.Store, s.log, s.now)
 	s.handler = s.routes()
 	return s, nil

@@ -56,7 +56,7 @@ type Store interface {
 
 	// Config reads the whole routing configuration from the database. Capabilities may be empty: they are the kind's.
 	Config(ctx context.Context) (*route.Config, error)
-	// Secrets opens the secrets of an account, by its id, so that a change of its settings is validated with them.
+	// Secrets opens the secrets of an account, by its id, and gives those that open beside seal.ErrSealed, so that a change of its settings is validated with them.
 	// Handlers give them to Kinds.Validate and to nobody else.
 	Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error)
 	CreateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error
