@@ -67,7 +67,7 @@ var rules = map[string]rule{
 	"internal/postgres":        {append([]string{"migrations"}, vocabulary...), "the store speaks the vocabulary and knows none of its users"},
 	"internal/postgres/pgtest": {[]string{"internal/devpg", "migrations"}, "tests of the store use it, so it cannot use the store"},
 	"internal/telemetry":       {[]string{"internal/seal"}, "it observes and knows nobody"},
-	"internal/config":          {[]string{"internal/seal"}, "it reads the environment and builds nothing"},
+	"internal/config":          {[]string{"internal/mail", "internal/seal"}, "it reads the environment and builds nothing"},
 	"internal/lmtp":            {[]string{"internal/provider"}, "it takes bounces in and knows nobody who reads them"},
 	"internal/deliver":         {append([]string{"internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/httpapi":         {append([]string{"api", "internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
