@@ -48,7 +48,7 @@ type grammar struct {
 	Rules     rulesCmd     `cmd:"" group:"ops" help:"List, add and remove the rules by which messages find their pool."`
 	Route     routeCmd     `cmd:"" group:"ops" help:"Explain where a message would go."`
 	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, weigh and pause tenants."`
-	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create and revoke API keys."`
+	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show what waits, what is in flight and who works on it."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`

@@ -60,6 +60,9 @@ func (n *Networks) UnmarshalText(text []byte) error {
 		}
 		list = append(list, prefix)
 	}
+	if len(list) == 0 && len(text) > 0 { // none would be all, where the list says who may
+		return fmt.Errorf("%q names no address range", text)
+	}
 	*n = list
 	return nil
 }
