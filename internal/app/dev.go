@@ -61,6 +61,9 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	if err := os.MkdirAll(o.Data, 0o711); err != nil { //nolint:gosec // Postgres runs as another user when we are root
 		return fmt.Errorf("data folder: %w", err)
 	}
+	if err := d.checkOwned(); err != nil {
+		return err
+	}
 	logFile, err := os.OpenFile(filepath.Join(o.Data, "sendgate.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("log file: %w", err)
@@ -90,6 +93,16 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.emu.Stop(context.WithoutCancel(ctx))) }()
 	return d.serve(ctx)
+}
+
+// checkOwned refuses a data folder in which another user could have left keys, a database, or links for us to write through.
+func (d *dev) checkOwned() error {
+	for _, dir := range []string{d.Data, d.privateDir()} {
+		if err := config.CheckOwnedDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("data folder: %w (or choose another one with --data)", err)
+		}
+	}
+	return nil
 }
 
 // freeToListen finds out that an address is taken before anything has been started.

@@ -70,7 +70,9 @@ func (r *rig) from(h http.Handler, c caller, method, path, key string) (int, api
 	return rec.Code, p
 }
 
-func behindProxies(o *Options) { o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(proxyNetwork)} }
+func behindProxies(o *Options) {
+	o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(proxyNetwork)}
+}
 
 // Each route is tried from each address, with no key, with one for anywhere and with one for certain networks.
 func TestEveryRouteKnowsFromWhereAKeyIsTaken(t *testing.T) {
