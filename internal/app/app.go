@@ -21,6 +21,7 @@ import (
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/forward"
+	"github.com/sendgate/sendgate/internal/hostcheck"
 	"github.com/sendgate/sendgate/internal/httpapi"
 	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/mail"
@@ -317,7 +318,7 @@ func (a *App) listenFor(ctx context.Context, name, listen string, h http.Handler
 }
 
 func (a *App) startOps(ctx context.Context) error {
-	addr, err := a.listen(ctx, "ops", a.cfg.OpsListen, httpapi.HTTPServer(telemetry.Ops(a.registry, a.ready)), false)
+	addr, err := a.listen(ctx, "ops", a.cfg.OpsListen, httpapi.HTTPServer(telemetry.Ops(a.registry, a.ready, hostcheck.Rule{Inside: true, Names: a.cfg.OpsHosts, Setting: "SENDGATE_OPS_HOSTS"})), false)
 	if err != nil {
 		return fmt.Errorf("SENDGATE_OPS_LISTEN: %w", err)
 	}

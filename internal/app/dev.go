@@ -30,10 +30,11 @@ import (
 
 // DevOptions shape Dev.
 type DevOptions struct {
-	Listen string    // API, host:port
-	Data   string    // folder of everything that is kept
-	Limits string    // "documented" or "none"
-	Out    io.Writer // progress, and the line that begins with "ready"
+	Listen     string    // API, host:port
+	Data       string    // folder of everything that is kept
+	Limits     string    // "documented" or "none"
+	AllowHosts []string  // by which the emulators may be asked, beside localhost
+	Out        io.Writer // progress, and the line that begins with "ready"
 
 	Program string // how the printed commands begin, "sendgate" when empty
 	Found   bool   // client commands started here find dev.env by themselves
@@ -178,7 +179,7 @@ func (d *dev) startEmulator(ctx context.Context) error {
 		}
 	}
 	emu, err := emulator.New(emulator.Options{
-		LedgerPath: filepath.Join(d.Data, "ledger.jsonl"), Limits: limits, Log: d.log,
+		LedgerPath: filepath.Join(d.Data, "ledger.jsonl"), Limits: limits, AllowHosts: d.AllowHosts, Log: d.log,
 	})
 	if err != nil {
 		return err

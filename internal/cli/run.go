@@ -24,6 +24,8 @@ type devCmd struct {
 	Listen string `default:"127.0.0.1:8025" help:"Where the API listens, host:port."`
 	Data   string `default:".sendgate" help:"Directory of everything that is kept."`
 	Limits string `enum:"documented,none" default:"documented" help:"Hold the providers' documented limits, or none (for load tests)."`
+
+	AllowHost []string `placeholder:"NAME" help:"A name, beside localhost, by which programs ask for the emulators (repeat)."`
 }
 
 // Help implements kong.HelpProvider.
@@ -47,7 +49,7 @@ func (c *devCmd) Run(ctx context.Context, s *Streams) error {
 
 func (c *devCmd) options(s *Streams) app.DevOptions {
 	return app.DevOptions{
-		Listen: c.Listen, Data: s.path(c.Data), Limits: c.Limits, Out: s.Out,
+		Listen: c.Listen, Data: s.path(c.Data), Limits: c.Limits, AllowHosts: c.AllowHost, Out: s.Out,
 		Program: s.program(), Found: s.path(c.Data) == s.path(filepath.Dir(devEnv)),
 		DatabaseURL:    s.getenv("SENDGATE_DATABASE_URL"),
 		ForwardAllow:   s.getenv("SENDGATE_FORWARD_ALLOW"),

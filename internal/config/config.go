@@ -25,6 +25,8 @@ type Config struct {
 	Listen    string `env:"LISTEN"     envDefault:"127.0.0.1:8025"` // API and dashboard, host:port
 	OpsListen string `env:"OPS_LISTEN" envDefault:"127.0.0.1:8026"` // /healthz, /readyz, /metrics
 
+	OpsHosts []string `env:"OPS_HOSTS"` // names that OpsListen may be asked by, beside those that only the inside has
+
 	AdminListen   string   `env:"ADMIN_LISTEN"`   // the admin API, host:port; "" is beside the API
 	AdminNetworks Networks `env:"ADMIN_NETWORKS"` // that the admin API answers to, comma-separated CIDRs; none is all
 
