@@ -298,6 +298,7 @@ type Key struct {
 	Name          string     `json:"name"`
 	Scopes        []string   `json:"scopes"`
 	SenderDomains []string   `json:"sender_domains,omitempty"`
+	Networks      []string   `json:"networks,omitempty"` // CIDRs that it is taken from; none is anywhere
 	RatePerSecond int        `json:"rate_per_second,omitempty"`
 	CreatedAt     time.Time  `json:"created_at"`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
@@ -312,8 +313,19 @@ type KeyRequest struct {
 	Name          string     `json:"name"`
 	Scopes        []string   `json:"scopes"` // such as send, events:read; see openapi.yaml, "Keys"
 	SenderDomains []string   `json:"sender_domains,omitempty"`
+	Networks      []string   `json:"networks,omitempty"` // at most 32
 	RatePerSecond int        `json:"rate_per_second,omitempty"`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
+}
+
+// KeyPatch changes a key. Absent fields stay; an empty list of networks is anywhere.
+type KeyPatch struct {
+	Networks *[]string `json:"networks,omitempty"`
+}
+
+// KeyRotateRequest says for how long a key is good beside the one that follows it, default a day.
+type KeyRotateRequest struct {
+	OverlapSeconds *int `json:"overlap_seconds,omitempty"`
 }
 
 // Tenant is an owner of keys and messages.

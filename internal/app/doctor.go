@@ -386,7 +386,7 @@ const bulkStream = "bulk"
 
 // reachChecks looks at the settings that say who reaches us, and whom we reach.
 func reachChecks(ctx context.Context, db *postgres.DB, cfg *config.Config, now time.Time) []Check {
-	var checks []Check
+	checks := adminChecks(ctx, db, cfg)
 	if cfg.PublicURL == "" && sendsBulk(ctx, db, now) {
 		checks = append(checks, Check{
 			Name: "unsubscribe", Level: "warn", Detail: "bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",

@@ -49,7 +49,7 @@ type grammar struct {
 	Rules     rulesCmd     `cmd:"" group:"ops" help:"List, add and remove the rules by which messages find their pool."`
 	Route     routeCmd     `cmd:"" group:"ops" help:"Explain where a message would go."`
 	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, weigh and pause tenants."`
-	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create and revoke API keys."`
+	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show what waits, what is in flight and who works on it."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`
@@ -58,7 +58,9 @@ type grammar struct {
 const description = `One send API in front of many email providers.
 
 Start with "sendgate dev"; it prints the next command to try. Client commands read SENDGATE_URL, SENDGATE_API_KEY and ` +
-	`SENDGATE_ADMIN_KEY from the environment, else from ./.sendgate/dev.env, which "sendgate dev" writes.
+	`SENDGATE_ADMIN_KEY from the environment, with SENDGATE_ADMIN_URL where the admin API has an address of its own; else all of them ` +
+	`from ./.sendgate/dev.env, which "sendgate dev" writes: it must be yours or root's, and nobody else's to change. ` +
+	`Keys go by https, or by http to this machine, unless SENDGATE_ALLOW_HTTP=true.
 
 Times are RFC 3339 (2026-01-31T12:00:00Z), dates (2026-01-31, its beginning in UTC) or spans (90m, 7d): so long ago, or so ` +
 	`far ahead for --send-at and --expires-at.

@@ -31,7 +31,11 @@ Example:
 
 // Run implements the command.
 func (c *resealCmd) Run(ctx context.Context, s *Streams) error {
-	cfg, err := config.Load(s.doctorEnv())
+	environ, err := s.doctorEnv()
+	if err != nil {
+		return err
+	}
+	cfg, err := config.Load(environ)
 	if err != nil {
 		return configError(s, err)
 	}

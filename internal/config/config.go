@@ -25,6 +25,11 @@ type Config struct {
 	Listen    string `env:"LISTEN"     envDefault:"127.0.0.1:8025"` // API and dashboard, host:port
 	OpsListen string `env:"OPS_LISTEN" envDefault:"127.0.0.1:8026"` // /healthz, /readyz, /metrics
 
+	OpsHosts []string `env:"OPS_HOSTS"` // names that OpsListen may be asked by, beside those that only the inside has
+
+	AdminListen   string   `env:"ADMIN_LISTEN"`   // the admin API, host:port; "" is beside the API
+	AdminNetworks Networks `env:"ADMIN_NETWORKS"` // that the admin API answers to, comma-separated CIDRs; none is all
+
 	DatabaseURL         seal.Secret `env:"DATABASE_URL"`                         // postgres:// URL or key=value DSN; required
 	DatabaseConnections int         `env:"DATABASE_CONNECTIONS" envDefault:"18"` // of this replica, at most, 8..500
 
@@ -103,5 +108,5 @@ func (c *Config) Trusts(peer netip.Addr) bool {
 // Elsewhere lists the SENDGATE_ variables that are not settings of serve: those of the client commands, and those read
 // by package catalog. They are allowed in the environment and ignored here.
 func Elsewhere() []string {
-	return []string{"SENDGATE_URL", "SENDGATE_API_KEY", "SENDGATE_EMULATOR_URL", "SENDGATE_SES"}
+	return []string{"SENDGATE_URL", "SENDGATE_ADMIN_URL", "SENDGATE_API_KEY", "SENDGATE_ALLOW_HTTP", "SENDGATE_EMULATOR_URL", "SENDGATE_SES"}
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sendgate/sendgate/internal/hostcheck"
 )
 
 // handler is the whole HTTP surface.
@@ -44,7 +46,8 @@ func (e *Emulator) handler() http.Handler {
 	mux.Handle("POST /ses/v2/email/outbound-emails", e.send(sv))
 	mux.Handle("GET /ses/v2/email/account", answer(sv.account))
 	mux.Handle("/ses/", answer(sv.unknown))
-	return e.tracked(mux)
+	rule := hostcheck.Rule{Inside: e.opt.AllowRemote, Names: e.opt.AllowHosts, Setting: "--allow-host"}
+	return e.tracked(rule.Guard(mux))
 }
 
 // tracked lets Stop wait for the handlers, which http.Server.Close does not do.

@@ -45,6 +45,8 @@ type Options struct {
 	NewID          func() mail.ID   // of a message that is accepted now; default mail.NewID
 	Draining       func() bool      // true: nothing new is accepted, reads go on; default never
 	TrustedProxies []netip.Prefix   // peers whose X-Forwarded-For is believed
+	AdminApart     bool             // the admin API is served by AdminHandler, and not by Handler
+	AdminNetworks  []netip.Prefix   // that the admin API answers to; none is all
 
 	Hooks       Hooks           // who reads the events of an account; default no account has a receiver
 	Registrars  Registrars      // who sets up receivers at providers; default nobody
@@ -74,6 +76,8 @@ type Server struct {
 	newID         func() mail.ID
 	draining      func() bool
 	proxies       []netip.Prefix
+	adminApart    bool
+	adminNetworks []netip.Prefix
 	hooks         Hooks
 	registrars    Registrars
 	links         Unsubscriber
@@ -85,7 +89,7 @@ type Server struct {
 	touches            *toucher
 	tally              *tally
 	logins             logins
-	handler            http.Handler
+	handler, admin     http.Handler
 	warned             atomic.Int64 // when it was last said that a proxy is not trusted, in seconds since 1970
 
 	// By address.
@@ -110,6 +114,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		store: o.Store, router: o.Router, kinds: o.Kinds, log: o.Log, metrics: o.Metrics, maxBody: o.MaxBody,
 		defaultExpiry: o.DefaultExpiry, now: o.Now, clock: o.Clock, newID: o.NewID, draining: o.Draining, proxies: o.TrustedProxies,
+		adminApart: o.AdminApart, adminNetworks: o.AdminNetworks,
 		hooks: o.Hooks, registrars: o.Registrars, links: o.Unsubscribe, webhooks: o.Webhooks,
 	}
 	s.setDefaults()
@@ -119,7 +124,7 @@ func New(o Options) (*Server, error) {
 	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
 	s.cursors = newCursors(append([][]byte{o.SecretKey}, o.PreviousKeys...)...)
 	s.touches = newToucher(o.Store, s.log, s.now)
-	s.handler = s.routes()
+	s.handler, s.admin = s.routes(), s.adminAlone()
 	return s, nil
 }
 
@@ -173,6 +178,9 @@ func (s *Server) setBounds() {
 
 // Handler returns the API as one http.Handler. It answers every path; package app mounts it beside the dashboard.
 func (s *Server) Handler() http.Handler { return s.handler }
+
+// AdminHandler returns the admin API alone, for an address of its own.
+func (s *Server) AdminHandler() http.Handler { return s.admin }
 
 // Close ends the background work (noting when keys were last used) and waits for it.
 func (s *Server) Close() { s.touches.close() }
