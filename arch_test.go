@@ -36,6 +36,12 @@ var espRule = rule{
 	"an adapter knows its own provider and the seam: two adapters that share code drift into one provider's habits",
 }
 
+// emulatedRule is the rule of every emulated provider.
+var emulatedRule = rule{
+	[]string{"internal/emulator", "internal/limit"},
+	"an emulated provider is written from the documentation of its own: not from an adapter, and not from another provider's",
+}
+
 // rules has a line for each package. What is not listed is forbidden, a package without a line included.
 var rules = map[string]rule{
 	"":                               {nil, "the root holds tests of the tree only"},
@@ -63,8 +69,17 @@ var rules = map[string]rule{
 		"internal/provider/sendgrid", "internal/provider/mailgun", "internal/provider/postmark",
 		"internal/provider/ses", "internal/provider/smtp", "internal/provider/esphttp",
 	}, vocabulary...), "the catalog builds adapters, and is the one package that knows them all"},
-	"internal/hostcheck":       {nil, "it reads three headers and needs nothing"},
-	"internal/emulator":        {[]string{"internal/hostcheck", "internal/limit"}, "an emulator that shared code with the adapters would share their mistakes"},
+	"internal/hostcheck":         {nil, "it reads three headers and needs nothing"},
+	"internal/emulator":          {[]string{"internal/hostcheck", "internal/limit"}, "an emulator that shared code with the adapters would share their mistakes"},
+	"internal/emulator/sendgrid": emulatedRule,
+	"internal/emulator/mailgun":  emulatedRule,
+	"internal/emulator/postmark": emulatedRule,
+	"internal/emulator/ses":      emulatedRule,
+	"internal/emulator/smtp":     emulatedRule,
+	"internal/emulator/catalog": {[]string{
+		"internal/emulator", "internal/emulator/sendgrid", "internal/emulator/mailgun", "internal/emulator/postmark",
+		"internal/emulator/ses", "internal/emulator/smtp",
+	}, "the catalog is the one package that knows every emulated provider"},
 	"internal/postgres":        {append([]string{"migrations"}, vocabulary...), "the store speaks the vocabulary and knows none of its users"},
 	"internal/postgres/pgtest": {[]string{"internal/devpg", "migrations"}, "tests of the store use it, so it cannot use the store"},
 	"internal/telemetry":       {[]string{"internal/hostcheck", "internal/seal"}, "it observes and knows nobody"},
@@ -76,7 +91,7 @@ var rules = map[string]rule{
 	"internal/forward":         {append([]string{"internal/telemetry"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/app":             {[]string{"*"}, ""},
 	"internal/cli": {[]string{
-		"api", "internal/config", "internal/app", "internal/emulator", "internal/devpg", "internal/seal",
+		"api", "internal/config", "internal/app", "internal/emulator", "internal/emulator/catalog", "internal/devpg", "internal/seal",
 		"internal/telemetry",
 		// The emulators are told the limits that the catalog has for the accounts of the same kinds.
 		"internal/limit", "internal/provider", "internal/provider/catalog",

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
@@ -109,7 +110,7 @@ func attempts(m *mail.Message) []*provider.Send {
 // documentation and not from the adapter, must take it.
 func TestAdaptersAndEmulatorsAgreeOnGeneratedMessages(t *testing.T) {
 	t.Parallel()
-	emu, err := emulator.New(emulator.Options{})
+	emu, err := emulated.New(emulator.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestAdaptersAndEmulatorsAgreeOnGeneratedMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = emu.Stop(context.Background()) })
-	accounts, secrets, err := Emulated(emu, strings.Repeat("7e", 32), false)
+	accounts, secrets, err := Emulated(emu, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/emulator"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/unsub"
 )
@@ -144,7 +143,7 @@ func TestALostSecretKeyIsHealed(t *testing.T) {
 	if _, err := r.admin.PatchAccount(t.Context(), "sendgrid", api.AccountRequest{Concurrency: &ten}); err == nil || !strings.Contains(err.Error(), "secrets.api_key") {
 		t.Errorf("a change without the secret: %v, want it named", err)
 	}
-	a, err = r.admin.PatchAccount(t.Context(), "sendgrid", api.AccountRequest{Secrets: map[string]string{"api_key": emulator.DefaultCredentials().SendGridKey}})
+	a, err = r.admin.PatchAccount(t.Context(), "sendgrid", api.AccountRequest{Secrets: map[string]string{"api_key": b.emu.Secret("sendgrid", "api_key")}})
 	if err != nil || a.State != "active" {
 		t.Fatalf("after the secret was given again: %+v, %v", a, err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/emulator"
+	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/httpapi"
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/postgres"
@@ -92,7 +93,7 @@ func (b *bench) startEmulator(t *testing.T, o benchOptions) {
 	if !o.trust {
 		options.Limits = o.limits
 	}
-	emu, err := emulator.New(options)
+	emu, err := emulated.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,9 +24,9 @@ func newCircle(t *testing.T) (b *bench, settings []string) {
 		EventPace: 50 * time.Millisecond, DeferFor: 200 * time.Millisecond, RetryPace: 100 * time.Millisecond,
 	}})
 	listen, lmtp := fixedAddr(t), fixedAddr(t)
-	hooks := map[string]emulator.Hook{"smtp": {URL: "lmtp://" + lmtp}}
+	hooks := map[string]emulator.Hook{"smtp": {"url": "lmtp://" + lmtp}}
 	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "ses"} {
-		hooks[kind] = emulator.Hook{URL: "http://" + listen + "/hooks/" + kind}
+		hooks[kind] = emulator.Hook{"url": "http://" + listen + "/hooks/" + kind}
 	}
 	if err := b.emu.SetHooks(hooks); err != nil {
 		t.Fatal(err)

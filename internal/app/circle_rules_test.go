@@ -17,6 +17,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
+	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
 // sendStatus sends and returns the id and the status that the answer tells.
@@ -195,7 +196,7 @@ func (w *wire) links() []string {
 func stopsTheStreamOfTheLink(t *testing.T, b *bench, r *replica) {
 	t.Helper()
 	w, base := newWire(t, b)
-	key := map[string]string{"api_key": emulator.DefaultCredentials().SendGridKey}
+	key := map[string]string{"api_key": b.emu.Secret("sendgrid", "api_key")}
 	b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = base + "/sendgrid" }, key)
 	defer b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = b.emu.URL() + "/sendgrid" }, key)
 	becomes(t, r.api, send(t, r.api, letterTo("sendgrid", "ann@example.org")), settleTime, "delivered")
@@ -283,8 +284,8 @@ func TestForgedEventsChangeNothing(t *testing.T) {
 func takesEventsAfterTheKeyIsMended(t *testing.T, b *bench, r *replica) {
 	t.Helper()
 	keys, other := b.emu.HookKeys(), otherHookKeys(t)
-	b.amend(t, r, "sendgrid", func(s map[string]any) { s["webhook_public_keys"] = []string{other.SendGridPublicKey} }, nil)
-	b.amend(t, r, "postmark", func(map[string]any) {}, map[string]string{"webhook_password": other.PostmarkPassword})
+	b.amend(t, r, "sendgrid", func(s map[string]any) { s["webhook_public_keys"] = []string{other["sendgrid_public_key"]} }, nil)
+	b.amend(t, r, "postmark", func(map[string]any) {}, map[string]string{"webhook_password": other["postmark_password"]})
 	ids := []string{
 		send(t, r.api, letterTo("sendgrid", "bounce+s@example.org")), send(t, r.api, letterTo("postmark", "bounce+p@example.org")),
 	}
@@ -295,9 +296,9 @@ func takesEventsAfterTheKeyIsMended(t *testing.T, b *bench, r *replica) {
 		becomes(t, r.api, id, settleTime, "sent")
 	}
 	b.amend(t, r, "sendgrid", func(s map[string]any) {
-		s["webhook_public_keys"] = []string{other.SendGridPublicKey, keys.SendGridPublicKey}
+		s["webhook_public_keys"] = []string{other["sendgrid_public_key"], keys["sendgrid_public_key"]}
 	}, nil)
-	b.amend(t, r, "postmark", func(map[string]any) {}, map[string]string{"webhook_password_previous": keys.PostmarkPassword})
+	b.amend(t, r, "postmark", func(map[string]any) {}, map[string]string{"webhook_password_previous": keys["postmark_password"]})
 	for _, id := range ids {
 		m := becomes(t, r.api, id, settleTime, "bounced")
 		if n := len(slices.DeleteFunc(m.Events, func(e api.Event) bool { return e.Type != "bounced" })); n != 1 {
@@ -307,9 +308,9 @@ func takesEventsAfterTheKeyIsMended(t *testing.T, b *bench, r *replica) {
 }
 
 // otherHookKeys are those of another emulator.
-func otherHookKeys(t *testing.T) emulator.HookKeys {
+func otherHookKeys(t *testing.T) map[string]string {
 	t.Helper()
-	other, err := emulator.New(emulator.Options{})
+	other, err := emulated.New(emulator.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/devpg"
 	"github.com/sendgate/sendgate/internal/emulator"
+	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/httpapi"
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
@@ -55,7 +56,7 @@ type dev struct {
 	secret string // SENDGATE_SECRET_KEY
 }
 
-// Dev runs everything on this machine: a private Postgres under Data, the emulators, five accounts, the service. It
+// Dev runs everything on this machine: a private Postgres under Data, the emulators, an account at each, the service. It
 // returns when ctx has ended and all of it is down.
 func Dev(ctx context.Context, o DevOptions) (err error) {
 	d := &dev{DevOptions: o}
@@ -178,7 +179,7 @@ func (d *dev) startEmulator(ctx context.Context) error {
 			limits[string(s.Kind)] = catalog.DocumentedLimits(s.Kind)
 		}
 	}
-	emu, err := emulator.New(emulator.Options{
+	emu, err := emulated.New(emulator.Options{
 		LedgerPath: filepath.Join(d.Data, "ledger.jsonl"), Limits: limits, AllowHosts: d.AllowHosts, Log: d.log,
 	})
 	if err != nil {
@@ -234,16 +235,19 @@ func (d *dev) publicURL() string {
 	return "http://" + d.Listen
 }
 
-// hooks tells the emulators where their events go.
+// hooks says where the events of the emulators go.
 func (d *dev) hooks(a *App) map[string]emulator.Hook {
-	hooks := map[string]emulator.Hook{"smtp": {URL: "lmtp://" + a.LMTPAddr}}
-	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "ses"} {
-		hooks[kind] = emulator.Hook{URL: a.URL + "/hooks/" + kind}
+	hooks := map[string]emulator.Hook{}
+	for _, k := range emulated.Kinds() {
+		hooks[k.Name] = emulator.Hook{"url": a.URL + "/hooks/" + k.Name}
+		if k.SMTP {
+			hooks[k.Name]["url"] = "lmtp://" + a.LMTPAddr
+		}
 	}
 	return hooks
 }
 
-// configure stores the keys and brings the five accounts in line with the emulators, which are elsewhere at each start.
+// configure stores the keys and brings the accounts in line with the emulators, which are elsewhere at each start.
 func (d *dev) configure(ctx context.Context, a *App) error {
 	db, err := postgres.Open(ctx, postgres.Options{URL: d.dsn, Box: a.box})
 	if err != nil {
@@ -290,6 +294,7 @@ func (d *dev) announce(ctx context.Context, a *App) error {
 		return err
 	}
 	d.say("ready  API %s   emulators %s and smtp://%s   data and log in %s", a.URL, d.emu.URL(), d.emu.SMTPAddr(), d.Data)
+	d.say("look   %s/_ledger lists what was sent, /_ledger/MESSAGE_ID/html there shows a mail", d.emu.URL())
 	if !d.Found {
 		d.say("keys   set -a; . %s; set +a", d.envPath())
 	}

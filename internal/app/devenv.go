@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/sendgate/sendgate/internal/emulator"
@@ -77,14 +75,14 @@ func (d *dev) writeEnv(url string) error {
 	return nil
 }
 
-// storeAccounts makes the five accounts, or updates those that are there: addresses, secrets and limits are those of
+// storeAccounts makes the accounts, or updates those that are there: addresses, secrets and limits are those of
 // this run. Weights, pauses and rules that the user set stay.
 func (d *dev) storeAccounts(ctx context.Context, db *postgres.DB) error {
 	c, err := db.Config(ctx)
 	if err != nil {
 		return err
 	}
-	accounts, secrets, err := Emulated(d.emu, d.secret, d.Limits == "documented")
+	accounts, secrets, err := Emulated(d.emu, d.Limits == "documented")
 	if err != nil {
 		return err
 	}
@@ -120,62 +118,25 @@ func sameWindows(a, b []limit.Window) bool {
 	return len(a) == len(b)
 }
 
-// Emulated describes the accounts of a running emulator as an operator would the real ones: five, named as their kinds.
-// verpKey signs the bounce addresses of the relay. limited gives them their documented limits.
-func Emulated(emu *emulator.Emulator, verpKey string, limited bool) ([]route.Account, map[string]map[string]seal.Secret, error) {
-	host, port, err := net.SplitHostPort(emu.SMTPAddr())
-	if err != nil {
-		return nil, nil, fmt.Errorf("emulator address: %w", err)
-	}
-	smtpPort, err := strconv.Atoi(port)
-	if err != nil {
-		return nil, nil, fmt.Errorf("emulator address: %w", err)
-	}
-	c, at, keys := emulator.DefaultCredentials(), emu.URL(), emu.HookKeys()
-	kinds := []struct {
-		kind     provider.Kind
-		settings map[string]any
-		secrets  map[string]string
-	}{
-		{"sendgrid", map[string]any{"base_url": at + "/sendgrid", "lookups_per_minute": 6000, "webhook_public_keys": []string{keys.SendGridPublicKey}}, map[string]string{"api_key": c.SendGridKey}},
-		{"mailgun", map[string]any{"base_url": at + "/mailgun", "domain": c.MailgunDomain}, map[string]string{"api_key": c.MailgunKey, "webhook_signing_key": keys.MailgunSigningKey}},
-		{
-			"postmark",
-			map[string]any{"base_url": at + "/postmark", "webhook_username": keys.PostmarkUsername},
-			map[string]string{"server_token": c.PostmarkToken, "webhook_password": keys.PostmarkPassword},
-		},
-		{
-			"ses",
-			map[string]any{
-				"base_url": at + "/ses", "region": c.AWSRegion, "configuration_set": "sendgate",
-				"sns_topic_arns": []string{keys.SNSTopicARN}, "sns_base_url": at + "/ses", "sns_ca_pem": keys.SNSCAPEM,
-			},
-			map[string]string{"access_key_id": c.AWSAccessKeyID, "secret_access_key": c.AWSSecretAccessKey},
-		},
-		{
-			"smtp",
-			map[string]any{
-				"host": host, "port": smtpPort, "tls": "none", "username": c.SMTPUser, "smtputf8": true,
-				"bounce_domain": "bounces.sendgate.test",
-			},
-			map[string]string{"password": c.SMTPPassword, "verp_key": verpKey},
-		},
-	}
+// Emulated describes the accounts of a running emulator as an operator would the real ones: one of each kind, named as it.
+// limited gives them their documented limits.
+func Emulated(emu *emulator.Emulator, limited bool) ([]route.Account, map[string]map[string]seal.Secret, error) {
 	var accounts []route.Account
 	secrets := secretsByAccount{}
-	for _, k := range kinds {
-		settings, err := json.Marshal(k.settings)
+	for _, e := range emu.Accounts() {
+		settings, err := json.Marshal(e.Settings)
 		if err != nil {
-			return nil, nil, fmt.Errorf("settings of %s: %w", k.kind, err)
+			return nil, nil, fmt.Errorf("settings of %s: %w", e.Kind, err)
 		}
-		spec, _ := catalog.Spec(k.kind)
-		acc := route.Account{Name: string(k.kind), Kind: k.kind, Settings: settings, Concurrency: spec.Concurrency}
+		kind := provider.Kind(e.Kind)
+		spec, _ := catalog.Spec(kind)
+		acc := route.Account{Name: e.Kind, Kind: kind, Settings: settings, Concurrency: spec.Concurrency}
 		if limited {
-			acc.Limits = catalog.DocumentedLimits(k.kind)
+			acc.Limits = catalog.DocumentedLimits(kind)
 		}
 		accounts = append(accounts, acc)
 		secrets[acc.Name] = map[string]seal.Secret{}
-		for field, value := range k.secrets {
+		for field, value := range e.Secrets {
 			secrets[acc.Name][field] = seal.NewSecret(value)
 		}
 	}

@@ -18,17 +18,19 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
+	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
 // secretCanaries are credentials of words that stand nowhere else. What is found anywhere has leaked.
-func secretCanaries() emulator.Credentials {
-	c := emulator.DefaultCredentials()
-	c.SendGridKey, c.MailgunKey = "SG.hush-sendgrid.7Qx/+=", "key-hush-mailgun-7Qx"
-	c.PostmarkToken = "hush-postmark-7Qx"
-	c.AWSAccessKeyID, c.AWSSecretAccessKey = "AKIAHUSHACCESS7QX000", "hush/aws+secret/7QxEXAMPLE"
-	c.SMTPPassword = "hush-smtp-password-7Qx"
-	return c
+func secretCanaries() map[string]map[string]string {
+	return map[string]map[string]string{
+		"sendgrid": {"api_key": "SG.hush-sendgrid.7Qx/+="},
+		"mailgun":  {"api_key": "key-hush-mailgun-7Qx", "domain": "mg.example.com"},
+		"postmark": {"server_token": "hush-postmark-7Qx"},
+		"ses":      {"access_key_id": "AKIAHUSHACCESS7QX000", "secret_access_key": "hush/aws+secret/7QxEXAMPLE", "region": "us-east-1"},
+		"smtp":     {"username": "sendgate", "password": "hush-smtp-password-7Qx"},
+	}
 }
 
 const (
@@ -136,7 +138,7 @@ func newGuarded(t *testing.T) *guarded {
 	g := &guarded{bench: newBench(t, benchOptions{}), log: &record{}}
 	g.heard = &listener{next: g.http.Transport}
 	g.http.Transport = g.heard
-	emu, err := emulator.New(emulator.Options{Credentials: secretCanaries()})
+	emu, err := emulated.New(emulator.Options{Credentials: secretCanaries()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,26 +189,26 @@ func (g *guarded) keepCanaries(t *testing.T) {
 	c := secretCanaries()
 	host, port, _ := strings.Cut(g.emu.SMTPAddr(), ":")
 	for name, r := range map[string]api.AccountRequest{
-		"sendgrid": {Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/sendgrid"}`), Secrets: map[string]string{"api_key": c.SendGridKey}},
+		"sendgrid": {Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/sendgrid"}`), Secrets: map[string]string{"api_key": c["sendgrid"]["api_key"]}},
 		"mailgun": {
-			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/mailgun","domain":"` + c.MailgunDomain + `"}`),
-			Secrets:  map[string]string{"api_key": c.MailgunKey, "webhook_signing_key": signingCanary, "webhook_signing_key_previous": signingCanary + "-old"},
+			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/mailgun","domain":"` + c["mailgun"]["domain"] + `"}`),
+			Secrets:  map[string]string{"api_key": c["mailgun"]["api_key"], "webhook_signing_key": signingCanary, "webhook_signing_key_previous": signingCanary + "-old"},
 		},
 		"postmark": {
 			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/postmark","webhook_header":"X-Hush"}`),
 			Secrets: map[string]string{
-				"server_token": c.PostmarkToken, "webhook_password": passwordCanary, "webhook_password_previous": passwordCanary + "-old",
+				"server_token": c["postmark"]["server_token"], "webhook_password": passwordCanary, "webhook_password_previous": passwordCanary + "-old",
 				"webhook_token": tokenCanary, "webhook_token_previous": tokenCanary + "-old",
 			},
 		},
 		"ses": {
-			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/ses","region":"` + c.AWSRegion + `","sns_topic_arns":["` + topicOfCanaries + `"],"sns_base_url":"` + g.emu.URL() + `"}`),
-			Secrets:  map[string]string{"access_key_id": c.AWSAccessKeyID, "secret_access_key": c.AWSSecretAccessKey},
+			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/ses","region":"` + c["ses"]["region"] + `","sns_topic_arns":["` + topicOfCanaries + `"],"sns_base_url":"` + g.emu.URL() + `"}`),
+			Secrets:  map[string]string{"access_key_id": c["ses"]["access_key_id"], "secret_access_key": c["ses"]["secret_access_key"]},
 		},
 		"smtp": {
-			Settings: json.RawMessage(`{"host":"` + host + `","port":` + port + `,"tls":"none","username":"` + c.SMTPUser +
+			Settings: json.RawMessage(`{"host":"` + host + `","port":` + port + `,"tls":"none","username":"` + c["smtp"]["username"] +
 				`","bounce_domain":"bounces.sendgate.test","reports_by_http":true}`),
-			Secrets: map[string]string{"password": c.SMTPPassword, "verp_key": verpCanary},
+			Secrets: map[string]string{"password": c["smtp"]["password"], "verp_key": verpCanary},
 		},
 	} {
 		if _, err := g.admin.PatchAccount(t.Context(), name, r); err != nil {
@@ -218,14 +220,16 @@ func (g *guarded) keepCanaries(t *testing.T) {
 
 // secrets lists what must be found nowhere.
 func (g *guarded) secrets() []string {
-	c, hooks := secretCanaries(), g.emu.HookKeys()
-	return []string{
-		hooks.MailgunSigningKey, hooks.PostmarkPassword, signingCanary, passwordCanary, tokenCanary, verpCanary, snsCanary,
+	words := []string{
+		signingCanary, passwordCanary, tokenCanary, verpCanary, snsCanary, wrongSecret, dbPassword, g.secret, g.keys.api[12:], g.keys.admin[12:],
 		base64.StdEncoding.EncodeToString([]byte("sendgate:" + passwordCanary)),
-		c.SendGridKey, c.MailgunKey, c.PostmarkToken, c.AWSAccessKeyID, c.AWSSecretAccessKey, c.SMTPPassword, wrongSecret,
-		dbPassword, g.secret, g.keys.api[12:], g.keys.admin[12:], url.QueryEscape(c.SendGridKey), url.QueryEscape(c.AWSSecretAccessKey),
-		base64.StdEncoding.EncodeToString([]byte("api:" + c.MailgunKey)),
 	}
+	for _, account := range g.emu.Accounts() {
+		for _, secret := range account.Secrets {
+			words = append(words, secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte("api:"+secret)))
+		}
+	}
+	return words
 }
 
 // loose reports the words that occur in a text, in any case and with a little of what is around.
@@ -308,8 +312,8 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 	t.Helper()
 	c := secretCanaries()
 	credentials := map[string]string{
-		"sendgrid": c.SendGridKey, "mailgun": c.MailgunKey, "postmark": c.PostmarkToken, "ses": c.AWSSecretAccessKey,
-		"smtp": c.SMTPPassword,
+		"sendgrid": c["sendgrid"]["api_key"], "mailgun": c["mailgun"]["api_key"], "postmark": c["postmark"]["server_token"], "ses": c["ses"]["secret_access_key"],
+		"smtp": c["smtp"]["password"],
 	}
 	script := map[string][]emulator.Fault{}
 	for kind, credential := range credentials {

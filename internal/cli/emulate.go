@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
@@ -30,7 +32,7 @@ type emulateCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*emulateCmd) Help() string {
-	return `Speaks the wire formats of SendGrid, Mailgun, Postmark, Amazon SES and SMTP; nothing is delivered anywhere. Runs until Ctrl-C. ` +
+	return `Speaks the wire formats of the providers; nothing is delivered anywhere. Runs until Ctrl-C. ` +
 		`The recipient's local part picks an outcome (bounce, softbounce, complaint, defer, suppressed, reject, open, click), ` +
 		`and what becomes of a message is told to the hooks, signed as the real ones are; GET /_hooks has the keys to check them with.
 
@@ -40,6 +42,7 @@ Examples:
   sendgate emulate --listen 127.0.0.1:9000 --ledger mail.jsonl --limits none
   sendgate emulate --hook sendgrid=http://127.0.0.1:8080/hooks/sendgrid --hook smtp=lmtp://127.0.0.1:2424
   curl http://127.0.0.1:8027/_ledger
+  curl http://127.0.0.1:8027/_ledger/MESSAGE_ID
   curl http://127.0.0.1:8027/_hooks
   curl -X PUT http://127.0.0.1:8027/_faults -d '{"sendgrid": [{"mode": "throttle", "count": 3}]}'
   curl -X PUT http://127.0.0.1:8027/_faults -d '{"mailgun": [{"mode": "hook_duplicate", "copies": 3, "match": "*@example.org"}]}'`
@@ -48,11 +51,11 @@ Examples:
 // Run implements the command.
 func (c *emulateCmd) Run(ctx context.Context, s *Streams) error {
 	opt := emulator.Options{
-		Listen: c.Listen, SMTPListen: c.SMTPListen, Credentials: emulator.DefaultCredentials(),
+		Listen: c.Listen, SMTPListen: c.SMTPListen,
 		AllowHosts: c.AllowHost, Hooks: map[string]emulator.Hook{}, EventPace: c.EventPace, DeferFor: c.DeferFor,
 	}
 	for kind, url := range c.Hook {
-		opt.Hooks[kind] = emulator.Hook{URL: url}
+		opt.Hooks[kind] = emulator.Hook{"url": url}
 	}
 	if c.Ledger != "" {
 		opt.LedgerPath = s.path(c.Ledger)
@@ -63,7 +66,7 @@ func (c *emulateCmd) Run(ctx context.Context, s *Streams) error {
 	if c.Verbose {
 		opt.Log = slog.New(slog.NewTextHandler(s.Err, nil))
 	}
-	e, err := emulator.New(opt)
+	e, err := emulated.New(opt)
 	if err != nil {
 		return err
 	}
@@ -84,30 +87,35 @@ func (c *emulateCmd) Run(ctx context.Context, s *Streams) error {
 
 func documentedLimits() map[string][]limit.Window {
 	limits := map[string][]limit.Window{}
-	for _, kind := range []provider.Kind{"sendgrid", "mailgun", "postmark", "ses", "smtp"} {
-		limits[string(kind)] = catalog.DocumentedLimits(kind)
+	for _, k := range emulated.Kinds() {
+		limits[k.Name] = catalog.DocumentedLimits(provider.Kind(k.Name))
 	}
 	return limits
 }
 
 // printEmulators prints where each stands and what it wants to be shown.
 func printEmulators(w io.Writer, e *emulator.Emulator, opt *emulator.Options) error {
-	c := opt.Credentials
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	row(t, "PROVIDER", "BASE URL", "CREDENTIALS (public, they open nothing else)")
-	row(t, "sendgrid", e.URL()+"/sendgrid", "key "+c.SendGridKey)
-	row(t, "mailgun", e.URL()+"/mailgun", "domain "+c.MailgunDomain+", key "+c.MailgunKey)
-	row(t, "postmark", e.URL()+"/postmark", "token "+c.PostmarkToken)
-	row(t, "ses", e.URL()+"/ses", fmt.Sprintf("region %s, access key %s, secret %s", c.AWSRegion, c.AWSAccessKeyID, c.AWSSecretAccessKey))
-	row(t, "smtp", e.SMTPAddr(), "user "+c.SMTPUser+", password "+c.SMTPPassword)
+	for _, k := range emulated.Kinds() {
+		var shown []string
+		for _, name := range slices.Sorted(maps.Keys(k.Credentials)) {
+			shown = append(shown, name+" "+k.Credentials[name])
+		}
+		at := e.URL() + "/" + k.Name
+		if k.SMTP {
+			at = e.SMTPAddr()
+		}
+		row(t, k.Name, at, strings.Join(shown, ", "))
+	}
 	if err := flush(t); err != nil {
 		return err
 	}
 	for _, kind := range slices.Sorted(maps.Keys(opt.Hooks)) {
-		if _, err := fmt.Fprintf(w, "events of %s go to %s\n", kind, opt.Hooks[kind].URL); err != nil {
+		if _, err := fmt.Fprintf(w, "events of %s go to %s\n", kind, opt.Hooks[kind]["url"]); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "ready: curl %s/_ledger\n", e.URL())
+	_, err := fmt.Fprintf(w, "a mail: curl %[1]s/_ledger/MESSAGE_ID, or %[1]s/_ledger/MESSAGE_ID/html in a browser\nready: curl %[1]s/_ledger\n", e.URL())
 	return err
 }

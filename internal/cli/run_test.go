@@ -43,7 +43,7 @@ func TestEmulatePrintsWhereItStandsAndStops(t *testing.T) {
 	if base == "" {
 		t.Fatalf("no ready line; code %d, %v, stderr %s", <-code, printed, errs.String())
 	}
-	if want := base + "/postmark token "; !strings.HasPrefix(printed["postmark"], want) {
+	if want := base + "/postmark server_token "; !strings.HasPrefix(printed["postmark"], want) {
 		t.Errorf("postmark line = %q, want it to begin with %q", printed["postmark"], want)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -58,11 +58,11 @@ func (r *rig) logHooks(t *testing.T) *hookLog {
 	t.Cleanup(func() { _ = l.file.Close() })
 	hooks := maps.Clone(r.hooks)
 	for _, kind := range webKinds() {
-		to, err := url.Parse(r.hooks[kind].URL)
+		to, err := url.Parse(r.hooks[kind]["url"])
 		if err != nil {
 			t.Fatal(err)
 		}
-		hooks[kind] = emulator.Hook{URL: serve(t, l.between(kind, to).ServeHTTP) + to.Path}
+		hooks[kind] = emulator.Hook{"url": serve(t, l.between(kind, to).ServeHTTP) + to.Path}
 	}
 	if err := r.emu.SetHooks(hooks); err != nil {
 		t.Fatal(err)

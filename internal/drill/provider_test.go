@@ -188,7 +188,7 @@ func trickle() map[string][]limit.Window {
 // The name of a provider can't be resolved: for certain nothing was sent, so others send it at once.
 func TestD33ProviderHasNoAddress(t *testing.T) {
 	drillTest(t, "D33", plan{}, func(t *testing.T, r *rig) {
-		key := map[string]string{"api_key": emulator.DefaultCredentials().SendGridKey} // settings that lead elsewhere need it again
+		key := map[string]string{"api_key": r.emu.Secret("sendgrid", "api_key")} // settings that lead elsewhere need it again
 		r.patchSettings(t, "sendgrid", "base_url", "https://api.sendgrid.invalid", key)
 		pause(t, *duration)
 		n := r.count(t.Context(), `SELECT count(*) FROM attempt t JOIN account a ON a.id = t.account_id WHERE a.name = 'sendgrid' AND t.class = 'transient'`)

@@ -19,6 +19,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/app"
 	"github.com/sendgate/sendgate/internal/emulator"
+	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/httpapi"
 	"github.com/sendgate/sendgate/internal/limit"
 )
@@ -119,7 +120,7 @@ func (r *rig) build(t *testing.T) {
 func (r *rig) startEmulator(t *testing.T) {
 	t.Helper()
 	r.ledger = filepath.Join(r.dir, "ledger.jsonl")
-	emu, err := emulator.New(emulator.Options{
+	emu, err := emulated.New(emulator.Options{
 		LedgerPath: r.ledger, Limits: r.plan.limits, EventPace: 50 * time.Millisecond, DeferFor: 300 * time.Millisecond,
 		RetryPace: 200 * time.Millisecond,
 	})
@@ -165,9 +166,9 @@ func (r *rig) setHooks(t *testing.T) {
 	}
 	relay := startFront(t, lmtps...)
 	r.web = startFront(t, apis...)
-	r.hooks = map[string]emulator.Hook{"smtp": {URL: "lmtp://" + relay.addr}}
+	r.hooks = map[string]emulator.Hook{"smtp": {"url": "lmtp://" + relay.addr}}
 	for _, kind := range webKinds() {
-		r.hooks[kind] = emulator.Hook{URL: "http://" + r.web.addr + "/hooks/" + kind}
+		r.hooks[kind] = emulator.Hook{"url": "http://" + r.web.addr + "/hooks/" + kind}
 	}
 	if err := r.emu.SetHooks(r.hooks); err != nil {
 		t.Fatal(err)
@@ -180,7 +181,7 @@ func webKinds() []string { return []string{"sendgrid", "mailgun", "postmark", "s
 // configure does by the admin API what an operator would: accounts, their weights, tenants and their keys.
 func (r *rig) configure(t *testing.T) {
 	t.Helper()
-	accounts, secrets, err := app.Emulated(r.emu, strings.Repeat("5e", 32), false)
+	accounts, secrets, err := app.Emulated(r.emu, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// bareAddress checks an addr-spec as all the providers do at their door: one at sign outside quotes, a local part of
+// BareAddress checks an addr-spec as all the providers do at their door: one at sign outside quotes, a local part of
 // up to 64 bytes, a domain of letters, digits, hyphens and dots (or beyond ASCII), 254 bytes in all.
-func bareAddress(s string) bool {
+func BareAddress(s string) bool {
 	if len(s) > 254 || strings.ContainsAny(s, " \t\r\n<>,;") || !utf8.ValidString(s) {
 		return false
 	}
@@ -40,31 +40,27 @@ func validDomain(d string) bool {
 	return true
 }
 
-// asciiLocal reports whether the local part needs no SMTPUTF8.
-func asciiLocal(addr string) bool {
-	return isASCII(addr[:max(strings.LastIndexByte(addr, '@'), 0)])
+// ASCIILocal reports whether the local part needs no SMTPUTF8.
+func ASCIILocal(addr string) bool {
+	return ASCII(addr[:max(strings.LastIndexByte(addr, '@'), 0)])
 }
 
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
+// ASCII reports whether a string has only ASCII characters.
+func ASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-// parseOne reads one address with or without a display name and returns it bare.
-func parseOne(s string) (string, bool) {
+// ParseAddress reads one address with or without a display name and returns it bare.
+func ParseAddress(s string) (string, bool) {
 	a, err := netmail.ParseAddress(s)
-	if err != nil || !bareAddress(a.Address) {
+	if err != nil || !BareAddress(a.Address) {
 		return "", false
 	}
 	return a.Address, true
 }
 
-// parseList reads addresses separated by commas and returns them bare. An empty list is not an error.
-func parseList(s string) ([]string, bool) {
+// ParseList reads addresses separated by commas and returns them bare. An empty list is not an error.
+func ParseList(s string) ([]string, bool) {
 	if strings.TrimSpace(s) == "" {
 		return nil, true
 	}
@@ -74,7 +70,7 @@ func parseList(s string) ([]string, bool) {
 	}
 	bare := make([]string, 0, len(list))
 	for _, a := range list {
-		if !bareAddress(a.Address) {
+		if !BareAddress(a.Address) {
 			return nil, false
 		}
 		bare = append(bare, a.Address)
@@ -82,8 +78,8 @@ func parseList(s string) ([]string, bool) {
 	return bare, true
 }
 
-// unique drops addresses that differ from an earlier one only in case.
-func unique(list []string) []string {
+// Unique drops addresses that differ from an earlier one only in case.
+func Unique(list []string) []string {
 	seen := make(map[string]bool, len(list))
 	out := list[:0:0]
 	for _, a := range list {
@@ -95,8 +91,8 @@ func unique(list []string) []string {
 	return out
 }
 
-// validBase64 checks without keeping the decoded bytes.
-func validBase64(s string) bool {
+// ValidBase64 checks without keeping the decoded bytes.
+func ValidBase64(s string) bool {
 	_, err := io.Copy(io.Discard, base64.NewDecoder(base64.StdEncoding, strings.NewReader(s)))
 	return err == nil
 }

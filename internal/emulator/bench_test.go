@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
 // BenchmarkSends has 64 clients send 5 KB messages over HTTP, with the ledger on disk.
@@ -19,12 +20,12 @@ func BenchmarkSends(b *testing.B) { benchmarkSends(b, emulator.Options{}) }
 func BenchmarkSendsWithHooks(b *testing.B) {
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	defer srv.Close()
-	benchmarkSends(b, emulator.Options{Hooks: map[string]emulator.Hook{"postmark": {URL: srv.URL}}, EventPace: 10 * time.Millisecond})
+	benchmarkSends(b, emulator.Options{Hooks: map[string]emulator.Hook{"postmark": {"url": srv.URL}}, EventPace: 10 * time.Millisecond})
 }
 
 func benchmarkSends(b *testing.B, opt emulator.Options) {
 	opt.LedgerPath = filepath.Join(b.TempDir(), "ledger")
-	e, err := emulator.New(opt)
+	e, err := catalog.New(opt)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -32,9 +33,9 @@ func benchmarkSends(b *testing.B, opt emulator.Options) {
 		b.Fatal(err)
 	}
 	defer e.Stop(b.Context()) //nolint:errcheck // the benchmark is over
-	bd := &bed{Emulator: e, http: newClient(b), keys: emulator.DefaultCredentials()}
+	bd := &server{Emulator: e, http: newClient(b)}
 	body := `{"From":"a@example.com","To":"b@example.org","Subject":"s","TextBody":"` + strings.Repeat("x", 5000) + `","Metadata":{"gw_msg":"1"}}`
-	head := postmarkHeader(bd.keys.PostmarkToken)
+	head := postmarkHeader(key("postmark", "server_token"))
 	b.SetParallelism(32)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

@@ -1,8 +1,11 @@
 package emulator
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,42 +15,26 @@ import (
 	"github.com/sendgate/sendgate/internal/hostcheck"
 )
 
-// handler is the whole HTTP surface.
-func (e *Emulator) handler() http.Handler {
-	mux := http.NewServeMux()
+// control adds the calls of the control API, which all begin with an underscore.
+func (e *Emulator) control(mux *http.ServeMux) {
 	mux.HandleFunc("GET /_ledger", e.getLedger)
 	mux.HandleFunc("DELETE /_ledger", e.deleteLedger)
+	mux.HandleFunc("GET /_ledger/{id}", e.getMails)
+	mux.HandleFunc("GET /_ledger/{id}/html", e.showMail)
 	mux.HandleFunc("GET /_faults", e.getFaults)
 	mux.HandleFunc("PUT /_faults", e.putFaults)
 	mux.HandleFunc("DELETE /_faults", e.deleteFaults)
-	mux.HandleFunc("GET /_stats", e.getStats)
+	mux.HandleFunc("GET /_stats", func(w http.ResponseWriter, _ *http.Request) { writeControl(w, e.Stats()) })
 	mux.HandleFunc("GET /_hooks", e.getHooks)
 	mux.HandleFunc("PUT /_hooks", e.putHooks)
 	mux.HandleFunc("DELETE /_hooks", e.deleteHooks)
 	mux.HandleFunc("DELETE /_hooks/held", e.releaseHeld)
-	e.registrations(mux)
-	e.lookups(mux)
+}
 
-	sg := sendGrid{e}
-	mux.Handle("POST /sendgrid/v3/mail/send", e.send(sg))
-	mux.Handle("/sendgrid/", answer(sg.unknown))
-
-	mg := mailgun{e}
-	mux.Handle("POST /mailgun/v3/{domain}/messages", e.send(mg))
-	mux.Handle("POST /mailgun/v3/{domain}/messages.mime", e.send(mg))
-	mux.Handle("/mailgun/", answer(mg.unknown))
-
-	pm := postmark{e}
-	mux.Handle("POST /postmark/email", e.send(pm))
-	mux.Handle("POST /postmark/email/batch", e.send(pm))
-	mux.Handle("/postmark/", answer(pm.unknown))
-
-	sv := ses{e}
-	mux.Handle("POST /ses/v2/email/outbound-emails", e.send(sv))
-	mux.Handle("GET /ses/v2/email/account", answer(sv.account))
-	mux.Handle("/ses/", answer(sv.unknown))
+// handler is the whole HTTP surface: the control API, and the calls that the providers have added.
+func (e *Emulator) handler() http.Handler {
 	rule := hostcheck.Rule{Inside: e.opt.AllowRemote, Names: e.opt.AllowHosts, Setting: "--allow-host"}
-	return e.tracked(rule.Guard(mux))
+	return e.tracked(rule.Guard(e.mux))
 }
 
 // tracked lets Stop wait for the handlers, which http.Server.Close does not do.
@@ -59,6 +46,29 @@ func (e *Emulator) tracked(next http.Handler) http.Handler {
 		defer e.gate.RUnlock()
 		next.ServeHTTP(w, r)
 	})
+}
+
+// hostsOf lists the provider of the parameter provider, or all without it.
+func (e *Emulator) hostsOf(r *http.Request) ([]*Host, error) {
+	kind := r.URL.Query().Get("provider")
+	if kind == "" {
+		return e.hosts, nil
+	}
+	h, err := e.host(kind)
+	return []*Host{h}, err
+}
+
+// each does something to the providers that a request is about.
+func (e *Emulator) each(w http.ResponseWriter, r *http.Request, do func(*Host)) {
+	hosts, err := e.hostsOf(r)
+	if err != nil {
+		controlError(w, err)
+		return
+	}
+	for _, h := range hosts {
+		do(h)
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (e *Emulator) getLedger(w http.ResponseWriter, r *http.Request) {
@@ -88,9 +98,7 @@ func (e *Emulator) queryLedger(r *http.Request) ([]Entry, error) {
 		var err error
 		switch value := q.Get(name); name {
 		case "provider":
-			if !slices.Contains(kinds(), value) {
-				err = fmt.Errorf("provider %q is not one of %s", value, strings.Join(kinds(), ", "))
-			}
+			_, err = e.host(value)
 		case "since":
 			if since, err = time.Parse(time.RFC3339Nano, value); err != nil {
 				err = fmt.Errorf("since %q is not an RFC 3339 time", value)
@@ -112,7 +120,7 @@ func (e *Emulator) queryLedger(r *http.Request) ([]Entry, error) {
 func filterLedger(all []Entry, provider string, since time.Time, limit int) []Entry {
 	found := []Entry{}
 	for i := range all {
-		if limit >= 0 && len(found) == limit {
+		if len(found) == limit {
 			break
 		}
 		if (provider == "" || all[i].Provider == provider) && !all[i].At.Before(since) {
@@ -128,6 +136,7 @@ func (e *Emulator) deleteLedger(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "ledger not cleared", http.StatusInternalServerError)
 		return
 	}
+	e.mails.clear()
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -136,36 +145,84 @@ func (e *Emulator) getFaults(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (e *Emulator) putFaults(w http.ResponseWriter, r *http.Request) {
-	all, err := decodeScript(r.Body)
+	all, err := decodeControl[map[string][]Fault](r.Body, `faults are {"<provider>": [{"mode": ...}]}`)
+	if err == nil {
+		err = e.SetFaults(all)
+	}
 	if err != nil {
 		controlError(w, err)
 		return
 	}
-	e.faults.set(all)
-	e.releaseUnheld()
-	writeControl(w, e.faults.left(e.now()))
+	e.getFaults(w, r)
 }
 
 func (e *Emulator) deleteFaults(w http.ResponseWriter, r *http.Request) {
-	kind, err := kindParam(r)
-	if err != nil {
-		controlError(w, err)
-		return
-	}
-	e.faults.drop(kind)
+	e.each(w, r, func(h *Host) { e.faults.drop(h.kind.Name) })
 	e.releaseUnheld()
-	w.WriteHeader(http.StatusNoContent)
 }
 
-func (e *Emulator) getStats(w http.ResponseWriter, _ *http.Request) { writeControl(w, e.Stats()) }
+// maxControlBody caps what the control API is sent.
+const maxControlBody = 1 << 20
+
+// decodeControl reads JSON strictly. form says what it is to look like.
+func decodeControl[T any](r io.Reader, form string) (T, error) {
+	var v T
+	body, err := io.ReadAll(io.LimitReader(r, maxControlBody+1))
+	if err != nil {
+		return v, fmt.Errorf("read request: %w", err)
+	}
+	if len(body) > maxControlBody {
+		return v, fmt.Errorf("the request is over %d bytes", maxControlBody)
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&v); err != nil {
+		return v, fmt.Errorf("%s: %w", form, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return v, errors.New("the JSON is followed by more data")
+	}
+	return v, nil
+}
 
 func writeControl(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // a client that has left is no concern of ours
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // a client that has left is no concern of ours
 }
 
 func controlError(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusBadRequest)
 	_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Error()})
+}
+
+// getMails shows the messages of an id, the sender's or the provider's, with their mails.
+func (e *Emulator) getMails(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	found := e.mailsOf(r.PathValue("id"))
+	if len(found) == 0 {
+		w.WriteHeader(http.StatusNotFound)
+	}
+	writeControl(w, found)
+}
+
+// showMail shows the newest mail of an id as a browser would, but without scripts and without anything from elsewhere.
+func (e *Emulator) showMail(w http.ResponseWriter, r *http.Request) {
+	for _, m := range slices.Backward(e.mailsOf(r.PathValue("id"))) {
+		if m.Mail == nil {
+			continue
+		}
+		kind, text := "text/html; charset=utf-8", m.Mail.HTML
+		if text == "" {
+			kind, text = "text/plain; charset=utf-8", m.Mail.Text
+		}
+		w.Header().Set("Content-Type", kind)
+		w.Header().Set("Content-Security-Policy", "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_, _ = io.WriteString(w, text) //nolint:gosec // the policy above forbids scripts, and the page has no origin
+		return
+	}
+	http.Error(w, "no mail of this id is kept", http.StatusNotFound)
 }

@@ -1,12 +1,19 @@
-// Package emulator is a wire-true stand-in for SendGrid, Mailgun, Postmark, Amazon SES v2 and an SMTP relay, written
-// from the providers' documentation and never from our adapters, so that a mistake in an adapter shows up here.
+// Package emulator holds what emulated providers share: the ledger, limits, faults, the delivery of events, and the control
+// API. Each provider stands in a folder of its own, is described by a Kind and answers the interface Provider; package
+// catalog lists them. They are written from the providers' documentation and never from our adapters, so that a mistake in
+// an adapter shows up here.
 //
-// It decides what a provider would answer: it checks the credential, refuses what the provider refuses in the
-// provider's words, holds limits, fails on demand, and writes every accepted message to a ledger before the answer
-// leaves; and it tells what becomes of the messages afterwards, as the provider's webhooks do and signed as they are. It
-// leaves to others what happens to the mail: nothing is delivered anywhere. The mistake a newcomer would make is to read
-// an answer of the emulator as the truth about a message: the truth is the ledger, which also has what was accepted
-// although the answer was lost.
+// An emulator decides what a provider would answer: it checks the credential, refuses what the provider refuses in the
+// provider's words, holds limits, fails on demand, and writes every accepted message to a ledger before the answer leaves.
+// Afterwards it reports what becomes of the messages, signed as the provider's webhooks are. It delivers nothing. The mistake
+// a newcomer would make is to read an answer of the emulator as the truth about a message: the truth is the ledger, which
+// also has what was accepted although the answer was lost.
+//
+// # A new provider
+//
+// It takes a folder and a line in catalog.Kinds. The files have the same names everywhere: api.go (Kind, calls, credential,
+// errors), check.go (what is refused), events.go (Compose and Answered), lookup.go, register.go (the API that registers
+// webhooks, on a Registry) and keys.go.
 //
 // # Addresses
 //
@@ -18,9 +25,9 @@
 //	http://HOST:PORT/ses        POST /v2/email/outbound-emails, GET /v2/email/account; SNS at POST and GET /
 //	SMTPHOST:PORT               AUTH (PLAIN, LOGIN, CRAM-MD5), PIPELINING, 8BITMIME, SMTPUTF8, DSN, SIZE, CHUNKING; no TLS
 //
-// Credentials are those of Options.Credentials; DefaultCredentials are public and open nothing but an emulator. The
-// SigV4 signature of an SES call is computed and compared. The token POSTMARK_API_TEST, SendGrid's sandbox_mode and
-// Mailgun's o:testmode are accepted and mail nobody, so they leave no line in the ledger.
+// Credentials are those of the kinds, unless Options.Credentials replaces them; they are public and open nothing but an
+// emulator. The SigV4 signature of an SES call is computed and compared. The token POSTMARK_API_TEST, SendGrid's sandbox_mode
+// and Mailgun's o:testmode are accepted and mail nobody, so they leave no line in the ledger.
 //
 // Not known to the emulator, since it depends on an account's state, are verified senders, credits and suspended
 // accounts: script them as faults with the provider's real body.
@@ -44,20 +51,26 @@
 //	                               SES 400 MessageRejected, SMTP 550 5.1.1 at RCPT
 //
 // A line of the ledger is one message. With several recipients its outcome is the gravest of theirs, in the order
-// suppressed, bounce, complaint, softbounce, defer, click, open, delivered; OutcomeOf tells it per address.
+// suppressed, bounce, complaint, softbounce, defer, click, open, delivered; OutcomeOf has it per address.
 //
 // # Ledger
+//
+// GET /_ledger/{id} shows the messages of an id, the sender's own or the provider's, each with its mail: text, HTML,
+// headers and the names of attachments. GET /_ledger/{id}/html shows the newest of them in a browser. Mails are kept in
+// memory, 64 MiB of them; the oldest are dropped, and a restart drops all.
 //
 // GET /_ledger gives a JSON array, or JSON lines if the request has "Accept: application/x-ndjson", in order of
 // acceptance; ?provider=KIND, ?since=RFC3339 (inclusive, by arrival) and ?limit=N (the first N) narrow it. A SendGrid
 // call has a line per personalization, a Mailgun call with recipient-variables one per recipient, a Postmark batch one
-// per accepted item. "calendar" is the method of an invitation that clients would show as one, or why they would not. "to" is the whole envelope that was taken: recipients refused by Postmark or at RCPT are not in it.
-// "from" is the bare address of the From header.
+// per accepted item. "calendar" is the method of an invitation that clients would show as one, or why they would not.
+// "to" is the whole envelope that was taken: recipients refused by Postmark or at RCPT are not in it. "from" is the bare
+// address of the From header.
 //
 // With Options.LedgerPath each line is written and fsynced before the provider's answer leaves; requests that wait at
 // the same time share one write and one fsync. The file is read again at start, and a last line torn by a crash is cut
-// off: its answer never left. Only one emulator may use a file. All lines are kept in memory, about 400 bytes each, until
-// DELETE /_ledger, which empties the file too; a test that sends tens of millions should call it between its parts.
+// off: its answer never left. Only one emulator may use a file. All lines are kept in memory, about 400 bytes each,
+// until DELETE /_ledger, which empties the file and drops the mails; a test that sends tens of millions should call it
+// between its parts.
 //
 // # Limits and statistics
 //
@@ -66,17 +79,17 @@
 // TooManyRequestsException; SMTP 450 4.7.1) and takes no room. A Postmark batch is one request, and as many messages
 // and recipients as it has. Windows are forgotten at a restart.
 //
-// GET /_stats tells per provider how many requests and look-ups came, and how they ended: accepted (at least one message went into
-// the ledger), rejected, throttled, tested (accepted in a test mode) or faulted (no answer was given). For each window
-// it has the highest sliding count ever seen. That count is independent of the refusing: it has every authenticated
-// send request, those answered 429 too, so a peak of at most n proves that the sender kept the limit by itself. "hooks"
-// counts the events and their requests: see HookStats.
+// GET /_stats has for each provider how many requests and look-ups came, and how they ended: accepted (at least one
+// message went into the ledger), rejected, throttled, tested (accepted in a test mode) or faulted (no answer was given).
+// For each window it has the highest sliding count ever seen. That count is independent of the refusing: it has every
+// authenticated send request, those answered 429 too, so a peak of at most n proves that the sender kept the limit by
+// itself. "hooks" counts the events and their requests: see HookStats.
 //
 // # Faults
 //
 // PUT /_faults replaces the script of all providers, GET shows what is left of it with hits, DELETE ends it
 // (?provider=KIND for one). Each provider has a list; a request takes the first fault that is not used up and matches.
-// Sends, look-ups and events do not stand in each other's way.
+// Faults of sends, of look-ups and of events do not wait for each other.
 //
 //	{"sendgrid": [{"mode": "throttle", "count": 3}, {"mode": "accept_then_drop", "count": 1, "match": "*@example.org"}]}
 //
@@ -105,14 +118,14 @@
 // latency goes with every mode of sends: it comes before the answer, and for the accept modes between ledger and answer.
 // Faults meet only requests with a good credential.
 //
-// Faults of events meet an event when it is first told; one event may meet several modes, and count is of events, but for
+// Faults of events meet an event when it is first sent; one event may meet several modes, and count is of events, but for
 // hook_shuffle, which meets messages.
 //
-//	hook_duplicate      it is told once more, or copies times (up to 100), with the same id
+//	hook_duplicate      it is sent once more, or copies times (up to 100), with the same id
 //	hook_new_id         each copy and each repetition has an id of its own
-//	hook_delay          it is told latency later
-//	hook_shuffle        the events of the message are told in reverse; each keeps its own time
-//	hook_drop           it is never told
+//	hook_delay          it is sent latency later
+//	hook_shuffle        the events of the message are sent in reverse; each keeps its own time
+//	hook_drop           it is never sent
 //	hook_bad_signature  the signature is not ours. Postmark: the password or token is wrong. SMTP: the last character of the
 //	                    return path's local part is another one
 //	hook_hold           it is kept until DELETE /_hooks/held (?provider=KIND), or until the script has no hook_hold any more
@@ -120,7 +133,7 @@
 //
 // # Events
 //
-// A provider with a hook tells what becomes of each recipient, by the outcome of its address. Hooks are set by
+// A provider with a hook reports what becomes of each recipient, by the outcome of its address. Hooks are set by
 // Options.Hooks, SetHooks, or the control API: PUT /_hooks {"mailgun": {"url": "http://127.0.0.1:8080/hooks/mailgun"}}
 // replaces them all, with ?provider=KIND that one's; DELETE forgets them (?provider=KIND), what was registered included;
 // GET shows them, what was registered, and the HookKeys with which a receiver checks who is speaking. Without AllowRemote
@@ -141,9 +154,10 @@
 //
 // The first event comes after half to double Options.EventPace (100 ms), each other one as much after the one before it.
 // Times and ids follow from the message: an event has the same ones in a hook, in its repetition and in a look-up.
-// Messages whose answer was lost have their events like others. Those accepted while nobody was to be told never have.
+// Messages whose answer was lost have their events like others. Messages that were accepted while there was no receiver
+// never have any.
 //
-// What is not taken is told again as the provider documents, on its schedule scaled to Options.RetryPace (1 s):
+// An event that is not taken is sent again as the provider documents, on its schedule scaled to Options.RetryPace (1 s):
 //
 //	          taken  never again  repetitions, after paces of
 //	SendGrid  2xx    -            10, of 1, 2, 5, then 10
@@ -159,7 +173,7 @@
 // bring it back.
 //
 // SendGrid posts arrays of up to 500 events or 512 KB, gathered over one EventPace. SES publishes to everybody that a hook
-// names, as with a default configuration set, and tells of all recipients with the same end at once. Its notifications
+// names, as with a default configuration set, and reports all recipients with the same outcome at once. Its notifications
 // are signed by a key of 1024 bits, with a certificate from an authority of the emulator's own, at
 // /ses/SimpleNotificationService-<32 hex>.pem. The relay reports to the envelope sender by LMTP, as a Postfix with
 // a transport for the bounce domain and delay_warning_time does: failures and delays unless NOTIFY says otherwise,
@@ -178,13 +192,13 @@
 //
 // # Registration
 //
-// What is registered by the providers' own APIs is told beside the hook, each URL once, and only of the events that it is
-// registered for:
+// A receiver that was registered by a provider's own API gets events beside the hook, each URL once, and only those that it
+// is registered for:
 //
 //	SendGrid  /v3/user/webhooks/event/settings, /all, /{id}, /signed/{id}; all webhooks share one key
 //	Mailgun   /v3/domains/{domain}/webhooks, /{name}; GET /v5/accounts/http_signing_key
 //	Postmark  /webhooks, /{id}: the URL is called once per enabled trigger, and ErrorCode 1364 answers unless each is a 200
 //	SES       /v2/email/configuration-sets, /{name}/event-destinations, /{name}: events of messages that name the set go to
-//	          the confirmed subscriptions of its topics. SNS: Subscribe (or Emulator.Subscribe) posts a
+//	          the confirmed subscriptions of its topics. SNS: Subscribe posts a
 //	          SubscriptionConfirmation, ConfirmSubscription with its token confirms. Sets need not exist to be named in a send
 package emulator

@@ -9,49 +9,41 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/emersion/go-smtp"
 )
 
-// The provider kinds, as they name limits, faults, statistics and ledger lines.
-const (
-	kindSendGrid = "sendgrid"
-	kindMailgun  = "mailgun"
-	kindPostmark = "postmark"
-	kindSES      = "ses"
-	kindSMTP     = "smtp"
-)
-
-func kinds() []string {
-	return []string{kindSendGrid, kindMailgun, kindPostmark, kindSES, kindSMTP}
-}
-
-// Emulator is the five providers. Its methods are safe for concurrent use.
+// Emulator is the providers of one process. Its methods are safe for concurrent use.
 type Emulator struct {
 	opt    Options
 	log    *slog.Logger
 	now    func() time.Time
-	meters map[string]*meter
+	hosts  []*Host
+	mux    *http.ServeMux
 	faults *script
 	ledger *ledger
-	timing timing
-	keys   *keyring
-	hooks  *registry
-	lanes  map[string]*lane // by kind
-	posts  messenger
+	mails  mails
+	hooks  sync.RWMutex // guards Host.hook
+	client *http.Client // of hooks
 
 	stopping chan struct{} // closed when Stop begins: wakes what is held by a fault
 	gate     sync.RWMutex  // HTTP handlers hold it for reading; the end of Stop takes it for good
 	serving  sync.WaitGroup
-	telling  sync.WaitGroup // the lanes
+	sending  sync.WaitGroup // the hook queues
 
 	mu       sync.Mutex
 	state    state
 	stopped  chan struct{} // closed when Stop is done
 	httpSrv  *http.Server
 	httpAddr string
-	smtpSrv  *smtp.Server
-	smtpConn *sinkListener
+	smtpSide net.Listener
+	smtp     []SMTPServer
+}
+
+// SMTPServer is a provider of a kind with SMTP.
+type SMTPServer interface {
+	// Serve takes connections until the listener is closed.
+	Serve(l net.Listener) error
+	// Shutdown comes after it. It closes the connections when their messages are through, or when grace ends.
+	Shutdown(grace context.Context) error
 }
 
 type state int
@@ -62,62 +54,27 @@ const (
 	stateStopped
 )
 
-// New checks the options. It opens nothing.
-func New(opt Options) (*Emulator, error) {
-	if opt.Listen == "" {
-		opt.Listen = "127.0.0.1:0"
-	}
-	if opt.SMTPListen == "" {
-		opt.SMTPListen = "127.0.0.1:0"
-	}
-	if opt.Credentials == (Credentials{}) {
-		opt.Credentials = DefaultCredentials()
-	}
-	if opt.Log == nil {
-		opt.Log = slog.New(slog.DiscardHandler)
-	}
-	for _, addr := range []string{opt.Listen, opt.SMTPListen} {
-		if err := checkListen(addr, opt.AllowRemote); err != nil {
-			return nil, err
-		}
-	}
-	if err := opt.setPaces(); err != nil {
-		return nil, err
-	}
-	meters, err := newMeters(opt.Limits)
-	if err != nil {
-		return nil, err
-	}
-	keys, err := newKeyring(opt.Credentials.AWSRegion, time.Now)
-	if err != nil {
+// New checks the options and makes the providers of these kinds, of which one at most has SMTP. It opens nothing.
+func New(kinds []Kind, opt Options) (*Emulator, error) {
+	if err := opt.complete(); err != nil {
 		return nil, err
 	}
 	e := &Emulator{
 		opt:      opt,
 		log:      opt.Log,
 		now:      time.Now,
-		meters:   meters,
-		faults:   newScript(),
+		mux:      http.NewServeMux(),
+		faults:   &script{},
 		ledger:   newLedger(),
-		timing:   timing{opt.EventPace, opt.DeferFor},
-		keys:     keys,
-		hooks:    newRegistry(),
-		posts:    newMessenger(),
+		client:   newHookClient(),
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
-	e.lanes = e.newLanes()
-	return e, e.SetHooks(opt.Hooks)
-}
-
-func (e *Emulator) newLanes() map[string]*lane {
-	return map[string]*lane{
-		kindSendGrid: newLane(e, kindSendGrid, sendGridHerald{e.posts, e.keys, e.now}),
-		kindMailgun:  newLane(e, kindMailgun, mailgunHerald{e.posts, e.now}),
-		kindPostmark: newLane(e, kindPostmark, postmarkHerald{e.posts}),
-		kindSES:      newLane(e, kindSES, sesHerald{e.posts, e}),
-		kindSMTP:     newLane(e, kindSMTP, smtpHerald{}),
+	e.control(e.mux)
+	if err := e.newHosts(kinds); err != nil {
+		return nil, err
 	}
+	return e, e.SetHooks(opt.Hooks)
 }
 
 // Start reads the ledger, binds both listeners and serves until Stop. The context bounds only the start itself. An
@@ -142,11 +99,15 @@ func (e *Emulator) Start(ctx context.Context) error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(e.log.Handler(), slog.LevelDebug),
 	}
-	e.smtpConn = newSinkListener(sl)
-	e.smtpSrv = e.newSink()
+	e.smtpSide = sl
 	e.serve("http", func() error { return e.httpSrv.Serve(hl) })
-	e.serve("smtp", func() error { return e.smtpSrv.Serve(e.smtpConn) })
-	e.runLanes()
+	for _, h := range e.hosts {
+		if s, ok := h.provider.(SMTPServer); ok {
+			e.smtp = append(e.smtp, s)
+			e.serve("smtp", func() error { return s.Serve(sl) })
+		}
+	}
+	e.runQueues()
 	e.state = stateRunning
 	e.log.InfoContext(ctx, "emulator started", "http", e.httpAddr, "smtp", sl.Addr().String(), "ledger_entries", len(e.ledger.snapshot()))
 	return nil
@@ -180,13 +141,13 @@ func (e *Emulator) acquire(ctx context.Context) (httpSide, smtpSide net.Listener
 	return httpSide, smtpSide, nil
 }
 
-// runLanes tells events until Stop begins.
-func (e *Emulator) runLanes() {
+// runQueues sends events until Stop begins.
+func (e *Emulator) runQueues() {
 	ctx, cancel := context.WithCancel(context.Background())
-	for _, l := range e.lanes {
-		e.telling.Go(func() { l.run(ctx) })
+	for _, h := range e.hosts {
+		e.sending.Go(func() { h.queue.run(ctx) })
 	}
-	e.telling.Go(func() {
+	e.sending.Go(func() {
 		<-e.stopping
 		cancel()
 	})
@@ -203,8 +164,8 @@ func (e *Emulator) serve(name string, run func() error) {
 // stopGrace is how long Stop waits for answers under way before it closes their connections.
 const stopGrace = time.Second
 
-// Stop ends faults that hold requests, drops the events that are not told yet, closes the listeners, lets answers under way finish for up to a second and
-// closes the ledger. When it returns nil no goroutine is left. Further calls wait for the first and return nil.
+// Stop ends faults that hold requests, drops the events that are not sent yet, closes the listeners, lets answers under way
+// finish for up to a second and closes the ledger. When it returns nil no goroutine is left. Further calls wait for the first and return nil.
 func (e *Emulator) Stop(ctx context.Context) error {
 	e.mu.Lock()
 	before := e.state
@@ -234,15 +195,14 @@ func (e *Emulator) shutdown(ctx context.Context) error {
 	if err := e.httpSrv.Shutdown(grace); err != nil {
 		_ = e.httpSrv.Close()
 	}
-	err := e.smtpConn.Close()
+	err := e.smtpSide.Close()
 	e.serving.Wait()      // no listener takes a connection any more
 	_ = e.httpSrv.Close() // the last one may have come too late for Shutdown
-	smtpDone := make(chan error, 1)
-	go func() { smtpDone <- e.smtpSrv.Shutdown(context.WithoutCancel(ctx)) }()
-	e.smtpConn.closeAll(grace)
-	err = errors.Join(err, <-smtpDone)
-	e.telling.Wait()
-	e.posts.client.CloseIdleConnections()
+	for _, s := range e.smtp {
+		err = errors.Join(err, s.Shutdown(grace))
+	}
+	e.sending.Wait()
+	e.client.CloseIdleConnections()
 	e.gate.Lock() // handlers whose connections were closed under them are still running: wait, and let no new one in
 	if err := errors.Join(err, e.ledger.close()); err != nil {
 		return fmt.Errorf("stop emulator: %w", err)
@@ -265,28 +225,34 @@ func (e *Emulator) URL() string {
 func (e *Emulator) SMTPAddr() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.smtpConn == nil {
+	if e.smtpSide == nil {
 		return ""
 	}
-	return e.smtpConn.Addr().String()
+	return e.smtpSide.Addr().String()
+}
+
+// Accounts describes an account at each provider as they stand after Start, in the order of the kinds.
+func (e *Emulator) Accounts() []Account {
+	var all []Account
+	for _, h := range e.hosts {
+		a := h.provider.Account(h.At())
+		a.Kind = h.kind.Name
+		all = append(all, a)
+	}
+	return all
+}
+
+// Secret is one secret of the account at a kind of provider, "" if there is none of that name.
+func (e *Emulator) Secret(kind, name string) string {
+	for _, a := range e.Accounts() {
+		if a.Kind == kind {
+			return a.Secrets[name]
+		}
+	}
+	return ""
 }
 
 // Ledger lists what was accepted, in order of acceptance. The caller must not change the entries' To.
 func (e *Emulator) Ledger() []Entry {
 	return append([]Entry(nil), e.ledger.snapshot()...)
-}
-
-// hold waits for d, or until Stop begins; it reports whether the whole time passed.
-func (e *Emulator) hold(d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-e.stopping:
-		return false
-	}
 }

@@ -1,32 +1,29 @@
 package emulator
 
 import (
-	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 )
 
-// The fault modes; the package comment tells what each does.
+// The fault modes; the package comment says what each does.
 const (
-	modeLatency        = "latency"
-	modeThrottle       = "throttle"
-	modeError          = "error"
-	modeDropBefore     = "drop_before"
-	modeAcceptThenDrop = "accept_then_drop"
-	modeAcceptThen500  = "accept_then_500"
-	modeBlackHole      = "black_hole"
-	modeSlow           = "slow"
-	modePartial        = "partial"
-)
+	ModeLatency        = "latency"
+	ModeThrottle       = "throttle"
+	ModeError          = "error"
+	ModeDropBefore     = "drop_before"
+	ModeAcceptThenDrop = "accept_then_drop"
+	ModeAcceptThen500  = "accept_then_500"
+	ModeBlackHole      = "black_hole"
+	ModeSlow           = "slow"
+	ModePartial        = "partial"
 
-// The modes that meet events on their way to a hook.
-const (
+	modeLookupDelay = "lookup_delay"
+	modeLookupEmpty = "lookup_empty"
+
 	modeHookDuplicate    = "hook_duplicate"
 	modeHookNewID        = "hook_new_id"
 	modeHookDelay        = "hook_delay"
@@ -34,28 +31,20 @@ const (
 	modeHookDrop         = "hook_drop"
 	modeHookBadSignature = "hook_bad_signature"
 	modeHookHold         = "hook_hold"
-	modeHookSignatureV1  = "hook_signature_v1" // SES only
 )
 
-func hookModes() []string {
-	return []string{
-		modeHookDuplicate, modeHookNewID, modeHookDelay, modeHookShuffle, modeHookDrop, modeHookBadSignature, modeHookHold,
-		modeHookSignatureV1,
-	}
-}
-
-// The modes that meet look-ups alone, and the path of the others that do.
+// The queues of faults that wait for each other: those of sends and those of look-ups. The modes of events have a queue
+// each, since one event may meet several.
 const (
-	modeLookupDelay = "lookup_delay"
-	modeLookupEmpty = "lookup_empty"
-	pathLookup      = "lookup"
+	queueSend   = "send"
+	queueLookup = "lookup"
 )
 
 // The SMTP stages of an error.
 const (
-	stageMail = "mail"
-	stageRcpt = "rcpt"
-	stageData = "data"
+	StageMail = "mail"
+	StageRcpt = "rcpt"
+	StageData = "data"
 )
 
 // Fault is one line of a provider's script; see the package comment.
@@ -71,7 +60,7 @@ type Fault struct {
 	Stage   string            `json:"stage,omitempty"`   // SMTP error: mail, rcpt or data
 	Path    string            `json:"path,omitempty"`    // "" or "send", or "lookup"
 	Copies  int               `json:"copies,omitempty"`  // hook_duplicate: how many more, 1..100, 0 is 1
-	Hits    int               `json:"hits"`              // requests met so far; only told, never taken
+	Hits    int               `json:"hits"`              // requests met so far; shown only
 }
 
 // Duration is a time.Duration written as "250ms".
@@ -96,38 +85,17 @@ const (
 	maxFaultLatency = 10 * time.Minute
 	maxFaultSeconds = 86_400
 	maxFaultCopies  = 100
-	maxScriptBytes  = 1 << 20
 )
 
-// decodeScript reads the body of PUT /_faults strictly.
-func decodeScript(r io.Reader) (map[string][]Fault, error) {
-	body, err := io.ReadAll(io.LimitReader(r, maxScriptBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("read faults: %w", err)
-	}
-	if len(body) > maxScriptBytes {
-		return nil, fmt.Errorf("faults are over %d bytes", maxScriptBytes)
-	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	var all map[string][]Fault
-	if err := dec.Decode(&all); err != nil {
-		return nil, fmt.Errorf("faults are {\"<provider>\": [{\"mode\": ...}]}: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("faults are followed by more data")
-	}
-	return all, checkScript(all)
-}
-
-// checkScript names the first thing that is wrong, and what is allowed there.
-func checkScript(all map[string][]Fault) error {
+// checkFaults names the first thing that is wrong, and what is allowed there.
+func (e *Emulator) checkFaults(all map[string][]Fault) error {
 	for kind, list := range all {
-		if !slices.Contains(kinds(), kind) {
-			return fmt.Errorf("provider %q is not one of %s", kind, strings.Join(kinds(), ", "))
+		h, err := e.host(kind)
+		if err != nil {
+			return err
 		}
 		for i := range list {
-			if err := list[i].check(kind); err != nil {
+			if err := list[i].check(h.kind); err != nil {
 				return fmt.Errorf("%s[%d].%w", kind, i, err)
 			}
 		}
@@ -135,66 +103,68 @@ func checkScript(all map[string][]Fault) error {
 	return nil
 }
 
-func modesOf(kind string) []string {
-	modes := []string{modeLatency, modeThrottle, modeError, modeDropBefore, modeAcceptThenDrop, modeBlackHole, modeSlow}
-	if kind != kindSMTP {
-		modes = append(modes, modeAcceptThen500)
+func (k *Kind) modes() []string {
+	modes := []string{ModeLatency, ModeThrottle, ModeError, ModeDropBefore, ModeAcceptThenDrop, ModeBlackHole, ModeSlow}
+	if !k.SMTP {
+		modes = append(modes, ModeAcceptThen500)
 	}
-	if kind == kindSMTP || kind == kindPostmark {
-		modes = append(modes, modePartial)
+	if k.Partial != [2]int{} {
+		modes = append(modes, ModePartial)
 	}
-	if looksUp(kind) {
+	if k.Lookups {
 		modes = append(modes, modeLookupDelay, modeLookupEmpty)
 	}
-	for _, m := range hookModes() {
-		if m != modeHookSignatureV1 || kind == kindSES {
-			modes = append(modes, m)
-		}
-	}
-	return modes
-}
-
-// looksUp tells the providers that have an API to look up messages.
-func looksUp(kind string) bool {
-	return kind == kindSendGrid || kind == kindMailgun || kind == kindPostmark
+	modes = append(modes, modeHookDuplicate, modeHookNewID, modeHookDelay, modeHookShuffle, modeHookDrop, modeHookBadSignature, modeHookHold)
+	return append(modes, k.HookModes...)
 }
 
 func (f *Fault) isHook() bool { return strings.HasPrefix(f.Mode, "hook_") }
 
 func (f *Fault) isLookup() bool { return f.Mode == modeLookupDelay || f.Mode == modeLookupEmpty }
 
-// checkPath also completes the path of the modes that are for look-ups alone.
-func (f *Fault) checkPath(kind string) error {
-	if f.isLookup() && f.Path == "" {
-		f.Path = pathLookup
+// queue names the faults that it waits for.
+func (f *Fault) queue() string {
+	switch {
+	case f.isHook():
+		return f.Mode
+	case f.Path == "":
+		return queueSend
 	}
-	if f.Path == momentSend && !f.isHook() {
+	return f.Path
+}
+
+// checkPath also completes the path of the modes that are for look-ups alone.
+func (f *Fault) checkPath(k *Kind) error {
+	if f.isLookup() && f.Path == "" {
+		f.Path = queueLookup
+	}
+	if f.Path == queueSend && !f.isHook() {
 		f.Path = ""
 	}
-	both := []string{modeLatency, modeThrottle, modeError}
+	both := []string{ModeLatency, ModeThrottle, ModeError}
 	switch {
-	case f.isLookup() && f.Path != pathLookup:
-		return fmt.Errorf("path: mode %s is for %q only", f.Mode, pathLookup)
+	case f.isLookup() && f.Path != queueLookup:
+		return fmt.Errorf("path: mode %s is for %q only", f.Mode, queueLookup)
 	case f.Path == "" || f.isLookup():
 		return nil
-	case f.Path != pathLookup || !slices.Contains(both, f.Mode):
-		return fmt.Errorf("path: %q with mode %q; %q goes with %s", f.Path, f.Mode, pathLookup, strings.Join(both, ", "))
-	case !looksUp(kind):
-		return fmt.Errorf("path: %s has no look-ups", kind)
+	case f.Path != queueLookup || !slices.Contains(both, f.Mode):
+		return fmt.Errorf("path: %q with mode %q; %q goes with %s", f.Path, f.Mode, queueLookup, strings.Join(both, ", "))
+	case !k.Lookups:
+		return fmt.Errorf("path: %s has no look-ups", k.Name)
 	}
 	return nil
 }
 
-func (f *Fault) check(kind string) error {
+func (f *Fault) check(k *Kind) error {
 	latency := time.Duration(f.Latency)
 	switch {
-	case !slices.Contains(modesOf(kind), f.Mode):
-		return fmt.Errorf("mode: %q is not one of %s", f.Mode, strings.Join(modesOf(kind), ", "))
+	case !slices.Contains(k.modes(), f.Mode):
+		return fmt.Errorf("mode: %q is not one of %s", f.Mode, strings.Join(k.modes(), ", "))
 	case f.Count < 0 || f.Count > maxFaultCount:
 		return fmt.Errorf("count: %d is not in 0..%d", f.Count, maxFaultCount)
 	case latency < 0 || latency > maxFaultLatency:
 		return fmt.Errorf("latency: %s is not in 0s..%s", latency, maxFaultLatency)
-	case (f.Mode == modeLatency || f.Mode == modeHookDelay || f.Mode == modeLookupDelay) && latency == 0:
+	case (f.Mode == ModeLatency || f.Mode == modeHookDelay || f.Mode == modeLookupDelay) && latency == 0:
 		return fmt.Errorf("latency: mode %s needs it, such as \"250ms\"", f.Mode)
 	case f.isHook() && f.Mode != modeHookDelay && latency != 0:
 		return fmt.Errorf("latency: is not for mode %s", f.Mode)
@@ -202,78 +172,63 @@ func (f *Fault) check(kind string) error {
 		return fmt.Errorf("copies: %d; 1..%d go with mode %s", f.Copies, maxFaultCopies, modeHookDuplicate)
 	case f.Seconds < 0 || f.Seconds > maxFaultSeconds:
 		return fmt.Errorf("seconds: %d is not in 0..%d", f.Seconds, maxFaultSeconds)
-	case f.Seconds != 0 && f.Mode != modeThrottle:
+	case f.Seconds != 0 && f.Mode != ModeThrottle:
 		return errors.New("seconds: is for mode throttle only")
 	case f.Hits != 0:
-		return errors.New("hits: is told by GET and can't be set")
+		return errors.New("hits: is shown by GET and can't be set")
 	}
-	if err := f.checkPath(kind); err != nil {
-		return err
-	}
-	if err := f.checkAnswer(kind); err != nil {
-		return err
-	}
-	return f.checkStage(kind)
+	return cmp.Or(f.checkPath(k), f.checkAnswer(k), f.checkStage(k))
 }
 
 // checkAnswer checks what depends on whether the mode answers at all.
-func (f *Fault) checkAnswer(kind string) error {
-	answers := []string{modeError, modeAcceptThen500, modePartial}
+func (f *Fault) checkAnswer(k *Kind) error {
+	answers := []string{ModeError, ModeAcceptThen500, ModePartial}
 	if !slices.Contains(answers, f.Mode) && (f.Status != 0 || f.Body != "" || len(f.Headers) != 0) {
 		return fmt.Errorf("status, headers, body: are for modes %s only", strings.Join(answers, ", "))
 	}
 	lo, hi := 400, 599
 	switch {
-	case f.Mode == modePartial && kind == kindPostmark: // status is an ErrorCode
-		lo, hi = 1, 9999
-	case f.Mode == modeError && f.Status == 0:
+	case f.Mode == ModePartial:
+		lo, hi = k.Partial[0], k.Partial[1]
+	case f.Mode == ModeError && f.Status == 0:
 		return fmt.Errorf("status: mode error needs one in %d..%d", lo, hi)
 	}
 	if f.Status != 0 && (f.Status < lo || f.Status > hi) {
 		return fmt.Errorf("status: %d is not in %d..%d", f.Status, lo, hi)
 	}
-	if len(f.Headers) > 0 && (kind == kindSMTP || f.Mode == modePartial) {
+	if len(f.Headers) > 0 && (k.SMTP || f.Mode == ModePartial) {
 		return errors.New("headers: are for HTTP errors only")
 	}
 	for name, value := range f.Headers {
-		if !validHeaderName(name) || strings.ContainsAny(value, "\r\n\x00") {
+		if !ValidHeader(name, value) {
 			return fmt.Errorf("headers: %q is not a valid header", name)
 		}
 	}
-	if kind == kindSMTP && strings.ContainsAny(f.Body, "\r\n\x00") {
+	if k.SMTP && strings.ContainsAny(f.Body, "\r\n\x00") {
 		return errors.New("body: an SMTP reply is one line")
 	}
 	return nil
 }
 
-func validHeaderName(name string) bool {
-	valid := func(r rune) bool {
-		return strings.ContainsRune("!#$%&'*+-.^_`|~", r) || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z'
-	}
-	return name != "" && http.CanonicalHeaderKey(name) != "Content-Length" && strings.IndexFunc(name, func(r rune) bool { return !valid(r) }) < 0
-}
-
-func (f *Fault) checkStage(kind string) error {
-	stages := []string{stageMail, stageRcpt, stageData}
-	needs := kind == kindSMTP && f.Mode == modeError
+func (f *Fault) checkStage(k *Kind) error {
+	stages := []string{StageMail, StageRcpt, StageData}
+	needs := k.SMTP && f.Mode == ModeError
 	switch {
 	case needs && !slices.Contains(stages, f.Stage):
 		return fmt.Errorf("stage: %q is not one of %s", f.Stage, strings.Join(stages, ", "))
 	case !needs && f.Stage != "":
 		return errors.New("stage: is for mode error of smtp only")
-	case f.Stage == stageMail && f.Match != "":
+	case f.Stage == StageMail && f.Match != "":
 		return errors.New("match: no recipient is known at stage mail")
 	}
 	return nil
 }
 
-// matches reports whether any of the addresses fits the pattern.
-func (f *Fault) matches(to []string) bool {
-	return f.Match == "" || slices.ContainsFunc(to, f.matchesOne)
-}
-
-func (f *Fault) matchesOne(addr string) bool {
-	return glob(strings.ToLower(f.Match), strings.ToLower(addr))
+// Matches reports whether any of the addresses fits the pattern.
+func (f *Fault) Matches(to []string) bool {
+	return f.Match == "" || slices.ContainsFunc(to, func(addr string) bool {
+		return glob(strings.ToLower(f.Match), strings.ToLower(addr))
+	})
 }
 
 // glob matches s against a pattern in which * stands for any run of characters and nothing else is special.

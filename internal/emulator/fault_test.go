@@ -30,7 +30,7 @@ func TestThrottleFaultSpeaksEachProvidersWords(t *testing.T) {
 	if sg.status != 429 || !strings.Contains(sg.body, "too many requests") || err != nil || !near(time.Unix(reset, 0)) || sg.header.Get("X-RateLimit-Remaining") != "0" {
 		t.Errorf("sendgrid = %d %s %v", sg.status, sg.body, sg.header)
 	}
-	mg := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm(), b.keys.MailgunKey)
+	mg := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm(), key("mailgun", "api_key"))
 	_, date, _ := strings.Cut(strings.TrimSuffix(mg.body, `"}`), "try again after ")
 	until, err := time.Parse(time.RFC1123, date)
 	if mg.status != 429 || err != nil || !near(until) || !strings.Contains(mg.body, "Domain mg.example.com is not allowed to send: request limit exceeded") {
@@ -89,7 +89,7 @@ func TestErrorFaultWithoutBodyHasTheProvidersShape(t *testing.T) {
 	if a := b.sendGrid(t, sendGridBody()); a.status != 503 || a.body != `{"errors":[{"message":"service unavailable","field":null,"help":null}]}` {
 		t.Errorf("sendgrid = %d %s", a.status, a.body)
 	}
-	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm(), b.keys.MailgunKey)
+	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm(), key("mailgun", "api_key"))
 	if a.status != 500 || a.body != `{"message":"Internal Server Error"}` {
 		t.Errorf("mailgun = %d %s", a.status, a.body)
 	}
@@ -352,7 +352,7 @@ func TestFaultScriptIsCheckedStrictly(t *testing.T) {
 		{`{"ses":[{"mode":"latency","latency":"soon"}]}`, "not a duration"},
 		{`{"ses":[{"mode":"throttle","seconds":86401}]}`, "seconds: 86401 is not in 0..86400"},
 		{`{"ses":[{"mode":"slow","seconds":1}]}`, "seconds: is for mode throttle only"},
-		{`{"ses":[{"mode":"slow","hits":1}]}`, "hits: is told by GET"},
+		{`{"ses":[{"mode":"slow","hits":1}]}`, "hits: is shown by GET"},
 		{`{"ses":[{"mode":"slow","status":500}]}`, "status, headers, body: are for modes error, accept_then_500, partial only"},
 		{`{"ses":[{"mode":"error"}]}`, "status: mode error needs one in 400..599"},
 		{`{"ses":[{"mode":"error","status":200}]}`, "status: 200 is not in 400..599"},

@@ -75,7 +75,7 @@ func TestHookFaultNewIDAtRepetition(t *testing.T) {
 func TestHookFaultShuffleReversesAMessage(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)
-	opt := fast("mailgun", emulator.Hook{URL: in.URL})
+	opt := fast("mailgun", emulator.Hook{"url": in.URL})
 	opt.EventPace = time.Second // a post that waits for a processor must not be overtaken by the next
 	b := start(t, opt)
 	b.faults(t, `{"mailgun":[{"mode":"hook_shuffle","count":1}]}`)
@@ -111,7 +111,7 @@ func TestHookFaultDropIsCounted(t *testing.T) {
 func TestHookFaultDelay(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)
-	b := start(t, fast("mailgun", emulator.Hook{URL: in.URL}))
+	b := start(t, fast("mailgun", emulator.Hook{"url": in.URL}))
 	b.faults(t, `{"mailgun":[{"mode":"hook_delay","latency":"1s","count":1}]}`)
 	b.mailgunTo(t, "ann@example.org") // its accepted event meets the fault, and comes after the other
 	var first mailgunPayload
@@ -149,7 +149,7 @@ func TestHookFaultBadSignature(t *testing.T) {
 		b, in := hooked(t, "sendgrid", nil)
 		b.faults(t, script("sendgrid"))
 		b.sendGrid(t, sendGridBody())
-		if sendGridVerifies(t, b.HookKeys().SendGridPublicKey, in.wait(t, 1)[0]) {
+		if sendGridVerifies(t, b.HookKeys()["sendgrid_public_key"], in.wait(t, 1)[0]) {
 			t.Error("it verifies")
 		}
 	})
@@ -158,7 +158,7 @@ func TestHookFaultBadSignature(t *testing.T) {
 		b, in := hooked(t, "mailgun", nil)
 		b.faults(t, script("mailgun"))
 		b.mailgunTo(t, "ann@example.org")
-		if p := mailgunPayloads(t, in.wait(t, 1))[0]; p.verifies(b.HookKeys().MailgunSigningKey) || p.Signature.Signature == "" {
+		if p := mailgunPayloads(t, in.wait(t, 1))[0]; p.verifies(b.HookKeys()["mailgun_signing_key"]) || p.Signature.Signature == "" {
 			t.Error("it verifies")
 		}
 	})
@@ -167,7 +167,7 @@ func TestHookFaultBadSignature(t *testing.T) {
 		b, in := hooked(t, "postmark", nil)
 		b.faults(t, script("postmark"))
 		b.postmark(t, "/email", postmarkBody())
-		if _, password, ok := (&http.Request{Header: in.wait(t, 1)[0].header}).BasicAuth(); !ok || password == b.HookKeys().PostmarkPassword {
+		if _, password, ok := (&http.Request{Header: in.wait(t, 1)[0].header}).BasicAuth(); !ok || password == b.HookKeys()["postmark_password"] {
 			t.Error("it shows the right password, or none")
 		}
 	})
@@ -187,7 +187,7 @@ func TestHookFaultBadSignature(t *testing.T) {
 	t.Run("smtp", func(t *testing.T) {
 		t.Parallel()
 		in := newLMTPInbox(t, nil)
-		b := start(t, fast("smtp", emulator.Hook{URL: in.URL}))
+		b := start(t, fast("smtp", emulator.Hook{"url": in.URL}))
 		b.faults(t, script("smtp"))
 		b.relay(t, returnPath, nil, "bounce@example.org")
 		if m := in.wait(t, 1)[0]; m.to == returnPath || !strings.HasSuffix(m.to, "@bounces.example.com") {
@@ -202,7 +202,7 @@ func TestEventsComeThoughTheAnswerWasLost(t *testing.T) {
 		b, in := hooked(t, "mailgun", nil)
 		b.faults(t, `{"mailgun":[{"mode":"`+mode+`","count":1}]}`)
 		_, _ = b.try("POST", "/mailgun/v3/mg.example.com/messages", mailgunForm("v:gw_msg", "m1").Encode(), map[string]string{
-			"Authorization": mailgunAuth(b.keys.MailgunKey), "Content-Type": "application/x-www-form-urlencoded",
+			"Authorization": mailgunAuth(key("mailgun", "api_key")), "Content-Type": "application/x-www-form-urlencoded",
 		})
 		in.wait(t, 2)
 	}
@@ -212,12 +212,12 @@ func TestHookFaultsDoNotStandInTheWayOfOthers(t *testing.T) {
 	t.Parallel()
 	b, _ := hooked(t, "mailgun", nil)
 	b.faults(t, `{"mailgun":[{"mode":"hook_drop"},{"mode":"lookup_empty"},{"mode":"error","status":503,"count":1}]}`)
-	if a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm(), b.keys.MailgunKey); a.status != 503 {
+	if a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm(), key("mailgun", "api_key")); a.status != 503 {
 		t.Errorf("answer = %d, want 503", a.status)
 	}
 	var left map[string][]emulator.Fault
 	fromJSON(t, b.do(t, "GET", "/_faults", "", nil).body, &left)
-	want := map[string][]emulator.Fault{"mailgun": {{Mode: "lookup_empty", Path: "lookup"}, {Mode: "hook_drop"}}}
+	want := map[string][]emulator.Fault{"mailgun": {{Mode: "hook_drop"}, {Mode: "lookup_empty", Path: "lookup"}}}
 	if diff := cmp.Diff(want, left); diff != "" {
 		t.Errorf("faults left (-want +got):\n%s", diff)
 	}

@@ -39,10 +39,10 @@ func mailgunPayloads(t *testing.T, calls []hookCall) []mailgunPayload {
 	return all
 }
 
-func (b *bed) mailgunTo(t *testing.T, to string, pairs ...string) string {
+func (b *server) mailgunTo(t *testing.T, to string, pairs ...string) string {
 	t.Helper()
 	form := mailgunForm(append([]string{"to", to, "v:gw_msg", "m1", "o:tag", "order"}, pairs...)...)
-	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", form, b.keys.MailgunKey)
+	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", form, key("mailgun", "api_key"))
 	var res struct{ ID string }
 	fromJSON(t, a.body, &res)
 	return strings.Trim(res.ID, "<>")
@@ -85,7 +85,7 @@ func TestMailgunTellsEachOutcome(t *testing.T) {
 				got = append(got, strings.Join([]string{
 					text(e["event"]), text(e["severity"]), text(e["reason"]), text(status["code"]), text(status["enhanced-code"]),
 				}, " "))
-				if !p.verifies(b.HookKeys().MailgunSigningKey) || len(p.Signature.Token) != 50 {
+				if !p.verifies(b.HookKeys()["mailgun_signing_key"]) || len(p.Signature.Token) != 50 {
 					t.Errorf("signature = %+v", p.Signature)
 				}
 				headers := e["message"].(object)["headers"].(object)
@@ -116,35 +116,10 @@ func TestMailgunFillsVariablesOfEachRecipient(t *testing.T) {
 	}
 }
 
-func TestMailgunHonoursStatusCodes(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name   string
-		to     string
-		answer int
-		want   emulator.HookStats
-	}{
-		{"406 is the end", "suppressed@example.org", 406, emulator.HookStats{Posted: 2, Refused: map[int]int64{406: 2}, GivenUp: 2}},
-		{"202 is no success", "suppressed@example.org", 202, emulator.HookStats{Posted: 14, Refused: map[int]int64{202: 14}, Retried: 12, GivenUp: 2}},
-		{"delivered is told once", "ann@example.org", 500, emulator.HookStats{Posted: 8, Refused: map[int]int64{500: 8}, Retried: 6, GivenUp: 2}},
-	}
-	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			b, _ := hooked(t, "mailgun", func(int, hookCall) int { return tc.answer })
-			b.mailgunTo(t, tc.to)
-			s := b.settled(t, "mailgun", func(s emulator.HookStats) bool { return s.GivenUp == tc.want.GivenUp })
-			if diff := cmp.Diff(tc.want, s); diff != "" {
-				t.Errorf("stats (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
 func TestMailgunSignsWithTheKeyOfTheHook(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)
-	b := start(t, fast("mailgun", emulator.Hook{URL: in.URL, SigningKey: "key-of-the-hook"}))
+	b := start(t, fast("mailgun", emulator.Hook{"url": in.URL, "signing_key": "key-of-the-hook"}))
 	b.mailgunTo(t, "ann@example.org")
 	p := mailgunPayloads(t, in.wait(t, 1))[0]
 	stamp, err := strconv.ParseInt(p.Signature.Timestamp, 10, 64)

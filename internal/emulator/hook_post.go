@@ -10,190 +10,182 @@ import (
 	"time"
 )
 
-// post is one request to one target.
-type post struct {
-	target *target
-	events []happening
-	forged bool // signed with a key that is not ours
-	v1     bool // SES: SignatureVersion 1
-	fresh  bool // each repetition gets ids of its own
+// Post is one request to one target.
+type Post struct {
+	Target *Target
+	Events []Event
+	Forged bool   // signed with a key that is not ours
+	Mode   string // the fault mode of Kind.HookModes that the event met, "" if none
 
-	tries  uint16
-	header http.Header // made at the first try, and kept: a repetition is the same request
-	body   []byte
+	Header http.Header // made at the first try, and kept: a repetition is the same request
+	Body   []byte
+
+	freshIDs bool // each repetition gets ids of its own
+	tries    uint16
 }
 
-// verdict is what an answer means to a provider.
-type verdict int
-
-const (
-	told  verdict = iota // done
-	final                // refused, and never to be tried again
-	again                // to be tried again, as the schedule has it
-)
-
-// herald is what differs between the providers when they tell events.
-type herald interface {
-	// compose fills header and body of a post.
-	compose(p *post) error
-	// send makes the request and returns the status of the answer; an error is no answer.
-	send(ctx context.Context, p *post) (int, error)
-	verdict(status int) verdict
-	// retries has the pauses before each repetition, in units of Options.RetryPace.
-	retries(p *post) []int
-}
+// SlowRetries are the pauses of those who try again for a day and more, longer and longer apart.
+var SlowRetries = []int{1, 2, 5, 10, 10, 10, 10, 10, 10, 10}
 
 // sort turns what is due into posts, and applies the faults to events that they have not met.
-func (l *lane) sort(due []*errand) []*post {
-	var posts []*post
-	var plain []happening
+func (q *hookQueue) sort(due []*task) []*Post {
+	var posts []*Post
+	var plain []Event
 	for _, x := range due {
-		if x.again != nil {
-			posts = append(posts, x.again)
+		if x.repeat != nil {
+			posts = append(posts, x.repeat)
 			continue
 		}
-		h := x.plan[0]
-		odd, rest := l.judge(&h, x.judged)
-		if rest {
-			plain = append(plain, h)
+		v := x.plan[0]
+		if !x.faultsMet && q.putOff(&v) {
+			continue
+		}
+		odd, ordinary := q.distort(&v)
+		if ordinary {
+			plain = append(plain, v)
 		}
 		for _, p := range odd {
-			posts = append(posts, l.address(p)...)
+			posts = append(posts, q.split(p)...)
 		}
 	}
 	if len(plain) > 0 {
-		posts = append(posts, l.address(&post{events: plain})...)
+		posts = append(posts, q.split(&Post{Events: plain})...)
 	}
 	return posts
 }
 
-// judge meets an event with the faults. It returns posts of its own for it, and whether it goes the ordinary way.
-func (l *lane) judge(h *happening, judged bool) (odd []*post, plain bool) {
-	take := func(mode string) *taken { return l.e.faults.takeAt(queue{l.kind, mode}, h.to, l.e.now(), nil) }
-	if !judged {
-		if take(modeHookDrop) != nil {
-			l.count(func(s *HookStats) { s.Dropped++ })
-			return nil, false
-		}
-		if take(modeHookHold) != nil {
-			l.mu.Lock()
-			l.held = append(l.held, &errand{plan: []happening{*h}, judged: true})
-			l.mu.Unlock()
-			return nil, false
-		}
-		if f := take(modeHookDelay); f != nil {
-			l.add(false, &errand{due: l.e.now().Add(time.Duration(f.Latency)), plan: []happening{*h}, judged: true})
-			return nil, false
+// putOff applies the faults that keep an event from being sent now, and reports whether one does.
+func (q *hookQueue) putOff(v *Event) bool {
+	later := &task{plan: []Event{*v}, faultsMet: true}
+	if q.takeHook(modeHookDrop, v.To) != nil {
+		q.count(func(s *HookStats) { s.Dropped++ })
+		return true
+	}
+	if q.takeHook(modeHookHold, v.To) != nil {
+		q.count(func(*HookStats) { q.held = append(q.held, later) })
+		return true
+	}
+	f := q.takeHook(modeHookDelay, v.To)
+	if f != nil {
+		later.due = q.e.now().Add(time.Duration(f.Latency))
+		q.add(false, later)
+	}
+	return f != nil
+}
+
+// distort applies the faults that change how an event is sent. It returns the posts that they make, and whether the event
+// is sent in the ordinary way as well.
+func (q *hookQueue) distort(v *Event) (odd []*Post, ordinary bool) {
+	one := Post{
+		Events:   []Event{*v},
+		Forged:   q.takeHook(modeHookBadSignature, v.To) != nil,
+		freshIDs: q.takeHook(modeHookNewID, v.To) != nil,
+	}
+	for _, mode := range q.kind.HookModes {
+		if q.takeHook(mode, v.To) != nil {
+			one.Mode = mode
 		}
 	}
-	one := post{
-		events: []happening{*h},
-		forged: take(modeHookBadSignature) != nil,
-		v1:     take(modeHookSignatureV1) != nil,
-		fresh:  take(modeHookNewID) != nil,
-	}
-	if one.forged || one.v1 || one.fresh {
+	ordinary = !one.Forged && !one.freshIDs && one.Mode == ""
+	if !ordinary {
 		odd = append(odd, &one)
 	}
-	if f := take(modeHookDuplicate); f != nil {
-		salt := uint16(0)
-		for range max(f.Copies, 1) {
-			twin := one
-			twin.events = []happening{*h}
-			if one.fresh {
-				salt++
-				twin.events[0].salt = salt
+	if f := q.takeHook(modeHookDuplicate, v.To); f != nil {
+		for i := range max(f.Copies, 1) {
+			again := one
+			again.Events = []Event{*v}
+			if one.freshIDs {
+				again.Events[0].salt = uint16(i + 1) //nolint:gosec // at most maxFaultCopies
 			}
-			odd = append(odd, &twin)
+			odd = append(odd, &again)
 		}
 	}
-	return odd, !one.forged && !one.v1 && !one.fresh
+	return odd, ordinary
 }
 
 // maxBatchBytes is about how large a body may get: SendGrid posts at 768 KB at the latest.
 const maxBatchBytes = 512 << 10
 
-// address makes a post for each target, with the events that it wants; a batch that gets too large goes on in another.
-func (l *lane) address(p *post) []*post {
-	var posts []*post
-	open := map[*target]*post{}
-	size := map[*target]int{}
-	for i := range p.events {
-		h := &p.events[i]
-		for _, t := range l.e.hooks.targets(h) {
-			if open[t] == nil || size[t]+h.size() > maxBatchBytes {
+// split makes a post for each target, with the events that it wants; a batch that gets too large goes on in another.
+func (q *hookQueue) split(p *Post) []*Post {
+	var posts []*Post
+	open := map[*Target]*Post{}
+	size := map[*Target]int{}
+	for i := range p.Events {
+		v := &p.Events[i]
+		for _, t := range q.targets(v) {
+			if open[t] == nil || size[t]+v.size() > maxBatchBytes {
 				own := *p
-				own.target, own.events = t, nil
+				own.Target, own.Events = t, nil
 				open[t], size[t] = &own, 0
 				posts = append(posts, &own)
 			}
-			open[t].events = append(open[t].events, *h)
-			size[t] += h.size()
+			open[t].Events = append(open[t].Events, *v)
+			size[t] += v.size()
 		}
 	}
 	return posts
 }
 
-// tell makes a post once, and sees to its repetition.
-func (l *lane) tell(ctx context.Context, p *post) {
-	if p.fresh && p.tries > 0 {
-		p.body = nil
-		for i := range p.events {
-			p.events[i].salt += 1000 * p.tries // apart from the numbers of copies
+// deliver makes a post once, and plans its repetition.
+func (q *hookQueue) deliver(ctx context.Context, p *Post) {
+	if p.freshIDs && p.tries > 0 {
+		p.Body = nil
+		for i := range p.Events {
+			p.Events[i].salt += 1000 * p.tries // apart from the numbers of copies
 		}
 	}
-	if p.body == nil {
-		if err := l.herald.compose(p); err != nil {
-			l.e.log.Error("event not composed", "provider", l.kind, "error", err)
-			l.count(func(s *HookStats) { s.GivenUp += int64(len(p.events)) })
+	if p.Body == nil {
+		if err := q.provider.Compose(p); err != nil {
+			q.e.log.Error("event not composed", "provider", q.kind.Name, "error", err)
+			q.count(func(s *HookStats) { s.GivenUp += int64(len(p.Events)) })
 			return
 		}
 	}
-	status, err := l.herald.send(ctx, p)
+	status, err := q.post(ctx, p)
 	if ctx.Err() != nil {
 		return // Stop: what is pending is dropped
 	}
-	outcome := again
-	if err == nil {
-		outcome = l.herald.verdict(status)
+	if err != nil {
+		status = 0
+		q.e.log.Debug("event not sent", "provider", q.kind.Name, "error", err)
 	}
-	pauses := l.herald.retries(p)
-	if outcome == again && int(p.tries) >= len(pauses) {
-		outcome = final
-	}
-	l.tally(p, status, err, outcome)
-	p.tries++
-	if outcome == again {
-		pause := time.Duration(pauses[p.tries-1]) * l.e.opt.RetryPace
-		l.add(false, &errand{due: l.e.now().Add(pause), again: p})
+	taken, pauses := q.provider.Answered(p, status)
+	again := !taken && int(p.tries) < len(pauses)
+	q.count(func(s *HookStats) { s.tally(p, status, taken, again) })
+	if again {
+		pause := time.Duration(pauses[p.tries]) * q.e.opt.RetryPace
+		p.tries++
+		q.add(false, &task{due: q.e.now().Add(pause), repeat: p})
 	}
 }
 
 // tally counts one try.
-func (l *lane) tally(p *post, status int, err error, outcome verdict) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := &l.stats
+func (s *HookStats) tally(p *Post, status int, taken, again bool) {
 	s.Posted++
 	if p.tries > 0 {
 		s.Retried++
 	}
 	switch {
-	case err != nil:
-		s.Failed++
-		l.e.log.Debug("event not told", "provider", l.kind, "error", err)
-	case outcome == told:
+	case taken:
 		s.OK++
-		s.Events += int64(len(p.events))
+		s.Events += int64(len(p.Events))
+	case status == 0:
+		s.Failed++
 	default:
 		if s.Refused == nil {
 			s.Refused = map[int]int64{}
 		}
 		s.Refused[status]++
 	}
-	if outcome == final {
-		s.GivenUp += int64(len(p.events))
+	if !taken && !again {
+		s.GivenUp += int64(len(p.Events))
 	}
+}
+
+// Publish sends a target something that is not an event.
+func (h *Host) Publish(t *Target, header http.Header, body []byte) {
+	h.queue.add(false, &task{due: h.e.now(), repeat: &Post{Target: t, Header: header, Body: body}})
 }
 
 // hookTimeout is how long an answer may take. SNS documents 15 s; of the others nothing is known.
@@ -202,32 +194,43 @@ const hookTimeout = 15 * time.Second
 // maxHookAnswer is how much of an answer is read.
 const maxHookAnswer = 64 << 10
 
-// messenger is the HTTP side that all the heralds of HTTP providers share.
-type messenger struct{ client *http.Client }
-
-func newMessenger() messenger {
-	return messenger{&http.Client{
+func newHookClient() *http.Client {
+	return &http.Client{
 		Timeout: hookTimeout,
 		Transport: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-			MaxIdleConnsPerHost: laneWorkers, IdleConnTimeout: 30 * time.Second,
+			MaxIdleConnsPerHost: hookWorkers, IdleConnTimeout: 30 * time.Second,
 		},
 		// None of the providers follows a redirect.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
 }
 
-func (m messenger) send(ctx context.Context, p *post) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.target.URL, bytes.NewReader(p.body))
+// post makes the request of a post and returns the status of the answer; an error is no answer.
+func (h *Host) post(ctx context.Context, p *Post) (int, error) {
+	if h.kind.Deliver != nil {
+		return h.kind.Deliver(ctx, p)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.Target.Hook["url"], bytes.NewReader(p.Body))
 	if err != nil {
 		return 0, fmt.Errorf("make hook request: %w", err)
 	}
-	req.Header = p.header.Clone()
-	res, err := m.client.Do(req)
+	req.Header = p.Header.Clone()
+	res, err := h.e.client.Do(req)
 	if err != nil {
 		return 0, fmt.Errorf("post hook: %w", err)
 	}
 	defer res.Body.Close() //nolint:errcheck // nothing can be done about it
 	_, _ = io.CopyN(io.Discard, res.Body, maxHookAnswer)
 	return res.StatusCode, nil
+}
+
+// Verify sends a target at once an event of a made-up message, and returns the status of the answer.
+func (h *Host) Verify(ctx context.Context, t *Target, m *Message, what EventType) (int, error) {
+	m.Provider, m.At = h.kind.Name, h.e.now()
+	p := &Post{Target: t, Events: []Event{{Message: m, Type: what, To: m.To, At: m.At}}}
+	if err := h.provider.Compose(p); err != nil {
+		return 0, err
+	}
+	return h.post(ctx, p)
 }

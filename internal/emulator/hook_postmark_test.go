@@ -86,7 +86,7 @@ func TestPostmarkTellsEachOutcome(t *testing.T) {
 			for _, c := range in.got() {
 				user, password, ok := (&http.Request{Header: c.header}).BasicAuth()
 				keys := b.HookKeys()
-				if !ok || user != keys.PostmarkUsername || password != keys.PostmarkPassword {
+				if !ok || user != keys["postmark_username"] || password != keys["postmark_password"] {
 					t.Errorf("authorization = %q", c.header.Get("Authorization"))
 				}
 				if !stamp.MatchString(c.body) {
@@ -100,36 +100,11 @@ func TestPostmarkTellsEachOutcome(t *testing.T) {
 func TestPostmarkShowsAHeaderInstead(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)
-	b := start(t, fast("postmark", emulator.Hook{URL: in.URL, Header: "X-Hook-Token", Token: "secret"}))
+	b := start(t, fast("postmark", emulator.Hook{"url": in.URL, "header": "X-Hook-Token", "token": "secret"}))
 	b.postmark(t, "/email", postmarkBody())
 	c := in.wait(t, 1)[0]
 	if c.header.Get("X-Hook-Token") != "secret" || c.header.Get("Authorization") != "" {
 		t.Errorf("header = %v", c.header)
-	}
-}
-
-func TestPostmarkHonoursStatusCodes(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name, to string
-		answer   int
-		posted   int64
-		givenUp  int64
-	}{
-		{"403 is the end", "softbounce@example.org", 403, 1, 1},
-		{"201 is no success", "softbounce@example.org", 201, 11, 1},
-		{"a delivery comes four times", "ann@example.org", 401, 4, 1},
-	}
-	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			b, _ := hooked(t, "postmark", func(int, hookCall) int { return tc.answer })
-			b.postmark(t, "/email", postmarkBody("To", tc.to))
-			s := b.settled(t, "postmark", func(s emulator.HookStats) bool { return s.GivenUp == tc.givenUp })
-			if s.Posted != tc.posted || s.Refused[tc.answer] != tc.posted {
-				t.Errorf("stats = %+v, want %d posts", s, tc.posted)
-			}
-		})
 	}
 }
 

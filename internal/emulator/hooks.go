@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -8,216 +9,180 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 )
 
-// Hook is where the events of one provider go, as an operator of the emulator sets it: it gets all events. Fields left
-// empty are those of HookKeys.
-type Hook struct {
-	URL        string `json:"url"`                   // http or https; for smtp lmtp://host:port
-	SigningKey string `json:"signing_key,omitempty"` // mailgun
-	Username   string `json:"username,omitempty"`    // postmark, basic authentication
-	Password   string `json:"password,omitempty"`
-	Header     string `json:"header,omitempty"` // postmark, instead: a header and its value
-	Token      string `json:"token,omitempty"`
-	TopicARN   string `json:"topic_arn,omitempty"` // ses
+// Hook is where the events of one provider go, as an operator of the emulator sets it: it gets all events. It has "url",
+// which is http or https, or of a relay lmtp://host:port, and may have the fields of the kind; what is missing is filled
+// in with HookKeys.
+type Hook map[string]string
+
+// Target is one receiver of events.
+type Target struct {
+	Hook
+	Registration any // by which the provider's own API made it; nil for a hook of the operator
 }
 
-// check says what is wrong with a hook, and what is allowed there.
-func (h *Hook) check(kind string, remote bool) error {
-	if err := checkHookURL(kind, h.URL, remote); err != nil {
-		return err
+// checkHook says what is wrong with a hook, and what is allowed there. It fills in what is missing.
+func (h *Host) checkHook(hook Hook) error {
+	fields := append([]string{"url"}, h.kind.HookFields...)
+	for name := range hook {
+		if !slices.Contains(fields, name) {
+			return fmt.Errorf("%s: unknown field; %s has %s", name, h.kind.Name, strings.Join(fields, ", "))
+		}
 	}
-	switch {
-	case h.SigningKey != "" && kind != kindMailgun:
-		return fmt.Errorf("signing_key: is for %s only", kindMailgun)
-	case h.Username+h.Password+h.Header+h.Token != "" && kind != kindPostmark:
-		return fmt.Errorf("username, password, header, token: are for %s only", kindPostmark)
-	case h.TopicARN != "" && (kind != kindSES || !strings.HasPrefix(h.TopicARN, "arn:")):
-		return fmt.Errorf("topic_arn: is for %s only and looks like arn:aws:sns:REGION:ACCOUNT:NAME", kindSES)
-	case (h.Header == "") != (h.Token == ""):
-		return fmt.Errorf("header, token: go together")
-	case h.Header != "" && (!validHeaderName(h.Header) || strings.ContainsAny(h.Token, "\r\n\x00")):
-		return fmt.Errorf("header: %q is not a valid header", h.Header)
-	case h.Header != "" && h.Username+h.Password != "":
-		return fmt.Errorf("header: goes without username and password")
+	if err := h.CheckURL(hook["url"]); err != nil {
+		return fmt.Errorf("url: %w", err)
 	}
-	return nil
+	return h.provider.CompleteHook(hook)
 }
 
-// checkHookURL keeps an emulator from posting to hosts of others: without AllowRemote only this machine is told.
-func checkHookURL(kind, raw string, remote bool) error {
+// CheckURL keeps an emulator from posting to hosts of others: without AllowRemote it posts to this machine only.
+func (h *Host) CheckURL(raw string) error {
 	schemes := []string{"http", "https"}
-	if kind == kindSMTP {
+	if h.kind.SMTP {
 		schemes = []string{"lmtp"}
 	}
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme) {
-		return fmt.Errorf("url: %q is not %s://HOST", raw, strings.Join(schemes, ":// or "))
+		return fmt.Errorf("%q is not %s://HOST", raw, strings.Join(schemes, ":// or "))
 	}
-	if kind == kindSMTP && u.Port() == "" {
-		return fmt.Errorf("url: %q has no port", raw)
+	if h.kind.SMTP && u.Port() == "" {
+		return fmt.Errorf("%q has no port", raw)
 	}
 	ip := net.ParseIP(u.Hostname())
-	if remote || u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+	if h.e.opt.AllowRemote || u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("url: %s is not a loopback address, and AllowRemote is not set", u.Hostname())
+	return fmt.Errorf("%s is not a loopback address, and AllowRemote is not set", u.Hostname())
 }
 
-// target is one receiver of events: a Hook, or what a registration made.
-type target struct {
-	Hook
-	id      string      // of a registration at SendGrid
-	signed  bool        // SendGrid signs only when asked to
-	headers http.Header // Postmark's HttpHeaders
-}
-
-// registry knows who is told. It is safe for concurrent use.
-type registry struct {
-	mu       sync.RWMutex
-	hooks    map[string]*target   // by kind
-	sendGrid []*sendGridWebhook   // what the providers' own APIs registered
-	mailgun  map[string][]*target // by webhook name
-	postmark []*postmarkWebhook   //
-	lastID   int                  // of a Postmark webhook
-	sets     map[string]*sesSet   // configuration sets by name
-	topics   []*topicSubscription // of SNS
-}
-
-func newRegistry() *registry {
-	return &registry{hooks: map[string]*target{}, mailgun: map[string][]*target{}, sets: map[string]*sesSet{}}
-}
-
-// targets lists who is told of an event, each URL once.
-func (r *registry) targets(h *happening) []*target {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	kind := h.of.Provider
-	var all []*target
-	add := func(t *target) {
-		if !slices.ContainsFunc(all, func(o *target) bool { return o.URL == t.URL }) {
-			all = append(all, t)
-		}
+// ValidHeader reports whether a name and a value make a header that a hook may send.
+func ValidHeader(name, value string) bool {
+	other := func(r rune) bool {
+		return !strings.ContainsRune("!#$%&'*+-.^_`|~", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 	}
-	for _, t := range r.registered(h) {
-		add(t)
-	}
-	if t := r.hooks[kind]; t != nil {
-		add(t)
-	}
-	return all
-}
-
-func (r *registry) registered(h *happening) []*target {
-	switch h.of.Provider {
-	case kindSendGrid:
-		return r.sendGridTargets(h)
-	case kindMailgun:
-		return r.mailgunTargets(h)
-	case kindPostmark:
-		return r.postmarkTargets(h)
-	case kindSES:
-		return r.sesTargets(h)
-	}
-	return nil
-}
-
-// any reports whether a provider has anybody to tell; without, its messages need no plan.
-func (r *registry) any(kind string) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if r.hooks[kind] != nil {
-		return true
-	}
-	switch kind {
-	case kindSendGrid:
-		return len(r.sendGrid) > 0
-	case kindMailgun:
-		return len(r.mailgun) > 0
-	case kindPostmark:
-		return len(r.postmark) > 0
-	case kindSES:
-		return len(r.topics) > 0
-	}
-	return false
-}
-
-// forget drops hooks and registrations of one provider, or with "" of all.
-func (r *registry) forget(kind string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, k := range kinds() {
-		if kind != "" && kind != k {
-			continue
-		}
-		delete(r.hooks, k)
-		switch k {
-		case kindSendGrid:
-			r.sendGrid = nil
-		case kindMailgun:
-			clear(r.mailgun)
-		case kindPostmark:
-			r.postmark = nil
-		case kindSES:
-			clear(r.sets)
-			r.topics = nil
-		}
-	}
+	return name != "" && http.CanonicalHeaderKey(name) != "Content-Length" && !strings.ContainsFunc(name, other) &&
+		!strings.ContainsAny(value, "\r\n\x00")
 }
 
 // SetHooks replaces the hooks of all providers, as PUT /_hooks does; what was registered by the providers' own APIs
 // stays. It may be called before Start. The error names what is wrong and what is allowed; the old hooks stay then.
 func (e *Emulator) SetHooks(all map[string]Hook) error {
-	hooks := make(map[string]*target, len(all))
-	for kind, h := range all {
-		if !slices.Contains(kinds(), kind) {
-			return fmt.Errorf("hooks: provider %q is not one of %s", kind, strings.Join(kinds(), ", "))
+	targets := map[*Host]*Target{}
+	for kind, hook := range all {
+		h, err := e.host(kind)
+		if err != nil {
+			return fmt.Errorf("hooks: %w", err)
 		}
-		if err := h.check(kind, e.opt.AllowRemote); err != nil {
+		own := maps.Clone(hook)
+		if err := h.checkHook(own); err != nil {
 			return fmt.Errorf("hooks.%s.%w", kind, err)
 		}
-		hooks[kind] = e.keys.target(kind, h)
+		targets[h] = &Target{Hook: own}
 	}
-	e.hooks.mu.Lock()
-	defer e.hooks.mu.Unlock()
-	e.hooks.hooks = hooks
+	e.hooks.Lock()
+	defer e.hooks.Unlock()
+	for _, h := range e.hosts {
+		h.hook = targets[h]
+	}
 	return nil
 }
 
-// set lists the hooks that are set, by kind.
-func (r *registry) set() map[string]Hook {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	all := make(map[string]Hook, len(r.hooks))
-	for kind, t := range r.hooks {
-		all[kind] = t.Hook
+// ownHook is the operator's, or nil.
+func (h *Host) ownHook() *Target {
+	h.e.hooks.RLock()
+	defer h.e.hooks.RUnlock()
+	return h.hook
+}
+
+// targets lists who gets an event, each URL once.
+func (h *Host) targets(v *Event) []*Target {
+	registered := h.provider.Registered(v)
+	all := make([]*Target, 0, len(registered)+1)
+	for _, t := range append(registered, h.ownHook()) {
+		if t != nil && !slices.ContainsFunc(all, func(o *Target) bool { return o.Hook["url"] == t.Hook["url"] }) {
+			all = append(all, t)
+		}
 	}
 	return all
 }
 
-// urls lists what the providers' APIs registered, sorted, by kind.
-func (r *registry) urls() map[string][]string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	all := map[string][]string{}
-	for _, w := range r.sendGrid {
-		all[kindSendGrid] = append(all[kindSendGrid], w.URL)
-	}
-	for _, list := range r.mailgun {
-		for _, t := range list {
-			all[kindMailgun] = append(all[kindMailgun], t.URL)
-		}
-	}
-	for _, w := range r.postmark {
-		all[kindPostmark] = append(all[kindPostmark], w.target.URL)
-	}
-	for _, s := range r.topics {
-		all[kindSES] = append(all[kindSES], s.endpoint)
-	}
-	for kind := range maps.Keys(all) {
-		slices.Sort(all[kind])
-		all[kind] = slices.Compact(all[kind])
+// HookKeys are what receivers check events with, of all providers. They are made anew by New.
+func (e *Emulator) HookKeys() map[string]string {
+	all := map[string]string{}
+	for _, h := range e.hosts {
+		maps.Copy(all, h.provider.Keys())
 	}
 	return all
+}
+
+// hooksView is what GET /_hooks shows. It has the secrets: whoever asks is on this machine, and no page in a browser there, and they open nothing else.
+type hooksView struct {
+	Hooks      map[string]Hook     `json:"hooks"`
+	Registered map[string][]string `json:"registered"` // URLs, by the providers' own APIs
+	Keys       map[string]string   `json:"keys"`
+}
+
+func (e *Emulator) getHooks(w http.ResponseWriter, r *http.Request) {
+	hosts, err := e.hostsOf(r)
+	if err != nil {
+		controlError(w, err)
+		return
+	}
+	v := hooksView{Hooks: map[string]Hook{}, Registered: map[string][]string{}, Keys: e.HookKeys()}
+	for _, h := range hosts {
+		if t := h.ownHook(); t != nil {
+			v.Hooks[h.kind.Name] = t.Hook
+		}
+		urls := map[string]bool{}
+		for _, t := range h.provider.Registered(nil) {
+			urls[t.Hook["url"]] = true
+		}
+		if len(urls) > 0 {
+			v.Registered[h.kind.Name] = slices.Sorted(maps.Keys(urls))
+		}
+	}
+	writeControl(w, v)
+}
+
+// putHooks replaces all hooks, or with ?provider= that one's alone.
+func (e *Emulator) putHooks(w http.ResponseWriter, r *http.Request) {
+	hosts, err := e.hostsOf(r)
+	var all map[string]Hook
+	if err == nil {
+		all, err = decodeControl[map[string]Hook](r.Body, `hooks are {"<provider>": {"url": ...}}`)
+	}
+	if kind := r.URL.Query().Get("provider"); err == nil && kind != "" {
+		if _, ok := all[kind]; !ok || len(all) > 1 {
+			err = errors.New("with ?provider=" + kind + " the body has " + kind + " and nothing else")
+		}
+		for _, h := range e.hosts {
+			if t := h.ownHook(); t != nil && h != hosts[0] {
+				all[h.kind.Name] = t.Hook
+			}
+		}
+	}
+	if err == nil {
+		err = e.SetHooks(all)
+	}
+	if err != nil {
+		controlError(w, err)
+		return
+	}
+	e.getHooks(w, r)
+}
+
+// deleteHooks forgets hooks and registrations.
+func (e *Emulator) deleteHooks(w http.ResponseWriter, r *http.Request) {
+	e.each(w, r, func(h *Host) {
+		e.hooks.Lock()
+		h.hook = nil
+		e.hooks.Unlock()
+		h.provider.Forget()
+	})
+}
+
+// releaseHeld sends the events that mode hook_hold keeps.
+func (e *Emulator) releaseHeld(w http.ResponseWriter, r *http.Request) {
+	e.each(w, r, func(h *Host) { h.queue.release() })
 }

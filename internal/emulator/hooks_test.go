@@ -9,15 +9,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
 type hooksView struct {
 	Hooks      map[string]emulator.Hook
 	Registered map[string][]string
-	Keys       emulator.HookKeys
+	Keys       map[string]string
 }
 
-func (b *bed) hooksView(t *testing.T, query string) hooksView {
+func (b *server) hooksView(t *testing.T, query string) hooksView {
 	t.Helper()
 	var v hooksView
 	fromJSON(t, b.do(t, "GET", "/_hooks"+query, "", nil).body, &v)
@@ -36,15 +37,15 @@ func TestHooksAreSetByTheControlAPI(t *testing.T) {
 	b.do(t, "PUT", "/_hooks?provider=mailgun", `{"mailgun":{"url":"`+in.URL+`","signing_key":"k"}}`, nil)
 	keys := b.HookKeys()
 	want := map[string]emulator.Hook{
-		"postmark": {URL: in.URL, Username: keys.PostmarkUsername, Password: keys.PostmarkPassword},
-		"mailgun":  {URL: in.URL, SigningKey: "k"},
-		"smtp":     {URL: "lmtp://127.0.0.1:1"},
+		"postmark": {"url": in.URL, "username": keys["postmark_username"], "password": keys["postmark_password"]},
+		"mailgun":  {"url": in.URL, "signing_key": "k"},
+		"smtp":     {"url": "lmtp://127.0.0.1:1"},
 	}
 	v := b.hooksView(t, "")
 	if diff := cmp.Diff(want, v.Hooks); diff != "" {
 		t.Errorf("hooks (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(keys, v.Keys); diff != "" || keys.SNSCAPEM == "" || keys.SendGridPublicKey == "" {
+	if diff := cmp.Diff(keys, v.Keys); diff != "" || keys["sns_ca_pem"] == "" || keys["sendgrid_public_key"] == "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
 	if got := b.hooksView(t, "?provider=smtp").Hooks; len(got) != 1 {
@@ -77,7 +78,7 @@ func TestHooksAreChecked(t *testing.T) {
 		`{"smtp":{"url":"http://127.0.0.1:25/"}}`:                                          "lmtp",
 		`{"smtp":{"url":"lmtp://127.0.0.1"}}`:                                              "port",
 		`{"sendgrid":{"url":"http://127.0.0.1/","signing_key":"x"}}`:                       "signing_key",
-		`{"mailgun":{"url":"http://127.0.0.1/","password":"x"}}`:                           "postmark",
+		`{"mailgun":{"url":"http://127.0.0.1/","password":"x"}}`:                           "unknown field",
 		`{"postmark":{"url":"http://127.0.0.1/","header":"X-A"}}`:                          "go together",
 		`{"postmark":{"url":"http://127.0.0.1/","header":"X A","token":"t"}}`:              "header",
 		`{"postmark":{"url":"http://127.0.0.1/","header":"X","token":"t","username":"u"}}`: "without",
@@ -94,14 +95,14 @@ func TestHooksAreChecked(t *testing.T) {
 			t.Errorf("DELETE %s = %d", path, a.status)
 		}
 	}
-	remote, err := emulator.New(emulator.Options{AllowRemote: true, Hooks: map[string]emulator.Hook{"ses": {URL: "https://gw.example.org/hooks/ses"}}})
+	remote, err := catalog.New(emulator.Options{AllowRemote: true, Hooks: map[string]emulator.Hook{"ses": {"url": "https://gw.example.org/hooks/ses"}}})
 	if err != nil || remote == nil {
 		t.Errorf("a remote hook with AllowRemote: %v", err)
 	}
-	if _, err := emulator.New(emulator.Options{Hooks: map[string]emulator.Hook{"ses": {URL: "https://gw.example.org/hooks/ses"}}}); err == nil {
+	if _, err := catalog.New(emulator.Options{Hooks: map[string]emulator.Hook{"ses": {"url": "https://gw.example.org/hooks/ses"}}}); err == nil {
 		t.Error("a remote hook works without AllowRemote")
 	}
-	if _, err := emulator.New(emulator.Options{EventPace: -1}); err == nil {
+	if _, err := catalog.New(emulator.Options{EventPace: -1}); err == nil {
 		t.Error("a negative pace works")
 	}
 }
@@ -111,7 +112,7 @@ func TestHooksDoNotFollowRedirects(t *testing.T) {
 	elsewhere := newInbox(t, nil)
 	srv := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
 	t.Cleanup(srv.Close)
-	b := start(t, fast("postmark", emulator.Hook{URL: srv.URL}))
+	b := start(t, fast("postmark", emulator.Hook{"url": srv.URL}))
 	b.postmark(t, "/email", postmarkBody())
 	if s := b.settled(t, "postmark", func(s emulator.HookStats) bool { return s.GivenUp == 1 }); s.Refused[307] != 4 {
 		t.Errorf("stats = %+v", s)
@@ -124,7 +125,7 @@ func TestHooksDoNotFollowRedirects(t *testing.T) {
 func TestStopDropsWhatIsPending(t *testing.T) {
 	t.Parallel()
 	in := newInbox(t, nil)
-	b := start(t, emulator.Options{Hooks: map[string]emulator.Hook{"postmark": {URL: in.URL}}, EventPace: 1e12})
+	b := start(t, emulator.Options{Hooks: map[string]emulator.Hook{"postmark": {"url": in.URL}}, EventPace: 1e12})
 	b.postmark(t, "/email", postmarkBody())
 	if s := b.Stats()["postmark"].Hooks; s.Pending != 1 {
 		t.Errorf("stats = %+v", s)
@@ -139,7 +140,7 @@ func TestStopDropsWhatIsPending(t *testing.T) {
 
 func TestUnreachableHookIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	b := start(t, fast("postmark", emulator.Hook{URL: "http://127.0.0.1:1/"}))
+	b := start(t, fast("postmark", emulator.Hook{"url": "http://127.0.0.1:1/"}))
 	b.postmark(t, "/email", postmarkBody())
 	s := b.settled(t, "postmark", func(s emulator.HookStats) bool { return s.GivenUp == 1 })
 	if s.Failed != 4 || s.Posted != 4 {

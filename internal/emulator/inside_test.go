@@ -3,18 +3,18 @@ package emulator
 import (
 	"bytes"
 	"errors"
-	"net"
+	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// noConn is a connection that is only asked for its peer.
-type noConn struct{ net.Conn }
-
-func (noConn) RemoteAddr() net.Addr { return &net.UnixAddr{Name: "@", Net: "unix"} }
+// Handler is the HTTP surface, for tests without a network.
+func (e *Emulator) Handler() http.Handler { return e.handler() }
 
 func TestOutcomeOf(t *testing.T) {
 	t.Parallel()
@@ -27,7 +27,7 @@ func TestOutcomeOf(t *testing.T) {
 			t.Errorf("OutcomeOf(%q) = %s, want %s", addr, got, want)
 		}
 	}
-	if got := gravest([]string{"open@x", "a@x", "bounce@x", "click@x"}); got != outcomeBounce {
+	if got := gravest([]string{"open@x", "a@x", "bounce@x", "click@x"}); got != OutcomeBounce {
 		t.Errorf("gravest = %s, want bounce", got)
 	}
 }
@@ -64,8 +64,8 @@ func TestAddresses(t *testing.T) {
 		"": false, "a": false, "@example.org": false, "a@": false, "a@b..c": false, "a@-b.c": false, "a b@c.d": false, "a@b> X=Y": false,
 		"a@b,c@d": false, "a@b_c.d": true, "a@b!c": false, "\xff@b.c": false, string(bytes.Repeat([]byte("a"), 65)) + "@b.c": false,
 	} {
-		if got := bareAddress(s); got != want {
-			t.Errorf("bareAddress(%q) = %t", s, got)
+		if got := BareAddress(s); got != want {
+			t.Errorf("BareAddress(%q) = %t", s, got)
 		}
 	}
 }
@@ -77,7 +77,7 @@ func TestLedgerPromisesNothingAfterAFailedWrite(t *testing.T) {
 	if err := l.open(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.append([]Entry{{Provider: kindSES}}); err != nil {
+	if err := l.append([]Entry{{Provider: "ses"}}); err != nil {
 		t.Fatal(err)
 	}
 	l.io.Lock()
@@ -89,7 +89,7 @@ func TestLedgerPromisesNothingAfterAFailedWrite(t *testing.T) {
 	l.file = readOnly
 	l.io.Unlock()
 	for range 2 {
-		if err := l.append([]Entry{{Provider: kindSES}}); err == nil {
+		if err := l.append([]Entry{{Provider: "ses"}}); err == nil {
 			t.Error("append reports success although the write failed")
 		}
 	}
@@ -104,68 +104,100 @@ func TestLedgerPromisesNothingAfterAFailedWrite(t *testing.T) {
 	}
 }
 
-func TestFieldNamesAreCaseSensitive(t *testing.T) {
+func TestNoSlidingWindowIsEverExceeded(t *testing.T) {
 	t.Parallel()
-	e, err := New(Options{})
+	w := limit.Window{N: 20, Per: 7 * time.Second, Unit: limit.Recipients}
+	now := time.Unix(0, 0)
+	m := &meter{now: func() time.Time { return now }}
+	if err := m.limit([]limit.Window{w}); err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	type charge struct {
+		at time.Time
+		n  int
+	}
+	var taken []charge
+	used := 0
+	for range 5000 {
+		now = now.Add(time.Duration(rnd.IntN(500)) * time.Millisecond)
+		c := charge{now, 1 + rnd.IntN(5)}
+		sum := c.n // what the window that ends now would hold
+		for _, o := range taken {
+			if now.Sub(o.at) < w.Per {
+				sum += o.n
+			}
+		}
+		f := m.Admit(Cost{Recipients: c.n})
+		if (f == nil) != (sum <= w.N) {
+			t.Fatalf("at %s: admitted %t with %d in the window", now, f == nil, sum)
+		}
+		if f == nil {
+			taken, used = append(taken, c), used+c.n
+		}
+	}
+	if used == 0 {
+		t.Fatal("nothing was admitted")
+	}
+}
+
+// fixed is a provider that has no part in what is tested.
+type fixed struct{ Provider }
+
+func (fixed) CompleteHook(Hook) error { return nil }
+
+func fixedCourse(outcome string) []EventType {
+	return append([]EventType{Accepted}, Course(outcome)...)
+}
+
+func hostFor(t *testing.T, opt Options) *Host {
+	t.Helper()
+	e, err := New([]Kind{{Name: "fixed", Course: fixedCourse, New: func(*Host) (Provider, error) { return fixed{}, nil }}}, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := httptest.NewRequest(http.MethodPost, "/", nil)
-	r.Header.Set("Content-Type", "application/json")
-	for name, sub := range map[string]*submission{
-		"sendgrid": sendGrid{e}.read(r, []byte(`{"Personalizations":[{"to":[{"email":"a@b.c"}]}]}`)),
-		"ses":      ses{e}.read(r, []byte(`{"destination":{"ToAddresses":["a@b.c"]}}`)),
-	} {
-		if sub.refused == nil || len(sub.to) != 0 {
-			t.Errorf("%s read the recipients %v of a misspelt field", name, sub.to)
+	return e.hosts[0]
+}
+
+func TestQueueCountsWhatIsTooMuch(t *testing.T) {
+	t.Parallel()
+	q := hostFor(t, Options{}).queue
+	plan := make([]Event, maxPendingEvents)
+	q.add(true, &task{due: time.Now(), plan: plan})
+	q.add(true, &task{due: time.Now(), plan: plan[:3]})
+	q.add(false, &task{due: time.Now(), repeat: &Post{Events: plan[:2]}}) // counted before
+	if s := q.snapshot(); s.Pending != maxPendingEvents+2 || s.Dropped != 3 {
+		t.Errorf("pending %d, dropped %d", s.Pending, s.Dropped)
+	}
+	now := time.Now()
+	for range 3 {
+		if due, _ := q.next(now); len(due) != 1 {
+			t.Fatal("nothing is due")
 		}
 	}
 }
 
-func FuzzMailgunForm(f *testing.F) {
-	f.Add("application/x-www-form-urlencoded", []byte("from=a%40b.c&to=d%40e.f&text=x&v:gw_msg=1&recipient-variables={}"), false)
-	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\na@b.c\r\n"+
-		"--x\r\nContent-Disposition: form-data; name=\"message\"; filename=\"m\"\r\n\r\nFrom: a@b.c\r\n\r\n\r\n--x--\r\n"), true)
-	f.Fuzz(func(t *testing.T, contentType string, body []byte, isMIME bool) {
-		form, err := parseMailgunForm(contentType, body)
-		if err != nil {
-			return
+func TestPlanIsTheSameEachTime(t *testing.T) {
+	t.Parallel()
+	m := &Message{Entry: Entry{Provider: "fixed", ProviderMessageID: "x", To: []string{"defer@example.org", "click@example.org"}, At: time.Unix(0, 0)}}
+	h := hostFor(t, Options{})
+	a, b := h.plan(m), h.plan(m)
+	last := m.At
+	for i := range a {
+		if !a[i].At.Equal(b[i].At) || !bytes.Equal(a[i].Hash("id"), b[i].Hash("id")) {
+			t.Errorf("event %d differs", i)
 		}
-		m, refused := form.mail(isMIME)
-		if refused == nil && (len(m.to) == 0 || m.from == "" || len(m.entries("id")) == 0) {
-			t.Errorf("accepted without sender or recipient: %+v", m)
+		if a[i].At.Before(last) {
+			t.Errorf("event %d is before the last", i)
 		}
-	})
-}
-
-func FuzzJSONBodies(f *testing.F) {
-	f.Add([]byte(`{"personalizations":[{"to":[{"email":"a@b.c"}]}],"from":{"email":"a@b.c"},"subject":"s","content":[{"type":"a","value":"b"}]}`))
-	f.Add([]byte(`[{"From":"a@b.c","To":"d@e.f","TextBody":"x","Metadata":{"gw_msg":"1"}}]`))
-	f.Add([]byte(`{"FromEmailAddress":"a@b.c","Destination":{"ToAddresses":["a@b.c"]},"Content":{"Raw":{"Data":"QTogYg0KDQo="}}}`))
-	e, err := New(Options{})
-	if err != nil {
-		f.Fatal(err)
+		last = a[i].At
 	}
-	r := httptest.NewRequest(http.MethodPost, "/postmark/email", nil)
-	r.Header.Set("Accept", "application/json")
-	r.Header.Set("Content-Type", "application/json")
-	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, sub := range []*submission{
-			sendGrid{e}.read(r, body), postmark{e}.read(r, body), postmark{e}.readBatch(body, false), ses{e}.read(r, body),
-		} {
-			if sub.refused == nil && sub.accepted == nil {
-				t.Error("neither refused nor accepted")
-			}
-			for _, n := range sub.entries {
-				if sub.refused == nil && (len(n.To) == 0 || n.From == "" || n.ProviderMessageID == "") {
-					t.Errorf("accepted without sender, recipient or id: %+v", n)
-				}
-			}
-			if sub.degrade != nil {
-				sub.degrade(&Fault{Mode: modePartial})
-			}
-		}
-	})
+	if first := a[0].At.Sub(m.At); first < 50*time.Millisecond || first > 200*time.Millisecond {
+		t.Errorf("the first comes after %s", first)
+	}
+	if deferred := last.Sub(m.At); len(a) != 6 || deferred < time.Hour {
+		t.Errorf("%d events, the last after %s", len(a), deferred)
+	}
 }
 
 func FuzzReadLedger(f *testing.F) {
@@ -182,21 +214,29 @@ func FuzzReadLedger(f *testing.F) {
 	})
 }
 
-func FuzzHeads(f *testing.F) {
-	f.Add("AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request, SignedHeaders=host, Signature=x", []byte("From: a@b.c\r\nSubject: =?utf-8?q?x?=\r\n\r\n"))
-	f.Add(`{"ses":[{"mode":"error","status":500}]}`, []byte("To: undisclosed-recipients:;\n\n"))
-	f.Fuzz(func(t *testing.T, text string, mime []byte) {
-		if s, ok := parseAuthorization(text); ok && (s.keyID == "" || s.value == "") {
-			t.Errorf("parsed %+v", s)
+func FuzzReadMIME(f *testing.F) {
+	f.Add([]byte("From: a@b.c\r\nSubject: =?utf-8?q?x?=\r\n\r\n"))
+	f.Add([]byte("To: undisclosed-recipients:;\n\n"))
+	f.Add([]byte("From: a@b.c\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n"))
+	f.Fuzz(func(t *testing.T, mime []byte) {
+		if m, err := ReadMIME(mime); err == nil && m.From != "" && !BareAddress(m.From) {
+			t.Errorf("from = %q", m.From)
 		}
-		if h, err := readMIMEHead(mime); err == nil && h.from != "" && !bareAddress(h.from) {
-			t.Errorf("from = %q", h.from)
+	})
+}
+
+func FuzzControl(f *testing.F) {
+	f.Add([]byte(`{"fixed":[{"mode":"error","status":500}]}`), []byte(`{"fixed":{"url":"http://127.0.0.1/","signing_key":"x"}}`))
+	e, err := New([]Kind{{Name: "fixed", New: func(*Host) (Provider, error) { return fixed{}, nil }}}, Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(_ *testing.T, faults, hooks []byte) {
+		if all, err := decodeControl[map[string][]Fault](bytes.NewReader(faults), "faults"); err == nil {
+			_ = e.SetFaults(all)
 		}
-		if all, err := decodeScript(bytes.NewReader([]byte(text))); err == nil {
-			newScript().set(all)
-		}
-		if ec, ok := parseEnhanced(text); ok && (ec[0] < 0 || ec[0] > 999) {
-			t.Errorf("enhanced code = %v", ec)
+		if all, err := decodeControl[map[string]Hook](bytes.NewReader(hooks), "hooks"); err == nil {
+			_ = e.SetHooks(all)
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
 // crashed copies a ledger file as a kill -9 would leave it: while the emulator runs.
@@ -38,7 +39,7 @@ func TestLedgerIsOnDiskBeforeTheAnswer(t *testing.T) {
 	for i := range 50 {
 		wg.Go(func() {
 			body := postmarkBody("Metadata", object{"gw_msg": fmt.Sprintf("m%d", i)})
-			a, err := b.try("POST", "/postmark/email", toJSON(t, body), postmarkHeader(b.keys.PostmarkToken))
+			a, err := b.try("POST", "/postmark/email", toJSON(t, body), postmarkHeader(key("postmark", "server_token")))
 			raw, readErr := os.ReadFile(path)
 			if err != nil || readErr != nil || a.status != 200 || !strings.Contains(string(raw), fmt.Sprintf(`"message_id":"m%d"`, i)) {
 				t.Errorf("message %d = %d (%v, %v), want it accepted and in the file at once", i, a.status, err, readErr)
@@ -126,7 +127,7 @@ func TestLedgerDamagedInTheMiddleIsNotCut(t *testing.T) {
 	if err := os.WriteFile(path, []byte(line+"damage\n"+line), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e, err := emulator.New(emulator.Options{LedgerPath: path})
+	e, err := catalog.New(emulator.Options{LedgerPath: path})
 	if err != nil {
 		t.Fatal(err)
 	}

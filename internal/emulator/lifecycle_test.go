@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
@@ -21,16 +22,16 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		{emulator.Options{Listen: "0.0.0.0:0"}, "not a loopback address"},
 		{emulator.Options{SMTPListen: ":2525"}, "not a loopback address"},
 		{emulator.Options{Listen: "127.0.0.1"}, "missing port"},
-		{emulator.Options{Limits: map[string][]limit.Window{"acme": nil}}, `no provider "acme"`},
+		{emulator.Options{Limits: map[string][]limit.Window{"acme": nil}}, `provider "acme" is not one of`},
 		{emulator.Options{Limits: map[string][]limit.Window{"ses": {{N: 0, Per: time.Second, Unit: limit.Requests}}}}, "count must be"},
 	}
 	for _, tc := range tests {
-		if _, err := emulator.New(tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := catalog.New(tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("New(%+v) = %v, want ...%s...", tc.opt, err, tc.want)
 		}
 	}
 	for _, opt := range []emulator.Options{{Listen: "0.0.0.0:0", AllowRemote: true}, {Listen: "localhost:0"}, {Listen: "[::1]:0"}} {
-		if _, err := emulator.New(opt); err != nil {
+		if _, err := catalog.New(opt); err != nil {
 			t.Errorf("New(%+v) = %v", opt, err)
 		}
 	}
@@ -65,7 +66,7 @@ func TestStopIsIdempotentAndFinal(t *testing.T) {
 
 func TestStopBeforeStart(t *testing.T) {
 	t.Parallel()
-	e, err := emulator.New(emulator.Options{})
+	e, err := catalog.New(emulator.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +84,7 @@ func TestStopBeforeStart(t *testing.T) {
 func TestStartOnATakenPortLeavesNothingOpen(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.Options{})
-	e, err := emulator.New(emulator.Options{SMTPListen: b.SMTPAddr(), LedgerPath: t.TempDir() + "/l"})
+	e, err := catalog.New(emulator.Options{SMTPListen: b.SMTPAddr(), LedgerPath: t.TempDir() + "/l"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +122,7 @@ func TestProvidersTakeMailAtTheSameTime(t *testing.T) {
 				}
 				for path, body := range map[string]any{"/sendgrid/v3/mail/send": sendGridBody(), "/postmark/email": postmarkBody()} {
 					head := b.sendGridHeader()
-					for k, v := range postmarkHeader(b.keys.PostmarkToken) {
+					for k, v := range postmarkHeader(key("postmark", "server_token")) {
 						head[k] = v
 					}
 					if a, err := b.try("POST", path, toJSON(t, body), head); err != nil || a.status >= 300 {

@@ -16,7 +16,7 @@ func quick() emulator.Options {
 	return emulator.Options{EventPace: time.Nanosecond, DeferFor: time.Hour}
 }
 
-func (b *bed) logs(t *testing.T, query string, limit int) (int, []object) {
+func (b *server) logs(t *testing.T, query string, limit int) (int, []object) {
 	t.Helper()
 	body := object{"query": query}
 	if limit != 0 {
@@ -104,15 +104,15 @@ func TestSendGridLogs(t *testing.T) {
 	}
 }
 
-func (b *bed) mailgunGet(t *testing.T, path string) answer {
+func (b *server) mailgunGet(t *testing.T, path string) answer {
 	t.Helper()
-	return b.do(t, "GET", "/mailgun"+path, "", map[string]string{"Authorization": mailgunAuth(b.keys.MailgunKey)})
+	return b.do(t, "GET", "/mailgun"+path, "", map[string]string{"Authorization": mailgunAuth(key("mailgun", "api_key"))})
 }
 
-func (b *bed) analytics(t *testing.T, body object) (int, []object, object) {
+func (b *server) analytics(t *testing.T, body object) (int, []object, object) {
 	t.Helper()
 	a := b.do(t, "POST", "/mailgun/v1/analytics/logs", toJSON(t, body), map[string]string{
-		"Authorization": mailgunAuth(b.keys.MailgunKey), "Content-Type": "application/json",
+		"Authorization": mailgunAuth(key("mailgun", "api_key")), "Content-Type": "application/json",
 	})
 	var out struct {
 		Items      []object
@@ -230,9 +230,9 @@ func TestMailgunEvents(t *testing.T) {
 	}
 }
 
-func (b *bed) outbound(t *testing.T, query string) (int, []object) {
+func (b *server) outbound(t *testing.T, query string) (int, []object) {
 	t.Helper()
-	a := b.do(t, "GET", "/postmark/messages/outbound?"+query, "", postmarkHeader(b.keys.PostmarkToken))
+	a := b.do(t, "GET", "/postmark/messages/outbound?"+query, "", postmarkHeader(key("postmark", "server_token")))
 	var out struct {
 		TotalCount int
 		Messages   []object
@@ -287,14 +287,14 @@ func TestPostmarkMessages(t *testing.T) {
 	}
 	details := func() (kinds []any) {
 		var m struct{ MessageEvents []object }
-		fromJSON(t, b.do(t, "GET", "/postmark/messages/outbound/"+res.MessageID+"/details", "", postmarkHeader(b.keys.PostmarkToken)).body, &m)
+		fromJSON(t, b.do(t, "GET", "/postmark/messages/outbound/"+res.MessageID+"/details", "", postmarkHeader(key("postmark", "server_token"))).body, &m)
 		for _, e := range m.MessageEvents {
 			kinds = append(kinds, e["Type"])
 		}
 		return kinds
 	}
 	eventually(t, "the bounce", func() bool { return cmp.Diff([]any{"Bounced", "SubscriptionChanged"}, details()) == "" })
-	if a := b.do(t, "GET", "/postmark/messages/outbound/x/details", "", postmarkHeader(b.keys.PostmarkToken)); a.status != 422 {
+	if a := b.do(t, "GET", "/postmark/messages/outbound/x/details", "", postmarkHeader(key("postmark", "server_token"))); a.status != 422 {
 		t.Errorf("an unknown id = %d", a.status)
 	}
 }
@@ -363,7 +363,7 @@ func TestLookupsOutliveARestart(t *testing.T) {
 	opt.LedgerPath = t.TempDir() + "/ledger"
 	first := start(t, opt)
 	in := newInbox(t, nil)
-	if err := first.SetHooks(map[string]emulator.Hook{"mailgun": {URL: in.URL}}); err != nil {
+	if err := first.SetHooks(map[string]emulator.Hook{"mailgun": {"url": in.URL}}); err != nil {
 		t.Fatal(err)
 	}
 	first.mailgunTo(t, "ann@example.org")

@@ -14,8 +14,8 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-func (b *bed) mailgunSDK() *mailgun.MailgunImpl {
-	mg := mailgun.NewMailgun(b.keys.MailgunDomain, b.keys.MailgunKey)
+func (b *server) mailgunSDK() *mailgun.MailgunImpl {
+	mg := mailgun.NewMailgun(key("mailgun", "domain"), key("mailgun", "api_key"))
 	mg.SetAPIBase(b.URL() + "/mailgun/v3")
 	mg.SetClient(b.http)
 	return mg
@@ -96,7 +96,7 @@ func mailgunForm(extra ...string) url.Values {
 	return v
 }
 
-func (b *bed) mailgun(t *testing.T, path string, form url.Values, key string) answer {
+func (b *server) mailgun(t *testing.T, path string, form url.Values, key string) answer {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodPost, "http://x", nil)
 	if err != nil {
@@ -112,7 +112,7 @@ func TestMailgunTakesURLEncodedAndDropsDuplicates(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.Options{})
 	form := mailgunForm("cc", "ANN@example.org, Bob <bob@example.org>")
-	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", form, b.keys.MailgunKey)
+	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", form, key("mailgun", "api_key"))
 	if a.status != 200 || a.header.Get("Content-Type") != "application/json" {
 		t.Fatalf("answer = %d %s", a.status, a.body)
 	}
@@ -124,7 +124,7 @@ func TestMailgunTakesURLEncodedAndDropsDuplicates(t *testing.T) {
 func TestMailgunTestModeMailsNobody(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.Options{})
-	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm("o:testmode", "yes"), b.keys.MailgunKey)
+	a := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm("o:testmode", "yes"), key("mailgun", "api_key"))
 	if a.status != 200 || !strings.Contains(a.body, "Queued") {
 		t.Errorf("answer = %d %s", a.status, a.body)
 	}
@@ -169,7 +169,7 @@ func TestMailgunRefuses(t *testing.T) {
 	}
 	for _, tc := range tests {
 		if tc.key == "" {
-			tc.key = b.keys.MailgunKey
+			tc.key = key("mailgun", "api_key")
 		}
 		if a := b.mailgun(t, tc.path, tc.form, tc.key); a.status != tc.status || a.body != tc.body {
 			t.Errorf("%s: answer = %d %s, want %d %s", tc.name, a.status, a.body, tc.status, tc.body)
@@ -186,7 +186,7 @@ func TestMailgunSDKSeesTheRefusal(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Actual != 400 {
 		t.Fatalf("Send error = %v, want a 400", err)
 	}
-	if a := b.mailgun(t, "/mailgun/v3/x/messages", nil, b.keys.MailgunKey); a.header.Get("Content-Type") != "application/json" {
+	if a := b.mailgun(t, "/mailgun/v3/x/messages", nil, key("mailgun", "api_key")); a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("errors other than 401 must be JSON, got %v", a.header)
 	}
 }

@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"fmt"
 	"sync"
 	"time"
 
@@ -28,62 +27,55 @@ type WindowStats struct {
 	Peak         int `json:"peak"` // the highest count ever in one window, refused requests included
 }
 
-// cost is what one call charges, by unit.
-type cost struct{ requests, messages, recipients int }
+// Cost is what one call charges, by unit.
+type Cost struct{ Requests, Messages, Recipients int }
 
-func (c cost) in(u limit.Unit) int {
+func (c Cost) in(u limit.Unit) int {
 	switch u {
 	case limit.Requests:
-		return c.requests
+		return c.Requests
 	case limit.Messages:
-		return c.messages
+		return c.Messages
 	case limit.Recipients:
-		return c.recipients
+		return c.Recipients
 	}
 	return 0
 }
 
-// end is how a call ended, for Stats.
-type end int
+// End is how a call ended, for Stats.
+type End int
 
+// The ends of a call.
 const (
-	endAccepted end = iota
-	endRejected
-	endThrottled
-	endTested
-	endFaulted
+	EndAccepted End = iota
+	EndRejected
+	EndThrottled
+	EndTested
+	EndFaulted
 )
 
 // meter counts one provider's calls and holds its windows. Each call reads the clock under the lock, so that the
 // windows' hits are in order of time.
 type meter struct {
+	now     func() time.Time
 	mu      sync.Mutex
 	total   Stats
 	windows []*window
 }
 
-func newMeters(limits map[string][]limit.Window) (map[string]*meter, error) {
-	meters := map[string]*meter{}
-	for _, k := range kinds() {
-		meters[k] = &meter{}
-	}
-	for k, ws := range limits {
-		m := meters[k]
-		if m == nil {
-			return nil, fmt.Errorf("emulator limits: no provider %q; there are %v", k, kinds())
+// limit sets the windows.
+func (m *meter) limit(windows []limit.Window) error {
+	for _, w := range windows {
+		if err := w.Validate(); err != nil {
+			return err
 		}
-		for _, w := range ws {
-			if err := w.Validate(); err != nil {
-				return nil, fmt.Errorf("emulator limits for %s: %w", k, err)
-			}
-			m.windows = append(m.windows, &window{Window: w})
-		}
+		m.windows = append(m.windows, &window{Window: w})
 	}
-	return meters, nil
+	return nil
 }
 
-// arrive counts a call that has begun.
-func (m *meter) arrive() {
+// Arrive counts a call that has begun.
+func (m *meter) Arrive() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.total.Requests++
@@ -96,57 +88,41 @@ func (m *meter) look() {
 	m.total.Lookups++
 }
 
-// finish counts how a call ended.
-func (m *meter) finish(e end) {
+// Finish counts how a call ended.
+func (m *meter) Finish(e End) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch e {
-	case endAccepted:
-		m.total.Accepted++
-	case endRejected:
-		m.total.Rejected++
-	case endThrottled:
-		m.total.Throttled++
-	case endTested:
-		m.total.Tested++
-	case endFaulted:
-		m.total.Faulted++
-	}
+	total := &m.total
+	*[]*int64{&total.Accepted, &total.Rejected, &total.Throttled, &total.Tested, &total.Faulted}[e]++
 }
 
-// see counts an authenticated call for the peaks, whatever becomes of it.
-func (m *meter) see(clock func() time.Time, c cost) {
-	if len(m.windows) == 0 {
-		return
-	}
+// See counts an authenticated call for the peaks, whatever becomes of it.
+func (m *meter) See(c Cost) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := clock()
+	now := m.now()
 	for _, w := range m.windows {
 		w.seen.add(now, w.Per, c.in(w.Unit))
 		w.peak = max(w.peak, w.seen.sum)
 	}
 }
 
-// full is a window that has no room, and when it will have.
-type full struct {
+// Full is a window that has no room, and when it will have.
+type Full struct {
 	limit.Window
-	until time.Time
+	Until time.Time
 }
 
-// admit charges all windows, or none and returns the one that has room last.
-func (m *meter) admit(clock func() time.Time, c cost) *full {
-	if len(m.windows) == 0 {
-		return nil
-	}
+// Admit charges all windows, or none and returns the one that has room last.
+func (m *meter) Admit(c Cost) *Full {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := clock()
-	var worst *full
+	now := m.now()
+	var worst *Full
 	for _, w := range m.windows {
 		w.taken.expire(now, w.Per)
-		if until := w.roomAt(now, c.in(w.Unit)); until.After(now) && (worst == nil || until.After(worst.until)) {
-			worst = &full{w.Window, until}
+		if until := w.roomAt(now, c.in(w.Unit)); until.After(now) && (worst == nil || until.After(worst.Until)) {
+			worst = &Full{w.Window, until}
 		}
 	}
 	if worst != nil {
@@ -158,24 +134,27 @@ func (m *meter) admit(clock func() time.Time, c cost) *full {
 	return nil
 }
 
-// tightest tells the window with the least room, how much that is, and when it next gets more; nil without windows.
-func (m *meter) tightest(clock func() time.Time) (w *full, remaining int) {
+// Tightest is the window with the least room, how much that is, and when it next gets more; nil without windows.
+func (m *meter) Tightest() (w *Full, remaining int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := clock()
+	now := m.now()
 	for _, c := range m.windows {
 		c.taken.expire(now, c.Per)
 		if left := c.N - c.taken.sum; w == nil || left < remaining {
-			w, remaining = &full{c.Window, c.taken.nextFree(now, c.Per)}, left
+			w, remaining = &Full{c.Window, now}, left
+			if len(c.taken.hits) > 0 {
+				w.Until = c.taken.hits[0].at.Add(c.Per)
+			}
 		}
 	}
 	return w, remaining
 }
 
-func (m *meter) stats(clock func() time.Time) Stats {
+func (m *meter) stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := clock()
+	now := m.now()
 	s := m.total
 	s.Windows = make([]WindowStats, 0, len(m.windows))
 	for _, w := range m.windows {
@@ -185,13 +164,13 @@ func (m *meter) stats(clock func() time.Time) Stats {
 	return s
 }
 
-// Stats tells per provider kind what came in; all five kinds are there.
+// Stats is what came in for each kind.
 func (e *Emulator) Stats() map[string]Stats {
 	all := map[string]Stats{}
-	for k, m := range e.meters {
-		s := m.stats(e.now)
-		s.Hooks = e.lanes[k].snapshot()
-		all[k] = s
+	for _, h := range e.hosts {
+		s := h.stats()
+		s.Hooks = h.queue.snapshot()
+		all[h.kind.Name] = s
 	}
 	return all
 }
@@ -205,7 +184,7 @@ type window struct {
 }
 
 // roomAt is when n more fit: now, or when enough of the oldest have left. What is larger than the whole window never
-// fits; it is told to come back when the window is empty.
+// fits; the answer says to come back when the window is empty.
 func (w *window) roomAt(now time.Time, n int) time.Time {
 	over := w.taken.sum + n - w.N
 	if over <= 0 {
@@ -249,11 +228,4 @@ func (t *track) expire(now time.Time, per time.Duration) {
 		dead++
 	}
 	t.hits = t.hits[dead:]
-}
-
-func (t *track) nextFree(now time.Time, per time.Duration) time.Time {
-	if len(t.hits) == 0 {
-		return now
-	}
-	return t.hits[0].at.Add(per)
 }

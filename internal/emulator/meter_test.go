@@ -1,8 +1,7 @@
-package emulator
+package emulator_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -11,20 +10,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
 // bubble is an emulator and a test inside synctest's bubble.
 type bubble struct {
 	*testing.T
-	*Emulator
+	*emulator.Emulator
 }
 
 // inBubble runs the HTTP side without a network, on synctest's clock.
 func inBubble(t *testing.T, limits map[string][]limit.Window, test func(bubble)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Options{Limits: limits})
+		e, err := catalog.New(emulator.Options{Limits: limits})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,38 +33,38 @@ func inBubble(t *testing.T, limits map[string][]limit.Window, test func(bubble))
 	})
 }
 
-func (e *Emulator) post(path, body string, header map[string]string) *httptest.ResponseRecorder {
+func post(e *emulator.Emulator, path, body string, header map[string]string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 	for k, v := range header {
 		r.Header.Set(k, v)
 	}
 	w := httptest.NewRecorder()
-	e.handler().ServeHTTP(w, r)
+	e.Handler().ServeHTTP(w, r)
 	return w
 }
 
-func (e *Emulator) postSendGrid() *httptest.ResponseRecorder {
-	return e.post("/sendgrid/v3/mail/send", `{"personalizations":[{"to":[{"email":"a@example.org"}]}],"from":{"email":"b@example.com"},
+func postOne(e *emulator.Emulator) *httptest.ResponseRecorder {
+	return post(e, "/sendgrid/v3/mail/send", `{"personalizations":[{"to":[{"email":"a@example.org"}]}],"from":{"email":"b@example.com"},
 		"subject":"s","content":[{"type":"text/plain","value":"x"}]}`,
-		map[string]string{"Authorization": "Bearer " + DefaultCredentials().SendGridKey, "Content-Type": "application/json"})
+		map[string]string{"Authorization": "Bearer " + key("sendgrid", "api_key"), "Content-Type": "application/json"})
 }
 
 // postPostmark sends a batch of n messages with two recipients each.
-func (e *Emulator) postPostmark(n int) *httptest.ResponseRecorder {
+func postBatch(e *emulator.Emulator, n int) *httptest.ResponseRecorder {
 	item := `{"From":"b@example.com","To":"a@example.org,c@example.org","TextBody":"x"}`
-	return e.post("/postmark/email/batch", "["+strings.Repeat(item+",", n-1)+item+"]", map[string]string{
-		"X-Postmark-Server-Token": DefaultCredentials().PostmarkToken, "Accept": "application/json", "Content-Type": "application/json",
+	return post(e, "/postmark/email/batch", "["+strings.Repeat(item+",", n-1)+item+"]", map[string]string{
+		"X-Postmark-Server-Token": key("postmark", "server_token"), "Accept": "application/json", "Content-Type": "application/json",
 	})
 }
 
 func TestWindowSlides(t *testing.T) {
 	t.Parallel()
-	limits := map[string][]limit.Window{kindSendGrid: {{N: 3, Per: 10 * time.Second, Unit: limit.Requests}}}
+	limits := map[string][]limit.Window{"sendgrid": {{N: 3, Per: 10 * time.Second, Unit: limit.Requests}}}
 	inBubble(t, limits, func(x bubble) {
 		t, e := x.T, x.Emulator
 		want := func(status int, remaining string) {
 			t.Helper()
-			w := e.postSendGrid()
+			w := postOne(e)
 			if w.Code != status || w.Header().Get("X-RateLimit-Remaining") != remaining || w.Header().Get("X-RateLimit-Limit") != "3" {
 				t.Errorf("at %s: answer = %d %v, want %d with %s left", time.Now(), w.Code, w.Header(), status, remaining)
 			}
@@ -88,24 +89,24 @@ func TestWindowSlides(t *testing.T) {
 
 func TestResetNamesTheFirstSecondWithRoom(t *testing.T) {
 	t.Parallel()
-	limits := map[string][]limit.Window{kindSendGrid: {
+	limits := map[string][]limit.Window{"sendgrid": {
 		{N: 1, Per: 90 * time.Second, Unit: limit.Requests}, {N: 1, Per: 2 * time.Second, Unit: limit.Requests},
 	}}
 	inBubble(t, limits, func(x bubble) {
 		t, e := x.T, x.Emulator
 		time.Sleep(300 * time.Millisecond)
-		e.postSendGrid()
-		w := e.postSendGrid()
+		postOne(e)
+		w := postOne(e)
 		reset, err := strconv.ParseInt(w.Header().Get("X-RateLimit-Reset"), 10, 64)
 		if w.Code != 429 || err != nil {
 			t.Fatalf("answer = %d %v", w.Code, w.Header())
 		}
 		time.Sleep(time.Until(time.Unix(reset, 0)) - time.Second)
-		if w := e.postSendGrid(); w.Code != 429 {
+		if w := postOne(e); w.Code != 429 {
 			t.Errorf("a second before the reset: %d, want 429", w.Code)
 		}
 		time.Sleep(time.Second)
-		if w := e.postSendGrid(); w.Code != 202 {
+		if w := postOne(e); w.Code != 202 {
 			t.Errorf("at the reset: %d, want 202", w.Code)
 		}
 	})
@@ -114,12 +115,12 @@ func TestResetNamesTheFirstSecondWithRoom(t *testing.T) {
 func TestWindowsChargeTheirUnit(t *testing.T) {
 	t.Parallel()
 	for unit, fits := range map[limit.Unit]int{limit.Requests: 12, limit.Messages: 4, limit.Recipients: 2} {
-		limits := map[string][]limit.Window{kindPostmark: {{N: 12, Per: time.Minute, Unit: unit}}}
+		limits := map[string][]limit.Window{"postmark": {{N: 12, Per: time.Minute, Unit: unit}}}
 		inBubble(t, limits, func(x bubble) {
 			t, e := x.T, x.Emulator
 			taken := 0
 			for range 14 {
-				if e.postPostmark(3).Code == 200 {
+				if postBatch(e, 3).Code == 200 {
 					taken++
 				}
 			}
@@ -132,17 +133,17 @@ func TestWindowsChargeTheirUnit(t *testing.T) {
 
 func TestFullWindowChargesNoOther(t *testing.T) {
 	t.Parallel()
-	limits := map[string][]limit.Window{kindPostmark: {
+	limits := map[string][]limit.Window{"postmark": {
 		{N: 5, Per: time.Minute, Unit: limit.Messages}, {N: 5, Per: time.Hour, Unit: limit.Requests},
 	}}
 	inBubble(t, limits, func(x bubble) {
 		t, e := x.T, x.Emulator
 		for _, step := range []struct{ batch, status int }{{4, 200}, {2, 429}, {1, 200}, {1, 429}} {
-			if w := e.postPostmark(step.batch); w.Code != step.status {
+			if w := postBatch(e, step.batch); w.Code != step.status {
 				t.Errorf("batch of %d = %d, want %d", step.batch, w.Code, step.status)
 			}
 		}
-		ws := e.Stats()[kindPostmark].Windows
+		ws := e.Stats()["postmark"].Windows
 		if ws[0].Used != 5 || ws[1].Used != 2 {
 			t.Errorf("used = %d, %d, want 5, 2", ws[0].Used, ws[1].Used)
 		}
@@ -151,89 +152,32 @@ func TestFullWindowChargesNoOther(t *testing.T) {
 
 func TestPeakCountsRefusedRequestsToo(t *testing.T) {
 	t.Parallel()
-	limits := map[string][]limit.Window{kindSendGrid: {{N: 2, Per: 10 * time.Second, Unit: limit.Requests}}}
+	limits := map[string][]limit.Window{"sendgrid": {{N: 2, Per: 10 * time.Second, Unit: limit.Requests}}}
 	inBubble(t, limits, func(x bubble) {
 		t, e := x.T, x.Emulator
 		for range 5 {
-			e.postSendGrid()
+			postOne(e)
 		}
 		time.Sleep(10 * time.Second)
-		e.postSendGrid()
-		e.post("/sendgrid/v3/mail/send", "{}", nil) // no credential: not counted
-		s := e.Stats()[kindSendGrid]
+		postOne(e)
+		post(e, "/sendgrid/v3/mail/send", "{}", nil) // no credential: not counted
+		s := e.Stats()["sendgrid"]
 		if s.Windows[0].Peak != 5 || s.Windows[0].Used != 1 || s.Throttled != 3 || s.Accepted != 3 || s.Rejected != 1 || s.Requests != 7 {
 			t.Errorf("stats = %+v", s)
 		}
 	})
 }
 
-func TestNoSlidingWindowIsEverExceeded(t *testing.T) {
-	t.Parallel()
-	w := limit.Window{N: 20, Per: 7 * time.Second, Unit: limit.Recipients}
-	meters, err := newMeters(map[string][]limit.Window{kindSES: {w}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	rnd := rand.New(rand.NewPCG(1, 2))
-	now := time.Unix(0, 0)
-	type charge struct {
-		at time.Time
-		n  int
-	}
-	var taken []charge
-	used := 0
-	for range 5000 {
-		now = now.Add(time.Duration(rnd.IntN(500)) * time.Millisecond)
-		c := charge{now, 1 + rnd.IntN(5)}
-		sum := c.n // what the window that ends now would hold
-		for _, o := range taken {
-			if now.Sub(o.at) < w.Per {
-				sum += o.n
-			}
-		}
-		f := meters[kindSES].admit(func() time.Time { return now }, cost{recipients: c.n})
-		if (f == nil) != (sum <= w.N) {
-			t.Fatalf("at %s: admitted %t with %d in the window", now, f == nil, sum)
-		}
-		if f == nil {
-			taken, used = append(taken, c), used+c.n
-		}
-	}
-	if used == 0 {
-		t.Fatal("nothing was admitted")
-	}
-}
-
-func TestSESTellsTheDailyQuotaFromTheRate(t *testing.T) {
-	t.Parallel()
-	for per, want := range map[time.Duration]string{time.Second: "Maximum sending rate exceeded.", 24 * time.Hour: "Daily message quota exceeded."} {
-		p := ses{}.throttled(&full{Window: limit.Window{N: 1, Per: per, Unit: limit.Recipients}}, time.Now())
-		if p.status != 429 || !strings.Contains(string(p.body), want) || p.header["X-Amzn-Errortype"] != "TooManyRequestsException" {
-			t.Errorf("throttled over %s = %d %s", per, p.status, p.body)
-		}
-	}
-}
-
-func TestMailgunNamesTheUnit(t *testing.T) {
-	t.Parallel()
-	g := mailgun{&Emulator{opt: Options{Credentials: DefaultCredentials()}}}
-	until := time.Date(2026, 1, 2, 3, 4, 5, 1, time.UTC)
-	p := g.throttled(&full{limit.Window{N: 1, Per: time.Hour, Unit: limit.Recipients}, until}, until)
-	if want := "recipient limit exceeded, try again after Fri, 02 Jan 2026 03:04:06 UTC"; !strings.Contains(string(p.body), want) {
-		t.Errorf("throttled = %s, want ...%s", p.body, want)
-	}
-}
-
 func TestLatencyFaultDelaysAndThenAccepts(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(x bubble) {
 		t, e := x.T, x.Emulator
-		if err := e.SetFaults(map[string][]Fault{kindSendGrid: {{Mode: modeLatency, Latency: Duration(3 * time.Second), Count: 1}}}); err != nil {
+		if err := e.SetFaults(map[string][]emulator.Fault{"sendgrid": {{Mode: emulator.ModeLatency, Latency: emulator.Duration(3 * time.Second), Count: 1}}}); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []time.Duration{3 * time.Second, 0} {
 			began := time.Now()
-			if w := e.postSendGrid(); w.Code != 202 || time.Since(began) != want {
+			if w := postOne(e); w.Code != 202 || time.Since(began) != want {
 				t.Errorf("answer = %d after %s, want 202 after %s", w.Code, time.Since(began), want)
 			}
 		}
@@ -244,13 +188,13 @@ func TestThrottleFaultLastsItsSeconds(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(x bubble) {
 		t, e := x.T, x.Emulator
-		if err := e.SetFaults(map[string][]Fault{kindSendGrid: {{Mode: modeThrottle, Seconds: 5}}}); err != nil {
+		if err := e.SetFaults(map[string][]emulator.Fault{"sendgrid": {{Mode: emulator.ModeThrottle, Seconds: 5}}}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour) // the time begins with the first hit
 		var got []string
 		for range 4 {
-			got = append(got, fmt.Sprint(e.postSendGrid().Code))
+			got = append(got, fmt.Sprint(postOne(e).Code))
 			time.Sleep(2 * time.Second)
 		}
 		if s := strings.Join(got, " "); s != "429 429 429 202" {
@@ -259,33 +203,34 @@ func TestThrottleFaultLastsItsSeconds(t *testing.T) {
 	})
 }
 
-func TestSMTPWindowsRefuseInPostfixsWords(t *testing.T) {
-	t.Parallel()
-	e, err := New(Options{Limits: map[string][]limit.Window{kindSMTP: {
-		{N: 2, Per: time.Minute, Unit: limit.Messages}, {N: 3, Per: time.Minute, Unit: limit.Recipients},
-	}}})
+// FuzzBodies sends anything to the calls that take a body, and looks at what was accepted.
+func FuzzBodies(f *testing.F) {
+	f.Add([]byte(`{"personalizations":[{"to":[{"email":"a@b.c"}]}],"from":{"email":"a@b.c"},"subject":"s","content":[{"type":"a","value":"b"}]}`))
+	f.Add([]byte(`[{"From":"a@b.c","To":"d@e.f","TextBody":"x","Metadata":{"gw_msg":"1"}}]`))
+	f.Add([]byte(`{"query":"subject = 'x'","limit":3}`))
+	f.Add([]byte(`{"duration":"1d","pagination":{"token":"b2Zmc2V0OjE","limit":1}}`))
+	e, err := catalog.New(emulator.Options{})
 	if err != nil {
-		t.Fatal(err)
+		f.Fatal(err)
 	}
-	s := &sinkSession{e: e, m: e.meters[kindSMTP], authed: true, conn: &sinkConn{Conn: noConn{}}}
-	say := func(err error) string {
-		if err == nil {
-			return "ok"
+	header := map[string]string{
+		"Authorization": "Bearer " + key("sendgrid", "api_key"), "X-Postmark-Server-Token": key("postmark", "server_token"),
+		"Accept": "application/json", "Content-Type": "application/json",
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if err := e.SetFaults(map[string][]emulator.Fault{"postmark": {{Mode: emulator.ModePartial, Count: 1}}}); err != nil {
+			t.Fatal(err)
 		}
-		return err.Error()
-	}
-	var got []string
-	for range 3 {
-		got = append(got, say(s.Mail("b@example.com", nil)), say(s.Rcpt("a@example.org", nil)), say(s.Rcpt("c@example.org", nil)))
-		s.Reset()
-	}
-	const mail, rcpt = "SMTP error 450: Error: too much mail from unknown", "SMTP error 450: Error: too many recipients from unknown"
-	want := []string{"ok", "ok", "ok", "ok", "ok", rcpt, mail, rcpt, rcpt}
-	if strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("replies = %q, want %q", got, want)
-	}
-	st := e.Stats()[kindSMTP]
-	if st.Requests != 3 || st.Throttled != 2 || st.Windows[0].Peak != 3 || st.Windows[1].Peak != 6 {
-		t.Errorf("stats = %+v", st)
-	}
+		for _, path := range []string{"/sendgrid/v3/mail/send", "/postmark/email", "/postmark/email/batch", "/sendgrid/v3/logs"} {
+			before := len(e.Ledger())
+			if w := post(e, path, string(body), header); w.Code >= 500 {
+				t.Errorf("%s = %d", path, w.Code)
+			}
+			for _, n := range e.Ledger()[before:] {
+				if len(n.To) == 0 || n.From == "" || n.ProviderMessageID == "" {
+					t.Errorf("%s accepted without sender, recipient or id: %+v", path, n)
+				}
+			}
+		}
+	})
 }

@@ -1,6 +1,8 @@
 package emulator
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,37 +20,30 @@ type Options struct {
 	AllowHosts  []string                  // names that it may be asked by, beside localhost and loopback addresses
 	LedgerPath  string                    // JSON lines, made with mode 0600; "" keeps the ledger in memory only
 	Limits      map[string][]limit.Window // by provider kind; nil is none
-	Credentials Credentials               // zero is DefaultCredentials
 	Log         *slog.Logger              // nil is silent
+
+	// Credentials replace those of the kinds, by kind and name.
+	Credentials map[string]map[string]string
 
 	Hooks       map[string]Hook // by provider kind, where events go; see SetHooks
 	EventPace   time.Duration   // between two events of a message, on average; 0 is 100 ms
 	DeferFor    time.Duration   // from a deferred event to the delivered one; 0 is 1 h
-	RetryPace   time.Duration   // the unit of pauses before an event is told again; 0 is 1 s
+	RetryPace   time.Duration   // the unit of pauses before an event is sent again; 0 is 1 s
 	LookupDelay time.Duration   // how long a look-up does not show a message yet
 }
 
-// setPaces checks the times of events and fills in the usual ones.
-func (o *Options) setPaces() error {
-	paces := []struct {
-		name  string
-		pace  *time.Duration
-		usual time.Duration
-	}{
-		{"event pace", &o.EventPace, 100 * time.Millisecond},
-		{"defer for", &o.DeferFor, time.Hour},
-		{"retry pace", &o.RetryPace, time.Second},
-		{"lookup delay", &o.LookupDelay, 0},
+// complete checks the options and fills in the usual ones.
+func (o *Options) complete() error {
+	o.Listen, o.SMTPListen = cmp.Or(o.Listen, "127.0.0.1:0"), cmp.Or(o.SMTPListen, "127.0.0.1:0")
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
-	for _, p := range paces {
-		if *p.pace < 0 {
-			return fmt.Errorf("emulator %s %s: must not be negative", p.name, *p.pace)
-		}
-		if *p.pace == 0 {
-			*p.pace = p.usual
-		}
+	if d := min(o.EventPace, o.DeferFor, o.RetryPace, o.LookupDelay); d < 0 {
+		return fmt.Errorf("emulator: a time of %s must not be negative", d)
 	}
-	return nil
+	o.EventPace, o.DeferFor = cmp.Or(o.EventPace, 100*time.Millisecond), cmp.Or(o.DeferFor, time.Hour)
+	o.RetryPace = cmp.Or(o.RetryPace, time.Second)
+	return errors.Join(checkListen(o.Listen, o.AllowRemote), checkListen(o.SMTPListen, o.AllowRemote))
 }
 
 func checkListen(addr string, remote bool) error {

@@ -1,29 +1,29 @@
 package emulator
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // The outcomes, as Entry.Outcome has them.
 const (
-	outcomeDelivered  = "delivered"
-	outcomeBounce     = "bounce"
-	outcomeSoftBounce = "softbounce"
-	outcomeComplaint  = "complaint"
-	outcomeDefer      = "defer"
-	outcomeSuppressed = "suppressed"
-	outcomeReject     = "reject"
-	outcomeOpen       = "open"
-	outcomeClick      = "click"
+	OutcomeDelivered  = "delivered"
+	OutcomeBounce     = "bounce"
+	OutcomeSoftBounce = "softbounce"
+	OutcomeComplaint  = "complaint"
+	OutcomeDefer      = "defer"
+	OutcomeSuppressed = "suppressed"
+	OutcomeReject     = "reject"
+	OutcomeOpen       = "open"
+	OutcomeClick      = "click"
 )
 
 // gravity lists the outcomes other than delivered, the gravest first.
-func gravity() []string {
-	return []string{
-		outcomeReject, outcomeSuppressed, outcomeBounce, outcomeComplaint, outcomeSoftBounce,
-		outcomeDefer, outcomeClick, outcomeOpen,
-	}
+var gravity = []string{
+	OutcomeReject, OutcomeSuppressed, OutcomeBounce, OutcomeComplaint, OutcomeSoftBounce, OutcomeDefer, OutcomeClick, OutcomeOpen,
 }
 
-// OutcomeOf tells what becomes of one bare address: the word before the at sign, or before a plus sign in front of
+// OutcomeOf is what becomes of one bare address: the word before the at sign, or before a plus sign in front of
 // it, if that is one of the outcomes of the package comment, else "delivered".
 func OutcomeOf(address string) string {
 	local := address
@@ -31,34 +31,23 @@ func OutcomeOf(address string) string {
 		local = address[:at]
 	}
 	local, _, _ = strings.Cut(local, "+")
-	for _, o := range gravity() {
+	for _, o := range gravity {
 		if strings.EqualFold(local, o) {
 			return o
 		}
 	}
-	return outcomeDelivered
+	return OutcomeDelivered
 }
 
 // gravest is the outcome of a message with these recipients.
 func gravest(to []string) string {
-	best, rank := outcomeDelivered, len(gravity())
-	for _, addr := range to {
-		for i, o := range gravity()[:rank] {
-			if OutcomeOf(addr) == o {
-				best, rank = o, i
-				break
-			}
+	for _, o := range gravity {
+		if slices.ContainsFunc(to, func(address string) bool { return OutcomeOf(address) == o }) {
+			return o
 		}
 	}
-	return best
+	return OutcomeDelivered
 }
 
-// refusedAt finds the first address that the provider's call itself refuses, -1 if there is none.
-func refusedAt(to []string) int {
-	for i, addr := range to {
-		if OutcomeOf(addr) == outcomeReject {
-			return i
-		}
-	}
-	return -1
-}
+// Refuses reports whether the provider's call itself refuses one of the addresses.
+func Refuses(to []string) bool { return gravest(to) == OutcomeReject }

@@ -26,9 +26,9 @@ func postmarkBody(change ...any) object {
 	return m
 }
 
-func (b *bed) postmark(t *testing.T, path string, body any) answer {
+func (b *server) postmark(t *testing.T, path string, body any) answer {
 	t.Helper()
-	return b.do(t, "POST", "/postmark"+path, toJSON(t, body), postmarkHeader(b.keys.PostmarkToken))
+	return b.do(t, "POST", "/postmark"+path, toJSON(t, body), postmarkHeader(key("postmark", "server_token")))
 }
 
 func postmarkHeader(token string) map[string]string {
@@ -142,10 +142,10 @@ func TestPostmarkTakesTheRestOfAnInactiveList(t *testing.T) {
 func TestPostmarkRefusesBadRequests(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.Options{})
-	good := postmarkHeader(b.keys.PostmarkToken)
-	noAccept := postmarkHeader(b.keys.PostmarkToken)
+	good := postmarkHeader(key("postmark", "server_token"))
+	noAccept := postmarkHeader(key("postmark", "server_token"))
 	delete(noAccept, "Accept")
-	noType := postmarkHeader(b.keys.PostmarkToken)
+	noType := postmarkHeader(key("postmark", "server_token"))
 	delete(noType, "Content-Type")
 	tests := []struct {
 		name, path, body string

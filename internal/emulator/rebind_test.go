@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
 // A page in a browser on this machine neither reads the keys nor turns anything, whether its name was pointed here or it calls
 // across origins.
 func TestPagesReachNoControl(t *testing.T) {
 	t.Parallel()
-	e, err := emulator.New(emulator.Options{AllowHosts: []string{"emulators.example"}})
+	e, err := catalog.New(emulator.Options{AllowHosts: []string{"emulators.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,12 +48,12 @@ func TestSendGridRegistersAWebhook(t *testing.T) {
 		t.Error("it signs though nobody asked for it")
 	}
 	status, signed := call("PATCH", "/signed/"+id, object{"enabled": true})
-	if status != 200 || signed["public_key"] != b.HookKeys().SendGridPublicKey {
+	if status != 200 || signed["public_key"] != b.HookKeys()["sendgrid_public_key"] {
 		t.Fatalf("PATCH signed = %d %v", status, signed)
 	}
 	b.sendGrid(t, sendGridTo("ann@example.org"))
 	calls := in.wait(t, 2)
-	if events := sendGridEvents(t, calls); len(events) != 2 || events[1]["event"] != "delivered" || !sendGridVerifies(t, b.HookKeys().SendGridPublicKey, calls[1]) {
+	if events := sendGridEvents(t, calls); len(events) != 2 || events[1]["event"] != "delivered" || !sendGridVerifies(t, b.HookKeys()["sendgrid_public_key"], calls[1]) {
 		t.Errorf("events = %v", events)
 	}
 	if _, all := call("GET", "/all", nil); len(all["webhooks"].([]any)) != 1 {
@@ -105,7 +105,7 @@ func TestMailgunRegistersWebhooks(t *testing.T) {
 		t.Errorf("webhooks (-want +got):\n%s%v", diff, err)
 	}
 	b.mailgunTo(t, "ann@example.org")
-	if p := mailgunPayloads(t, in.wait(t, 1))[0]; p.Event["event"] != "delivered" || !p.verifies(b.HookKeys().MailgunSigningKey) {
+	if p := mailgunPayloads(t, in.wait(t, 1))[0]; p.Event["event"] != "delivered" || !p.verifies(b.HookKeys()["mailgun_signing_key"]) {
 		t.Errorf("event = %v", p.Event)
 	}
 	other.wait(t, 1)
@@ -123,7 +123,7 @@ func TestMailgunRegistersWebhooks(t *testing.T) {
 	}
 	var key map[string]string
 	fromJSON(t, b.mailgunGet(t, "/v5/accounts/http_signing_key").body, &key)
-	if key["http_signing_key"] != b.HookKeys().MailgunSigningKey {
+	if key["http_signing_key"] != b.HookKeys()["mailgun_signing_key"] {
 		t.Errorf("signing key = %v", key)
 	}
 	if a := b.mailgunGet(t, "/v3/domains/other.example.com/webhooks"); a.status != 404 {
@@ -137,7 +137,7 @@ func TestPostmarkVerifiesAWebhookBeforeItSavesIt(t *testing.T) {
 	b := start(t, paced())
 	in := newInbox(t, func(int, hookCall) int { return status })
 	call := func(method, path string, body any) (int, object) {
-		a := b.do(t, method, "/postmark/webhooks"+path, toJSON(t, body), postmarkHeader(b.keys.PostmarkToken))
+		a := b.do(t, method, "/postmark/webhooks"+path, toJSON(t, body), postmarkHeader(key("postmark", "server_token")))
 		var m object
 		fromJSON(t, a.body, &m)
 		return a.status, m
@@ -192,7 +192,7 @@ func TestPostmarkVerifiesAWebhookBeforeItSavesIt(t *testing.T) {
 }
 
 // sns makes a signed call to SNS.
-func (b *bed) sns(t *testing.T, form url.Values) answer {
+func (b *server) sns(t *testing.T, form url.Values) answer {
 	t.Helper()
 	body := []byte(form.Encode())
 	req, err := http.NewRequest(http.MethodPost, b.URL()+"/ses/", bytes.NewReader(body))
@@ -201,8 +201,8 @@ func (b *bed) sns(t *testing.T, form url.Values) answer {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	sum := sha256.Sum256(body)
-	cred := aws.Credentials{AccessKeyID: b.keys.AWSAccessKeyID, SecretAccessKey: b.keys.AWSSecretAccessKey}
-	if err := v4.NewSigner().SignHTTP(t.Context(), cred, req, hex.EncodeToString(sum[:]), "sns", b.keys.AWSRegion, time.Now()); err != nil {
+	cred := aws.Credentials{AccessKeyID: key("ses", "access_key_id"), SecretAccessKey: key("ses", "secret_access_key")}
+	if err := v4.NewSigner().SignHTTP(t.Context(), cred, req, hex.EncodeToString(sum[:]), "sns", key("ses", "region"), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	head := map[string]string{}
@@ -215,7 +215,7 @@ func (b *bed) sns(t *testing.T, form url.Values) answer {
 func TestSESPublishesToAConfirmedSubscription(t *testing.T) {
 	t.Parallel()
 	b, in := start(t, paced()), newInbox(t, nil)
-	c, topic := b.sesSDK(), b.HookKeys().SNSTopicARN
+	c, topic := b.sesSDK(), b.HookKeys()["sns_topic_arn"]
 	destination := &types.EventDestinationDefinition{
 		Enabled: true, MatchingEventTypes: []types.EventType{types.EventTypeDelivery, types.EventTypeBounce},
 		SnsDestination: &types.SnsDestination{TopicArn: &topic},

@@ -1,135 +1,127 @@
 package emulator
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
 )
 
-// script holds the faults that are not used up. It is safe for concurrent use.
+// script holds the faults that are not used up, by provider. It is safe for concurrent use.
 type script struct {
-	mu    sync.Mutex
-	lines map[queue][]*line
+	mu     sync.Mutex
+	faults map[string][]*scripted
 }
 
-// queue is a list of faults that wait for each other: those of a provider's sends, of its look-ups, and of its hooks a
-// list for each mode, since one event may meet several.
-type queue struct{ kind, moment string }
-
-// momentSend is the moment of faults that meet sends; the others are the path "lookup" and the modes of hooks.
-const momentSend = "send"
-
-func (f *Fault) moment() string {
-	switch {
-	case f.isHook():
-		return f.Mode
-	case f.Path == "":
-		return momentSend
-	}
-	return f.Path
-}
-
-func moments() []string { return append([]string{momentSend, pathLookup}, hookModes()...) }
-
-type line struct {
+type scripted struct {
 	Fault
 	until time.Time // throttle with seconds: set at the first hit
 }
 
-func newScript() *script { return &script{lines: map[queue][]*line{}} }
+func (f *scripted) over(now time.Time) bool {
+	return f.Count > 0 && f.Hits >= f.Count || !f.until.IsZero() && !now.Before(f.until)
+}
+
+// AppliedFault is a fault that met a request.
+type AppliedFault struct {
+	Fault
+	Until time.Time // when a throttle ends
+}
 
 // set replaces everything.
 func (s *script) set(all map[string][]Fault) {
-	lines := map[queue][]*line{}
+	faults := map[string][]*scripted{}
 	for kind, list := range all {
 		for _, f := range list {
-			q := queue{kind, f.moment()}
-			lines[q] = append(lines[q], &line{Fault: f})
+			faults[kind] = append(faults[kind], &scripted{Fault: f})
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lines = lines
+	s.faults = faults
 }
 
-// drop ends the faults of one provider, or with "" all.
+// drop ends the faults of one provider.
 func (s *script) drop(kind string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.lines, func(q queue, _ []*line) bool { return kind == "" || q.kind == kind })
+	delete(s.faults, kind)
 }
 
-// left lists what is not used up: those of sends first, then those of look-ups and hooks.
+// left lists what is not used up.
 func (s *script) left(now time.Time) map[string][]Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := map[string][]Fault{}
-	for _, kind := range kinds() {
-		for _, moment := range moments() {
-			q := queue{kind, moment}
-			s.prune(q, now)
-			for _, l := range s.lines[q] {
-				all[kind] = append(all[kind], l.Fault)
-			}
+	for kind := range s.faults {
+		s.prune(kind, now)
+		for _, f := range s.faults[kind] {
+			all[kind] = append(all[kind], f.Fault)
 		}
 	}
 	return all
 }
 
-func (s *script) prune(q queue, now time.Time) {
-	s.lines[q] = slices.DeleteFunc(s.lines[q], func(l *line) bool {
-		return l.Count > 0 && l.Hits >= l.Count || !l.until.IsZero() && !now.Before(l.until)
-	})
+func (s *script) prune(kind string, now time.Time) {
+	s.faults[kind] = slices.DeleteFunc(s.faults[kind], func(f *scripted) bool { return f.over(now) })
 }
 
-// taken is a fault that met a request. until is when a throttle ends.
-type taken struct {
-	Fault
-	until time.Time
-}
-
-// take finds the first fault of a send for these recipients and uses it if fits says so. A nil result means that the request goes
-// on: the first fault that matches belongs to another moment of the request, and the ones behind it wait their turn.
-func (s *script) take(kind string, to []string, now time.Time, fits func(*Fault) bool) *taken {
-	return s.takeAt(queue{kind, momentSend}, to, now, fits)
-}
-
-// takeAt is take for any queue; a nil fits takes what matches.
-func (s *script) takeAt(q queue, to []string, now time.Time, fits func(*Fault) bool) *taken {
+// take finds the first fault of a queue that matches one of the recipients, and uses it if fits says so; a nil fits takes
+// it in any case. A nil result means that the request goes on: a fault that does not fit belongs to another stage of the
+// request, and the ones behind it wait their turn.
+func (s *script) take(kind, queue string, to []string, now time.Time, fits func(*Fault) bool) *AppliedFault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.lines[q]) == 0 {
+	if len(s.faults[kind]) == 0 {
 		return nil
 	}
-	s.prune(q, now)
-	for _, l := range s.lines[q] {
-		if !l.matches(to) {
+	s.prune(kind, now)
+	for _, f := range s.faults[kind] {
+		if f.queue() != queue || !f.Matches(to) {
 			continue
 		}
-		if fits != nil && !fits(&l.Fault) {
+		if fits != nil && !fits(&f.Fault) {
 			return nil
 		}
-		l.Hits++
+		f.Hits++
 		until := now.Add(time.Second)
-		if l.Seconds > 0 {
-			if l.until.IsZero() {
-				l.until = now.Add(time.Duration(l.Seconds) * time.Second)
+		if f.Seconds > 0 {
+			if f.until.IsZero() {
+				f.until = now.Add(time.Duration(f.Seconds) * time.Second)
 			}
-			until = l.until
+			until = f.until
 		}
-		return &taken{l.Fault, until}
+		return &AppliedFault{f.Fault, until}
 	}
 	return nil
+}
+
+// Take finds the first fault of a send for these recipients, and uses it if fits says so.
+func (h *Host) Take(to []string, fits func(*Fault) bool) *AppliedFault {
+	return h.e.faults.take(h.kind.Name, queueSend, to, h.e.now(), fits)
+}
+
+// takeHook finds a fault of a mode that meets events.
+func (h *Host) takeHook(mode string, to []string) *AppliedFault {
+	return h.e.faults.take(h.kind.Name, mode, to, h.e.now(), nil)
 }
 
 // SetFaults replaces the script of all providers, as PUT /_faults does. The error names what is wrong and what is
 // allowed; the old script stays then.
 func (e *Emulator) SetFaults(all map[string][]Fault) error {
-	if err := checkScript(all); err != nil {
+	if err := e.checkFaults(all); err != nil {
 		return err
 	}
 	e.faults.set(all)
 	e.releaseUnheld()
 	return nil
+}
+
+// releaseUnheld lets go what was held by a fault that is gone.
+func (e *Emulator) releaseUnheld() {
+	left := e.faults.left(e.now())
+	for _, h := range e.hosts {
+		if !slices.ContainsFunc(left[h.kind.Name], func(f Fault) bool { return f.Mode == modeHookHold }) {
+			h.queue.release()
+		}
+	}
 }

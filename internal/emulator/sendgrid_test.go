@@ -28,13 +28,13 @@ func sendGridBody() object {
 	}
 }
 
-func (b *bed) sendGrid(t *testing.T, body any) answer {
+func (b *server) sendGrid(t *testing.T, body any) answer {
 	t.Helper()
 	return b.do(t, "POST", "/sendgrid/v3/mail/send", toJSON(t, body), b.sendGridHeader())
 }
 
-func (b *bed) sendGridHeader() map[string]string {
-	return map[string]string{"Authorization": "Bearer " + b.keys.SendGridKey, "Content-Type": "application/json"}
+func (b *server) sendGridHeader() map[string]string {
+	return map[string]string{"Authorization": "Bearer " + key("sendgrid", "api_key"), "Content-Type": "application/json"}
 }
 
 func TestSendGridTakesWhatTheSDKSends(t *testing.T) {
@@ -46,7 +46,7 @@ func TestSendGridTakesWhatTheSDKSends(t *testing.T) {
 	m.Personalizations[0].AddBCCs(sgmail.NewEmail("", "open+1@example.org"))
 	m.SetCustomArg("gw_msg", "m1").AddCategories("order")
 	m.AddAttachment(sgmail.NewAttachment().SetContent("aGk=").SetFilename("a.txt").SetType("text/plain").SetDisposition("attachment"))
-	req := sendgrid.GetRequest(b.keys.SendGridKey, "/v3/mail/send", b.URL()+"/sendgrid")
+	req := sendgrid.GetRequest(key("sendgrid", "api_key"), "/v3/mail/send", b.URL()+"/sendgrid")
 	req.Method, req.Body = rest.Post, sgmail.GetRequestBody(m)
 	res, err := (&rest.Client{HTTPClient: b.http}).SendWithContext(t.Context(), req)
 	if err != nil {
@@ -119,6 +119,10 @@ func TestSendGridRefusesWithFieldPaths(t *testing.T) {
 		change               func(object)
 	}{
 		{"no personalization", "personalizations", "at least one personalization", set("personalizations", []any{})},
+		{"another case of letters", "personalizations", "at least one personalization", func(m object) {
+			m["Personalizations"] = m["personalizations"]
+			delete(m, "personalizations")
+		}},
 		{"too many recipients", "personalizations", "1000 total recipients", pers(object{"to": addresses(1001)})},
 		{"no to", "personalizations.0.to", "The to array is required", pers(object{"cc": ann})},
 		{"bad address", "personalizations.0.to.0.email", "Does not contain a valid address.", pers(object{"to": []any{object{"email": "ann"}}})},

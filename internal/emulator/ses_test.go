@@ -23,10 +23,10 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-func (b *bed) sesSDK(change ...func(*sesv2.Options)) *sesv2.Client {
+func (b *server) sesSDK(change ...func(*sesv2.Options)) *sesv2.Client {
 	o := sesv2.Options{
-		Region: b.keys.AWSRegion, BaseEndpoint: aws.String(b.URL() + "/ses"), HTTPClient: b.http, Retryer: aws.NopRetryer{},
-		Credentials: credentials.NewStaticCredentialsProvider(b.keys.AWSAccessKeyID, b.keys.AWSSecretAccessKey, ""),
+		Region: key("ses", "region"), BaseEndpoint: aws.String(b.URL() + "/ses"), HTTPClient: b.http, Retryer: aws.NopRetryer{},
+		Credentials: credentials.NewStaticCredentialsProvider(key("ses", "access_key_id"), key("ses", "secret_access_key"), ""),
 	}
 	return sesv2.New(o, change...)
 }
@@ -159,9 +159,9 @@ func TestSESChecksTheSignature(t *testing.T) {
 	static := func(id, secret string) func(*sesv2.Options) {
 		return func(o *sesv2.Options) { o.Credentials = credentials.NewStaticCredentialsProvider(id, secret, "") }
 	}
-	_, err := b.sesSDK(static("AKIAX", b.keys.AWSSecretAccessKey)).SendEmail(t.Context(), sesInput())
+	_, err := b.sesSDK(static("AKIAX", key("ses", "secret_access_key"))).SendEmail(t.Context(), sesInput())
 	wantAPIError(t, err, "UnrecognizedClientException", "security token")
-	_, err = b.sesSDK(static(b.keys.AWSAccessKeyID, "wrong")).SendEmail(t.Context(), sesInput())
+	_, err = b.sesSDK(static(key("ses", "access_key_id"), "wrong")).SendEmail(t.Context(), sesInput())
 	wantAPIError(t, err, "SignatureDoesNotMatch", "The request signature we calculated does not match")
 	_, err = b.sesSDK(func(o *sesv2.Options) { o.Region = "eu-west-1" }).SendEmail(t.Context(), sesInput())
 	wantAPIError(t, err, "SignatureDoesNotMatch", "us-east-1")
@@ -173,7 +173,7 @@ func TestSESChecksTheSignature(t *testing.T) {
 }
 
 // signed makes a request that is signed by the SDK's signer at the given time and then changed.
-func (b *bed) signed(t *testing.T, at time.Time, change func(*http.Request)) answer {
+func (b *server) signed(t *testing.T, at time.Time, change func(*http.Request)) answer {
 	t.Helper()
 	const empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	req, err := http.NewRequest(http.MethodGet, b.URL()+"/ses/v2/email/account?b=2&a=x%20y", nil)
@@ -181,8 +181,8 @@ func (b *bed) signed(t *testing.T, at time.Time, change func(*http.Request)) ans
 		t.Fatal(err)
 	}
 	req.Header.Set("X-Spaces", "  a   b ")
-	cred := aws.Credentials{AccessKeyID: b.keys.AWSAccessKeyID, SecretAccessKey: b.keys.AWSSecretAccessKey}
-	if err := v4.NewSigner().SignHTTP(context.Background(), cred, req, empty, "ses", b.keys.AWSRegion, at); err != nil {
+	cred := aws.Credentials{AccessKeyID: key("ses", "access_key_id"), SecretAccessKey: key("ses", "secret_access_key")}
+	if err := v4.NewSigner().SignHTTP(context.Background(), cred, req, empty, "ses", key("ses", "region"), at); err != nil {
 		t.Fatal(err)
 	}
 	change(req)

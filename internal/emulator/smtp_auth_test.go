@@ -40,14 +40,16 @@ func TestSMTPTakesSeveralMechanisms(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.Options{})
 	for name, by := range map[string]func(password string) sasl.Client{
-		"PLAIN":          func(password string) sasl.Client { return sasl.NewPlainClient("", b.keys.SMTPUser, password) },
-		"LOGIN":          func(password string) sasl.Client { return sasl.NewLoginClient(b.keys.SMTPUser, password) },
-		"LOGIN, in turn": func(password string) sasl.Client { return bareLogin{sasl.NewLoginClient(b.keys.SMTPUser, password)} },
-		"CRAM-MD5":       func(password string) sasl.Client { return cramMD5{b.keys.SMTPUser, password} },
+		"PLAIN": func(password string) sasl.Client { return sasl.NewPlainClient("", key("smtp", "username"), password) },
+		"LOGIN": func(password string) sasl.Client { return sasl.NewLoginClient(key("smtp", "username"), password) },
+		"LOGIN, in turn": func(password string) sasl.Client {
+			return bareLogin{sasl.NewLoginClient(key("smtp", "username"), password)}
+		},
+		"CRAM-MD5": func(password string) sasl.Client { return cramMD5{key("smtp", "username"), password} },
 	} {
 		wantReply(t, b.dial(t).Auth(by("wrong")), 535, smtp.EnhancedCode{5, 7, 8}, "authentication failed")
 		c := b.dial(t)
-		if err := c.Auth(by(b.keys.SMTPPassword)); err != nil {
+		if err := c.Auth(by(key("smtp", "password"))); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}

@@ -18,7 +18,7 @@ import (
 )
 
 // dial connects without logging in.
-func (b *bed) dial(t *testing.T) *smtp.Client {
+func (b *server) dial(t *testing.T) *smtp.Client {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.SMTPAddr())
 	if err != nil {
@@ -30,10 +30,10 @@ func (b *bed) dial(t *testing.T) *smtp.Client {
 	return c
 }
 
-func (b *bed) login(t *testing.T) *smtp.Client {
+func (b *server) login(t *testing.T) *smtp.Client {
 	t.Helper()
 	c := b.dial(t)
-	if err := c.Auth(sasl.NewPlainClient("", b.keys.SMTPUser, b.keys.SMTPPassword)); err != nil {
+	if err := c.Auth(sasl.NewPlainClient("", key("smtp", "username"), key("smtp", "password"))); err != nil {
 		t.Fatalf("auth: %v", err)
 	}
 	return c
@@ -101,7 +101,7 @@ func TestSMTPTakesMessagesOverOneConnection(t *testing.T) {
 func TestSMTPChecksTheCredential(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.Options{})
-	wantReply(t, b.dial(t).Auth(sasl.NewPlainClient("", b.keys.SMTPUser, "wrong")), 535, smtp.EnhancedCode{5, 7, 8}, "authentication failed")
+	wantReply(t, b.dial(t).Auth(sasl.NewPlainClient("", key("smtp", "username"), "wrong")), 535, smtp.EnhancedCode{5, 7, 8}, "authentication failed")
 	_, err := deliver(b.dial(t), mimeMessage, "ann@example.org")
 	wantReply(t, err, 530, smtp.EnhancedCode{5, 7, 0}, "Authentication required")
 	b.wantLedger(t)
@@ -109,7 +109,7 @@ func TestSMTPChecksTheCredential(t *testing.T) {
 
 func TestSMTPWithoutUserNeedsNoAuth(t *testing.T) {
 	t.Parallel()
-	b := start(t, emulator.Options{Credentials: emulator.Credentials{SendGridKey: "x"}})
+	b := start(t, emulator.Options{Credentials: map[string]map[string]string{"smtp": {}}})
 	c := b.dial(t)
 	if ok, _ := c.Extension("AUTH"); ok {
 		t.Error("EHLO offers AUTH")
@@ -170,7 +170,7 @@ func TestSMTPRefusesWhatIsTooLarge(t *testing.T) {
 
 func TestSMTPTakesChunkedMessages(t *testing.T) {
 	t.Parallel()
-	b := start(t, emulator.Options{Credentials: emulator.Credentials{SendGridKey: "x"}})
+	b := start(t, emulator.Options{Credentials: map[string]map[string]string{"smtp": {}}})
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.SMTPAddr())
 	if err != nil {
 		t.Fatal(err)

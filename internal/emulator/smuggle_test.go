@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
 func TestNothingIsSmuggledBehindTwoLengths(t *testing.T) {
 	t.Parallel()
-	emu, err := emulator.New(emulator.Options{})
+	emu, err := catalog.New(emulator.Options{})
 	if err == nil {
 		err = emu.Start(t.Context())
 	}

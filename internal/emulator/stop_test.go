@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
 // Both listeners are open before their servers have begun to serve.
@@ -41,7 +42,7 @@ var (
 // startOnPortsOfOurOwn starts an emulator on ports that nobody is given after it.
 func startOnPortsOfOurOwn(ctx context.Context) (*emulator.Emulator, error) {
 	for {
-		e, err := emulator.New(emulator.Options{Listen: nextPort(), SMTPListen: nextPort()})
+		e, err := catalog.New(emulator.Options{Listen: nextPort(), SMTPListen: nextPort()})
 		if err == nil {
 			err = e.Start(ctx)
 		}

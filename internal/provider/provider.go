@@ -11,7 +11,7 @@
 //  2. The table from the provider's own codes to Class, as data, one entry per documented code.
 //  3. providertest.Run green: golden requests, every HTTP status, cancellation, dropped connections, parallel sends.
 //  4. One line in package catalog, one value in api/openapi.yaml, one row in the README's provider table.
-//  5. An emulator written from the provider's documentation.
+//  5. An emulator written from the provider's documentation: a folder in internal/emulator and one line in its catalog.
 //  6. If package deliver had to be touched, the seam is wrong: say so and mend the seam first.
 package provider
 
