@@ -269,7 +269,7 @@ func directions() map[string][]string {
 	}
 	for _, name := range []string{
 		"username", "helo", "envelope_from", "bounce_domain", "notify_success", "max_connections", "max_messages_per_connection",
-		"idle_timeout", "max_bytes", "smtputf8", "dkim",
+		"idle_timeout", "max_bytes", "smtputf8", "dkim", "reports_by_http",
 	} {
 		all[name] = nil
 	}
