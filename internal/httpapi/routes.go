@@ -9,10 +9,10 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// routes is the whole surface on one page, but for the admin API where that has an address of its own. Each route names the scope that opens it: sends takes the scope send and
-// is closed to paused tenants and while the server drains. The first ones take no key: providers bring a signature of
-// their own, links a token, and the contract and what problems mean are no secret. Whoever sends may add suppressions too:
-// that allows no mail, and a page of a service where people unsubscribe needs it.
+// routes is the whole surface on one page, except for the admin API where that has an address of its own. Each route names the
+// scope that opens it: sends takes the scope send and is closed to paused tenants and while the server drains. The first ones
+// take no key: providers bring a signature of their own, links a token, and the contract and the meaning of problems are
+// public. A key that sends may add suppressions too: that allows no mail, and a service's own unsubscribe page needs it.
 func (s *Server) routes() http.Handler {
 	r := s.newRouter(s.requests)
 	r.Post("/hooks/{account}", s.handle(s.receiveHook))

@@ -90,10 +90,13 @@ func (v *vault) reseal(ctx context.Context, db *DB, s *sealedValue, write bool, 
 	}
 	tag, err := db.api.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $3 WHERE %s = $1 AND %s = $2 AND %[2]s = $4`, v.table, v.column, v.id, v.name),
 		s.id, s.name, fresh, s.sealed)
-	if err == nil && tag.RowsAffected() == 0 { // it was stored anew, by a process that has the present key or a previous one
+	switch {
+	case err != nil:
+		return err
+	case tag.RowsAffected() == 0: // it was stored anew, by a process that has the present key or a previous one
 		count.Changed++
-		return nil
+	default:
+		count.Resealed++
 	}
-	count.Resealed++
-	return err
+	return nil
 }
