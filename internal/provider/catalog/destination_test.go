@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,28 +20,31 @@ import (
 )
 
 // calls notes where adapters call, and how they begin.
-type calls struct {
-	mu   sync.Mutex
-	seen []string
-}
+type calls chan string
 
-func (c *calls) note(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.seen = append(c.seen, fmt.Sprintf(format, args...))
-}
+func (c calls) note(format string, args ...any) { c <- fmt.Sprintf(format, args...) }
 
-func (c *calls) take() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	text := strings.Join(c.seen, ", ")
-	c.seen = nil
-	return text
+// take waits for the note of the call that has just ended: the adapter may be done with it before the server is.
+func (c calls) take() string {
+	var seen []string
+	select {
+	case first := <-c:
+		seen = append(seen, first)
+	case <-time.After(5 * time.Second):
+	}
+	for {
+		select {
+		case next := <-c:
+			seen = append(seen, next)
+		default:
+			return strings.Join(seen, ", ")
+		}
+	}
 }
 
 // proxied are the calls of HTTP adapters. A proxy of the environment is told their destination and nothing else; net/http reads
 // the environment once in a process.
-var proxied calls
+var proxied = make(calls, 100)
 
 func TestMain(m *testing.M) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // for the whole process
@@ -85,7 +87,7 @@ func serve(l net.Listener, answer func(first string, conn net.Conn, r *bufio.Rea
 type relay struct{ net.Listener }
 
 // newRelay notes the verbs that come in, up to the one that would show a secret.
-func newRelay(t *testing.T, to *calls, host string, port string) (string, string) {
+func newRelay(t *testing.T, to calls, host string, port string) (string, string) {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(host, port))
 	if err != nil {
@@ -127,32 +129,32 @@ func newRelay(t *testing.T, to *calls, host string, port string) (string, string
 // Each setting gets another value than it has. Where that leads a call elsewhere, or has it begin in another way, the setting has
 // to say which secrets it directs.
 func TestEverySettingOfADestinationIsDeclared(t *testing.T) {
-	var relayed calls
-	host, port := newRelay(t, &relayed, "127.0.0.1", "0")
-	other, _ := newRelay(t, &relayed, "127.0.0.2", port)
-	_, otherPort := newRelay(t, &relayed, "127.0.0.1", "0")
+	relayed := make(calls, 100)
+	host, port := newRelay(t, relayed, "127.0.0.1", "0")
+	other, _ := newRelay(t, relayed, "127.0.0.2", port)
+	_, otherPort := newRelay(t, relayed, "127.0.0.1", "0")
 	text := func(s string) json.RawMessage { b, _ := json.Marshal(s); return b }
 	kinds := map[provider.Kind]struct {
-		calls    *calls
+		calls    calls
 		settings map[string]json.RawMessage
 		secrets  []string
 		others   map[string]json.RawMessage
 		leads    []string // elsewhere, surely
 	}{
-		"sendgrid": {&proxied, nil, []string{"api_key"}, map[string]json.RawMessage{
+		"sendgrid": {proxied, nil, []string{"api_key"}, map[string]json.RawMessage{
 			"base_url": text("https://elsewhere.example"), "region": text("eu"), "subuser": text("x"), "ip_pool": text("pool"), "sandbox": text(""),
 		}, []string{"base_url", "region"}},
-		"mailgun": {&proxied, map[string]json.RawMessage{"domain": text("mg.example.com")}, []string{"api_key"}, map[string]json.RawMessage{
+		"mailgun": {proxied, map[string]json.RawMessage{"domain": text("mg.example.com")}, []string{"api_key"}, map[string]json.RawMessage{
 			"base_url": text("https://elsewhere.example"), "region": text("eu"), "domain": text("elsewhere.example"), "subaccount": text("x"),
 		}, []string{"base_url", "region"}},
-		"postmark": {&proxied, nil, []string{"server_token"}, map[string]json.RawMessage{
+		"postmark": {proxied, nil, []string{"server_token"}, map[string]json.RawMessage{
 			"base_url": text("https://elsewhere.example"), "message_stream": text("x"), "webhook_username": text("x"),
 		}, []string{"base_url"}},
-		"ses": {&proxied, map[string]json.RawMessage{"region": text("eu-west-1")}, []string{"access_key_id", "secret_access_key"}, map[string]json.RawMessage{
+		"ses": {proxied, map[string]json.RawMessage{"region": text("eu-west-1")}, []string{"access_key_id", "secret_access_key"}, map[string]json.RawMessage{
 			"base_url": text("https://elsewhere.example"), "region": text("eu-west-2"), "configuration_set": text("x"),
 			"sns_base_url": text("https://elsewhere.example"),
 		}, []string{"base_url", "region"}},
-		"smtp": {&relayed, map[string]json.RawMessage{"host": text(host), "port": json.RawMessage(port), "username": text("u")}, []string{"password"}, map[string]json.RawMessage{
+		"smtp": {relayed, map[string]json.RawMessage{"host": text(host), "port": json.RawMessage(port), "username": text("u")}, []string{"password"}, map[string]json.RawMessage{
 			"host": text(other), "port": json.RawMessage(otherPort), "tls": text("implicit"), "auth": text("login"), "username": text("v"),
 			"helo": text("h.example"), "envelope_from": text("b@example.com"), "server_name": text("s.example"),
 		}, []string{"host", "port", "tls", "auth"}},
