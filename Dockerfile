@@ -18,7 +18,7 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/ /
 USER 65532:65532
-EXPOSE 8025 8026
+EXPOSE 8025 8026 8029
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["/sendgate", "doctor", "--ready"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/sendgate"]

@@ -205,10 +205,15 @@ type Limit struct {
 
 // Account is one configured account. Secrets are never part of it.
 type Account struct {
-	Name         string          `json:"name"`
-	Kind         string          `json:"kind"`
-	Settings     json.RawMessage `json:"settings"`
-	Secrets      []string        `json:"secrets"` // names of those that are set
+	Name     string          `json:"name"`
+	Kind     string          `json:"kind"`
+	Settings json.RawMessage `json:"settings"`
+	Secrets  []string        `json:"secrets"` // names of those that are set
+
+	// UnreadableSecrets are names of those that don't open with the server's keys. The account is parked until they are given
+	// again, or the key.
+	UnreadableSecrets []string `json:"unreadable_secrets,omitempty"`
+
 	Capabilities json.RawMessage `json:"capabilities"`
 	Concurrency  int             `json:"concurrency"`
 	Limits       []Limit         `json:"limits"`
@@ -293,6 +298,7 @@ type Key struct {
 	Name          string     `json:"name"`
 	Scopes        []string   `json:"scopes"`
 	SenderDomains []string   `json:"sender_domains,omitempty"`
+	Networks      []string   `json:"networks,omitempty"` // CIDRs that it is taken from; none is anywhere
 	RatePerSecond int        `json:"rate_per_second,omitempty"`
 	CreatedAt     time.Time  `json:"created_at"`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
@@ -307,8 +313,19 @@ type KeyRequest struct {
 	Name          string     `json:"name"`
 	Scopes        []string   `json:"scopes"` // such as send, events:read; see openapi.yaml, "Keys"
 	SenderDomains []string   `json:"sender_domains,omitempty"`
+	Networks      []string   `json:"networks,omitempty"` // at most 32
 	RatePerSecond int        `json:"rate_per_second,omitempty"`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
+}
+
+// KeyPatch changes a key. Absent fields stay; an empty list of networks is anywhere.
+type KeyPatch struct {
+	Networks *[]string `json:"networks,omitempty"`
+}
+
+// KeyRotateRequest says for how long a key is good beside the one that follows it, default a day.
+type KeyRotateRequest struct {
+	OverlapSeconds *int `json:"overlap_seconds,omitempty"`
 }
 
 // Tenant is an owner of keys and messages.

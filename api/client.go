@@ -38,10 +38,25 @@ func New(baseURL, key string) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("new client: base url must be http(s)://host[:port][/path]")
 	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if u.User != nil || strings.ContainsAny(baseURL, "?#") {
 		return nil, errors.New("new client: base url must have no user, query or fragment")
 	}
-	return NewWith(baseURL, key, &http.Client{Timeout: clientTimeout, CheckRedirect: noRedirects}), nil
+	return NewWith(baseURL, key, &http.Client{Timeout: clientTimeout, CheckRedirect: noRedirects, Transport: transport()}), nil
+}
+
+// transport uses the proxy of the environment for https alone: by http the proxy would read the key.
+func transport() *http.Transport {
+	t := &http.Transport{ForceAttemptHTTP2: true}
+	if usual, ok := http.DefaultTransport.(*http.Transport); ok {
+		t = usual.Clone()
+	}
+	t.Proxy = func(r *http.Request) (*url.URL, error) {
+		if r.URL.Scheme != "https" {
+			return nil, nil //nolint:nilnil // stands for "no proxy"
+		}
+		return http.ProxyFromEnvironment(r)
+	}
+	return t
 }
 
 // NewWith makes a client that calls through the given http.Client, as tests do.

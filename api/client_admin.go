@@ -144,6 +144,16 @@ func (c *Client) CreateKey(ctx context.Context, k KeyRequest) (*Key, error) {
 	return into[Key](ctx, c, call{method: http.MethodPost, path: admin + "/keys", body: k})
 }
 
+// PatchKey changes from where a key is taken.
+func (c *Client) PatchKey(ctx context.Context, id string, change KeyPatch) (*Key, error) {
+	return into[Key](ctx, c, call{method: http.MethodPatch, path: admin + "/keys/" + url.PathEscape(id), body: change})
+}
+
+// RotateKey makes a key that may do what this one may. Its Secret is in this answer and nowhere else.
+func (c *Client) RotateKey(ctx context.Context, id string, r KeyRotateRequest) (*Key, error) {
+	return into[Key](ctx, c, call{method: http.MethodPost, path: admin + "/keys/" + url.PathEscape(id) + "/rotate", body: r})
+}
+
 // RevokeKey ends a key everywhere within 2 s.
 func (c *Client) RevokeKey(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: admin + "/keys/" + url.PathEscape(id)})

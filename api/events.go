@@ -89,12 +89,17 @@ type Quantiles struct {
 
 // WebhookEndpoint is where events are POSTed, signed by Standard Webhooks.
 type WebhookEndpoint struct {
-	ID             string     `json:"id"`
-	URL            string     `json:"url"`
-	Description    string     `json:"description,omitempty"`
-	Types          []string   `json:"types"`                  // empty: all
-	Streams        []string   `json:"streams"`                // empty: all
-	HeaderNames    []string   `json:"header_names,omitempty"` // of headers that are sent along; their values are not shown
+	ID          string   `json:"id"`
+	URL         string   `json:"url"`
+	Description string   `json:"description,omitempty"`
+	Types       []string `json:"types"`                  // empty: all
+	Streams     []string `json:"streams"`                // empty: all
+	HeaderNames []string `json:"header_names,omitempty"` // of headers that are sent along; their values are not shown
+
+	// UnreadableSecrets do not open with the server's keys ("secret", "headers"), so nothing is told: rotate the one, set the
+	// other again.
+	UnreadableSecrets []string `json:"unreadable_secrets,omitempty"`
+
 	Disabled       bool       `json:"disabled"`
 	DisabledReason string     `json:"disabled_reason,omitempty"`
 	FailingSince   *time.Time `json:"failing_since,omitempty"`

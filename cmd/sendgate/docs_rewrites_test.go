@@ -14,7 +14,7 @@ var rewrites = []struct {
 	{regexp.MustCompile(`(messages cancel) [0-9a-f-]{36}`), "$1 $$SCHEDULED"},
 	{regexp.MustCompile(`(messages resend) [0-9a-f-]{36}`), "$1 $$FAILED"},
 	{regexp.MustCompile(`(webhooks [a-z]+) [0-9a-f-]{36}`), "$1 $$ENDPOINT"},
-	{regexp.MustCompile(`(keys revoke) [0-9a-f]{8}`), "$1 $$KEYID"},
+	{regexp.MustCompile(`(keys (?:change|rotate|revoke)) [0-9a-f]{8}`), "$1 $$KEYID"},
 	{regexp.MustCompile(`--messages [0-9]+ --batch 100`), "--messages 20 --batch 10"},
 	{regexp.MustCompile(`--duration 1m --rate 500`), "--duration 1s --rate 20"},
 	{regexp.MustCompile(`sendgate emulate`), "sendgate emulate --listen 127.0.0.1:0 --smtp-listen 127.0.0.1:0"},

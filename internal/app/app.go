@@ -21,6 +21,7 @@ import (
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/forward"
+	"github.com/sendgate/sendgate/internal/hostcheck"
 	"github.com/sendgate/sendgate/internal/httpapi"
 	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/mail"
@@ -57,7 +58,7 @@ type App struct {
 
 	bodyBudget int64 // of large bodies that are read at a time; 0 is the default
 
-	certificate atomic.Pointer[keyPairFiles] // nil without TLS, or before the API listens
+	certificate *keyPairFiles // nil without TLS
 	writes      writes
 	engine      *deliver.Engine
 	forward     *forward.Engine
@@ -68,8 +69,9 @@ type App struct {
 	failed      chan error
 	stops       []stop
 
-	// URL is where the API listens and OpsURL where the listener for operations does, once Start has returned.
-	URL, OpsURL string
+	// URL is where the API listens and OpsURL where the listener for operations does, once Start has returned; AdminURL is
+	// where the admin API does, "" for beside the API.
+	URL, OpsURL, AdminURL string
 	// LMTPAddr is where bounces come in, "" for nowhere.
 	LMTPAddr string
 }
@@ -82,17 +84,18 @@ type stop struct {
 
 // New checks the configuration and builds the service without starting anything.
 func New(cfg config.Config, log *slog.Logger) (*App, error) {
-	key, err := seal.ParseKey(cfg.SecretKey.Reveal())
+	box, err := cfg.Box()
 	if err != nil {
 		return nil, err
 	}
-	box, err := seal.NewBox(key)
-	if err != nil {
-		return nil, err
+	var certificate *keyPairFiles
+	if cfg.TLS() {
+		certificate = &keyPairFiles{certFile: cfg.TLSCertFile, keyFile: cfg.TLSKeyFile}
 	}
 	registry := telemetry.NewRegistry()
 	return &App{
-		cfg: cfg, log: log, box: box, registry: registry, metrics: telemetry.New(registry), failed: make(chan error, 4),
+		certificate: certificate,
+		cfg:         cfg, log: log, box: box, registry: registry, metrics: telemetry.New(registry), failed: make(chan error, 4),
 		linger: lingering, clock: mail.NewClock(nil, nil),
 	}, nil
 }
@@ -274,10 +277,11 @@ func (a *App) startAPI(ctx context.Context) error {
 	} else if l != nil {
 		links = l
 	}
+	keys := a.derivedKeys("sendgate cursor key")
 	server, err := httpapi.New(httpapi.Options{
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
-		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: a.derivedKey("sendgate cursor key"),
-		Draining: a.draining.Load, TrustedProxies: a.proxies(), Clock: a.clock.Now, NewID: a.clock.NewID,
+		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: keys[0], PreviousKeys: keys[1:],
+		Draining: a.draining.Load, TrustedProxies: a.proxies(), AdminApart: a.cfg.AdminListen != "", AdminNetworks: a.cfg.AdminNetworks, Clock: a.clock.Now, NewID: a.clock.NewID,
 		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
 		Webhooks: httpapi.EndpointOptions{
 			Endpoints: a.db, TestDelivery: a.forward,
@@ -289,20 +293,29 @@ func (a *App) startAPI(ctx context.Context) error {
 	}
 	a.onStop("api handlers", func(context.Context) error { server.Close(); return nil })
 	a.startTally(server)
+	if a.cfg.AdminListen != "" { // up before the API and down after it: operators see how that ends
+		if a.AdminURL, err = a.listenFor(ctx, "admin", a.cfg.AdminListen, server.AdminHandler()); err != nil {
+			return fmt.Errorf("SENDGATE_ADMIN_LISTEN: %w", err)
+		}
+	}
+	if a.URL, err = a.listenFor(ctx, "api", a.cfg.Listen, server.Handler()); err != nil {
+		return fmt.Errorf("SENDGATE_LISTEN: %w", err)
+	}
+	return nil
+}
+
+// listenFor serves a handler of the API, by TLS if there is a certificate, and gives its URL.
+func (a *App) listenFor(ctx context.Context, name, listen string, h http.Handler) (string, error) {
 	scheme := "http"
 	if a.cfg.TLS() {
 		scheme = "https"
 	}
-	addr, err := a.listen(ctx, "api", a.cfg.Listen, httpapi.HTTPServer(telemetry.Handler(server.Handler(), "api")), a.cfg.TLS())
-	if err != nil {
-		return fmt.Errorf("SENDGATE_LISTEN: %w", err)
-	}
-	a.URL = scheme + "://" + addr
-	return nil
+	addr, err := a.listen(ctx, name, listen, httpapi.HTTPServer(telemetry.Handler(h, name)), a.cfg.TLS())
+	return scheme + "://" + addr, err
 }
 
 func (a *App) startOps(ctx context.Context) error {
-	addr, err := a.listen(ctx, "ops", a.cfg.OpsListen, httpapi.HTTPServer(telemetry.Ops(a.registry, a.ready)), false)
+	addr, err := a.listen(ctx, "ops", a.cfg.OpsListen, httpapi.HTTPServer(telemetry.Ops(a.registry, a.ready, hostcheck.Rule{Inside: true, Names: a.cfg.OpsHosts, Setting: "SENDGATE_OPS_HOSTS"})), false)
 	if err != nil {
 		return fmt.Errorf("SENDGATE_OPS_LISTEN: %w", err)
 	}
@@ -341,10 +354,8 @@ func (a *App) listen(ctx context.Context, name, addr string, server *http.Server
 		return "", fmt.Errorf("%s listener: %w", name, err)
 	}
 	server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
-	shown := &keyPairFiles{certFile: a.cfg.TLSCertFile, keyFile: a.cfg.TLSKeyFile}
 	if withTLS {
-		server.TLSConfig = shown.config()
-		a.certificate.Store(shown)
+		server.TLSConfig = a.certificate.config()
 	}
 	limited := httpapi.Listener(l, httpapi.MaxConns, a.proxies())
 	served := make(chan struct{})
@@ -352,7 +363,7 @@ func (a *App) listen(ctx context.Context, name, addr string, server *http.Server
 		defer close(served)
 		var err error
 		if withTLS {
-			if err = shown.read(); err == nil {
+			if err = a.certificate.read(); err == nil {
 				err = server.ServeTLS(limited, "", "")
 			}
 		} else {

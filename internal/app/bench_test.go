@@ -110,16 +110,6 @@ func (b *bench) startEmulator(t *testing.T, o benchOptions) {
 	b.emu = emu
 }
 
-// secretOf is a secret of the account at an emulator.
-func (b *bench) secretOf(kind, name string) string {
-	for _, a := range b.emu.Accounts() {
-		if a.Kind == kind {
-			return a.Secrets[name]
-		}
-	}
-	return ""
-}
-
 // store writes keys, accounts and limits as sendgate dev does.
 func (b *bench) store(t *testing.T, o benchOptions) {
 	t.Helper()

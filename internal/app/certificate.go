@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// keyPairFiles is what the API listener shows, and can be read again while it serves.
+// keyPairFiles is what the listeners of the API show, and can be read again while it serves.
 type keyPairFiles struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
@@ -42,12 +42,9 @@ func (a *App) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 }
 
 func (a *App) reload() {
-	if !a.cfg.TLS() {
+	c := a.certificate
+	if c == nil {
 		a.log.Info("SIGHUP ignored: it reads a certificate again, and SENDGATE_TLS_CERT_FILE names none")
-		return
-	}
-	c := a.certificate.Load()
-	if c == nil { // it is read when the listener starts
 		return
 	}
 	if err := c.read(); err != nil {

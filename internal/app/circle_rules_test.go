@@ -196,8 +196,9 @@ func (w *wire) links() []string {
 func stopsTheStreamOfTheLink(t *testing.T, b *bench, r *replica) {
 	t.Helper()
 	w, base := newWire(t, b)
-	b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = base + "/sendgrid" }, nil)
-	defer b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = b.emu.URL() + "/sendgrid" }, nil)
+	key := map[string]string{"api_key": b.emu.Secret("sendgrid", "api_key")}
+	b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = base + "/sendgrid" }, key)
+	defer b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = b.emu.URL() + "/sendgrid" }, key)
 	becomes(t, r.api, send(t, r.api, letterTo("sendgrid", "ann@example.org")), settleTime, "delivered")
 	if got := w.links(); len(got) != 0 {
 		t.Fatalf("transactional mail has links: %v", got)

@@ -31,10 +31,11 @@ import (
 
 // DevOptions shape Dev.
 type DevOptions struct {
-	Listen string    // API, host:port
-	Data   string    // folder of everything that is kept
-	Limits string    // "documented" or "none"
-	Out    io.Writer // progress, and the line that begins with "ready"
+	Listen     string    // API, host:port
+	Data       string    // folder of everything that is kept
+	Limits     string    // "documented" or "none"
+	AllowHosts []string  // by which the emulators may be asked, beside localhost
+	Out        io.Writer // progress, and the line that begins with "ready"
 
 	Program string // how the printed commands begin, "sendgate" when empty
 	Found   bool   // client commands started here find dev.env by themselves
@@ -61,6 +62,9 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	d := &dev{DevOptions: o}
 	if err := os.MkdirAll(o.Data, 0o711); err != nil { //nolint:gosec // Postgres runs as another user when we are root
 		return fmt.Errorf("data folder: %w", err)
+	}
+	if err := d.checkOwned(); err != nil {
+		return err
 	}
 	logFile, err := os.OpenFile(filepath.Join(o.Data, "sendgate.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -91,6 +95,16 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.emu.Stop(context.WithoutCancel(ctx))) }()
 	return d.serve(ctx)
+}
+
+// checkOwned refuses a data folder in which another user could have left keys, a database, or links for us to write through.
+func (d *dev) checkOwned() error {
+	for _, dir := range []string{d.Data, d.privateDir()} {
+		if err := config.CheckOwnedDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("data folder: %w (or choose another one with --data)", err)
+		}
+	}
+	return nil
 }
 
 // freeToListen finds out that an address is taken before anything has been started.
@@ -166,7 +180,7 @@ func (d *dev) startEmulator(ctx context.Context) error {
 		}
 	}
 	emu, err := emulated.New(emulator.Options{
-		LedgerPath: filepath.Join(d.Data, "ledger.jsonl"), Limits: limits, Log: d.log,
+		LedgerPath: filepath.Join(d.Data, "ledger.jsonl"), Limits: limits, AllowHosts: d.AllowHosts, Log: d.log,
 	})
 	if err != nil {
 		return err

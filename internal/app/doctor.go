@@ -66,6 +66,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	if err != nil {
 		checks = append(checks, Check{Name: "providers", Level: "error", Detail: err.Error(), Fix: "correct it: serve does not start with it"})
 	}
+	checks = append(checks, secretKeyCheck(ctx, db))
 	checks = append(checks, accountChecks(ctx, db, made)...)
 	checks = append(checks, receiverChecks(ctx, db, vitals.Now)...)
 	return append(checks, reachChecks(ctx, db, &cfg, vitals.Now)...)
@@ -256,7 +257,7 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 	check := Check{Name: "account " + a.Name, Level: "error"}
 	secrets, err := db.Secrets(ctx, a.ID)
 	if err != nil {
-		check.Detail, check.Fix = err.Error(), "use the SENDGATE_SECRET_KEY that the secrets were stored with, or store them again"
+		check.Detail, check.Fix = err.Error(), "set SENDGATE_SECRET_KEY_PREVIOUS to the key that they were stored under, or: sendgate providers change "+a.Name+" with --secret for each"
 		return check
 	}
 	if err := (catalog.Catalog{}).Validate(a.Kind, a.Settings, secrets); err != nil {
@@ -385,7 +386,7 @@ const bulkStream = "bulk"
 
 // reachChecks looks at the settings that say who reaches us, and whom we reach.
 func reachChecks(ctx context.Context, db *postgres.DB, cfg *config.Config, now time.Time) []Check {
-	var checks []Check
+	checks := adminChecks(ctx, db, cfg)
 	if cfg.PublicURL == "" && sendsBulk(ctx, db, now) {
 		checks = append(checks, Check{
 			Name: "unsubscribe", Level: "warn", Detail: "bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",

@@ -30,7 +30,8 @@ func (a *App) links() (*unsub.Signer, error) {
 	if a.cfg.PublicURL == "" {
 		return nil, nil //nolint:nilnil // bulk mail gets no links then
 	}
-	s, err := unsub.New(a.derivedKey("sendgate unsubscribe key"), a.cfg.PublicURL)
+	keys := a.derivedKeys("sendgate unsubscribe key")
+	s, err := unsub.New(keys[0], a.cfg.PublicURL, keys[1:]...)
 	if err != nil {
 		return nil, fmt.Errorf("SENDGATE_PUBLIC_URL: %w", err)
 	}

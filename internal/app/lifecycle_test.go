@@ -229,7 +229,7 @@ func changesSettingsUnderLoad(t *testing.T, b *bench, r *replica) {
 	const n = 120 // more than a second
 	only(t, r, "ses")
 	submit(t, r.api, letters(n))
-	secret := b.secretOf("ses", "secret_access_key")
+	secret := b.emu.Secret("ses", "secret_access_key")
 	changes := 0
 	for ; changes < 6 && b.count(t.Context(), openSQL) > 0; changes++ {
 		if _, err := r.admin.PatchAccount(t.Context(), "ses", api.AccountRequest{Secrets: map[string]string{"secret_access_key": secret}}); err != nil {

@@ -27,7 +27,7 @@ func (b *bench) freshRelay(t *testing.T, r *replica, name string) {
 		t.Fatal(err)
 	}
 	if _, err := r.admin.CreateAccount(t.Context(), api.AccountRequest{
-		Name: name, Kind: "smtp", Settings: raw, Secrets: map[string]string{"password": b.secretOf("smtp", "password")}, Limits: &[]api.Limit{},
+		Name: name, Kind: "smtp", Settings: raw, Secrets: map[string]string{"password": b.emu.Secret("smtp", "password")}, Limits: &[]api.Limit{},
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err := a.Start(ctx); err != nil {
 		return err
 	}
-	log.Info("ready", "url", a.URL, "ops", a.OpsURL)
+	log.Info("ready", "url", a.URL, "ops", a.OpsURL, "admin", cmp.Or(a.AdminURL, a.URL))
 	if err := a.Run(ctx); err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func TestListenersStopRightAfterTheirStart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for i := range 200 {
-				a := &App{cfg: cfg, log: quiet(), failed: make(chan error, 4)}
+				a := &App{cfg: cfg, log: quiet(), failed: make(chan error, 4), certificate: &keyPairFiles{certFile: cfg.TLSCertFile, keyFile: cfg.TLSKeyFile}}
 				addr, err := a.listen(t.Context(), "api", "127.0.0.1:0", httpapi.HTTPServer(http.NotFoundHandler()), cfg.TLS())
 				if err != nil {
 					t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/seal"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
@@ -74,11 +75,26 @@ func (s *store) wake(sub *mail.Submission, a mail.Accepted) {
 	}
 }
 
-// derivedKey derives a key for one purpose from the secret key, so that all replicas agree on it.
-func (a *App) derivedKey(purpose string) []byte {
-	mac := hmac.New(sha256.New, []byte(a.cfg.SecretKey.Reveal()))
-	mac.Write([]byte(purpose))
-	return mac.Sum(nil)
+// derivedKeys derives keys for one purpose from the secret keys, so that all replicas agree on them. The first makes; all of them
+// know again what they made, in whatever form the key was given then.
+func (a *App) derivedKeys(purpose string) [][]byte {
+	texts := []string{a.cfg.SecretKey.Reveal()}
+	for _, list := range []string{a.cfg.SecretKey.Reveal(), a.cfg.SecretKeyPrevious.Reveal()} {
+		keys, _ := seal.ParseKeys(list) // New has read them
+		for _, key := range keys {
+			texts = append(texts, seal.Spellings(key)...)
+		}
+	}
+	var derived [][]byte
+	for i, text := range texts {
+		if slices.Contains(texts[:i], text) {
+			continue
+		}
+		mac := hmac.New(sha256.New, []byte(text))
+		mac.Write([]byte(purpose))
+		derived = append(derived, mac.Sum(nil))
+	}
+	return derived
 }
 
 func (a *App) proxies() []netip.Prefix {

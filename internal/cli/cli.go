@@ -1,6 +1,6 @@
 // Package cli is the command line of sendgate: the grammar, what each command prints, and its exit code.
 //
-// Two kinds of commands live here. dev, serve, emulate, migrate, restore and doctor run the program itself; they hand over to
+// Two kinds of commands live here. dev, serve, emulate, migrate, restore, secrets and doctor run the program itself; they hand over to
 // package app (run.go) or to the emulator (emulate.go). All others are clients: they speak HTTP through package api and
 // know nothing of the server's inside, so that they work against any installation.
 //
@@ -34,6 +34,7 @@ type grammar struct {
 	Emulate emulateCmd `cmd:"" group:"run" help:"Run the provider emulators alone."`
 	Migrate migrateCmd `cmd:"" group:"run" help:"Bring the database schema up to date, or show where it stands."`
 	Restore restoreCmd `cmd:"" group:"run" help:"After the database came back from a backup: hold what may have been sent, so that nobody is mailed twice."`
+	Secrets secretsCmd `cmd:"" group:"run" help:"After the secret key was changed: seal stored secrets under the new one."`
 	Doctor  doctorCmd  `cmd:"" group:"run" help:"Check database, clock, keys and provider accounts, and say how to mend what is wrong."`
 	Version versionCmd `cmd:"" group:"run" help:"Print what was built, from which commit, with which Go."`
 
@@ -48,7 +49,7 @@ type grammar struct {
 	Rules     rulesCmd     `cmd:"" group:"ops" help:"List, add and remove the rules by which messages find their pool."`
 	Route     routeCmd     `cmd:"" group:"ops" help:"Explain where a message would go."`
 	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, weigh and pause tenants."`
-	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create and revoke API keys."`
+	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show what waits, what is in flight and who works on it."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`
@@ -57,7 +58,9 @@ type grammar struct {
 const description = `One send API in front of many email providers.
 
 Start with "sendgate dev"; it prints the next command to try. Client commands read SENDGATE_URL, SENDGATE_API_KEY and ` +
-	`SENDGATE_ADMIN_KEY from the environment, else from ./.sendgate/dev.env, which "sendgate dev" writes.
+	`SENDGATE_ADMIN_KEY from the environment, with SENDGATE_ADMIN_URL where the admin API has an address of its own; else all of them ` +
+	`from ./.sendgate/dev.env, which "sendgate dev" writes: it must be yours or root's, and nobody else's to change. ` +
+	`Keys go by https, or by http to this machine, unless SENDGATE_ALLOW_HTTP=true.
 
 Times are RFC 3339 (2026-01-31T12:00:00Z), dates (2026-01-31, its beginning in UTC) or spans (90m, 7d): so long ago, or so ` +
 	`far ahead for --send-at and --expires-at.

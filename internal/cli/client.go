@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 
 	"github.com/sendgate/sendgate/api"
 )
@@ -12,7 +13,10 @@ func (s *Streams) caller() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.apiKey.IsZero() {
+	switch {
+	case t.url == "":
+		return nil, errors.New("SENDGATE_ADMIN_URL leads to the admin API alone: set SENDGATE_URL as well")
+	case t.apiKey.IsZero():
 		return nil, errNoAPIKey
 	}
 	return api.New(t.url, t.apiKey.Reveal())
@@ -27,7 +31,7 @@ func (s *Streams) operator() (*api.Client, error) {
 	if t.adminKey.IsZero() {
 		return nil, errNoAdminKey
 	}
-	return api.New(t.url, t.adminKey.Reveal())
+	return api.New(t.adminURL, t.adminKey.Reveal())
 }
 
 // watchQueue reads how deep the queue is before a load.

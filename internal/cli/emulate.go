@@ -21,6 +21,7 @@ import (
 type emulateCmd struct {
 	Listen     string            `default:"127.0.0.1:8027" help:"HTTP listener, host:port. Loopback only: the ledger and the faults have no password."`
 	SMTPListen string            `default:"127.0.0.1:8028" help:"SMTP listener, host:port. Loopback only."`
+	AllowHost  []string          `placeholder:"NAME" help:"A name, beside localhost, by which programs ask for it (repeat): pages in a browser are kept out by the name."`
 	Ledger     string            `placeholder:"FILE" help:"Keep the ledger of accepted messages in this file; in memory when absent."`
 	Limits     string            `enum:"documented,none" default:"documented" help:"Refuse calls over the documented limits, or none."`
 	Hook       map[string]string `mapsep:"none" placeholder:"KIND=URL" help:"Where a provider's events go, such as mailgun=http://127.0.0.1:8080/hooks/mailgun; smtp=lmtp://127.0.0.1:2424. Repeatable; URLs of this machine only."`
@@ -51,7 +52,7 @@ Examples:
 func (c *emulateCmd) Run(ctx context.Context, s *Streams) error {
 	opt := emulator.Options{
 		Listen: c.Listen, SMTPListen: c.SMTPListen,
-		Hooks: map[string]emulator.Hook{}, EventPace: c.EventPace, DeferFor: c.DeferFor,
+		AllowHosts: c.AllowHost, Hooks: map[string]emulator.Hook{}, EventPace: c.EventPace, DeferFor: c.DeferFor,
 	}
 	for kind, url := range c.Hook {
 		opt.Hooks[kind] = emulator.Hook{"url": url}

@@ -13,6 +13,8 @@ import (
 type keysCmd struct {
 	List   keysListCmd   `cmd:"" help:"List keys; secrets are not shown again."`
 	Create keysCreateCmd `cmd:"" help:"Create a key and print its secret, once."`
+	Change keysChangeCmd `cmd:"" help:"Change from where a key is taken."`
+	Rotate keysRotateCmd `cmd:"" help:"Replace a key by one that may do the same, and print its secret, once."`
 	Revoke keysRevokeCmd `cmd:"" help:"Revoke a key at once."`
 
 	Generate keysGenerateCmd `cmd:"" help:"Print a new key that no server knows yet, for SENDGATE_ADMIN_KEY."`
@@ -34,9 +36,9 @@ func (c *keysListCmd) Run(ctx context.Context, s *Streams) error {
 		return err
 	}
 	return c.show(s, api.List[api.Key]{Data: keys}, func(w io.Writer) {
-		row(w, "ID", "NAME", "TENANT", "SCOPES", "SENDERS", "STATE", "CREATED", "LAST USED")
+		row(w, "ID", "NAME", "TENANT", "SCOPES", "SENDERS", "NETWORKS", "STATE", "CREATED", "LAST USED")
 		for _, k := range keys {
-			row(w, k.ID, k.Name, k.Tenant, strings.Join(k.Scopes, ","), senders(k), keyState(k), stamp(k.CreatedAt), stampOf(k.LastUsedAt))
+			row(w, k.ID, k.Name, k.Tenant, strings.Join(k.Scopes, ","), senders(k), networks(k), keyState(k), stamp(k.CreatedAt), stampOf(k.LastUsedAt))
 		}
 	})
 }
@@ -46,6 +48,13 @@ func senders(k api.Key) string {
 		return "any"
 	}
 	return strings.Join(k.SenderDomains, ",")
+}
+
+func networks(k api.Key) string {
+	if len(k.Networks) == 0 {
+		return "any"
+	}
+	return strings.Join(k.Networks, ",")
 }
 
 func keyState(k api.Key) string {
@@ -64,6 +73,7 @@ type keysCreateCmd struct {
 	Scope   []string      `default:"send" help:"What it may do (repeat, or with commas): see below."`
 	Tenant  string        `help:"Owner; \"default\" when absent."`
 	Sender  []string      `placeholder:"DOMAIN" help:"Only this sender domain (repeat); any when absent."`
+	Network []string      `placeholder:"CIDR" help:"Only from this network, of IPv4 or IPv6 (repeat); from anywhere when absent."`
 	Rate    int           `help:"Calls per second at most; 0 is no bound."`
 	Expires time.Duration `help:"Valid for this long; for ever when absent."`
 	format
@@ -87,6 +97,7 @@ Scopes:
 Examples:
 
   sendgate keys create checkout-service --scope send,read --sender example.com
+  sendgate keys create billing --network 10.20.0.0/16 --network 2001:db8:20::/48
   sendgate keys create preferences-page --scope suppressions:read,suppressions:write
   sendgate keys create grafana --scope admin:read
   sendgate keys create alice --scope admin --expires 720h`
@@ -94,7 +105,7 @@ Examples:
 
 // Run implements the command.
 func (c *keysCreateCmd) Run(ctx context.Context, s *Streams) error {
-	req := api.KeyRequest{Tenant: c.Tenant, Name: c.Name, Scopes: c.Scope, SenderDomains: c.Sender, RatePerSecond: c.Rate}
+	req := api.KeyRequest{Tenant: c.Tenant, Name: c.Name, Scopes: c.Scope, SenderDomains: c.Sender, Networks: c.Network, RatePerSecond: c.Rate}
 	if c.Expires < 0 {
 		return usagef("--expires can't be negative")
 	}
@@ -110,19 +121,91 @@ func (c *keysCreateCmd) Run(ctx context.Context, s *Streams) error {
 	if err != nil {
 		return err
 	}
-	err = c.show(s, k, func(w io.Writer) {
+	return showKey(s, c.format, k)
+}
+
+// showKey prints a key, with its secret if it is new.
+func showKey(s *Streams, f format, k *api.Key) error {
+	err := f.show(s, k, func(w io.Writer) {
 		row(w, "id", k.ID)
-		row(w, "secret", k.Secret)
+		if k.Secret != "" {
+			row(w, "secret", k.Secret)
+		}
 		row(w, "scopes", strings.Join(k.Scopes, ","))
 		row(w, "senders", senders(*k))
+		row(w, "networks", networks(*k))
 		if k.ExpiresAt != nil {
 			row(w, "expires", stampOf(k.ExpiresAt))
 		}
 	})
-	if err == nil && !c.JSON {
+	if err == nil && k.Secret != "" && !f.JSON {
 		fmt.Fprintln(s.Err, "Keep the secret now: it is not shown again.")
 	}
 	return err
+}
+
+type keysChangeCmd struct {
+	ID       string   `arg:"" help:"Id of the key, from keys list."`
+	Network  []string `placeholder:"CIDR" xor:"from" required:"" help:"Only from this network (repeat), in place of those before."`
+	Anywhere bool     `xor:"from" required:"" help:"From anywhere."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*keysChangeCmd) Help() string {
+	return `Binds everywhere within two seconds.
+
+Examples:
+
+  sendgate keys change 1f0c9a2b --network 10.20.4.0/24 --network 2001:db8:20::/48
+  sendgate keys change 1f0c9a2b --anywhere`
+}
+
+// Run implements the command.
+func (c *keysChangeCmd) Run(ctx context.Context, s *Streams) error {
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	list := append([]string{}, c.Network...)
+	k, err := client.PatchKey(ctx, c.ID, api.KeyPatch{Networks: &list})
+	if err != nil {
+		return err
+	}
+	return showKey(s, c.format, k)
+}
+
+type keysRotateCmd struct {
+	ID      string        `arg:"" help:"Id of the key, from keys list."`
+	Overlap time.Duration `default:"24h" help:"For this long the old key is good as well, up to 168h; 0 ends it at once."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*keysRotateCmd) Help() string {
+	return `The new key has the scopes, senders, networks, rate and end of the old one.
+
+Examples:
+
+  sendgate keys rotate 1f0c9a2b
+  sendgate keys rotate 1f0c9a2b --overlap 0s`
+}
+
+// Run implements the command.
+func (c *keysRotateCmd) Run(ctx context.Context, s *Streams) error {
+	if c.Overlap < 0 || c.Overlap > maxOverlap {
+		return usagef("--overlap must be 0s to 168h, got %s", c.Overlap)
+	}
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	seconds := int(c.Overlap / time.Second)
+	k, err := client.RotateKey(ctx, c.ID, api.KeyRotateRequest{OverlapSeconds: &seconds})
+	if err != nil {
+		return err
+	}
+	return showKey(s, c.format, k)
 }
 
 type keysRevokeCmd struct {

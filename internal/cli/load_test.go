@@ -265,7 +265,7 @@ func TestLoadAsksBeforeItMailsFromElsewhere(t *testing.T) {
 		"http://127.0.0.1:1": false, "http://[::1]:1": false, "http://localhost:1": false,
 		"https://mail.example.com": true, "http://10.0.0.1:8025": true, "http://127.0.0.1.example.com": true,
 	} {
-		s := &Streams{Env: []string{"SENDGATE_URL=" + url, "SENDGATE_API_KEY=k"}}
+		s := &Streams{Env: []string{"SENDGATE_URL=" + url, "SENDGATE_API_KEY=k", "SENDGATE_ALLOW_HTTP=true"}}
 		tg, err := s.target()
 		if err != nil {
 			t.Fatal(err)

@@ -149,11 +149,14 @@ func showAccount(s *Streams, f format, a *api.Account) error {
 				row(w, "next probe", "from "+stamp(p.NextProbe)+" on")
 			}
 		}
-		if len(a.Parked) > 0 {
+		if len(a.Parked) > 0 && len(a.UnreadableSecrets) == 0 {
 			row(w, "to mend", "remove the cause; a probe finds out, or at once: sendgate providers resume "+a.Name)
 		}
 		row(w, "settings", string(a.Settings))
 		row(w, "secrets set", orDash(strings.Join(a.Secrets, ", ")))
+		if len(a.UnreadableSecrets) > 0 {
+			row(w, "do not open", strings.Join(a.UnreadableSecrets, ", ")+": store them again with --secret, or give the server the key that they were stored under")
+		}
 		row(w, "calls at once", strconv.Itoa(a.Concurrency))
 		for _, l := range a.Limits {
 			row(w, "limit", limitText(l))
@@ -228,12 +231,14 @@ type providersChangeCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*providersChangeCmd) Help() string {
-	return `What is not named stays as it is. A change also takes the account out of its parks.
+	return `What is not named stays as it is. A change also takes the account out of its parks. A setting that decides where secrets are sent, or how, such as ` +
+		`base_url, region, host or tls, is changed together with those secrets.
 
 Examples:
 
   sendgate providers change sendgrid --secret api_key
-  sendgate providers change ses-eu --set region=eu-central-1 --concurrency 32`
+  sendgate providers change ses-eu --set configuration_set=main --concurrency 32
+  sendgate providers change relay --set host=mail2.internal --secret password`
 }
 
 // Run implements the command.

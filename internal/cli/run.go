@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -23,6 +24,8 @@ type devCmd struct {
 	Listen string `default:"127.0.0.1:8025" help:"Where the API listens, host:port."`
 	Data   string `default:".sendgate" help:"Directory of everything that is kept."`
 	Limits string `enum:"documented,none" default:"documented" help:"Hold the providers' documented limits, or none (for load tests)."`
+
+	AllowHost []string `placeholder:"NAME" help:"A name, beside localhost, by which programs ask for the emulators (repeat)."`
 }
 
 // Help implements kong.HelpProvider.
@@ -46,7 +49,7 @@ func (c *devCmd) Run(ctx context.Context, s *Streams) error {
 
 func (c *devCmd) options(s *Streams) app.DevOptions {
 	return app.DevOptions{
-		Listen: c.Listen, Data: s.path(c.Data), Limits: c.Limits, Out: s.Out,
+		Listen: c.Listen, Data: s.path(c.Data), Limits: c.Limits, AllowHosts: c.AllowHost, Out: s.Out,
 		Program: s.program(), Found: s.path(c.Data) == s.path(filepath.Dir(devEnv)),
 		DatabaseURL:    s.getenv("SENDGATE_DATABASE_URL"),
 		ForwardAllow:   s.getenv("SENDGATE_FORWARD_ALLOW"),
@@ -183,7 +186,9 @@ Examples:
 
 // Run implements the command.
 func (c *doctorCmd) Run(ctx context.Context, s *Streams) error {
-	cfg, err := config.Load(s.doctorEnv())
+	environ, refused := s.doctorEnv()
+	cfg, err := config.Load(environ)
+	err = errors.Join(refused, err)
 	if c.Ready {
 		return askReady(ctx, cfg.OpsListen)
 	}
@@ -207,13 +212,16 @@ func (c *doctorCmd) Run(ctx context.Context, s *Streams) error {
 }
 
 // doctorEnv is the environment, and beside "sendgate dev" what that left in its folder.
-func (s *Streams) doctorEnv() []string {
+func (s *Streams) doctorEnv() ([]string, error) {
 	if s.getenv("SENDGATE_DATABASE_URL") != "" {
-		return s.Env
+		return s.Env, nil
 	}
 	vars, err := readEnvFile(s.path(devEnv))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.Env, nil
+	}
 	if err != nil {
-		return s.Env
+		return s.Env, err
 	}
 	env := slices.Clone(s.Env)
 	for name, value := range vars {
@@ -225,7 +233,7 @@ func (s *Streams) doctorEnv() []string {
 	if _, err := os.Stat(key); err == nil && s.getenv("SENDGATE_SECRET_KEY")+s.getenv("SENDGATE_SECRET_KEY_FILE") == "" {
 		env = append(env, "SENDGATE_SECRET_KEY_FILE="+key)
 	}
-	return env
+	return env, nil
 }
 
 func failed(c app.Check) bool { return !c.OK && c.Level != "warn" }
@@ -285,8 +293,11 @@ func (s *Streams) databaseURL() (string, error) {
 		return dsn, nil
 	}
 	vars, err := readEnvFile(s.path(devEnv))
-	if err == nil && vars["SENDGATE_DATABASE_URL"] != "" {
-		return vars["SENDGATE_DATABASE_URL"], nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if dsn := vars["SENDGATE_DATABASE_URL"]; dsn != "" {
+		return dsn, nil
 	}
 	return "", fmt.Errorf("no database: set SENDGATE_DATABASE_URL, or run this where \"sendgate dev\" left ./%s", devEnv)
 }

@@ -160,12 +160,12 @@ func TestDoctorReadsWhatDevLeft(t *testing.T) {
 	s := &Streams{Env: []string{"SENDGATE_URL=http://elsewhere"}, Dir: t.TempDir()}
 	writeDevEnv(t, s.Dir, "SENDGATE_URL=http://here\nSENDGATE_DATABASE_URL=postgres://dev\n")
 	want := []string{"SENDGATE_URL=http://elsewhere", "SENDGATE_DATABASE_URL=postgres://dev"}
-	if diff := cmp.Diff(want, s.doctorEnv()); diff != "" {
-		t.Errorf("environment (-want +got)\n%s", diff)
+	if got, err := s.doctorEnv(); err != nil || cmp.Diff(want, got) != "" {
+		t.Errorf("environment = %v, %v, want %v", got, err, want)
 	}
 	s.Env = []string{"SENDGATE_DATABASE_URL=postgres://real"}
-	if diff := cmp.Diff(s.Env, s.doctorEnv()); diff != "" {
-		t.Errorf("environment of a real server was changed (-want +got)\n%s", diff)
+	if got, err := s.doctorEnv(); err != nil || cmp.Diff(s.Env, got) != "" {
+		t.Errorf("environment of a real server was changed: %v, %v", got, err)
 	}
 }
 

@@ -2,12 +2,16 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"net/netip"
+	"net/url"
+	"strconv"
 	"strings"
 
+	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -16,46 +20,101 @@ const devEnv = ".sendgate/dev.env"
 
 // target is the installation that a client command talks to.
 type target struct {
-	url              string
+	url, adminURL    string // adminURL is url where the admin API has no address of its own
 	apiKey, adminKey seal.Secret
 }
 
-// target reads the address and the keys. A variable of the environment wins over the file, except that the file is not
-// read at all when the environment names the server: its keys belong to its own server and must not travel to another.
+// target reads addresses and keys, all from one source: from the environment if it names a server, else from the file that
+// "sendgate dev" left. A key of one must not travel to an address of the other.
 func (s *Streams) target() (target, error) {
-	vars := map[string]string{}
-	if s.getenv("SENDGATE_URL") == "" {
-		read, err := readEnvFile(s.path(devEnv))
-		if errors.Is(err, fs.ErrNotExist) {
-			return target{}, errors.New("no server to talk to: set SENDGATE_URL (and SENDGATE_API_KEY or SENDGATE_ADMIN_KEY), " +
-				"or run this in the directory where \"sendgate dev\" runs, which leaves them in ./" + devEnv)
-		}
+	get := s.getenv
+	if s.getenv("SENDGATE_URL")+s.getenv("SENDGATE_ADMIN_URL") == "" {
+		vars, err := s.devTarget()
 		if err != nil {
 			return target{}, err
 		}
-		vars = read
-	}
-	get := func(name string) string {
-		if v := s.getenv(name); v != "" {
-			return v
-		}
-		return vars[name]
+		get = func(name string) string { return vars[name] }
 	}
 	t := target{
 		url:      strings.TrimRight(get("SENDGATE_URL"), "/"),
+		adminURL: strings.TrimRight(cmp.Or(get("SENDGATE_ADMIN_URL"), get("SENDGATE_URL")), "/"),
 		apiKey:   seal.NewSecret(get("SENDGATE_API_KEY")),
 		adminKey: seal.NewSecret(get("SENDGATE_ADMIN_KEY")),
 	}
-	if t.url == "" {
-		return target{}, fmt.Errorf("./%s has no SENDGATE_URL: set it there or in the environment", devEnv)
+	plain, err := s.allowsHTTP()
+	if err != nil {
+		return target{}, err
+	}
+	for name, raw := range map[string]string{"SENDGATE_URL": get("SENDGATE_URL"), "SENDGATE_ADMIN_URL": get("SENDGATE_ADMIN_URL")} {
+		if err := checkURL(name, raw, plain); raw != "" && err != nil {
+			return target{}, err
+		}
 	}
 	return t, nil
 }
 
+// devTarget reads the file that "sendgate dev" left.
+func (s *Streams) devTarget() (map[string]string, error) {
+	vars, err := readEnvFile(s.path(devEnv))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errors.New("no server to talk to: set SENDGATE_URL (and SENDGATE_API_KEY or SENDGATE_ADMIN_KEY), " +
+			"or run this in the directory where \"sendgate dev\" runs, which leaves them in ./" + devEnv)
+	case err != nil:
+		return nil, err
+	case vars["SENDGATE_URL"] == "":
+		return nil, fmt.Errorf("./%s has no SENDGATE_URL: set it there or in the environment", devEnv)
+	}
+	for _, name := range []string{"SENDGATE_API_KEY", "SENDGATE_ADMIN_KEY"} {
+		if v := s.getenv(name); v != "" && v != vars[name] {
+			return nil, fmt.Errorf("%s is set and SENDGATE_URL is not: the key would go to the address in ./%s. Set SENDGATE_URL, too, or unset %[1]s", name, devEnv)
+		}
+	}
+	return vars, nil
+}
+
+func (s *Streams) allowsHTTP() (bool, error) {
+	v := s.getenv("SENDGATE_ALLOW_HTTP")
+	if v == "" {
+		return false, nil
+	}
+	allows, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, errors.New("SENDGATE_ALLOW_HTTP must be true or false")
+	}
+	return allows, nil
+}
+
+// checkURL refuses an address to which a key would not go safely, or would go in another way than it looks. The error does not
+// repeat it: it may hold a password.
+func checkURL(name, raw string, plain bool) error {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("%s must be http(s)://host[:port][/path]", name)
+	case u.User != nil || strings.ContainsAny(raw, "?#"):
+		return fmt.Errorf("%s must have no user, query or fragment", name)
+	case u.Scheme == "http" && !plain && !loopback(u.Hostname()):
+		return fmt.Errorf("%s leads to %q without TLS, so that everybody on the way could read the key: use https://, "+
+			"or set SENDGATE_ALLOW_HTTP=true if the network between is yours", name, u.Host)
+	}
+	return nil
+}
+
+// loopback reports whether a host is this machine. A name that only begins so is not.
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
 // readEnvFile reads KEY=VALUE lines. Blank lines and lines that begin with # are skipped; "export " before the name and
-// one pair of quotes around the value are taken off. Nothing is expanded.
+// one pair of quotes around the value are taken off. Nothing is expanded. A file that another user could have written is refused:
+// it says where keys go.
 func readEnvFile(path string) (map[string]string, error) {
-	f, err := os.Open(path)
+	f, err := config.OpenOwned(path)
 	if err != nil {
 		return nil, fmt.Errorf("read settings: %w", err)
 	}

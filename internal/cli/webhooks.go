@@ -60,6 +60,8 @@ func endpointState(e api.WebhookEndpoint) string {
 	switch {
 	case e.Disabled:
 		return "disabled"
+	case len(e.UnreadableSecrets) > 0:
+		return "unreadable"
 	case e.FailingSince != nil:
 		return "failing"
 	default:
@@ -83,6 +85,9 @@ func showEndpoint(s *Streams, f format, e *api.WebhookEndpoint) error {
 		if e.Disabled {
 			row(w, "because", orDash(e.DisabledReason))
 			row(w, "to mend", "remove the cause, then: sendgate webhooks set "+e.ID+" --enable")
+		}
+		if len(e.UnreadableSecrets) > 0 {
+			row(w, "do not open", strings.Join(e.UnreadableSecrets, ", ")+": rotate the secret, set the headers again, or give the server the key that they were stored under")
 		}
 		if e.FailingSince != nil {
 			row(w, "failing since", stampOf(e.FailingSince))

@@ -25,12 +25,21 @@ type Config struct {
 	Listen    string `env:"LISTEN"     envDefault:"127.0.0.1:8025"` // API and dashboard, host:port
 	OpsListen string `env:"OPS_LISTEN" envDefault:"127.0.0.1:8026"` // /healthz, /readyz, /metrics
 
+	OpsHosts []string `env:"OPS_HOSTS"` // names that OpsListen may be asked by, beside those that only the inside has
+
+	AdminListen   string   `env:"ADMIN_LISTEN"`   // the admin API, host:port; "" is beside the API
+	AdminNetworks Networks `env:"ADMIN_NETWORKS"` // that the admin API answers to, comma-separated CIDRs; none is all
+
 	DatabaseURL         seal.Secret `env:"DATABASE_URL"`                         // postgres:// URL or key=value DSN; required
 	DatabaseConnections int         `env:"DATABASE_CONNECTIONS" envDefault:"18"` // of this replica, at most, 8..500
 
 	SecretKey     seal.Secret `env:"SECRET_KEY"`      // 32 bytes in hex or base64; Load fills it from the file
 	SecretKeyFile string      `env:"SECRET_KEY_FILE"` // instead of SECRET_KEY; see openSecret for its mode
-	AdminKey      seal.Secret `env:"ADMIN_KEY"`       // first admin key, optional; from "sendgate keys generate"
+
+	SecretKeyPrevious     seal.Secret `env:"SECRET_KEY_PREVIOUS"`      // keys before it, at most 4, comma-separated: they open and never seal
+	SecretKeyPreviousFile string      `env:"SECRET_KEY_PREVIOUS_FILE"` // instead, one a line
+
+	AdminKey seal.Secret `env:"ADMIN_KEY"` // first admin key, optional; from "sendgate keys generate"
 
 	LogLevel  slog.Level `env:"LOG_LEVEL"  envDefault:"info"` // debug, info, warn, error
 	LogFormat string     `env:"LOG_FORMAT" envDefault:"json"` // json, text
@@ -69,13 +78,17 @@ type Config struct {
 // TLS reports whether the API listener speaks TLS itself.
 func (c *Config) TLS() bool { return c.TLSCertFile != "" }
 
-// Box returns the box that seals credentials under the secret key.
+// Box returns the box that seals credentials under the secret key, and opens those of the keys before it.
 func (c *Config) Box() (*seal.Box, error) {
 	key, err := seal.ParseKey(c.SecretKey.Reveal())
 	if err != nil {
 		return nil, err
 	}
-	return seal.NewBox(key)
+	previous, err := seal.ParseKeys(c.SecretKeyPrevious.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	return seal.NewBox(key, previous...)
 }
 
 // Trusts reports whether X-Forwarded-For of this peer may be believed: only behind a proxy, and only from the proxies
@@ -96,5 +109,5 @@ func (c *Config) Trusts(peer netip.Addr) bool {
 // Elsewhere lists the SENDGATE_ variables that are not settings of serve: those of the client commands, and those read
 // by package catalog. They are allowed in the environment and ignored here.
 func Elsewhere() []string {
-	return []string{"SENDGATE_URL", "SENDGATE_API_KEY", "SENDGATE_EMULATOR_URL", "SENDGATE_SES"}
+	return []string{"SENDGATE_URL", "SENDGATE_ADMIN_URL", "SENDGATE_API_KEY", "SENDGATE_ALLOW_HTTP", "SENDGATE_EMULATOR_URL", "SENDGATE_SES"}
 }

@@ -63,7 +63,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		}
 	}
 	got := load(t, base(
-		"SENDGATE_LISTEN=0.0.0.0:443", "SENDGATE_OPS_LISTEN=:9000", "SENDGATE_ADMIN_KEY=sg_0123abcd_adminKEY",
+		"SENDGATE_LISTEN=0.0.0.0:443", "SENDGATE_OPS_LISTEN=:9000", "SENDGATE_OPS_HOSTS=ops.example.com,*.corp.example", "SENDGATE_ADMIN_LISTEN=:9001", "SENDGATE_ADMIN_NETWORKS=::ffff:10.0.0.0/104", "SENDGATE_ADMIN_KEY=sg_0123abcd_adminKEY",
 		"SENDGATE_LOG_LEVEL=debug", "SENDGATE_LOG_FORMAT=text", "SENDGATE_MAX_BODY_BYTES=1024", "SENDGATE_ACCEPT_QUEUE=7", "SENDGATE_ACCEPT_WAIT=4s",
 		"SENDGATE_ACCEPT_QUEUE_BYTES=1GiB", "SENDGATE_LEASE=2s", "SENDGATE_DRAIN_TIMEOUT=3s", "SENDGATE_UNKNOWN_WAIT=4s",
 		"SENDGATE_RECONCILE_DEADLINE=5m", "SENDGATE_RECONCILE_FALLBACK=resend", "SENDGATE_RESEND_MAX=0", "SENDGATE_DEFAULT_EXPIRY=6h", "SENDGATE_PARK_PROBE=7s",
@@ -73,7 +73,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"SENDGATE_DATABASE_CONNECTIONS=9", "SENDGATE_LMTP_LISTEN=unix:/run/sendgate/lmtp", "SENDGATE_FORWARD_ALLOW=10.1.2.3/8:8443, [fd00::/8]:443",
 	))
 	want := Config{
-		Listen: "0.0.0.0:443", OpsListen: ":9000", AdminKey: seal.NewSecret("sg_0123abcd_adminKEY"),
+		Listen: "0.0.0.0:443", OpsListen: ":9000", OpsHosts: []string{"ops.example.com", "*.corp.example"}, AdminListen: ":9001", AdminNetworks: Networks{netip.MustParsePrefix("10.0.0.0/8")}, AdminKey: seal.NewSecret("sg_0123abcd_adminKEY"),
 		DatabaseURL: seal.NewSecret(testDSN), SecretKey: seal.NewSecret(testKey),
 		DatabaseConnections: 9, LogLevel: slog.LevelDebug, LogFormat: "text", MaxBodyBytes: 1024, AcceptQueue: 7, AcceptWait: 4 * time.Second, AcceptQueueBytes: 1 << 30,
 		Lease: 2 * time.Second, DrainTimeout: 3 * time.Second, UnknownWait: 4 * time.Second,
@@ -101,6 +101,13 @@ func TestProblemsNameTheVariable(t *testing.T) {
 		"SENDGATE_LISTEN=0.0.0.0:8025":                  "SENDGATE_BEHIND_PROXY=true",
 		"SENDGATE_OPS_LISTEN=x":                         "SENDGATE_OPS_LISTEN:",
 		"SENDGATE_OPS_LISTEN=127.0.0.1:8025":            "SENDGATE_OPS_LISTEN:",
+		"SENDGATE_ADMIN_LISTEN=8029":                    "SENDGATE_ADMIN_LISTEN:",
+		"SENDGATE_ADMIN_LISTEN=0.0.0.0:8029":            "SENDGATE_ADMIN_LISTEN: 0.0.0.0:8029 would carry API keys in clear",
+		"SENDGATE_ADMIN_LISTEN=127.0.0.1:8025":          "SENDGATE_ADMIN_LISTEN:",
+		"SENDGATE_ADMIN_LISTEN=127.0.0.1:8026":          "SENDGATE_ADMIN_LISTEN:",
+		"SENDGATE_ADMIN_NETWORKS=office":                "SENDGATE_ADMIN_NETWORKS:",
+		"SENDGATE_ADMIN_NETWORKS=::ffff:0:0/90":         "SENDGATE_ADMIN_NETWORKS:",
+		"SENDGATE_ADMIN_NETWORKS= , ":                   "SENDGATE_ADMIN_NETWORKS:",
 		"SENDGATE_DATABASE_URL=":                        "SENDGATE_DATABASE_URL:",
 		"SENDGATE_DATABASE_URL=mysql://u:dbPASSword@h/": "SENDGATE_DATABASE_URL:",
 		"SENDGATE_SECRET_KEY=":                          "SENDGATE_SECRET_KEY:",

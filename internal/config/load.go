@@ -24,7 +24,7 @@ func Load(environ []string) (Config, error) {
 	values := env.ToMap(environ)
 	problems := parse(&c, values)
 	problems = append(problems, unknown(values)...)
-	if err := c.readKeyFile(); err != nil {
+	if err := c.readKeyFiles(); err != nil {
 		problems = append(problems, err)
 	}
 	if len(problems) == 0 {
@@ -117,31 +117,49 @@ func oneLine(err error) error {
 	return errors.New(strings.Join(strings.Fields(err.Error()), " "))
 }
 
-// maxKeyFile is how much of the secret key's file is read, in bytes: 64 hex digits and some white space.
-const maxKeyFile = 256
+// maxKeyFile is how much of a file of keys is read, in bytes: 64 hex digits a key, and some white space.
+const maxKeyFile = 512
 
-// readKeyFile takes SECRET_KEY from SECRET_KEY_FILE.
-func (c *Config) readKeyFile() error {
-	if c.SecretKeyFile == "" {
+// readKeyFiles takes the secret keys from the files that are named for them.
+func (c *Config) readKeyFiles() error {
+	return errors.Join(
+		readKeyFile("SECRET_KEY", c.SecretKeyFile, &c.SecretKey, func(text string) ([][]byte, error) {
+			key, err := seal.ParseKey(text)
+			return [][]byte{key}, err
+		}),
+		readKeyFile("SECRET_KEY_PREVIOUS", c.SecretKeyPreviousFile, &c.SecretKeyPrevious, seal.ParseKeys),
+	)
+}
+
+// readKeyFile puts the keys of a file into the setting of that name, in hex.
+func readKeyFile(setting, file string, into *seal.Secret, parse func(string) ([][]byte, error)) error {
+	if file == "" {
 		return nil
 	}
-	const name = Prefix + "SECRET_KEY_FILE"
-	if !c.SecretKey.IsZero() {
-		return fmt.Errorf("%s: SENDGATE_SECRET_KEY is set as well; unset one of the two", name)
+	name := Prefix + setting + "_FILE"
+	if !into.IsZero() {
+		return fmt.Errorf("%s: %s is set as well; unset one of the two", name, Prefix+setting)
 	}
-	f, err := openSecret(c.SecretKeyFile)
+	f, err := openSecret(file)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err == nil && len(b) > maxKeyFile {
+		err = fmt.Errorf("%s is over %d bytes", file, maxKeyFile)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	key, err := seal.ParseKey(string(b))
+	keys, err := parse(string(b))
 	if err != nil {
-		return fmt.Errorf("%s: %s: %w", name, c.SecretKeyFile, err)
+		return fmt.Errorf("%s: %s: %w", name, file, err)
 	}
-	c.SecretKey = seal.NewSecret(hex.EncodeToString(key))
+	var texts []string
+	for _, key := range keys {
+		texts = append(texts, hex.EncodeToString(key))
+	}
+	*into = seal.NewSecret(strings.Join(texts, ","))
 	return nil
 }

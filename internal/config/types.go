@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
 // Bytes is a size. It is read as a plain number of bytes or with a unit: 65536, 64KiB, 30MiB, 1GiB.
@@ -52,15 +54,14 @@ func (n *Networks) UnmarshalText(text []byte) error {
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
-		if addr, err := netip.ParseAddr(part); err == nil && addr.Zone() == "" {
-			list = append(list, netip.PrefixFrom(addr, addr.BitLen()))
-			continue
-		}
-		prefix, err := netip.ParsePrefix(part)
+		prefix, err := mail.ParseNetwork(part)
 		if err != nil {
-			return fmt.Errorf("%q is not an address range: want CIDRs such as 10.0.0.0/8", part)
+			return fmt.Errorf("%q %w", part, err)
 		}
-		list = append(list, prefix.Masked())
+		list = append(list, prefix)
+	}
+	if len(list) == 0 && len(text) > 0 { // none would be all, where the list says who may
+		return fmt.Errorf("%q names no address range", text)
 	}
 	*n = list
 	return nil

@@ -42,15 +42,31 @@ func (c *Config) checkListeners(p *problems) {
 	p.check(opsErr == nil, "OPS_LISTEN", "%v", opsErr)
 	p.check(err != nil || port == 0 || c.Listen != c.OpsListen, "OPS_LISTEN",
 		"%s is SENDGATE_LISTEN as well; give each its own port", c.OpsListen)
+	if c.AdminListen != "" {
+		c.checkAdminListen(p)
+	}
+	p.check(len(c.AdminNetworks) == 0 || !c.BehindProxy || len(c.TrustedProxies) > 0, "ADMIN_NETWORKS",
+		"goes by the addresses of clients, and behind a proxy all have the proxy's; name it in SENDGATE_TRUSTED_PROXIES")
 	p.check((c.TLSCertFile == "") == (c.TLSKeyFile == ""), "TLS_CERT_FILE",
 		"goes together with SENDGATE_TLS_KEY_FILE; set both or none")
 	p.readable("TLS_CERT_FILE", c.TLSCertFile, os.Open)
 	p.readable("TLS_KEY_FILE", c.TLSKeyFile, openSecret)
-	p.check(err != nil || loopback(host) || c.TLS() || c.BehindProxy, "LISTEN",
-		"%s would carry API keys in clear; set SENDGATE_TLS_CERT_FILE, or SENDGATE_BEHIND_PROXY=true if a proxy terminates TLS",
-		c.Listen)
+	p.check(err != nil || c.covered(host), "LISTEN", inClear, c.Listen)
 	p.check(len(c.TrustedProxies) == 0 || c.BehindProxy, "TRUSTED_PROXIES", "needs SENDGATE_BEHIND_PROXY=true")
 }
+
+func (c *Config) checkAdminListen(p *problems) {
+	host, port, err := splitListen(c.AdminListen)
+	p.check(err == nil, "ADMIN_LISTEN", "%v", err)
+	p.check(err != nil || port == 0 || c.AdminListen != c.Listen && c.AdminListen != c.OpsListen, "ADMIN_LISTEN",
+		"%s is SENDGATE_LISTEN or SENDGATE_OPS_LISTEN as well; give each its own port", c.AdminListen)
+	p.check(err != nil || c.covered(host), "ADMIN_LISTEN", inClear, c.AdminListen)
+}
+
+const inClear = "%s would carry API keys in clear; set SENDGATE_TLS_CERT_FILE, or SENDGATE_BEHIND_PROXY=true if a proxy terminates TLS"
+
+// covered reports whether keys that come to a listener of this host stay on the machine, or are encrypted on their way.
+func (c *Config) covered(host string) bool { return loopback(host) || c.TLS() || c.BehindProxy }
 
 func (p *problems) readable(name, file string, open func(string) (*os.File, error)) {
 	if file == "" {
@@ -74,6 +90,8 @@ func (c *Config) checkSecrets(p *problems) {
 		_, err := seal.ParseKey(c.SecretKey.Reveal())
 		p.check(err == nil, "SECRET_KEY", "%v", err)
 	}
+	_, err := seal.ParseKeys(c.SecretKeyPrevious.Reveal())
+	p.check(err == nil, "SECRET_KEY_PREVIOUS", "%v", err)
 	key := c.AdminKey.Reveal()
 	p.check(key == "" || strings.HasPrefix(key, "sg_"), "ADMIN_KEY", "is not a key of sendgate; make one: sendgate keys generate")
 }

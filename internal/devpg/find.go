@@ -5,6 +5,7 @@ package devpg
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -146,12 +147,23 @@ func probe(ctx context.Context, dir string, as *account) (programs, error) {
 func version(ctx context.Context, bin, cwd string, as *account) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "postgres"), "--version")
-	cmd.Dir = cwd
-	cmd.Env = environment()
-	cmd.SysProcAttr = as.attr(syscall.SIGKILL)
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
+	run := func() ([]byte, error) {
+		cmd := exec.CommandContext(ctx, filepath.Join(bin, "postgres"), "--version")
+		cmd.Dir = cwd
+		cmd.Env = environment()
+		cmd.SysProcAttr = as.attr(syscall.SIGKILL)
+		cmd.WaitDelay = time.Second
+		return cmd.Output()
+	}
+	out, err := run()
+	// A program that was just unpacked may still be open for writing in a child that this process forked meanwhile.
+	for wait := 10 * time.Millisecond; errors.Is(err, syscall.ETXTBSY) && wait < time.Second; wait *= 2 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		out, err = run()
+	}
 	if err != nil {
 		return "", fmt.Errorf("run postgres --version: %w", err)
 	}

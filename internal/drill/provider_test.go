@@ -188,7 +188,8 @@ func trickle() map[string][]limit.Window {
 // The name of a provider can't be resolved: for certain nothing was sent, so others send it at once.
 func TestD33ProviderHasNoAddress(t *testing.T) {
 	drillTest(t, "D33", plan{}, func(t *testing.T, r *rig) {
-		r.patchSettings(t, "sendgrid", "base_url", "http://api.sendgrid.invalid")
+		key := map[string]string{"api_key": r.emu.Secret("sendgrid", "api_key")} // settings that lead elsewhere need it again
+		r.patchSettings(t, "sendgrid", "base_url", "https://api.sendgrid.invalid", key)
 		pause(t, *duration)
 		n := r.count(t.Context(), `SELECT count(*) FROM attempt t JOIN account a ON a.id = t.account_id WHERE a.name = 'sendgrid' AND t.class = 'transient'`)
 		r.report.tally("calls_without_an_address", n)
@@ -198,12 +199,12 @@ func TestD33ProviderHasNoAddress(t *testing.T) {
 		if n := r.count(t.Context(), `SELECT count(*) FROM attempt WHERE class = 'uncertain'`); n != 0 {
 			t.Errorf("calls of unknown outcome = %d, want none: nothing was sent", n)
 		}
-		r.patchSettings(t, "sendgrid", "base_url", r.emu.URL()+"/sendgrid")
+		r.patchSettings(t, "sendgrid", "base_url", r.emu.URL()+"/sendgrid", key)
 	})
 }
 
 // patchSettings changes one setting of an account.
-func (r *rig) patchSettings(t *testing.T, account, field string, value any) {
+func (r *rig) patchSettings(t *testing.T, account, field string, value any, secrets map[string]string) {
 	t.Helper()
 	a, err := r.admin.Account(t.Context(), account)
 	if err != nil {
@@ -218,7 +219,7 @@ func (r *rig) patchSettings(t *testing.T, account, field string, value any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.admin.PatchAccount(t.Context(), account, api.AccountRequest{Settings: raw}); err != nil {
+	if _, err := r.admin.PatchAccount(t.Context(), account, api.AccountRequest{Settings: raw, Secrets: secrets}); err != nil {
 		t.Fatal(err)
 	}
 	pause(t, 2*time.Second) // which is when a change binds everywhere

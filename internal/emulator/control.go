@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sendgate/sendgate/internal/hostcheck"
 )
 
 // control adds the calls of the control API, which all begin with an underscore.
@@ -30,7 +32,10 @@ func (e *Emulator) control(mux *http.ServeMux) {
 }
 
 // handler is the whole HTTP surface: the control API, and the calls that the providers have added.
-func (e *Emulator) handler() http.Handler { return e.tracked(e.mux) }
+func (e *Emulator) handler() http.Handler {
+	rule := hostcheck.Rule{Inside: e.opt.AllowRemote, Names: e.opt.AllowHosts, Setting: "--allow-host"}
+	return e.tracked(rule.Guard(e.mux))
+}
 
 // tracked lets Stop wait for the handlers, which http.Server.Close does not do.
 func (e *Emulator) tracked(next http.Handler) http.Handler {

@@ -242,6 +242,16 @@ func (e *Emulator) Accounts() []Account {
 	return all
 }
 
+// Secret is one secret of the account at a kind of provider, "" if there is none of that name.
+func (e *Emulator) Secret(kind, name string) string {
+	for _, a := range e.Accounts() {
+		if a.Kind == kind {
+			return a.Secrets[name]
+		}
+	}
+	return ""
+}
+
 // Ledger lists what was accepted, in order of acceptance. The caller must not change the entries' To.
 func (e *Emulator) Ledger() []Entry {
 	return append([]Entry(nil), e.ledger.snapshot()...)

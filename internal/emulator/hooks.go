@@ -116,7 +116,7 @@ func (e *Emulator) HookKeys() map[string]string {
 	return all
 }
 
-// hooksView is what GET /_hooks shows. It has the secrets: whoever asks is on this machine, and they open nothing else.
+// hooksView is what GET /_hooks shows. It has the secrets: whoever asks is on this machine, and no page in a browser there, and they open nothing else.
 type hooksView struct {
 	Hooks      map[string]Hook     `json:"hooks"`
 	Registered map[string][]string `json:"registered"` // URLs, by the providers' own APIs

@@ -34,7 +34,7 @@ func inBubble(t *testing.T, limits map[string][]limit.Window, test func(bubble))
 }
 
 func post(e *emulator.Emulator, path, body string, header map[string]string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	r := httptest.NewRequest(http.MethodPost, "http://localhost"+path, strings.NewReader(body))
 	for k, v := range header {
 		r.Header.Set(k, v)
 	}

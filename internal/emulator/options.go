@@ -17,6 +17,7 @@ type Options struct {
 	Listen      string                    // HTTP, default 127.0.0.1:0
 	SMTPListen  string                    // default 127.0.0.1:0
 	AllowRemote bool                      // permits addresses that are not loopback; /_ledger and /_faults have no password
+	AllowHosts  []string                  // names that it may be asked by, beside localhost and loopback addresses
 	LedgerPath  string                    // JSON lines, made with mode 0600; "" keeps the ledger in memory only
 	Limits      map[string][]limit.Window // by provider kind; nil is none
 	Log         *slog.Logger              // nil is silent

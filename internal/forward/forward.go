@@ -252,6 +252,9 @@ func giveBack(j job) mail.DeliveryResult {
 // does it change the endpoint. It returns mail.ErrNotFound when there is no such endpoint.
 func (e *Engine) Test(ctx context.Context, tenant mail.TenantID, id mail.ID) (mail.DeliveryResult, error) {
 	endpoint, secrets, err := e.Store.EndpointSecrets(ctx, tenant, id)
+	if errors.Is(err, seal.ErrSealed) {
+		return mail.DeliveryResult{Endpoint: id, Event: mail.NewID(), N: 1, At: e.Clock().UTC(), Outcome: mail.DeliveryFailed, Error: errSealed.Error()}, nil
+	}
 	if err != nil {
 		return mail.DeliveryResult{}, err
 	}

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -140,9 +141,13 @@ func (s *Server) patchAccount(w http.ResponseWriter, r *http.Request) error {
 	if !known {
 		return refuse(http.StatusConflict, "unknown_kind", "This server does not know the account's provider kind.")
 	}
+	before := a.Settings
 	a.Settings = settingsOr(in.Settings, string(a.Settings))
 	secrets, err := s.applyAccount(a, in, spec)
 	if err != nil {
+		return err
+	}
+	if err := redirects(a, before, secrets, spec); err != nil {
 		return err
 	}
 	if err := s.validatePatch(r, a, secrets); err != nil {
@@ -184,14 +189,15 @@ func (s *Server) applyAccount(
 		}
 		a.Limits = windows
 	}
-	if err := openSettings(a.Settings, spec); err != nil {
+	if err := openSettings(a.Settings, spec, len(in.Settings) > 0); err != nil {
 		return nil, err
 	}
 	return secretsOf(in.Secrets, spec)
 }
 
-// openSettings checks that the settings are an object without a secret in it: settings are shown.
-func openSettings(settings json.RawMessage, spec provider.Spec) error {
+// openSettings checks that the settings are an object without a secret in it: settings are shown. Given ones have to have the
+// names that the kind declares, to the letter, since what they decide hangs on that.
+func openSettings(settings json.RawMessage, spec provider.Spec, given bool) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(settings, &fields); err != nil || fields == nil {
 		return invalid("settings", "expected_object", "must be an object")
@@ -199,6 +205,13 @@ func openSettings(settings json.RawMessage, spec provider.Spec) error {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if slices.Contains(spec.Secrets, name) {
 			return invalid("settings."+name, "is_secret", "is a secret: give it under secrets")
+		}
+		if _, known := spec.Settings[name]; given && !known {
+			message := "is not a setting of this kind"
+			if hint := didYouMean(name, slices.Collect(maps.Keys(spec.Settings))); hint != "" {
+				message += "; " + hint
+			}
+			return invalid("settings."+name, "unknown_field", message)
 		}
 	}
 	return nil
@@ -246,10 +259,14 @@ func settingsOr(given json.RawMessage, stay string) json.RawMessage {
 	return b.Bytes()
 }
 
-// validatePatch has the adapter check the account as it will be: with the stored secrets, and the given ones over them.
+// validatePatch has the adapter check the account as it will be: with the stored secrets, and the given ones over them. Those
+// that don't open have to be among the given.
 func (s *Server) validatePatch(r *http.Request, a *route.Account, given map[string]seal.Secret) error {
+	if err := unreadable(a, given); err != nil {
+		return err
+	}
 	secrets, err := s.store.Secrets(r.Context(), a.ID)
-	if err != nil {
+	if err != nil && !errors.Is(err, seal.ErrSealed) {
 		return missing(err, "There is no such account.")
 	}
 	all := make(map[string]seal.Secret, len(secrets)+len(given))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ const (
 	maxKeyName      = 100
 	maxKeyRate      = 100_000
 	maxSenderDomain = 100
+	maxKeyNetworks  = 32
 )
 
 func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
@@ -26,13 +28,9 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	tenants, err := s.store.Tenants(r.Context())
+	names, err := s.tenantNames(r.Context())
 	if err != nil {
 		return err
-	}
-	names := make(map[mail.TenantID]string, len(tenants))
-	for _, t := range tenants {
-		names[t.ID] = t.Name
 	}
 	out := api.List[api.Key]{Data: make([]api.Key, 0, len(keys))}
 	for i := range keys {
@@ -95,6 +93,8 @@ func (s *Server) keyOf(in api.KeyRequest, tenant *mail.Tenant) (mail.Key, error)
 	}
 	bad.Fields = append(bad.Fields, scopesInto(&k, in.Scopes)...)
 	bad.Fields = append(bad.Fields, domainsInto(&k, in.SenderDomains)...)
+	networks, wrong := networksOf(in.Networks)
+	k.Networks, bad.Fields = networks, append(bad.Fields, wrong...)
 	if len(bad.Fields) > 0 {
 		return mail.Key{}, bad
 	}
@@ -151,6 +151,102 @@ func domainsInto(k *mail.Key, in []string) []mail.Field {
 	return fields
 }
 
+// networksOf reads networks, each once.
+func networksOf(in []string) (networks []netip.Prefix, wrong []mail.Field) {
+	if len(in) > maxKeyNetworks {
+		return nil, []mail.Field{{Field: "networks", Code: "too_many", Message: "must be at most 32"}}
+	}
+	for i, text := range in {
+		network, err := mail.ParseNetwork(text)
+		if err != nil {
+			wrong = append(wrong, mail.Field{
+				Field: fmt.Sprintf("networks[%d]", i), Code: "invalid_network", Message: "must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32, or an address",
+			})
+			continue
+		}
+		if !slices.Contains(networks, network) {
+			networks = append(networks, network)
+		}
+	}
+	return networks, wrong
+}
+
+// patchKey sets from where a key is taken, on every replica within keyTTL and keyGrace. Nobody locks himself out with it.
+func (s *Server) patchKey(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.KeyPatch](s, w, r)
+	if err != nil {
+		return err
+	}
+	id := pathParam(r, "key")
+	if in.Networks != nil {
+		networks, wrong := networksOf(*in.Networks)
+		if len(wrong) > 0 {
+			return &mail.Invalid{Fields: wrong}
+		}
+		if from := s.clientIP(r); id == principal(r).ID && !admits(networks, from) {
+			return refuse(http.StatusConflict, "locks_you_out", "You call with this key from "+from.String()+", which the networks do not hold.")
+		}
+		if err := s.store.SetKeyNetworks(r.Context(), principal(r).ID, id, networks); err != nil {
+			return missing(err, noKey)
+		}
+		s.keys.forget(id)
+	}
+	out, err := s.keyShown(r.Context(), id)
+	if err != nil {
+		return missing(err, noKey)
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// rotateKey answers with the only copy of a new key that may do what the one before may, which ends after the overlap.
+func (s *Server) rotateKey(w http.ResponseWriter, r *http.Request) error {
+	in, err := read[api.KeyRotateRequest](s, w, r)
+	if err != nil {
+		return err
+	}
+	overlap, err := overlapOf(in.OverlapSeconds)
+	if err != nil {
+		return err
+	}
+	id := pathParam(r, "key")
+	next, full, hash := NewKey()
+	if err := s.store.RotateKey(r.Context(), principal(r).ID, id, next, hash, overlap); err != nil {
+		return missing(err, "There is no key of this id that has not ended.")
+	}
+	s.keys.forget(id)
+	s.keys.forget(next)
+	out, err := s.keyShown(r.Context(), next)
+	if err != nil {
+		return err
+	}
+	out.Secret = full
+	return writeJSON(w, http.StatusCreated, out)
+}
+
+const noKey = "There is no such key."
+
+func (s *Server) keyShown(ctx context.Context, id string) (*api.Key, error) {
+	key, err := s.store.KeyByID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	names, err := s.tenantNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := keyView(key, names[key.Tenant])
+	return &out, nil
+}
+
+func (s *Server) tenantNames(ctx context.Context) (map[mail.TenantID]string, error) {
+	tenants, err := s.store.Tenants(ctx)
+	names := make(map[mail.TenantID]string, len(tenants))
+	for _, t := range tenants {
+		names[t.ID] = t.Name
+	}
+	return names, err
+}
+
 // revokeKey ends a key on every replica within keyTTL. The last key that may make others can't be revoked.
 func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
@@ -165,7 +261,7 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusConflict, "last_admin_key", "This is the last key with the scope admin:write. Create another one first.")
 	}
 	if err := s.store.RevokeKey(r.Context(), principal(r).ID, id); err != nil {
-		return missing(err, "There is no such key.")
+		return missing(err, noKey)
 	}
 	s.keys.forget(id)
 	return noContent(w)
@@ -199,6 +295,9 @@ func keyView(k *mail.Key, tenant string) api.Key {
 		ID: k.ID, Tenant: tenant, Name: k.Name, SenderDomains: k.SenderDomains, RatePerSecond: k.RatePerSecond,
 		CreatedAt: k.CreatedAt, ExpiresAt: optional(k.ExpiresAt), RevokedAt: optional(k.RevokedAt),
 		LastUsedAt: optional(k.LastUsedAt),
+	}
+	for _, network := range k.Networks {
+		out.Networks = append(out.Networks, network.String())
 	}
 	for _, scope := range k.Scopes {
 		out.Scopes = append(out.Scopes, string(scope))

@@ -33,7 +33,7 @@ func (s *Server) accountView(a *route.Account) api.Account {
 		a.Capabilities = spec.Capabilities
 	}
 	out := api.Account{
-		Name: a.Name, Kind: string(a.Kind), Settings: a.Settings, Secrets: a.SecretFields,
+		Name: a.Name, Kind: string(a.Kind), Settings: a.Settings, Secrets: a.SecretFields, UnreadableSecrets: a.Unreadable,
 		Concurrency: a.Concurrency, Limits: limitViews(a.Limits), State: accountState(a),
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
 	}
@@ -41,6 +41,9 @@ func (s *Server) accountView(a *route.Account) api.Account {
 		out.Settings = json.RawMessage("{}")
 	}
 	out.Capabilities, _ = json.Marshal(a.Capabilities) // a struct of numbers and strings always encodes
+	if len(a.Unreadable) > 0 {
+		out.Parked = append(out.Parked, api.Park{Reason: "secrets do not open with this server's keys: " + strings.Join(a.Unreadable, ", "), Since: a.UpdatedAt})
+	}
 	for _, p := range a.Parked {
 		out.Parked = append(out.Parked, api.Park{
 			SenderDomain: p.SenderDomain, Sender: p.Sender, Reason: p.Reason, Since: p.Since, NextProbe: p.Next,
@@ -56,6 +59,8 @@ func accountState(a *route.Account) string {
 		return "draining"
 	case a.Paused:
 		return "paused"
+	case len(a.Unreadable) > 0:
+		return "parked"
 	}
 	for _, p := range a.Parked {
 		if p.SenderDomain == "" {

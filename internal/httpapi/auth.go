@@ -20,6 +20,9 @@ func (s *Server) may(scope mail.Scope, h handlerFunc, others ...mail.Scope) http
 		if err != nil {
 			return err
 		}
+		if err := s.fromItsNetworks(r, key); err != nil {
+			return err
+		}
 		if !key.May(scope) && !slices.ContainsFunc(others, key.May) {
 			return errScopeMissing(scope)
 		}

@@ -14,7 +14,7 @@ import (
 // cursors makes and opens the marks with which listings go on. A cursor holds the last key that was shown and a MAC
 // over that key, the tenant, the listing and its filter, so that it opens nothing but the next page of the same
 // question asked by the same tenant.
-type cursors struct{ key []byte }
+type cursors struct{ keys [][]byte } // the first makes
 
 // listing names a listing and what it was asked: the cursor of one is no good for another.
 type listing struct {
@@ -25,15 +25,19 @@ type listing struct {
 
 const macLen = 16
 
-// newCursors derives a key of its own from the server's, so that no MAC made here means anything elsewhere.
-func newCursors(secret []byte) *cursors {
-	mac := hmac.New(sha256.New, secret)
-	mac.Write([]byte("sendgate cursor v1"))
-	return &cursors{key: mac.Sum(nil)}
+// newCursors derives keys of its own from the server's, so that no MAC made here means anything elsewhere.
+func newCursors(secrets ...[]byte) *cursors {
+	c := &cursors{}
+	for _, secret := range secrets {
+		mac := hmac.New(sha256.New, secret)
+		mac.Write([]byte("sendgate cursor v1"))
+		c.keys = append(c.keys, mac.Sum(nil))
+	}
+	return c
 }
 
 func (c *cursors) seal(l listing, last string) string {
-	return base64.RawURLEncoding.EncodeToString(append(c.mac(l, last), last...))
+	return base64.RawURLEncoding.EncodeToString(append(mac(c.keys[0], l, last), last...))
 }
 
 // open returns the last key shown, or a 400.
@@ -46,10 +50,12 @@ func (c *cursors) open(l listing, token string) (string, error) {
 		return "", errCursor()
 	}
 	last := string(raw[macLen:])
-	if !hmac.Equal(raw[:macLen], c.mac(l, last)) {
-		return "", errCursor()
+	for _, key := range c.keys {
+		if hmac.Equal(raw[:macLen], mac(key, l, last)) {
+			return last, nil
+		}
 	}
-	return last, nil
+	return "", errCursor()
 }
 
 func errCursor() error {
@@ -58,8 +64,8 @@ func errCursor() error {
 }
 
 // mac covers the parts with their lengths, so that no two different lists of parts look the same to it.
-func (c *cursors) mac(l listing, last string) []byte {
-	h := hmac.New(sha256.New, c.key)
+func mac(key []byte, l listing, last string) []byte {
+	h := hmac.New(sha256.New, key)
 	for _, part := range []string{l.name, strconv.Itoa(int(l.tenant)), l.filter, last} {
 		h.Write([]byte(strconv.Itoa(len(part)) + ":" + part))
 	}

@@ -181,7 +181,7 @@ func newWebhookSecret() seal.Secret {
 
 func endpointView(e *mail.Endpoint) api.WebhookEndpoint {
 	out := api.WebhookEndpoint{
-		ID: e.ID.String(), URL: e.URL, Description: e.Description, Streams: e.Streams, HeaderNames: e.HeaderNames, Disabled: e.Disabled,
+		ID: e.ID.String(), URL: e.URL, Description: e.Description, Streams: e.Streams, HeaderNames: e.HeaderNames, UnreadableSecrets: e.Unreadable, Disabled: e.Disabled,
 		DisabledReason: e.DisabledReason, FailingSince: optional(e.FailingSince), LastSuccessAt: optional(e.LastSuccess),
 		Pending: e.Pending, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}

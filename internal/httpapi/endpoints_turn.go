@@ -30,12 +30,9 @@ func (s *Server) rotateEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	overlap := defaultOverlap
-	if n := in.OverlapSeconds; n != nil {
-		if *n < 0 || *n > int(maxOverlap/time.Second) {
-			return invalid("overlap_seconds", "out_of_range", "must be 0 to 604800")
-		}
-		overlap = time.Duration(*n) * time.Second
+	overlap, err := overlapOf(in.OverlapSeconds)
+	if err != nil {
+		return err
 	}
 	secret := newWebhookSecret()
 	e, err := s.webhooks.Endpoints.RotateEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id, secret, overlap)
@@ -45,6 +42,17 @@ func (s *Server) rotateEndpoint(w http.ResponseWriter, r *http.Request) error {
 	out := endpointView(e)
 	out.Secret = secret.Reveal()
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// overlapOf gives for how long what is rotated is good beside what follows it.
+func overlapOf(seconds *int) (time.Duration, error) {
+	switch {
+	case seconds == nil:
+		return defaultOverlap, nil
+	case *seconds < 0 || *seconds > int(maxOverlap/time.Second):
+		return 0, invalid("overlap_seconds", "out_of_range", "must be 0 to 604800")
+	}
+	return time.Duration(*seconds) * time.Second, nil
 }
 
 // replayEndpoint queues events of the past. A span that takes too long is a 503; what was queued by then stays queued.

@@ -80,6 +80,7 @@ func (f *fakeStore) keepSecrets(account string, s map[string]seal.Secret) {
 		f.secrets[account][name] = secret
 	}
 	a := f.config.Account(account)
+	a.Unreadable = slices.DeleteFunc(a.Unreadable, func(name string) bool { _, given := s[name]; return given })
 	a.SecretFields = nil
 	for name := range f.secrets[account] {
 		a.SecretFields = append(a.SecretFields, name)

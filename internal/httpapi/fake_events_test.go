@@ -208,7 +208,7 @@ func (f *fakeStore) importSuppressions(_ context.Context, method string, t mail.
 		return 0, err
 	}
 	for _, s := range list {
-		s.Tenant, s.Email = t, strings.ToLower(s.Email)
+		s.Tenant, s.Email, s.By = t, strings.ToLower(s.Email), "" // the audit has who did it
 		key := suppressionKey{t, s.Email, s.Stream}
 		have, there := f.suppressions[key]
 		longer := !have.ExpiresAt.IsZero() && (s.ExpiresAt.IsZero() || s.ExpiresAt.After(have.ExpiresAt))

@@ -412,6 +412,7 @@ type fakeKinds struct{}
 func (fakeKinds) Spec(k provider.Kind) (provider.Spec, bool) {
 	return provider.Spec{
 		Kind: "ses", Concurrency: 8, Secrets: []string{"api_key", "webhook_key"}, Guessable: []string{"webhook_key"},
+		Settings:     map[string][]string{"region": nil, "number": nil, "webhook_public_keys": nil, "base_url": {"api_key", "webhook_key"}, "port": {"api_key"}},
 		Capabilities: provider.Capabilities{MaxBytes: 1 << 20, MaxRecipients: 50}, Events: provider.EventSpec{Delivered: true},
 	}, k == "ses"
 }

@@ -167,21 +167,23 @@ func pathParam(r *http.Request, name string) string {
 }
 
 // withShare bounds the requests of one address that are under way at a time: behind a proxy its connections are everybody's.
-func (s *Server) withShare(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.warnOfProxy(r)
-		place := s.requests.take(s.stranger(r), 1, nil)
-		if place == nil {
-			w.Header().Set("Connection", "close")
-			stopReading(w)()
-			e := refuse(http.StatusTooManyRequests, "too_many_requests", "Your address has too many requests under way.")
-			e.retryAfter = time.Second
-			s.writeProblem(w, r, e)
-			return
-		}
-		defer place.release()
-		next.ServeHTTP(w, r)
-	})
+func (s *Server) withShare(requests *pool) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.warnOfProxy(r)
+			place := requests.take(s.stranger(r), 1, nil)
+			if place == nil {
+				w.Header().Set("Connection", "close")
+				stopReading(w)()
+				e := refuse(http.StatusTooManyRequests, "too_many_requests", "Your address has too many requests under way.")
+				e.retryAfter = time.Second
+				s.writeProblem(w, r, e)
+				return
+			}
+			defer place.release()
+			next.ServeHTTP(w, r)
+		})
+	}
 }
 
 // warnOfProxy says, once an hour, that a header of a proxy is not believed: if it is a proxy, all of its clients are one.

@@ -38,12 +38,13 @@ var problemTypes = map[string]problemType{
 	"not_one_click":           {400, "An unsubscribe link takes a form that holds List-Unsubscribe=One-Click (RFC 8058)."},
 
 	// Who asks.
-	"unauthorized":       {401, "No key, or one that is not valid, is expired or is revoked. Send Authorization: Bearer <key>."},
-	"scope_missing":      {403, "The key is valid, and lacks the scope that the call takes. The detail names it; an admin key makes keys."},
-	"sender_not_allowed": {403, "The key may send from certain domains only, and from is of none of them."},
-	"tenant_paused":      {403, "The tenant is paused. Nothing was stored. An operator resumes it."},
-	"forbidden":          {403, "This may not be done."},
-	"refused":            {0, "A provider's report was not taken: its signature or password does not hold, or it is none. The account's state tells why."},
+	"unauthorized":        {401, "No key, or one that is not valid, is expired or is revoked. Send Authorization: Bearer <key>."},
+	"scope_missing":       {403, "The key is valid, and lacks the scope that the call takes. The detail names it; an admin key makes keys."},
+	"address_not_allowed": {403, "Requests from this address are not taken: the key is for certain networks, or the admin API is. The detail has the address as the service sees it; an operator names it, or a proxy that hides yours."},
+	"sender_not_allowed":  {403, "The key may send from certain domains only, and from is of none of them."},
+	"tenant_paused":       {403, "The tenant is paused. Nothing was stored. An operator resumes it."},
+	"forbidden":           {403, "This may not be done."},
+	"refused":             {0, "A provider's report was not taken: its signature or password does not hold, or it is none. The account's state tells why."},
 
 	// What is asked for.
 	"not_found":              {404, "There is nothing of this name or at this path, or it belongs to another tenant."},
@@ -59,6 +60,7 @@ var problemTypes = map[string]problemType{
 	"name_taken":              {409, "There is one of that name already. Choose another name, or change the one that is there."},
 	"unknown_kind":            {409, "The account is of a kind of provider that this release does not know. Upgrade this replica."},
 	"last_admin_key":          {409, "Without this key nobody could administer the service. Make another admin key first."},
+	"locks_you_out":           {409, "The networks do not hold the address that you call from, so that the key could not undo the change. Use another key for it."},
 	"no_registration":         {409, "This provider has no API to set its webhooks up, or the account does not run. Set them up by hand."},
 	"too_many_endpoints":      {409, "The tenant has as many webhook endpoints as it may. Delete one first."},
 	"too_late":                {409, "The message is being sent, or has ended. It can't be cancelled any more."},

@@ -9,23 +9,16 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// routes is the whole surface on one page. Each route names the scope that opens it: sends takes the scope send and
-// is closed to paused tenants and while the server drains. The first ones take no key: providers bring a signature of
-// their own, links a token, and the contract and what problems mean are no secret. Whoever sends may add suppressions too:
-// that allows no mail, and a page of a service where people unsubscribe needs it.
+// routes is the whole surface on one page, except for the admin API where that has an address of its own. Each route names the
+// scope that opens it: sends takes the scope send and is closed to paused tenants and while the server drains. The first ones
+// take no key: providers bring a signature of their own, links a token, and the contract and the meaning of problems are
+// public. A key that sends may add suppressions too: that allows no mail, and a service's own unsubscribe page needs it.
 func (s *Server) routes() http.Handler {
-	r := chi.NewRouter()
-	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover, s.withShare)
-	r.NotFound(s.handle(notFound))
-	r.MethodNotAllowed(s.handle(methodNotAllowed(r)))
-
+	r := s.newRouter(s.requests)
 	r.Post("/hooks/{account}", s.handle(s.receiveHook))
 	r.Post("/u/{token}", s.people(s.unsubscribe))
 	r.Get("/u/{token}", s.people(s.askUnsubscribe))
 	r.Head("/u/{token}", s.people(s.askUnsubscribe))
-	r.Get("/openapi.yaml", s.handle(contractYAML))
-	r.Get("/openapi.json", s.handle(contractJSON))
-	r.Get(problemPath+"{code}", s.people(explainProblem))
 
 	r.Route("/v1", func(r chi.Router) {
 		r.Post("/send", s.sends(s.send))
@@ -49,12 +42,35 @@ func (s *Server) routes() http.Handler {
 
 		s.endpointRoutes(r)
 	})
+	if !s.adminApart {
+		r.Route("/admin/v1", s.adminRoutes)
+	}
+	return r
+}
+
+// adminAlone is the admin API for an address of its own. What fills the places of the other address leaves these free.
+func (s *Server) adminAlone() http.Handler {
+	r := s.newRouter(newPool(MaxConns, 0))
 	r.Route("/admin/v1", s.adminRoutes)
 	return r
 }
 
-// adminRoutes is what operators look at and turn. Every route here takes an admin key and no other.
+// newRouter has what every address answers: errors, what they mean, and the contract.
+func (s *Server) newRouter(requests *pool) chi.Router {
+	r := chi.NewRouter()
+	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover, s.withShare(requests))
+	r.NotFound(s.handle(notFound))
+	r.MethodNotAllowed(s.handle(methodNotAllowed(r)))
+	r.Get("/openapi.yaml", s.handle(contractYAML))
+	r.Get("/openapi.json", s.handle(contractJSON))
+	r.Get(problemPath+"{code}", s.people(explainProblem))
+	return r
+}
+
+// adminRoutes is what operators look at and turn. Every route here takes an admin key and no other, from the networks of
+// operators only where those are named.
 func (s *Server) adminRoutes(r chi.Router) {
+	r.Use(s.withAdminNetworks)
 	look := func(h handlerFunc) http.HandlerFunc { return s.may(mail.ScopeAdminRead, h) }
 	turn := func(h handlerFunc) http.HandlerFunc { return s.may(mail.ScopeAdminWrite, h) }
 
@@ -86,6 +102,8 @@ func (s *Server) adminRoutes(r chi.Router) {
 
 	r.Get("/keys", look(s.listKeys))
 	r.Post("/keys", turn(s.createKey))
+	r.Patch("/keys/{key}", turn(s.patchKey))
+	r.Post("/keys/{key}/rotate", turn(s.rotateKey))
 	r.Delete("/keys/{key}", turn(s.revokeKey))
 
 	r.Get("/tenants", look(s.listTenants))

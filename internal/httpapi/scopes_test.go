@@ -72,6 +72,8 @@ func scopeOf() map[string][]mail.Scope {
 		"GET /admin/v1/route/explain/{id}":           {mail.ScopeAdminRead},
 		"GET /admin/v1/keys":                         {mail.ScopeAdminRead},
 		"POST /admin/v1/keys":                        {mail.ScopeAdminWrite},
+		"PATCH /admin/v1/keys/{key}":                 {mail.ScopeAdminWrite},
+		"POST /admin/v1/keys/{key}/rotate":           {mail.ScopeAdminWrite},
 		"DELETE /admin/v1/keys/{key}":                {mail.ScopeAdminWrite},
 		"GET /admin/v1/tenants":                      {mail.ScopeAdminRead},
 		"POST /admin/v1/tenants":                     {mail.ScopeAdminWrite},

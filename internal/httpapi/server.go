@@ -39,11 +39,14 @@ type Options struct {
 	AcceptWait     time.Duration    // how long a request waits for the database to tell of its key, default 5 s
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
+	PreviousKeys   [][]byte         // of those before it: their cursors still open
 	Now            func() time.Time // default time.Now; for what takes time
 	Clock          func() time.Time // of the store, for what is dated; default Now
 	NewID          func() mail.ID   // of a message that is accepted now; default mail.NewID
 	Draining       func() bool      // true: nothing new is accepted, reads go on; default never
 	TrustedProxies []netip.Prefix   // peers whose X-Forwarded-For is believed
+	AdminApart     bool             // the admin API is served by AdminHandler, and not by Handler
+	AdminNetworks  []netip.Prefix   // that the admin API answers to; none is all
 
 	Hooks       Hooks           // who reads the events of an account; default no account has a receiver
 	Registrars  Registrars      // who sets up receivers at providers; default nobody
@@ -73,6 +76,8 @@ type Server struct {
 	newID         func() mail.ID
 	draining      func() bool
 	proxies       []netip.Prefix
+	adminApart    bool
+	adminNetworks []netip.Prefix
 	hooks         Hooks
 	registrars    Registrars
 	links         Unsubscriber
@@ -84,7 +89,7 @@ type Server struct {
 	touches            *toucher
 	tally              *tally
 	logins             logins
-	handler            http.Handler
+	handler, admin     http.Handler
 	warned             atomic.Int64 // when it was last said that a proxy is not trusted, in seconds since 1970
 
 	// By address.
@@ -109,6 +114,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		store: o.Store, router: o.Router, kinds: o.Kinds, log: o.Log, metrics: o.Metrics, maxBody: o.MaxBody,
 		defaultExpiry: o.DefaultExpiry, now: o.Now, clock: o.Clock, newID: o.NewID, draining: o.Draining, proxies: o.TrustedProxies,
+		adminApart: o.AdminApart, adminNetworks: o.AdminNetworks,
 		hooks: o.Hooks, registrars: o.Registrars, links: o.Unsubscribe, webhooks: o.Webhooks,
 	}
 	s.setDefaults()
@@ -116,9 +122,9 @@ func New(o Options) (*Server, error) {
 	s.bodies = budget{newPool(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody), 0)}
 	s.hookBodies = budget{newPool(hookRoom, 0)}
 	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
-	s.cursors = newCursors(o.SecretKey)
+	s.cursors = newCursors(append([][]byte{o.SecretKey}, o.PreviousKeys...)...)
 	s.touches = newToucher(o.Store, s.log, s.now)
-	s.handler = s.routes()
+	s.handler, s.admin = s.routes(), s.adminAlone()
 	return s, nil
 }
 
@@ -172,6 +178,9 @@ func (s *Server) setBounds() {
 
 // Handler returns the API as one http.Handler. It answers every path; package app mounts it beside the dashboard.
 func (s *Server) Handler() http.Handler { return s.handler }
+
+// AdminHandler returns the admin API alone, for an address of its own.
+func (s *Server) AdminHandler() http.Handler { return s.admin }
 
 // Close ends the background work (noting when keys were last used) and waits for it.
 func (s *Server) Close() { s.touches.close() }

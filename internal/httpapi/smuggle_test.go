@@ -14,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sendgate/sendgate/internal/hostcheck"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
@@ -41,7 +42,7 @@ func answersTo(t *testing.T, addr, raw string) int {
 func TestNothingIsSmuggledBehindTwoLengthsOnAnyRoute(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ops := telemetry.Ops(prometheus.NewRegistry(), func(context.Context) error { return nil })
+	ops := telemetry.Ops(prometheus.NewRegistry(), func(context.Context) error { return nil }, hostcheck.Rule{Inside: true})
 	routes := map[http.Handler][]string{ops: {"GET /healthz", "GET /readyz", "GET /metrics", "POST /nothing"}}
 	api := r.server.Handler()
 	routes[api] = []string{"GET /nothing", "PUT /v1/send", "OPTIONS /v1/send"}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/limit"
@@ -48,6 +49,9 @@ type Store interface {
 	TouchKey(ctx context.Context, id string) error
 	Keys(ctx context.Context) ([]mail.Key, error)
 	CreateKey(ctx context.Context, actor string, k mail.Key) error
+	SetKeyNetworks(ctx context.Context, actor, id string, networks []netip.Prefix) error
+	// RotateKey makes a key as the one of that id, which ends after the overlap; mail.ErrNotFound: it has ended already.
+	RotateKey(ctx context.Context, actor, id, next string, hash []byte, overlap time.Duration) error
 	RevokeKey(ctx context.Context, actor, id string) error
 
 	Tenants(ctx context.Context) ([]mail.Tenant, error)
@@ -56,7 +60,7 @@ type Store interface {
 
 	// Config reads the whole routing configuration from the database. Capabilities may be empty: they are the kind's.
 	Config(ctx context.Context) (*route.Config, error)
-	// Secrets opens the secrets of an account, by its id, so that a change of its settings is validated with them.
+	// Secrets opens the secrets of an account, by its id, and gives those that open beside seal.ErrSealed, so that a change of its settings is validated with them.
 	// Handlers give them to Kinds.Validate and to nobody else.
 	Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error)
 	CreateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -49,7 +50,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 	defer place.release()
 	s.metrics.Streams.Inc()
 	defer s.metrics.Streams.Dec()
-	out := &stream{Server: s, conn: http.NewResponseController(w), w: w, key: key.ID, filter: f, position: from}
+	out := &stream{Server: s, conn: http.NewResponseController(w), w: w, key: key.ID, from: s.clientIP(r), filter: f, position: from}
 	return out.run(r.Context())
 }
 
@@ -59,6 +60,7 @@ type stream struct {
 	conn     *http.ResponseController
 	w        http.ResponseWriter
 	key      string
+	from     netip.Addr
 	filter   mail.EventFilter
 	position string
 	quiet    time.Time // since when nothing was sent
@@ -108,13 +110,13 @@ func (x *stream) next(ctx context.Context) ([]mail.Event, error) {
 	return events, err
 }
 
-// may reports whether the stream may go on: a key that was revoked shows nothing more.
+// may reports whether the stream may go on: a key that was revoked, or is for other networks now, shows nothing more.
 func (x *stream) may(ctx context.Context) bool {
 	if x.draining() {
 		return false
 	}
 	key, err := x.keys.byID(ctx, x.key)
-	return err == nil && key != nil && valid(key, x.clock())
+	return err == nil && key != nil && valid(key, x.clock()) && admits(key.Networks, x.from)
 }
 
 // open sends the head, and the position, so that even a stream without events can be resumed. net/http lifts its limit on

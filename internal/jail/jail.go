@@ -1,5 +1,5 @@
 // Package jail makes the HTTP client for addresses that strangers choose: webhook endpoints of tenants, and addresses
-// that stand in a provider's notification. It decides which addresses may be called at all, and bounds what an answer
+// that stand in a provider's notification. Others' dialers ask it where an administrator chooses the address. It decides which addresses may be called at all, and bounds what an answer
 // can cost. What is sent and what an answer means is its users' business.
 //
 // A name is judged by the address that is dialled, after it was looked up, so that a name server that answers
@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -86,6 +87,23 @@ func New(o Options) *http.Client {
 			},
 		}},
 	}
+}
+
+// Control is Options for a net.Dialer of somebody else's transport, to be its ControlContext: it refuses addresses after the
+// look-up, just before they are called. URLs and answers are that transport's business.
+func Control(o Options) func(ctx context.Context, network, address string, conn syscall.RawConn) error {
+	return warder{Options: o, own: net.InterfaceAddrs}.control
+}
+
+// Loopback is an exception for the addresses of this machine that no other can reach, at one port.
+func Loopback(port uint16) []Target {
+	return []Target{{netip.MustParsePrefix("127.0.0.0/8"), port}, {netip.MustParsePrefix("::1/128"), port}}
+}
+
+// IsLoopback reports whether a host, as it stands in a URL or in a setting, is this machine and no other.
+func IsLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
 // cage checks the URL of each request and caps each answer.

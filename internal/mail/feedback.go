@@ -146,6 +146,7 @@ type Endpoint struct {
 	Types          []EventType // empty: all
 	Streams        []string    // empty: all
 	HeaderNames    []string    // of headers of the owner's that are sent along; the values are secrets
+	Unreadable     []string    // those of its secrets that do not open with our keys: EndpointSecret, EndpointHeaders
 	Disabled       bool
 	DisabledReason string
 	FailingSince   time.Time
@@ -161,6 +162,15 @@ const (
 	EndpointOldSecret = "old_secret" // signs too, while it is being replaced
 	EndpointHeaders   = "headers"    // the owner's headers as a JSON object of names and values
 )
+
+// Sealed counts the sealed values of an installation.
+type Sealed struct {
+	Current    int      // under the present key
+	Previous   int      // under one before it
+	Resealed   int      // under the present key now, and under one before it until then
+	Changed    int      // stored by somebody else meanwhile
+	Unreadable []string // what those that do not open are bound to, such as account/1/api_key
+}
 
 // Delivery is one event on its way to one endpoint, claimed by this replica.
 type Delivery struct {

@@ -3,6 +3,7 @@ package mail
 import (
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -143,8 +144,9 @@ type Key struct {
 	Name          string
 	Hash          []byte // SHA-256 of the secret part
 	Scopes        []Scope
-	SenderDomains []string // empty: any
-	RatePerSecond int      // 0: no limit
+	SenderDomains []string       // empty: any
+	Networks      []netip.Prefix // that it is taken from; empty: any
+	RatePerSecond int            // 0: no limit
 	TenantPaused  bool
 	CreatedAt     time.Time
 	ExpiresAt     time.Time

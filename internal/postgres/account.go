@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -124,17 +125,21 @@ func seedWindows(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Windo
 }
 
 // UpdateAccount stores settings, concurrency and the secrets that are given, and takes the account out of its parks: an
-// operator touched it.
+// operator touched it. An account that was read before has its UpdatedAt; when somebody else changed it since, that is
+// mail.ErrStale: what was judged of the change was judged of something else.
 func (db *DB) UpdateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error {
 	return db.change(ctx, actor, "account.update", a.Name, accountDetail(a, secrets), func(tx pgx.Tx) error {
 		id, err := accountID(ctx, tx, a.Name)
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE account SET settings = $2, concurrency = $3, updated_at = now() WHERE id = $1`,
-			id, settings(a), a.Concurrency)
+		tag, err := tx.Exec(ctx, `UPDATE account SET settings = $2, concurrency = $3, updated_at = now()
+			WHERE id = $1 AND ($4::timestamptz IS NULL OR updated_at = $4)`, id, settings(a), a.Concurrency, orNull(a.UpdatedAt))
 		if err != nil {
 			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return fmt.Errorf("account %s: %w", a.Name, mail.ErrStale)
 		}
 		if err := db.putSecrets(ctx, tx, id, secrets); err != nil {
 			return err
@@ -201,23 +206,30 @@ func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
 	})
 }
 
-// Secrets opens the secrets of one account, by field. It returns seal.ErrSealed when the key is not the one they were
-// sealed with.
+// Secrets opens the secrets of one account, by field. Where some were sealed with a key that we don't have, it returns the
+// others and seal.ErrSealed with the names.
 func (db *DB) Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error) {
-	rows, err := db.api.Query(ctx, `SELECT field, sealed FROM account_secret WHERE account_id = $1`, account)
+	rows, err := db.api.Query(ctx, `SELECT field, sealed FROM account_secret WHERE account_id = $1 ORDER BY field`, account)
 	if err != nil {
 		return nil, fmt.Errorf("read secrets: %w", unavailable(err))
 	}
 	secrets := map[string]seal.Secret{}
 	var field string
 	var sealed []byte
+	var closed []string
 	_, err = pgx.ForEachRow(rows, []any{&field, &sealed}, func() error {
-		s, err := db.box.Open(sealed, binding(account, field))
-		secrets[field] = s
-		return err
+		if s, err := db.box.Open(sealed, binding(account, field)); err == nil {
+			secrets[field] = s
+		} else {
+			closed = append(closed, field)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read secrets of account %d: %w", account, unavailable(err))
+	}
+	if len(closed) > 0 {
+		return secrets, fmt.Errorf("%s: %w", strings.Join(closed, ", "), seal.ErrSealed)
 	}
 	return secrets, nil
 }

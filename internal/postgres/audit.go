@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -74,6 +75,9 @@ func affected(n int64, err error, what string) error {
 
 // Audit lists what was changed and who failed to log in, newest first.
 func (db *DB) Audit(ctx context.Context, f mail.AuditFilter) ([]mail.AuditEntry, error) {
+	if strings.Contains(f.Target, "@") {
+		f.Target = veiled(f.Target)
+	}
 	rows, err := db.api.Query(ctx, `SELECT a.id, a.at, a.actor, coalesce(k.name, ''), a.action, a.target, a.detail
 		FROM audit a LEFT JOIN api_key k ON k.id = a.actor
 		WHERE ($1 = 0 OR a.id < $1) AND ($2 = '' OR a.actor = $2 OR k.name = $2) AND ($3 = '' OR a.action = $3 OR a.action LIKE $3 || '.%')

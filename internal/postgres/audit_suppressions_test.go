@@ -38,13 +38,18 @@ func TestAuditHasWhatKeysDoToSuppressions(t *testing.T) {
 		got = append(got, e.Actor+" "+e.Action+" "+e.Target+" "+string(e.Detail))
 	}
 	want := []string{
-		`key-5 suppression.delete bob@example.org {"lifted": [{"reason": "unsubscribe", "stream": ""}], "tenant": 1, "complaint": false}`,
-		`key-5 suppression.delete ann@example.org {"lifted": [{"reason": "complaint", "stream": ""}], "tenant": 1, "complaint": true}`,
+		`key-5 suppression.delete b***@example.org {"lifted": [{"reason": "unsubscribe", "stream": ""}], "tenant": 1, "complaint": false}`,
+		`key-5 suppression.delete a***@example.org {"lifted": [{"reason": "complaint", "stream": ""}], "tenant": 1, "complaint": true}`,
 		`key-3 suppression.import  {"rows": 2, "added": 1, "tenant": 1}`,
-		`key-1 suppression.create ann@example.org {"reason": "complaint", "stream": "", "tenant": 1}`,
+		`key-1 suppression.create a***@example.org {"reason": "complaint", "stream": "", "tenant": 1}`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("audit (-want +got):\n%s", diff)
+	}
+	entries, err = b.db.Audit(ctx, mail.AuditFilter{Target: "Bob@example.org", Limit: 20})
+	must(t, err)
+	if len(entries) != 1 {
+		t.Errorf("entries of an address = %+v, want one", entries)
 	}
 }
 

@@ -30,7 +30,7 @@ func (db *DB) Config(ctx context.Context) (*route.Config, error) {
 			if err := tx.QueryRow(ctx, `SELECT version FROM config_state`).Scan(&c.Version); err != nil {
 				return err
 			}
-			for _, read := range []func(context.Context, pgx.Tx, *route.Config) error{readAccounts, readLimits, readParks, readPools, readRules} {
+			for _, read := range []func(context.Context, pgx.Tx, *route.Config) error{readAccounts, db.readUnreadable, readLimits, readParks, readPools, readRules} {
 				if err := read(ctx, tx, c); err != nil {
 					return err
 				}
@@ -58,6 +58,30 @@ func readAccounts(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 	c.Accounts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a route.Account, err error) {
 		return a, row.Scan(&a.ID, &a.Name, &a.Kind, &a.Settings, &a.Concurrency, &a.Paused, &a.Draining, &a.CreatedAt,
 			&a.UpdatedAt, &a.SecretFields)
+	})
+	return err
+}
+
+// readUnreadable tries all secrets: what was stored under a key that we don't have must not look usable.
+func (db *DB) readUnreadable(ctx context.Context, tx pgx.Tx, c *route.Config) error {
+	if db.box == nil { // commands that need no secret
+		return nil
+	}
+	rows, err := tx.Query(ctx, `SELECT account_id, field, sealed FROM account_secret ORDER BY account_id, field`)
+	if err != nil {
+		return err
+	}
+	var id int32
+	var field string
+	var sealed []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &field, &sealed}, func() error {
+		if _, err := db.box.Open(sealed, binding(id, field)); err == nil {
+			return nil
+		}
+		if a := (byID{c}).find(id); a != nil {
+			a.Unreadable = append(a.Unreadable, field)
+		}
+		return nil
 	})
 	return err
 }

@@ -169,7 +169,7 @@ func TestEachChangeIsAuditedAndMovesTheVersionAndARefusedOneDoesNeither(t *testi
 			`ops rules.replace rules [{"id": 0, "pool": "p", "position": 7}]`,
 		},
 		{func() error { return b.db.SetRules(ctx, "ops", []route.Rule{{Pool: "p"}, {Pool: "x"}}) }, unknown, ""},
-		{func() error { return b.db.CreateKey(ctx, "ops", key) }, none, `ops key.create 0011aabb {"name": "k", "scopes": ["send"], "tenant": 1}`},
+		{func() error { return b.db.CreateKey(ctx, "ops", key) }, none, `ops key.create 0011aabb {"name": "k", "scopes": ["send"], "tenant": 1, "networks": []}`},
 		{func() error { return b.db.CreateKey(ctx, "ops", key) }, mail.ErrConflict, ""},
 		{func() error { k := key; k.ID, k.Tenant = "ffffffff", 77; return b.db.CreateKey(ctx, "ops", k) }, unknown, ""},
 		{func() error { return b.db.RevokeKey(ctx, "ops", "0011aabb") }, none, `ops key.revoke 0011aabb null`},

@@ -51,15 +51,16 @@ func endpointSecret(id mail.ID, name string) string {
 
 // Endpoints lists the webhook endpoints of a tenant, oldest first. Pending counts no further than 10,000.
 func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]mail.Endpoint, error) {
-	rows, err := db.api.Query(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+` FROM webhook_endpoint w
+	rows, err := db.api.Query(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+`, w.secret, w.headers FROM webhook_endpoint w
 		WHERE w.tenant_id = $1 ORDER BY w.id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list webhook endpoints: %w", unavailable(err))
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Endpoint, error) {
 		var pending int64
-		e, err := scanEndpoint(row, &pending)
-		e.Pending = pending
+		var secret, headers []byte
+		e, err := scanEndpoint(row, &pending, &secret, &headers)
+		e.Pending, e.Unreadable = pending, db.unreadable(e.ID, secret, headers)
 		return e, err
 	})
 	if err != nil {
@@ -71,13 +72,30 @@ func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]mail.Endpo
 // Endpoint returns one webhook endpoint, or mail.ErrNotFound; that of another tenant is not found.
 func (db *DB) Endpoint(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, error) {
 	var pending int64
-	e, err := scanEndpoint(db.api.QueryRow(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+` FROM webhook_endpoint w
-		WHERE w.id = $1 AND w.tenant_id = $2`, [16]byte(id), tenant), &pending)
+	var secret, headers []byte
+	e, err := scanEndpoint(db.api.QueryRow(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+`, w.secret, w.headers FROM webhook_endpoint w
+		WHERE w.id = $1 AND w.tenant_id = $2`, [16]byte(id), tenant), &pending, &secret, &headers)
 	if err = affectedRow(err, "webhook endpoint "+id.String()); err != nil {
 		return nil, fmt.Errorf("read webhook endpoint: %w", unavailable(err))
 	}
-	e.Pending = pending
+	e.Pending, e.Unreadable = pending, db.unreadable(id, secret, headers)
 	return &e, nil
+}
+
+// unreadable names the secrets of an endpoint that do not open. One that is being replaced is not missed.
+func (db *DB) unreadable(id mail.ID, secret, headers []byte) (names []string) {
+	for _, s := range []struct {
+		name   string
+		sealed []byte
+	}{{mail.EndpointSecret, secret}, {mail.EndpointHeaders, headers}} {
+		if s.sealed == nil {
+			continue
+		}
+		if _, err := db.box.Open(s.sealed, endpointSecret(id, s.name)); err != nil {
+			names = append(names, s.name)
+		}
+	}
+	return names
 }
 
 // audited runs a change that replicas need not hear of: the change and its audit entry are one transaction. Detail must
@@ -181,7 +199,7 @@ func (db *DB) UpdateEndpoint(
 		if refused = change(&e); refused != nil {
 			return refused
 		}
-		var sealed []byte
+		var sealed, secret, kept []byte
 		if headers != nil {
 			sealed = db.sealHeaders(id, *headers)
 		}
@@ -194,12 +212,13 @@ func (db *DB) UpdateEndpoint(
 		e, err = scanEndpoint(tx.QueryRow(ctx, `UPDATE webhook_endpoint w SET url = $2, description = $3, types = $4, streams = $5,
 				disabled = $6, disabled_reason = $7, failing_since = $8, header_names = $9, headers = CASE WHEN $10 THEN $11 ELSE headers END,
 				updated_at = now()
-			WHERE id = $1 RETURNING `+endpointColumns,
+			WHERE id = $1 RETURNING `+endpointColumns+`, w.secret, w.headers`,
 			[16]byte(id), e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), e.Disabled, e.DisabledReason, orNull(e.FailingSince),
-			notNil(e.HeaderNames), headers != nil, sealed))
+			notNil(e.HeaderNames), headers != nil, sealed), &secret, &kept)
 		if err != nil {
 			return err
 		}
+		e.Unreadable = db.unreadable(id, secret, kept)
 		return writeAudit(ctx, tx, actor, "webhook_endpoint.update", id.String(), endpointDetail(&e))
 	})
 	switch {
@@ -252,10 +271,18 @@ func (db *DB) RotateEndpoint(
 	var e mail.Endpoint
 	detail := map[string]any{"tenant": tenant, "overlap_seconds": int64(overlap.Seconds())}
 	err := db.audited(ctx, actor, "webhook_endpoint.rotate", id.String(), detail, func(tx pgx.Tx) (err error) {
-		e, err = scanEndpoint(tx.QueryRow(ctx, `UPDATE webhook_endpoint w SET secret = $3, old_secret = secret,
+		var before []byte
+		err = tx.QueryRow(ctx, `SELECT secret FROM webhook_endpoint WHERE id = $1 AND tenant_id = $2 FOR NO KEY UPDATE`, [16]byte(id), tenant).Scan(&before)
+		if err = affectedRow(err, "webhook endpoint "+id.String()); err != nil {
+			return err
+		}
+		if len(db.unreadable(id, before, nil)) > 0 {
+			before = nil // it can't sign
+		}
+		e, err = scanEndpoint(tx.QueryRow(ctx, `UPDATE webhook_endpoint w SET secret = $3, old_secret = $5,
 				old_secret_until = now() + $4::interval, updated_at = now()
 			WHERE id = $1 AND tenant_id = $2 RETURNING `+endpointColumns,
-			[16]byte(id), tenant, db.box.Seal(secret, endpointSecret(id, mail.EndpointSecret)), overlap))
+			[16]byte(id), tenant, db.box.Seal(secret, endpointSecret(id, mail.EndpointSecret)), overlap, before))
 		return affectedRow(err, "webhook endpoint "+id.String())
 	})
 	if err != nil {
@@ -281,7 +308,7 @@ func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail
 
 const signerColumns = `w.secret, CASE WHEN w.old_secret_until > now() THEN w.old_secret END, w.headers`
 
-// openEndpoint opens signerColumns.
+// openEndpoint opens signerColumns. A secret that is being replaced and does not open is left out: the new one signs.
 func (db *DB) openEndpoint(id mail.ID, secret, old, headers []byte) (map[string]seal.Secret, error) {
 	secrets := map[string]seal.Secret{}
 	for name, raw := range map[string][]byte{mail.EndpointSecret: secret, mail.EndpointOldSecret: old, mail.EndpointHeaders: headers} {
@@ -289,6 +316,9 @@ func (db *DB) openEndpoint(id mail.ID, secret, old, headers []byte) (map[string]
 			continue
 		}
 		s, err := db.box.Open(raw, endpointSecret(id, name))
+		if err != nil && name == mail.EndpointOldSecret {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s of webhook endpoint %s: %w", name, id, err)
 		}

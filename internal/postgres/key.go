@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,13 +12,13 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-const keyColumns = `k.id, k.tenant_id, k.name, k.hash, k.scopes, k.sender_domains, k.rate_per_second, t.paused, k.created_at,
+const keyColumns = `k.id, k.tenant_id, k.name, k.hash, k.scopes, k.sender_domains, k.networks, k.rate_per_second, t.paused, k.created_at,
 	k.expires_at, k.revoked_at, k.last_used_at FROM api_key k JOIN tenant t ON t.id = k.tenant_id`
 
 func scanKey(row pgx.CollectableRow) (mail.Key, error) {
 	var k mail.Key
 	var expires, revoked, used *time.Time
-	err := row.Scan(&k.ID, &k.Tenant, &k.Name, &k.Hash, &k.Scopes, &k.SenderDomains, &k.RatePerSecond, &k.TenantPaused,
+	err := row.Scan(&k.ID, &k.Tenant, &k.Name, &k.Hash, &k.Scopes, &k.SenderDomains, &k.Networks, &k.RatePerSecond, &k.TenantPaused,
 		&k.CreatedAt, &expires, &revoked, &used)
 	k.ExpiresAt, k.RevokedAt, k.LastUsedAt = orZero(expires), orZero(revoked), orZero(used)
 	return k, err
@@ -93,11 +94,11 @@ func (db *DB) Keys(ctx context.Context) ([]mail.Key, error) {
 // CreateKey stores a key. Its hash is that of the secret part; the secret itself is never stored. It returns
 // mail.ErrConflict when the id is taken and mail.ErrNotFound for a tenant that does not exist.
 func (db *DB) CreateKey(ctx context.Context, actor string, k mail.Key) error {
-	return db.change(ctx, actor, "key.create", k.ID, map[string]any{"name": k.Name, "scopes": k.Scopes, "tenant": k.Tenant},
+	return db.change(ctx, actor, "key.create", k.ID, map[string]any{"name": k.Name, "scopes": k.Scopes, "tenant": k.Tenant, "networks": notNil(k.Networks)},
 		func(tx pgx.Tx) error {
-			tag, err := tx.Exec(ctx, `INSERT INTO api_key (id, tenant_id, name, hash, scopes, sender_domains, rate_per_second, expires_at)
-				SELECT $1, id, $3, $4, $5, $6, $7, $8 FROM tenant WHERE id = $2`, k.ID, k.Tenant, k.Name, k.Hash, k.Scopes, notNil(k.SenderDomains),
-				k.RatePerSecond, orNull(k.ExpiresAt))
+			tag, err := tx.Exec(ctx, `INSERT INTO api_key (id, tenant_id, name, hash, scopes, sender_domains, rate_per_second, expires_at, networks)
+				SELECT $1, id, $3, $4, $5, $6, $7, $8, $9 FROM tenant WHERE id = $2`, k.ID, k.Tenant, k.Name, k.Hash, k.Scopes, notNil(k.SenderDomains),
+				k.RatePerSecond, orNull(k.ExpiresAt), notNil(k.Networks))
 			return affected(tag.RowsAffected(), err, fmt.Sprintf("tenant %d", k.Tenant))
 		})
 }
@@ -107,6 +108,29 @@ func notNil[T any](s []T) []T {
 		return []T{}
 	}
 	return s
+}
+
+// SetKeyNetworks sets where a key is taken from; none is anywhere.
+func (db *DB) SetKeyNetworks(ctx context.Context, actor, id string, networks []netip.Prefix) error {
+	return db.change(ctx, actor, "key.update", id, map[string]any{"networks": notNil(networks)}, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `UPDATE api_key SET networks = $2 WHERE id = $1`, id, notNil(networks))
+		return affected(tag.RowsAffected(), err, "key "+id)
+	})
+}
+
+// RotateKey makes a key that is as the one of that id is, but for its own id and hash. The one before ends after the overlap. It
+// returns mail.ErrNotFound when that one has ended already.
+func (db *DB) RotateKey(ctx context.Context, actor, id, next string, hash []byte, overlap time.Duration) error {
+	detail := map[string]any{"next": next, "overlap_seconds": int(overlap / time.Second)}
+	return db.change(ctx, actor, "key.rotate", id, detail, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `WITH old AS (
+				UPDATE api_key SET expires_at = least(expires_at, now() + $4)
+				WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) RETURNING id)
+			INSERT INTO api_key (id, tenant_id, name, hash, scopes, sender_domains, networks, rate_per_second, expires_at)
+			SELECT $2, tenant_id, name, $3, scopes, sender_domains, networks, rate_per_second, expires_at
+			FROM api_key WHERE id IN (SELECT id FROM old)`, id, next, hash, overlap)
+		return affected(tag.RowsAffected(), err, "key "+id)
+	})
 }
 
 // RevokeKey ends a key at once.

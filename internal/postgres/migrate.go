@@ -15,7 +15,7 @@ import (
 )
 
 // SchemaVersion is the newest migration that this binary knows, and the oldest schema that it runs on.
-const SchemaVersion = 14
+const SchemaVersion = 17
 
 // Migrate brings the schema up. Several replicas may call it at once: an advisory lock lets one of them work. Out gets
 // a line per migration.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -40,7 +42,7 @@ func (db *DB) Suppress(ctx context.Context, s mail.Suppression) error {
 		if s.By == "" || added == 0 {
 			return nil
 		}
-		return audit(ctx, tx, s.By, "suppression.create", mail.FoldAddress(s.Email), map[string]any{
+		return audit(ctx, tx, s.By, "suppression.create", veiled(s.Email), map[string]any{
 			"tenant": s.Tenant, "stream": s.Stream, "reason": s.Reason,
 		})
 	})
@@ -123,7 +125,7 @@ func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID
 		if err := affected(int64(len(gone)), nil, "suppression"); err != nil {
 			return err
 		}
-		return audit(ctx, tx, actor, "suppression.delete", mail.FoldAddress(email), map[string]any{
+		return audit(ctx, tx, actor, "suppression.delete", veiled(email), map[string]any{
 			"tenant": tenant, "lifted": gone, "complaint": slices.ContainsFunc(gone, func(l lifted) bool { return l.Reason == "complaint" }),
 		})
 	})
@@ -161,4 +163,16 @@ LIMIT $7`
 		return nil, fmt.Errorf("list suppressions: %w", unavailable(err))
 	}
 	return list, nil
+}
+
+// veiled is an address as the audit has it, such as a***@example.org: the audit outlives the mail, and who asks for an address
+// knows it already.
+func veiled(address string) string {
+	folded := mail.FoldAddress(address)
+	at := strings.LastIndexByte(folded, '@')
+	if at <= 0 {
+		return folded
+	}
+	_, first := utf8.DecodeRuneInString(folded)
+	return folded[:first] + "***" + folded[at:]
 }

@@ -16,9 +16,15 @@ type Spec struct {
 	Concurrency  int      // default cap on calls in flight per account
 	Secrets      []string // names of the settings that are sealed and never shown
 	Guessable    []string // those of Secrets that people choose, and by which strangers could pass for the provider
-	Events       EventSpec
-	Lookup       LookupSpec
-	Repeat       RepeatSpec
+
+	// Settings names every setting of the kind, and of each the secrets whose way it decides: to whom they are sent, or how they
+	// are protected from others. Most decide of none. Whoever changes one has to give its secrets again, or he could send those
+	// that are stored to himself.
+	Settings map[string][]string
+
+	Events EventSpec
+	Lookup LookupSpec
+	Repeat RepeatSpec
 }
 
 // MinGuessable is how many characters a secret of Spec.Guessable has to have when it is set. Shorter ones that are stored

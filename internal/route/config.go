@@ -18,6 +18,7 @@ type Account struct {
 	Kind         provider.Kind
 	Settings     json.RawMessage // not secret: base URL, domain, region
 	SecretFields []string        // names of the secrets that are set
+	Unreadable   []string        // those of them that do not open with our keys
 	Capabilities provider.Capabilities
 	Concurrency  int // calls in flight, all replicas together
 	Limits       []limit.Window

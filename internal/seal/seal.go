@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"unicode"
 )
 
 // Secret is a credential. Every way of printing it gives "[secret]", or an address in memory where fmt may not ask the
@@ -84,25 +85,59 @@ var errRedacted = errors.New(redacted + " stands for a hidden credential and is 
 const KeySize = 32
 
 // ErrSealed says that a sealed value can't be opened: wrong key, or moved to another row or field.
-var ErrSealed = errors.New("sealed value does not open: wrong SENDGATE_SECRET_KEY, or the value was moved or changed")
+var ErrSealed = errors.New("sealed value does not open: its key is neither SENDGATE_SECRET_KEY nor one of SENDGATE_SECRET_KEY_PREVIOUS, or the value was moved or changed")
 
-// Box seals with AES-256-GCM under one key. It is safe for concurrent use.
-type Box struct{ aead cipher.AEAD }
+// MaxPrevious is how many keys a Box opens with beside the one that it seals with.
+const MaxPrevious = 4
 
-// NewBox takes a key of KeySize bytes.
-func NewBox(key []byte) (*Box, error) {
-	if len(key) != KeySize {
-		return nil, fmt.Errorf("secret key: want %d bytes, got %d", KeySize, len(key))
+// Box seals with AES-256-GCM under one key, and opens with that one and with those before it. A sealed value does not name its
+// key: there are few, and trying a wrong one costs a microsecond. It is safe for concurrent use.
+type Box struct{ aeads []cipher.AEAD } // the first seals
+
+// NewBox takes keys of KeySize bytes.
+func NewBox(key []byte, previous ...[]byte) (*Box, error) {
+	b := &Box{}
+	for _, k := range append([][]byte{key}, previous...) {
+		if len(k) != KeySize {
+			return nil, fmt.Errorf("secret key: want %d bytes, got %d", KeySize, len(k))
+		}
+		block, err := aes.NewCipher(k)
+		if err != nil {
+			return nil, fmt.Errorf("secret key: %w", err)
+		}
+		aead, err := cipher.NewGCM(block)
+		if err != nil {
+			return nil, fmt.Errorf("secret key: %w", err)
+		}
+		b.aeads = append(b.aeads, aead)
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("secret key: %w", err)
+	return b, nil
+}
+
+// ParseKeys reads keys, separated by commas or white space: at most MaxPrevious, which may be none.
+func ParseKeys(s string) ([][]byte, error) {
+	texts := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	if len(texts) > MaxPrevious {
+		return nil, fmt.Errorf("%d keys, want at most %d", len(texts), MaxPrevious)
 	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil, fmt.Errorf("secret key: %w", err)
+	keys := make([][]byte, 0, len(texts))
+	for _, text := range texts {
+		key, err := ParseKey(text)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
 	}
-	return &Box{aead: aead}, nil
+	return keys, nil
+}
+
+// Spellings are the texts that ParseKey reads as this key, the usual one first. Keys for other purposes were derived from the
+// text as it was given, so what they made is known again only by the same text.
+func Spellings(key []byte) []string {
+	return []string{
+		hex.EncodeToString(key), strings.ToUpper(hex.EncodeToString(key)), base64.StdEncoding.EncodeToString(key),
+		base64.RawStdEncoding.EncodeToString(key), base64.URLEncoding.EncodeToString(key), base64.RawURLEncoding.EncodeToString(key),
+	}
 }
 
 // ParseKey reads a key of KeySize bytes in hex or in base64 (standard or URL alphabet, padded or not).
@@ -123,22 +158,39 @@ func ParseKey(s string) ([]byte, error) {
 // Seal encrypts the secret. The same binding (row and field, such as "account/7/api_key") must be given to Open, so
 // that a sealed value copied to another row does not open there.
 func (b *Box) Seal(s Secret, binding string) []byte {
-	nonce := make([]byte, b.aead.NonceSize())
+	nonce := make([]byte, b.aeads[0].NonceSize())
 	if _, err := rand.Read(nonce); err != nil {
 		panic("seal: no randomness: " + err.Error()) // crypto/rand.Read never returns an error since Go 1.24
 	}
-	return b.aead.Seal(nonce, nonce, []byte(s.Reveal()), []byte(binding))
+	return b.aeads[0].Seal(nonce, nonce, []byte(s.Reveal()), []byte(binding))
 }
 
-// Open decrypts what Seal made, or returns ErrSealed.
+// Open decrypts what Seal made under any of the keys, or returns ErrSealed.
 func (b *Box) Open(sealed []byte, binding string) (Secret, error) {
-	n := b.aead.NonceSize()
-	if len(sealed) < n {
-		return Secret{}, ErrSealed
+	s, _, err := b.open(sealed, binding)
+	return s, err
+}
+
+// Reseal gives a value of a previous key as the present one seals it, and nil for one that is sealed so already. It returns
+// ErrSealed for what does not open.
+func (b *Box) Reseal(sealed []byte, binding string) ([]byte, error) {
+	s, key, err := b.open(sealed, binding)
+	if err != nil || key == 0 {
+		return nil, err
 	}
-	plain, err := b.aead.Open(nil, sealed[:n], sealed[n:], []byte(binding))
-	if err != nil {
-		return Secret{}, ErrSealed
+	return b.Seal(s, binding), nil
+}
+
+// open tells which of the keys it was.
+func (b *Box) open(sealed []byte, binding string) (s Secret, key int, err error) {
+	for i, aead := range b.aeads {
+		n := aead.NonceSize()
+		if len(sealed) < n {
+			break
+		}
+		if plain, err := aead.Open(nil, sealed[:n], sealed[n:], []byte(binding)); err == nil {
+			return NewSecret(string(plain)), i, nil
+		}
 	}
-	return NewSecret(string(plain)), nil
+	return Secret{}, 0, ErrSealed
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sendgate/sendgate/internal/hostcheck"
 )
 
 // readyTimeout caps one readiness check. It is below the default period of a Kubernetes probe, 10 s, and above what a
@@ -28,26 +30,31 @@ func (d Degraded) Error() string { return string(d) }
 
 // Ops serves the listener for operations. /healthz says that the process runs. /readyz says that it can do its work: it is a
 // 503 with the reason in one line if ready returns an error, or a 200 with the reason if that is Degraded. /metrics has what
-// reg gathers. The listener needs no key, so it belongs on a loopback or an inside address.
-func Ops(reg prometheus.Gatherer, ready func(context.Context) error) http.Handler {
+// reg gathers. The listener needs no key, so it belongs on a loopback or an inside address. Pages in a browser
+// there are kept out by the rule: they get no metrics, and of readiness only the status.
+func Ops(reg prometheus.Gatherer, ready func(context.Context) error, rule hostcheck.Rule) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
 		err := ready(ctx)
+		told := reason
+		if rule.Check(r) != nil {
+			told = func(error) string { return "the reason is told to the hosts of " + rule.Setting }
+		}
 		if degraded, ok := errors.AsType[Degraded](err); ok {
-			answer(w, http.StatusOK, "degraded: "+reason(degraded))
+			answer(w, http.StatusOK, "degraded: "+told(degraded))
 			return
 		}
 		if err != nil {
-			answer(w, http.StatusServiceUnavailable, "not ready: "+reason(err))
+			answer(w, http.StatusServiceUnavailable, "not ready: "+told(err))
 			return
 		}
 		answer(w, http.StatusOK, "ready")
 	})
 	// A collector that fails must not hide the others, so what could be gathered is served.
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.Handle("GET /metrics", rule.Guard(promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
 	return mux
 }
 

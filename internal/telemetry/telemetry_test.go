@@ -17,6 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sendgate/sendgate/internal/hostcheck"
 )
 
 func TestJSONLogIsOneObjectALine(t *testing.T) {
@@ -179,7 +181,7 @@ func TestTwoRegistriesDoNotMeet(t *testing.T) {
 func get(t *testing.T, h http.Handler, method, path string) (int, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, "http://127.0.0.1"+path, nil))
 	body, err := io.ReadAll(w.Result().Body)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +194,7 @@ func TestOps(t *testing.T) {
 	var ready error
 	reg := NewRegistry()
 	use(New(reg))
-	h := Ops(reg, func(context.Context) error { return ready })
+	h := Ops(reg, func(context.Context) error { return ready }, hostcheck.Rule{Inside: true})
 	check := func(path string, status int, body string) {
 		t.Helper()
 		if code, got := get(t, h, http.MethodGet, path); code != status || got != body {
@@ -222,7 +224,7 @@ func TestOps(t *testing.T) {
 
 func TestReadyReasonIsShort(t *testing.T) {
 	t.Parallel()
-	h := Ops(NewRegistry(), func(context.Context) error { return errors.New(strings.Repeat("ž", 500)) })
+	h := Ops(NewRegistry(), func(context.Context) error { return errors.New(strings.Repeat("ž", 500)) }, hostcheck.Rule{Inside: true})
 	if _, body := get(t, h, http.MethodGet, "/readyz"); len(body) > maxReason+20 || strings.ContainsRune(body, '\uFFFD') {
 		t.Errorf("reason of %d bytes, want at most %d and whole characters", len(body), maxReason+20)
 	}
@@ -237,7 +239,7 @@ func TestReadyCheckHasADeadline(t *testing.T) {
 			left = time.Until(deadline)
 		}
 		return nil
-	})
+	}, hostcheck.Rule{Inside: true})
 	get(t, h, http.MethodGet, "/readyz")
 	if left <= 0 || left > readyTimeout {
 		t.Errorf("deadline of the check in %s, want within %s", left, readyTimeout)

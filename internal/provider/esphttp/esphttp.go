@@ -16,9 +16,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strings"
 	"time"
 
+	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -44,6 +46,12 @@ type Options struct {
 	MaxResponse int64             // cap on any response body after decompression, in bytes; default DefaultMaxResponse
 	Transport   http.RoundTripper // for tests; nil makes one
 
+	// BaseURL is what an administrator put in the place of the provider's own address, "" for none. It was checked by
+	// Reach.CheckBaseURL; here the addresses that its name leads to are, each time one is called. The provider's own name may
+	// lead into a private network, which is how clouds offer it.
+	BaseURL string
+	Reach   Reach
+
 	// KeepIdempotencyKey lets the header Idempotency-Key pass, for a provider that honours it.
 	KeepIdempotencyKey bool
 }
@@ -65,7 +73,7 @@ func New(o Options) *Client {
 	}
 	base := o.Transport
 	if base == nil {
-		base = newTransport(o.Concurrency)
+		base = newTransport(o)
 	}
 	return &Client{
 		base:    base,
@@ -78,8 +86,11 @@ func New(o Options) *Client {
 	}
 }
 
-func newTransport(concurrency int) *http.Transport {
+func newTransport(o Options) *http.Transport {
 	dialer := &net.Dialer{Timeout: DialTimeout, KeepAlive: 15 * time.Second}
+	if bars := o.bars(); bars != nil {
+		dialer.ControlContext, dialer.Resolver = jail.Control(*bars), &net.Resolver{PreferGo: true}
+	}
 	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -93,11 +104,25 @@ func newTransport(concurrency int) *http.Transport {
 		TLSHandshakeTimeout:    TLSTimeout,
 		ResponseHeaderTimeout:  HeaderTimeout,
 		IdleConnTimeout:        IdleTimeout,
-		MaxIdleConns:           2 * concurrency,
-		MaxIdleConnsPerHost:    concurrency,
+		MaxIdleConns:           2 * o.Concurrency,
+		MaxIdleConnsPerHost:    o.Concurrency,
 		MaxResponseHeaderBytes: maxHeader,
 		ForceAttemptHTTP2:      true,
 	}
+}
+
+// bars are what the addresses are held to that we call ourselves, nil for all. A proxy of the environment is the operator's
+// choice, and sees to the rest.
+func (o Options) bars() *jail.Options {
+	base, err := url.Parse(o.BaseURL)
+	if o.BaseURL == "" || err != nil {
+		return nil
+	}
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: base}); err != nil || proxy != nil {
+		return nil
+	}
+	bars, _ := o.Reach.bars(base) // CheckBaseURL has seen to the port
+	return bars
 }
 
 // HTTP returns the client that SDKs are given. It follows no redirect (a 3xx is returned as it came), keeps no

@@ -181,7 +181,7 @@ func (refusingConn) Write([]byte) (int, error) { return 0, errors.New("broken pi
 func TestRequestThatDiedInTheBufferIsTransient(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request arrived") })
-	base := newTransport(1)
+	base := newTransport(Options{Concurrency: 1})
 	dial := base.DialContext
 	base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
@@ -234,7 +234,7 @@ func TestHTTP2StreamResets(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			srv, streams := http2Server(t, c.end)
-			base := newTransport(1)
+			base := newTransport(Options{Concurrency: 1})
 			base.TLSClientConfig.RootCAs = x509.NewCertPool()
 			base.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
 			client := newClient(t, Options{Transport: base})

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 
+	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -55,9 +57,29 @@ func CheckCredential(name string, s seal.Secret) error {
 	return nil
 }
 
-// CheckBaseURL returns an error unless s is an absolute http or https URL without user, query and fragment. Plain http
-// is for emulators.
-func CheckBaseURL(s string) error {
+// Settings is the declaration of provider.Spec.Settings for an adapter that calls one API: base_url, what is allowed of it, and
+// the directing ones decide where the secrets go; the others do not.
+func Settings(secrets, directing []string, others ...string) map[string][]string {
+	all := map[string][]string{}
+	for _, name := range append(directing, "base_url", "allow_plaintext", "allow_private") {
+		all[name] = secrets
+	}
+	for _, name := range others {
+		all[name] = nil
+	}
+	return all
+}
+
+// Reach widens where the base_url of an account may lead. Adapters embed it in their Config.
+type Reach struct {
+	AllowPlaintext bool `json:"allow_plaintext,omitempty"` // http, by which everybody on the way can read credentials and mail
+	AllowPrivate   bool `json:"allow_private,omitempty"`   // addresses that are no place on the internet
+}
+
+// CheckBaseURL returns an error unless s is an absolute https URL of a public host, without user, query and fragment. Plain
+// http is for emulators on this machine; beyond it, and for addresses that are not public, Reach has to say so. Where a name
+// leads is seen when it is called (Options.BaseURL).
+func (r Reach) CheckBaseURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return errors.New("base_url is not an absolute http or https URL")
@@ -65,5 +87,37 @@ func CheckBaseURL(s string) error {
 	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return errors.New("base_url holds a user, a query or a fragment")
 	}
+	bars, err := r.bars(u)
+	switch {
+	case err != nil:
+		return errors.New("base_url has no valid port")
+	case jail.IsLoopback(u.Hostname()):
+		return nil
+	case u.Scheme == "http" && !r.AllowPlaintext:
+		return errors.New("base_url begins with http://: use https://, or set allow_plaintext if credentials and mail may be read on the way")
+	case bars == nil:
+		return nil
+	}
+	if err := jail.CheckURL(s, *bars); err != nil {
+		return fmt.Errorf("base_url: %w; set allow_private if a private network is meant", err)
+	}
 	return nil
+}
+
+// bars are what the addresses of a base URL are held to, nil for all.
+func (r Reach) bars(base *url.URL) (*jail.Options, error) {
+	text := base.Port()
+	if text == "" {
+		text = map[string]string{"http": "80", "https": "443"}[base.Scheme]
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	switch {
+	case err != nil || port == 0:
+		return nil, errors.New("no port")
+	case jail.IsLoopback(base.Hostname()):
+		return &jail.Options{Allow: jail.Loopback(uint16(port))}, nil
+	case r.AllowPrivate:
+		return nil, nil //nolint:nilnil // no bars
+	}
+	return &jail.Options{Ports: []uint16{uint16(port)}}, nil
 }

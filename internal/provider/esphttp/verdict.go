@@ -1,20 +1,28 @@
 package esphttp
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
 // MaxRetryAfter caps what a provider may ask us to wait.
 const MaxRetryAfter = 24 * time.Hour
+
+// NotTheirs is what adapters tell of an answer that is not of the form that their provider documents. Its body is not told: a
+// base_url may lead to another service, whose answers are not for those who read about mail.
+const NotTheirs = "an answer that is not in the provider's form"
 
 // ByStatus is the class of an HTTP status (RFC 9110 section 15) when the provider's own code says nothing. Accepted
 // means only that the status is 2xx; whether the body holds an acceptance is the adapter's to see. A status that can
@@ -74,7 +82,7 @@ func (c *Client) Fail(tr *Trace, err error) *provider.Error {
 	if err == nil {
 		err = errNoVerdict
 	}
-	detail := c.Scrub(withoutQuery(err))
+	detail := c.Scrub(words(err))
 	return &provider.Error{Class: failClass(tr, err), Detail: detail, Err: &scrubbedError{text: detail, err: err}}
 }
 
@@ -84,7 +92,7 @@ func failClass(tr *Trace, err error) provider.Class {
 	switch {
 	case tr.Wrote() && !peerDisowned(err):
 		return provider.Uncertain
-	case badCertificate(err):
+	case badCertificate(err), errors.Is(err, jail.ErrForbidden):
 		return provider.Misconfigured
 	default:
 		return provider.Transient
@@ -112,17 +120,41 @@ func badCertificate(err error) bool {
 	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
 }
 
-// withoutQuery returns the error's text with the URL of a url.Error cut to scheme, host and path.
-func withoutQuery(err error) string {
+// words is the error's text, with the URL of a url.Error cut to scheme, host and path. Only what is our own or the network's
+// is told: net/http quotes what came in the place of an answer, SDKs quote answers, and where base_url leads somewhere else
+// that is somebody's secret.
+func words(err error) string {
+	target := ""
 	var wrapped *url.Error
-	if !errors.As(err, &wrapped) {
-		return err.Error()
+	if errors.As(err, &wrapped) {
+		target = "request: "
+		if u, perr := url.Parse(wrapped.URL); perr == nil {
+			target = strings.ToLower(wrapped.Op) + " " + (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String() + ": "
+		}
+		err = wrapped.Err
 	}
-	target := "request"
-	if u, perr := url.Parse(wrapped.URL); perr == nil {
-		target = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	switch {
+	case errors.Is(err, jail.ErrForbidden):
+		return target + "the host leads to an address that is not public: set allow_private if a private network is meant"
+	case networks(err):
+		return target + err.Error()
 	}
-	return strings.ToLower(wrapped.Op) + " " + target + ": " + wrapped.Err.Error()
+	return target + "no answer of HTTP that can be read"
+}
+
+// networks reports an error that quotes nothing of an answer.
+func networks(err error) bool {
+	var (
+		network net.Error // of package net, and whatever timed out
+		record  tls.RecordHeaderError
+		alert   tls.AlertError
+	)
+	for _, known := range []error{errNoVerdict, context.Canceled, io.EOF, io.ErrUnexpectedEOF, http.ErrSchemeMismatch} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return errors.As(err, &network) || errors.As(err, &record) || errors.As(err, &alert) || badCertificate(err)
 }
 
 // scrubbedError prints the scrubbed text and lets errors.Is and errors.As see the cause.

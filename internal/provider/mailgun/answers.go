@@ -1,6 +1,7 @@
 package mailgun
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"regexp"
@@ -71,18 +72,19 @@ type answer struct {
 type said struct {
 	ID      string `json:"id"`
 	Message string `json:"message"`
+	Reason  string `json:"reason"` // instead, of calls about webhooks
 }
 
 // verdict turns the answer into a receipt or an error, whose texts are not scrubbed yet.
 func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *provider.Error) {
 	var got said
 	if err := json.Unmarshal(a.body, &got); err != nil {
-		got = said{Message: string(a.body)}
+		got = said{Message: plain(a.body)}
 	}
 	if a.status/100 == 2 {
 		return a.success(got)
 	}
-	perr := &provider.Error{Class: a.byStatus(), Status: a.status, Detail: got.Message, Err: a.cut}
+	perr := &provider.Error{Class: a.byStatus(), Status: a.status, Detail: cmp.Or(got.Message, esphttp.NotTheirs), Err: a.cut}
 	text := strings.ToLower(got.Message)
 	for _, r := range rows {
 		if !r.matches(a.status, text) {
@@ -98,6 +100,14 @@ func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *pro
 		perr.RetryAfter = a.pause(text, now)
 	}
 	return provider.Receipt{}, perr
+}
+
+// plain reads an answer that is no JSON: Mailgun has two such texts, one for a wrong key and one for a wrong path.
+func plain(body []byte) string {
+	if text := strings.TrimSpace(string(body)); text == "Forbidden" || text == greeting {
+		return text
+	}
+	return esphttp.NotTheirs
 }
 
 // greeting is what Mailgun answers, with 200, to a path that is none of its API's.

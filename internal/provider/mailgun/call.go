@@ -2,6 +2,7 @@ package mailgun
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -75,10 +76,11 @@ func (c *Client) failed(tr *esphttp.Trace, err error) *provider.Error {
 		return nil
 	}
 	var got said
-	if json.Unmarshal(tr.Body(), &got) != nil || got.Message == "" {
-		got = said{Message: string(tr.Body())}
+	text := plain(tr.Body())
+	if json.Unmarshal(tr.Body(), &got) == nil {
+		text = cmp.Or(got.Message, got.Reason, text)
 	}
-	perr := &provider.Error{Class: provider.Misconfigured, Status: status, Detail: c.http.Scrub(got.Message)}
+	perr := &provider.Error{Class: provider.Misconfigured, Status: status, Detail: c.http.Scrub(text)}
 	if status/100 == 2 {
 		perr.Detail = "mailgun: not an answer of its API; check base_url and domain"
 		return perr

@@ -43,6 +43,8 @@ const (
 
 // Config is one sending domain. APIKey and Domain are required.
 type Config struct {
+	esphttp.Reach // of BaseURL
+
 	APIKey     seal.Secret `json:"-"`          // secret "api_key"; to send, a domain sending key is enough
 	Domain     string      `json:"domain"`     // as set up at Mailgun: mg.example.com
 	BaseURL    string      `json:"base_url"`   // default: the host of Region; a /v3 at its end is taken off
@@ -92,7 +94,7 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("domain is not a domain name"))
 	}
 	if c.BaseURL != "" {
-		errs = append(errs, esphttp.CheckBaseURL(c.BaseURL))
+		errs = append(errs, c.CheckBaseURL(c.BaseURL))
 	}
 	if c.Region != "" && c.Region != "us" && c.Region != "eu" {
 		errs = append(errs, errors.New("region is neither us nor eu"))
@@ -172,7 +174,9 @@ func Spec() provider.Spec {
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  64,
 		Secrets:      []string{"api_key", signingKeyName, signingKeyName + "_previous"},
-		Events:       provider.EventSpec{Accepted: true, Delivered: true},
+		Settings: esphttp.Settings([]string{"api_key"}, []string{"region"}, // the signing keys are sent nowhere
+			"domain", "subaccount", "test_mode", "tracking", "concurrency"),
+		Events: provider.EventSpec{Accepted: true, Delivered: true},
 		// "Events", "Event Polling": only events of half an hour ago and more are sure to be all there.
 		// The smallest plan keeps them for a day.
 		Lookup: provider.LookupSpec{Works: true, Settled: 30 * time.Minute, Kept: 24 * time.Hour},

@@ -41,7 +41,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Concurrency = Spec().Concurrency
 	}
 	secrets := append(cfg.signingKeys(), cfg.APIKey)
-	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: secrets})
+	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: secrets, BaseURL: cfg.BaseURL, Reach: cfg.Reach})
 	api := mailgun.NewMailgun(cfg.Domain, cfg.APIKey.Reveal())
 	api.SetClient(hc.HTTP()) // its own would be http.DefaultClient, which never times out
 	api.SetAPIBase(cfg.apiBase())

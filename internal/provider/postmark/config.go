@@ -35,6 +35,8 @@ const (
 
 // Config is one Postmark server. Only ServerToken is required.
 type Config struct {
+	esphttp.Reach // of BaseURL
+
 	ServerToken   seal.Secret       `json:"-"`              // secret "server_token"
 	BaseURL       string            `json:"base_url"`       // default https://api.postmarkapp.com
 	MessageStream string            `json:"message_stream"` // Postmark's stream for ours that Streams does not name; default "outbound"
@@ -83,7 +85,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 func (c Config) Validate() error {
 	errs := []error{esphttp.CheckCredential("server_token", c.ServerToken)}
 	if c.BaseURL != "" {
-		errs = append(errs, esphttp.CheckBaseURL(c.BaseURL))
+		errs = append(errs, c.CheckBaseURL(c.BaseURL))
 	}
 	if c.MessageStream != "" && !validStream(c.MessageStream) {
 		errs = append(errs, fmt.Errorf("message_stream %q is not a stream id", c.MessageStream))
@@ -174,6 +176,8 @@ func Spec() provider.Spec {
 		Secrets: []string{
 			"server_token", "webhook_password", "webhook_password_previous", "webhook_token", "webhook_token_previous",
 		},
+		Settings: esphttp.Settings([]string{"server_token", "webhook_password", "webhook_token"}, nil, // Register sends the latter
+			"message_stream", "streams", "tracking", "webhook_username", "webhook_header", "concurrency"),
 		Guessable: []string{"webhook_password", "webhook_token"}, // a previous one may be one that is given up as too short
 		Events:    provider.EventSpec{Delivered: true},
 		Lookup:    provider.LookupSpec{Works: true, Settled: settled, Kept: kept},

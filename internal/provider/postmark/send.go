@@ -28,7 +28,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = Spec().Concurrency
 	}
-	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: []seal.Secret{
+	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, BaseURL: cfg.BaseURL, Reach: cfg.Reach, Secrets: []seal.Secret{
 		cfg.ServerToken, cfg.WebhookPassword, cfg.WebhookPasswordPrevious, cfg.WebhookToken, cfg.WebhookTokenPrevious,
 	}})
 	return &Client{cfg: cfg, http: hc}, nil

@@ -59,8 +59,8 @@ func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *pro
 		Class: a.byStatus(got), Status: a.status, Detail: got.Message, Err: a.cut,
 		Elsewhere: a.status == http.StatusRequestEntityTooLarge,
 	}
-	if got.ErrorCode == nil && perr.Detail == "" {
-		perr.Detail = string(a.body)
+	if got.ErrorCode == nil { // with none, others' JSON may have a message too
+		perr.Detail = esphttp.NotTheirs
 	}
 	if got.ErrorCode != nil && *got.ErrorCode != 0 {
 		perr.Code = strconv.Itoa(*got.ErrorCode)

@@ -1,7 +1,9 @@
 package providertest
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/sendgate/sendgate/internal/provider"
@@ -40,6 +42,43 @@ func impostorsAreNotBelieved(t *testing.T, s Suite) {
 					t.Errorf("status %d with %s as %s: %v, want uncertain", status, name, kind, err)
 				}
 				srv.takeOne(t)
+			}
+		}
+	}
+}
+
+// foreign are answers of services that are no provider's, such as those that a base_url within a private network leads to.
+const foreignWord = "iNtErNaL-7Qx"
+
+func foreign() map[string]string {
+	return map[string]string{
+		"text/plain":       foreignWord,
+		"text/html":        "<html><title>" + foreignWord + "</title></html>",
+		"application/xml":  "<Error><Code>" + foreignWord + "</Code><Message>" + foreignWord + "</Message></Error>",
+		"application/yaml": "key: " + foreignWord,
+		"application/json": `{"AccessKeyId":"` + foreignWord + `","Token":"` + foreignWord + `","error":"` + foreignWord + `","detail":["` + foreignWord + `"]}`,
+		"text/json":        `["` + foreignWord + `"]`,
+		"a/string":         `"` + foreignWord + `"`,
+		"a/number":         `{"errors":"` + foreignWord + `","id":["` + foreignWord + `"],"MessageID":{"` + foreignWord + `":1}}`,
+		"a/syntax":         foreignWord + `{"errors":[`,
+	}
+}
+
+// foreignAnswersAreNotTold holds that nothing of an answer is told that is not of the provider's form: what is told of a call is
+// for those who read about mail, and who may choose the address is not to read with their eyes.
+func foreignAnswersAreNotTold(t *testing.T, s Suite) {
+	t.Helper()
+	srv, p := start(t, s, s.Accept)
+	for _, status := range []int{200, 202, 204, 301, 400, 401, 403, 404, 413, 422, 429, 500, 503} {
+		for kind, body := range foreign() {
+			srv.answer(fixed(status, http.Header{"Content-Type": {kind}, "X-Secret": {foreignWord}}, body))
+			receipt, err := s.send(t.Context(), t, p, PlainSend())
+			told := fmt.Sprintf("%+v", receipt)
+			if err != nil {
+				told += fmt.Sprintf("%+v %s", *AsError(t, err), err)
+			}
+			if strings.Contains(strings.ToLower(told), strings.ToLower(foreignWord)) {
+				t.Errorf("status %d with %s is told: %s", status, kind, told)
 			}
 		}
 	}

@@ -80,6 +80,7 @@ func Run(t *testing.T, s Suite) {
 		{"secrets stay out of errors", secretsStayOut},
 		{"endless answer", endlessAnswer},
 		{"impostors are not believed", impostorsAreNotBelieved},
+		{"foreign answers are not told", foreignAnswersAreNotTold},
 		{"redirects are not followed", redirectsAreNotFollowed},
 		{"answer in two segments", answerInSegments},
 		{"a repeat is the same request", repeatsAreTheSame},

@@ -111,6 +111,9 @@ func (a answer) failure(now time.Time) *provider.Error {
 	if perr.Class == provider.Accepted {
 		perr.Class = provider.Uncertain // a success, but not in Resend's words
 	}
+	if got.Name == "" { // without one, others' JSON may have a message too
+		perr.Detail = esphttp.NotTheirs
+	}
 	pause := time.Duration(0)
 	if a.status == http.StatusTooManyRequests {
 		pause = ratePause
@@ -119,8 +122,6 @@ func (a answer) failure(now time.Time) *provider.Error {
 		perr.Class, perr.Scope, perr.Elsewhere, perr.Suspect, perr.Final = p.class, p.scope, p.rule, p.doubt, p.final
 		perr.Detail = cmp.Or(perr.Detail, p.why)
 		pause = p.pause
-	} else if got.Name == "" && perr.Detail == "" {
-		perr.Detail = string(a.body)
 	}
 	switch perr.Class {
 	case provider.Throttled, provider.Transient, provider.Uncertain:

@@ -27,6 +27,8 @@ const defaultURL = "https://api.resend.com"
 
 // Config is one API key of a Resend team. Only APIKey is required.
 type Config struct {
+	esphttp.Reach // of BaseURL
+
 	APIKey  seal.Secret `json:"-"`        // secret "api_key"
 	BaseURL string      `json:"base_url"` // default https://api.resend.com
 
@@ -59,7 +61,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 func (c Config) Validate() error {
 	errs := []error{esphttp.CheckCredential("api_key", c.APIKey)}
 	if c.BaseURL != "" {
-		errs = append(errs, esphttp.CheckBaseURL(c.BaseURL))
+		errs = append(errs, c.CheckBaseURL(c.BaseURL))
 	}
 	errs = append(errs, checkSecret("webhook_secret", c.WebhookSecret), checkSecret("webhook_secret_previous", c.WebhookSecretPrevious))
 	if c.Concurrency < 0 {
@@ -123,6 +125,7 @@ func Spec() provider.Spec {
 		Kind:        "resend",
 		Concurrency: 8,
 		Secrets:     []string{"api_key", "webhook_secret", "webhook_secret_previous"},
+		Settings:    esphttp.Settings([]string{"api_key"}, nil, "concurrency"), // the signing secrets are sent nowhere
 		Events:      provider.EventSpec{Accepted: true, Delivered: true},
 		Lookup:      provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Repeat:      provider.RepeatSpec{Within: keyKept - keyMargin},

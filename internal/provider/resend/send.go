@@ -30,7 +30,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Concurrency = Spec().Concurrency
 	}
 	hc := esphttp.New(esphttp.Options{
-		Concurrency: cfg.Concurrency, KeepIdempotencyKey: true,
+		Concurrency: cfg.Concurrency, BaseURL: cfg.BaseURL, Reach: cfg.Reach, KeepIdempotencyKey: true,
 		Secrets: []seal.Secret{cfg.APIKey, cfg.WebhookSecret, cfg.WebhookSecretPrevious},
 	})
 	return &Client{cfg: cfg, http: hc}, nil
@@ -127,7 +127,7 @@ func (c *Client) call(ctx context.Context, method, target string, in, out any) e
 	}
 	if err != nil {
 		return &provider.Error{
-			Class: provider.Transient, Status: a.status, Detail: c.http.Scrub("the answer cannot be read: " + err.Error()), Err: err,
+			Class: provider.Transient, Status: a.status, Detail: esphttp.NotTheirs, Err: err,
 		}
 	}
 	return nil

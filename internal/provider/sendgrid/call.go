@@ -39,7 +39,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	if err != nil {
 		return &provider.Error{
-			Class: provider.Transient, Status: resp.StatusCode, Detail: c.http.Scrub("an answer that can't be read: " + err.Error()), Err: err,
+			Class: provider.Transient, Status: resp.StatusCode, Detail: esphttp.NotTheirs, Err: err,
 		}
 	}
 	return nil

@@ -79,7 +79,7 @@ func (a answer) verdict(m *sgmail.SGMailV3, sandbox bool, now time.Time) (provid
 		return a.acceptance(sandbox)
 	}
 	errs := a.errors()
-	perr := &provider.Error{Class: esphttp.ByStatus(a.status), Status: a.status, Detail: a.words(errs), Err: a.cut}
+	perr := &provider.Error{Class: esphttp.ByStatus(a.status), Status: a.status, Detail: words(errs), Err: a.cut}
 	if len(errs) > 0 {
 		perr.Code = errs[0].Field
 	}
@@ -108,7 +108,7 @@ func (a answer) acceptance(sandbox bool) (provider.Receipt, *provider.Error) {
 		return provider.Receipt{ProviderMessageID: provider.Cut(id), Detail: strconv.Itoa(a.status)}, nil
 	}
 	return provider.Receipt{}, &provider.Error{
-		Class: provider.Uncertain, Status: a.status, Detail: "a success without X-Message-Id: " + string(a.body), Err: a.cut,
+		Class: provider.Uncertain, Status: a.status, Detail: "a success without X-Message-Id", Err: a.cut,
 	}
 }
 
@@ -129,8 +129,8 @@ func (a answer) errors() []fieldError {
 	return body.Errors
 }
 
-// words is what SendGrid said, or the start of whatever came.
-func (a answer) words(errs []fieldError) string {
+// words is what SendGrid said.
+func words(errs []fieldError) string {
 	var said []string
 	for _, e := range errs {
 		if e.Message != "" {
@@ -138,7 +138,7 @@ func (a answer) words(errs []fieldError) string {
 		}
 	}
 	if len(said) == 0 {
-		return string(a.body)
+		return esphttp.NotTheirs
 	}
 	return strings.Join(said, "; ")
 }

@@ -32,6 +32,8 @@ const (
 
 // Config is one account. Only APIKey is required.
 type Config struct {
+	esphttp.Reach // of BaseURL
+
 	APIKey   seal.Secret `json:"-"`        // secret "api_key"; needs the scope mail.send
 	BaseURL  string      `json:"base_url"` // default: the host of Region
 	Region   string      `json:"region"`   // "global" (default) or "eu"; not together with BaseURL
@@ -74,7 +76,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 func (c Config) Validate() error {
 	errs := []error{esphttp.CheckCredential("api_key", c.APIKey)}
 	if c.BaseURL != "" {
-		errs = append(errs, esphttp.CheckBaseURL(c.BaseURL))
+		errs = append(errs, c.CheckBaseURL(c.BaseURL))
 	}
 	switch {
 	case c.Region != "" && c.Region != "global" && c.Region != "eu":
@@ -126,8 +128,10 @@ func Spec() provider.Spec {
 		Kind:        "sendgrid",
 		Concurrency: 64,
 		Secrets:     []string{"api_key"},
-		Events:      provider.EventSpec{Accepted: true, Delivered: true},
-		Lookup:      provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
+		Settings: esphttp.Settings([]string{"api_key"}, []string{"region"},
+			"subuser", "ip_pool", "sandbox", "tracking", "webhook_public_keys", "concurrency", "lookups_per_minute"),
+		Events: provider.EventSpec{Accepted: true, Delivered: true},
+		Lookup: provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Capabilities: provider.Capabilities{
 			MaxBytes:          30_000_000,
 			MaxRecipients:     1000, // over all personalizations

@@ -39,7 +39,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = Spec().Concurrency
 	}
-	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: secretsOf(cfg)})
+	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: secretsOf(cfg), BaseURL: cfg.BaseURL, Reach: cfg.Reach})
 	return &Client{
 		cfg: cfg, http: hc, rest: &rest.Client{HTTPClient: hc.HTTP()}, keys: keys, pace: newPace(cmp.Or(cfg.LookupsPerMinute, lookupsPerMinute)),
 	}, nil

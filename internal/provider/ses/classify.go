@@ -130,7 +130,7 @@ func (c *Client) classify(s *provider.Send, tr *esphttp.Trace, err error) *provi
 		e.Status = status
 		return e
 	}
-	code, message := words(tr, err)
+	code, message := words(err)
 	e := c.verdict(s, status, code, message)
 	if after := esphttp.RetryAfter(tr.Header(), time.Now()); after > 0 {
 		e.RetryAfter = after
@@ -178,8 +178,9 @@ func (c *Client) amend(e *provider.Error, s *provider.Send, message string) {
 // namesAddress finds the ARN of an identity that is an address and not a domain.
 var namesAddress = regexp.MustCompile(`:identity/[^'` + "`" + `\s]+@`)
 
-// words returns the code and the message of an error answer. A code may come as "namespace#Code:url".
-func words(tr *esphttp.Trace, err error) (code, message string) {
+// words returns the code and the message of an error answer. A code may come as "namespace#Code:url". What has no code is not
+// of SES, and nothing of it is told.
+func words(err error) (code, message string) {
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		code, message = api.ErrorCode(), api.ErrorMessage()
@@ -187,8 +188,8 @@ func words(tr *esphttp.Trace, err error) (code, message string) {
 	if code == "UnknownError" {
 		code = "" // the SDK's word for an answer without a code
 	}
-	if message == "" || code == "" {
-		message = string(tr.Body())
+	if code == "" {
+		message = esphttp.NotTheirs
 	}
 	return code, message
 }

@@ -42,8 +42,8 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	client.http = esphttp.New(esphttp.Options{
-		Concurrency: cmp.Or(c.Concurrency, concurrency),
-		Secrets:     []seal.Secret{c.AccessKeyID, c.SecretAccessKey, c.SessionToken},
+		Concurrency: cmp.Or(c.Concurrency, concurrency), BaseURL: c.BaseURL, Reach: c.Reach,
+		Secrets: []seal.Secret{c.AccessKeyID, c.SecretAccessKey, c.SessionToken},
 	})
 	client.api = sesv2.New(client.options(creds))
 	client.listen()
@@ -58,7 +58,7 @@ func (c *Client) listen() {
 		c.certs = &certificates{http: c.sns, issuers: true}
 		return
 	}
-	c.sns = c.http.HTTP()
+	c.sns = esphttp.New(esphttp.Options{BaseURL: c.config.SNSBaseURL, Reach: c.config.Reach}).HTTP()
 	c.certs = &certificates{http: c.sns}
 	if c.config.SNSCAPEM != "" {
 		c.certs.roots = x509.NewCertPool()
@@ -122,7 +122,7 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	if id == "" {
 		return provider.Receipt{}, &provider.Error{
 			Class: provider.Uncertain, Status: tr.Status(), Code: "NoMessageId",
-			Detail: "answer without a MessageId: " + c.http.Scrub(string(tr.Body())),
+			Detail: "answer without a MessageId",
 		}
 	}
 	return provider.Receipt{ProviderMessageID: id}, nil

@@ -22,11 +22,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 	"github.com/sendgate/sendgate/internal/seal"
@@ -48,6 +50,8 @@ const concurrency = 20
 
 // Config is the settings of one account.
 type Config struct {
+	esphttp.Reach // of BaseURL and SNSBaseURL
+
 	Region           string `json:"region"`                      // such as eu-west-1
 	BaseURL          string `json:"base_url,omitempty"`          // instead of https://email.{region}.amazonaws.com
 	ConfigurationSet string `json:"configuration_set,omitempty"` // publishes events, chooses the IP pool; at most 64 characters
@@ -76,7 +80,10 @@ func Spec() provider.Spec {
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  concurrency,
 		Secrets:      []string{secretAccessKeyID, secretSecretAccessKey, secretSessionToken},
-		Events:       provider.EventSpec{Accepted: true, Delivered: true},
+		Settings: esphttp.Settings([]string{secretAccessKeyID, secretSecretAccessKey, secretSessionToken}, []string{"region"},
+			"configuration_set", "use_default_credentials", "concurrency", "sns_topic_arns", "sns_signature_version", "sns_confirm_until",
+			"sns_base_url", "sns_ca_pem"), // certificates are fetched there, and no secret is shown
+		Events: provider.EventSpec{Accepted: true, Delivered: true},
 	}
 }
 
@@ -105,7 +112,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("region is %q, want the name of an AWS region, such as eu-west-1", c.Region))
 	}
 	if c.BaseURL != "" {
-		errs = append(errs, esphttp.CheckBaseURL(c.BaseURL))
+		errs = append(errs, c.CheckBaseURL(c.BaseURL))
 	}
 	if c.ConfigurationSet != "" && (len(c.ConfigurationSet) > 64 || !isTag(c.ConfigurationSet)) {
 		errs = append(errs, errors.New("configuration_set is not at most 64 of A-Z a-z 0-9 _ -"))
@@ -121,10 +128,10 @@ func (c Config) Validate() error {
 
 func (c Config) checkCredentials() error {
 	if c.UseDefaultCredentials {
-		if c.AccessKeyID.IsZero() && c.SecretAccessKey.IsZero() && c.SessionToken.IsZero() {
-			return nil
+		if !c.AccessKeyID.IsZero() || !c.SecretAccessKey.IsZero() || !c.SessionToken.IsZero() {
+			return errors.New("use_default_credentials is set, and secrets are as well; remove one or the other")
 		}
-		return errors.New("use_default_credentials is set, and secrets are as well; remove one or the other")
+		return c.checkDefaultBase()
 	}
 	if c.AccessKeyID.IsZero() && c.SecretAccessKey.IsZero() {
 		return errors.New("access_key_id and secret_access_key are missing; set both, or use_default_credentials for the AWS default chain")
@@ -137,6 +144,19 @@ func (c Config) checkCredentials() error {
 		errs = append(errs, esphttp.CheckCredential(secretSessionToken, c.SessionToken))
 	}
 	return errors.Join(errs...)
+}
+
+// sesHost is where SES is: by its public names, by FIPS ones, and by the endpoints of a VPC.
+var sesHost = regexp.MustCompile(`^([a-z0-9-]+\.)?email(-fips)?\.[a-z0-9-]+(\.vpce)?\.(amazonaws\.com|amazonaws\.com\.cn|api\.aws)$`)
+
+// checkDefaultBase keeps the credentials of this machine with Amazon. They are not the account's, so whoever changes it can't
+// be asked for them.
+func (c Config) checkDefaultBase() error {
+	u, err := url.Parse(c.BaseURL)
+	if c.BaseURL == "" || err != nil || jail.IsLoopback(u.Hostname()) || u.Scheme == "https" && sesHost.MatchString(strings.ToLower(u.Hostname())) {
+		return nil
+	}
+	return errors.New("base_url is no https URL of SES: with use_default_credentials it must be, or the credentials of this machine would go elsewhere")
 }
 
 // maxTopics caps sns_topic_arns: an account has one, and a second one while it moves.
@@ -157,7 +177,7 @@ func (c Config) checkSNS() error {
 		errs = append(errs, errors.New(`sns_signature_version is neither "1" nor "2"`))
 	}
 	if c.SNSBaseURL != "" {
-		if err := esphttp.CheckBaseURL(c.SNSBaseURL); err != nil {
+		if err := c.CheckBaseURL(c.SNSBaseURL); err != nil {
 			errs = append(errs, fmt.Errorf("sns_%w", err)) // it says base_url
 		}
 	}

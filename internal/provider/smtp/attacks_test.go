@@ -16,7 +16,7 @@ func crowd(n int, verp string) map[string]string {
 	form := func(line string) string {
 		var b strings.Builder
 		for i := range n {
-			b.WriteString(fmt.Sprintf(line, i))
+			fmt.Fprintf(&b, line, i)
 		}
 		return b.String()
 	}

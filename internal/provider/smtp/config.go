@@ -252,8 +252,28 @@ func Spec() provider.Spec {
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  DefaultMaxConnections,
 		Secrets:      secretNames(),
+		Settings:     directions(),
 		Events:       provider.EventSpec{Accepted: false, Delivered: false},
 	}
+}
+
+// directions says which secrets each setting sends on their way. Those that a relay is shown go to the host, access tokens
+// included, and so does whatever gets such tokens. The keys of DKIM and of bounce addresses are sent nowhere.
+func directions() map[string][]string {
+	all := map[string][]string{}
+	for _, name := range []string{"host", "port", "tls", "allow_plaintext", "server_name", "ca_pem", "auth"} {
+		all[name] = []string{passwordName, accessTokenName, clientSecretName, refreshTokenName}
+	}
+	for _, name := range []string{"token_url", "client_id", "scope"} {
+		all[name] = []string{clientSecretName, refreshTokenName}
+	}
+	for _, name := range []string{
+		"username", "helo", "envelope_from", "bounce_domain", "notify_success", "max_connections", "max_messages_per_connection",
+		"idle_timeout", "max_bytes", "smtputf8", "dkim", "reports_by_http",
+	} {
+		all[name] = nil
+	}
+	return all
 }
 
 func isLoopback(host string) bool {

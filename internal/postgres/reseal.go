@@ -1,0 +1,102 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/seal"
+)
+
+// vault is one column of sealed values. Whoever adds another to the schema adds it here: a test looks at every column of bytes.
+type vault struct {
+	table, column string
+	id, name      string // expressions, of text: what tells the row, and the field that a value is bound to
+	binding       func(id, name string) string
+}
+
+var vaults = []vault{
+	{"account_secret", "sealed", "account_id::text", "field", func(id, name string) string { return "account/" + id + "/" + name }},
+	{"webhook_endpoint", "secret", "id::text", "'" + mail.EndpointSecret + "'::text", endpointBinding},
+	{"webhook_endpoint", "old_secret", "id::text", "'" + mail.EndpointSecret + "'::text", endpointBinding}, // it was the secret
+	{"webhook_endpoint", "headers", "id::text", "'" + mail.EndpointHeaders + "'::text", endpointBinding},
+}
+
+func endpointBinding(id, name string) string { return "endpoint/" + id + "/" + name }
+
+// sealedValue is one value in a column.
+type sealedValue struct {
+	id, name string
+	sealed   []byte
+}
+
+const resealBatch = 500
+
+// Reseal seals every value anew that is sealed under a previous key, and counts. It tells done after each batch. It takes no lock
+// for longer than one value: one that somebody stores meanwhile is left as it is. Broken off, it is finished by a repetition.
+// Without write it counts only.
+func (db *DB) Reseal(ctx context.Context, write bool, done func(mail.Sealed)) (mail.Sealed, error) {
+	var count mail.Sealed
+	for _, v := range vaults {
+		after := sealedValue{}
+		for {
+			batch, err := v.read(ctx, db, after)
+			if err != nil {
+				return count, fmt.Errorf("reseal %s.%s: %w", v.table, v.column, unavailable(err))
+			}
+			for i := range batch {
+				if err := v.reseal(ctx, db, &batch[i], write, &count); err != nil {
+					return count, fmt.Errorf("reseal %s.%s: %w", v.table, v.column, unavailable(err))
+				}
+			}
+			done(count)
+			if len(batch) < resealBatch {
+				break
+			}
+			after = batch[len(batch)-1]
+		}
+	}
+	return count, nil
+}
+
+func (v *vault) read(ctx context.Context, db *DB, after sealedValue) ([]sealedValue, error) {
+	rows, err := db.api.Query(ctx, fmt.Sprintf(`SELECT %s, %s, %s FROM %s WHERE %[3]s IS NOT NULL AND (%[1]s, %[2]s) > ($1, $2)
+		ORDER BY 1, 2 LIMIT %[5]d`, v.id, v.name, v.column, v.table, resealBatch), after.id, after.name)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (s sealedValue, err error) {
+		return s, row.Scan(&s.id, &s.name, &s.sealed)
+	})
+}
+
+func (v *vault) reseal(ctx context.Context, db *DB, s *sealedValue, write bool, count *mail.Sealed) error {
+	fresh, err := db.box.Reseal(s.sealed, v.binding(s.id, s.name))
+	switch {
+	case errors.Is(err, seal.ErrSealed):
+		count.Unreadable = append(count.Unreadable, v.binding(s.id, s.name))
+		return nil
+	case err != nil:
+		return err
+	case fresh == nil:
+		count.Current++
+		return nil
+	case !write:
+		count.Previous++
+		return nil
+	}
+	tag, err := db.api.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $3 WHERE %s = $1 AND %s = $2 AND %[2]s = $4`, v.table, v.column, v.id, v.name),
+		s.id, s.name, fresh, s.sealed)
+	switch {
+	case err != nil:
+		return err
+	case tag.RowsAffected() == 0: // it was stored anew, by a process that has the present key or a previous one
+		count.Changed++
+	default:
+		count.Resealed++
+	}
+	return nil
+}
