@@ -48,6 +48,7 @@ func TestAnAdminKeyReadsNoCredentialBack(t *testing.T) {
 		"sendgrid": {`{"base_url":"` + at + `"}`, `{"region":"eu"}`},
 		"mailgun":  {`{"domain":"mg.example.com","base_url":"` + at + `"}`, `{"domain":"mg.example.com","region":"eu"}`},
 		"postmark": {`{"base_url":"` + at + `"}`, `{}`},
+		"resend":   {`{"base_url":"` + at + `"}`, `{}`},
 		"ses":      {`{"region":"eu-west-1","base_url":"` + at + `"}`, `{"region":"eu-west-2"}`},
 		"smtp": {
 			`{"host":"127.0.0.1","tls":"none","port":` + port + `,"username":"u"}`, `{"host":"localhost","tls":"none","port":` + port + `,"username":"u"}`,

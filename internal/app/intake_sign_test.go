@@ -55,6 +55,7 @@ type herald struct {
 	sendgrid *ecdsa.PrivateKey
 	sns      *rsa.PrivateKey // of 2048 bits, as Amazon's
 	mailgun  string          // signing key
+	resend   []byte          // key of Standard Webhooks
 	password string          // Postmark's
 	cert     string          // where SNS keeps its certificate
 }
@@ -62,12 +63,12 @@ type herald struct {
 const snsTopic = "arn:aws:sns:eu-west-1:123456789012:intake"
 
 // hookKinds are the accounts whose events come over HTTP.
-func hookKinds() []string { return []string{"mailgun", "postmark", "sendgrid", "ses"} }
+func hookKinds() []string { return []string{"mailgun", "postmark", "resend", "sendgrid", "ses"} }
 
 // newHerald makes the keys and tells the accounts about them.
 func newHerald(t *testing.T, b *bench, r *replica) *herald {
 	t.Helper()
-	h := &herald{mailgun: rand.Text(), password: rand.Text()}
+	h := &herald{mailgun: rand.Text(), resend: []byte(rand.Text()), password: rand.Text()}
 	var errs [4]error
 	h.sendgrid, errs[0] = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	h.sns, errs[1] = rsa.GenerateKey(rand.Reader, 2048)
@@ -86,6 +87,7 @@ func newHerald(t *testing.T, b *bench, r *replica) *herald {
 	configure(t, r, "sendgrid", map[string]any{"webhook_public_keys": []string{base64.StdEncoding.EncodeToString(spki)}}, nil)
 	configure(t, r, "mailgun", nil, map[string]string{"webhook_signing_key": h.mailgun})
 	configure(t, r, "postmark", nil, map[string]string{"webhook_password": h.password})
+	configure(t, r, "resend", nil, map[string]string{"webhook_secret": "whsec_" + base64.StdEncoding.EncodeToString(h.resend)})
 	configure(t, r, "ses", map[string]any{"sns_topic_arns": []string{snsTopic}, "sns_base_url": srv.URL, "sns_ca_pem": string(ca)}, nil)
 	for _, kind := range hookKinds() {
 		q := h.sign(t, kind, told{id: "0199c0de-0000-7000-8000-000000000001", to: "nobody@example.org"})
@@ -163,6 +165,8 @@ func (h *herald) sign(t *testing.T, kind string, events ...told) request {
 		h.signMailgun(t, &q, events[0])
 	case "postmark":
 		h.signPostmark(t, &q, events[0])
+	case "resend":
+		h.signResend(t, &q, events[0])
 	case "ses":
 		h.signSNS(t, &q, events[0])
 	}
@@ -229,6 +233,26 @@ func (h *herald) signPostmark(t *testing.T, q *request, e told) {
 	}
 	q.body = toJSON(t, e.altered(event))
 	q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("sendgate:"+h.password)))
+}
+
+// signResend signs id, time and body ("Verify Webhooks Requests").
+func (h *herald) signResend(t *testing.T, q *request, e told) {
+	t.Helper()
+	now := time.Now()
+	event := map[string]any{"type": "email.sent", "created_at": now.UTC().Format(time.RFC3339Nano), "data": map[string]any{
+		"email_id": e.id, "created_at": now.UTC().Format(time.RFC3339Nano), "from": "shop@example.com", "to": []string{e.to},
+		"subject": "Your order", "tags": map[string]string{"gw_msg": e.id},
+	}}
+	if e.second {
+		event["type"] = "email.delivered"
+	}
+	q.body = toJSON(t, e.altered(event))
+	id, stamp := "msg_"+rand.Text(), strconv.FormatInt(now.Unix(), 10)
+	mac := hmac.New(sha256.New, h.resend)
+	mac.Write([]byte(id + "." + stamp + "." + string(q.body)))
+	q.header.Set("svix-id", id)
+	q.header.Set("svix-timestamp", stamp)
+	q.header.Set("svix-signature", "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 }
 
 // signSNS signs the fields of a notification, SignatureVersion 2 ("Verifying the signatures of Amazon SNS messages").

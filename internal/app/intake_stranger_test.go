@@ -37,6 +37,18 @@ func verdicts(to string) map[string]map[string]func(map[string]any) {
 			"unsubscribe": set(map[string]any{"RecordType": "SubscriptionChange", "SuppressionReason": "ManualSuppression", "SuppressSending": true, "ChangedAt": now}),
 			"delivery":    set(map[string]any{}),
 		},
+		"resend": {
+			"bounce": func(e map[string]any) {
+				e["type"] = "email.bounced"
+				data, _ := e["data"].(map[string]any)
+				data["bounce"] = map[string]any{
+					"type": "Permanent", "subType": "NoEmail", "message": "no such mailbox", "diagnosticCode": []string{"smtp; 550 5.1.1 user unknown"},
+				}
+			},
+			"complaint":  set(map[string]any{"type": "email.complained"}),
+			"suppressed": set(map[string]any{"type": "email.suppressed"}),
+			"delivery":   set(map[string]any{"type": "email.delivered"}),
+		},
 		"ses": {
 			"bounce": set(map[string]any{"eventType": "Bounce", "bounce": map[string]any{
 				"bounceType": "Permanent", "bounceSubType": "NoEmail", "timestamp": now, "feedbackId": "f-" + to,
@@ -63,6 +75,10 @@ func withoutOurID(kind, theirs string) func(map[string]any) {
 		case "postmark":
 			delete(e, "Metadata")
 			e["MessageID"] = theirs
+		case "resend":
+			data, _ := e["data"].(map[string]any)
+			delete(data, "tags")
+			data["email_id"] = theirs
 		case "ses":
 			m, _ := e["mail"].(map[string]any)
 			delete(m, "tags")

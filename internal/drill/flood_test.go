@@ -125,6 +125,8 @@ func (s shot) forge() shot {
 		s.header.Set("Authorization", "Basic c2VuZGdhdGU6Z3Vlc3NlZA==")
 	case "mailgun":
 		s.body = bytes.Replace(s.body, []byte(`"token":"`), []byte(`"token":"x`), 1)
+	case "resend":
+		s.header.Set("Svix-Id", "msg_forged")
 	case "ses":
 		s.body = bytes.Replace(s.body, []byte("shop@"), []byte("shot@"), 1)
 	}

@@ -172,6 +172,15 @@ func (k taken) facts() ([]fact, error) {
 		}
 		err := json.Unmarshal(k.Body, &e)
 		return []fact{{k.Kind, e.Ours.ID, e.RecordType}}, err
+	case "resend":
+		var e struct {
+			Type string `json:"type"`
+			Data struct {
+				Tags ours `json:"tags"`
+			} `json:"data"`
+		}
+		err := json.Unmarshal(k.Body, &e)
+		return []fact{{k.Kind, e.Data.Tags.ID, e.Type}}, err
 	}
 	var note struct {
 		Message string `json:"Message"`

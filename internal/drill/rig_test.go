@@ -176,7 +176,7 @@ func (r *rig) setHooks(t *testing.T) {
 }
 
 // webKinds are the providers that report over HTTP.
-func webKinds() []string { return []string{"sendgrid", "mailgun", "postmark", "ses"} }
+func webKinds() []string { return []string{"sendgrid", "mailgun", "postmark", "resend", "ses"} }
 
 // configure does by the admin API what an operator would: accounts, their weights, tenants and their keys.
 func (r *rig) configure(t *testing.T) {
