@@ -21,7 +21,7 @@ import (
 func newCircle(t *testing.T) (b *bench, settings []string) {
 	t.Helper()
 	b = newBench(t, benchOptions{emu: emulator.Options{
-		EventPace: 50 * time.Millisecond, DeferFor: 200 * time.Millisecond, RetryPace: 100 * time.Millisecond,
+		EventPace: 50 * time.Millisecond, DeferFor: 200 * time.Millisecond, RetryPace: 300 * time.Millisecond,
 	}})
 	listen, lmtp := fixedAddr(t), fixedAddr(t)
 	hooks := map[string]emulator.Hook{"smtp": {"url": "lmtp://" + lmtp}}
