@@ -30,8 +30,8 @@ var vocabulary = []string{"internal/mail", "internal/provider", "internal/limit"
 // espRule is the rule of every adapter.
 var espRule = rule{
 	[]string{
-		"internal/mail", "internal/provider", "internal/provider/esphttp", "internal/provider/mime", "internal/provider/smtpcode",
-		"internal/seal",
+		"internal/mail", "internal/provider", "internal/provider/esphttp", "internal/provider/eventjson", "internal/provider/mime",
+		"internal/provider/smtpcode", "internal/seal",
 	},
 	"an adapter knows its own provider and the seam: two adapters that share code drift into one provider's habits",
 }
@@ -81,6 +81,7 @@ var rules = withKinds(map[string]rule{
 	"internal/route":                 {[]string{"internal/mail", "internal/provider", "internal/limit"}, "a plan is a pure function"},
 	"internal/limit/limittest":       {[]string{"internal/limit"}, "the suite sees what a store sees"},
 	"internal/provider/esphttp":      {[]string{"internal/jail", "internal/provider", "internal/seal"}, "shared HTTP knows no provider and no message"},
+	"internal/provider/eventjson":    {[]string{"internal/mail", "internal/provider"}, "it knows the forms that all events share, and no provider"},
 	"internal/provider/mime":         {[]string{"internal/mail"}, "composing needs the message only"},
 	"internal/provider/providertest": {[]string{"internal/mail", "internal/provider", "internal/provider/esphttp", "internal/seal"}, "the suite treats all adapters alike"},
 	"internal/provider/ses":          {append([]string{"internal/jail"}, espRule.may...), "as the others; and SNS names the address of its certificate"},

@@ -27,6 +27,18 @@ type Spec struct {
 	Repeat RepeatSpec
 }
 
+// Refuse answers for the provider where its caps are known, nil if it would take the message. Routing asks before it plans; an
+// adapter asks for what routing did not check, such as a message that is pinned to its account.
+func (s Spec) Refuse(send *Send) *Error {
+	facts := send.Message.Facts()
+	facts.Recipients = len(send.Envelope())
+	why := s.Capabilities.Refuse(&facts)
+	if why == "" {
+		return nil
+	}
+	return &Error{Class: Rejected, Detail: Cut(string(s.Kind) + ": " + why), Elsewhere: true}
+}
+
 // MinGuessable is how many characters a secret of Spec.Guessable has to have when it is set. Shorter ones that are stored
 // stay valid, and doctor warns of them.
 const MinGuessable = 16

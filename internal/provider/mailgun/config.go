@@ -3,7 +3,7 @@
 // is found by its file name only, and the bytes differ from what every other provider sends.
 //
 // It decides how a message becomes one call and what each documented answer means (the table in answers.go), whether a
-// webhook is Mailgun's (hook.go), what its events mean (events.go, and why a message failed: causes.go), where a lost
+// webhook is Mailgun's (hook.go), what its events mean (events.go), where a lost
 // call is looked up (find.go) and how webhooks are set up (register.go). It leaves retrying, limits and the state of
 // messages to others. Mailgun's documentation pages: "Messages", "Events", "Domain Webhooks" and "Account Management"
 // (API reference), "Sending Messages", "Batch Sending", "Error Codes", "Webhooks", "Securing Webhooks" and "Events".

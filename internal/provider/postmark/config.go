@@ -1,7 +1,7 @@
 // Package postmark sends through Postmark's email API, and reads what comes back by its webhooks and its Messages API.
 //
-// It decides how a message becomes one call to /email, what each documented answer means (the table in codes.go) and
-// what each documented event means (the tables in words.go). It leaves retrying, limits, batching and the keeping of
+// It decides how a message becomes one call to /email, what each documented answer means (the table in answers.go) and
+// what each documented event means (the tables in events.go). It leaves retrying, limits, batching and the keeping of
 // events to others. Postmark's documentation pages: "Email API", "API overview" (error codes), "Message Streams API",
 // "Webhooks overview" and the page of each webhook, "Webhooks API", "Messages API", "Bounce API". The client is our own
 // because no other shows status, code and body together, and the class hangs on all three.

@@ -2,22 +2,15 @@ package postmark
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/eventjson"
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
-
-// maxURL caps the address of a click, in bytes.
-const maxURL = 2000
-
-// unreadable is the name of what is authentic and no event.
-const unreadable = "unreadable"
 
 // Parse implements provider.EventParser. Raw is one request of Postmark's, or one event that a look-up brought: one
 // event, always.
@@ -26,16 +19,16 @@ func (c *Client) Parse(raw []byte) []mail.Event { return []mail.Event{parse(raw)
 func parse(raw []byte) mail.Event {
 	var f fields
 	if err := json.Unmarshal(raw, &f); err != nil || f.text("RecordType") == "" {
-		return mail.Event{Name: unreadable, Detail: digest(raw)}
+		return mail.Event{Name: eventjson.Unreadable, Detail: eventjson.Digest(raw)}
 	}
 	word := f.text("RecordType")
 	e := mail.Event{Name: provider.Cut(word), MessageID: f.messageID(), ProviderMessageID: provider.Cut(f.text("MessageID"))}
 	r, known := records()[word]
 	if !known {
-		e.Detail = digest(raw)
+		e.Detail = eventjson.Digest(raw)
 		return e
 	}
-	e.Type, e.At, e.Recipient, e.Detail = r.event, f.time(r.at), address(f.text(r.recipient)), f.join(r.tells)
+	e.Type, e.At, e.Recipient, e.Detail = r.event, f.time(r.at), eventjson.Address(f.text(r.recipient)), f.join(r.tells)
 	if id := f.text("ID"); r.numbered && id != "" && id != "0" {
 		e.UniqueID = provider.Cut(word + "/" + id)
 	}
@@ -45,7 +38,7 @@ func parse(raw []byte) mail.Event {
 	case "SubscriptionChange":
 		f.subscription(&e)
 	case "Click":
-		e.URL = link(f.text("OriginalLink"))
+		e.URL = eventjson.Link(f.text("OriginalLink"))
 	case messageEvent:
 		f.messageEvent(&e)
 	}
@@ -150,29 +143,92 @@ func (f fields) join(names []string) string {
 	return provider.Cut(b.String())
 }
 
-// address is the canonical form if it is an address.
-func address(s string) string {
-	if a, err := mail.ParseAddress(s); err == nil {
-		return a.Email
-	}
-	return provider.Cut(s)
+// record is what one RecordType means, and where its members are ("Delivery webhook" and its neighbours).
+type record struct {
+	event     mail.EventType
+	at        string   // member that holds the time
+	recipient string   // member that holds the address
+	numbered  bool     // "ID" is an id of the event
+	tells     []string // members that tell apart two events of one time
 }
 
-// link caps a URL and takes out what no URL holds.
-func link(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r <= ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if len(s) > maxURL {
-		s = strings.ToValidUTF8(s[:maxURL], "")
+// messageEvent is our word for an entry of MessageEvents in "Messages API", outbound message details.
+const messageEvent = "MessageEvent"
+
+// records is the table of RecordTypes. What a Bounce and a SubscriptionChange mean stands in the tables below. What is
+// not listed has no word of ours.
+func records() map[string]record {
+	return map[string]record{
+		"Delivery":           {event: mail.EventDelivered, at: "DeliveredAt", recipient: "Recipient"},
+		"Bounce":             {at: "BouncedAt", recipient: "Email", numbered: true, tells: []string{"Type"}},
+		"SpamComplaint":      {event: mail.EventComplained, at: "BouncedAt", recipient: "Email", numbered: true},
+		"Open":               {event: mail.EventOpened, at: "ReceivedAt", recipient: "Recipient"},
+		"Click":              {event: mail.EventClicked, at: "ReceivedAt", recipient: "Recipient", tells: []string{"ClickLocation"}},
+		"SubscriptionChange": {at: "ChangedAt", recipient: "Recipient", tells: []string{"MessageStream", "SuppressSending"}},
+		messageEvent:         {at: "ReceivedAt", recipient: "Recipient", tells: []string{"Type"}},
 	}
-	return s
 }
 
-func digest(raw []byte) string {
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:])
+// bounceType is what one Type of a bounce means.
+type bounceType struct {
+	event   mail.EventType
+	reason  mail.Reason // when the words of the receiving host tell nothing, or are not asked
+	byReply bool        // the words decide
+	soft    bool        // whatever they say, the address is not condemned
+}
+
+// bounceTypes is the table of bounce types ("Bounce API", bounce types). It goes by Type, never by TypeCode. Those
+// without an event are about something else than delivery; what is not listed has no word of ours.
+//
+// SpamNotification is a host's verdict on the content. The recipient complained of nothing and stays mailable.
+func bounceTypes() map[string]bounceType {
+	return map[string]bounceType{
+		"HardBounce":              {event: mail.EventBounced, reason: mail.InvalidAddress, byReply: true},
+		"SoftBounce":              {event: mail.EventBounced, reason: mail.Undetermined, byReply: true, soft: true},
+		"Unknown":                 {event: mail.EventBounced, reason: mail.Undetermined, byReply: true, soft: true},
+		"VirusNotification":       {event: mail.EventBounced, reason: mail.Content},
+		"SpamNotification":        {event: mail.EventBounced, reason: mail.BlockedPolicy},
+		"Transient":               {event: mail.EventDeferred, reason: mail.Connection},
+		"DnsError":                {event: mail.EventDeferred, reason: mail.Connection},
+		"OpenRelayTest":           {event: mail.EventDeferred, reason: mail.Connection},
+		"BadEmailAddress":         {event: mail.EventRejected, reason: mail.InvalidAddress},
+		"ManuallyDeactivated":     {event: mail.EventRejected, reason: mail.SuppressedBounce},
+		"Blocked":                 {event: mail.EventRejected, reason: mail.BlockedPolicy},
+		"DMARCPolicy":             {event: mail.EventRejected, reason: mail.AuthFailure},
+		"Unconfirmed":             {event: mail.EventRejected, reason: mail.OtherReason},
+		"SMTPApiError":            {event: mail.EventRejected, reason: mail.OtherReason},
+		"TemplateRenderingFailed": {event: mail.EventRejected, reason: mail.InvalidInput},
+		"SpamComplaint":           {event: mail.EventComplained},
+		"Unsubscribe":             {event: mail.EventUnsubscribed},
+		"Subscribe":               {},
+		"AutoResponder":           {},
+		"AddressChange":           {},
+		"ChallengeVerification":   {},
+		"InboundError":            {},
+	}
+}
+
+// messageEvents is the table of the Types of MessageEvents that tell something. A bounce is told by "Bounce API".
+func messageEvents() map[string]bounceType {
+	return map[string]bounceType{
+		"Delivered": {event: mail.EventDelivered},
+		"Transient": {event: mail.EventDeferred, reason: mail.Connection},
+	}
+}
+
+// why makes the verdict on a bounce out of its type, named kind, and the reply. A reply that says nothing leaves it to the
+// type, but a HardBounce condemns the address only where there is no reply at all.
+func (t bounceType) why(kind, code, enhanced, text string) smtpcode.Verdict {
+	own := smtpcode.Own(t.reason, "postmark/"+kind)
+	said := smtpcode.Classify(code, enhanced, text)
+	switch {
+	case !t.byReply:
+		return own
+	case t.soft:
+		said = said.NotHard()
+	}
+	if said.Reason == mail.Undetermined && (own.Class != mail.Hard || code == "" && enhanced == "") {
+		return own
+	}
+	return said
 }

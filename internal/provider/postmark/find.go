@@ -3,13 +3,12 @@ package postmark
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
-	"slices"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
 // maxBounces caps the bounces that a look-up reads.
@@ -31,7 +30,7 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 		}
 		var page struct{ Messages []outbound }
 		if err := c.call(ctx, http.MethodGet, "/messages/outbound?"+params.Encode(), nil, &page); err != nil {
-			return provider.Finding{}, lookupError(err)
+			return provider.Finding{}, esphttp.LookupError(err)
 		}
 		if page.Messages == nil { // somebody else's JSON, which must not prove that there is no message
 			return provider.Finding{}, &provider.Error{
@@ -102,14 +101,4 @@ func asWebhook(raw []byte, record, id string, ours mail.ID) []byte {
 		return raw
 	}
 	return full
-}
-
-// lookupError leaves a Finder's three classes.
-func lookupError(err error) error {
-	var perr *provider.Error
-	ours := []provider.Class{provider.Throttled, provider.Transient, provider.Misconfigured}
-	if errors.As(err, &perr) && !slices.Contains(ours, perr.Class) {
-		perr.Class = provider.Misconfigured
-	}
-	return err
 }

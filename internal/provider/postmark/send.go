@@ -1,11 +1,7 @@
 package postmark
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -40,21 +36,19 @@ func (c *Client) Close() error { return c.http.Close() }
 // Send implements provider.Provider: POST /email. Recipients that Postmark has suppressed come back in Receipt.Refused
 // when others are left, and as BadRecipient when none is.
 func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, error) {
-	if perr := refuse(s); perr != nil {
+	if perr := Spec().Refuse(s); perr != nil {
 		return provider.Receipt{}, perr
 	}
 	ctx, tr := esphttp.Track(ctx)
-	req, err := c.request(ctx, s)
+	req, err := esphttp.JSON(ctx, http.MethodPost, c.cfg.endpoint(), c.header(), build(c.cfg, s))
 	if err != nil {
 		return provider.Receipt{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
 	}
-	resp, err := c.http.HTTP().Do(req)
+	a, err := c.http.Ask(req)
 	if err != nil {
 		return provider.Receipt{}, c.http.Fail(tr, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing hangs on it once the body was read
-	body, err := io.ReadAll(resp.Body)
-	return c.judge(answer{status: resp.StatusCode, header: resp.Header, body: body, cut: err}, s, time.Now())
+	return c.judge(answer(a), s, time.Now())
 }
 
 func (c *Client) judge(a answer, s *provider.Send, now time.Time) (provider.Receipt, error) {
@@ -75,29 +69,21 @@ func (c *Client) scrub(refused []provider.Refusal) {
 	}
 }
 
-func (c *Client) request(ctx context.Context, s *provider.Send) (*http.Request, error) {
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false) // six bytes for each < would count against the size cap
-	if err := enc.Encode(build(c.cfg, s)); err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
+// header holds what Postmark answers 401, or 415, without.
+func (c *Client) header() http.Header {
+	return http.Header{
+		"Accept": {"application/json"}, "Content-Type": {"application/json"}, "X-Postmark-Server-Token": {c.cfg.ServerToken.Reveal()},
 	}
-	body.Truncate(body.Len() - 1) // Encode ends with a newline
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.endpoint(), &body)
-	if err != nil {
-		return nil, fmt.Errorf("make request: %w", err)
-	}
-	c.authorize(req)
-	return req, nil
 }
 
-// refuse answers for Postmark where its caps are known, for messages that routing did not check (a pinned account).
-func refuse(s *provider.Send) *provider.Error {
-	facts := s.Message.Facts()
-	facts.Recipients = len(s.Envelope())
-	why := Spec().Capabilities.Refuse(&facts)
-	if why == "" {
-		return nil
-	}
-	return &provider.Error{Class: provider.Rejected, Detail: provider.Cut("postmark: " + why), Elsewhere: true}
+// call makes one call that may be made again without harm, with in as its JSON unless that is nil, and reads the answer
+// into out. Target is a path with its query.
+func (c *Client) call(ctx context.Context, method, target string, in, out any) error {
+	return c.http.Do(ctx, esphttp.Query{
+		Method: method, URL: c.cfg.host() + target, Header: c.header(), In: in,
+		Judge: func(a esphttp.Answer) error {
+			_, err := c.judge(answer(a), &provider.Send{}, time.Now())
+			return err
+		},
+	}, out)
 }

@@ -73,20 +73,15 @@ func problems() []problem {
 	}
 }
 
-// answer is Resend's response to one call. Cut is the error that ended the body early, if any.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-	cut    error
-}
+// answer is Resend's response to one call.
+type answer esphttp.Answer
 
 // acceptance is the id in an acceptance, "" when the answer is none.
 func (a answer) acceptance() string {
 	var got struct {
 		ID string `json:"id"`
 	}
-	if a.status != http.StatusOK || json.Unmarshal(a.body, &got) != nil {
+	if a.Status != http.StatusOK || json.Unmarshal(a.Body, &got) != nil {
 		return ""
 	}
 	return got.ID
@@ -101,12 +96,12 @@ type said struct {
 // failure turns an answer that is no acceptance into an error, whose text is not scrubbed yet.
 func (a answer) failure(now time.Time) *provider.Error {
 	var got said
-	if json.Unmarshal(a.body, &got) != nil {
+	if json.Unmarshal(a.Body, &got) != nil {
 		got = said{}
 	}
 	perr := &provider.Error{
-		Class: esphttp.ByStatus(a.status), Status: a.status, Code: provider.Cut(got.Name), Detail: got.Message, Err: a.cut,
-		Elsewhere: a.status == http.StatusRequestEntityTooLarge,
+		Class: esphttp.ByStatus(a.Status), Status: a.Status, Code: provider.Cut(got.Name), Detail: got.Message, Err: a.Cut,
+		Elsewhere: a.Status == http.StatusRequestEntityTooLarge,
 	}
 	if perr.Class == provider.Accepted {
 		perr.Class = provider.Uncertain // a success, but not in Resend's words
@@ -115,10 +110,10 @@ func (a answer) failure(now time.Time) *provider.Error {
 		perr.Detail = esphttp.NotTheirs
 	}
 	pause := time.Duration(0)
-	if a.status == http.StatusTooManyRequests {
+	if a.Status == http.StatusTooManyRequests {
 		pause = ratePause
 	}
-	if p, ok := lookUp(a.status, got); ok {
+	if p, ok := lookUp(a.Status, got); ok {
 		perr.Class, perr.Scope, perr.Elsewhere, perr.Suspect, perr.Final = p.class, p.scope, p.rule, p.doubt, p.final
 		perr.Detail = cmp.Or(perr.Detail, p.why)
 		pause = p.pause
@@ -143,10 +138,10 @@ func lookUp(status int, got said) (problem, bool) {
 
 // wait is what a response asks us to wait: Retry-After, or when the rate limit is whole again.
 func (a answer) wait(now time.Time) time.Duration {
-	if wait := esphttp.RetryAfter(a.header, now); wait > 0 {
+	if wait := esphttp.RetryAfter(a.Header, now); wait > 0 {
 		return wait
 	}
-	if s, err := strconv.Atoi(strings.TrimSpace(a.header.Get("ratelimit-reset"))); err == nil && s > 0 && a.status == http.StatusTooManyRequests {
+	if s, err := strconv.Atoi(strings.TrimSpace(a.Header.Get("ratelimit-reset"))); err == nil && s > 0 && a.Status == http.StatusTooManyRequests {
 		return min(time.Duration(s)*time.Second, esphttp.MaxRetryAfter)
 	}
 	return 0

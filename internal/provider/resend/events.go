@@ -1,22 +1,15 @@
 package resend
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/eventjson"
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
-
-// maxURL caps the address of a click, in bytes.
-const maxURL = 2000
-
-// unreadable is the name of what is authentic and no event.
-const unreadable = "unreadable"
 
 // types is the table of "Event Types" that tell of an email that was sent. The others (email.scheduled, email.received,
 // contact.* and domain.*) have no word of ours.
@@ -86,7 +79,7 @@ func (c *Client) Parse(raw []byte) []mail.Event { return parse(raw) }
 func parse(raw []byte) []mail.Event {
 	var w webhook
 	if err := json.Unmarshal(raw, &w); err != nil || w.Type == "" {
-		return []mail.Event{{Name: unreadable, Detail: digest(raw)}}
+		return []mail.Event{{Name: eventjson.Unreadable, Detail: eventjson.Digest(raw)}}
 	}
 	e := mail.Event{
 		Type: types()[w.Type], Name: provider.Cut(w.Type), MessageID: messageID(w.Data.Tags),
@@ -94,10 +87,10 @@ func parse(raw []byte) []mail.Event {
 	}
 	switch e.Type {
 	case mail.EventUnmapped:
-		e.Detail = digest(raw)
+		e.Detail = eventjson.Digest(raw)
 		return []mail.Event{e}
 	case mail.EventClicked:
-		e.URL = link(w.Data.Click.Link)
+		e.URL = eventjson.Link(w.Data.Click.Link)
 		e.Detail = provider.Cut(w.Data.Click.Timestamp + ";" + w.Data.Click.UserAgent)
 	case mail.EventAccepted, mail.EventDeferred, mail.EventDelivered, mail.EventBounced, mail.EventRejected, mail.EventComplained,
 		mail.EventUnsubscribed, mail.EventOpened, mail.EventFailedUnknown, mail.EventEndpointDisabled:
@@ -217,23 +210,4 @@ func address(s string) string {
 		return a.Email
 	}
 	return provider.Cut(s)
-}
-
-// link caps a URL and takes out what no URL holds.
-func link(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r <= ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if len(s) > maxURL {
-		s = strings.ToValidUTF8(s[:maxURL], "")
-	}
-	return s
-}
-
-func digest(raw []byte) string {
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:])
 }

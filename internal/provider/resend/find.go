@@ -3,7 +3,6 @@ package resend
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
 // The list of sent emails is read back to the time of the call, newest first, in so many pages of that size. A team that
@@ -50,7 +50,7 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 			params.Set("after", after)
 		}
 		if err := c.call(ctx, http.MethodGet, "/emails?"+params.Encode(), nil, &page); err != nil {
-			return provider.Finding{}, lookupError(err)
+			return provider.Finding{}, esphttp.LookupError(err)
 		}
 		if page.Data == nil { // somebody else's JSON, which must not prove that there is no message
 			return provider.Finding{}, unclear("not an answer of Resend's list of emails; check base_url")
@@ -100,7 +100,7 @@ func (m *sent) fits(q *provider.Query) bool {
 func (c *Client) look(ctx context.Context, id string, ours mail.ID) (provider.Finding, bool, error) {
 	var m sent
 	if err := c.call(ctx, http.MethodGet, "/emails/"+url.PathEscape(id), nil, &m); err != nil {
-		return provider.Finding{}, false, lookupError(err)
+		return provider.Finding{}, false, esphttp.LookupError(err)
 	}
 	got := messageID(m.Tags)
 	if got != ours {
@@ -112,14 +112,4 @@ func (c *Client) look(ctx context.Context, id string, ours mail.ID) (provider.Fi
 // unclear is a look-up that proves nothing: the deadline decides.
 func unclear(why string) error {
 	return &provider.Error{Class: provider.Misconfigured, Detail: "resend: " + why}
-}
-
-// lookupError leaves a Finder's three classes.
-func lookupError(err error) error {
-	var perr *provider.Error
-	ours := []provider.Class{provider.Throttled, provider.Transient, provider.Misconfigured}
-	if errors.As(err, &perr) && !slices.Contains(ours, perr.Class) {
-		perr.Class = provider.Misconfigured
-	}
-	return err
 }

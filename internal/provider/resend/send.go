@@ -1,12 +1,7 @@
 package resend
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -41,22 +36,22 @@ func (c *Client) Close() error { return c.http.Close() }
 
 // Send implements provider.Provider: one call to /emails.
 func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, error) {
-	if perr := refuse(s); perr != nil {
+	if perr := Spec().Refuse(s); perr != nil {
 		return provider.Receipt{}, perr
 	}
 	ctx, tr := esphttp.Track(ctx)
-	req, err := c.request(ctx, http.MethodPost, "/emails", build(s))
+	req, err := esphttp.JSON(ctx, http.MethodPost, c.cfg.host()+"/emails", c.header(), build(s))
 	if err != nil {
 		return provider.Receipt{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
 	}
 	if k := key(s); k != "" {
 		req.Header.Set("Idempotency-Key", k)
 	}
-	resp, err := c.http.HTTP().Do(req)
+	got, err := c.http.Ask(req)
 	if err != nil {
 		return provider.Receipt{}, without(c.http.Fail(tr, err), s)
 	}
-	a := read(resp)
+	a := answer(got)
 	id := a.acceptance()
 	if id == "" {
 		return provider.Receipt{}, without(c.failure(a), s)
@@ -72,84 +67,24 @@ func without(perr *provider.Error, s *provider.Send) *provider.Error {
 	return perr
 }
 
-// refuse answers for Resend where its caps are known, for messages that routing did not check (a pinned account).
-func refuse(s *provider.Send) *provider.Error {
-	facts := s.Message.Facts()
-	facts.Recipients = len(s.Envelope())
-	why := Spec().Capabilities.Refuse(&facts)
-	if why == "" {
-		return nil
+// header holds what every request needs. Resend turns away those without a User-Agent.
+func (c *Client) header() http.Header {
+	return http.Header{
+		"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"sendgate"},
+		"Authorization": {"Bearer " + c.cfg.APIKey.Reveal()},
 	}
-	return &provider.Error{Class: provider.Rejected, Detail: provider.Cut("resend: " + why), Elsewhere: true}
 }
 
-// request makes a request of the API, with in as its JSON unless that is nil.
-func (c *Client) request(ctx context.Context, method, target string, in any) (*http.Request, error) {
-	var body bytes.Buffer
-	if in != nil {
-		enc := json.NewEncoder(&body)
-		enc.SetEscapeHTML(false) // six bytes for each < would count against the size cap
-		if err := enc.Encode(in); err != nil {
-			return nil, fmt.Errorf("encode request: %w", err)
-		}
-		body.Truncate(body.Len() - 1) // Encode ends with a newline
-	}
-	req, err := http.NewRequestWithContext(ctx, method, c.cfg.host()+target, &body)
-	if err != nil {
-		return nil, fmt.Errorf("make request: %w", err)
-	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+c.cfg.APIKey.Reveal())
-	req.Header.Set("User-Agent", "sendgate") // Resend turns away requests without one
-	return req, nil
-}
-
-// call makes one call that may be made again without harm, and reads the answer into out. An error is a *provider.Error
-// and never Uncertain: what is not known is asked again.
+// call makes one call that may be made again without harm, and reads the answer into out.
 func (c *Client) call(ctx context.Context, method, target string, in, out any) error {
-	ctx, tr := esphttp.Track(ctx)
-	req, err := c.request(ctx, method, target, in)
-	if err != nil {
-		return &provider.Error{Class: provider.Misconfigured, Detail: c.http.Scrub(err.Error())}
-	}
-	resp, err := c.http.HTTP().Do(req)
-	if err != nil {
-		return repeatable(c.http.Fail(tr, err))
-	}
-	a := read(resp)
-	if a.status < 200 || a.status > 299 {
-		return repeatable(c.failure(a))
-	}
-	err = a.cut
-	if err == nil {
-		err = json.Unmarshal(a.body, out)
-	}
-	if err != nil {
-		return &provider.Error{
-			Class: provider.Transient, Status: a.status, Detail: esphttp.NotTheirs, Err: err,
-		}
-	}
-	return nil
-}
-
-func read(resp *http.Response) answer {
-	defer resp.Body.Close() //nolint:errcheck // the body was read
-	body, err := io.ReadAll(resp.Body)
-	return answer{status: resp.StatusCode, header: resp.Header, body: body, cut: err}
+	return c.http.Do(ctx, esphttp.Query{
+		Method: method, URL: c.cfg.host() + target, Header: c.header(), In: in,
+		Judge: func(a esphttp.Answer) error { return c.failure(answer(a)) },
+	}, out)
 }
 
 func (c *Client) failure(a answer) *provider.Error {
 	perr := a.failure(time.Now())
 	perr.Detail = c.http.Scrub(perr.Detail)
 	return perr
-}
-
-// repeatable turns what may have arrived into what may be tried again.
-func repeatable(err error) error {
-	var perr *provider.Error
-	if errors.As(err, &perr) && perr.Class == provider.Uncertain {
-		perr.Class = provider.Transient
-	}
-	return err
 }

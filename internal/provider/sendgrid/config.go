@@ -1,8 +1,8 @@
 // Package sendgrid sends through Twilio SendGrid's v3 mail send API, and reads what comes back by its Event Webhook and
 // its Email Logs.
 //
-// It decides how a message becomes one call, what each documented answer means (the table in codes.go) and what each
-// documented event means (the tables in words.go). It leaves retrying, limits and the keeping of events to others.
+// It decides how a message becomes one call, what each documented answer means (the table in answers.go) and what each
+// documented event means (the tables in events.go). It leaves retrying, limits and the keeping of events to others.
 // Twilio's documentation pages: "Mail Send", "Mail Send errors", "Event Webhook Reference", "Getting Started with the
 // Event Webhook Security Features", "Email Logs", "Webhooks".
 //

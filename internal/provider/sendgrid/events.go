@@ -2,8 +2,6 @@ package sendgrid
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -11,17 +9,12 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/eventjson"
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
 // maxUnix is the latest time that an event may name, in the year 2242. What is beyond is no time.
 const maxUnix = 1 << 33
-
-// maxURL caps the address of a click, in bytes.
-const maxURL = 2000
-
-// unreadable is the name of what is authentic and no event.
-const unreadable = "unreadable"
 
 // Parse implements provider.EventParser. Raw is one element of the array that SendGrid sent, or one event of Email
 // Logs: one event, always.
@@ -30,7 +23,7 @@ func (c *Client) Parse(raw []byte) []mail.Event { return []mail.Event{parse(raw)
 func parse(raw []byte) mail.Event {
 	var f fields
 	if err := json.Unmarshal(raw, &f); err != nil || f == nil {
-		return mail.Event{Name: unreadable, Detail: digest(raw)}
+		return mail.Event{Name: eventjson.Unreadable, Detail: eventjson.Digest(raw)}
 	}
 	word := f.text("event")
 	e := mail.Event{
@@ -38,16 +31,16 @@ func parse(raw []byte) mail.Event {
 		UniqueID:          provider.Cut(f.text("sg_event_id")),
 		MessageID:         f.messageID(),
 		ProviderMessageID: provider.Cut(acceptedID(f.text("sg_message_id"))),
-		Recipient:         address(f.text("email")),
+		Recipient:         eventjson.Address(f.text("email")),
 		At:                f.time("timestamp"),
 	}
 	k, known := kinds()[word]
 	switch {
 	case word == "":
-		e.Name, e.Detail = unreadable, digest(raw)
+		e.Name, e.Detail = eventjson.Unreadable, eventjson.Digest(raw)
 		return e
 	case !known:
-		e.Detail = digest(raw)
+		e.Detail = eventjson.Digest(raw)
 		return e
 	}
 	e.Type, e.Detail = k.event, f.join(k.tells)
@@ -70,7 +63,7 @@ func (f fields) fill(e *mail.Event) {
 	case mail.EventOpened:
 		e.Machine = string(f["sg_machine_open"]) == "true"
 	case mail.EventClicked:
-		e.URL = link(f.text("url"))
+		e.URL = eventjson.Link(f.text("url"))
 	case mail.EventUnmapped, mail.EventAccepted, mail.EventDelivered, mail.EventComplained, mail.EventUnsubscribed, mail.EventFailedUnknown,
 		mail.EventEndpointDisabled:
 	}
@@ -181,29 +174,94 @@ func acceptedID(id string) string {
 	return id
 }
 
-// address is the canonical form if it is an address: some dropped messages have none, or something else.
-func address(s string) string {
-	if a, err := mail.ParseAddress(s); err == nil {
-		return a.Email
-	}
-	return provider.Cut(s)
+// kind is what one word of SendGrid's "event" means.
+type kind struct {
+	event mail.EventType
+	tells []string // members that tell apart two events of one second
+	typed bool     // "type" belongs to the name
 }
 
-// link caps a URL and takes out what no URL holds.
-func link(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r <= ' ' || r == 0x7f {
-			return -1
+// kinds is the table of SendGrid's events ("Event Webhook Reference", and "Email Logs" for received). What is not
+// listed has no word of ours.
+func kinds() map[string]kind {
+	return map[string]kind{
+		"processed":             {event: mail.EventAccepted},
+		"deferred":              {event: mail.EventDeferred, tells: []string{"attempt", "response"}},
+		"delivered":             {event: mail.EventDelivered},
+		"bounce":                {event: mail.EventBounced, tells: []string{"status"}, typed: true},
+		"dropped":               {event: mail.EventRejected, tells: []string{"reason"}},
+		"open":                  {event: mail.EventOpened, tells: []string{"useragent", "ip", "sg_content_type"}},
+		"click":                 {event: mail.EventClicked, tells: []string{"url_offset", "useragent", "ip"}},
+		"spamreport":            {event: mail.EventComplained},
+		"unsubscribe":           {event: mail.EventUnsubscribed},
+		"group_unsubscribe":     {event: mail.EventUnsubscribed, tells: []string{"asm_group_id"}},
+		"group_resubscribe":     {tells: []string{"asm_group_id"}},
+		"cancel_drop":           {},
+		"account_status_change": {typed: true},
+		"received":              {}, // the API took the request: our call's answer, once more
+	}
+}
+
+// classifications is the table of "bounce_classification" ("Event Webhook Reference", bounce classifications).
+// Unclassified, an unknown word and none leave it to the reply.
+func classifications() map[string]mail.Reason {
+	return map[string]mail.Reason{
+		"invalid address":              mail.InvalidAddress,
+		"mailbox unavailable":          mail.Inactive,
+		"technical":                    mail.Technical,
+		"technical failure":            mail.Technical,
+		"content":                      mail.Content,
+		"reputation":                   mail.Reputation,
+		"frequency or volume too high": mail.ThrottledThere,
+	}
+}
+
+// dropReasons is the table of "reason" of a dropped message ("Event Webhook Reference", dropped). What is not listed is
+// mail.OtherReason.
+func dropReasons() map[string]mail.Reason {
+	return map[string]mail.Reason{
+		"bounced address":                               mail.SuppressedBounce,
+		"unsubscribed address":                          mail.SuppressedUnsubscribe,
+		"spam reporting address":                        mail.SuppressedComplaint,
+		"invalid":                                       mail.InvalidAddress,
+		"spam content":                                  mail.Content,
+		"invalid smtpapi header":                        mail.OtherReason,
+		"recipient list over package quota":             mail.OtherReason,
+		"duplicate message":                             mail.OtherReason,
+		"spam content (if spam checker app is enabled)": mail.Content, // as the page spells it
+	}
+}
+
+// noDomain are words of SendGrid's for a domain that takes no mail, in lower case.
+func noDomain() []string {
+	return []string{"no mx", "unable to get mx info", "unable to resolve mx", "no such host", "nxdomain"}
+}
+
+// classify is the verdict on a bounce: SendGrid's own classification, made finer by the reply where it covers two things
+// ("mailbox unavailable" is said of full ones too), and overruled by a reply that knows better.
+func classify(classification string, b *mail.Bounce) smtpcode.Verdict {
+	said := smtpcode.Classify(b.Code, b.Enhanced, b.Text)
+	temporary := smtpcode.Temporary(b.Code, b.Enhanced)
+	word := strings.ToLower(strings.TrimSpace(classification))
+	reason, ok := classifications()[word]
+	own := smtpcode.Own(reason, "sendgrid/"+word)
+	switch {
+	case !ok:
+		return said
+	case reason == mail.Inactive && (b.Text != "" || b.Code != "" || b.Enhanced != ""):
+		return said
+	case reason == mail.Technical && !temporary && (said.Reason == mail.InvalidDomain || says(b.Text, noDomain())):
+		return smtpcode.Own(mail.InvalidDomain, own.Rule)
+	}
+	return smtpcode.Weigh(own, said, temporary)
+}
+
+func says(text string, words []string) bool {
+	text = strings.ToLower(text)
+	for _, w := range words {
+		if strings.Contains(text, w) {
+			return true
 		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if len(s) > maxURL {
-		s = strings.ToValidUTF8(s[:maxURL], "")
 	}
-	return s
-}
-
-func digest(raw []byte) string {
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:])
+	return false
 }

@@ -132,7 +132,7 @@ func TestFindComparesCustomArguments(t *testing.T) {
 		}
 	}
 	want := []string{
-		`POST /v3/logs {"limit":100,"query":"to_email = 'ann@example.org' AND sg_message_id_created_at \u003e TIMESTAMP \"2026-01-02T03:03:05Z\" AND sg_message_id_created_at \u003c TIMESTAMP \"2026-01-02T03:09:35Z\""}`,
+		`POST /v3/logs {"limit":100,"query":"to_email = 'ann@example.org' AND sg_message_id_created_at > TIMESTAMP \"2026-01-02T03:03:05Z\" AND sg_message_id_created_at < TIMESTAMP \"2026-01-02T03:09:35Z\""}`,
 		"GET /v3/logs/" + loggedB, // our sender's first
 	}
 	if diff := cmp.Diff(want, a.calls); diff != "" {

@@ -65,7 +65,7 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 		return provider.Receipt{}, c.http.Fail(tr, err)
 	}
 	// The SDK returns both a response and an error when the body could not be read to its end.
-	a := answer{status: resp.StatusCode, header: http.Header(resp.Headers), body: []byte(resp.Body), cut: err}
+	a := answer{Status: resp.StatusCode, Header: http.Header(resp.Headers), Body: []byte(resp.Body), Cut: err}
 	return c.judge(a, m, time.Now())
 }
 
@@ -79,6 +79,25 @@ func (c *Client) judge(a answer, m *sgmail.SGMailV3, now time.Time) (provider.Re
 		perr.Refused[i].Detail = c.http.Scrub(perr.Refused[i].Detail)
 	}
 	return provider.Receipt{}, perr
+}
+
+// call makes one call of the v3 API that may be made again without harm, with in as its JSON unless that is nil, and
+// reads the answer into out.
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	header := http.Header{"Authorization": {"Bearer " + c.cfg.APIKey.Reveal()}, "Accept": {"application/json"}}
+	if in != nil {
+		header.Set("Content-Type", "application/json")
+	}
+	if c.cfg.Subuser != "" {
+		header.Set("On-Behalf-Of", c.cfg.Subuser)
+	}
+	return c.http.Do(ctx, esphttp.Query{
+		Method: method, URL: c.cfg.host() + path, Header: header, In: in,
+		Judge: func(a esphttp.Answer) error {
+			_, err := c.judge(answer(a), &sgmail.SGMailV3{}, time.Now())
+			return err
+		},
+	}, out)
 }
 
 // request is the SDK's own request with our body. The body is encoded here because the SDK's GetRequestBody logs an
@@ -97,16 +116,13 @@ func (c *Client) request(m *sgmail.SGMailV3) (rest.Request, error) {
 	return req, nil
 }
 
-// refuse answers for SendGrid where its caps are known, for messages that routing did not check (a pinned account).
+// refuse answers for SendGrid where its caps are known.
 func refuse(s *provider.Send) *provider.Error {
-	facts := s.Message.Facts()
-	facts.Recipients = len(s.Envelope())
-	why := Spec().Capabilities.Refuse(&facts)
-	if why == "" {
-		why = repeatedHeader(s.Message.Headers)
+	if perr := Spec().Refuse(s); perr != nil {
+		return perr
 	}
-	if why == "" {
-		return nil
+	if why := repeatedHeader(s.Message.Headers); why != "" {
+		return &provider.Error{Class: provider.Rejected, Detail: provider.Cut("sendgrid: " + why), Elsewhere: true}
 	}
-	return &provider.Error{Class: provider.Rejected, Detail: provider.Cut("sendgrid: " + why), Elsewhere: true}
+	return nil
 }

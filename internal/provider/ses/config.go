@@ -1,6 +1,6 @@
 // Package ses sends through Amazon SES, API v2 (POST /v2/email/outbound-emails), by the AWS SDK.
 //
-// It decides how a message becomes a SendEmail request and what each error code of SES means (classify.go, after the
+// It decides how a message becomes a SendEmail request and what each error code of SES means (answers.go, after the
 // API reference page "SendEmail" and the developer guide's "Amazon SES API v2 error codes" and "Errors related to the
 // sending quotas"). Signing, endpoints and the wire format are the SDK's; connections are esphttp's.
 //
@@ -9,8 +9,8 @@
 // recipient is accepted here and comes back later as a bounce.
 //
 // Events come back through Amazon SNS: a configuration set publishes them to a topic, and the topic POSTs them to us.
-// sns.go decides whether such a request is SNS's and of a topic of ours, cert.go whose certificate signed it, events.go
-// and reasons.go what the record inside says. Fetching over HTTPS from the one right host is not all that is asked of a
+// hook.go decides whether such a request is SNS's and of a topic of ours, cert.go whose certificate signed it, events.go
+// what the record inside says. Fetching over HTTPS from the one right host is not all that is asked of a
 // certificate, since its address comes with the request that it is to vouch for.
 //
 // A newcomer's likeliest mistake is to build the SDK client from aws.Config: that brings the SDK's retries, which mail

@@ -63,8 +63,8 @@ func FuzzVerdict(f *testing.F) {
 	now := time.Unix(1_790_000_000, 0)
 	f.Fuzz(func(t *testing.T, status int, code, body string) {
 		s := providertest.Samples()[2].Send
-		a := answer{status: status, header: http.Header{}, body: []byte(body)}
-		a.header.Set("X-PM-ApiErrorCode", code)
+		a := answer{Status: status, Header: http.Header{}, Body: []byte(body)}
+		a.Header.Set("X-PM-ApiErrorCode", code)
 		r, err := c.judge(a, s, now)
 		refused := r.Refused
 		if err == nil {

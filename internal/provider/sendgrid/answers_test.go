@@ -36,7 +36,7 @@ func TestThrottleEndsAtTheReset(t *testing.T) {
 		"9223372036854775807":  esphttp.MaxRetryAfter,
 		"-9223372036854775808": 0,
 	} {
-		a := answer{status: http.StatusTooManyRequests, header: http.Header{"X-Ratelimit-Reset": {reset}}}
+		a := answer{Status: http.StatusTooManyRequests, Header: http.Header{"X-Ratelimit-Reset": {reset}}}
 		_, perr := a.verdict(build(Config{}, providertest.PlainSend()), false, now)
 		if perr.Class != provider.Throttled || perr.RetryAfter != want {
 			t.Errorf("reset %q: %s after %s, want throttled after %s", reset, perr.Class, perr.RetryAfter, want)
@@ -73,7 +73,7 @@ func FuzzVerdict(f *testing.F) {
 	now := time.Unix(1_790_000_000, 0)
 	f.Fuzz(func(t *testing.T, status int, id, reset, body string) {
 		s := providertest.Samples()[2].Send
-		a := answer{status: status, header: http.Header{"X-Message-Id": {id}, "X-Ratelimit-Reset": {reset}}, body: []byte(body)}
+		a := answer{Status: status, Header: http.Header{"X-Message-Id": {id}, "X-Ratelimit-Reset": {reset}}, Body: []byte(body)}
 		r, err := c.judge(a, build(Config{}, s), now)
 		if err == nil {
 			if status < 200 || status > 299 || len(r.ProviderMessageID) > provider.MaxDetail {

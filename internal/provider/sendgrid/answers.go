@@ -64,32 +64,27 @@ func codes() []code {
 	}
 }
 
-// answer is SendGrid's response to one call. Cut is the error that ended the body early, if any.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-	cut    error
-}
+// answer is SendGrid's response to one call.
+type answer esphttp.Answer
 
 // verdict turns the answer into a receipt or an error, whose texts are not scrubbed yet. M is the request, in which a
 // complaint about a field is looked up.
 func (a answer) verdict(m *sgmail.SGMailV3, sandbox bool, now time.Time) (provider.Receipt, *provider.Error) {
-	if a.status >= 200 && a.status < 300 {
+	if a.Status >= 200 && a.Status < 300 {
 		return a.acceptance(sandbox)
 	}
 	errs := a.errors()
-	perr := &provider.Error{Class: esphttp.ByStatus(a.status), Status: a.status, Detail: words(errs), Err: a.cut}
+	perr := &provider.Error{Class: esphttp.ByStatus(a.Status), Status: a.Status, Detail: words(errs), Err: a.Cut}
 	if len(errs) > 0 {
 		perr.Code = errs[0].Field
 	}
-	if a.status == http.StatusBadRequest {
+	if a.Status == http.StatusBadRequest {
 		if refused := recipients(errs, m); len(refused) > 0 {
 			perr.Class, perr.Refused = provider.BadRecipient, refused
 			return provider.Receipt{}, perr
 		}
 	}
-	if c, ok := lookUp(a.status, perr.Code, strings.ToLower(perr.Detail)); ok {
+	if c, ok := lookUp(a.Status, perr.Code, strings.ToLower(perr.Detail)); ok {
 		perr.Class, perr.Scope, perr.Elsewhere, perr.RetryAfter = c.class, c.scope, c.size, c.pause
 	}
 	if after := a.retryAfter(now); after > 0 && (perr.Class == provider.Throttled || perr.Class == provider.Transient) {
@@ -102,13 +97,13 @@ func (a answer) verdict(m *sgmail.SGMailV3, sandbox bool, now time.Time) (provid
 // sent, with an empty 200. Any other 2xx may be a proxy's or a login page's, before the call or in place of SendGrid's
 // answer: it proves nothing either way.
 func (a answer) acceptance(sandbox bool) (provider.Receipt, *provider.Error) {
-	id := a.header.Get("X-Message-Id")
+	id := a.Header.Get("X-Message-Id")
 	switch {
-	case id != "", sandbox && a.status == http.StatusOK && a.cut == nil && len(a.body) == 0:
-		return provider.Receipt{ProviderMessageID: provider.Cut(id), Detail: strconv.Itoa(a.status)}, nil
+	case id != "", sandbox && a.Status == http.StatusOK && a.Cut == nil && len(a.Body) == 0:
+		return provider.Receipt{ProviderMessageID: provider.Cut(id), Detail: strconv.Itoa(a.Status)}, nil
 	}
 	return provider.Receipt{}, &provider.Error{
-		Class: provider.Uncertain, Status: a.status, Detail: "a success without X-Message-Id", Err: a.cut,
+		Class: provider.Uncertain, Status: a.Status, Detail: "a success without X-Message-Id", Err: a.Cut,
 	}
 }
 
@@ -123,7 +118,7 @@ func (a answer) errors() []fieldError {
 	var body struct {
 		Errors []fieldError `json:"errors"`
 	}
-	if err := json.Unmarshal(a.body, &body); err != nil {
+	if err := json.Unmarshal(a.Body, &body); err != nil {
 		return nil
 	}
 	return body.Errors
@@ -193,9 +188,9 @@ func lookUp(status int, field, text string) (code, bool) {
 // retryAfter reads X-RateLimit-Reset, which is in Unix seconds ("Rate Limits"), else Retry-After. A reset that has
 // passed means now, which is a second from now: 0 would mean that nobody knows.
 func (a answer) retryAfter(now time.Time) time.Duration {
-	reset, err := strconv.ParseInt(strings.TrimSpace(a.header.Get("X-Ratelimit-Reset")), 10, 64)
-	if a.status != http.StatusTooManyRequests || err != nil || reset <= 0 {
-		return esphttp.RetryAfter(a.header, now)
+	reset, err := strconv.ParseInt(strings.TrimSpace(a.Header.Get("X-Ratelimit-Reset")), 10, 64)
+	if a.Status != http.StatusTooManyRequests || err != nil || reset <= 0 {
+		return esphttp.RetryAfter(a.Header, now)
 	}
 	if reset-now.Unix() > int64(esphttp.MaxRetryAfter/time.Second) {
 		return esphttp.MaxRetryAfter
