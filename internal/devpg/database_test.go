@@ -10,21 +10,17 @@ import (
 
 func ensureFromSeveralProcesses(t *testing.T, c *Cluster) {
 	t.Helper()
+	want := c.URLFor(`odd "name"`)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			dsn, err := EnsureDatabase(t.Context(), c.URL(), `odd "name"`)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if got := query(t, dsn, "SELECT current_database()::text"); got != `odd "name"` {
-				t.Errorf("database = %q", got)
+			if dsn, err := EnsureDatabase(t.Context(), c.URL(), `odd "name"`); err != nil || dsn != want {
+				t.Errorf("EnsureDatabase = %s, %v; want %s", dsn, err, want)
 			}
 		})
 	}
 	wg.Wait()
-	if got := query(t, c.URLFor(`odd "name"`), "SELECT current_database()::text"); got != `odd "name"` {
+	if got := query(t, want, "SELECT current_database()::text"); got != `odd "name"` {
 		t.Errorf("URLFor leads to %q", got)
 	}
 }

@@ -259,11 +259,15 @@ func (c *Cluster) await(ctx context.Context, deadline time.Time) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		attempt, cancelAttempt := context.WithTimeout(ctx, 5*time.Second)
-		conn, err := pgx.Connect(attempt, c.URL())
-		cancelAttempt()
-		if err == nil {
-			return conn.Close(ctx)
+		err := errNotReady
+		if c.place.ready() {
+			attempt, cancelAttempt := context.WithTimeout(ctx, 5*time.Second)
+			var conn *pgx.Conn
+			conn, err = pgx.Connect(attempt, c.URL())
+			cancelAttempt()
+			if err == nil {
+				return conn.Close(ctx)
+			}
 		}
 		select {
 		case <-tick.C:

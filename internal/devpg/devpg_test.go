@@ -4,6 +4,7 @@ package devpg
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,25 +18,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestStartMakesAClusterAndFindsItAgain(t *testing.T) {
+func TestStartMakesAClusterAndStopEndsItsServer(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(openDir(t), "a folder", "pg") // with a space, for the socket's name travels in a URL
-	first := mustStart(t, Options{Dir: dir})
-	remember(t, first.URL(), "kept")
-	pid := postmaster(t, dir)
-	if err := first.Stop(); err != nil {
+	m, err := model()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if serves(pid, filepath.Join(dir, "data")) {
-		t.Errorf("server %d is alive after Stop", pid)
+	if serves(m.process, filepath.Join(m.dir, "data")) {
+		t.Errorf("server %d is alive after Stop", m.process)
 	}
-	if _, err := os.Stat(host(t, first.URL())); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("socket directory after Stop: %v, want it gone", err)
-	}
-
-	second := mustStart(t, Options{Dir: dir})
-	if got := recall(t, second.URL()); got != "kept" {
-		t.Errorf("after a restart the database has %q, want %q", got, "kept")
+	if _, err := os.Stat(m.socket); m.socket == "" || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("socket directory %q after Stop: %v, want it gone", m.socket, err)
 	}
 }
 
@@ -91,8 +84,10 @@ func secondStartIsRefused(t *testing.T, dir string) {
 func settingsAreInForce(t *testing.T, c *Cluster) {
 	t.Helper()
 	got := map[string]string{}
-	for _, name := range []string{"fsync", "work_mem", "max_wal_size", "timezone", "idle_in_transaction_session_timeout"} {
-		got[name] = query(t, c.URL(), "SHOW "+name)
+	all := query(t, c.URL(), `SELECT json_object_agg(name, current_setting(name))::text FROM unnest('{fsync, work_mem, max_wal_size,
+		timezone, idle_in_transaction_session_timeout}'::text[]) name`)
+	if err := json.Unmarshal([]byte(all), &got); err != nil {
+		t.Fatal(err)
 	}
 	want := map[string]string{
 		"fsync": "off", "work_mem": "7MB", "max_wal_size": "1GB", "timezone": "UTC",
@@ -106,34 +101,21 @@ func settingsAreInForce(t *testing.T, c *Cluster) {
 	}
 }
 
-func TestKilledOwnerLosesNothing(t *testing.T) {
+func TestKilledOwnerAndKilledServerLoseNothing(t *testing.T) {
 	t.Parallel()
 	dir := clusterDir(t)
 	cmd, _, dsn := ownerProcess(t, self(t), dir, nil)
-	remember(t, dsn, "kept")
+	remember(t, dsn, "before the owner was killed")
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // "signal: killed"
 
-	c := mustStart(t, Options{Dir: dir})
-	if got := recall(t, c.URL()); got != "kept" {
-		t.Errorf("after kill -9 of the owner the database has %q, want %q", got, "kept")
-	}
-	pid := postmaster(t, dir)
-	if err := c.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if serves(pid, filepath.Join(dir, "data")) {
-		t.Errorf("server %d outlived its second owner", pid)
-	}
-}
-
-func TestKilledServerRecovers(t *testing.T) {
-	t.Parallel()
-	dir := clusterDir(t)
 	c := mustStart(t, Options{Dir: dir, Settings: map[string]string{"synchronous_commit": "on"}})
-	remember(t, c.URL(), "kept")
+	if got, want := recall(t, c.URL()), "before the owner was killed"; got != want {
+		t.Errorf("after kill -9 of the owner the database has %q, want %q", got, want)
+	}
+	remember(t, c.URL(), "before the server was killed")
 	if err := syscall.Kill(postmaster(t, dir), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -141,10 +123,18 @@ func TestKilledServerRecovers(t *testing.T) {
 	if err := c.Stop(); err == nil || !strings.Contains(err.Error(), "exited by itself") {
 		t.Errorf("Stop after the server was killed = %v, want it said", err)
 	}
+
 	// At once: the killed server's sessions may still hold its memory.
 	again := mustStart(t, Options{Dir: dir})
-	if got := recall(t, again.URL()); got != "kept" {
-		t.Errorf("after kill -9 of the server the database has %q, want %q", got, "kept")
+	if got, want := recall(t, again.URL()), "before the server was killed"; got != want {
+		t.Errorf("after kill -9 of the server the database has %q, want %q", got, want)
+	}
+	pid := postmaster(t, dir)
+	if err := again.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if serves(pid, filepath.Join(dir, "data")) {
+		t.Errorf("server %d outlived its third owner", pid)
 	}
 }
 
@@ -152,16 +142,16 @@ func TestKilledServerRecovers(t *testing.T) {
 func TestOrphanIsStoppedFirst(t *testing.T) {
 	t.Parallel()
 	dir := clusterDir(t)
-	c := mustStart(t, Options{Dir: dir})
 	data := filepath.Join(dir, "data")
-	if err := c.Stop(); err != nil {
-		t.Fatal(err)
-	}
 	as, err := accountFor(data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	orphan := exec.Command(c.program, "-D", data, "-c", "listen_addresses=", "-c", "unix_socket_directories="+data)
+	bin, err := newStarter(Options{}, "").search.find(t.Context(), 0, as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	orphan := exec.Command(filepath.Join(bin.bin, "postgres"), "-D", data, "-c", "listen_addresses=", "-c", "unix_socket_directories="+data)
 	orphan.SysProcAttr = as.attr(syscall.SIGKILL)
 	if err := orphan.Start(); err != nil {
 		t.Fatal(err)
@@ -204,8 +194,7 @@ func TestStalePidOfAStrangerIsIgnored(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "data", "postmaster.pid"), []byte(note), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := mustStart(t, Options{Dir: dir})
-	query(t, c.URL(), "SELECT 'up'")
+	startAndStopAtOnce(t, dir)
 	if err := stranger.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the stranger was killed: %v", err)
 	}
@@ -234,9 +223,17 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestCancelWhileServerStartsLeavesNoServer(t *testing.T) {
+// One cluster is enough for starts that fail, for they leave it as it was.
+func TestStartsThatFailAndOneThatDoesNot(t *testing.T) {
 	t.Parallel()
 	dir := clusterDir(t)
+	t.Run("a bad setting is reported from the log", func(t *testing.T) { badSettingIsReportedFromTheLog(t, dir) })
+	t.Run("cancelled while the server starts, it leaves no server", func(t *testing.T) { cancelWhileServerStartsLeavesNoServer(t, dir) })
+	t.Run("without sockets the server listens on loopback", func(t *testing.T) { withoutSocketsTheServerListensOnLoopback(t, dir) })
+}
+
+func cancelWhileServerStartsLeavesNoServer(t *testing.T, dir string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	s := newStarter(Options{Dir: dir, Fast: true, Log: func(string, ...any) { cancel() }}, "")
@@ -258,7 +255,9 @@ func TestSocketOfALongDirectoryIsElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := mustStart(t, Options{Dir: dir})
-	query(t, c.URL(), "SELECT 'up'")
+	if got := recall(t, c.URL()); got != "kept" {
+		t.Errorf("after a restart the database has %q, want %q", got, "kept")
+	}
 	socket := host(t, c.URL())
 	if strings.HasPrefix(socket, dir) || len(socket) > maxSocketDir {
 		t.Errorf("socket directory = %s, want a short one", socket)
@@ -271,9 +270,9 @@ func TestSocketOfALongDirectoryIsElsewhere(t *testing.T) {
 	}
 }
 
-func TestWithoutSocketsTheServerListensOnLoopback(t *testing.T) {
-	t.Parallel()
-	s := newStarter(Options{Dir: clusterDir(t), Fast: true, Log: t.Logf}, "")
+func withoutSocketsTheServerListensOnLoopback(t *testing.T, dir string) {
+	t.Helper()
+	s := newStarter(Options{Dir: dir, Fast: true, Log: t.Logf}, "")
 	s.noSocket = true
 	c, err := s.start(t.Context())
 	if err != nil {
@@ -309,9 +308,9 @@ func TestSocketDirectoryOfAnotherUserIsNotTaken(t *testing.T) {
 	}
 }
 
-func TestBadSettingIsReportedFromTheLog(t *testing.T) {
-	t.Parallel()
-	_, err := Start(t.Context(), Options{Dir: clusterDir(t), Settings: map[string]string{"no_such_setting": "1"}})
+func badSettingIsReportedFromTheLog(t *testing.T, dir string) {
+	t.Helper()
+	_, err := Start(t.Context(), Options{Dir: dir, Settings: map[string]string{"no_such_setting": "1"}})
 	if err == nil || !strings.Contains(err.Error(), "no_such_setting") {
 		t.Errorf("Start = %v, want what the server said", err)
 	}

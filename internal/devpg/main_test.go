@@ -5,6 +5,7 @@ package devpg
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -117,21 +118,31 @@ func openDir(t *testing.T) string {
 // modelDir is what model made, for TestMain to remove.
 var modelDir string
 
-// model is an initialised cluster to copy, since making one takes a second or more of work.
-var model = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "devpgmodel")
+// made is a cluster that was made, started and stopped once.
+type made struct {
+	dir     string
+	process int
+	socket  string
+}
+
+// model is a cluster to copy, which remembers "kept", since making one takes a second or more of work. There is a space in its
+// name, for the socket's name travels in a URL.
+var model = sync.OnceValues(func() (made, error) {
+	root, err := os.MkdirTemp("", "devpgmodel")
 	if err != nil {
-		return "", err
+		return made{}, err
 	}
-	modelDir = dir
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
+	modelDir = root
+	if err := os.Chmod(root, 0o755); err != nil {
+		return made{}, err
 	}
-	c, err := Start(context.Background(), Options{Dir: filepath.Join(dir, "pg"), Fast: true})
+	m := made{dir: filepath.Join(root, "a folder", "pg")}
+	c, err := Start(context.Background(), Options{Dir: m.dir, Fast: true})
 	if err != nil {
-		return "", err
+		return made{}, err
 	}
-	return dir, c.Stop()
+	m.process, m.socket = c.proc.pid, c.socket
+	return m, errors.Join(store(context.Background(), c.URL(), "kept"), c.Stop())
 })
 
 // clusterDir returns a directory with a cluster that was stopped.
@@ -142,7 +153,7 @@ func clusterDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(openDir(t), "pg")
-	if out, err := exec.Command("cp", "-a", filepath.Join(from, "pg"), dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-a", from.dir, dir).CombinedOutput(); err != nil {
 		t.Fatalf("copy cluster: %v: %s", err, out)
 	}
 	return dir
@@ -181,14 +192,20 @@ func query(t *testing.T, dsn, statement string) string {
 // remember stores a word in the database at dsn; recall reads it.
 func remember(t *testing.T, dsn, word string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
+	if err := store(t.Context(), dsn, word); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// store is remember without a test.
+func store(ctx context.Context, dsn, word string) error {
+	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
-	if _, err := conn.Exec(t.Context(), "CREATE TABLE memory AS SELECT '"+word+"'::text AS word"); err != nil {
-		t.Fatal(err)
-	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	_, err = conn.Exec(ctx, "DROP TABLE IF EXISTS memory; CREATE TABLE memory AS SELECT '"+word+"'::text AS word")
+	return err
 }
 
 func recall(t *testing.T, dsn string) string {

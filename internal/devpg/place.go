@@ -139,6 +139,16 @@ func (s *starter) discard(p place) error {
 	return nil
 }
 
+// errNotReady is why nobody has tried to connect.
+var errNotReady = errors.New("the server has not written that it is ready")
+
+// ready tells whether the server of p has written into its note that it takes connections. To ask it by connecting costs it a
+// process each time.
+func (p place) ready() bool {
+	note, err := os.ReadFile(filepath.Join(p.data(), "postmaster.pid"))
+	return err == nil && strings.Contains(string(note), "\nready")
+}
+
 // majorOf returns the major version that wrote the cluster in p.
 func (p place) majorOf() (int, error) {
 	b, err := os.ReadFile(filepath.Join(p.data(), "PG_VERSION"))

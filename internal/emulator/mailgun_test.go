@@ -162,8 +162,8 @@ func TestMailgunRefuses(t *testing.T) {
 		{"no mime", at + ".mime", mailgunForm(), "", 400, `{"message":"message parameter is missing"}`},
 		{"broken mime", at + ".mime", mailgunForm("message", "x"), "", 400, `{"message":"message parameter is not a valid MIME message"}`},
 		{"mime without from", at + ".mime", mailgunForm("message", "Subject: x\r\n\r\n"), "", 400, `{"message":"from parameter is missing"}`},
-		{"large message", at, mailgunForm("text", strings.Repeat("t", 25<<20)), "", 413, `{"message":"Message exceeds the limit of 25 MB"}`},
-		{"large request", at, mailgunForm("text", strings.Repeat("t", 53<<20)), "", 413, `{"message":"Request Entity Too Large"}`},
+		{"large message", at, mailgunForm("text", filler()[:25<<20]), "", 413, `{"message":"Message exceeds the limit of 25 MB"}`},
+		{"large request", at, mailgunForm("text", filler()), "", 413, `{"message":"Request Entity Too Large"}`},
 		{"other path", "/mailgun/v3/mg.example.com", mailgunForm(), "", 404, "404 page not found"},
 		{"root greets", "/mailgun/", mailgunForm(), "", 200, "Mailgun Magnificent API"},
 	}

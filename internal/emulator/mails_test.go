@@ -104,7 +104,7 @@ func TestEveryMessageOfACallHasItsMail(t *testing.T) {
 func TestTheOldestMailsAreDropped(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.Options{})
-	text := strings.Repeat("x", 4<<20)
+	text := filler()[:4<<20]
 	const n = 20 // 80 MiB, of which 64 are kept
 	for i := range n {
 		b.postmark(t, "/email", postmarkBody("TextBody", text, "Metadata", object{"gw_msg": fmt.Sprint("m", i)}))

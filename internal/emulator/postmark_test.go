@@ -160,8 +160,8 @@ func TestPostmarkRefusesBadRequests(t *testing.T) {
 		{"broken json", "/email", "{", good, 422, `"ErrorCode":402`},
 		{"batch not an array", "/email/batch", "{}", good, 422, `"ErrorCode":403`},
 		{"batch of 501", "/email/batch", "[" + strings.Repeat("{},", 500) + "{}]", good, 422, `"ErrorCode":410`},
-		{"large message", "/email", strings.Repeat(" ", 10<<20+1), good, 413, ""},
-		{"large batch", "/email/batch", strings.Repeat(" ", 50<<20+1), good, 413, ""},
+		{"large message", "/email", filler()[:10<<20+1], good, 413, ""},
+		{"large batch", "/email/batch", filler()[:50<<20+1], good, 413, ""},
 		{"other path", "/mail", "{}", good, 404, ""},
 	}
 	for _, tc := range tests {

@@ -118,7 +118,12 @@ func (x *exchange) run(read func(r *http.Request, body []byte) *Submission) {
 
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	src := http.MaxBytesReader(w, r.Body, limit)
-	if n := r.ContentLength; n > 0 && n <= limit {
+	n := r.ContentLength
+	if n > limit { // to its end all the same, for a client that reads the answer after that; but nothing of it is kept
+		_, err := io.Copy(io.Discard, src)
+		return nil, err
+	}
+	if n > 0 {
 		b := bytes.NewBuffer(make([]byte, 0, n+bytes.MinRead))
 		_, err := b.ReadFrom(src)
 		return b.Bytes(), err

@@ -210,7 +210,7 @@ func TestSendGridRefusesBadRequests(t *testing.T) {
 		{"bad key", "POST", "/sendgrid/v3/mail/send", "{}", map[string]string{"Authorization": "Bearer SG.x"}, 401, "authorization grant is invalid, expired, or revoked"},
 		{"broken json", "POST", "/sendgrid/v3/mail/send", "{", good, 400, `{"errors":[{"message":"Bad Request","field":null,"help":null}]}`},
 		{"not json", "POST", "/sendgrid/v3/mail/send", "{}", map[string]string{"Authorization": good["Authorization"], "Content-Type": "text/plain"}, 415, "Content-Type"},
-		{"too large", "POST", "/sendgrid/v3/mail/send", strings.Repeat(" ", 30<<20+1), good, 413, "Payload Too Large"},
+		{"too large", "POST", "/sendgrid/v3/mail/send", filler()[:30<<20+1], good, 413, "Payload Too Large"},
 		{"other method", "GET", "/sendgrid/v3/mail/send", "", good, 405, "method not allowed"},
 		{"other path", "POST", "/sendgrid/v3/mail", "", good, 404, "not found"},
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,6 +68,9 @@ func (b *server) do(t *testing.T, method, path, body string, header map[string]s
 	}
 	return a
 }
+
+// filler is 53 MiB for bodies and texts that are too large, for all tests: more than any provider takes.
+var filler = sync.OnceValue(func() string { return strings.Repeat("t", 53<<20) })
 
 func (b *server) try(method, path, body string, header map[string]string) (answer, error) {
 	req, err := http.NewRequest(method, b.URL()+path, strings.NewReader(body))

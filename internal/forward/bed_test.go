@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,17 +29,64 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+func TestMain(m *testing.M) { goleak.VerifyTestMain(closing{m}) }
+
+// closing is the tests and the end of what they share.
+type closing struct{ *testing.M }
+
+// Run implements goleak.TestingM.
+func (c closing) Run() int {
+	code := c.M.Run()
+	if s := made; s != nil {
+		s.sql.Close()
+		s.db.Close()
+		if err := s.database.Drop(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	return code
 }
 
 // bed is a database with a store on it, and an engine that runs.
 type bed struct {
-	db     *postgres.DB
-	sql    *pgxpool.Pool
+	*shared
 	log    *logged
 	engine *Engine
 }
+
+// shared is what tests use in turn: a database with its sessions is dearer than what a test does with it.
+type shared struct {
+	turn     sync.Mutex
+	database *pgtest.Database
+	db       *postgres.DB
+	sql      *pgxpool.Pool
+}
+
+// made is what stage made, for TestMain to close.
+var made *shared
+
+// stage is the shared part of every bed. The first test makes it.
+var stage = sync.OnceValues(func() (*shared, error) {
+	ctx := context.Background()
+	d, err := pgtest.Make(ctx)
+	if err != nil {
+		return nil, err
+	}
+	box, err := seal.NewBox(bytes.Repeat([]byte{1}, seal.KeySize))
+	if err != nil {
+		return nil, err
+	}
+	s := &shared{database: d}
+	if s.db, err = postgres.Open(ctx, postgres.Options{URL: d.URL, Box: box}); err != nil {
+		return nil, err
+	}
+	if s.sql, err = pgxpool.New(ctx, d.URL); err != nil {
+		return nil, err
+	}
+	made = s
+	return s, nil
+})
 
 // logged is a log that tests read.
 type logged struct {
@@ -57,18 +106,16 @@ func (l *logged) String() string {
 	return l.buf.String()
 }
 
+// newBed waits for its turn, which lasts until the end of the test.
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	dsn := pgtest.NewURL(t)
-	box, err := seal.NewBox(bytes.Repeat([]byte{1}, seal.KeySize))
+	s, err := stage()
 	must(t, err)
-	b := &bed{log: &logged{}}
-	b.db, err = postgres.Open(t.Context(), postgres.Options{URL: dsn, Box: box})
-	must(t, err)
-	t.Cleanup(b.db.Close)
-	b.sql, err = pgxpool.New(t.Context(), dsn)
-	must(t, err)
-	t.Cleanup(b.sql.Close)
+	s.turn.Lock()
+	t.Cleanup(s.turn.Unlock)
+	b := &bed{shared: s, log: &logged{}}
+	b.exec(t, `TRUNCATE outbox, delivery, event, webhook_endpoint, audit`)
+	b.exec(t, `DELETE FROM tenant WHERE id <> $1`, mail.DefaultTenant)
 	return b
 }
 

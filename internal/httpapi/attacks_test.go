@@ -21,6 +21,7 @@ import (
 // Three uploads of one tenant stall when most of them has come. Another tenant's is taken, large as it is.
 func TestStalledUploadsOfOneTenantLeaveRoomForOthers(t *testing.T) {
 	t.Parallel()
+	blank, body := strings.Repeat(" ", 21<<20), large(22<<20)
 	for name, announced := range map[string]int64{"announced": 22 << 20, "chunked": -1} {
 		for sent, part := range map[string]int{"all but the end": 21 << 20, "the beginning": 1 << 20} {
 			t.Run(name+", "+sent, func(t *testing.T) {
@@ -33,12 +34,11 @@ func TestStalledUploadsOfOneTenantLeaveRoomForOthers(t *testing.T) {
 					var all sync.WaitGroup
 					for range 3 {
 						all.Go(func() {
-							r.upload(r.send, &stalled{strings.Repeat(" ", part), end}, announced)
+							r.upload(r.send, &stalled{blank[:part], end}, announced)
 						})
 					}
 					time.Sleep(patience + time.Second)
 					synctest.Wait()
-					body := large(22 << 20)
 					if got := r.upload(other, strings.NewReader(body), int64(len(body))); got != 422 { // for so long a text
 						t.Errorf("upload of another tenant = %d, want that it is read", got)
 					}

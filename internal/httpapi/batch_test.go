@@ -42,7 +42,7 @@ func TestBatchJudgesEachMessageAlone(t *testing.T) {
 			s := newInputServer(t)
 			row := inputRow{path: "/v1/send/batch", body: tt.body, key: tt.key, status: 202, answers: batchCodes(tt.want...)}
 			row.check(t, s)
-			if got := s.rows(); got != tt.stored {
+			if got := s.stored().messages; got != tt.stored {
 				t.Errorf("messages stored = %d, want %d", got, tt.stored)
 			}
 		})
@@ -78,7 +78,7 @@ func TestBatchEnvelopeIsStrict(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			row := inputRow{path: "/v1/send/batch", body: tt.body, status: tt.status, code: tt.code}
 			row.check(t, s)
-			if got := s.rows(); got != 0 {
+			if got := s.stored().messages; got != 0 {
 				t.Errorf("messages stored = %d, want 0", got)
 			}
 		})
@@ -99,7 +99,7 @@ func TestBatchOfAThousandKeepsItsOrder(t *testing.T) {
 	}) + `}`
 	row := inputRow{path: "/v1/send/batch", body: body, status: 202, answers: batchCodes(want...)}
 	row.check(t, s)
-	if got := s.rows(); got != 666 {
+	if got := s.stored().messages; got != 666 {
 		t.Errorf("messages stored = %d, want 666", got)
 	}
 }
@@ -116,12 +116,12 @@ func TestBatchRepeatedUnderItsKeySendsNothingTwice(t *testing.T) {
 	post(batchJSON(first, sendJSON("to", "[]"), third), "", "required", "")
 	// The one that was refused is mended; the others are replayed.
 	post(batchJSON(first, second, third), "", "", "")
-	if got := s.rows(); got != 3 {
+	if got := s.stored().messages; got != 3 {
 		t.Errorf("messages stored = %d, want 3", got)
 	}
 	// A message in another's place is another request.
 	post(batchJSON(second, first, third), "idempotency_mismatch", "idempotency_mismatch", "")
-	if got := s.rows(); got != 3 {
+	if got := s.stored().messages; got != 3 {
 		t.Errorf("messages stored after a swap = %d, want 3", got)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,34 +25,41 @@ func TestHookBodiesThatHangTakeBoundedMemory(t *testing.T) {
 	s.Start()
 	t.Cleanup(s.Close)
 	const many = 2 * hookRoom / provider.MaxHook
-	var refused atomic.Int64
+	hanging := bytes.Repeat([]byte(" "), provider.MaxHook-1)
+	answers := make(chan int, many)
 	var written, ended sync.WaitGroup
+	t.Cleanup(ended.Wait)
 	for range many {
 		conn, err := net.Dial("tcp", s.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { _ = conn.Close() })
 		written.Add(1)
 		ended.Go(func() {
 			_, _ = fmt.Fprintf(conn, "POST /hooks/made-up HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", provider.MaxHook)
-			_, _ = conn.Write(bytes.Repeat([]byte(" "), provider.MaxHook-1))
+			_, _ = conn.Write(hanging)
 			written.Done()
-			_ = conn.SetReadDeadline(time.Now().Add(hookReading / 2)) // those that have a place are not answered before that
 			if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
-				if resp.StatusCode == http.StatusServiceUnavailable {
-					refused.Add(1)
-				}
+				answers <- resp.StatusCode
 				_, _ = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()
 			}
 		})
-		t.Cleanup(func() { _ = conn.Close() })
 	}
 	written.Wait()
 	body := "delivered ann@example.org"
 	r.want(r.hook("made-up", body, madeUp.sign(body)), 200, "")
-	ended.Wait()
-	if least := int64(many - hookRoom/(provider.MaxHook-freeBody) - 2); refused.Load() < least {
-		t.Errorf("%d of %d bodies were refused, want %d at least", refused.Load(), many, least)
+	const least = many - hookRoom/(provider.MaxHook-freeBody) - 2
+	patience := time.After(hookReading / 2) // those that have a place are not answered before that
+	for refused := 0; refused < least; {
+		select {
+		case status := <-answers:
+			if status == http.StatusServiceUnavailable {
+				refused++
+			}
+		case <-patience:
+			t.Fatalf("%d of %d bodies were refused, want %d at least", refused, many, least)
+		}
 	}
 }

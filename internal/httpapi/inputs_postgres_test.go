@@ -108,16 +108,16 @@ func newPostgresServer(t *testing.T) (*inputServer, *pgxpool.Pool) {
 		t.Fatal(err)
 	}
 	return &inputServer{
-		url: ts.URL, fail: store.failWith, gone: "gone@example.org", keys: postgresKeys(t, db),
-		rows: counter(t, pool, `SELECT count(*) FROM message`), events: counter(t, pool, `SELECT count(*) FROM event`),
+		url: ts.URL, fail: store.failWith, gone: "gone@example.org", keys: postgresKeys(t, db), stored: counter(t, pool),
 	}, pool
 }
 
-func counter(t *testing.T, pool *pgxpool.Pool, sql string) func() int {
+func counter(t *testing.T, pool *pgxpool.Pool) func() inputCount {
 	t.Helper()
-	return func() int {
-		var n int
-		if err := pool.QueryRow(context.Background(), sql).Scan(&n); err != nil {
+	return func() inputCount {
+		var n inputCount
+		const sql = `SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM event)`
+		if err := pool.QueryRow(context.Background(), sql).Scan(&n.messages, &n.events); err != nil {
 			t.Error(err)
 		}
 		return n

@@ -17,7 +17,7 @@ import (
 )
 
 // inputRows is the table of bad inputs to the sending API, by number.
-func inputRows() []inputRow {
+var inputRows = sync.OnceValue(func() []inputRow {
 	var rows []inputRow
 	for _, part := range [][]inputRow{
 		jsonRows(), transportRows(), callerRows(), idempotencyRows(), addressRows(), contentRows(), fileRows(), storeRows(), hookRows(),
@@ -25,7 +25,7 @@ func inputRows() []inputRow {
 		rows = append(rows, part...)
 	}
 	return rows
-}
+})
 
 func jsonRows() []inputRow {
 	deep := func(n int) string { return `{"to":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}` }

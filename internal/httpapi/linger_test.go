@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -84,13 +83,10 @@ func upload(addr, path, key string, length int, early bool) (status int, closed 
 		rest = length / 2
 	}
 	in := bufio.NewReader(conn)
-	if _, err := io.WriteString(conn, strings.Repeat("x", length-rest)); err != nil {
+	if err := writeFiller(conn, length-rest); err != nil {
 		return 0, false, fmt.Errorf("first half: %w", err)
 	}
-	write := func() error {
-		_, err := io.WriteString(conn, strings.Repeat("x", rest))
-		return err
-	}
+	write := func() error { return writeFiller(conn, rest) }
 	if !early {
 		if err := write(); err != nil {
 			return 0, false, fmt.Errorf("body: %w", err)
@@ -114,4 +110,15 @@ func upload(addr, path, key string, length int, early bool) (status int, closed 
 		return resp.StatusCode, false, fmt.Errorf("after the answer: %w", err)
 	}
 	return resp.StatusCode, resp.Close, nil
+}
+
+// writeFiller writes n bytes.
+func writeFiller(w io.Writer, n int) error {
+	block := make([]byte, 256<<10)
+	for ; n > 0; n -= len(block) {
+		if _, err := w.Write(block[:min(n, len(block))]); err != nil {
+			return err
+		}
+	}
+	return nil
 }

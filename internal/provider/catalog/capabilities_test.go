@@ -1,4 +1,4 @@
-package provider_test
+package catalog_test
 
 import (
 	"strings"
