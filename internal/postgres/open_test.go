@@ -84,7 +84,7 @@ func TestOpenCallsAreNobodysBusinessWithoutALimit(t *testing.T) {
 // A crash of the server can set the sequence back, a failover too. All sessions end with either.
 func TestOpenCallsAreCountedAnewWhenTheServerWasAway(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newOwnBed(t)
 	account := b.account(t, "small", hourly(1000, limit.Requests))
 	b.acceptN(t, 9)
 	owner := b.replica(t)

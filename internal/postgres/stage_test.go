@@ -181,10 +181,10 @@ func (s *stage) learn(ctx context.Context) error {
 	}
 	statements = append(statements, `CREATE TABLE stage.sequence AS SELECT format('public.%I', sequencename)::regclass AS id, coalesce(last_value, start_value) AS value, last_value IS NOT NULL AS called
 		FROM pg_sequences WHERE schemaname = 'public'`)
-	statements = append(statements, `CREATE FUNCTION stage.reset() RETURNS void LANGUAGE plpgsql AS $$
+	statements = append(statements, `CREATE FUNCTION stage.reset() RETURNS boolean LANGUAGE plpgsql AS $$
 		DECLARE n bigint; total bigint := 0; BEGIN
 		`+clear.String()+`IF total > 5000 THEN TRUNCATE public.`+strings.Join(tables, `, public.`)+`; END IF;
-		`+restore.String()+`PERFORM setval(id, value, called) FROM stage.sequence; END $$`)
+		`+restore.String()+`PERFORM setval(id, value, called) FROM stage.sequence; RETURN total > 5000; END $$`)
 	for _, statement := range statements {
 		if _, err := s.sql.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("%s: %w", statement, err)
@@ -222,7 +222,11 @@ func (s *stage) reset(ctx context.Context) error {
 	if shape, err := s.look(ctx); err != nil || shape != s.shape || busy > 0 {
 		return errors.Join(errUsedUp, err)
 	}
-	_, err := s.sql.Exec(ctx, `SELECT stage.reset()`)
+	var many bool
+	err := s.sql.QueryRow(ctx, `SELECT stage.reset()`).Scan(&many)
+	if err == nil && many {
+		s.shape, err = s.look(ctx) // TRUNCATE forgets figures
+	}
 	return err
 }
 
