@@ -16,7 +16,7 @@ import (
 )
 
 // meetings is how many messages two replicas handle at once.
-func meetings() int { return times(200) }
+func meetings() int { return max(1000, times(200)) }
 
 // meeting is one message whose result one replica writes while both are told of events, each in any order.
 type meeting struct {
