@@ -136,7 +136,7 @@ func TestAStallThatEndsInTimeRefusesNobody(t *testing.T) {
 // A server that is away for less than a caller waits costs the caller that time and no refusal.
 func TestSessionsThatAreKilledRefuseNobody(t *testing.T) {
 	t.Parallel()
-	b := newOwnBed(t)
+	b := newBed(t)
 	hold := b.begin(t)
 	_, err := hold.Exec(t.Context(), stalls()["ready"])
 	must(t, err)

@@ -154,14 +154,14 @@ func TestOneTransactionTakesNoMoreThanItCanWriteInTime(t *testing.T) {
 		defer mu.Unlock()
 		most = max(most, size)
 	}})
-	subs := make([]*mail.Submission, 30)
+	subs := make([]*mail.Submission, 18)
 	for i := range subs {
 		subs[i] = submission()
 		subs[i].Message.Text = strings.Repeat("x", 512<<10)
 	}
 	_, errs := db.AcceptAll(t.Context(), subs)
 	for _, err := range errs {
-		if _, slow := errors.AsType[*mail.Unavailable](err); !slow { // a busy machine may not write 15 MB in time
+		if _, slow := errors.AsType[*mail.Unavailable](err); !slow { // a busy machine may not write 9 MB in time
 			must(t, err)
 		}
 	}
@@ -182,7 +182,7 @@ func TestHeavyMessageGetsMoreTime(t *testing.T) {
 		$$ BEGIN INSERT INTO seen VALUES (current_setting('statement_timeout')::interval); RETURN NULL; END $$`)
 	db := b.open(t, Options{AcceptWait: time.Minute})
 	b.exec(t, `CREATE TRIGGER note AFTER INSERT ON message FOR EACH STATEMENT EXECUTE FUNCTION note()`)
-	for _, size := range []int{1000, acceptWeight + 24<<20, 1000} {
+	for _, size := range []int{1000, acceptWeight + 10<<20, 1000} {
 		_, err := db.Accept(t.Context(), with(func(s *mail.Submission) { s.Message.Text = strings.Repeat("x", size) }))
 		must(t, err)
 	}

@@ -348,7 +348,7 @@ func TestBooksBalanceWhileMailMoves(t *testing.T) {
 		movers.Go(func() { b.bustle(t, account, done) })
 	}
 	var seen [4]int
-	for range 60 {
+	for n := 0; n < 20 || n < 200 && slices.Contains(seen[:], 0); n++ {
 		a := b.books(t)
 		if len(a.Violations) > 0 {
 			t.Errorf("while mail moves: %+v", a.Violations)
@@ -389,6 +389,7 @@ func TestOneReplicaAtATimeChecksTheBooks(t *testing.T) {
 func TestBooksCostWhatIsOpen(t *testing.T) {
 	t.Parallel()
 	b := newOwnBed(t)
+	must(t, dropDays(t.Context(), b.sql))
 	for _, table := range append([]string{"ready", "inflight", "unknown"}, b.days(t)...) {
 		b.exec(t, `ALTER TABLE `+table+` SET (autovacuum_enabled = off)`)
 	}
@@ -414,17 +415,17 @@ func TestBooksCostWhatIsOpen(t *testing.T) {
 			t.Errorf("%s: %d statements were looked at, in one snapshot: %t; want 4", state, n, begun)
 		}
 	}
-	b.exec(t, `VACUUM ANALYZE`)
+	b.exec(t, `VACUUM ANALYZE ready, inflight, unknown, message, recipient, attempt, body`)
 	look("empty tables")
-	b.fill(t, 30_000)
+	b.fill(t, 5_000)
 	day = get[string](t, b, `SELECT right(tableoid::regclass::text, 8) FROM message LIMIT 1`)
 	b.exec(t, `UPDATE attempt SET class = 'transient', finished_at = now()`)
-	look("30,000 open messages since the last analyze")
-	b.exec(t, `VACUUM ANALYZE`)
-	look("30,000 open messages")
+	look("5,000 open messages since the last analyze")
+	b.exec(t, `VACUUM ANALYZE ready, inflight, unknown, message, recipient, attempt, body`)
+	look("5,000 open messages")
 	b.exec(t, `DELETE FROM ready WHERE id NOT IN (SELECT id FROM ready LIMIT 30); UPDATE message SET status = 'sent' WHERE id NOT IN (SELECT id FROM ready)`)
 	look("30 open messages since the last analyze")
-	b.exec(t, `VACUUM ANALYZE`)
+	b.exec(t, `VACUUM ANALYZE ready, inflight, unknown, message, recipient, attempt, body`)
 	look("30 open messages")
 	b.exec(t, `UPDATE message SET status = 'sent'`)
 	look("30 contradictions")

@@ -20,7 +20,7 @@ import (
 // newBedIn is newBed with a database of a certain LC_CTYPE.
 func newBedIn(t *testing.T, locale string) *bed {
 	t.Helper()
-	b := newOwnBed(t)
+	b := newBed(t)
 	if get[string](t, b, `SELECT datctype FROM pg_database WHERE datname = current_database()`) == locale {
 		return b
 	}
@@ -282,7 +282,8 @@ func TestRefoldGoesOnUntilAllAreDone(t *testing.T) {
 func TestSearchByAddressReadsByIndex(t *testing.T) {
 	t.Parallel()
 	b := newOwnBed(t)
-	b.fill(t, 20_000)
+	must(t, dropDays(t.Context(), b.sql))
+	b.fill(t, 8_000)
 	b.exec(t, `UPDATE recipient SET email = (CASE n WHEN 0 THEN 'Ann' ELSE '' END) || right(message_id::text, 6) || '@example.org';
 UPDATE message SET sender = 'Shop' || right(id::text, 3) || '@example.com';
 INSERT INTO event (id, origin, tenant_id, message_id, n, type, recipient, at, source, key)
@@ -294,8 +295,8 @@ INSERT INTO event (id, origin, tenant_id, message_id, n, type, recipient, at, so
 	if len(to) != 1 || len(from) != 0 || len(events) != 1 {
 		t.Errorf("to = %v, from = %v, events = %v", to, from, events)
 	}
-	if _, from, _ := b.searched(t, "SHOP00f@example.com"); len(from) < 4 {
-		t.Errorf("from = %v, want the four or five of that sender", from)
+	if _, from, _ := b.searched(t, "SHOP00f@example.com"); len(from) < 1 {
+		t.Errorf("from = %v, want the one or two of that sender", from)
 	}
 	today := time.Now().UTC().Format("20060102")
 	for index, part := range map[string]string{"_folded": "WHERE m.tenant_id = $1 AND m.id IN", "_sender": "AND " + senderSQL, "_other": "FROM event y"} {

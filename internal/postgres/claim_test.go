@@ -29,7 +29,7 @@ func TestOwnersClaimingAtOnceNeverGetTheSameMessage(t *testing.T) {
 	b := newBed(t)
 	dbs := []*DB{b.db, b.open(t, Options{})}
 	account := b.relay(t)
-	const n = 2000
+	const n = 500
 	want := b.acceptN(t, n)
 	var mu sync.Mutex
 	got := map[mail.ID]mail.ID{} // by owner

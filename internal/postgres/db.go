@@ -82,12 +82,10 @@ const connections = 18
 // openPools opens the pools, which share so many connections. Two each are enough to work, for a session that waits for a
 // lock must not hold up all others.
 func openPools(ctx context.Context, url string, connections int, acceptWait time.Duration) (p pools, err error) {
-	share := func(of int) int32 { return int32(max(2, connections*of/18)) } //nolint:gosec // a few hundred
-	backstop := strconv.FormatInt(acceptWait.Milliseconds(), 10)
-	patient := map[string]string{"statement_timeout": backstop, "lock_timeout": backstop}
-	if p.accept, err = newPool(ctx, url, share(3), patient); err != nil {
+	if p.accept, err = acceptPool(ctx, url, connections, acceptWait); err != nil {
 		return p, err
 	}
+	share := func(of int) int32 { return share(connections, of) }
 	// Flipped plans cost these few statements a factor of ten on young statistics: pin their shape. A plan that is pinned
 	// looks dear to the planner, which would compile it at each run (a third of a second): hence no JIT, see newPool. A claim
 	// locks the limits of all: a replica that falls silent in one, paused or cut off, holds up the others until its session
@@ -106,6 +104,14 @@ func openPools(ctx context.Context, url string, connections int, acceptWait time
 	p.api, err = newPool(ctx, url, share(5), map[string]string{"statement_timeout": "2s"})
 	return p, err
 }
+
+// acceptPool opens the pool of accepts, which wait that long.
+func acceptPool(ctx context.Context, url string, connections int, wait time.Duration) (*pgxpool.Pool, error) {
+	backstop := strconv.FormatInt(wait.Milliseconds(), 10)
+	return newPool(ctx, url, share(connections, 3), map[string]string{"statement_timeout": backstop, "lock_timeout": backstop})
+}
+
+func share(connections, of int) int32 { return int32(max(2, connections*of/18)) } //nolint:gosec // a few hundred
 
 // newDB gives a store over pools that are open.
 func newDB(p pools, o Options) *DB {

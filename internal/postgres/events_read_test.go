@@ -365,7 +365,7 @@ func TestStreamReadsByItsIndexAndSparesOldDays(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off`); err != nil {
 		t.Fatal(err)
 	}
-	p := position{"3", mail.IDAt(time.Now().Add(adoption + 72*time.Hour))}
+	p := position{"3", mail.IDAt(time.Now().Add(adoption + 24*time.Hour))}
 	rows, err := tx.Query(t.Context(), `EXPLAIN (COSTS OFF) `+afterSQL, 1, p.xid, [16]byte(p.after()), [16]byte(p.floor()), 10)
 	must(t, err)
 	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])

@@ -144,7 +144,7 @@ func answerOf(t *testing.T, db *DB) error {
 
 func TestAcceptSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 	t.Parallel()
-	b := newOwnBed(t)
+	b := newBed(t)
 	p := newProxy(t, b)
 	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
 	t.Cleanup(p.cut) // before the pools close, which wait for answers
@@ -160,7 +160,7 @@ func TestAcceptSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 
 func TestAcceptSaysUnavailableWhenTheDatabaseIsSilent(t *testing.T) {
 	t.Parallel()
-	b := newOwnBed(t)
+	b := newBed(t)
 	p := newProxy(t, b)
 	db := b.open(t, Options{URL: p.url, AcceptWait: hasty})
 	t.Cleanup(p.cut) // before the pools close, which wait for answers
@@ -176,7 +176,7 @@ func TestAcceptSaysUnavailableWhenTheDatabaseIsSilent(t *testing.T) {
 
 func TestStoreComesBackAfterItsConnectionsWereKilled(t *testing.T) {
 	t.Parallel()
-	b := newOwnBed(t)
+	b := newBed(t)
 	b.acceptN(t, 1)
 	_, err := b.db.Config(t.Context())
 	must(t, err)

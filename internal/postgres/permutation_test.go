@@ -15,18 +15,18 @@ import (
 )
 
 // thorough is for the build machine, which has the time.
-var thorough = flag.Bool("thorough", false, "try what is random twenty times as often")
+var thorough = flag.Bool("thorough", false, "try what is random a hundred times as often")
 
 // times is how often something random is tried.
 func times(n int) int {
 	if *thorough {
-		return 20 * n
+		return 100 * n
 	}
 	return n
 }
 
 // permutations is how many orders the property is tried in.
-func permutations() int { return times(500) }
+func permutations() int { return times(100) }
 
 // The events of one run in any order, each once or several times, some with a new id of the provider's, and the call's own
 // outcome (an acceptance, a lost answer, or a dead replica) anywhere between them: there is one final state.
@@ -73,7 +73,7 @@ func startRuns(t *testing.T, b *bed) []run {
 		if i%4 == 0 {
 			owner = dying
 		}
-		due := b.claim(t, owner, account, 250)
+		due := b.claim(t, owner, account, len(subs)/2)
 		var wg sync.WaitGroup
 		for _, d := range due {
 			wg.Go(func() {

@@ -16,7 +16,7 @@ import (
 )
 
 // meetings is how many messages two replicas handle at once.
-func meetings() int { return times(1000) }
+func meetings() int { return max(1000, times(200)) }
 
 // meeting is one message whose result one replica writes while both are told of events, each in any order.
 type meeting struct {
@@ -66,10 +66,11 @@ func (b *bed) meet(t *testing.T, replicas []*DB) []*meeting {
 		at[subs[i].Message.ID] = to
 	}
 	b.accept(t, subs...)
+	share := len(subs) / 4
 	var all []*meeting
 	for len(all) < len(subs) {
-		r := len(all) / 250 % 2
-		due := b.claim(t, owners[r], account, 250)
+		r := len(all) / share % 2
+		due := b.claim(t, owners[r], account, share)
 		var wg sync.WaitGroup
 		for _, d := range due {
 			m := &meeting{flight: flight{id: d.ID, owner: owners[r], account: account, due: d}, recipient: at[d.ID]}
@@ -101,7 +102,7 @@ func shuffled(t *testing.T, rng *rand.Rand, replicas []*DB, all []*meeting) []fu
 	var jobs []func()
 	var events []mail.Event
 	for i, m := range all {
-		jobs = append(jobs, func() { m.record(t, replicas[i/250%2]) })
+		jobs = append(jobs, func() { m.record(t, replicas[i/(len(all)/4)%2]) })
 		events = append(events, m.events(i)...)
 	}
 	for _, db := range replicas {

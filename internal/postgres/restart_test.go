@@ -14,7 +14,7 @@ import (
 // What was spent stays spent when the last replica goes and a first one comes, however the last one went.
 func TestAStartRefillsNoWindow(t *testing.T) {
 	t.Parallel()
-	b := newOwnBed(t)
+	b := newBed(t)
 	for name, stop := range map[string]func(owner mail.ID){
 		"drained": func(owner mail.ID) { must(t, b.db.Unregister(t.Context(), owner)) },
 		"killed":  func(owner mail.ID) { b.expire(t, owner) },

@@ -339,15 +339,15 @@ func TestNobodyRegistersWhileRestoreRuns(t *testing.T) {
 func TestRestoreMovesManyInBatches(t *testing.T) {
 	t.Parallel()
 	b, since := lost(t)
-	b.fill(t, 1300)
+	b.fill(t, 1003)
 	b.exec(t, `UPDATE ready SET attempts = 1`)
 	var told []int
 	c, err := b.db.Restore(t.Context(), Restoration{Since: since, Actor: "tester", Wait: waits}, func(n int) { told = append(told, n) })
 	must(t, err)
-	if c.Ready != 1300 || fmt.Sprint(told) != "[0 0 500 1000 1300]" {
+	if c.Ready != 1003 || fmt.Sprint(told) != "[0 0 500 1000 1003]" {
 		t.Errorf("moved %+v, told %v", c, told)
 	}
-	if n := get[int](t, b, `SELECT count(*) FROM unknown_call`); n != 3*1300 || get[int](t, b, `SELECT count(*) FROM ready`) != 0 {
+	if n := get[int](t, b, `SELECT count(*) FROM unknown_call`); n != 3*1003 || get[int](t, b, `SELECT count(*) FROM ready`) != 0 {
 		t.Errorf("%d calls, want three of each", n)
 	}
 }

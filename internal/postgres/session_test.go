@@ -204,7 +204,7 @@ func TestPgBouncerInTransactionModeIsSeenUnderLoad(t *testing.T) {
 func TestAPlainServerIsNotTakenForAPooler(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.NewURL(t)
-	for range 20 {
+	for range 3 {
 		pooler, err := CheckSessions(t.Context(), dsn)
 		if pooler || err != nil {
 			t.Fatalf("CheckSessions = %t, %v", pooler, err)

@@ -32,8 +32,9 @@ func TestMain(m *testing.M) {
 type stage struct {
 	*pgtest.Database
 	sql   *pgxpool.Pool
-	idle  map[time.Duration][]pools // by how long an accept waits
-	shape string                    // of the schema
+	idle  []pools                           // but for those that accept,
+	waits map[time.Duration][]*pgxpool.Pool // which are kept by how long they wait
+	shape string                            // of the schema
 }
 
 // free are the stages that no test uses.
@@ -81,11 +82,14 @@ func newStage(ctx context.Context) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{Database: d, idle: map[time.Duration][]pools{}}
+	s := &stage{Database: d, waits: map[time.Duration][]*pgxpool.Pool{}}
 	if s.sql, err = lookingPool(d.URL); err != nil {
 		return nil, errors.Join(err, d.Drop(ctx))
 	}
-	if err = s.learn(ctx); err == nil {
+	if err = dropDays(ctx, s.sql); err == nil {
+		err = s.learn(ctx)
+	}
+	if err == nil {
 		s.shape, err = s.look(ctx)
 	}
 	if err != nil {
@@ -108,31 +112,46 @@ func dropFree() error {
 }
 
 func (s *stage) close() {
-	s.sql.Close()
-	for _, ps := range s.idle {
-		for _, p := range ps {
-			p.close()
-		}
+	for _, p := range s.all() {
+		p.Close()
 	}
 }
 
 // pools gives t connections of a store until it ends.
 func (s *stage) pools(t *testing.T, acceptWait time.Duration) pools {
 	t.Helper()
-	if ps := s.idle[acceptWait]; len(ps) > 0 {
-		s.idle[acceptWait] = ps[:len(ps)-1]
-		p := ps[len(ps)-1]
-		t.Cleanup(func() { s.idle[acceptWait] = append(s.idle[acceptWait], p) })
-		return p
+	ctx := context.WithoutCancel(t.Context())
+	var p pools
+	var err error
+	if n := len(s.idle); n > 0 {
+		p, s.idle = s.idle[n-1], s.idle[:n-1]
+	} else {
+		p, err = openPools(ctx, s.URL, connections, acceptWait)
+		must(t, err)
+		s.waits[acceptWait] = append(s.waits[acceptWait], p.accept)
 	}
-	p, err := openPools(context.WithoutCancel(t.Context()), s.URL, connections, acceptWait)
-	must(t, err)
-	t.Cleanup(func() { s.idle[acceptWait] = append(s.idle[acceptWait], p) })
+	if ps := s.waits[acceptWait]; len(ps) > 0 {
+		p.accept, s.waits[acceptWait] = ps[0], ps[1:]
+	} else {
+		p.accept, err = acceptPool(ctx, s.URL, connections, acceptWait)
+		must(t, err)
+	}
+	t.Cleanup(func() {
+		s.idle = append(s.idle, p)
+		s.waits[acceptWait] = append(s.waits[acceptWait], p.accept)
+	})
 	return p
 }
 
+// dropDays drops the days after tomorrow: every session learns all of them, and every plan opens them.
+func dropDays(ctx context.Context, pool *pgxpool.Pool) error {
+	_, err := pool.Exec(ctx, `DO $$ BEGIN EXECUTE (SELECT 'DROP TABLE ' || string_agg(inhrelid::regclass::text, ', ') FROM pg_inherits JOIN pg_class ON oid = inhrelid
+		WHERE relkind = 'r' AND right(relname, 8) > to_char(now() AT TIME ZONE 'UTC' + interval '1 day', 'YYYYMMDD')); END $$`)
+	return err
+}
+
 // learn makes the function that deletes all rows but those that the migrations wrote: first the rows that refer to others.
-// TRUNCATE would make every connection forget its plans.
+// TRUNCATE makes every connection forget its plans: it is for so many rows that they slow down whoever comes next, as dead ones.
 func (s *stage) learn(ctx context.Context) error {
 	tables, err := column[string](ctx, s.sql, `
 		WITH RECURSIVE t AS (
@@ -162,9 +181,10 @@ func (s *stage) learn(ctx context.Context) error {
 	}
 	statements = append(statements, `CREATE TABLE stage.sequence AS SELECT format('public.%I', sequencename)::regclass AS id, coalesce(last_value, start_value) AS value, last_value IS NOT NULL AS called
 		FROM pg_sequences WHERE schemaname = 'public'`)
-	statements = append(statements, `CREATE FUNCTION stage.reset() RETURNS bigint LANGUAGE plpgsql AS $$
+	statements = append(statements, `CREATE FUNCTION stage.reset() RETURNS boolean LANGUAGE plpgsql AS $$
 		DECLARE n bigint; total bigint := 0; BEGIN
-		`+clear.String()+restore.String()+`PERFORM setval(id, value, called) FROM stage.sequence; RETURN total; END $$`)
+		`+clear.String()+`IF total > 5000 THEN TRUNCATE public.`+strings.Join(tables, `, public.`)+`; END IF;
+		`+restore.String()+`PERFORM setval(id, value, called) FROM stage.sequence; RETURN total > 5000; END $$`)
 	for _, statement := range statements {
 		if _, err := s.sql.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("%s: %w", statement, err)
@@ -195,7 +215,6 @@ func (s *stage) reset(ctx context.Context) error {
 		}
 	}
 	var busy int
-	var deleted int64
 	if err := s.sql.QueryRow(ctx, `SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid())
 		+ (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&busy); err != nil {
 		return err
@@ -203,19 +222,21 @@ func (s *stage) reset(ctx context.Context) error {
 	if shape, err := s.look(ctx); err != nil || shape != s.shape || busy > 0 {
 		return errors.Join(errUsedUp, err)
 	}
-	const many = 5000 // rows that are dead slow down whoever comes next
-	if err := s.sql.QueryRow(ctx, `SELECT stage.reset()`).Scan(&deleted); err != nil || deleted > many {
-		return errors.Join(errUsedUp, err)
+	var many bool
+	err := s.sql.QueryRow(ctx, `SELECT stage.reset()`).Scan(&many)
+	if err == nil && many {
+		s.shape, err = s.look(ctx) // TRUNCATE forgets figures
 	}
-	return nil
+	return err
 }
 
 func (s *stage) all() []*pgxpool.Pool {
 	all := []*pgxpool.Pool{s.sql}
-	for _, ps := range s.idle {
-		for _, p := range ps {
-			all = append(all, p.accept, p.engine, p.hooks, p.api)
-		}
+	for _, p := range s.idle {
+		all = append(all, p.engine, p.hooks, p.api)
+	}
+	for _, ps := range s.waits {
+		all = append(all, ps...)
 	}
 	return all
 }

@@ -35,10 +35,39 @@ func newServer(t *testing.T) (b *bed, standbys func(names string)) {
 // tells the others of the setting, some time after it was read.
 func (b *bed) commits(t *testing.T) bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	return b.untilItWaits(t, func(ctx context.Context) error {
+		_, err := b.sql.Exec(ctx, commitSQL)
+		return err
+	}) == nil
+}
+
+// untilItWaits does something until it is done or waits for a standby, which is then given up.
+func (b *bed) untilItWaits(t *testing.T, do func(context.Context) error) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
-	_, err := b.sql.Exec(ctx, commitSQL)
-	return err == nil
+	waits := func() bool {
+		return get[bool](t, b, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')`)
+	}
+	done := make(chan error, 1)
+	go func() { done <- do(ctx) }()
+	var err error
+	returned := false
+	until(t, "it returns, or waits for a standby", func() bool {
+		select {
+		case err = <-done:
+			returned = true
+		default:
+		}
+		return returned || waits()
+	})
+	if returned {
+		return err
+	}
+	cancel()
+	err = <-done
+	until(t, "nobody waits for a standby any more", func() bool { return !waits() })
+	return err
 }
 
 func TestNothingIsDoneUntilTheStandbyHasIt(t *testing.T) {
@@ -91,19 +120,12 @@ func repeatedWaits(t *testing.T, b *bed, standbys func(names string)) {
 			return err
 		}, `SELECT count(*) FROM attempt WHERE finished_at IS NOT NULL`},
 	} {
-		briefly := func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-			defer cancel()
-			return tc.do(ctx)
-		}
 		standbys("nobody")
-		until(t, tc.what+" is seen by everybody", func() bool { // a busy machine may not come as far as the commit at once
-			if err := briefly(); err == nil {
-				t.Errorf("%s: said to be kept, and no standby has it", tc.what)
-			}
-			return get[int](t, b, tc.seen) > 0
-		})
-		if err := briefly(); err == nil {
+		if err := b.untilItWaits(t, tc.do); err == nil {
+			t.Errorf("%s: said to be kept, and no standby has it", tc.what)
+		}
+		until(t, tc.what+" is seen by everybody", func() bool { return get[int](t, b, tc.seen) > 0 })
+		if err := b.untilItWaits(t, tc.do); err == nil {
 			t.Errorf("%s, again: said to be kept, and no standby has it", tc.what)
 		}
 		standbys("")

@@ -11,7 +11,7 @@ func TestCloseRightAfterOpen(t *testing.T) {
 	for i := range 200 {
 		db, err := Open(t.Context(), Options{URL: b.url, Box: newBox(t, 1)})
 		must(t, err)
-		if i%10 == 1 { // with connections
+		if i%50 == 1 { // with connections
 			must(t, db.Ping(t.Context()))
 		}
 		closed := make(chan struct{})

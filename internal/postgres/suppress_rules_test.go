@@ -23,45 +23,47 @@ func (b *bed) suppressions(t *testing.T) []string {
 func TestSuppressionForGoodOutlastsOneThatWasToExpire(t *testing.T) {
 	t.Parallel()
 	for _, was := range []string{"", "+ interval '1 day'", "- interval '1 day'"} { // none, in force, expired
-		b := newBed(t)
-		before := func(stream string) {
-			b.exec(t, `DELETE FROM suppression`)
-			if was != "" {
-				b.exec(t, `INSERT INTO suppression (tenant_id, email, stream, reason, origin, created_at, expires_at)
-					VALUES (1, 'ann@example.org', $1, 'manual', 'api', now() - interval '9 days', now() `+was+`)`, stream)
+		t.Run(was, func(t *testing.T) { // each gives its database back
+			b := newBed(t)
+			before := func(stream string) {
+				b.exec(t, `DELETE FROM suppression`)
+				if was != "" {
+					b.exec(t, `INSERT INTO suppression (tenant_id, email, stream, reason, origin, created_at, expires_at)
+						VALUES (1, 'ann@example.org', $1, 'manual', 'api', now() - interval '9 days', now() `+was+`)`, stream)
+				}
 			}
-		}
-		check := func(what, want string) {
-			t.Helper()
-			if diff := cmp.Diff([]string{want}, b.suppressions(t)); diff != "" {
-				t.Errorf("%s over one %q (-want +got):\n%s", what, was, diff)
+			check := func(what, want string) {
+				t.Helper()
+				if diff := cmp.Diff([]string{want}, b.suppressions(t)); diff != "" {
+					t.Errorf("%s over one %q (-want +got):\n%s", what, was, diff)
+				}
+				if n := get[int](t, b, `SELECT count(*) FROM suppression WHERE created_at > now() - interval '1 hour' AND account = 'relay' AND message_id IS NOT NULL`); n != 1 {
+					t.Errorf("%s over one %q does not say where it comes from", what, was)
+				}
 			}
-			if n := get[int](t, b, `SELECT count(*) FROM suppression WHERE created_at > now() - interval '1 hour' AND account = 'relay' AND message_id IS NOT NULL`); n != 1 {
-				t.Errorf("%s over one %q does not say where it comes from", what, was)
+			for what, e := range map[string]mail.Event{
+				"hard_bounce": told(mail.ID{}, mail.EventBounced, "ann@example.org", 1, mail.InvalidAddress),
+				"complaint":   told(mail.ID{}, mail.EventComplained, "ann@example.org", 1),
+			} {
+				before("")
+				f := b.fly(t, submission("other@example.org", "ann@example.org"))
+				e.MessageID, e.UniqueID = f.id, what+f.id.String()
+				b.receive(t, hook(f.account, e))
+				check(what, "1 ann@example.org  "+what+" by webhook, for good")
 			}
-		}
-		for what, e := range map[string]mail.Event{
-			"hard_bounce": told(mail.ID{}, mail.EventBounced, "ann@example.org", 1, mail.InvalidAddress),
-			"complaint":   told(mail.ID{}, mail.EventComplained, "ann@example.org", 1),
-		} {
-			before("")
+			before("transactional")
 			f := b.fly(t, submission("other@example.org", "ann@example.org"))
-			e.MessageID, e.UniqueID = f.id, what+f.id.String()
-			b.receive(t, hook(f.account, e))
-			check(what, "1 ann@example.org  "+what+" by webhook, for good")
-		}
-		before("transactional")
-		f := b.fly(t, submission("other@example.org", "ann@example.org"))
-		b.receive(t, hook(f.account, told(f.id, mail.EventUnsubscribed, "ann@example.org", 1)))
-		check("unsubscribe", "1 ann@example.org transactional unsubscribe by webhook, for good")
+			b.receive(t, hook(f.account, told(f.id, mail.EventUnsubscribed, "ann@example.org", 1)))
+			check("unsubscribe", "1 ann@example.org transactional unsubscribe by webhook, for good")
 
-		before("")
-		refusal := b.fly(t, submission("other@example.org"))
-		b.exec(t, `UPDATE recipient SET email = 'ann@example.org' WHERE message_id = $1`, [16]byte(refusal.id)) // past the check at acceptance
-		r := mail.Result{ID: refusal.id, N: 1, Class: "bad_recipient", Recipients: changes("failed")}
-		r.Recipients[0].Bounce = &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Text: "no such user"}
-		b.record(t, refusal.owner, r)
-		check("refusal", "1 ann@example.org  hard_bounce by response, for good")
+			before("")
+			refusal := b.fly(t, submission("other@example.org"))
+			b.exec(t, `UPDATE recipient SET email = 'ann@example.org' WHERE message_id = $1`, [16]byte(refusal.id)) // past the check at acceptance
+			r := mail.Result{ID: refusal.id, N: 1, Class: "bad_recipient", Recipients: changes("failed")}
+			r.Recipients[0].Bounce = &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Text: "no such user"}
+			b.record(t, refusal.owner, r)
+			check("refusal", "1 ann@example.org  hard_bounce by response, for good")
+		})
 	}
 }
 
@@ -93,16 +95,18 @@ func TestSoftBouncesSuppressBesideWhatIsThere(t *testing.T) {
 		"now() - interval '1 day'": "soft_bounce by webhook, for long", "now() + interval '1 day'": "soft_bounce by webhook, for long",
 		"NULL": "manual by api, for good",
 	} {
-		b := newBed(t)
-		b.db = b.open(t, Options{AcceptWait: patient, SoftLimit: 2})
-		f := b.fly(t, submission("ann@example.org"))
-		b.exec(t, `INSERT INTO suppression (tenant_id, email, reason, origin, expires_at) VALUES (1, 'ann@example.org', 'manual', 'api', `+was+`)`)
-		for n := range 2 {
-			b.receive(t, hook(f.account, told(f.id, mail.EventBounced, "ann@example.org", n, mail.MailboxFull)))
-		}
-		if diff := cmp.Diff([]string{"1 ann@example.org  " + want}, b.suppressions(t)); diff != "" {
-			t.Errorf("over one until %s (-want +got):\n%s", was, diff)
-		}
+		t.Run(was, func(t *testing.T) {
+			b := newBed(t)
+			b.db = b.open(t, Options{AcceptWait: patient, SoftLimit: 2})
+			f := b.fly(t, submission("ann@example.org"))
+			b.exec(t, `INSERT INTO suppression (tenant_id, email, reason, origin, expires_at) VALUES (1, 'ann@example.org', 'manual', 'api', `+was+`)`)
+			for n := range 2 {
+				b.receive(t, hook(f.account, told(f.id, mail.EventBounced, "ann@example.org", n, mail.MailboxFull)))
+			}
+			if diff := cmp.Diff([]string{"1 ann@example.org  " + want}, b.suppressions(t)); diff != "" {
+				t.Errorf("over one until %s (-want +got):\n%s", was, diff)
+			}
+		})
 	}
 }
 

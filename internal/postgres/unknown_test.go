@@ -64,10 +64,10 @@ func TestUnknownMessagesAreDecidedByTheirPolicy(t *testing.T) {
 func TestDecideUnknownKeepsToItsStep(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.acceptN(t, 1300)
+	b.fill(t, 1003)
 	b.exec(t, `WITH d AS (DELETE FROM ready RETURNING id, lane, tenant_id) INSERT INTO unknown (id, lane, tenant_id, owner, account_id, n, tries, policy, decide_at)
 		SELECT id, lane, tenant_id, gen_random_uuid(), 1, 1, 0, 'never', now() FROM d`)
-	for _, want := range []int{500, 500, 300, 0} {
+	for _, want := range []int{500, 500, 3, 0} {
 		if _, failed, err := b.db.DecideUnknown(t.Context(), true, 2); failed != want || err != nil {
 			t.Errorf("decided %d, %v; want %d", failed, err, want)
 		}

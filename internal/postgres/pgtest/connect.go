@@ -14,7 +14,7 @@ func connect() (*host, error) {
 	h := &host{admin: os.Getenv("SENDGATE_TEST_DATABASE_URL")}
 	h.external = h.admin != ""
 	if !h.external {
-		url, use, err := join(ctx, sharedDir())
+		url, use, err := join(ctx, shared{dir: sharedDir(), linger: linger})
 		if err != nil {
 			return nil, err
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/sendgate/sendgate/internal/devpg"
 )
 
-// linger is how long the server outlives its last user: the next test binary of a run is often moments away.
+// linger is for the server of a run: the next test binary of a run is often moments away.
 const linger = 3 * time.Second
 
 // init turns a test binary that was started as the keeper into one, before any test sees it. It is the one init of the
@@ -27,15 +27,19 @@ func init() { //nolint:gochecknoinits // see above
 	if dir == "" {
 		return
 	}
-	if err := keep(shared{dir: dir}, linger); err != nil {
+	wait, err := time.ParseDuration(os.Getenv(lingerEnv))
+	if err == nil {
+		err = keep(shared{dir: dir, linger: wait})
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// keep runs the shared server until it had no user for the time of linger.
-func keep(s shared, linger time.Duration) (err error) {
+// keep runs the shared server until it had no user for a while.
+func keep(s shared) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	alone, err := lock(ctx, s.keeper(), syscall.LOCK_EX)
@@ -50,7 +54,7 @@ func keep(s shared, linger time.Duration) (err error) {
 	if err := s.publish(cluster.URL()); err != nil {
 		return errors.Join(err, cluster.Stop())
 	}
-	last := s.awaitIdle(ctx, cluster, linger)
+	last := s.awaitIdle(ctx, cluster)
 	if last != nil {
 		defer func() { err = errors.Join(err, unlock(last)) }() // newcomers wait until the server is down
 	}
@@ -113,10 +117,10 @@ func (s shared) publish(url string) error {
 	return nil
 }
 
-// awaitIdle returns when there was no user for the time of linger, with the lock that keeps users out, or, without it,
+// awaitIdle returns when there was no user for a while, with the lock that keeps users out, or, without it,
 // when ctx ends or the server exits.
-func (s shared) awaitIdle(ctx context.Context, cluster *devpg.Cluster, linger time.Duration) *os.File {
-	tick := time.NewTicker(max(linger/12, poll))
+func (s shared) awaitIdle(ctx context.Context, cluster *devpg.Cluster) *os.File {
+	tick := time.NewTicker(max(s.linger/12, poll))
 	defer tick.Stop()
 	busy := time.Now()
 	for {
@@ -132,7 +136,7 @@ func (s shared) awaitIdle(ctx context.Context, cluster *devpg.Cluster, linger ti
 			busy = time.Now()
 			continue
 		}
-		if time.Since(busy) >= linger {
+		if time.Since(busy) >= s.linger {
 			return all
 		}
 		_ = unlock(all)

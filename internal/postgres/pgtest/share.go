@@ -18,8 +18,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// superviseEnv turns a test binary into the keeper of the shared server in the directory it names.
-const superviseEnv = "SENDGATE_PGTEST_SUPERVISE"
+// superviseEnv turns a test binary into the keeper of the shared server in the directory it names, which lingers as long as
+// lingerEnv says.
+const (
+	superviseEnv = "SENDGATE_PGTEST_SUPERVISE"
+	lingerEnv    = "SENDGATE_PGTEST_LINGER"
+)
 
 // startGrace is how long a process waits for its turn and for the server: a first start may have to download it.
 const startGrace = 3 * time.Minute
@@ -31,7 +35,10 @@ const poll = 25 * time.Millisecond
 //
 // Each holds users shared for as long as it lives, and the kernel lets go for it however it ends. The keeper holds
 // keeper for as long as the server runs, and stops it when it can have users for itself. turn is held to start a keeper.
-type shared struct{ dir string }
+type shared struct {
+	dir    string
+	linger time.Duration // how long the server outlives its last user
+}
 
 func (s shared) users() string   { return filepath.Join(s.dir, "users.lock") }
 func (s shared) keeper() string  { return filepath.Join(s.dir, "keeper.lock") }
@@ -43,10 +50,9 @@ func (s shared) inUse() string   { return filepath.Join(s.dir, "in-use") }
 
 // join makes this process a user of the shared server, for the rest of its life, and returns the server's address. The
 // file it returns holds the lock and must stay open.
-func join(ctx context.Context, dir string) (string, *os.File, error) {
+func join(ctx context.Context, s shared) (string, *os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, startGrace)
 	defer cancel()
-	s := shared{dir: dir}
 	if err := s.prepare(); err != nil {
 		return "", nil, err
 	}
@@ -127,7 +133,7 @@ func (s shared) spawn() (int, error) {
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(self)
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), superviseEnv+"="+s.dir)
+	cmd.Env = append(os.Environ(), superviseEnv+"="+s.dir, lingerEnv+"="+s.linger.String())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -26,7 +26,7 @@ func meeting(t *testing.T) shared {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	s := shared{dir: dir}
+	s := shared{dir: dir, linger: 4 * poll}
 	t.Cleanup(func() {
 		s.awaitEnd(t)
 		if err := os.RemoveAll(dir); err != nil {
@@ -64,7 +64,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 // mustJoin joins the shared server; leave ends that.
 func mustJoin(t *testing.T, s shared) (url string, leave func()) {
 	t.Helper()
-	url, use, err := join(t.Context(), s.dir)
+	url, use, err := join(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestKeeperThatCannotStartSaysWhy(t *testing.T) {
 	if err := os.Mkdir(s.inUse(), 0o700); err != nil { // where the keeper wants a file
 		t.Fatal(err)
 	}
-	url, _, err := join(t.Context(), s.dir)
+	url, _, err := join(t.Context(), s)
 	if err == nil || !strings.Contains(err.Error(), "note use") {
 		t.Errorf("join = %q, %v; want the keeper's reason", url, err)
 	}
@@ -166,7 +166,7 @@ func TestDirectoryOfAnotherUserIsRefused(t *testing.T) {
 	if err := os.Symlink(t.TempDir(), link); err != nil {
 		t.Fatal(err)
 	}
-	if url, _, err := join(t.Context(), link); err == nil {
+	if url, _, err := join(t.Context(), shared{dir: link}); err == nil {
 		t.Errorf("join through a symbolic link = %q, want an error", url)
 	}
 }
