@@ -131,14 +131,6 @@ func (b *bench) store(t *testing.T, o benchOptions) {
 	}
 }
 
-// concurrency sets how many calls an account may have at a time, before a replica starts.
-func (b *bench) concurrency(t *testing.T, account string, n int) {
-	t.Helper()
-	if _, err := b.rows.Exec(t.Context(), `UPDATE account SET concurrency = $2 WHERE name = $1`, account, n); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // environ is the environment of one replica. Later settings win.
 func (b *bench) environ(extra ...string) []string {
 	return append([]string{

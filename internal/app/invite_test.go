@@ -62,3 +62,22 @@ func TestInvitationsGoWhereTheyCanBeCarried(t *testing.T) {
 		t.Errorf("another method: %v, want method_mismatch", err)
 	}
 }
+
+// prefer gives nearly all weight of the pool to one account. The others stay, for what it does not take.
+func prefer(t *testing.T, b *bench, r *replica, account string) {
+	t.Helper()
+	pool, err := r.admin.Pool(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range pool.Accounts {
+		pool.Accounts[i].Weight = 0.001
+		if pool.Accounts[i].Account == account {
+			pool.Accounts[i].Weight = 1
+		}
+	}
+	if _, err := r.admin.PutPool(t.Context(), *pool); err != nil {
+		t.Fatal(err)
+	}
+	b.binds(t, r)
+}
