@@ -51,7 +51,8 @@ type bench struct {
 	emu    *emulator.Emulator
 	rows   *pgxpool.Pool // for looking at what is stored
 	http   *http.Client
-	past   int // lines of the ledger that belong to cases before
+	past   int              // lines of the ledger that belong to cases before
+	told   map[string]int64 // events by provider, which do too
 }
 
 // benchOptions shape a bench. The zero value has a fresh database and no limits.

@@ -69,7 +69,7 @@ func TestClocksThatDiffer(t *testing.T) {
 
 func refusesItsClock(t *testing.T, b *bench) {
 	t.Helper()
-	for _, by := range []time.Duration{2 * time.Minute, -2 * time.Minute, 400 * 24 * time.Hour, -400 * 24 * time.Hour} {
+	for _, by := range []time.Duration{2 * time.Minute, -400 * 24 * time.Hour} { // in package mail are more
 		s := &skewed{}
 		s.set(by)
 		began := time.Now()

@@ -137,7 +137,7 @@ func parksForWrongCredentials(t *testing.T, b *bench, first, second *replica) {
 	only(t, first, "mailgun", "postmark")
 	b.binds(t, second)
 	b.faults(t, map[string][]emulator.Fault{"mailgun": {{Mode: "error", Status: 401}}})
-	ids := submit(t, first.api, letters(30))
+	ids := submit(t, first.api, letters(12))
 	b.settle(t, 30*time.Second)
 	if got := b.shares(); got["postmark"] != len(ids) || len(got) != 1 {
 		t.Errorf("ledger = %v, want %d by postmark", got, len(ids))
@@ -150,7 +150,7 @@ func parksForWrongCredentials(t *testing.T, b *bench, first, second *replica) {
 		eventually(t, settleTime, "the park binds", func() bool { return strings.HasPrefix(code(t, r, "mailgun"), "parked") })
 	}
 	calls := b.emu.Stats()["mailgun"].Requests
-	submit(t, second.api, letters(30))
+	submit(t, second.api, letters(12))
 	b.settle(t, 30*time.Second)
 	if more := b.emu.Stats()["mailgun"].Requests - calls; more != 0 {
 		t.Errorf("calls to a parked account = %d, want none", more)

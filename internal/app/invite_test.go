@@ -15,10 +15,8 @@ const inviteICS = "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:-//example//shop//EN\nME
 	"ATTENDEE;RSVP=TRUE:mailto:ann@example.org\nEND:VEVENT\nEND:VCALENDAR\n"
 
 // An invitation arrives as one by every account that can carry it, and nobody else gets it.
-func TestInvitationsGoWhereTheyCanBeCarried(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func carriesInvitations(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	for _, account := range accountNames() {
 		prefer(t, b, r, account)
 		all := letters(3)

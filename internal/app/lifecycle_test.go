@@ -24,12 +24,31 @@ func wantProblem(t *testing.T, what string, err error, status int) {
 }
 
 // What may become of a message. The cases share a service: each looks at its own messages only, but for the first, which
-// wants none.
+// wants none, and those at the end, which want the service for themselves. The last has a breaker open.
 func TestLifeOfAMessage(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
 	t.Run("refused inputs leave no row", func(t *testing.T) { leavesNoRowOfRefusedInputs(t, b, r) })
+	t.Run("beside others", func(t *testing.T) { livesBesideOthers(t, b, r) })
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, *bench, *replica)
+	}{
+		{"an admin key reads no credential back", readsNoCredentialBack},
+		{"an invitation goes where it can be carried", carriesInvitations},
+		{"a second start on its address fails and leaves nothing", startsNoSecond},
+		{"a transient failure goes to another account at once", failsOverAtOnce},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.nextCase(t, r)
+			c.check(t, b, r)
+		})
+	}
+}
+
+func livesBesideOthers(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	for name, check := range map[string]func(*testing.T, *bench, *replica){
 		"scheduled: it is sent when its time comes":     sendsScheduled,
 		"waiting: it says why":                          saysWhyItWaits,
@@ -112,6 +131,11 @@ func expires(t *testing.T, b *bench, r *replica) {
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if _, err := r.admin.ResumeAccount(t.Context(), "ses"); err != nil {
+			t.Error(err)
+		}
+	}()
 	eventually(t, settleTime, "the pause binds", func() bool { return code(t, r, "ses") == "paused" })
 	m := pinned("ses")
 	m.ExpiresAt = at(2 * time.Second)
@@ -182,9 +206,10 @@ func mailsNobodySuppressed(t *testing.T, b *bench, r *replica) {
 	}
 
 	later := letter(3)
+	later.To[0].Email = "late@example.org"
 	later.SendAt = at(3 * time.Second)
 	id = send(t, r.api, later)
-	suppress("ann3@example.org")
+	suppress("late@example.org")
 	m = becomes(t, r.api, id, settleTime, "suppressed")
 	if m.Recipients[0].Status != "suppressed" || len(b.ledger()[id]) != 0 {
 		t.Errorf("suppressed after acceptance: recipient %s, ledger entries %d; want suppressed, 0",

@@ -21,7 +21,6 @@ func TestRefusedMessagesGoWhereTheyAreTaken(t *testing.T) {
 		{"content that nobody takes is refused at once", refusesWhatNobodyTakes},
 		{"content is failed by a second opinion only", asksForASecondOpinion},
 		{"a breaker opens on repeated failures and closes again", opensAndClosesBreaker},
-		{"a transient failure goes to another account at once", failsOverAtOnce},
 		{"one message stops no second one", stopsNoSecondMessage},
 	} {
 		t.Run(c.name, func(t *testing.T) {
