@@ -86,7 +86,7 @@ func looksAtEventsAndReach(t *testing.T, dsn string) {
 		}
 		found := map[string]string{}
 		for _, c := range Doctor(t.Context(), cfg) {
-			if strings.HasPrefix(c.Name, "events of ") || c.Name == "admin API" || c.Name == "unsubscribe" || strings.HasPrefix(c.Name, "SENDGATE_") {
+			if strings.HasPrefix(c.Name, "events of ") || c.Name == "admin API" || c.Name == "role" || c.Name == "unsubscribe" || strings.HasPrefix(c.Name, "SENDGATE_") {
 				found[c.Name] = c.Level + ": " + c.Detail
 				if c.OK {
 					found[c.Name] = "ok"
@@ -95,7 +95,8 @@ func looksAtEventsAndReach(t *testing.T, dsn string) {
 		}
 		return found
 	}
-	if diff := cmp.Diff(map[string]string{"admin API": "ok"}, look()); diff != "" {
+	const superuser = "warn: a superuser: whoever takes over this process has the server"
+	if diff := cmp.Diff(map[string]string{"admin API": "ok", "role": superuser}, look()); diff != "" {
 		t.Errorf("new installation (-want +got)\n%s", diff)
 	}
 	db, err := pgx.Connect(t.Context(), dsn)
@@ -114,6 +115,7 @@ func looksAtEventsAndReach(t *testing.T, dsn string) {
 	}
 	want := map[string]string{
 		"admin API":              "ok",
+		"role":                   superuser,
 		"events of fine":         "ok",
 		"events of silent":       "warn: none has ever come, though it sent 0 minutes ago: its webhooks are not set up",
 		"unsubscribe":            "warn: bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",

@@ -69,7 +69,7 @@ func prefer(t *testing.T, b *bench, r *replica, account string) {
 		t.Fatal(err)
 	}
 	for i := range pool.Accounts {
-		pool.Accounts[i].Weight = 0.001
+		pool.Accounts[i].Weight = 1e-6
 		if pool.Accounts[i].Account == account {
 			pool.Accounts[i].Weight = 1
 		}
