@@ -267,26 +267,6 @@ func (b *bench) settle(t *testing.T, within time.Duration) {
 	eventually(t, within, "every message is settled", func() bool { return b.count(t.Context(), openSQL) == 0 })
 }
 
-// statuses counts messages by status.
-func (b *bench) statuses(t *testing.T) map[string]int {
-	t.Helper()
-	rows, err := b.rows.Query(t.Context(), `SELECT status, count(*) FROM message GROUP BY 1`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	all := map[string]int{}
-	for rows.Next() {
-		var status string
-		var n int
-		if err := rows.Scan(&status, &n); err != nil {
-			t.Fatal(err)
-		}
-		all[status] = n
-	}
-	return all
-}
-
 // checkOnce fails the test for each message that providers accepted other than once.
 func (b *bench) checkOnce(t *testing.T) {
 	t.Helper()

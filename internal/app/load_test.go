@@ -78,3 +78,23 @@ func (b *bench) concurrency(t *testing.T, account string, n int) {
 		t.Fatal(err)
 	}
 }
+
+// statuses counts messages by status.
+func (b *bench) statuses(t *testing.T) map[string]int {
+	t.Helper()
+	rows, err := b.rows.Query(t.Context(), `SELECT status, count(*) FROM message GROUP BY 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	all := map[string]int{}
+	for rows.Next() {
+		var status string
+		var n int
+		if err := rows.Scan(&status, &n); err != nil {
+			t.Fatal(err)
+		}
+		all[status] = n
+	}
+	return all
+}
