@@ -220,21 +220,11 @@ func stopsTheStreamOfTheLink(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-func believesNoForgery(t *testing.T, b *bench, r *replica) {
-	t.Helper()
-	statuses := map[string]int{"sendgrid": 403, "mailgun": 406, "postmark": 401, "ses": 403, "smtp": 550}
-	refused, before := map[string]int64{}, map[string]*api.AccountWebhooks{}
-	for kind, status := range statuses {
-		refused[kind] = b.refusals(kind, status)
-		if kind == "smtp" {
-			continue
-		}
-		h, err := r.admin.AccountWebhooks(t.Context(), kind)
-		if err != nil {
-			t.Fatal(err)
-		}
-		before[kind] = h
-	}
+// Not beside the others: the counts of an account follow its events a moment later.
+func TestForgedEventsChangeNothing(t *testing.T) {
+	t.Parallel()
+	b, settings := newCircle(t)
+	r := b.start(t, settings...)
 	forged := map[string][]emulator.Fault{}
 	for _, kind := range accountNames() {
 		forged[kind] = []emulator.Fault{{Mode: "hook_bad_signature"}}
@@ -244,8 +234,8 @@ func believesNoForgery(t *testing.T, b *bench, r *replica) {
 	for _, account := range accountNames() {
 		ids[account] = send(t, r.api, letterTo(account, "bounce@example.org"))
 	}
-	for kind, status := range statuses {
-		eventually(t, settleTime, kind+"'s events are refused as this provider wants it", func() bool { return b.refusals(kind, status) > refused[kind] })
+	for kind, status := range map[string]int{"sendgrid": 403, "mailgun": 406, "postmark": 401, "ses": 403, "smtp": 550} {
+		eventually(t, settleTime, kind+"'s events are refused as this provider wants it", func() bool { return b.refusals(kind, status) >= 1 })
 	}
 	for account, id := range ids {
 		m := becomes(t, r.api, id, settleTime, "sent")
@@ -259,7 +249,7 @@ func believesNoForgery(t *testing.T, b *bench, r *replica) {
 		}
 		eventually(t, settleTime, "the account shows refusals of "+account, func() bool {
 			h, err := r.admin.AccountWebhooks(t.Context(), account)
-			return err == nil && h.Refused > before[account].Refused && h.Events == before[account].Events && h.LastRefusal != ""
+			return err == nil && h.Refused >= 1 && h.Events == 0 && h.LastRefusal != ""
 		})
 	}
 	if got := suppressions(t, r.api); len(got) != 0 {
