@@ -2,12 +2,12 @@ package app
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/config"
-	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 )
 
 func problemCode(err error) string {
@@ -17,35 +17,47 @@ func problemCode(err error) string {
 	return ""
 }
 
+// proxied sends requests as a proxy does that has them from a client.
+type proxied struct {
+	next   http.RoundTripper
+	client string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (p proxied) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set("X-Forwarded-For", p.client)
+	return p.next.RoundTrip(req)
+}
+
 // The admin API is at its own address and nowhere else, for the networks that are named.
 func TestAdminAPIHasAnAddressOfItsOwn(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
-	at := func(networks string) (apart, beside *api.Client) {
-		t.Helper()
-		addr := fixedAddr(t)
-		r := b.start(t, "SENDGATE_ADMIN_LISTEN="+addr, "SENDGATE_ADMIN_NETWORKS="+networks)
-		return api.NewWith("http://"+addr, b.keys.admin, b.http), r.admin
+	addr := fixedAddr(t)
+	r := b.start(t, "SENDGATE_ADMIN_LISTEN="+addr, "SENDGATE_ADMIN_NETWORKS=10.0.0.0/8",
+		"SENDGATE_BEHIND_PROXY=true", "SENDGATE_TRUSTED_PROXIES=127.0.0.0/8")
+	from := func(client string) *api.Client {
+		through := &http.Client{Transport: proxied{b.http.Transport, client}}
+		return api.NewWith("http://"+addr, b.keys.admin, through)
 	}
-	apart, beside := at("")
-	if _, err := apart.Keys(t.Context()); err != nil {
+	inside := from("10.1.2.3")
+	if _, err := inside.Keys(t.Context()); err != nil {
 		t.Errorf("at its own address: %v", err)
 	}
-	if _, err := beside.Keys(t.Context()); problemCode(err) != "not_found" {
+	if _, err := r.admin.Keys(t.Context()); problemCode(err) != "not_found" {
 		t.Errorf("beside the API: %v, want not_found", err)
 	}
-	if _, err := apart.Messages(t.Context(), api.MessageQuery{}); problemCode(err) != "not_found" {
+	if _, err := inside.Messages(t.Context(), api.MessageQuery{}); problemCode(err) != "not_found" {
 		t.Errorf("messages at the address of the admin API: %v, want not_found", err)
 	}
-	apart, _ = at("10.0.0.0/8")
-	if _, err := apart.Keys(t.Context()); problemCode(err) != "address_not_allowed" {
+	if _, err := from("192.0.2.1").Keys(t.Context()); problemCode(err) != "address_not_allowed" {
 		t.Errorf("from outside of its networks: %v, want address_not_allowed", err)
 	}
 }
 
 func TestDoctorWarnsOfAnAdminAPIThatAllReach(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.NewURL(t)
 	for _, c := range []struct {
 		settings []string
 		ok       bool
@@ -57,20 +69,14 @@ func TestDoctorWarnsOfAnAdminAPIThatAllReach(t *testing.T) {
 		{[]string{"SENDGATE_LISTEN=0.0.0.0:8025", "SENDGATE_ADMIN_NETWORKS=192.0.2.0/24"}, true, "192.0.2.0/24"},
 	} {
 		cfg, err := config.Load(append([]string{
-			"SENDGATE_DATABASE_URL=" + dsn, "SENDGATE_SECRET_KEY=" + strings.Repeat("ab", 32),
+			"SENDGATE_DATABASE_URL=postgres://db/sendgate", "SENDGATE_SECRET_KEY=" + strings.Repeat("ab", 32),
 			"SENDGATE_BEHIND_PROXY=true", "SENDGATE_TRUSTED_PROXIES=172.16.0.0/12",
 		}, c.settings...))
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := false
-		for _, check := range Doctor(t.Context(), cfg) {
-			if check.Name == "admin API" {
-				found = check.OK == c.ok && strings.Contains(check.Detail, c.detail)
-			}
-		}
-		if !found {
-			t.Errorf("%v: no finding that is ok=%v and says %q", c.settings, c.ok, c.detail)
+		if got := adminCheck(&cfg); got.OK != c.ok || !strings.Contains(got.Detail, c.detail) {
+			t.Errorf("%v: %+v, want ok=%v and %q", c.settings, got, c.ok, c.detail)
 		}
 	}
 }

@@ -41,10 +41,8 @@ func TestStopFinishesCallsAndLeavesNoGoroutine(t *testing.T) {
 	b.checkOnce(t)
 }
 
-func TestStartFailsOnATakenAddressAndLeavesNothing(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func startsNoSecond(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	taken := r.url[len("http://"):]
 	a, err := New(b.config(t, "SENDGATE_LISTEN="+taken), quiet())
 	if err != nil {

@@ -53,7 +53,8 @@ type bench struct {
 	emu    *emulator.Emulator
 	rows   *pgxpool.Pool // for looking at what is stored
 	http   *http.Client
-	past   int // lines of the ledger that belong to cases before
+	past   int              // lines of the ledger that belong to cases before
+	told   map[string]int64 // events by provider, which do too
 }
 
 // benchOptions shape a bench. The zero value has a fresh database and no limits.
@@ -130,14 +131,6 @@ func (b *bench) store(t *testing.T, o benchOptions) {
 		if err := db.SetLimits(t.Context(), "test", account, windows); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// concurrency sets how many calls an account may have at a time, before a replica starts.
-func (b *bench) concurrency(t *testing.T, account string, n int) {
-	t.Helper()
-	if _, err := b.rows.Exec(t.Context(), `UPDATE account SET concurrency = $2 WHERE name = $1`, account, n); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -274,26 +267,6 @@ const openSQL = `SELECT (SELECT count(*) FROM ready) + (SELECT count(*) FROM inf
 func (b *bench) settle(t *testing.T, within time.Duration) {
 	t.Helper()
 	eventually(t, within, "every message is settled", func() bool { return b.count(t.Context(), openSQL) == 0 })
-}
-
-// statuses counts messages by status.
-func (b *bench) statuses(t *testing.T) map[string]int {
-	t.Helper()
-	rows, err := b.rows.Query(t.Context(), `SELECT status, count(*) FROM message GROUP BY 1`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	all := map[string]int{}
-	for rows.Next() {
-		var status string
-		var n int
-		if err := rows.Scan(&status, &n); err != nil {
-			t.Fatal(err)
-		}
-		all[status] = n
-	}
-	return all
 }
 
 // checkOnce fails the test for each message that providers accepted other than once.

@@ -81,7 +81,7 @@ func (b *bench) serveHere(t *testing.T, settings ...string) *tail {
 	return log
 }
 
-// Not parallel, as is the next one: a signal is for the whole process.
+// Not parallel: a signal is for the whole process.
 func TestSIGHUPReadsTheCertificateAgain(t *testing.T) {
 	b := newBench(t, benchOptions{})
 	dir := t.TempDir()
@@ -99,11 +99,4 @@ func TestSIGHUPReadsTheCertificateAgain(t *testing.T) {
 	if after := shown(t.Context(), addr); before != 1 || after != 2 {
 		t.Errorf("shown at first %d, and %d after files that do not fit, want 1 and 2", before, after)
 	}
-}
-
-func TestSIGHUPWithoutTLSDoesNothing(t *testing.T) {
-	b := newBench(t, benchOptions{})
-	log := b.serveHere(t)
-	hangUp(t)
-	eventually(t, settleTime, "it is told", func() bool { return strings.Contains(log.String(), "SIGHUP ignored") })
 }

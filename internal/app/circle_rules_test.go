@@ -43,30 +43,6 @@ func suppressions(t *testing.T, c *api.Client) []api.Suppression {
 	return page.Data
 }
 
-// What providers and recipients tell decides who is mailed. The cases share a service, in this order: the first counts
-// all events.
-func TestWhoIsMailedNoMore(t *testing.T) {
-	t.Parallel()
-	b, settings := newCircle(t)
-	r := b.start(t, settings...)
-	for _, c := range []struct {
-		name  string
-		check func(*testing.T, *bench, *replica)
-	}{
-		{"bounce and complaint stop all further mail", stopsAfterBounceAndComplaint},
-		{"a suppression after acceptance holds at the claim", holdsAtTheClaim},
-		{"one click stops the stream that the link came with", stopsTheStreamOfTheLink},
-		{"events that were refused for a wrong key come again", takesEventsAfterTheKeyIsMended},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if _, err := b.rows.Exec(t.Context(), `DELETE FROM suppression; DELETE FROM soft_bounce`); err != nil {
-				t.Fatal(err)
-			}
-			c.check(t, b, r)
-		})
-	}
-}
-
 func stopsAfterBounceAndComplaint(t *testing.T, b *bench, r *replica) {
 	t.Helper()
 	var want []api.Suppression
@@ -133,7 +109,7 @@ func holdsAtTheClaim(t *testing.T, b *bench, r *replica) {
 	m := message(t, r.api, id)
 	eventually(t, settleTime, "the other recipient has it", func() bool {
 		m = message(t, r.api, id)
-		return m.Recipients[1].Status == "delivered"
+		return m.Recipients[1].Status == "delivered" && m.Recipients[0].Status != "queued" // the event may come before our record
 	})
 	if got := m.Recipients[0].Status; got != "suppressed" {
 		t.Errorf("recipient suppressed since acceptance = %s, want suppressed", got)
@@ -244,6 +220,7 @@ func stopsTheStreamOfTheLink(t *testing.T, b *bench, r *replica) {
 	}
 }
 
+// Not beside the others: the counts of an account follow its events a moment later.
 func TestForgedEventsChangeNothing(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)

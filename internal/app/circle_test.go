@@ -59,11 +59,47 @@ func samples() []sample {
 	return all
 }
 
-func TestWhatHappensComesBackOnceWhateverTheWay(t *testing.T) {
+// What providers and recipients tell, and who is mailed no more after it. The cases share a service, in this order: the first
+// counts all that there is.
+func TestEventsComeBack(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
 	told, urls, allow := newEndpoints(t)
 	r := b.start(t, append(settings, allow)...)
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, *bench, *replica)
+	}{
+		{"what happens comes back once, whatever the way", func(t *testing.T, b *bench, r *replica) { comesBackOnce(t, b, r, told, urls) }},
+		{"bounce and complaint stop all further mail", stopsAfterBounceAndComplaint},
+		{"a suppression after acceptance holds at the claim", holdsAtTheClaim},
+		{"one click stops the stream that the link came with", stopsTheStreamOfTheLink},
+		{"events that were refused for a wrong key come again", takesEventsAfterTheKeyIsMended},
+		{"reports act for their own recipients", func(t *testing.T, b *bench, r *replica) { actsOnReports(t, b, r, settings) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.nextRound(t)
+			c.check(t, b, r)
+		})
+	}
+}
+
+// nextRound makes a circle that others used fit for the next case: no faults, nobody suppressed, and nothing told so far.
+func (b *bench) nextRound(t *testing.T) {
+	t.Helper()
+	b.faults(t, nil)
+	if _, err := b.rows.Exec(t.Context(), `DELETE FROM suppression; DELETE FROM soft_bounce`); err != nil {
+		t.Fatal(err)
+	}
+	b.told = map[string]int64{}
+	for kind, s := range b.emu.Stats() {
+		b.told[kind] = s.Hooks.Events
+	}
+}
+
+// comesBackOnce holds what providers tell, in whatever manner, to the message, the list, the stream, the webhooks and the statistics.
+func comesBackOnce(t *testing.T, b *bench, r *replica, told endpoints, urls [2]string) {
+	t.Helper()
 	refusesPrivateEndpoints(t, b, r)
 	told.register(t, r, urls)
 	b.faults(t, mannerFaults())

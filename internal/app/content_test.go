@@ -1,3 +1,5 @@
+//go:build drill
+
 package app
 
 import (
@@ -140,25 +142,6 @@ func losesNoOddContent(t *testing.T, b *bench, r *replica) {
 	if n := b.count(t.Context(), `SELECT count(*) FROM account_park`); n != 0 {
 		t.Errorf("%d accounts or senders were parked by odd content", n)
 	}
-}
-
-// prefer gives nearly all weight of the pool to one account. The others stay, for what it does not take.
-func prefer(t *testing.T, b *bench, r *replica, account string) {
-	t.Helper()
-	pool, err := r.admin.Pool(t.Context(), "default")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range pool.Accounts {
-		pool.Accounts[i].Weight = 0.001
-		if pool.Accounts[i].Account == account {
-			pool.Accounts[i].Weight = 1
-		}
-	}
-	if _, err := r.admin.PutPool(t.Context(), *pool); err != nil {
-		t.Fatal(err)
-	}
-	b.binds(t, r)
 }
 
 func refusesWhatNobodyTakes(t *testing.T, b *bench, r *replica) {

@@ -12,6 +12,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 )
 
 func TestDevKeepsItsDataOverStopsAndKills(t *testing.T) {
@@ -82,4 +85,30 @@ func ledgerLines(t *testing.T, data string) int {
 		t.Fatal(err)
 	}
 	return bytes.Count(text, []byte{'\n'})
+}
+
+func TestDevUsesADatabaseOfTheUsers(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	o := DevOptions{Listen: "127.0.0.1:0", Data: data, Limits: "none", DatabaseURL: pgtest.NewURL(t)}
+	stop := startDev(t, o)
+	id := send(t, devEnv(t, data).api, letter(1))
+	becomes(t, devEnv(t, data).api, id, settleTime, "sent", "delivered")
+	stop()
+	stop = startDev(t, o) // dev.env names that database now
+	checkKept(t, devEnv(t, data).api, []string{id})
+	stop()
+	if _, err := os.Stat(filepath.Join(data, "pg")); !os.IsNotExist(err) {
+		t.Errorf("a private server was set up beside the user's: %v", err)
+	}
+}
+
+// checkKept holds that messages which were sent are still there.
+func checkKept(t *testing.T, c *api.Client, ids []string) {
+	t.Helper()
+	for _, id := range ids {
+		if got := message(t, c, id).Status; got != "sent" && got != "delivered" {
+			t.Errorf("message %s after a restart = %s, want sent or delivered", id, got)
+		}
+	}
 }

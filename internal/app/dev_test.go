@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 )
 
 func TestDevHasAServerOfItsOwnAndEndsIt(t *testing.T) {
@@ -43,32 +42,6 @@ func devDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return data
-}
-
-// checkKept holds that messages which were sent are still there.
-func checkKept(t *testing.T, c *api.Client, ids []string) {
-	t.Helper()
-	for _, id := range ids {
-		if got := message(t, c, id).Status; got != "sent" && got != "delivered" {
-			t.Errorf("message %s after a restart = %s, want sent or delivered", id, got)
-		}
-	}
-}
-
-func TestDevUsesADatabaseOfTheUsers(t *testing.T) {
-	t.Parallel()
-	data := t.TempDir()
-	o := DevOptions{Listen: "127.0.0.1:0", Data: data, Limits: "none", DatabaseURL: pgtest.NewURL(t)}
-	stop := startDev(t, o)
-	id := send(t, devEnv(t, data).api, letter(1))
-	becomes(t, devEnv(t, data).api, id, settleTime, "sent", "delivered")
-	stop()
-	stop = startDev(t, o) // dev.env names that database now
-	checkKept(t, devEnv(t, data).api, []string{id})
-	stop()
-	if _, err := os.Stat(filepath.Join(data, "pg")); !os.IsNotExist(err) {
-		t.Errorf("a private server was set up beside the user's: %v", err)
-	}
 }
 
 // openDir is a temporary directory that other users can pass through, as the one does who runs PostgreSQL for root.

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/postgres"
@@ -58,7 +60,10 @@ func TestDoctorWarnsOfWhatStrangersCanUse(t *testing.T) {
 	if strings.Contains(got, "account long") {
 		t.Errorf("a password of 16 characters is warned of:\n%s", got)
 	}
-	if got := look("SENDGATE_BEHIND_PROXY=true", "SENDGATE_TRUSTED_PROXIES=10.0.0.0/8"); strings.Contains(got, "PROXIES") {
-		t.Errorf("a proxy that is named is warned of:\n%s", got)
+	named := config.Config{BehindProxy: true, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	for _, c := range reachChecks(t.Context(), db, &named, time.Now()) {
+		if c.Name == "SENDGATE_TRUSTED_PROXIES" {
+			t.Errorf("a proxy that is named is warned of: %s", c.Detail)
+		}
 	}
 }

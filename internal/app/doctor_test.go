@@ -86,7 +86,7 @@ func looksAtEventsAndReach(t *testing.T, dsn string) {
 		}
 		found := map[string]string{}
 		for _, c := range Doctor(t.Context(), cfg) {
-			if strings.HasPrefix(c.Name, "events of ") || c.Name == "unsubscribe" || strings.HasPrefix(c.Name, "SENDGATE_") {
+			if strings.HasPrefix(c.Name, "events of ") || c.Name == "admin API" || c.Name == "role" || c.Name == "unsubscribe" || strings.HasPrefix(c.Name, "SENDGATE_") {
 				found[c.Name] = c.Level + ": " + c.Detail
 				if c.OK {
 					found[c.Name] = "ok"
@@ -95,7 +95,8 @@ func looksAtEventsAndReach(t *testing.T, dsn string) {
 		}
 		return found
 	}
-	if diff := cmp.Diff(map[string]string{}, look()); diff != "" {
+	const superuser = "warn: a superuser: whoever takes over this process has the server"
+	if diff := cmp.Diff(map[string]string{"admin API": "ok", "role": superuser}, look()); diff != "" {
 		t.Errorf("new installation (-want +got)\n%s", diff)
 	}
 	db, err := pgx.Connect(t.Context(), dsn)
@@ -113,6 +114,8 @@ func looksAtEventsAndReach(t *testing.T, dsn string) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
+		"admin API":              "ok",
+		"role":                   superuser,
 		"events of fine":         "ok",
 		"events of silent":       "warn: none has ever come, though it sent 0 minutes ago: its webhooks are not set up",
 		"unsubscribe":            "warn: bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",
@@ -189,22 +192,30 @@ func TestDoctorLooksAtTheServersSettings(t *testing.T) {
 
 func readsTheBooks(t *testing.T, dsn string) {
 	t.Helper()
-	look := func() []string {
-		t.Helper()
-		cfg, err := config.Load([]string{"SENDGATE_DATABASE_URL=" + dsn, "SENDGATE_SECRET_KEY=" + strings.Repeat("ab", 32)})
-		if err != nil {
-			t.Fatal(err)
-		}
+	cfg, err := config.Load([]string{"SENDGATE_DATABASE_URL=" + dsn, "SENDGATE_SECRET_KEY=" + strings.Repeat("ab", 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func(checks []Check) []string {
 		var lines []string
-		for _, c := range Doctor(t.Context(), cfg) {
+		for _, c := range checks {
 			if strings.HasPrefix(c.Name, "accounting") {
 				lines = append(lines, fmt.Sprintf("%s ok=%t: %s", c.Name, c.OK, c.Detail))
 			}
 		}
 		return lines
 	}
-	if diff := cmp.Diff([]string{"accounting ok=true: 0 open messages, 0 unaccounted", "accounting of calls ok=true: 0 under way, 0 unknown, 0 unaccounted"}, look()); diff != "" {
+	if diff := cmp.Diff([]string{"accounting ok=true: 0 open messages, 0 unaccounted", "accounting of calls ok=true: 0 under way, 0 unknown, 0 unaccounted"}, said(Doctor(t.Context(), cfg))); diff != "" {
 		t.Errorf("a new installation (-want +got)\n%s", diff)
+	}
+	books, err := postgres.Open(t.Context(), postgres.Options{URL: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	look := func() []string {
+		t.Helper()
+		return said(bookChecks(t.Context(), books))
 	}
 	db, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 func acceptsAKeyOnce(t *testing.T, b *bench, first, second *replica) {
 	t.Helper()
 	replicas := []*replica{first, second}
-	const keys, clients = 6, 64
+	const keys, clients = 3, 64
 	for k := range keys {
 		key := "order-" + string(rune('a'+k))
 		ids := make([]string, clients)

@@ -50,8 +50,11 @@ func (l intakeLine) String() string {
 	return name
 }
 
-// Not parallel: as a measurement it wants the machine.
+// Not parallel as a measurement, which wants the machine.
 func TestIntake(t *testing.T) {
+	if *intakeMessages == 0 {
+		t.Parallel()
+	}
 	n, rate, o := 20, 50, benchOptions{}
 	if *intakeMessages > 0 {
 		n, rate, o.dsn = *intakeMessages, *intakeSends, syncedDatabase(t)

@@ -15,10 +15,8 @@ const inviteICS = "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:-//example//shop//EN\nME
 	"ATTENDEE;RSVP=TRUE:mailto:ann@example.org\nEND:VEVENT\nEND:VCALENDAR\n"
 
 // An invitation arrives as one by every account that can carry it, and nobody else gets it.
-func TestInvitationsGoWhereTheyCanBeCarried(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
+func carriesInvitations(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	for _, account := range accountNames() {
 		prefer(t, b, r, account)
 		all := letters(3)
@@ -62,4 +60,23 @@ func TestInvitationsGoWhereTheyCanBeCarried(t *testing.T) {
 	if p, _ = errors.AsType[*api.Problem](err); p == nil || len(p.Errors) != 1 || p.Errors[0].Code != "method_mismatch" {
 		t.Errorf("another method: %v, want method_mismatch", err)
 	}
+}
+
+// prefer gives nearly all weight of the pool to one account. The others stay, for what it does not take.
+func prefer(t *testing.T, b *bench, r *replica, account string) {
+	t.Helper()
+	pool, err := r.admin.Pool(t.Context(), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range pool.Accounts {
+		pool.Accounts[i].Weight = 1e-6
+		if pool.Accounts[i].Account == account {
+			pool.Accounts[i].Weight = 1
+		}
+	}
+	if _, err := r.admin.PutPool(t.Context(), *pool); err != nil {
+		t.Fatal(err)
+	}
+	b.binds(t, r)
 }

@@ -24,12 +24,31 @@ func wantProblem(t *testing.T, what string, err error, status int) {
 }
 
 // What may become of a message. The cases share a service: each looks at its own messages only, but for the first, which
-// wants none.
+// wants none, and those at the end, which want the service for themselves. The last has a breaker open.
 func TestLifeOfAMessage(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
 	t.Run("refused inputs leave no row", func(t *testing.T) { leavesNoRowOfRefusedInputs(t, b, r) })
+	t.Run("beside others", func(t *testing.T) { livesBesideOthers(t, b, r) })
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, *bench, *replica)
+	}{
+		{"an admin key reads no credential back", readsNoCredentialBack},
+		{"an invitation goes where it can be carried", carriesInvitations},
+		{"a second start on its address fails and leaves nothing", startsNoSecond},
+		{"a transient failure goes to another account at once", failsOverAtOnce},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.nextCase(t, r)
+			c.check(t, b, r)
+		})
+	}
+}
+
+func livesBesideOthers(t *testing.T, b *bench, r *replica) {
+	t.Helper()
 	for name, check := range map[string]func(*testing.T, *bench, *replica){
 		"scheduled: it is sent when its time comes":     sendsScheduled,
 		"waiting: it says why":                          saysWhyItWaits,
@@ -112,6 +131,11 @@ func expires(t *testing.T, b *bench, r *replica) {
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if _, err := r.admin.ResumeAccount(t.Context(), "ses"); err != nil {
+			t.Error(err)
+		}
+	}()
 	eventually(t, settleTime, "the pause binds", func() bool { return code(t, r, "ses") == "paused" })
 	m := pinned("ses")
 	m.ExpiresAt = at(2 * time.Second)
@@ -182,9 +206,10 @@ func mailsNobodySuppressed(t *testing.T, b *bench, r *replica) {
 	}
 
 	later := letter(3)
+	later.To[0].Email = "late@example.org"
 	later.SendAt = at(3 * time.Second)
 	id = send(t, r.api, later)
-	suppress("ann3@example.org")
+	suppress("late@example.org")
 	m = becomes(t, r.api, id, settleTime, "suppressed")
 	if m.Recipients[0].Status != "suppressed" || len(b.ledger()[id]) != 0 {
 		t.Errorf("suppressed after acceptance: recipient %s, ledger entries %d; want suppressed, 0",
@@ -209,43 +234,4 @@ func matchesKeyInOtherWords(t *testing.T, _ *bench, r *replica) {
 	if results[0].ID != results[1].ID {
 		t.Errorf("ids = %s and %s, want one", results[0].ID, results[1].ID)
 	}
-}
-
-// The cases share a service whose accounts take a few calls at a time.
-func TestAccountsUnderLoad(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, benchOptions{})
-	b.concurrency(t, "ses", 10)
-	b.concurrency(t, "sendgrid", 5)
-	r := b.start(t)
-	t.Run("new settings fail no call", func(t *testing.T) { changesSettingsUnderLoad(t, b, r) })
-	b.nextCase(t, r)
-	t.Run("a black hole does not hold up the others", func(t *testing.T) { passesABlackHole(t, b, r) })
-}
-
-func changesSettingsUnderLoad(t *testing.T, b *bench, r *replica) {
-	t.Helper()
-	b.faults(t, map[string][]emulator.Fault{"ses": {{Mode: "latency", Latency: emulator.Duration(100 * time.Millisecond)}}})
-	const n = 120 // more than a second
-	only(t, r, "ses")
-	submit(t, r.api, letters(n))
-	secret := b.emu.Secret("ses", "secret_access_key")
-	changes := 0
-	for ; changes < 6 && b.count(t.Context(), openSQL) > 0; changes++ {
-		if _, err := r.admin.PatchAccount(t.Context(), "ses", api.AccountRequest{Secrets: map[string]string{"secret_access_key": secret}}); err != nil {
-			t.Fatal(err)
-		}
-		pause(t, 150*time.Millisecond)
-	}
-	if changes < 2 {
-		t.Errorf("changes under load = %d: the test shows nothing", changes)
-	}
-	b.settle(t, time.Minute)
-	if got := b.statuses(t); got["sent"] != n {
-		t.Errorf("statuses = %v, want %d sent", got, n)
-	}
-	if bad := b.count(t.Context(), `SELECT count(*) FROM attempt WHERE class <> 'accepted'`); bad != 0 {
-		t.Errorf("attempts that were not accepted = %d, want 0", bad)
-	}
-	b.checkOnce(t)
 }

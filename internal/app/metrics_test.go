@@ -1,11 +1,16 @@
+//go:build drill
+
 package app
 
 import (
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +88,7 @@ func TestEveryExportedMetricMoves(t *testing.T) {
 	b.leaveWorkBehind(t, settings)
 
 	w, r := b.startWatched(t, settings)
+	b.raisesTheAlarm(t, r)
 	told.register(t, r, urls)
 	listen(t, b, r, 1000) // a stream
 	b.faults(t, map[string][]emulator.Fault{
@@ -169,5 +175,35 @@ func (b *bench) leaveWorkBehind(t *testing.T, settings []string) {
 		if tag, err := b.rows.Exec(t.Context(), query, id); err != nil || tag.RowsAffected() != 1 {
 			t.Fatal(tag, err)
 		}
+	}
+}
+
+// metrics reads what a replica says of itself.
+func (b *bench) metrics(t *testing.T, r *replica) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.ops+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := b.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was read
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+// raisesTheAlarm waits until a service has checked the books and shows the message that is lost.
+func (b *bench) raisesTheAlarm(t *testing.T, r *replica) {
+	t.Helper()
+	eventually(t, settleTime, "the books are checked", func() bool {
+		return strings.Contains(b.metrics(t, r), "\nsendgate_invariant_violations{kind=\"lost\"} 1\n")
+	})
+	if text := b.metrics(t, r); !strings.Contains(text, "\nsendgate_invariant_violations{kind=\"twice\"} 0\n") {
+		t.Error("what is in order does not show as 0")
 	}
 }

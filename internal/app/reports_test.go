@@ -49,13 +49,11 @@ func readReportCases(t *testing.T) []reportCase {
 	return all
 }
 
-// TestReportsActForTheirOwnRecipients gives each report to the LMTP server, as a relay does, and looks at the message and at
-// what is suppressed afterwards.
-func TestReportsActForTheirOwnRecipients(t *testing.T) {
-	t.Parallel()
+// actsOnReports gives each report to the LMTP server, as a relay does, and looks at the message and at what is suppressed
+// afterwards.
+func actsOnReports(t *testing.T, b *bench, r *replica, settings []string) {
+	t.Helper()
 	const key, domain = "7e7e7e7e7e7e7e7e7e7e7e7e7e7e7e7e", "bounces.reports.test"
-	b, settings := newCircle(t)
-	r := b.start(t, settings...)
 	b.amend(t, r, "smtp", func(s map[string]any) { s["bounce_domain"] = domain }, map[string]string{"verp_key": key})
 	cases := readReportCases(t)
 	all := make([]api.SendRequest, len(cases))

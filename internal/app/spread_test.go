@@ -1,7 +1,8 @@
+//go:build drill
+
 package app
 
 import (
-	"encoding/json"
 	"math"
 	"testing"
 	"time"
@@ -245,15 +246,6 @@ func setOverflow(t *testing.T, r *replica, rule string) {
 		return err == nil && x.Decision.Config >= pool.Version
 	})
 	pause(t, time.Second)
-}
-
-func decision(t *testing.T, a api.Attempt) api.Decision {
-	t.Helper()
-	var d api.Decision
-	if err := json.Unmarshal(a.Decision, &d); err != nil {
-		t.Fatalf("decision %s: %v", a.Decision, err)
-	}
-	return d
 }
 
 // checkSpilled holds the record of a message that did not go where its weight put it to the truth.
