@@ -104,6 +104,7 @@ type hook struct {
 	events  int
 	dropped int
 	taken   mail.Taken
+	waited  time.Duration // for places
 }
 
 func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
@@ -111,6 +112,9 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	place := h.hookReads.take(h.who, 1, stopReading(w))
+	if place == nil { // all providers may come from one address, that of a proxy, and Mailgun tells of a delivery only once
+		place = h.await(r.Context(), h.hookReads, stopReading(w))
+	}
 	if place == nil {
 		return errHookBusy
 	}
@@ -128,9 +132,7 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), hookPatience)
-	defer cancel()
-	turn := h.hookWork.wait(ctx, h.who)
+	turn := h.await(r.Context(), h.hookWork, nil)
 	if turn == nil {
 		return errHookBusy
 	}
@@ -147,6 +149,15 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 		h.log.WarnContext(r.Context(), "report names too many recipients", "account", h.account, "dropped", batch.Dropped)
 	}
 	return h.keep(r.Context(), batch)
+}
+
+// await waits for a place, for as long as is left of hookPatience: SendGrid gives up after a few seconds.
+func (h *hook) await(ctx context.Context, p *pool, cut func()) *place {
+	began := time.Now()
+	defer func() { h.waited += time.Since(began) }()
+	ctx, cancel := context.WithTimeout(ctx, hookPatience-h.waited)
+	defer cancel()
+	return p.wait(ctx, h.who, cut)
 }
 
 // guesser is who guesses at the password of an account, and from where.

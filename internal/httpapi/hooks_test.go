@@ -136,7 +136,7 @@ func TestNoteIsNoEvent(t *testing.T) {
 	}
 }
 
-// A receiver that is busy turns further requests away, of one address first, and sends go on.
+// A receiver that is busy turns requests away when they waited for a while, and sends go on.
 func TestHooksAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -159,8 +159,8 @@ func TestHooksAreBounded(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if statuses[503] != hookReads/2+10 {
-			t.Errorf("turned away at once: %v, want all but half of the places", statuses)
+		if len(statuses) > 0 {
+			t.Errorf("answered at once: %v, want nobody", statuses)
 		}
 		r.want(r.do("POST", "/v1/send", r.send, sendJSON()), 202, "")
 		time.Sleep(hookPatience + time.Millisecond)

@@ -81,8 +81,9 @@ func (p *pool) of(who holder) int64 {
 }
 
 // wait gives a place once there is one, first come, first served among those whose share allows it; nil when ctx ends before.
-func (p *pool) wait(ctx context.Context, who holder) *place {
-	w := &waiter{&place{pool: p, who: who}, make(chan struct{})}
+// Cut is that of take.
+func (p *pool) wait(ctx context.Context, who holder, cut func()) *place {
+	w := &waiter{&place{pool: p, who: who, cut: cut, left: patience}, make(chan struct{})}
 	p.mu.Lock()
 	p.waiting = append(p.waiting, w)
 	p.admit()

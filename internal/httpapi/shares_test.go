@@ -164,7 +164,7 @@ func TestTurnComesInOrderAndByShare(t *testing.T) {
 		var all sync.WaitGroup
 		for _, who := range []string{"192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"} {
 			all.Go(func() {
-				x := p.wait(t.Context(), from(who))
+				x := p.wait(t.Context(), from(who), nil)
 				mu.Lock()
 				got = append(got, who)
 				mu.Unlock()
