@@ -65,7 +65,9 @@ func contentRows() []inputRow {
 }
 
 // padded is body with n bytes in the place of PAD, without the many copies that a template of that size would take.
-func padded(body, with string, n int) string { return strings.Replace(body, "PAD", strings.Repeat(with, n), 1) }
+func padded(body, with string, n int) string {
+	return strings.Replace(body, "PAD", strings.Repeat(with, n), 1)
+}
 
 // fileJSON is a list with one attachment of which some members are replaced.
 func fileJSON(changes ...string) string {
