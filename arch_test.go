@@ -25,7 +25,9 @@ type rule struct {
 }
 
 // vocabulary is what every part of the program speaks: words and arithmetic without I/O.
-var vocabulary = []string{"internal/mail", "internal/provider", "internal/limit", "internal/route", "internal/seal"}
+var vocabulary = []string{
+	"internal/mail", "internal/queue", "internal/record", "internal/provider", "internal/limit", "internal/route", "internal/seal",
+}
 
 // espRule is the rule of every adapter.
 var espRule = rule{
@@ -74,11 +76,13 @@ var rules = withKinds(map[string]rule{
 	"internal/limit":                 {nil, "the arithmetic is pure"},
 	"internal/seal":                  {nil, "a secret is usable everywhere, so it drags nothing along"},
 	"internal/devpg":                 {nil, "it runs a server and knows no schema and no mail"},
+	"internal/queue":                 {[]string{"internal/mail"}, "what waits is words too"},
+	"internal/record":                {[]string{"internal/mail", "internal/queue"}, "what is kept is words too"},
 	"internal/provider":              {[]string{"internal/mail"}, "the seam speaks of mail and knows no provider"},
 	"internal/provider/smtpcode":     {[]string{"internal/mail"}, "replies of SMTP servers read alike whoever passes them on"},
 	"internal/jail":                  {nil, "a cage for addresses that strangers choose needs none of ours"},
 	"internal/unsub":                 {[]string{"internal/mail"}, "a token is made and opened, nothing else"},
-	"internal/route":                 {[]string{"internal/mail", "internal/provider", "internal/limit"}, "a plan is a pure function"},
+	"internal/route":                 {[]string{"internal/mail", "internal/queue", "internal/provider", "internal/limit"}, "a plan is a pure function"},
 	"internal/limit/limittest":       {[]string{"internal/limit"}, "the suite sees what a store sees"},
 	"internal/provider/esphttp":      {[]string{"internal/jail", "internal/provider", "internal/seal"}, "shared HTTP knows no provider and no message"},
 	"internal/provider/eventjson":    {[]string{"internal/mail", "internal/provider"}, "it knows the forms that all events share, and no provider"},
@@ -93,7 +97,7 @@ var rules = withKinds(map[string]rule{
 	"internal/postgres":              {append([]string{"migrations"}, vocabulary...), "the store speaks the vocabulary and knows none of its users"},
 	"internal/postgres/pgtest":       {[]string{"internal/devpg", "migrations"}, "tests of the store use it, so it cannot use the store"},
 	"internal/telemetry":             {[]string{"internal/hostcheck", "internal/seal"}, "it observes and knows nobody"},
-	"internal/config":                {[]string{"internal/mail", "internal/seal"}, "it reads the environment and builds nothing"},
+	"internal/config":                {[]string{"internal/record", "internal/seal"}, "it reads the environment and builds nothing"},
 	"internal/lmtp":                  {[]string{"internal/provider"}, "it takes bounces in and knows nobody who reads them"},
 	"internal/deliver":               {append([]string{"internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/httpapi":               {append([]string{"api", "internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // clockEvery is how often the database's clock is read. What is accepted in between is dated by the monotonic clock of this
@@ -60,7 +61,7 @@ const clockRetry = 10 * time.Second
 // dated refuses what would be dated by a clock of which nobody knows whether it is right.
 func (s *store) dated() error {
 	if err := s.Clock().Check(); errors.Is(err, mail.ErrClock) {
-		return &mail.Unavailable{RetryAfter: clockRetry, Reason: "clock", Err: err}
+		return &record.Unavailable{RetryAfter: clockRetry, Reason: "clock", Err: err}
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
@@ -265,15 +266,15 @@ func (d *dev) configure(ctx context.Context, a *App) error {
 }
 
 func (d *dev) storeKeys(ctx context.Context, db *postgres.DB) error {
-	for full, scopes := range map[string][]mail.Scope{
-		d.keys.api:   {mail.ScopeSend, mail.ScopeRead, mail.ScopeSuppressionsWrite, mail.ScopeComplaints, mail.ScopeWebhooksWrite},
-		d.keys.admin: {mail.ScopeAdmin},
+	for full, scopes := range map[string][]record.Scope{
+		d.keys.api:   {record.ScopeSend, record.ScopeRead, record.ScopeSuppressionsWrite, record.ScopeComplaints, record.ScopeWebhooksWrite},
+		d.keys.admin: {record.ScopeAdmin},
 	} {
 		id, hash, err := httpapi.ParseKey(full)
 		if err != nil {
 			return fmt.Errorf("%s holds a broken key; remove the file to get new ones: %w", d.envPath(), err)
 		}
-		k := mail.Key{ID: id, Tenant: mail.DefaultTenant, Name: "dev", Hash: hash, Scopes: scopes}
+		k := record.Key{ID: id, Tenant: mail.DefaultTenant, Name: "dev", Hash: hash, Scopes: scopes}
 		if err := ensureKey(ctx, db, k); err != nil {
 			return err
 		}

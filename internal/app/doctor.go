@@ -14,6 +14,8 @@ import (
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -212,7 +214,7 @@ func bookChecks(ctx context.Context, db *postgres.DB) []Check {
 }
 
 // contradiction puts a violation into words: how many of whom, what is wrong, and the first of them.
-func contradiction(v mail.Violation) string {
+func contradiction(v queue.Violation) string {
 	ids := make([]string, 0, len(v.IDs))
 	for _, id := range v.IDs {
 		ids = append(ids, id.String())
@@ -331,7 +333,7 @@ func receiverChecks(ctx context.Context, db *postgres.DB, now time.Time) []Check
 }
 
 // receiverCheck judges one account that has sent something.
-func receiverCheck(a *route.Account, h mail.HookHealth, now time.Time) Check {
+func receiverCheck(a *route.Account, h record.HookHealth, now time.Time) Check {
 	check := Check{Name: "events of " + a.Name, Level: "warn", Fix: "sendgate providers webhooks " + a.Name + " shows more; with --url it sets them up"}
 	spec, _ := catalog.Spec(a.Kind)
 	switch {
@@ -354,7 +356,7 @@ func receiverCheck(a *route.Account, h mail.HookHealth, now time.Time) Check {
 }
 
 // fellSilent reports whether an hour went by without an event although the account sent after the last one.
-func fellSilent(h *mail.HookHealth, now time.Time) bool {
+func fellSilent(h *record.HookHealth, now time.Time) bool {
 	if !h.LastSent.After(h.LastEvent.Add(eventSlack)) {
 		return false
 	}
@@ -435,7 +437,7 @@ func sendsBulk(ctx context.Context, db *postgres.DB, now time.Time) bool {
 	}
 	for _, t := range tenants {
 		for _, stream := range streams {
-			found, err := db.Messages(ctx, mail.Filter{Tenant: t.ID, Stream: stream, Since: now.Add(-24 * time.Hour), Limit: 1})
+			found, err := db.Messages(ctx, record.Filter{Tenant: t.ID, Stream: stream, Since: now.Add(-24 * time.Hour), Limit: 1})
 			if err == nil && len(found) > 0 {
 				return true
 			}

@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/config"
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -39,24 +39,24 @@ func TestDoctorTellsSilenceFromPeace(t *testing.T) {
 		name     string
 		kind     provider.Kind
 		settings string
-		health   mail.HookHealth
+		health   record.HookHealth
 		ok       bool
 		says     string
 	}{
-		{"its first mail", "ses", "new", mail.HookHealth{LastSent: ago(m / 2)}, true, "none yet"},
-		{"its second mail", "ses", "new", mail.HookHealth{LastSent: ago(m)}, false, "none has ever come"},
-		{"one of many", "ses", "{}", mail.HookHealth{LastSent: ago(m / 2)}, false, "none has ever come"},
-		{"reports", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(59 * m), LastSent: ago(m)}, true, "the last came 59 minutes ago"},
-		{"fell silent", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(h + m), LastSent: ago(m)}, false, "the last came 61 minutes ago, though it sent 1 minutes ago"},
-		{"fell silent hours ago", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(50 * h), LastSent: ago(5 * h)}, false, "2 days ago, though it sent 5 hours ago"},
-		{"nothing about the last call", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(h + 5*m), LastSent: ago(h)}, false, "65 minutes ago"},
-		{"not for long enough", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(h + m), LastSent: ago(2 * m)}, true, "61 minutes ago"},
-		{"nothing to report since", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(3 * h), LastSent: ago(4 * h)}, true, "3 hours ago"},
-		{"event noted before its call", "ses", "{}", mail.HookHealth{Events: 7, LastEvent: ago(3*h + m), LastSent: ago(3 * h)}, true, "3 hours ago"},
-		{"never set up", "postmark", "{}", mail.HookHealth{LastSent: ago(23 * h)}, false, "none has ever come, though it sent 23 hours ago"},
-		{"wrong key", "mailgun", "{}", mail.HookHealth{Refused: 3, LastRefusal: "signature", LastSent: ago(m)}, false, `3 requests were refused, the last for "signature"`},
-		{"relay without a bounce domain", "smtp", `{"host":"x"}`, mail.HookHealth{LastSent: ago(m)}, false, "go unseen"},
-		{"relay", "smtp", `{"host":"x","bounce_domain":"b.example.com"}`, mail.HookHealth{LastSent: ago(m)}, true, "bounces only"},
+		{"its first mail", "ses", "new", record.HookHealth{LastSent: ago(m / 2)}, true, "none yet"},
+		{"its second mail", "ses", "new", record.HookHealth{LastSent: ago(m)}, false, "none has ever come"},
+		{"one of many", "ses", "{}", record.HookHealth{LastSent: ago(m / 2)}, false, "none has ever come"},
+		{"reports", "ses", "{}", record.HookHealth{Events: 7, LastEvent: ago(59 * m), LastSent: ago(m)}, true, "the last came 59 minutes ago"},
+		{"fell silent", "ses", "{}", record.HookHealth{Events: 7, LastEvent: ago(h + m), LastSent: ago(m)}, false, "the last came 61 minutes ago, though it sent 1 minutes ago"},
+		{"fell silent hours ago", "ses", "{}", record.HookHealth{Events: 7, LastEvent: ago(50 * h), LastSent: ago(5 * h)}, false, "2 days ago, though it sent 5 hours ago"},
+		{"nothing about the last call", "ses", "{}", record.HookHealth{Events: 7, LastEvent: ago(h + 5*m), LastSent: ago(h)}, false, "65 minutes ago"},
+		{"not for long enough", "ses", "{}", record.HookHealth{Events: 7, LastEvent: ago(h + m), LastSent: ago(2 * m)}, true, "61 minutes ago"},
+		{"nothing to report since", "ses", "{}", record.HookHealth{Events: 7, LastEvent: ago(3 * h), LastSent: ago(4 * h)}, true, "3 hours ago"},
+		{"event noted before its call", "ses", "{}", record.HookHealth{Events: 7, LastEvent: ago(3*h + m), LastSent: ago(3 * h)}, true, "3 hours ago"},
+		{"never set up", "postmark", "{}", record.HookHealth{LastSent: ago(23 * h)}, false, "none has ever come, though it sent 23 hours ago"},
+		{"wrong key", "mailgun", "{}", record.HookHealth{Refused: 3, LastRefusal: "signature", LastSent: ago(m)}, false, `3 requests were refused, the last for "signature"`},
+		{"relay without a bounce domain", "smtp", `{"host":"x"}`, record.HookHealth{LastSent: ago(m)}, false, "go unseen"},
+		{"relay", "smtp", `{"host":"x","bounce_domain":"b.example.com"}`, record.HookHealth{LastSent: ago(m)}, true, "bounces only"},
 	} {
 		a := route.Account{Name: "a", Kind: c.kind, Settings: json.RawMessage(c.settings), CreatedAt: ago(30 * 24 * h)}
 		if c.settings == "new" {

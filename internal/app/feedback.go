@@ -13,6 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/lmtp"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/unsub"
 )
 
@@ -165,7 +166,7 @@ func (a *App) keepBounce(ctx context.Context, account string, id int32, batch pr
 		a.log.Info("mail to a bounce address ignored", "account", account, "note", provider.Cut(batch.Note))
 		return nil
 	}
-	taken, err := (&store{DB: a.db, engine: a.engine, metrics: a.metrics}).ReceiveEvents(ctx, mail.Intake{
+	taken, err := (&store{DB: a.db, engine: a.engine, metrics: a.metrics}).ReceiveEvents(ctx, record.Intake{
 		Account: id, Source: mail.FromWebhook, Payloads: batch.Payloads,
 	})
 	if err != nil {
@@ -177,7 +178,7 @@ func (a *App) keepBounce(ctx context.Context, account string, id int32, batch pr
 		a.log.Warn("report names too many recipients", "account", account, "dropped", batch.Dropped)
 	}
 	n := int64(taken.Stored + taken.Orphans)
-	if err := a.db.TallyHooks(ctx, []mail.HookTally{{Account: id, Events: n, LastEvent: a.clock.Now()}}); err != nil {
+	if err := a.db.TallyHooks(ctx, []record.HookTally{{Account: id, Events: n, LastEvent: a.clock.Now()}}); err != nil {
 		a.log.Warn("counts of receivers not stored", "error", err)
 	}
 	return nil

@@ -6,27 +6,27 @@ import (
 	"strings"
 
 	"github.com/sendgate/sendgate/internal/config"
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Sealed counts what Reseal did.
-type Sealed = mail.Sealed
+type Sealed = record.Sealed
 
 // Reseal seals under the present secret key what is sealed under one before it, and tells done how far it is. Processes may be
 // at work, if they have both keys.
-func Reseal(ctx context.Context, cfg config.Config, done func(mail.Sealed)) (mail.Sealed, error) {
+func Reseal(ctx context.Context, cfg config.Config, done func(record.Sealed)) (record.Sealed, error) {
 	box, err := cfg.Box()
 	if err != nil {
-		return mail.Sealed{}, err
+		return record.Sealed{}, err
 	}
 	db, err := postgres.Open(ctx, postgres.Options{URL: cfg.DatabaseURL.Reveal(), Box: box})
 	if err != nil {
-		return mail.Sealed{}, err
+		return record.Sealed{}, err
 	}
 	defer db.Close()
 	if err := db.Ping(ctx); err != nil {
-		return mail.Sealed{}, err
+		return record.Sealed{}, err
 	}
 	return db.Reseal(ctx, true, done)
 }
@@ -34,7 +34,7 @@ func Reseal(ctx context.Context, cfg config.Config, done func(mail.Sealed)) (mai
 // secretKeyCheck says under which keys the stored secrets are.
 func secretKeyCheck(ctx context.Context, db *postgres.DB) Check {
 	c := Check{Name: "secret key", Level: "error"}
-	n, err := db.Reseal(ctx, false, func(mail.Sealed) {})
+	n, err := db.Reseal(ctx, false, func(record.Sealed) {})
 	switch {
 	case err != nil:
 		c.Detail = err.Error()

@@ -68,19 +68,19 @@ func canaryLetter(account, outcome string) api.SendRequest {
 	return m
 }
 
-// record is a log, and what a client heard.
-type record struct {
+// journal is a log, and what a client heard.
+type journal struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (r *record) Write(p []byte) (int, error) {
+func (r *journal) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.buf.Write(p)
 }
 
-func (r *record) String() string {
+func (r *journal) String() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.buf.String()
@@ -90,7 +90,7 @@ func (r *record) String() string {
 // admin and errors are kept apart as well, since they must hold no private field either.
 type listener struct {
 	next        http.RoundTripper
-	all, closed record
+	all, closed journal
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -130,13 +130,13 @@ type guarded struct {
 
 	app   *App
 	sink  string // URL of a webhook endpoint
-	log   *record
+	log   *journal
 	heard *listener
 }
 
 func newGuarded(t *testing.T) *guarded {
 	t.Helper()
-	g := &guarded{bench: newBench(t, benchOptions{}), log: &record{}}
+	g := &guarded{bench: newBench(t, benchOptions{}), log: &journal{}}
 	g.heard = &listener{next: g.http.Transport}
 	g.http.Transport = g.heard
 	emu, err := emulated.New(emulator.Options{Credentials: secretCanaries()})

@@ -16,6 +16,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -80,7 +81,7 @@ func (a *App) firstAccounts(ctx context.Context, db *postgres.DB, accounts []rou
 	}
 	for _, acc := range accounts {
 		err := db.CreateAccount(ctx, "system", acc, secrets[acc.Name])
-		if errors.Is(err, mail.ErrConflict) { // another replica starts at the same time
+		if errors.Is(err, record.ErrConflict) { // another replica starts at the same time
 			continue
 		}
 		if err != nil {
@@ -106,7 +107,7 @@ func equalWeights(ctx context.Context, db *postgres.DB, accounts []route.Account
 		next.Members = append(next.Members, route.Member{Account: acc.Name, Weight: 1})
 	}
 	_, err = db.UpdatePool(ctx, "system", next, pool.Version)
-	if errors.Is(err, mail.ErrStale) {
+	if errors.Is(err, record.ErrStale) {
 		return nil
 	}
 	return err
@@ -121,16 +122,16 @@ func ensureAdminKey(ctx context.Context, db *postgres.DB, full string) error {
 	if err != nil {
 		return errors.New("SENDGATE_ADMIN_KEY is not a sendgate key; make one with: sendgate keys generate")
 	}
-	key := mail.Key{ID: id, Tenant: mail.DefaultTenant, Name: "bootstrap", Hash: hash, Scopes: []mail.Scope{mail.ScopeAdmin}}
+	key := record.Key{ID: id, Tenant: mail.DefaultTenant, Name: "bootstrap", Hash: hash, Scopes: []record.Scope{record.ScopeAdmin}}
 	return ensureKey(ctx, db, key)
 }
 
-func ensureKey(ctx context.Context, db *postgres.DB, key mail.Key) error {
+func ensureKey(ctx context.Context, db *postgres.DB, key record.Key) error {
 	_, err := db.KeyByID(ctx, key.ID)
-	if !errors.Is(err, mail.ErrNotFound) {
+	if !errors.Is(err, record.ErrNotFound) {
 		return err
 	}
-	if err := db.CreateKey(ctx, "system", key); err != nil && !errors.Is(err, mail.ErrConflict) {
+	if err := db.CreateKey(ctx, "system", key); err != nil && !errors.Is(err, record.ErrConflict) {
 		return err
 	}
 	return nil

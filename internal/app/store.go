@@ -10,6 +10,8 @@ import (
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
@@ -24,7 +26,7 @@ type store struct {
 }
 
 // ReceiveEvents stores what a provider reported, and counts the unknown messages that it settled.
-func (s *store) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, error) {
+func (s *store) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
 	taken, err := s.DB.ReceiveEvents(ctx, in)
 	if taken.Settled > 0 {
 		s.metrics.Resolved.WithLabelValues(string(in.Source), "sent").Add(float64(taken.Settled))
@@ -33,9 +35,9 @@ func (s *store) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, 
 }
 
 // Accept makes a submission durable and wakes the engine.
-func (s *store) Accept(ctx context.Context, sub *mail.Submission) (mail.Accepted, error) {
+func (s *store) Accept(ctx context.Context, sub *record.Submission) (record.Accepted, error) {
 	if err := s.dated(); err != nil {
-		return mail.Accepted{}, err
+		return record.Accepted{}, err
 	}
 	s.place(sub)
 	a, err := s.DB.Accept(ctx, sub)
@@ -47,9 +49,9 @@ func (s *store) Accept(ctx context.Context, sub *mail.Submission) (mail.Accepted
 }
 
 // AcceptAll does so for many.
-func (s *store) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+func (s *store) AcceptAll(ctx context.Context, subs []*record.Submission) ([]record.Accepted, []error) {
 	if err := s.dated(); err != nil {
-		return make([]mail.Accepted, len(subs)), slices.Repeat([]error{err}, len(subs))
+		return make([]record.Accepted, len(subs)), slices.Repeat([]error{err}, len(subs))
 	}
 	for _, sub := range subs {
 		s.place(sub)
@@ -64,14 +66,14 @@ func (s *store) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.
 	return accepted, errs
 }
 
-func (s *store) place(sub *mail.Submission) {
+func (s *store) place(sub *record.Submission) {
 	f := sub.Message.Facts()
 	sub.Lane = s.engine.Lane(&f)
 }
 
-func (s *store) wake(sub *mail.Submission, a mail.Accepted) {
+func (s *store) wake(sub *record.Submission, a record.Accepted) {
 	if a.Status == mail.Queued && !a.Replayed {
-		s.engine.Wake(mail.Lane{Number: sub.Lane, Tenant: sub.Message.Tenant})
+		s.engine.Wake(queue.Lane{Number: sub.Lane, Tenant: sub.Message.Tenant})
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // fullFor is for how long a database that refused a message for want of space, or since it takes no writes, is believed:
@@ -27,11 +27,11 @@ type writes struct {
 }
 
 // note looks at what became of a message.
-func (w *writes) note(a mail.Accepted, err error) {
-	if err == nil && a.Replayed || errors.Is(err, mail.ErrMismatch) || errors.Is(err, mail.ErrConflict) {
+func (w *writes) note(a record.Accepted, err error) {
+	if err == nil && a.Replayed || errors.Is(err, record.ErrMismatch) || errors.Is(err, record.ErrConflict) {
 		return // nothing was to be stored
 	}
-	if u, ok := errors.AsType[*mail.Unavailable](err); ok && u.Reason == "queue_full" {
+	if u, ok := errors.AsType[*record.Unavailable](err); ok && u.Reason == "queue_full" {
 		return
 	}
 	w.mu.Lock()

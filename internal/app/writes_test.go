@@ -12,14 +12,14 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestReadinessDoubtsADatabaseThatStoredNothing(t *testing.T) {
 	t.Parallel()
-	full := &mail.Unavailable{Reason: "storage_full", Err: &pgconn.PgError{Code: "53100", Message: "disk full"}}
-	readOnly := fmt.Errorf("accept: %w", &mail.Unavailable{Reason: "database", Err: &pgconn.PgError{Code: "25006"}})
-	slow := &mail.Unavailable{Reason: "database", Err: context.DeadlineExceeded}
+	full := &record.Unavailable{Reason: "storage_full", Err: &pgconn.PgError{Code: "53100", Message: "disk full"}}
+	readOnly := fmt.Errorf("accept: %w", &record.Unavailable{Reason: "database", Err: &pgconn.PgError{Code: "25006"}})
+	slow := &record.Unavailable{Reason: "database", Err: context.DeadlineExceeded}
 	works := func(context.Context) error { return nil }
 	broken := func(context.Context) error { return errors.New("probe: disk full") }
 	unasked := func(context.Context) error { t.Error("probed without a doubt"); return nil }
@@ -41,13 +41,13 @@ func TestReadinessDoubtsADatabaseThatStoredNothing(t *testing.T) {
 		{"slow, but it writes", []error{slow}, 0, works, true},
 		{"slow, and it does not", []error{slow}, 0, broken, false},
 		{"an error of any other kind, and it does not write", []error{errors.New("permission denied")}, 0, broken, false},
-		{"a key that was used before", []error{mail.ErrMismatch, mail.ErrConflict}, 0, unasked, true},
-		{"our own queue was full", []error{&mail.Unavailable{Reason: "queue_full"}}, 0, unasked, true},
+		{"a key that was used before", []error{record.ErrMismatch, record.ErrConflict}, 0, unasked, true},
+		{"our own queue was full", []error{&record.Unavailable{Reason: "queue_full"}}, 0, unasked, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := &writes{}
 			for _, err := range tc.results {
-				w.note(mail.Accepted{}, err)
+				w.note(record.Accepted{}, err)
 			}
 			time.Sleep(tc.after)
 			if err := w.check(t.Context(), tc.probe); (err == nil) != tc.ready {
@@ -59,8 +59,8 @@ func TestReadinessDoubtsADatabaseThatStoredNothing(t *testing.T) {
 		})
 	}
 	w := &writes{}
-	w.note(mail.Accepted{}, full)
-	w.note(mail.Accepted{Replayed: true}, nil)
+	w.note(record.Accepted{}, full)
+	w.note(record.Accepted{Replayed: true}, nil)
 	if w.doubt == nil {
 		t.Error("an answer that was repeated from before ended the doubt: it stored nothing")
 	}

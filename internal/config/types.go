@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Bytes is a size. It is read as a plain number of bytes or with a unit: 65536, 64KiB, 30MiB, 1GiB.
@@ -54,7 +54,7 @@ func (n *Networks) UnmarshalText(text []byte) error {
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
-		prefix, err := mail.ParseNetwork(part)
+		prefix, err := record.ParseNetwork(part)
 		if err != nil {
 			return fmt.Errorf("%q %w", part, err)
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/sony/gobreaker/v2"
 	"golang.org/x/time/rate"
 
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -131,7 +131,7 @@ func (a *account) connect(ctx context.Context, s *accounts) error {
 		a.failure = "settings: " + provider.Cut(err.Error())
 		s.log.Error("account is not usable", "account", a.conf.Name, "kind", a.conf.Kind, "error", err)
 	}
-	if _, away := errors.AsType[*mail.Unavailable](err); away {
+	if _, away := errors.AsType[*record.Unavailable](err); away {
 		return err
 	}
 	return nil

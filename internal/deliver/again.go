@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // A provider that takes an idempotency key lets us make a call again whose answer was lost: it sends the message once and
@@ -18,8 +18,8 @@ import (
 const repeatPatience = 10 * time.Minute
 
 // uncertain decides what a call of unknown outcome waits for: its repeat, or evidence.
-func (p Policy) uncertain(c call, failure *provider.Error, now time.Time) *mail.Hanging {
-	have := mail.Repeat{Until: now.Add(c.within)}
+func (p Policy) uncertain(c call, failure *provider.Error, now time.Time) *queue.Hanging {
+	have := queue.Repeat{Until: now.Add(c.within)}
 	if r := c.due.Avoid[c.name].Repeat; r != nil {
 		have = *r
 	}
@@ -37,17 +37,17 @@ func (p Policy) uncertain(c call, failure *provider.Error, now time.Time) *mail.
 		h.Avoid = lapsed(c.due.Avoid)
 		return h
 	}
-	again := mail.Repeat{N: have.N + 1, By: now.Add(wait + repeatPatience), Until: have.Until}
+	again := queue.Repeat{N: have.N + 1, By: now.Add(wait + repeatPatience), Until: have.Until}
 	avoid := maps.Clone(c.due.Avoid)
 	if avoid == nil {
-		avoid = map[string]mail.Avoid{}
+		avoid = map[string]queue.Avoid{}
 	}
-	avoid[c.name] = mail.Avoid{Last: c.due.Avoid[c.name].Last, Why: provider.Cut(failure.Error()), Repeat: &again}
-	return &mail.Hanging{DecideIn: wait, Policy: mail.Repeating, Avoid: avoid}
+	avoid[c.name] = queue.Avoid{Last: c.due.Avoid[c.name].Last, Why: provider.Cut(failure.Error()), Repeat: &again}
+	return &queue.Hanging{DecideIn: wait, Policy: queue.Repeating, Avoid: avoid}
 }
 
 // lapsed is the avoid list of a message whose call is not repeated any more.
-func lapsed(avoid map[string]mail.Avoid) map[string]mail.Avoid {
+func lapsed(avoid map[string]queue.Avoid) map[string]queue.Avoid {
 	out := maps.Clone(avoid)
 	for name, a := range out {
 		if a.Repeat != nil {
@@ -61,7 +61,7 @@ func lapsed(avoid map[string]mail.Avoid) map[string]mail.Avoid {
 }
 
 // unbound is the avoid list of a message whose repeat was accepted: its next call is for others, and goes where it may.
-func unbound(avoid map[string]mail.Avoid) map[string]mail.Avoid {
+func unbound(avoid map[string]queue.Avoid) map[string]queue.Avoid {
 	out := maps.Clone(avoid)
 	for name, a := range out {
 		if a.Repeat != nil {
@@ -72,8 +72,8 @@ func unbound(avoid map[string]mail.Avoid) map[string]mail.Avoid {
 }
 
 // lapse notes a message whose call cannot be repeated in time, and reports whether it did.
-func (c *claim) lapse(d mail.Due) bool {
-	at, r := mail.Repeated(d.Avoid)
+func (c *claim) lapse(d queue.Due) bool {
+	at, r := queue.Repeated(d.Avoid)
 	if at == "" || r.By.After(c.dbNow) && d.ExpiresAt.After(c.dbNow) {
 		return false
 	}
@@ -81,13 +81,13 @@ func (c *claim) lapse(d mail.Due) bool {
 	return true
 }
 
-func (c *claim) giveUpRepeat(d mail.Due) {
-	c.lapses = append(c.lapses, mail.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
+func (c *claim) giveUpRepeat(d queue.Due) {
+	c.lapses = append(c.lapses, queue.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
 	c.endedIn = append(c.endedIn, d.Lane)
 }
 
 // sendKey is the same for all calls of a message that are for the same recipients.
-func sendKey(d mail.Due) string {
+func sendKey(d queue.Due) string {
 	if d.ResentAfter == 0 {
 		return d.ID.String()
 	}
@@ -105,7 +105,7 @@ func (e *Engine) repeatUnknown(ctx context.Context) error {
 			safe[id] = a.within
 		}
 	})
-	rule := mail.RepeatRule{Within: safe, Wait: e.Policy.Repeats[0], Patience: repeatPatience, Most: len(e.Policy.Repeats)}
+	rule := queue.RepeatRule{Within: safe, Wait: e.Policy.Repeats[0], Patience: repeatPatience, Most: len(e.Policy.Repeats)}
 	n, err := e.Store.RepeatUnknown(ctx, rule)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 func repeatPolicy() Policy {
@@ -17,11 +18,11 @@ func repeatPolicy() Policy {
 }
 
 // repeatCall is a call whose provider takes repeats of it for a day. Have is the repeat that it is, if any.
-func repeatCall(have *mail.Repeat) call {
+func repeatCall(have *queue.Repeat) call {
 	c := testCall("ann@example.org")
 	c.within = 23 * time.Hour
 	if have != nil {
-		c.due.Avoid = map[string]mail.Avoid{c.name: {Repeat: have}, "other": {Final: true, Why: "too large"}}
+		c.due.Avoid = map[string]queue.Avoid{c.name: {Repeat: have}, "other": {Final: true, Why: "too large"}}
 	}
 	return c
 }
@@ -33,22 +34,22 @@ func lost() *provider.Error {
 func TestAnUncertainCallIsRepeatedAFewTimesAndThenDecidedByItsPolicy(t *testing.T) {
 	t.Parallel()
 	end := noon().Add(23 * time.Hour)
-	first := &mail.Repeat{N: 1, By: noon().Add(10*time.Second + repeatPatience), Until: end}
-	second := &mail.Repeat{N: 2, By: noon().Add(time.Minute + repeatPatience), Until: end}
+	first := &queue.Repeat{N: 1, By: noon().Add(10*time.Second + repeatPatience), Until: end}
+	second := &queue.Repeat{N: 2, By: noon().Add(time.Minute + repeatPatience), Until: end}
 	for name, tc := range map[string]struct {
-		have    *mail.Repeat
+		have    *queue.Repeat
 		failure *provider.Error
 		wait    time.Duration
-		want    *mail.Repeat
+		want    *queue.Repeat
 	}{
 		"the first call":               {nil, lost(), 10 * time.Second, first},
 		"its first repeat":             {first, lost(), time.Minute, second},
-		"its last repeat":              {second, lost(), 0, &mail.Repeat{N: 2, By: second.By, Until: end, Over: true}},
-		"a wait that was asked for":    {first, &provider.Error{Class: provider.Throttled, RetryAfter: time.Hour}, time.Hour, &mail.Repeat{N: 2, By: noon().Add(time.Hour + repeatPatience), Until: end}},
-		"the key is about to go":       {&mail.Repeat{N: 1, Until: noon().Add(5 * time.Minute)}, lost(), 0, &mail.Repeat{N: 1, Until: noon().Add(5 * time.Minute), Over: true}},
-		"it would be answered alike":   {first, &provider.Error{Class: provider.Uncertain, Final: true}, 0, &mail.Repeat{N: 1, By: first.By, Until: end, Over: true}},
-		"a series that was given up":   {&mail.Repeat{N: 1, Until: end, Over: true}, lost(), 0, &mail.Repeat{N: 1, Until: end, Over: true}},
-		"a wait longer than the key":   {first, &provider.Error{Class: provider.Throttled, RetryAfter: 24 * time.Hour}, 0, &mail.Repeat{N: 1, By: first.By, Until: end, Over: true}},
+		"its last repeat":              {second, lost(), 0, &queue.Repeat{N: 2, By: second.By, Until: end, Over: true}},
+		"a wait that was asked for":    {first, &provider.Error{Class: provider.Throttled, RetryAfter: time.Hour}, time.Hour, &queue.Repeat{N: 2, By: noon().Add(time.Hour + repeatPatience), Until: end}},
+		"the key is about to go":       {&queue.Repeat{N: 1, Until: noon().Add(5 * time.Minute)}, lost(), 0, &queue.Repeat{N: 1, Until: noon().Add(5 * time.Minute), Over: true}},
+		"it would be answered alike":   {first, &provider.Error{Class: provider.Uncertain, Final: true}, 0, &queue.Repeat{N: 1, By: first.By, Until: end, Over: true}},
+		"a series that was given up":   {&queue.Repeat{N: 1, Until: end, Over: true}, lost(), 0, &queue.Repeat{N: 1, Until: end, Over: true}},
+		"a wait longer than the key":   {first, &provider.Error{Class: provider.Throttled, RetryAfter: 24 * time.Hour}, 0, &queue.Repeat{N: 1, By: first.By, Until: end, Over: true}},
 		"a refusal says nothing of it": {first, &provider.Error{Class: provider.Rejected, Detail: "no"}, time.Minute, second},
 	} {
 		r, _ := next(repeatCall(tc.have), provider.Receipt{}, tc.failure, repeatPolicy(), noon(), 0.5)
@@ -56,7 +57,7 @@ func TestAnUncertainCallIsRepeatedAFewTimesAndThenDecidedByItsPolicy(t *testing.
 			t.Errorf("%s: %+v, want the message unknown", name, r)
 			continue
 		}
-		policy, wait := mail.Repeating, tc.wait
+		policy, wait := queue.Repeating, tc.wait
 		if tc.want.Over {
 			policy, wait = mail.Reconcile, 30*time.Minute
 		}
@@ -83,7 +84,7 @@ func TestOnlyCallsThatAreSafeToRepeatAreRepeated(t *testing.T) {
 
 func TestARepeatThatIsAcceptedSendsTheMessage(t *testing.T) {
 	t.Parallel()
-	c := repeatCall(&mail.Repeat{N: 1, Until: noon().Add(time.Hour)})
+	c := repeatCall(&queue.Repeat{N: 1, Until: noon().Add(time.Hour)})
 	r, h := next(c, provider.Receipt{ProviderMessageID: "id-1"}, nil, repeatPolicy(), noon(), 0.5)
 	if r.Class != "accepted" || r.Unknown != nil || r.Requeue != nil || r.Recipients[0].Status != mail.Sent || h != healthy {
 		t.Errorf("result = %+v, %d", r, h)
@@ -93,12 +94,12 @@ func TestARepeatThatIsAcceptedSendsTheMessage(t *testing.T) {
 // Those for whom the repeat had no room are not in doubt, and go anywhere once it is accepted.
 func TestARepeatLeavesAloneWhoWasNotInIt(t *testing.T) {
 	t.Parallel()
-	have := &mail.Repeat{N: 1, Until: noon().Add(time.Hour)}
+	have := &queue.Repeat{N: 1, Until: noon().Add(time.Hour)}
 	c := repeatCall(have)
 	c.open = append(c.open, mail.Recipient{N: 1, Kind: mail.Bcc, Address: mail.Address{Email: "bob@example.org"}, Status: mail.Queued})
 	full := []provider.Refusal{{Email: "bob@example.org", Class: provider.Transient, Full: true}}
 	r, _ := next(c, provider.Receipt{Refused: full}, nil, repeatPolicy(), noon(), 0.5)
-	if at, _ := mail.Repeated(r.Requeue.Avoid); at != "" || len(r.Recipients) != 1 || !r.Requeue.Avoid["other"].Final {
+	if at, _ := queue.Repeated(r.Requeue.Avoid); at != "" || len(r.Recipients) != 1 || !r.Requeue.Avoid["other"].Final {
 		t.Errorf("result = %+v, requeued with %+v; want one sent, and the other free", r, r.Requeue)
 	}
 	r, _ = next(c, provider.Receipt{}, &provider.Error{Class: provider.Throttled, Refused: full}, repeatPolicy(), noon(), 0.5)
@@ -110,7 +111,7 @@ func TestARepeatLeavesAloneWhoWasNotInIt(t *testing.T) {
 // What the answer to a repeat says of the account holds: it is blocked, or parked.
 func TestTheAnswerToARepeatBindsTheAccount(t *testing.T) {
 	t.Parallel()
-	have := &mail.Repeat{N: 1, Until: noon().Add(time.Hour)}
+	have := &queue.Repeat{N: 1, Until: noon().Add(time.Hour)}
 	r, _ := next(repeatCall(have), provider.Receipt{}, &provider.Error{Class: provider.Throttled, RetryAfter: 5 * time.Second}, repeatPolicy(), noon(), 0.5)
 	if r.Block == nil || r.Block.For != 5*time.Second {
 		t.Errorf("block = %+v", r.Block)
@@ -123,7 +124,7 @@ func TestTheAnswerToARepeatBindsTheAccount(t *testing.T) {
 
 func TestTheKeyChangesOnlyWithTheRecipients(t *testing.T) {
 	t.Parallel()
-	d := mail.Due{ID: mail.NewID(), Attempts: 1}
+	d := queue.Due{ID: mail.NewID(), Attempts: 1}
 	first := sendKey(d)
 	d.Attempts, d.Tries, d.Resends = 5, 3, 1
 	if got := sendKey(d); got != first || got != d.ID.String() {
@@ -138,23 +139,23 @@ func TestTheKeyChangesOnlyWithTheRecipients(t *testing.T) {
 func TestARepeatThatFindsNoTurnLapses(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		repeat  *mail.Repeat
+		repeat  *queue.Repeat
 		expires time.Duration
 		want    bool
 	}{
 		"no repeat":               {nil, time.Hour, false},
-		"in time":                 {&mail.Repeat{N: 1, By: noon().Add(time.Minute)}, time.Hour, false},
-		"too late":                {&mail.Repeat{N: 1, By: noon()}, time.Hour, true},
-		"the message has expired": {&mail.Repeat{N: 1, By: noon().Add(time.Minute)}, 0, true},
-		"it is over":              {&mail.Repeat{N: 1, By: noon(), Over: true}, time.Hour, false},
+		"in time":                 {&queue.Repeat{N: 1, By: noon().Add(time.Minute)}, time.Hour, false},
+		"too late":                {&queue.Repeat{N: 1, By: noon()}, time.Hour, true},
+		"the message has expired": {&queue.Repeat{N: 1, By: noon().Add(time.Minute)}, 0, true},
+		"it is over":              {&queue.Repeat{N: 1, By: noon(), Over: true}, time.Hour, false},
 	} {
 		c := &claim{dbNow: noon()}
-		d := mail.Due{ID: mail.NewID(), ExpiresAt: noon().Add(tc.expires), Avoid: map[string]mail.Avoid{"a": {Repeat: tc.repeat}}}
+		d := queue.Due{ID: mail.NewID(), ExpiresAt: noon().Add(tc.expires), Avoid: map[string]queue.Avoid{"a": {Repeat: tc.repeat}}}
 		if got := c.lapse(d); got != tc.want || len(c.lapses) != map[bool]int{true: 1}[tc.want] {
 			t.Errorf("%s: lapsed %t, want %t", name, got, tc.want)
 		}
 		if tc.want {
-			if at, _ := mail.Repeated(c.lapses[0].Avoid); at != "" {
+			if at, _ := queue.Repeated(c.lapses[0].Avoid); at != "" {
 				t.Errorf("%s: the lapsed message is still bound to %s", name, at)
 			}
 		}
@@ -164,13 +165,13 @@ func TestARepeatThatFindsNoTurnLapses(t *testing.T) {
 // A call that was announced and not made leaves open what became of the call before it.
 func TestARepeatThatWasNotMadeStaysUnknown(t *testing.T) {
 	t.Parallel()
-	c := repeatCall(&mail.Repeat{N: 1, Until: noon().Add(time.Hour)})
-	r := notMade(mail.Result{ID: c.due.ID, N: 3, Requeue: &mail.Requeue{}}, c, "stopped")
-	if r.Class != "uncertain" || r.Requeue != nil || r.Unknown == nil || r.Unknown.Policy != mail.Repeating || r.Recipients[0].Status != mail.Unknown {
+	c := repeatCall(&queue.Repeat{N: 1, Until: noon().Add(time.Hour)})
+	r := notMade(queue.Result{ID: c.due.ID, N: 3, Requeue: &queue.Requeue{}}, c, "stopped")
+	if r.Class != "uncertain" || r.Requeue != nil || r.Unknown == nil || r.Unknown.Policy != queue.Repeating || r.Recipients[0].Status != mail.Unknown {
 		t.Errorf("result = %+v, want the message unknown", r)
 	}
-	r = notMade(mail.Result{Requeue: &mail.Requeue{}}, testCall("ann@example.org"), "stopped")
-	if r.Class != mail.Aborted || r.Requeue == nil {
+	r = notMade(queue.Result{Requeue: &queue.Requeue{}}, testCall("ann@example.org"), "stopped")
+	if r.Class != queue.Aborted || r.Requeue == nil {
 		t.Errorf("result = %+v, want it aborted and ready", r)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 const (
@@ -39,7 +39,7 @@ func (e *Engine) checkBooks(ctx context.Context) error {
 	} {
 		e.Metrics.Booked.WithLabelValues(state).Set(float64(n))
 	}
-	for _, kind := range mail.ViolationKinds() {
+	for _, kind := range queue.ViolationKinds() {
 		e.Metrics.Violations.WithLabelValues(string(kind)).Set(float64(a.Count(kind)))
 	}
 	e.Metrics.UnknownAge.Set(a.UnknownAge.Seconds())

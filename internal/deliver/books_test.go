@@ -14,16 +14,17 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
 // bookStore answers a check of the books.
 type bookStore struct {
 	Store
-	answer func() (mail.Accounting, bool, error)
+	answer func() (queue.Accounting, bool, error)
 }
 
-func (s *bookStore) AccountingAlone(context.Context) (mail.Accounting, bool, error) {
+func (s *bookStore) AccountingAlone(context.Context) (queue.Accounting, bool, error) {
 	return s.answer()
 }
 
@@ -52,15 +53,15 @@ func gauges(t *testing.T, reg prometheus.Gatherer, name string) map[string]float
 func TestContradictionsRaiseAnAlarmUntilTheyAreGone(t *testing.T) {
 	t.Parallel()
 	ids := []mail.ID{mail.NewID(), mail.NewID()}
-	answer := mail.Accounting{
-		Books:      []mail.Book{{Tenant: "default", Ready: 5, Unstarted: 2, Started: 3, Unknown: 1}, {Tenant: "shop", Ready: 4}},
-		Violations: []mail.Violation{{Kind: mail.Lost, Tenant: "default", Count: 2, IDs: ids}, {Kind: mail.Lost, Tenant: "shop", Count: 7}},
+	answer := queue.Accounting{
+		Books:      []queue.Book{{Tenant: "default", Ready: 5, Unstarted: 2, Started: 3, Unknown: 1}, {Tenant: "shop", Ready: 4}},
+		Violations: []queue.Violation{{Kind: queue.Lost, Tenant: "default", Count: 2, IDs: ids}, {Kind: queue.Lost, Tenant: "shop", Count: 7}},
 		UnknownAge: 90 * time.Second,
 	}
 	done, failure := true, error(nil)
 	reg, log := prometheus.NewRegistry(), &bytes.Buffer{}
 	e := &Engine{Options: Options{
-		Store: &bookStore{answer: func() (mail.Accounting, bool, error) { return answer, done, failure }},
+		Store: &bookStore{answer: func() (queue.Accounting, bool, error) { return answer, done, failure }},
 		Log:   slog.New(slog.NewTextHandler(log, nil)), Metrics: telemetry.New(reg),
 	}}
 	check := func(what, metric string, want map[string]float64) {
@@ -83,7 +84,7 @@ func TestContradictionsRaiseAnAlarmUntilTheyAreGone(t *testing.T) {
 			t.Errorf("log lacks %q:\n%s", want, log)
 		}
 	}
-	answer, done = mail.Accounting{}, false
+	answer, done = queue.Accounting{}, false
 	if err := e.checkBooks(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -105,11 +106,11 @@ func TestContradictionsRaiseAnAlarmUntilTheyAreGone(t *testing.T) {
 func TestEverySlotIsUsedOrDropped(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
-	store := &fakeStore{load: func(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
-		all := map[mail.ID]mail.Loaded{}
+	store := &fakeStore{load: func(_ context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
+		all := map[mail.ID]queue.Loaded{}
 		for _, id := range ids {
 			m := &mail.Message{ID: id, From: mail.Address{Email: "a@example.com"}}
-			all[id] = mail.Loaded{Message: m, Recipients: []mail.Recipient{{Status: mail.Queued, Kind: mail.To, Address: mail.Address{Email: "b@example.org"}}}}
+			all[id] = queue.Loaded{Message: m, Recipients: []mail.Recipient{{Status: mail.Queued, Kind: mail.To, Address: mail.Address{Email: "b@example.org"}}}}
 		}
 		return all, nil
 	}}
@@ -140,8 +141,8 @@ type intentStore struct {
 	ok *bool
 }
 
-func (s *intentStore) Intend(context.Context, mail.ID, mail.Intent) (mail.Announced, error) {
-	return mail.Announced{OK: *s.ok}, nil
+func (s *intentStore) Intend(context.Context, mail.ID, queue.Intent) (queue.Announced, error) {
+	return queue.Announced{OK: *s.ok}, nil
 }
 
 func TestCauseOfACallWithoutAVerdict(t *testing.T) {

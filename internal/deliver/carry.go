@@ -12,6 +12,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // intentAge is how old an intent may be when its call starts: a process that was stopped for longer sends nothing.
@@ -48,7 +49,7 @@ func (e *Engine) carryAll(items []*item) {
 }
 
 // carry takes one claimed message through intent, call and record. However it ends, the claim is closed.
-func (e *Engine) carry(it *item, l mail.Loaded) {
+func (e *Engine) carry(it *item, l queue.Loaded) {
 	defer func() {
 		if !it.called {
 			e.Metrics.SlotsDropped.WithLabelValues(it.acc.name).Inc()
@@ -67,8 +68,8 @@ func (e *Engine) carry(it *item, l mail.Loaded) {
 }
 
 // attempt makes the call, or finds that it must not be made. It reports false when the claim is no longer ours to close.
-func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
-	none := mail.Result{ID: it.due.ID, N: it.due.Attempts + 1, Requeue: &mail.Requeue{Tries: it.due.Tries, Avoid: it.due.Avoid}}
+func (e *Engine) attempt(it *item, l queue.Loaded) (queue.Result, bool) {
+	none := queue.Result{ID: it.due.ID, N: it.due.Attempts + 1, Requeue: &queue.Requeue{Tries: it.due.Tries, Avoid: it.due.Avoid}}
 	if l.Message == nil || len(l.Recipients) == 0 { // it could not be loaded; nothing was announced
 		none.Requeue.In = time.Second
 		return none, true
@@ -116,13 +117,13 @@ func (e *Engine) attempt(it *item, l mail.Loaded) (mail.Result, bool) {
 
 // notMade closes an attempt that was announced and not made. Nothing was sent by it; of the call that it was to repeat
 // nobody knows yet, so the message goes on waiting for that.
-func notMade(r mail.Result, c call, why string) mail.Result {
-	r.Class, r.Error = mail.Aborted, why
-	if at, _ := mail.Repeated(c.due.Avoid); at != "" {
+func notMade(r queue.Result, c call, why string) queue.Result {
+	r.Class, r.Error = queue.Aborted, why
+	if at, _ := queue.Repeated(c.due.Avoid); at != "" {
 		failure := &provider.Error{Class: provider.Transient, Detail: why}
 		r.Class, r.Requeue = string(provider.Uncertain), nil
 		unknown(&r, c, failure)
-		r.Unknown = &mail.Hanging{DecideIn: time.Second, Policy: mail.Repeating, Avoid: c.due.Avoid}
+		r.Unknown = &queue.Hanging{DecideIn: time.Second, Policy: queue.Repeating, Avoid: c.due.Avoid}
 	}
 	return r
 }
@@ -139,7 +140,7 @@ func verdict(h health, failure *provider.Error) error {
 	return errNeutral
 }
 
-func (e *Engine) newCall(it *item, l mail.Loaded) call {
+func (e *Engine) newCall(it *item, l queue.Loaded) call {
 	c := call{
 		due: it.due, account: it.account, name: it.acc.name, kind: it.acc.kind, probes: it.probes, within: it.acc.within,
 		sender: l.Message.From.Domain(), address: mail.FoldAddress(l.Message.From.Email),
@@ -153,27 +154,27 @@ func (e *Engine) newCall(it *item, l mail.Loaded) call {
 }
 
 // suppressed closes a message whose recipients were all suppressed since acceptance.
-func suppressed(r mail.Result, l mail.Loaded) mail.Result {
+func suppressed(r queue.Result, l queue.Loaded) queue.Result {
 	r.Requeue = nil
 	addSuppressed(&r, l)
 	return r
 }
 
 // addSuppressed writes down the recipients that were found suppressed at the claim or with the intent.
-func addSuppressed(r *mail.Result, l mail.Loaded) {
+func addSuppressed(r *queue.Result, l queue.Loaded) {
 	for _, rc := range l.Recipients {
 		if rc.Status == mail.Suppressed {
-			r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: mail.Suppressed, Detail: "on the suppression list"})
+			r.Recipients = append(r.Recipients, queue.RecipientChange{N: rc.N, Status: mail.Suppressed, Detail: "on the suppression list"})
 		}
 	}
 }
 
 // announce commits the intent, and takes those out of the call who were suppressed since the claim. It reports whether the
 // call may be made, and if not whether the claim is still ours. With nobody left in it, no call was announced.
-func (e *Engine) announce(it *item, c *call, l mail.Loaded) (may, ours bool) {
+func (e *Engine) announce(it *item, c *call, l queue.Loaded) (may, ours bool) {
 	asked := time.Now()
 	it.announced = asked
-	answer, err := e.Store.Intend(e.finish, it.owner, mail.Intent{
+	answer, err := e.Store.Intend(e.finish, it.owner, queue.Intent{
 		ID: it.due.ID, N: it.due.Attempts + 1, Account: it.account, Decision: it.decision,
 		Tenant: it.due.Lane.Tenant, Stream: it.due.Facts.Stream, Open: c.open,
 	})
@@ -196,7 +197,7 @@ func (e *Engine) announce(it *item, c *call, l mail.Loaded) (may, ours bool) {
 
 // call waits for the slot and makes exactly one call. It returns when the call arrived at the latest, or nil if it was
 // not made.
-func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error, settle *mail.Settle) {
+func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error, settle *queue.Settle) {
 	if !sleepUntil(e.calls, it.slot) || !it.acc.pace(e.calls, len(c.open)) {
 		return receipt, nil, nil
 	}
@@ -215,7 +216,7 @@ func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Recei
 	if failure == nil || failure.Class != provider.Uncertain { // without an answer it may arrive until it is given up
 		latest = latest.Add(-min(floor, took))
 	}
-	return receipt, failure, &mail.Settle{Began: began, At: latest, Recipients: len(c.open)}
+	return receipt, failure, &queue.Settle{Began: began, At: latest, Recipients: len(c.open)}
 }
 
 func (e *Engine) send(ctx context.Context, it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error) {
@@ -272,7 +273,7 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 }
 
 // applyLocally lets this replica act at once on what the record will tell all of them.
-func (e *Engine) applyLocally(it *item, r *mail.Result) {
+func (e *Engine) applyLocally(it *item, r *queue.Result) {
 	if r.Block != nil {
 		it.acc.block(time.Now().Add(r.Block.For))
 	}
@@ -297,7 +298,7 @@ func domainsOnly(s string) string { return localPart.ReplaceAllString(s, "*@") }
 
 // record writes the result until it is written. While the database is away the claim stays ours as long as the lease
 // does; after that a rescuer calls it unknown, and this result, when it arrives, settles it.
-func (e *Engine) record(it *item, r mail.Result) {
+func (e *Engine) record(it *item, r queue.Result) {
 	for pause := 50 * time.Millisecond; ; pause = min(pause*2, time.Second) {
 		ours, err := e.Store.Record(e.finish, it.owner, r)
 		if err == nil {
@@ -314,7 +315,7 @@ func (e *Engine) record(it *item, r mail.Result) {
 }
 
 // observe counts and logs one attempt.
-func (e *Engine) observe(it *item, c call, r mail.Result, failure *provider.Error) {
+func (e *Engine) observe(it *item, c call, r queue.Result, failure *provider.Error) {
 	kind := string(it.acc.kind)
 	e.Metrics.Attempts.WithLabelValues(c.name, kind, r.Class).Inc()
 	if r.Unknown != nil {

@@ -11,9 +11,11 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
-func granted(context.Context, mail.Intent) (bool, error) { return true, nil }
+func granted(context.Context, queue.Intent) (bool, error) { return true, nil }
 
 // Whatever an adapter does other than to say that nothing was sent, it may have sent.
 func TestCallThatToldNothingIsUncertain(t *testing.T) {
@@ -67,31 +69,31 @@ func TestOnlyQueuedRecipientsAreMailed(t *testing.T) {
 		name     string
 		statuses []mail.Status // of 0@example.org, 1@example.org ...
 		mailed   []string
-		recorded []mail.RecipientChange // without details
+		recorded []queue.RecipientChange // without details
 	}{
 		{
 			"some",
 			[]mail.Status{mail.Queued, mail.Suppressed, mail.Delivered, mail.Failed, mail.Queued, mail.Sent},
 			[]string{"0@example.org", "4@example.org"},
-			[]mail.RecipientChange{{N: 0, Status: mail.Sent}, {N: 4, Status: mail.Sent}, {N: 1, Status: mail.Suppressed}},
+			[]queue.RecipientChange{{N: 0, Status: mail.Sent}, {N: 4, Status: mail.Sent}, {N: 1, Status: mail.Suppressed}},
 		},
 		{
 			"none",
 			[]mail.Status{mail.Suppressed, mail.Cancelled},
 			nil,
-			[]mail.RecipientChange{{N: 0, Status: mail.Suppressed}},
+			[]queue.RecipientChange{{N: 0, Status: mail.Suppressed}},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			intents := 0
-			store := &fakeStore{intend: func(context.Context, mail.Intent) (bool, error) { intents++; return true, nil }}
+			store := &fakeStore{intend: func(context.Context, queue.Intent) (bool, error) { intents++; return true, nil }}
 			e := testEngine(t, store, nil)
 			loadConfig(t, e)
 			it, p := testItem(e), &mailedTo{}
 			it.acc.client = p
 			it.acc.start()
-			l := mail.Loaded{Message: &mail.Message{ID: it.due.ID, From: mail.Address{Email: "shop@example.com"}}}
+			l := queue.Loaded{Message: &mail.Message{ID: it.due.ID, From: mail.Address{Email: "shop@example.com"}}}
 			for n, s := range tc.statuses {
 				to := mail.Address{Email: string(rune('0'+n)) + "@example.org"}
 				l.Recipients = append(l.Recipients, mail.Recipient{N: n, Kind: []mail.RecipientKind{mail.To, mail.Cc, mail.Bcc}[n%3], Address: to, Status: s})
@@ -120,9 +122,9 @@ type awayStore struct {
 	failures int
 }
 
-func (s *awayStore) Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error) {
+func (s *awayStore) Record(ctx context.Context, owner mail.ID, r queue.Result) (bool, error) {
 	if s.failures--; s.failures >= 0 {
-		return false, &mail.Unavailable{Reason: "database"}
+		return false, &record.Unavailable{Reason: "database"}
 	}
 	return s.fakeStore.Record(ctx, owner, r)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -113,7 +114,7 @@ func until(now, wakes time.Time, full bool) time.Duration {
 }
 
 // learn tells the lanes how the claim went.
-func (e *Engine) learn(c *claim, quotas []mail.LaneQuota) {
+func (e *Engine) learn(c *claim, quotas []queue.LaneQuota) {
 	for _, q := range quotas {
 		s := c.seen[q.Lane]
 		if s == nil {
@@ -149,15 +150,15 @@ type claim struct {
 	started time.Time // local
 	dbNow   time.Time
 	items   []*item
-	seen    map[mail.Lane]*seen
-	full    map[mail.Lane][]mail.Hold
-	moved   []mail.Lane // lanes that got messages from others
-	ends    []mail.Ending
-	lapses  []mail.Lapse
-	endedIn []mail.Lane // where those lay
-	deeper  bool        // more may lie behind messages whose account is full
-	room    time.Time   // local: when the first full account has room again
-	heavy   int64       // bytes of the large messages taken
+	seen    map[queue.Lane]*seen
+	full    map[queue.Lane][]queue.Hold
+	moved   []queue.Lane // lanes that got messages from others
+	ends    []queue.Ending
+	lapses  []queue.Lapse
+	endedIn []queue.Lane // where those lay
+	deeper  bool         // more may lie behind messages whose account is full
+	room    time.Time    // local: when the first full account has room again
+	heavy   int64        // bytes of the large messages taken
 }
 
 // Large messages are bounded by their bytes and not by their number: each is in memory several times while it is carried.
@@ -196,7 +197,7 @@ type seen struct {
 
 // item is one claimed message on its way.
 type item struct {
-	due      mail.Due
+	due      queue.Due
 	acc      *account
 	client   provider.Provider // of acc, from the start of the attempt
 	account  int32
@@ -216,11 +217,11 @@ type item struct {
 func (it *item) now() time.Time { return it.dbNow.Add(time.Since(it.localNow)) }
 
 // decide runs inside the claim's transaction: pure, but for the live view.
-func (c *claim) decide(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+func (c *claim) decide(now time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim {
 	c.dbNow = now
 	local := time.Now()
-	c.seen, c.full = map[mail.Lane]*seen{}, map[mail.Lane][]mail.Hold{}
-	var out mail.Claim
+	c.seen, c.full = map[queue.Lane]*seen{}, map[queue.Lane][]queue.Hold{}
+	var out queue.Claim
 	for _, d := range c.engine.lanes.interleave(due) {
 		s := c.seen[d.Lane]
 		if s == nil {
@@ -242,7 +243,7 @@ func (c *claim) decide(now time.Time, due []mail.Due, limits map[int32]*limit.Ac
 }
 
 // one decides on one message.
-func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local time.Time, out *mail.Claim) {
+func (c *claim) one(d queue.Due, s *seen, limits map[int32]*limit.Account, local time.Time, out *queue.Claim) {
 	if c.lapse(d) {
 		s.gone++
 		return
@@ -271,7 +272,7 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 			continue // that account turned out to have no slot, and the view knows it now
 		case route.Impossible:
 			s.gone++
-			if at, _ := mail.Repeated(d.Avoid); at != "" { // its account cannot carry it any more
+			if at, _ := queue.Repeated(d.Avoid); at != "" { // its account cannot carry it any more
 				c.giveUpRepeat(d)
 				return
 			}
@@ -279,18 +280,18 @@ func (c *claim) one(d mail.Due, s *seen, limits map[int32]*limit.Account, local 
 		case route.Full:
 			c.stay(d, s, decision, local, out)
 		case route.Unfit:
-			out.Hold = append(out.Hold, mail.Hold{ID: d.ID, Until: c.fitAgain(d, c.unfit(s, decision))})
+			out.Hold = append(out.Hold, queue.Hold{ID: d.ID, Until: c.fitAgain(d, c.unfit(s, decision))})
 		}
 		if want := c.config.Lane(d.Facts); want != d.Lane.Number && verdict != route.Impossible {
-			out.Relane = append(out.Relane, mail.Relane{ID: d.ID, Lane: want})
-			c.moved = append(c.moved, mail.Lane{Number: want, Tenant: d.Lane.Tenant})
+			out.Relane = append(out.Relane, queue.Relane{ID: d.ID, Lane: want})
+			c.moved = append(c.moved, queue.Lane{Number: want, Tenant: d.Lane.Tenant})
 		}
 		return
 	}
 }
 
 // take tries to get the slot that the decision needs.
-func (c *claim) take(d mail.Due, decision route.Decision, limits map[int32]*limit.Account, local time.Time, out *mail.Claim) bool {
+func (c *claim) take(d queue.Due, decision route.Decision, limits map[int32]*limit.Account, local time.Time, out *queue.Claim) bool {
 	conf := c.config.Account(decision.Chosen)
 	acc := c.view.accounts[conf.ID] // not nil: it has passed Health
 	state := limits[conf.ID]
@@ -313,7 +314,7 @@ func (c *claim) take(d mail.Due, decision route.Decision, limits map[int32]*limi
 	c.view.taken[conf.ID]++
 	c.heavy += heavy(d.Facts.Bytes)
 	c.engine.Metrics.SlotsGranted.WithLabelValues(conf.Name).Inc()
-	out.Take = append(out.Take, mail.Assignment{Due: d, Account: conf.ID})
+	out.Take = append(out.Take, queue.Assignment{Due: d, Account: conf.ID})
 	c.items = append(c.items, &item{
 		probes: acc.useProbes(conf.Parked, d.Facts), due: d, acc: acc, account: conf.ID, owner: c.owner, decision: decision.JSON(),
 		slot: local.Add(grant.Slot.Sub(c.dbNow)), dbNow: c.dbNow, localNow: local,
@@ -324,7 +325,7 @@ func (c *claim) take(d mail.Due, decision route.Decision, limits map[int32]*limi
 // stay leaves a message whose accounts are full, and notes when the first of them has room. One that waits for a certain
 // account while others of its pool are free must not stand in the way of what they could take: beyond the few that its
 // account takes next, it is put aside until about its turn.
-func (c *claim) stay(d mail.Due, s *seen, decision route.Decision, local time.Time, out *mail.Claim) {
+func (c *claim) stay(d queue.Due, s *seen, decision route.Decision, local time.Time, out *queue.Claim) {
 	first := c.roomAt(decision, local)
 	if s.room.IsZero() || first.Before(s.room) {
 		s.room = first
@@ -332,7 +333,7 @@ func (c *claim) stay(d mail.Due, s *seen, decision route.Decision, local time.Ti
 	waits := c.config.Account(decision.WaitsFor)
 	if waits == nil || !c.othersFree(decision) {
 		if wait := first.Sub(local); wait > time.Second {
-			c.full[d.Lane] = append(c.full[d.Lane], mail.Hold{ID: d.ID, Until: c.dbNow.Add(wait)})
+			c.full[d.Lane] = append(c.full[d.Lane], queue.Hold{ID: d.ID, Until: c.dbNow.Add(wait)})
 		}
 		return
 	}
@@ -345,7 +346,7 @@ func (c *claim) stay(d mail.Due, s *seen, decision route.Decision, local time.Ti
 		return
 	}
 	until := c.view.accounts[waits.ID].aside(local, first)
-	out.Hold = append(out.Hold, mail.Hold{ID: d.ID, Until: c.dbNow.Add(until.Sub(local))})
+	out.Hold = append(out.Hold, queue.Hold{ID: d.ID, Until: c.dbNow.Add(until.Sub(local))})
 	s.aside++
 }
 
@@ -396,9 +397,9 @@ func (c *claim) unfit(s *seen, decision route.Decision) time.Duration {
 
 // fitAgain is when a message that no account is fit for is looked at again: when the first that it avoids is tried again,
 // or after the pause. A change of configuration frees it at once.
-func (c *claim) fitAgain(d mail.Due, pause time.Duration) time.Time {
+func (c *claim) fitAgain(d queue.Due, pause time.Duration) time.Time {
 	at := c.dbNow.Add(pause)
-	if _, r := mail.Repeated(d.Avoid); !r.By.IsZero() && r.By.Before(at) {
+	if _, r := queue.Repeated(d.Avoid); !r.By.IsZero() && r.By.Before(at) {
 		at = r.By
 	}
 	for _, a := range d.Avoid {
@@ -413,7 +414,7 @@ func (c *claim) fitAgain(d mail.Due, pause time.Duration) time.Time {
 }
 
 // why puts a hopeless decision into words, a provider's refusal of the content first.
-func why(d route.Decision, avoid map[string]mail.Avoid) string {
+func why(d route.Decision, avoid map[string]queue.Avoid) string {
 	s := "no account can carry this message"
 	for name, av := range avoid {
 		if av.Kind != "" {

@@ -25,6 +25,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 	"github.com/sendgate/sendgate/internal/telemetry"
@@ -184,7 +185,7 @@ func (e *Engine) unregister(clean bool) {
 }
 
 // Wake tells the engine that a message is ready in the lane.
-func (e *Engine) Wake(l mail.Lane) {
+func (e *Engine) Wake(l queue.Lane) {
 	e.lanes.note(l)
 	e.nudge()
 }

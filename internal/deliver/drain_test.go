@@ -9,6 +9,8 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // runStore has one message, and what else Run asks a store for: nothing.
@@ -23,20 +25,20 @@ func newRunStore() *runStore {
 	s := &runStore{fakeStore: &fakeStore{}}
 	s.heartbeat = func(context.Context) (int, error) { return 1, nil }
 	s.intend = granted
-	s.claim = func(_ context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+	s.claim = func(_ context.Context, decide func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error {
 		if given {
 			return nil
 		}
 		given = true
 		now := time.Now()
-		decide(now, []mail.Due{{
-			ID: mail.NewID(), Lane: mail.Lane{Number: 1, Tenant: 1}, Due: now, ExpiresAt: now.Add(time.Hour),
+		decide(now, []queue.Due{{
+			ID: mail.NewID(), Lane: queue.Lane{Number: 1, Tenant: 1}, Due: now, ExpiresAt: now.Add(time.Hour),
 			Facts: &mail.Facts{Recipients: 1, SenderDomain: "example.com"},
 		}}, map[int32]*limit.Account{7: {}})
 		return nil
 	}
-	s.load = func(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
-		loaded := map[mail.ID]mail.Loaded{}
+	s.load = func(_ context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
+		loaded := map[mail.ID]queue.Loaded{}
 		for _, id := range ids {
 			loaded[id] = loadedFor(id)
 		}
@@ -45,9 +47,9 @@ func newRunStore() *runStore {
 	return s
 }
 
-func (s *runStore) Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error) {
+func (s *runStore) Record(ctx context.Context, owner mail.ID, r queue.Result) (bool, error) {
 	if s.away {
-		return false, &mail.Unavailable{Reason: "database"}
+		return false, &record.Unavailable{Reason: "database"}
 	}
 	return s.fakeStore.Record(ctx, owner, r)
 }
@@ -57,8 +59,8 @@ func (s *runStore) Unregister(context.Context, mail.ID) error {
 	return nil
 }
 
-func (*runStore) Lanes(context.Context) ([]mail.Lane, error) {
-	return []mail.Lane{{Number: 1, Tenant: 1}}, nil
+func (*runStore) Lanes(context.Context) ([]queue.Lane, error) {
+	return []queue.Lane{{Number: 1, Tenant: 1}}, nil
 }
 
 func (*runStore) Rescue(context.Context, map[mail.Policy]time.Duration) (unstarted, started int, err error) {
@@ -69,14 +71,14 @@ func (*runStore) DecideUnknown(context.Context, bool, int) (resent, failed int, 
 	return 0, 0, nil
 }
 
-func (*runStore) RepeatUnknown(context.Context, mail.RepeatRule) (int, error) { return 0, nil }
+func (*runStore) RepeatUnknown(context.Context, queue.RepeatRule) (int, error) { return 0, nil }
 
-func (*runStore) Tenants(context.Context) ([]mail.Tenant, error) { return nil, nil }
+func (*runStore) Tenants(context.Context) ([]record.Tenant, error) { return nil, nil }
 func (*runStore) Blocks(context.Context) (map[int32]time.Duration, error) {
 	return map[int32]time.Duration{}, nil
 }
 func (*runStore) MatchOrphans(context.Context, int) (int, error)                 { return 0, nil }
-func (*runStore) Queue(context.Context) (mail.QueueState, error)                 { return mail.QueueState{}, nil }
+func (*runStore) Queue(context.Context) (record.QueueState, error)               { return record.QueueState{}, nil }
 func (*runStore) EnsurePartitions(context.Context) (int, error)                  { return 0, nil }
 func (*runStore) ForgetSecrets(context.Context) (int, error)                     { return 0, nil }
 func (*runStore) Sweep(context.Context) (int, error)                             { return 0, nil }
@@ -180,7 +182,7 @@ func TestDrainLetsTheClaimUnderWayEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newRunStore()
 		claim, claiming := s.claim, make(chan struct{}, 1)
-		s.claim = func(ctx context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+		s.claim = func(ctx context.Context, decide func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error {
 			claiming <- struct{}{}
 			if !sleepUntil(ctx, time.Now().Add(2*time.Second)) {
 				return ctx.Err()

@@ -5,11 +5,12 @@ import (
 	"errors"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // end notes a message that will not be sent.
-func (c *claim) end(d mail.Due, status mail.Status, why string) {
-	c.ends = append(c.ends, mail.Ending{ID: d.ID, Status: status, Detail: why})
+func (c *claim) end(d queue.Due, status mail.Status, why string) {
+	c.ends = append(c.ends, queue.Ending{ID: d.ID, Status: status, Detail: why})
 	c.endedIn = append(c.endedIn, d.Lane)
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 	"github.com/sendgate/sendgate/internal/telemetry"
@@ -21,43 +23,43 @@ import (
 // fakeStore answers what a test sets; everything else is a nil dereference.
 type fakeStore struct {
 	Store
-	load      func(context.Context, []mail.ID) (map[mail.ID]mail.Loaded, error)
-	claim     func(context.Context, func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error
+	load      func(context.Context, []mail.ID) (map[mail.ID]queue.Loaded, error)
+	claim     func(context.Context, func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error
 	heartbeat func(context.Context) (int, error)
-	intend    func(context.Context, mail.Intent) (bool, error)
+	intend    func(context.Context, queue.Intent) (bool, error)
 	secrets   func() error
-	recorded  chan mail.Result
+	recorded  chan queue.Result
 	freed     int
-	ended     []mail.Ending
+	ended     []queue.Ending
 	endFails  error
 	gone      []int // who was suppressed between claim and intent
 }
 
-func (s *fakeStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+func (s *fakeStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
 	return s.load(ctx, ids)
 }
 
-func (s *fakeStore) Claim(ctx context.Context, _ mail.ID, _ []mail.LaneQuota,
-	decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim,
+func (s *fakeStore) Claim(ctx context.Context, _ mail.ID, _ []queue.LaneQuota,
+	decide func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim,
 ) error {
 	return s.claim(ctx, decide)
 }
 
-func (s *fakeStore) End(_ context.Context, endings []mail.Ending) error {
+func (s *fakeStore) End(_ context.Context, endings []queue.Ending) error {
 	s.ended = append(s.ended, endings...)
 	return s.endFails
 }
 
-func (s *fakeStore) Intend(ctx context.Context, _ mail.ID, in mail.Intent) (mail.Announced, error) {
+func (s *fakeStore) Intend(ctx context.Context, _ mail.ID, in queue.Intent) (queue.Announced, error) {
 	ok, err := s.intend(ctx, in)
-	return mail.Announced{OK: ok, Suppressed: s.gone}, err
+	return queue.Announced{OK: ok, Suppressed: s.gone}, err
 }
 
 func (s *fakeStore) Heartbeat(ctx context.Context, _ mail.ID, _ time.Duration) (int, error) {
 	return s.heartbeat(ctx)
 }
 
-func (s *fakeStore) Record(_ context.Context, _ mail.ID, r mail.Result) (bool, error) {
+func (s *fakeStore) Record(_ context.Context, _ mail.ID, r queue.Result) (bool, error) {
 	s.recorded <- r
 	return true, nil
 }
@@ -71,8 +73,8 @@ func (*fakeStore) Orphans(context.Context, mail.ID, []mail.ID, map[mail.Policy]t
 	return 0, nil
 }
 
-func (*fakeStore) AccountingAlone(context.Context) (mail.Accounting, bool, error) {
-	return mail.Accounting{}, false, nil // another replica is at it
+func (*fakeStore) AccountingAlone(context.Context) (queue.Accounting, bool, error) {
+	return queue.Accounting{}, false, nil // another replica is at it
 }
 
 func (s *fakeStore) Secrets(context.Context, int32) (map[string]seal.Secret, error) {
@@ -112,7 +114,7 @@ func testConfig() *route.Config {
 // testEngine has one account, whose calls do what send says.
 func testEngine(t *testing.T, store *fakeStore, send fakeProvider) *Engine {
 	t.Helper()
-	store.recorded = make(chan mail.Result, 300)
+	store.recorded = make(chan queue.Result, 300)
 	if store.secrets == nil {
 		store.secrets = func() error { return nil }
 	}
@@ -139,7 +141,7 @@ func loadConfig(t *testing.T, e *Engine) {
 func testItem(e *Engine) *item {
 	now := time.Now()
 	return &item{
-		due: mail.Due{ID: mail.NewID(), Facts: &mail.Facts{Recipients: 1}}, acc: e.accounts.get(7), account: 7,
+		due: queue.Due{ID: mail.NewID(), Facts: &mail.Facts{Recipients: 1}}, acc: e.accounts.get(7), account: 7,
 		slot: now, dbNow: now, localNow: now, announced: now,
 	}
 }
@@ -175,8 +177,8 @@ func TestReloadWalkAndHeartbeatDoNotLockEachOtherOut(t *testing.T) {
 
 func TestMessageOfAHalfFailedLoadGoesBackToTheQueue(t *testing.T) {
 	t.Parallel()
-	store := &fakeStore{load: func(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
-		return map[mail.ID]mail.Loaded{ids[0]: {Message: &mail.Message{ID: ids[0]}}}, errors.New("connection reset")
+	store := &fakeStore{load: func(_ context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
+		return map[mail.ID]queue.Loaded{ids[0]: {Message: &mail.Message{ID: ids[0]}}}, errors.New("connection reset")
 	}}
 	e := testEngine(t, store, nil)
 	loadConfig(t, e)
@@ -188,14 +190,14 @@ func TestMessageOfAHalfFailedLoadGoesBackToTheQueue(t *testing.T) {
 }
 
 // claimOf runs one claim over n messages that expire after the given time.
-func claimOf(t *testing.T, store *fakeStore, n int, expires time.Duration, change func(*mail.Due)) []mail.LaneQuota {
+func claimOf(t *testing.T, store *fakeStore, n int, expires time.Duration, change func(*queue.Due)) []queue.LaneQuota {
 	t.Helper()
-	store.claim = func(_ context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+	store.claim = func(_ context.Context, decide func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error {
 		now := time.Now()
-		var due []mail.Due
+		var due []queue.Due
 		for range n {
-			d := mail.Due{
-				ID: mail.NewID(), Lane: mail.Lane{Number: 1, Tenant: 1}, Due: now.Add(-time.Hour), ExpiresAt: now.Add(expires),
+			d := queue.Due{
+				ID: mail.NewID(), Lane: queue.Lane{Number: 1, Tenant: 1}, Due: now.Add(-time.Hour), ExpiresAt: now.Add(expires),
 				Facts: &mail.Facts{Recipients: 1, SenderDomain: "example.com"},
 			}
 			if change != nil {
@@ -210,7 +212,7 @@ func claimOf(t *testing.T, store *fakeStore, n int, expires time.Duration, chang
 	loadConfig(t, e)
 	owner := mail.NewID()
 	e.owner.Store(&owner)
-	e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+	e.lanes.note(queue.Lane{Number: 1, Tenant: 1})
 	if wait := e.claimOnce(t.Context()); wait > claimPause {
 		t.Errorf("the next claim waits for %s", wait)
 	}
@@ -231,7 +233,7 @@ func TestExpiredMessagesDoNotHoldUpThoseBehindThem(t *testing.T) {
 
 func TestExpiredMessagesThatCouldNotBeEndedAreFoundAgain(t *testing.T) {
 	t.Parallel()
-	store := &fakeStore{endFails: &mail.Unavailable{Reason: "database"}}
+	store := &fakeStore{endFails: &record.Unavailable{Reason: "database"}}
 	quotas := claimOf(t, store, 16, -time.Minute, nil)
 	if len(quotas) != 1 || !quotas[0].Low.IsZero() {
 		t.Errorf("the next claim asks for %v, want the lane from its beginning", quotas)
@@ -245,9 +247,9 @@ func TestConcurrencyIsNotExceededWhileSharesMove(t *testing.T) {
 	loadConfig(t, e)
 	c := &claim{engine: e, config: e.config.Load(), view: e.accounts.view(1), started: time.Now()}
 	now := time.Now()
-	var due []mail.Due
+	var due []queue.Due
 	for range 3 {
-		due = append(due, mail.Due{ID: mail.NewID(), Lane: mail.Lane{Number: 1, Tenant: 1}, Due: now, ExpiresAt: now.Add(time.Hour), Facts: &mail.Facts{Recipients: 1}})
+		due = append(due, queue.Due{ID: mail.NewID(), Lane: queue.Lane{Number: 1, Tenant: 1}, Due: now, ExpiresAt: now.Add(time.Hour), Facts: &mail.Facts{Recipients: 1}})
 	}
 	out := c.decide(now, due, map[int32]*limit.Account{7: {Open: limit.Open{Calls: 298}}})
 	if len(out.Take) != 2 {
@@ -258,8 +260,8 @@ func TestConcurrencyIsNotExceededWhileSharesMove(t *testing.T) {
 // Messages whose sender an operator must put in order stand at the head of a lane whose account works.
 func TestUnfitMessagesDoNotHoldUpThoseBehindThem(t *testing.T) {
 	t.Parallel()
-	avoid := func(d *mail.Due) {
-		d.Avoid = map[string]mail.Avoid{"ses-eu": {Until: time.Now().Add(time.Hour), Why: "550"}}
+	avoid := func(d *queue.Due) {
+		d.Avoid = map[string]queue.Avoid{"ses-eu": {Until: time.Now().Add(time.Hour), Why: "550"}}
 	}
 	if quotas := claimOf(t, &fakeStore{}, 16, time.Hour, avoid); len(quotas) == 0 {
 		t.Error("the lane sleeps, though its account is free for what lies behind")
@@ -275,13 +277,13 @@ func TestMessagesHeldUnderAnOldConfigurationAreFreed(t *testing.T) {
 	fresh, old := e.config.Load(), *e.config.Load()
 	old.Version = 0
 	e.config.Store(&old)
-	store.claim = func(context.Context, func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+	store.claim = func(context.Context, func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error {
 		e.config.Store(fresh)
 		return nil
 	}
 	owner := mail.NewID()
 	e.owner.Store(&owner)
-	e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+	e.lanes.note(queue.Lane{Number: 1, Tenant: 1})
 	e.claimOnce(t.Context())
 	loadConfig(t, e)
 	if store.freed == 0 {
@@ -297,7 +299,7 @@ func TestSecretsThatCouldNotBeReadAreReadAgain(t *testing.T) {
 	failures := 1
 	store := &fakeStore{secrets: func() error {
 		if failures--; failures >= 0 {
-			return &mail.Unavailable{Reason: "database"}
+			return &record.Unavailable{Reason: "database"}
 		}
 		return nil
 	}}
@@ -348,7 +350,7 @@ func TestReplicaWhoseHeartbeatHangsStopsClaimingBeforeItsLeaseRunsOut(t *testing
 func TestClaimThatHangsIsGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &fakeStore{claim: func(ctx context.Context, _ func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
+		store := &fakeStore{claim: func(ctx context.Context, _ func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}}
@@ -356,7 +358,7 @@ func TestClaimThatHangsIsGivenUp(t *testing.T) {
 		loadConfig(t, e)
 		owner := mail.NewID()
 		e.owner.Store(&owner)
-		e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+		e.lanes.note(queue.Lane{Number: 1, Tenant: 1})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		e.claimOnce(ctx)
@@ -369,7 +371,7 @@ func TestClaimThatHangsIsGivenUp(t *testing.T) {
 func TestLoadThatHangsIsGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &fakeStore{load: func(ctx context.Context, _ []mail.ID) (map[mail.ID]mail.Loaded, error) {
+		store := &fakeStore{load: func(ctx context.Context, _ []mail.ID) (map[mail.ID]queue.Loaded, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}}
@@ -394,7 +396,7 @@ func TestCallWithoutAnswerCountsUntilItWasGivenUp(t *testing.T) {
 			return provider.Receipt{}, failure
 		})
 		loadConfig(t, e)
-		call1 := func() (*mail.Settle, time.Time) {
+		call1 := func() (*queue.Settle, time.Time) {
 			it := testItem(e)
 			it.client = it.acc.adapter()
 			_, _, settle := e.call(it, &mail.Message{}, call{open: []mail.Recipient{{Kind: mail.To}}})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // A relay that takes N recipients a transaction gets the rest at once. Where others were put off too they wait, but no
@@ -19,23 +20,23 @@ func TestRecipientsWithoutRoomGoInTheNextCall(t *testing.T) {
 	}
 	grey := provider.Refusal{Email: "b@example.org", Class: provider.Transient, Code: "4.2.0"}
 	bad := provider.Refusal{Email: "b@example.org", Class: provider.BadRecipient, Code: "5.1.1"}
-	waits := map[string]mail.Avoid{"ses-eu": {Until: noon().Add(4 * time.Second), Why: "transient: some recipients were put off"}}
+	waits := map[string]queue.Avoid{"ses-eu": {Until: noon().Add(4 * time.Second), Why: "transient: some recipients were put off"}}
 	for name, tc := range map[string]struct {
 		refused []provider.Refusal
-		want    *mail.Requeue
+		want    *queue.Requeue
 	}{
 		"all taken":        {nil, nil},
-		"full":             {[]provider.Refusal{full("b@example.org"), full("c@example.org")}, &mail.Requeue{Tries: 1}},
-		"full and bad":     {[]provider.Refusal{bad, full("c@example.org")}, &mail.Requeue{Tries: 1}},
-		"full and put off": {[]provider.Refusal{grey, full("c@example.org")}, &mail.Requeue{Tries: 1, Avoid: waits}},
-		"put off":          {[]provider.Refusal{grey}, &mail.Requeue{Tries: 2, Avoid: waits}},
+		"full":             {[]provider.Refusal{full("b@example.org"), full("c@example.org")}, &queue.Requeue{Tries: 1}},
+		"full and bad":     {[]provider.Refusal{bad, full("c@example.org")}, &queue.Requeue{Tries: 1}},
+		"full and put off": {[]provider.Refusal{grey, full("c@example.org")}, &queue.Requeue{Tries: 1, Avoid: waits}},
+		"put off":          {[]provider.Refusal{grey}, &queue.Requeue{Tries: 2, Avoid: waits}},
 	} {
 		c := testCall("a@example.org", "b@example.org", "c@example.org")
 		r, h := next(c, provider.Receipt{Refused: tc.refused}, nil, testPolicy(), noon(), 0.5)
 		if diff := cmp.Diff(tc.want, r.Requeue); diff != "" {
 			t.Errorf("%s: requeue (-want +got):\n%s", name, diff)
 		}
-		if r.Class != "accepted" || h != healthy || r.Recipients[0] != (mail.RecipientChange{N: 0, Status: mail.Sent}) {
+		if r.Class != "accepted" || h != healthy || r.Recipients[0] != (queue.RecipientChange{N: 0, Status: mail.Sent}) {
 			t.Errorf("%s: class %s, recipients %+v", name, r.Class, r.Recipients)
 		}
 	}
@@ -49,7 +50,7 @@ func TestUnknownLeavesOutWhoWasNotTaken(t *testing.T) {
 		{Email: "b@example.org", Class: provider.BadRecipient, Code: "5.1.1", Detail: "no such user"},
 		{Email: "c@example.org", Class: provider.Transient, Full: true},
 	}}, testPolicy(), noon(), 0.5)
-	want := []mail.RecipientChange{
+	want := []queue.RecipientChange{
 		{N: 0, Status: mail.Unknown, Detail: "uncertain: connection lost"},
 		{N: 1, Status: mail.Failed, Detail: "5.1.1 no such user"},
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // claimSizes has a replica that carries so many bytes of large messages claim from messages of the given sizes, and returns
@@ -14,12 +15,12 @@ import (
 func claimSizes(t *testing.T, carried int64, sizes ...int64) []int64 {
 	t.Helper()
 	var taken []int64
-	store := &fakeStore{load: func(context.Context, []mail.ID) (map[mail.ID]mail.Loaded, error) { return nil, nil }}
-	store.claim = func(_ context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
-		var due []mail.Due
+	store := &fakeStore{load: func(context.Context, []mail.ID) (map[mail.ID]queue.Loaded, error) { return nil, nil }}
+	store.claim = func(_ context.Context, decide func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error {
+		var due []queue.Due
 		for _, n := range sizes {
-			due = append(due, mail.Due{
-				ID: mail.NewID(), Lane: mail.Lane{Number: 1, Tenant: 1}, Due: time.Now().Add(-time.Hour), ExpiresAt: time.Now().Add(time.Hour),
+			due = append(due, queue.Due{
+				ID: mail.NewID(), Lane: queue.Lane{Number: 1, Tenant: 1}, Due: time.Now().Add(-time.Hour), ExpiresAt: time.Now().Add(time.Hour),
 				Facts: &mail.Facts{Recipients: 1, SenderDomain: "example.com", Bytes: n},
 			})
 		}
@@ -33,7 +34,7 @@ func claimSizes(t *testing.T, carried int64, sizes ...int64) []int64 {
 	owner := mail.NewID()
 	e.owner.Store(&owner)
 	e.heavy.Store(carried)
-	e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+	e.lanes.note(queue.Lane{Number: 1, Tenant: 1})
 	e.claimOnce(t.Context())
 	e.carried.Wait()
 	if left := e.heavy.Load(); left != carried {

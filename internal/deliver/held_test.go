@@ -7,6 +7,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // The server lost the claim of a message in a crash, and shows it as due; this replica still carries it.
@@ -14,12 +15,12 @@ func TestMessageThatIsCarriedIsNotClaimedAgain(t *testing.T) {
 	t.Parallel()
 	carried, other := mail.NewID(), mail.NewID()
 	var taken []mail.ID
-	store := &fakeStore{load: func(context.Context, []mail.ID) (map[mail.ID]mail.Loaded, error) { return nil, nil }}
-	store.claim = func(_ context.Context, decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim) error {
-		var due []mail.Due
+	store := &fakeStore{load: func(context.Context, []mail.ID) (map[mail.ID]queue.Loaded, error) { return nil, nil }}
+	store.claim = func(_ context.Context, decide func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error {
+		var due []queue.Due
 		for _, id := range []mail.ID{carried, other} {
-			due = append(due, mail.Due{
-				ID: id, Lane: mail.Lane{Number: 1, Tenant: 1}, Due: time.Now().Add(-time.Hour), ExpiresAt: time.Now().Add(time.Hour),
+			due = append(due, queue.Due{
+				ID: id, Lane: queue.Lane{Number: 1, Tenant: 1}, Due: time.Now().Add(-time.Hour), ExpiresAt: time.Now().Add(time.Hour),
 				Facts: &mail.Facts{Recipients: 1, SenderDomain: "example.com"},
 			})
 		}
@@ -33,7 +34,7 @@ func TestMessageThatIsCarriedIsNotClaimedAgain(t *testing.T) {
 	owner := mail.NewID()
 	e.owner.Store(&owner)
 	e.held.add(carried)
-	e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+	e.lanes.note(queue.Lane{Number: 1, Tenant: 1})
 	e.claimOnce(t.Context())
 	e.carried.Wait()
 	if len(taken) != 1 || taken[0] != other {

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // versionStore has a configuration whose version takes a while to read.
@@ -21,7 +21,7 @@ type versionStore struct {
 func (s *versionStore) ConfigVersion(context.Context) (int64, error) {
 	time.Sleep(s.takes)
 	if s.fails.Load() {
-		return 0, &mail.Unavailable{Reason: "database", Err: errors.New("away")}
+		return 0, &record.Unavailable{Reason: "database", Err: errors.New("away")}
 	}
 	return 1, nil
 }

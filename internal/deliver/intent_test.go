@@ -9,12 +9,13 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // loadedFor is what Load gives of a message to one recipient.
-func loadedFor(id mail.ID) mail.Loaded {
+func loadedFor(id mail.ID) queue.Loaded {
 	ann := mail.Address{Email: "ann@example.org"}
-	return mail.Loaded{
+	return queue.Loaded{
 		Message:    &mail.Message{ID: id, From: mail.Address{Email: "shop@example.com"}, To: []mail.Address{ann}},
 		Recipients: []mail.Recipient{{Kind: mail.To, Address: ann, Status: mail.Queued}},
 	}
@@ -34,15 +35,15 @@ func TestNoCallIsMadeUnlessItsIntentIsCommitted(t *testing.T) {
 	}{
 		{name: "committed", ok: true, calls: 1, record: string(provider.Accepted)},
 		{name: "committed within its age", takes: intentAge - time.Millisecond, ok: true, calls: 1, record: string(provider.Accepted)},
-		{name: "committed too late", takes: intentAge, ok: true, record: mail.Aborted},
+		{name: "committed too late", takes: intentAge, ok: true, record: queue.Aborted},
 		{name: "refused, for the claim is lost"},
-		{name: "nobody knows", err: errors.New("connection reset"), record: mail.Aborted},
+		{name: "nobody knows", err: errors.New("connection reset"), record: queue.Aborted},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var announced []mail.Intent
-				store := &fakeStore{intend: func(_ context.Context, in mail.Intent) (bool, error) {
+				var announced []queue.Intent
+				store := &fakeStore{intend: func(_ context.Context, in queue.Intent) (bool, error) {
 					time.Sleep(tc.takes)
 					announced = append(announced, in)
 					return tc.ok, tc.err

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -21,7 +23,7 @@ const (
 // an account to have room.
 type lanes struct {
 	mu    sync.Mutex
-	known map[mail.Lane]*lane
+	known map[queue.Lane]*lane
 	turn  int // where the next claim begins, so that no tenant is always last
 }
 
@@ -35,16 +37,16 @@ type lane struct {
 	weight int       // of its tenant
 }
 
-func (l *lanes) init() { l.known = map[mail.Lane]*lane{} }
+func (l *lanes) init() { l.known = map[queue.Lane]*lane{} }
 
 // note makes a lane known.
-func (l *lanes) note(id mail.Lane) {
+func (l *lanes) note(id queue.Lane) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ensure(id).seen = time.Now()
 }
 
-func (l *lanes) ensure(id mail.Lane) *lane {
+func (l *lanes) ensure(id queue.Lane) *lane {
 	if l.known[id] == nil {
 		l.known[id] = &lane{appeal: 16, weight: 100}
 	}
@@ -52,7 +54,7 @@ func (l *lanes) ensure(id mail.Lane) *lane {
 }
 
 // refresh takes over what the database lists, and the weights of tenants.
-func (l *lanes) refresh(ids []mail.Lane, tenants []mail.Tenant, now time.Time) {
+func (l *lanes) refresh(ids []queue.Lane, tenants []record.Tenant, now time.Time) {
 	weights := make(map[mail.TenantID]int, len(tenants))
 	for _, t := range tenants {
 		weights[t.ID] = t.Weight
@@ -82,7 +84,7 @@ func (l *lanes) awaken() {
 }
 
 // rewind makes the next claim look at a lane from its beginning: it got messages from another.
-func (l *lanes) rewind(id mail.Lane) {
+func (l *lanes) rewind(id queue.Lane) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.ensure(id)
@@ -92,11 +94,11 @@ func (l *lanes) rewind(id mail.Lane) {
 // ask divides room for n messages over the lanes that are awake, by tenant weight, and returns when the first sleeping
 // one wakes. A lane that would wake within a moment is asked along with an awake one of the same pool: the tenants that
 // wait for one account must meet in one claim to get its slots by turns, or the one that wakes first takes all.
-func (l *lanes) ask(n int, now time.Time) (quotas []mail.LaneQuota, wakes time.Time) {
+func (l *lanes) ask(n int, now time.Time) (quotas []queue.LaneQuota, wakes time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	total := 0
-	var ids []mail.Lane
+	var ids []queue.Lane
 	awake := map[int32]bool{}
 	for id, x := range l.known {
 		awake[id.Number] = awake[id.Number] || !x.asleep.After(now)
@@ -125,14 +127,14 @@ func (l *lanes) ask(n int, now time.Time) (quotas []mail.LaneQuota, wakes time.T
 			x.low, x.swept = time.Time{}, now
 		}
 		share := max(n*x.weight/max(total, 1), 1)
-		quotas = append(quotas, mail.LaneQuota{Lane: id, Max: min(share, x.appeal) + x.stuck, Low: x.low})
+		quotas = append(quotas, queue.LaneQuota{Lane: id, Max: min(share, x.appeal) + x.stuck, Low: x.low})
 	}
 	return quotas, wakes
 }
 
 // learn notes how a claim went in one lane: how many rows it saw and took, the oldest due time that it saw, and, when it
 // took none, until when the lane may sleep.
-func (l *lanes) learn(q mail.LaneQuota, saw, took int, oldest, asleep time.Time) {
+func (l *lanes) learn(q queue.LaneQuota, saw, took int, oldest, asleep time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.known[q.Lane]
@@ -153,9 +155,9 @@ func (l *lanes) learn(q mail.LaneQuota, saw, took int, oldest, asleep time.Time)
 
 // interleave puts what was found into the order of its turns: lane by lane as each tenant's weight says, and within a lane
 // as it was.
-func (l *lanes) interleave(due []mail.Due) []mail.Due {
+func (l *lanes) interleave(due []queue.Due) []queue.Due {
 	l.mu.Lock()
-	weights := map[mail.Lane]int{}
+	weights := map[queue.Lane]int{}
 	for i := range due {
 		if x := l.known[due[i].Lane]; x != nil {
 			weights[due[i].Lane] = x.weight
@@ -164,15 +166,15 @@ func (l *lanes) interleave(due []mail.Due) []mail.Due {
 	l.mu.Unlock()
 	type turn struct {
 		at  float64
-		due mail.Due
+		due queue.Due
 	}
-	turns, n := make([]turn, len(due)), map[mail.Lane]int{}
+	turns, n := make([]turn, len(due)), map[queue.Lane]int{}
 	for i, d := range due {
 		n[d.Lane]++
 		turns[i] = turn{float64(n[d.Lane]) / float64(max(weights[d.Lane], 1)), d}
 	}
 	slices.SortStableFunc(turns, func(a, b turn) int { return cmp.Compare(a.at, b.at) })
-	out := make([]mail.Due, len(due))
+	out := make([]queue.Due, len(due))
 	for i := range turns {
 		out[i] = turns[i].due
 	}
@@ -180,7 +182,7 @@ func (l *lanes) interleave(due []mail.Due) []mail.Due {
 }
 
 // leave notes how many rows stay at the head of a lane. The next claim looks past them.
-func (l *lanes) leave(id mail.Lane, stuck int) {
+func (l *lanes) leave(id queue.Lane, stuck int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if x := l.known[id]; x != nil {
@@ -188,8 +190,8 @@ func (l *lanes) leave(id mail.Lane, stuck int) {
 	}
 }
 
-func sortLanes(ids []mail.Lane) {
-	slices.SortFunc(ids, func(a, b mail.Lane) int {
+func sortLanes(ids []queue.Lane) {
+	slices.SortFunc(ids, func(a, b queue.Lane) int {
 		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Tenant, b.Tenant))
 	})
 }

@@ -5,14 +5,16 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
-func testLanes(n int) (*lanes, []mail.Lane) {
+func testLanes(n int) (*lanes, []queue.Lane) {
 	l := &lanes{}
 	l.init()
-	var ids []mail.Lane
+	var ids []queue.Lane
 	for i := range n {
-		id := mail.Lane{Number: 1, Tenant: mail.TenantID(i + 1)} //nolint:gosec // a handful
+		id := queue.Lane{Number: 1, Tenant: mail.TenantID(i + 1)} //nolint:gosec // a handful
 		l.note(id)
 		ids = append(ids, id)
 	}
@@ -20,9 +22,9 @@ func testLanes(n int) (*lanes, []mail.Lane) {
 }
 
 // grow makes a lane ask for as much as it may.
-func grow(l *lanes, id mail.Lane) {
+func grow(l *lanes, id queue.Lane) {
 	for range 10 {
-		l.learn(mail.LaneQuota{Lane: id, Max: 1}, 1, 1, time.Time{}, time.Time{})
+		l.learn(queue.LaneQuota{Lane: id, Max: 1}, 1, 1, time.Time{}, time.Time{})
 	}
 }
 
@@ -31,7 +33,7 @@ func TestRoomIsDividedByTenantWeight(t *testing.T) {
 	l, ids := testLanes(2)
 	grow(l, ids[0])
 	grow(l, ids[1])
-	l.refresh(ids, []mail.Tenant{{ID: 1, Weight: 300}, {ID: 2, Weight: 100}}, noon())
+	l.refresh(ids, []record.Tenant{{ID: 1, Weight: 300}, {ID: 2, Weight: 100}}, noon())
 	quotas, _ := l.ask(200, noon())
 	got := map[mail.TenantID]int{}
 	for _, q := range quotas {
@@ -45,7 +47,7 @@ func TestRoomIsDividedByTenantWeight(t *testing.T) {
 func TestManyTenantsTakeTurns(t *testing.T) {
 	t.Parallel()
 	l, ids := testLanes(30)
-	served := map[mail.Lane]int{}
+	served := map[queue.Lane]int{}
 	for range 9 {
 		quotas, _ := l.ask(10, noon())
 		if len(quotas) != 10 {
@@ -66,7 +68,7 @@ func TestALaneWithoutRoomSleepsUntilItsAccountHasSome(t *testing.T) {
 	t.Parallel()
 	l, ids := testLanes(2)
 	until := noon().Add(700 * time.Millisecond)
-	l.learn(mail.LaneQuota{Lane: ids[0], Max: 16}, 16, 0, time.Time{}, until)
+	l.learn(queue.LaneQuota{Lane: ids[0], Max: 16}, 16, 0, time.Time{}, until)
 	quotas, wakes := l.ask(100, noon())
 	if len(quotas) != 1 || quotas[0].Lane != ids[1] || !wakes.Equal(until) {
 		t.Errorf("ask = %v, wakes %s: want only the other lane, and to wake at %s", quotas, wakes, until)
@@ -74,7 +76,7 @@ func TestALaneWithoutRoomSleepsUntilItsAccountHasSome(t *testing.T) {
 	if quotas, _ = l.ask(100, until); len(quotas) != 2 {
 		t.Errorf("ask at its time = %v, want both lanes", quotas)
 	}
-	l.learn(mail.LaneQuota{Lane: ids[0], Max: 16}, 16, 0, time.Time{}, until.Add(time.Hour))
+	l.learn(queue.LaneQuota{Lane: ids[0], Max: 16}, 16, 0, time.Time{}, until.Add(time.Hour))
 	l.awaken()
 	if quotas, _ = l.ask(100, until); len(quotas) != 2 {
 		t.Errorf("ask after a change of configuration = %v, want both lanes", quotas)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // keepLease registers this replica and renews its lease. While the database does not answer, the engine stops claiming
@@ -27,7 +28,7 @@ func (e *Engine) keepLease(ctx context.Context) {
 			if beats++; beats%4 == 0 {
 				e.adopt(ctx, owner, every)
 			}
-		case errors.Is(err, mail.ErrConflict):
+		case errors.Is(err, record.ErrConflict):
 			e.Log.Warn("lease lost, going on as a new replica", "replica", owner)
 			e.owner.Store(nil)
 			continue

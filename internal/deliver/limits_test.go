@@ -16,6 +16,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 	"github.com/sendgate/sendgate/internal/telemetry"
@@ -41,16 +42,16 @@ func (s *limitStore) Config(context.Context) (*route.Config, error) {
 	return c, nil
 }
 
-func (s *limitStore) Claim(_ context.Context, _ mail.ID, lanes []mail.LaneQuota,
-	decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim,
+func (s *limitStore) Claim(_ context.Context, _ mail.ID, lanes []queue.LaneQuota,
+	decide func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim,
 ) error {
 	time.Sleep(exchange)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	var due []mail.Due
+	var due []queue.Due
 	for range lanes[0].Max {
-		due = append(due, mail.Due{
+		due = append(due, queue.Due{
 			ID: mail.NewID(), Lane: lanes[0].Lane, Due: now.Add(-time.Hour), ExpiresAt: now.Add(time.Hour),
 			Facts: &mail.Facts{Recipients: s.recipients, SenderDomain: "example.com"},
 		})
@@ -61,11 +62,11 @@ func (s *limitStore) Claim(_ context.Context, _ mail.ID, lanes []mail.LaneQuota,
 	return nil
 }
 
-func (s *limitStore) Load(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+func (s *limitStore) Load(_ context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
 	time.Sleep(exchange)
-	loaded := map[mail.ID]mail.Loaded{}
+	loaded := map[mail.ID]queue.Loaded{}
 	for _, id := range ids {
-		l := mail.Loaded{Message: &mail.Message{ID: id}}
+		l := queue.Loaded{Message: &mail.Message{ID: id}}
 		for n := range s.recipients {
 			l.Recipients = append(l.Recipients, mail.Recipient{N: n, Kind: mail.To, Status: mail.Queued})
 		}
@@ -74,12 +75,12 @@ func (s *limitStore) Load(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Lo
 	return loaded, nil
 }
 
-func (s *limitStore) Intend(context.Context, mail.ID, mail.Intent) (mail.Announced, error) {
+func (s *limitStore) Intend(context.Context, mail.ID, queue.Intent) (queue.Announced, error) {
 	time.Sleep(exchange)
-	return mail.Announced{OK: true}, nil
+	return queue.Announced{OK: true}, nil
 }
 
-func (s *limitStore) Record(_ context.Context, _ mail.ID, r mail.Result) (bool, error) {
+func (s *limitStore) Record(_ context.Context, _ mail.ID, r queue.Result) (bool, error) {
 	time.Sleep(exchange)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,7 +195,7 @@ func replicaOf(t *testing.T, store Store, esp provider.Provider) *Engine {
 	owner := mail.NewID()
 	e.owner.Store(&owner)
 	e.accounts.setReplicas(3)
-	e.lanes.note(mail.Lane{Number: 1, Tenant: 1})
+	e.lanes.note(queue.Lane{Number: 1, Tenant: 1})
 	return e
 }
 
@@ -206,14 +207,14 @@ type dropStore struct {
 	late                      time.Duration
 }
 
-func (s *dropStore) Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota,
-	decide func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim,
+func (s *dropStore) Claim(ctx context.Context, owner mail.ID, lanes []queue.LaneQuota,
+	decide func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim,
 ) error {
 	lanes[0].Max = 1
 	return errors.Join(s.limitStore.Claim(ctx, owner, lanes, decide), s.claimed)
 }
 
-func (s *dropStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+func (s *dropStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
 	loaded, err := s.limitStore.Load(ctx, ids)
 	if s.none {
 		loaded[ids[0]].Recipients[0].Status = mail.Suppressed
@@ -221,12 +222,12 @@ func (s *dropStore) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.L
 	return loaded, errors.Join(err, s.loaded)
 }
 
-func (s *dropStore) Intend(_ context.Context, _ mail.ID, in mail.Intent) (mail.Announced, error) {
+func (s *dropStore) Intend(_ context.Context, _ mail.ID, in queue.Intent) (queue.Announced, error) {
 	time.Sleep(s.late)
 	if s.gone {
-		return mail.Announced{Suppressed: []int{in.Open[0].N}}, nil
+		return queue.Announced{Suppressed: []int{in.Open[0].N}}, nil
 	}
-	return mail.Announced{OK: !s.lost}, s.intended
+	return queue.Announced{OK: !s.lost}, s.intended
 }
 
 func TestEachSlotThatNoCallIsMadeForIsCounted(t *testing.T) {

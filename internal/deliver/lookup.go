@@ -10,6 +10,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Look-ups are few and the providers' search APIs are slow and limited: so many at once per replica, and so many a
@@ -79,7 +80,7 @@ func (e *Engine) lookUpDue(ctx context.Context) error {
 	return err
 }
 
-func (e *Engine) lookUp(ctx context.Context, l mail.Lookup) {
+func (e *Engine) lookUp(ctx context.Context, l record.Lookup) {
 	a := e.accounts.get(l.Account)
 	if a == nil {
 		return
@@ -90,7 +91,7 @@ func (e *Engine) lookUp(ctx context.Context, l mail.Lookup) {
 }
 
 // find makes one look-up and applies what it proves.
-func (e *Engine) find(ctx context.Context, a *account, l mail.Lookup) lookupResult {
+func (e *Engine) find(ctx context.Context, a *account, l record.Lookup) lookupResult {
 	f := a.finder()
 	if f == nil || a.lookups.Wait(ctx) != nil {
 		e.putOff(ctx, l)
@@ -122,7 +123,7 @@ func (e *Engine) find(ctx context.Context, a *account, l mail.Lookup) lookupResu
 
 // lookupError puts the look-up off, unless asking again would bring the same answer: then the next one of the schedule, or
 // the deadline, decides.
-func (e *Engine) lookupError(ctx context.Context, a *account, l mail.Lookup, err error) {
+func (e *Engine) lookupError(ctx context.Context, a *account, l record.Lookup, err error) {
 	pe, _ := errors.AsType[*provider.Error](err)
 	e.Log.Warn("look-up failed", "account", a.name, "message_id", l.ID, "error", err)
 	if pe == nil || pe.Class == provider.Transient || pe.Class == provider.Throttled || pe.Class == provider.Uncertain {
@@ -135,9 +136,9 @@ func (e *Engine) lookupError(ctx context.Context, a *account, l mail.Lookup, err
 }
 
 // putOff gives a look-up back that could not be made.
-func (e *Engine) putOff(ctx context.Context, l mail.Lookup) { e.giveBack(ctx, l, true, lookupAgain) }
+func (e *Engine) putOff(ctx context.Context, l record.Lookup) { e.giveBack(ctx, l, true, lookupAgain) }
 
-func (e *Engine) giveBack(ctx context.Context, l mail.Lookup, repeat bool, wait time.Duration) {
+func (e *Engine) giveBack(ctx context.Context, l record.Lookup, repeat bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbWait)
 	defer cancel()
 	if err := e.Store.ReturnLookup(ctx, l.ID, l.N, repeat, wait); err != nil {
@@ -145,10 +146,10 @@ func (e *Engine) giveBack(ctx context.Context, l mail.Lookup, repeat bool, wait 
 	}
 }
 
-func (e *Engine) resolve(ctx context.Context, l mail.Lookup, found provider.Finding) {
+func (e *Engine) resolve(ctx context.Context, l record.Lookup, found provider.Finding) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbWait)
 	defer cancel()
-	settled, err := e.Store.Resolve(ctx, mail.Verdict{
+	settled, err := e.Store.Resolve(ctx, record.Verdict{
 		ID: l.ID, N: l.N, Account: l.Account, Found: found.Found, ProviderMessageID: provider.Cut(found.ProviderMessageID),
 		Payloads: found.Payloads,
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 	"github.com/sendgate/sendgate/internal/telemetry"
 	"github.com/sendgate/sendgate/internal/unsub"
@@ -45,11 +46,11 @@ func TestWhatALookupProves(t *testing.T) {
 // lookupStore notes what the engine does about one look-up.
 type lookupFake struct {
 	fakeStore
-	due  []mail.Lookup
+	due  []record.Lookup
 	said []string
 }
 
-func (s *lookupFake) DueLookups(context.Context, []time.Duration, []int32, int) ([]mail.Lookup, error) {
+func (s *lookupFake) DueLookups(context.Context, []time.Duration, []int32, int) ([]record.Lookup, error) {
 	return s.due, nil
 }
 
@@ -58,7 +59,7 @@ func (s *lookupFake) ReturnLookup(_ context.Context, _ mail.ID, _ int, repeat bo
 	return nil
 }
 
-func (s *lookupFake) Resolve(_ context.Context, v mail.Verdict) (bool, error) {
+func (s *lookupFake) Resolve(_ context.Context, v record.Verdict) (bool, error) {
 	s.said = append(s.said, map[bool]string{true: "found", false: "absent"}[v.Found])
 	return true, nil
 }
@@ -94,7 +95,7 @@ func TestLookupsSettleOrComeAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := &lookupFake{due: []mail.Lookup{{ID: mail.NewID(), N: 1, Account: 7, Sender: "shop@example.com", Waited: tc.waited}}}
+			store := &lookupFake{due: []record.Lookup{{ID: mail.NewID(), N: 1, Account: 7, Sender: "shop@example.com", Waited: tc.waited}}}
 			store.secrets = func() error { return nil }
 			p := &findingProvider{found: tc.found, err: tc.err}
 			e, err := New(Options{

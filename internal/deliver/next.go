@@ -7,6 +7,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // Policy is how long the engine waits for what.
@@ -30,13 +31,13 @@ func (p Policy) Waits() map[mail.Policy]time.Duration {
 
 // hanging keeps a message after a call of unknown outcome. Each wait is twice as long as the last: evidence of the copies
 // that may be on their way gets more time, and a provider that takes everything and answers nothing gets few of them.
-func (p Policy) hanging(d mail.Due) *mail.Hanging {
-	return &mail.Hanging{DecideIn: p.Waits()[d.OnAmbiguous] << d.Resends, Policy: d.OnAmbiguous, Avoid: d.Avoid}
+func (p Policy) hanging(d queue.Due) *queue.Hanging {
+	return &queue.Hanging{DecideIn: p.Waits()[d.OnAmbiguous] << d.Resends, Policy: d.OnAmbiguous, Avoid: d.Avoid}
 }
 
 // call is one finished call: what next needs to know of it.
 type call struct {
-	due     mail.Due
+	due     queue.Due
 	account int32
 	name    string           // of the account
 	kind    provider.Kind    // of the account
@@ -61,9 +62,9 @@ const (
 
 // next decides what becomes of a message after a call: the table of classes, as code. It is pure; now is the database's
 // time and jitter a number in [0, 1).
-func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (mail.Result, health) {
+func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (queue.Result, health) {
 	r, health := decide(c, receipt, failure, p, now, jitter)
-	at, _ := mail.Repeated(c.due.Avoid)
+	at, _ := queue.Repeated(c.due.Avoid)
 	switch {
 	case at != "" && failure != nil:
 		return stillUnknown(r, c, failure, p, now), health
@@ -75,7 +76,7 @@ func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, n
 
 // stillUnknown is what becomes of a message when the repeat of a call was not accepted: whatever the answer says of the
 // repeat, it says nothing of the first call. What it says of the account holds.
-func stillUnknown(r mail.Result, c call, failure *provider.Error, p Policy, now time.Time) mail.Result {
+func stillUnknown(r queue.Result, c call, failure *provider.Error, p Policy, now time.Time) queue.Result {
 	again := *failure
 	again.Refused = slices.DeleteFunc(slices.Clone(failure.Refused), func(ref provider.Refusal) bool { return !ref.Full })
 	r.Class, r.Recipients, r.Requeue = string(provider.Uncertain), nil, nil
@@ -85,12 +86,12 @@ func stillUnknown(r mail.Result, c call, failure *provider.Error, p Policy, now 
 }
 
 // decide is next for a call that repeats no other.
-func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (mail.Result, health) {
-	r := mail.Result{ID: c.due.ID, N: c.due.Attempts + 1}
+func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (queue.Result, health) {
+	r := queue.Result{ID: c.due.ID, N: c.due.Attempts + 1}
 	if failure == nil {
 		r.Class, r.ProviderMessageID = string(provider.Accepted), provider.Cut(receipt.ProviderMessageID)
 		if len(c.probes) > 0 {
-			r.Unpark = &mail.Unpark{Account: c.account, Keys: c.probes}
+			r.Unpark = &queue.Unpark{Account: c.account, Keys: c.probes}
 		}
 		accepted(&r, c, receipt, now, jitter)
 		return r, healthy
@@ -105,8 +106,8 @@ func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy,
 		if wait <= 0 { // no time was given: 1 s, doubled while it goes on, up to a minute
 			wait = min(time.Second<<min(max(c.throttles-1, 0), 6), time.Minute)
 		}
-		r.Block = &mail.Block{Account: c.account, For: wait, Reason: provider.Cut(failure.Detail)}
-		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
+		r.Block = &queue.Block{Account: c.account, For: wait, Reason: provider.Cut(failure.Detail)}
+		r.Requeue = &queue.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
 		return r, neutral
 	case provider.Misconfigured:
 		if failure.Suspect && !c.suspicion.proves() { // it may be this message only: it waits for others to be asked, or for a mend
@@ -114,7 +115,7 @@ func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy,
 			return r, neutral
 		}
 		r.Park = park(c, failure, c.suspicion.scope(failure), p)
-		avoid(&r, c, mail.Avoid{Until: now.Add(parkNotice), Why: provider.Cut(failure.Error())})
+		avoid(&r, c, queue.Avoid{Until: now.Add(parkNotice), Why: provider.Cut(failure.Error())})
 		r.Requeue.Tries = c.due.Tries
 		return r, neutral
 	case provider.Rejected:
@@ -136,11 +137,11 @@ func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy,
 // rejected lets another account try what this one will never take. What a cap of this provider keeps out goes to any other
 // account. Content that it refused goes to one other kind of provider, whose second opinion is final. When many messages in
 // a row met the same, it is not them who are to blame.
-func rejected(r *mail.Result, c call, failure *provider.Error, p Policy) {
+func rejected(r *queue.Result, c call, failure *provider.Error, p Policy) {
 	if failure.Suspect && c.suspicion.proves() {
 		r.Park = park(c, failure, c.suspicion.scope(failure), p)
 	}
-	here := mail.Avoid{Final: true, Why: provider.Cut(failure.Error())}
+	here := queue.Avoid{Final: true, Why: provider.Cut(failure.Error())}
 	if !failure.Elsewhere {
 		for name, first := range c.due.Avoid {
 			if first.Kind != "" {
@@ -155,8 +156,8 @@ func rejected(r *mail.Result, c call, failure *provider.Error, p Policy) {
 }
 
 // park takes out of routing what the answer is about.
-func park(c call, failure *provider.Error, scope provider.Scope, p Policy) *mail.Park {
-	out := &mail.Park{Account: c.account, Reason: provider.Cut(failure.Error()), Wait: p.ProbeAfter, MaxWait: p.ProbeMax}
+func park(c call, failure *provider.Error, scope provider.Scope, p Policy) *queue.Park {
+	out := &queue.Park{Account: c.account, Reason: provider.Cut(failure.Error()), Wait: p.ProbeAfter, MaxWait: p.ProbeMax}
 	switch scope {
 	case provider.ScopeAccount:
 	case provider.ScopeSender:
@@ -171,14 +172,14 @@ func park(c call, failure *provider.Error, scope provider.Scope, p Policy) *mail
 // accepted settles the recipients that were taken; those refused for now stay queued. Those for whom the call only had no
 // room go in another one at once, with a slot and an attempt of its own. As long as calls fill up the message makes
 // progress, so it does not wait longer from call to call, even if others of its recipients have to wait.
-func accepted(r *mail.Result, c call, receipt provider.Receipt, now time.Time, jitter float64) {
+func accepted(r *queue.Result, c call, receipt provider.Receipt, now time.Time, jitter float64) {
 	refusals := byEmail(receipt.Refused)
 	left, full := 0, 0
 	for _, rc := range c.open {
 		ref, ok := refusals[rc.Address.Email]
 		switch {
 		case !ok:
-			r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: mail.Sent, Detail: provider.Cut(receipt.Detail)})
+			r.Recipients = append(r.Recipients, queue.RecipientChange{N: rc.N, Status: mail.Sent, Detail: provider.Cut(receipt.Detail)})
 		case ref.Class == provider.Transient:
 			left++
 			if ref.Full {
@@ -191,7 +192,7 @@ func accepted(r *mail.Result, c call, receipt provider.Receipt, now time.Time, j
 	switch {
 	case left == 0:
 	case full == left:
-		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
+		r.Requeue = &queue.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
 	default:
 		again(r, c, backoff(c.due.Tries, jitter), &provider.Error{Class: provider.Transient, Detail: "some recipients were put off"}, now)
 		if full > 0 {
@@ -202,7 +203,7 @@ func accepted(r *mail.Result, c call, receipt provider.Receipt, now time.Time, j
 
 // refused settles the recipients that the provider named; the others are sent for again, at once. Naming nobody, or
 // everybody, ends the message.
-func refused(r *mail.Result, c call, failure *provider.Error) {
+func refused(r *queue.Result, c call, failure *provider.Error) {
 	refusals := byEmail(failure.Refused)
 	for _, rc := range c.open {
 		if ref, ok := refusals[rc.Address.Email]; ok && ref.Class != provider.Transient {
@@ -215,18 +216,18 @@ func refused(r *mail.Result, c call, failure *provider.Error) {
 		return
 	}
 	if left > 0 {
-		r.Requeue = &mail.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
+		r.Requeue = &queue.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
 	}
 }
 
 // unknown leaves out those who were surely not taken. Those who may go in another call stay queued until this one is
 // decided.
-func unknown(r *mail.Result, c call, failure *provider.Error) {
+func unknown(r *queue.Result, c call, failure *provider.Error) {
 	refusals := byEmail(failure.Refused)
 	for _, rc := range c.open {
 		switch ref, ok := refusals[rc.Address.Email]; {
 		case !ok:
-			r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: mail.Unknown, Detail: provider.Cut(failure.Error())})
+			r.Recipients = append(r.Recipients, queue.RecipientChange{N: rc.N, Status: mail.Unknown, Detail: provider.Cut(failure.Error())})
 		case ref.Class != provider.Transient:
 			r.Recipients = append(r.Recipients, refusalChange(rc, ref))
 		}
@@ -241,7 +242,7 @@ func byEmail(refused []provider.Refusal) map[string]provider.Refusal {
 	return m
 }
 
-func refusalChange(rc mail.Recipient, ref provider.Refusal) mail.RecipientChange {
+func refusalChange(rc mail.Recipient, ref provider.Refusal) queue.RecipientChange {
 	status := mail.Failed
 	if ref.Suppressed {
 		status = mail.Suppressed
@@ -250,7 +251,7 @@ func refusalChange(rc mail.Recipient, ref provider.Refusal) mail.RecipientChange
 	if ref.Code != "" {
 		detail = ref.Code + " " + detail
 	}
-	c := mail.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)}
+	c := queue.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)}
 	if ref.Reason != "" {
 		c.Bounce = &mail.Bounce{Class: ref.Reason.Class(), Reason: ref.Reason, Rule: ref.Rule, Code: provider.Cut(ref.Code), Text: provider.Cut(ref.Detail)}
 	}
@@ -258,26 +259,26 @@ func refusalChange(rc mail.Recipient, ref provider.Refusal) mail.RecipientChange
 }
 
 // end gives every recipient of the call one status.
-func end(r *mail.Result, c call, status mail.Status, detail string) {
+func end(r *queue.Result, c call, status mail.Status, detail string) {
 	for _, rc := range c.open {
-		r.Recipients = append(r.Recipients, mail.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)})
+		r.Recipients = append(r.Recipients, queue.RecipientChange{N: rc.N, Status: status, Detail: provider.Cut(detail)})
 	}
 }
 
 // again requeues for now, and keeps the account out of it for the wait: another may take the message at once.
-func again(r *mail.Result, c call, wait time.Duration, failure *provider.Error, now time.Time) {
-	avoid(r, c, mail.Avoid{Until: now.Add(wait), Why: provider.Cut(failure.Error())})
+func again(r *queue.Result, c call, wait time.Duration, failure *provider.Error, now time.Time) {
+	avoid(r, c, queue.Avoid{Until: now.Add(wait), Why: provider.Cut(failure.Error())})
 }
 
-func avoid(r *mail.Result, c call, a mail.Avoid) {
+func avoid(r *queue.Result, c call, a queue.Avoid) {
 	a.Last = c.due.Avoid[c.name].Last
-	all := map[string]mail.Avoid{c.name: a}
+	all := map[string]queue.Avoid{c.name: a}
 	for name, other := range c.due.Avoid {
 		if name != c.name {
 			all[name] = other
 		}
 	}
-	r.Requeue = &mail.Requeue{Tries: c.due.Tries + 1, Avoid: all}
+	r.Requeue = &queue.Requeue{Tries: c.due.Tries + 1, Avoid: all}
 }
 
 // parkNotice is how long a message stays away from an account that its own call has parked: until every replica knows.

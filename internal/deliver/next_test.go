@@ -8,6 +8,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 func testPolicy() Policy {
@@ -16,7 +17,7 @@ func testPolicy() Policy {
 
 func testCall(emails ...string) call {
 	c := call{
-		due:     mail.Due{ID: mail.IDAt(time.Unix(1790000000, 0)), Attempts: 2, Tries: 1, OnAmbiguous: mail.Reconcile},
+		due:     queue.Due{ID: mail.IDAt(time.Unix(1790000000, 0)), Attempts: 2, Tries: 1, OnAmbiguous: mail.Reconcile},
 		account: 7, name: "ses-eu", kind: "ses", sender: "example.com", address: "shop@example.com",
 	}
 	for i, e := range emails {
@@ -29,26 +30,26 @@ func noon() time.Time { return time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC) }
 
 func TestNextFollowsTheTableOfClasses(t *testing.T) {
 	t.Parallel()
-	elsewhere := mail.Avoid{Final: true, Why: "rejected: status 413: too large"}
+	elsewhere := queue.Avoid{Final: true, Why: "rejected: status 413: too large"}
 	cases := []struct {
 		name    string
 		failure *provider.Error
-		want    mail.Result
+		want    queue.Result
 		health  health
 	}{
 		{
 			name: "accepted", failure: nil, health: healthy,
-			want: mail.Result{
+			want: queue.Result{
 				Class: "accepted", ProviderMessageID: "pm-1",
-				Recipients: []mail.RecipientChange{{N: 0, Status: mail.Sent, Detail: "OK"}},
+				Recipients: []queue.RecipientChange{{N: 0, Status: mail.Sent, Detail: "OK"}},
 			},
 		},
 		{
 			name: "transient keeps the account away and tries elsewhere now", health: failing,
 			failure: &provider.Error{Class: provider.Transient, Status: 503},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "transient", Status: 503, Error: "transient: status 503",
-				Requeue: &mail.Requeue{Tries: 2, Avoid: map[string]mail.Avoid{
+				Requeue: &queue.Requeue{Tries: 2, Avoid: map[string]queue.Avoid{
 					"ses-eu": {Until: noon().Add(4 * time.Second), Why: "transient: status 503"},
 				}},
 			},
@@ -56,25 +57,25 @@ func TestNextFollowsTheTableOfClasses(t *testing.T) {
 		{
 			name: "throttled blocks the account for everybody and uses up no try", health: neutral,
 			failure: &provider.Error{Class: provider.Throttled, Status: 429, RetryAfter: 90 * time.Second, Detail: "slow down"},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "throttled", Status: 429, Error: "throttled: status 429: slow down",
-				Block: &mail.Block{Account: 7, For: 90 * time.Second, Reason: "slow down"}, Requeue: &mail.Requeue{Tries: 1},
+				Block: &queue.Block{Account: 7, For: 90 * time.Second, Reason: "slow down"}, Requeue: &queue.Requeue{Tries: 1},
 			},
 		},
 		{
 			name: "throttled without a time waits a second", health: neutral,
 			failure: &provider.Error{Class: provider.Throttled, Status: 429},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "throttled", Status: 429, Error: "throttled: status 429",
-				Block: &mail.Block{Account: 7, For: time.Second}, Requeue: &mail.Requeue{Tries: 1},
+				Block: &queue.Block{Account: 7, For: time.Second}, Requeue: &queue.Requeue{Tries: 1},
 			},
 		},
 		{
 			name: "rejected content goes to another kind", health: healthy,
 			failure: &provider.Error{Class: provider.Rejected, Status: 400, Code: "300", Detail: "bad content"},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "rejected", Status: 400, Code: "300", Error: "rejected: status 400 (300): bad content",
-				Requeue: &mail.Requeue{Tries: 1, Avoid: map[string]mail.Avoid{
+				Requeue: &queue.Requeue{Tries: 1, Avoid: map[string]queue.Avoid{
 					"ses-eu": {Final: true, Why: "rejected: status 400 (300): bad content", Kind: "ses"},
 				}},
 			},
@@ -82,18 +83,18 @@ func TestNextFollowsTheTableOfClasses(t *testing.T) {
 		{
 			name: "rejected by a cap of this provider goes elsewhere for good", health: healthy,
 			failure: &provider.Error{Class: provider.Rejected, Status: 413, Detail: "too large", Elsewhere: true},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "rejected", Status: 413, Error: "rejected: status 413: too large",
-				Requeue: &mail.Requeue{Tries: 1, Avoid: map[string]mail.Avoid{"ses-eu": elsewhere}},
+				Requeue: &queue.Requeue{Tries: 1, Avoid: map[string]queue.Avoid{"ses-eu": elsewhere}},
 			},
 		},
 		{
 			name: "misconfigured parks the account", health: neutral,
 			failure: &provider.Error{Class: provider.Misconfigured, Status: 401, Detail: "bad key"},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "misconfigured", Status: 401, Error: "misconfigured: status 401: bad key",
-				Park: &mail.Park{Account: 7, Reason: "misconfigured: status 401: bad key"},
-				Requeue: &mail.Requeue{Tries: 1, Avoid: map[string]mail.Avoid{
+				Park: &queue.Park{Account: 7, Reason: "misconfigured: status 401: bad key"},
+				Requeue: &queue.Requeue{Tries: 1, Avoid: map[string]queue.Avoid{
 					"ses-eu": {Until: noon().Add(2 * time.Second), Why: "misconfigured: status 401: bad key"},
 				}},
 			},
@@ -101,10 +102,10 @@ func TestNextFollowsTheTableOfClasses(t *testing.T) {
 		{
 			name: "misconfigured sender parks only that domain", health: neutral,
 			failure: &provider.Error{Class: provider.Misconfigured, Status: 403, Scope: provider.ScopeSender, Detail: "not verified"},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "misconfigured", Status: 403, Error: "misconfigured: status 403: not verified",
-				Park: &mail.Park{Account: 7, SenderDomain: "example.com", Reason: "misconfigured: status 403: not verified"},
-				Requeue: &mail.Requeue{Tries: 1, Avoid: map[string]mail.Avoid{
+				Park: &queue.Park{Account: 7, SenderDomain: "example.com", Reason: "misconfigured: status 403: not verified"},
+				Requeue: &queue.Requeue{Tries: 1, Avoid: map[string]queue.Avoid{
 					"ses-eu": {Until: noon().Add(2 * time.Second), Why: "misconfigured: status 403: not verified"},
 				}},
 			},
@@ -112,18 +113,18 @@ func TestNextFollowsTheTableOfClasses(t *testing.T) {
 		{
 			name: "uncertain is unknown and goes nowhere", health: failing,
 			failure: &provider.Error{Class: provider.Uncertain, Detail: "connection reset"},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "uncertain", Error: "uncertain: connection reset",
-				Recipients: []mail.RecipientChange{{N: 0, Status: mail.Unknown, Detail: "uncertain: connection reset"}},
-				Unknown:    &mail.Hanging{DecideIn: 30 * time.Minute, Policy: mail.Reconcile},
+				Recipients: []queue.RecipientChange{{N: 0, Status: mail.Unknown, Detail: "uncertain: connection reset"}},
+				Unknown:    &queue.Hanging{DecideIn: 30 * time.Minute, Policy: mail.Reconcile},
 			},
 		},
 		{
 			name: "bad recipient without a name ends all", health: healthy,
 			failure: &provider.Error{Class: provider.BadRecipient, Status: 422, Code: "406"},
-			want: mail.Result{
+			want: queue.Result{
 				Class: "bad_recipient", Status: 422, Code: "406", Error: "bad_recipient: status 422 (406)",
-				Recipients: []mail.RecipientChange{{N: 0, Status: mail.Failed, Detail: "bad_recipient: status 422 (406)"}},
+				Recipients: []queue.RecipientChange{{N: 0, Status: mail.Failed, Detail: "bad_recipient: status 422 (406)"}},
 			},
 		},
 	}
@@ -184,7 +185,7 @@ func TestPartialAcceptanceSettlesSomeAndKeepsOthersQueued(t *testing.T) {
 	}}
 	c := testCall("a@example.org", "b@example.org", "c@example.org", "d@example.org")
 	got, _ := next(c, receipt, nil, testPolicy(), noon(), 0.5)
-	want := []mail.RecipientChange{
+	want := []queue.RecipientChange{
 		{N: 0, Status: mail.Sent},
 		{N: 1, Status: mail.Failed, Detail: "5.1.1 no such user"},
 		{N: 3, Status: mail.Suppressed, Detail: "inactive"},
@@ -203,7 +204,7 @@ func TestOneBadRecipientDoesNotEndTheOthers(t *testing.T) {
 		{Email: "b@example.org", Class: provider.BadRecipient, Detail: "invalid"},
 	}}
 	got, _ := next(testCall("a@example.org", "b@example.org"), provider.Receipt{}, failure, testPolicy(), noon(), 0)
-	want := []mail.RecipientChange{{N: 1, Status: mail.Failed, Detail: "invalid"}}
+	want := []queue.RecipientChange{{N: 1, Status: mail.Failed, Detail: "invalid"}}
 	if diff := cmp.Diff(want, got.Recipients); diff != "" {
 		t.Errorf("recipients (-want +got):\n%s", diff)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -101,7 +102,7 @@ func (a *account) endProbes(keys []string, called bool) {
 
 // park notes locally what the database was told, until the next reading of the configuration. It reports whether that
 // was news.
-func (a *account) park(p *mail.Park, now time.Time) bool {
+func (a *account) park(p *queue.Park, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if slices.ContainsFunc(a.conf.Parked, func(have route.Park) bool { return have.Key() == p.Key() }) {

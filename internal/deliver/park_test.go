@@ -11,6 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -24,7 +25,7 @@ func TestContentFailsOnlyAfterASecondKindRefusedItToo(t *testing.T) {
 	t.Parallel()
 	content := rejection(func(*provider.Error) {})
 	c := testCall("ann@example.org")
-	c.due.Avoid = map[string]mail.Avoid{"relay": {Final: true, Why: "rejected: too large"}} // a cap is no opinion on the content
+	c.due.Avoid = map[string]queue.Avoid{"relay": {Final: true, Why: "rejected: too large"}} // a cap is no opinion on the content
 	first, _ := next(c, provider.Receipt{}, content, testPolicy(), noon(), 0)
 	if first.Requeue == nil || len(first.Recipients) != 0 || first.Requeue.Avoid["ses-eu"].Kind != "ses" || !first.Requeue.Avoid["relay"].Final {
 		t.Fatalf("after the first refusal: %+v, want it queued, away from the kind ses and from the relay", first)
@@ -49,9 +50,9 @@ type outcome struct {
 	failure          *provider.Error // nil: accepted
 }
 
-func parkAfter(outcomes ...outcome) *mail.Park {
+func parkAfter(outcomes ...outcome) *queue.Park {
 	a := &account{name: "postmark", kind: "postmark"}
-	var last mail.Result
+	var last queue.Result
 	for _, o := range outcomes {
 		c := testCall("ann@example.org")
 		copy(c.due.ID[:], o.message)
@@ -156,7 +157,7 @@ func TestTheOutcomeOfAProbe(t *testing.T) {
 	c := testCall("ann@example.org")
 	c.probes = []string{"", "example.com"}
 	r, _ := next(c, provider.Receipt{}, nil, testPolicy(), noon(), 0)
-	if diff := cmp.Diff(&mail.Unpark{Account: 7, Keys: c.probes}, r.Unpark); diff != "" {
+	if diff := cmp.Diff(&queue.Unpark{Account: 7, Keys: c.probes}, r.Unpark); diff != "" {
 		t.Errorf("accepted (-want +got):\n%s", diff)
 	}
 	for _, tc := range []struct {
@@ -194,10 +195,10 @@ func parkedEngine(t *testing.T, parks ...route.Park) (*Engine, *route.Config) {
 func claimed(t *testing.T, e *Engine, c *route.Config, n int) []*item {
 	t.Helper()
 	cl := &claim{engine: e, config: c, view: e.accounts.view(1), started: time.Now()}
-	due := make([]mail.Due, n)
+	due := make([]queue.Due, n)
 	for i := range due {
-		due[i] = mail.Due{
-			ID: mail.NewID(), Lane: mail.Lane{Number: 1, Tenant: 1}, ExpiresAt: time.Now().Add(time.Hour),
+		due[i] = queue.Due{
+			ID: mail.NewID(), Lane: queue.Lane{Number: 1, Tenant: 1}, ExpiresAt: time.Now().Add(time.Hour),
 			Facts: &mail.Facts{Sender: "shop@example.com", SenderDomain: "example.com", Recipients: 1},
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -32,7 +33,7 @@ func TestEachUnknownCallWaitsTwiceAsLongAsTheLast(t *testing.T) {
 // not asked again, and whoever may have sent it comes last.
 func TestWhatOtherAccountsSaidIsKeptWhateverComesNext(t *testing.T) {
 	t.Parallel()
-	others := map[string]mail.Avoid{
+	others := map[string]queue.Avoid{
 		"small":  {Final: true, Why: "too large"},
 		"doubt":  {Last: true, Why: "a call may have sent it"},
 		"down":   {Until: noon().Add(time.Hour), Why: "503"},
@@ -55,7 +56,7 @@ func TestWhatOtherAccountsSaidIsKeptWhateverComesNext(t *testing.T) {
 		c := testCall("a@example.org", "b@example.org")
 		c.due.Avoid = others
 		r, _ := next(c, tc.receipt, tc.failure, testPolicy(), noon(), 0)
-		var got map[string]mail.Avoid
+		var got map[string]queue.Avoid
 		switch {
 		case r.Requeue != nil:
 			got = r.Requeue.Avoid
@@ -117,10 +118,10 @@ func TestAThrottledCallIsCountedByWhenItBegan(t *testing.T) {
 func TestWaitsOfAThrottledAccountGrow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &fakeStore{intend: func(context.Context, mail.Intent) (bool, error) { return true, nil }}
-		store.load = func(_ context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+		store := &fakeStore{intend: func(context.Context, queue.Intent) (bool, error) { return true, nil }}
+		store.load = func(_ context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
 			m := &mail.Message{ID: ids[0], From: mail.Address{Email: "shop@example.com"}}
-			return map[mail.ID]mail.Loaded{ids[0]: {Message: m, Recipients: testCall("a@example.org").open}}, nil
+			return map[mail.ID]queue.Loaded{ids[0]: {Message: m, Recipients: testCall("a@example.org").open}}, nil
 		}
 		throttled := true
 		e := testEngine(t, store, func(context.Context) (provider.Receipt, error) {
@@ -130,7 +131,7 @@ func TestWaitsOfAThrottledAccountGrow(t *testing.T) {
 			return provider.Receipt{}, nil
 		})
 		loadConfig(t, e)
-		call := func() mail.Result {
+		call := func() queue.Result {
 			time.Sleep(time.Minute)
 			e.carryAll([]*item{testItem(e)})
 			e.carried.Wait()
@@ -173,7 +174,7 @@ func TestARecipientWhoIsOnlyPutOffDoesNotEnd(t *testing.T) {
 		{Email: "b@example.org", Class: provider.BadRecipient, Detail: "no such user"},
 	}}
 	r, _ := next(testCall("a@example.org", "b@example.org"), provider.Receipt{}, failure, testPolicy(), noon(), 0)
-	want := []mail.RecipientChange{{N: 1, Status: mail.Failed, Detail: "no such user"}}
+	want := []queue.RecipientChange{{N: 1, Status: mail.Failed, Detail: "no such user"}}
 	if diff := cmp.Diff(want, r.Recipients); diff != "" || r.Requeue == nil {
 		t.Errorf("requeue %+v, recipients (-want +got):\n%s", r.Requeue, diff)
 	}
@@ -198,7 +199,7 @@ func TestABlockBindsHereAtOnceAndIsNotShortened(t *testing.T) {
 		loadConfig(t, e)
 		it := testItem(e)
 		for _, wait := range []time.Duration{time.Minute, time.Hour, time.Second} {
-			e.applyLocally(it, &mail.Result{Block: &mail.Block{Account: 7, For: wait}})
+			e.applyLocally(it, &queue.Result{Block: &queue.Block{Account: 7, For: wait}})
 		}
 		if got := time.Until(it.acc.blocked); got != time.Hour {
 			t.Errorf("blocked for %s, want an hour", got)
@@ -234,16 +235,16 @@ func TestAMessageThatNobodyTakesNowIsLookedAtAgainWhenThatMayChange(t *testing.T
 	t.Parallel()
 	c := &claim{dbNow: noon()}
 	for name, tc := range map[string]struct {
-		avoid map[string]mail.Avoid
+		avoid map[string]queue.Avoid
 		want  time.Duration
 	}{
-		"refused for good":      {map[string]mail.Avoid{"a": {Final: true}}, time.Minute},
-		"an account comes back": {map[string]mail.Avoid{"a": {Until: noon().Add(5 * time.Second)}, "b": {Final: true}}, 5 * time.Second},
-		"it came back":          {map[string]mail.Avoid{"a": {Until: noon().Add(-time.Second)}}, time.Minute},
-		"it comes back later":   {map[string]mail.Avoid{"a": {Until: noon().Add(time.Hour)}}, time.Minute},
-		"it may have sent it":   {map[string]mail.Avoid{"a": {Last: true}}, time.Minute},
+		"refused for good":      {map[string]queue.Avoid{"a": {Final: true}}, time.Minute},
+		"an account comes back": {map[string]queue.Avoid{"a": {Until: noon().Add(5 * time.Second)}, "b": {Final: true}}, 5 * time.Second},
+		"it came back":          {map[string]queue.Avoid{"a": {Until: noon().Add(-time.Second)}}, time.Minute},
+		"it comes back later":   {map[string]queue.Avoid{"a": {Until: noon().Add(time.Hour)}}, time.Minute},
+		"it may have sent it":   {map[string]queue.Avoid{"a": {Last: true}}, time.Minute},
 	} {
-		d := mail.Due{Avoid: tc.avoid, ExpiresAt: noon().Add(30 * time.Second)}
+		d := queue.Due{Avoid: tc.avoid, ExpiresAt: noon().Add(30 * time.Second)}
 		want := min(tc.want, 30*time.Second)
 		if got := c.fitAgain(d, time.Minute).Sub(noon()); got != want {
 			t.Errorf("%s, expiring first: after %s, want %s", name, got, want)

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // keptStore notes up to when partitions were dropped.
@@ -42,7 +42,7 @@ func TestRetentionGoesByTheStoresTime(t *testing.T) {
 		t.Errorf("dropped before %v, want %v", s.dropped, want)
 	}
 	clear(s.dropped)
-	s.err = &mail.Unavailable{Reason: "database"}
+	s.err = &record.Unavailable{Reason: "database"}
 	if err := e.retain(t.Context()); !errors.Is(err, s.err) || len(s.dropped) != 0 {
 		t.Errorf("without the time: dropped %v, %v", s.dropped, err)
 	}

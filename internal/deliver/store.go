@@ -6,6 +6,8 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -21,21 +23,21 @@ type Store interface {
 
 // queueStore moves messages. Claim runs decide inside its transaction; Intend and Record are group commits.
 type queueStore interface {
-	Lanes(ctx context.Context) ([]mail.Lane, error)
-	Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota,
-		decide func(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim) error
-	End(ctx context.Context, endings []mail.Ending) error
-	Lapse(ctx context.Context, lapses []mail.Lapse, wait map[mail.Policy]time.Duration) error
-	Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error)
-	Intend(ctx context.Context, owner mail.ID, in mail.Intent) (mail.Announced, error)
-	Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error)
+	Lanes(ctx context.Context) ([]queue.Lane, error)
+	Claim(ctx context.Context, owner mail.ID, lanes []queue.LaneQuota,
+		decide func(now time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim) error
+	End(ctx context.Context, endings []queue.Ending) error
+	Lapse(ctx context.Context, lapses []queue.Lapse, wait map[mail.Policy]time.Duration) error
+	Load(ctx context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error)
+	Intend(ctx context.Context, owner mail.ID, in queue.Intent) (queue.Announced, error)
+	Record(ctx context.Context, owner mail.ID, r queue.Result) (bool, error)
 }
 
 // lookupStore settles what is unknown.
 type lookupStore interface {
-	DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]mail.Lookup, error)
+	DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]record.Lookup, error)
 	ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, wait time.Duration) error
-	Resolve(ctx context.Context, v mail.Verdict) (settled bool, err error)
+	Resolve(ctx context.Context, v record.Verdict) (settled bool, err error)
 }
 
 // leaseStore keeps replicas apart.
@@ -52,19 +54,19 @@ type configStore interface {
 	ConfigVersion(ctx context.Context) (int64, error)
 	Config(ctx context.Context) (*route.Config, error)
 	Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error)
-	Tenants(ctx context.Context) ([]mail.Tenant, error)
+	Tenants(ctx context.Context) ([]record.Tenant, error)
 	Blocks(ctx context.Context) (map[int32]time.Duration, error)
 	TakeProbes(ctx context.Context, lease time.Duration) (map[int32][]string, error)
 }
 
 // upkeepStore does what time brings.
 type upkeepStore interface {
-	RepeatUnknown(ctx context.Context, rule mail.RepeatRule) (repeated int, err error)
+	RepeatUnknown(ctx context.Context, rule queue.RepeatRule) (repeated int, err error)
 	DecideUnknown(ctx context.Context, resendAfterReconcile bool, most int) (resent, failed int, err error)
 	FreeHeld(ctx context.Context, limit int) (all bool, err error)
 	Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (last mail.ID, err error)
-	Queue(ctx context.Context) (mail.QueueState, error)
-	AccountingAlone(ctx context.Context) (a mail.Accounting, done bool, err error)
+	Queue(ctx context.Context) (record.QueueState, error)
+	AccountingAlone(ctx context.Context) (a queue.Accounting, done bool, err error)
 	EnsurePartitions(ctx context.Context) (int, error)
 	DropPartitions(ctx context.Context, table string, before time.Time) (int, error)
 	// RetentionNow is the time that retention goes by: no clock that leaps ahead may take messages with it.

@@ -26,6 +26,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -181,7 +182,7 @@ func get[T any](t *testing.T, b *bed, sql string, args ...any) T {
 // endpoint makes an endpoint at the sink, of the default tenant.
 func (b *bed) endpoint(t *testing.T, s *sink, types ...mail.EventType) mail.ID {
 	t.Helper()
-	e := mail.Endpoint{Tenant: mail.DefaultTenant, URL: s.URL + "/in?token=canary-query", Types: types}
+	e := record.Endpoint{Tenant: mail.DefaultTenant, URL: s.URL + "/in?token=canary-query", Types: types}
 	made, err := b.db.CreateEndpoint(t.Context(), "tester", e, s.secret, seal.Secret{})
 	must(t, err)
 	return made.ID

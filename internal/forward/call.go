@@ -15,6 +15,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -50,7 +51,7 @@ func (e *Engine) post(ctx context.Context, target string, event *mail.Event, sec
 	if err != nil {
 		return nil, err
 	}
-	if err := setHeaders(req.Header, secrets[mail.EndpointHeaders]); err != nil {
+	if err := setHeaders(req.Header, secrets[record.EndpointHeaders]); err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -39,7 +40,7 @@ func TestEventIsToldSignedAndOnce(t *testing.T) {
 	}
 	entries, err := b.db.Deliveries(t.Context(), mail.DefaultTenant, id, mail.ID{}, 10)
 	must(t, err)
-	if len(entries) != 3 || entries[0].Outcome != mail.DeliveryDone || entries[0].Status != 204 || entries[0].N != 1 {
+	if len(entries) != 3 || entries[0].Outcome != record.DeliveryDone || entries[0].Status != 204 || entries[0].N != 1 {
 		t.Errorf("log %+v, want three deliveries at the first try", entries)
 	}
 	e, err := b.db.Endpoint(t.Context(), mail.DefaultTenant, id)
@@ -47,7 +48,7 @@ func TestEventIsToldSignedAndOnce(t *testing.T) {
 	if e.LastSuccess.IsZero() || !e.FailingSince.IsZero() {
 		t.Errorf("endpoint %+v, want a success", e)
 	}
-	if _, ok := outcomes.Load(mail.DeliveryDone); !ok {
+	if _, ok := outcomes.Load(record.DeliveryDone); !ok {
 		t.Error("nothing was counted")
 	}
 	if text := b.log.String(); strings.Contains(text, "canary") || strings.Contains(text, "whsec") {
@@ -86,11 +87,11 @@ func TestFailedTryIsRepeatedWithAFreshSignature(t *testing.T) {
 	}
 	entries, err := b.db.Deliveries(t.Context(), mail.DefaultTenant, id, mail.ID{}, 10)
 	must(t, err)
-	want := []mail.DeliveryEntry{
-		{DeliveryResult: mail.DeliveryResult{Endpoint: id, N: 2, Status: 200, Outcome: mail.DeliveryDone}},
-		{DeliveryResult: mail.DeliveryResult{Endpoint: id, N: 1, Status: 502, Outcome: mail.DeliveryRetry, Error: "Bad Gateway"}},
+	want := []record.DeliveryEntry{
+		{DeliveryResult: record.DeliveryResult{Endpoint: id, N: 2, Status: 200, Outcome: record.DeliveryDone}},
+		{DeliveryResult: record.DeliveryResult{Endpoint: id, N: 1, Status: 502, Outcome: record.DeliveryRetry, Error: "Bad Gateway"}},
 	}
-	ignore := cmpopts.IgnoreFields(mail.DeliveryEntry{}, "ID", "Event", "At", "Took")
+	ignore := cmpopts.IgnoreFields(record.DeliveryEntry{}, "ID", "Event", "At", "Took")
 	if diff := cmp.Diff(want, entries, ignore); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
@@ -128,10 +129,10 @@ func TestManyDeadEndpointsDelayNoOther(t *testing.T) {
 	defer release()
 	dead, alive := newSink(t, answer), newSink(t, nil)
 	for i := range 10 { // tenants of twenty endpoints each
-		tenant, err := b.db.CreateTenant(t.Context(), "tester", mail.Tenant{Name: fmt.Sprintf("dead-%d", i), Weight: 100})
+		tenant, err := b.db.CreateTenant(t.Context(), "tester", record.Tenant{Name: fmt.Sprintf("dead-%d", i), Weight: 100})
 		must(t, err)
 		for range 20 {
-			_, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: tenant.ID, URL: dead.URL}, dead.secret, seal.Secret{})
+			_, err := b.db.CreateEndpoint(t.Context(), "tester", record.Endpoint{Tenant: tenant.ID, URL: dead.URL}, dead.secret, seal.Secret{})
 			must(t, err)
 		}
 	}
@@ -179,13 +180,13 @@ type counting struct {
 }
 
 func (c *counting) ClaimDeliveries(ctx context.Context, each, healthy, failing int, lease time.Duration, busy map[mail.ID]int) (
-	[]mail.Delivery, map[mail.ID]map[string]seal.Secret, error,
+	[]record.Delivery, map[mail.ID]map[string]seal.Secret, error,
 ) {
 	c.claims.Add(1)
 	return c.Store.ClaimDeliveries(ctx, each, healthy, failing, lease, busy)
 }
 
-func (c *counting) FinishDeliveries(ctx context.Context, rs []mail.DeliveryResult) ([]mail.ID, error) {
+func (c *counting) FinishDeliveries(ctx context.Context, rs []record.DeliveryResult) ([]mail.ID, error) {
 	c.finishes.Add(1)
 	return c.Store.FinishDeliveries(ctx, rs)
 }
@@ -218,7 +219,7 @@ func TestOwnersHeadersAreSentAlong(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})
-	made, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: mail.DefaultTenant, URL: s.URL}, s.secret,
+	made, err := b.db.CreateEndpoint(t.Context(), "tester", record.Endpoint{Tenant: mail.DefaultTenant, URL: s.URL}, s.secret,
 		seal.NewSecret(`{"Authorization":"Basic dTpw","X-Key":"v","Content-Type":"text/plain"}`)) // ours stand above the owner's
 	must(t, err)
 	b.queue(t, made.ID, 3)
@@ -260,7 +261,7 @@ func TestGoneEndpointIsDisabledAndTheOthersAreTold(t *testing.T) {
 	}
 	// Enabled again, it gets what waited.
 	before := gone.arrived.Load()
-	_, err = b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *mail.Endpoint) error { e.Disabled = false; return nil })
+	_, err = b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *record.Endpoint) error { e.Disabled = false; return nil })
 	must(t, err)
 	until(t, "another try", func() bool { return gone.arrived.Load() > before })
 }
@@ -333,7 +334,7 @@ func TestBrokenSecretFailsItsOwnEndpointOnly(t *testing.T) {
 func TestTestSendsAnExampleOnce(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	statuses := map[int]string{204: mail.DeliveryDone, 500: mail.DeliveryFailed, 410: mail.DeliveryFailed, 302: mail.DeliveryFailed}
+	statuses := map[int]string{204: record.DeliveryDone, 500: record.DeliveryFailed, 410: record.DeliveryFailed, 302: record.DeliveryFailed}
 	for status, outcome := range statuses {
 		s := newSink(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
 		id := b.endpoint(t, s, mail.EventBounced)
@@ -357,8 +358,8 @@ func TestTestSendsAnExampleOnce(t *testing.T) {
 		t.Errorf("%d tests are in the log", n)
 	}
 	for _, tenant := range []mail.TenantID{2, mail.DefaultTenant} {
-		if _, err := b.engine.Test(t.Context(), tenant, mail.NewID()); !errors.Is(err, mail.ErrNotFound) {
-			t.Errorf("test of no endpoint: %v, want %v", err, mail.ErrNotFound)
+		if _, err := b.engine.Test(t.Context(), tenant, mail.NewID()); !errors.Is(err, record.ErrNotFound) {
+			t.Errorf("test of no endpoint: %v, want %v", err, record.ErrNotFound)
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -31,12 +32,12 @@ type Store interface {
 	// endpoint that fails, minus busy, and in all no more than healthy and failing of the two sorts. They are ours for the
 	// lease. The error may tell of some that are broken while the others are returned, with the secrets of each endpoint.
 	ClaimDeliveries(ctx context.Context, each, healthy, failing int, lease time.Duration, busy map[mail.ID]int) (
-		[]mail.Delivery, map[mail.ID]map[string]seal.Secret, error)
+		[]record.Delivery, map[mail.ID]map[string]seal.Secret, error)
 	// FinishDeliveries records results in one transaction, and returns the endpoints that it disabled. A result without
 	// an outcome gives its delivery back.
-	FinishDeliveries(ctx context.Context, results []mail.DeliveryResult) (disabled []mail.ID, err error)
+	FinishDeliveries(ctx context.Context, results []record.DeliveryResult) (disabled []mail.ID, err error)
 	// EndpointSecrets returns an endpoint of the tenant and its secrets, or mail.ErrNotFound.
-	EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, map[string]seal.Secret, error)
+	EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.Endpoint, map[string]seal.Secret, error)
 }
 
 // Options shape an Engine. Store, Client and Log are required.
@@ -77,7 +78,7 @@ type Engine struct {
 	tests   chan struct{} // slots for calls on request
 	wake    chan struct{}
 	stop    chan struct{} // closed when no call may begin
-	results chan mail.DeliveryResult
+	results chan record.DeliveryResult
 	workers sync.WaitGroup
 }
 
@@ -101,7 +102,7 @@ func New(o Options) (*Engine, error) {
 	return &Engine{
 		Options: o, lanes: lanes{byID: map[mail.ID]*lane{}},
 		strong: make(chan struct{}, calls), weak: make(chan struct{}, weakCalls), tests: make(chan struct{}, testCalls),
-		wake: make(chan struct{}, 1), stop: make(chan struct{}), results: make(chan mail.DeliveryResult, recordMax),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), results: make(chan record.DeliveryResult, recordMax),
 	}, nil
 }
 
@@ -205,7 +206,7 @@ func (e *Engine) nudge() {
 
 // deliver makes one try in a slot. Without one before the stop the delivery is given back; one whose lease is about to
 // end is left alone, for another may have it.
-func (e *Engine) deliver(l *lane, j job) (mail.DeliveryResult, bool) {
+func (e *Engine) deliver(l *lane, j job) (record.DeliveryResult, bool) {
 	slots := e.strong
 	if e.lanes.failing(l) {
 		slots = e.weak
@@ -220,13 +221,13 @@ func (e *Engine) deliver(l *lane, j job) (mail.DeliveryResult, bool) {
 	case e.stopping():
 		return giveBack(j), true
 	case e.Now().After(j.until):
-		return mail.DeliveryResult{}, false
+		return record.DeliveryResult{}, false
 	}
 	a := e.tell(context.Background(), j.Endpoint.URL, &j.Event, j.secrets)
 	r := next(&j.Delivery, a, e.Jitter())
 	e.Observe(r.Outcome, r.Took)
 	level := slog.LevelDebug
-	if r.Outcome != mail.DeliveryDone {
+	if r.Outcome != record.DeliveryDone {
 		level = slog.LevelInfo
 	}
 	e.Log.LogAttrs(context.Background(), level, "webhook sent", slog.String("endpoint", r.Endpoint.String()),
@@ -244,32 +245,32 @@ func (e *Engine) stopping() bool {
 	}
 }
 
-func giveBack(j job) mail.DeliveryResult {
-	return mail.DeliveryResult{Endpoint: j.Endpoint.ID, Event: j.Event.ID, N: j.N}
+func giveBack(j job) record.DeliveryResult {
+	return record.DeliveryResult{Endpoint: j.Endpoint.ID, Event: j.Event.ID, N: j.N}
 }
 
 // Test sends an example event to an endpoint of the tenant, disabled or not, at once and once. It is neither logged nor
 // does it change the endpoint. It returns mail.ErrNotFound when there is no such endpoint.
-func (e *Engine) Test(ctx context.Context, tenant mail.TenantID, id mail.ID) (mail.DeliveryResult, error) {
+func (e *Engine) Test(ctx context.Context, tenant mail.TenantID, id mail.ID) (record.DeliveryResult, error) {
 	endpoint, secrets, err := e.Store.EndpointSecrets(ctx, tenant, id)
 	if errors.Is(err, seal.ErrSealed) {
-		return mail.DeliveryResult{Endpoint: id, Event: mail.NewID(), N: 1, At: e.Clock().UTC(), Outcome: mail.DeliveryFailed, Error: errSealed.Error()}, nil
+		return record.DeliveryResult{Endpoint: id, Event: mail.NewID(), N: 1, At: e.Clock().UTC(), Outcome: record.DeliveryFailed, Error: errSealed.Error()}, nil
 	}
 	if err != nil {
-		return mail.DeliveryResult{}, err
+		return record.DeliveryResult{}, err
 	}
 	select {
 	case <-ctx.Done():
-		return mail.DeliveryResult{}, context.Cause(ctx)
+		return record.DeliveryResult{}, context.Cause(ctx)
 	case e.tests <- struct{}{}:
 	}
 	defer func() { <-e.tests }()
-	d := mail.Delivery{Endpoint: *endpoint, N: 1, Event: mail.Event{
+	d := record.Delivery{Endpoint: *endpoint, N: 1, Event: mail.Event{
 		ID: mail.NewID(), Type: "test", Tenant: tenant, At: e.Clock(), Source: mail.FromSystem, N: -1,
 	}}
 	r := next(&d, e.tell(ctx, endpoint.URL, &d.Event, secrets), 0)
-	if r.Outcome != mail.DeliveryDone {
-		r.Outcome, r.RetryIn, r.Disable = mail.DeliveryFailed, 0, ""
+	if r.Outcome != record.DeliveryDone {
+		r.Outcome, r.RetryIn, r.Disable = record.DeliveryFailed, 0, ""
 	}
 	return r, nil
 }

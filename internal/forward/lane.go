@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
 // job is one delivery that is held.
 type job struct {
-	mail.Delivery
+	record.Delivery
 	secrets map[string]seal.Secret
 	until   time.Time // no call may begin later
 }
@@ -91,13 +92,13 @@ func (s *lanes) take(l *lane) (job, bool) {
 
 // done notes what came of a job, and reports whether the lane runs dry while more may wait for it. That of a failing
 // endpoint is left to the next poll.
-func (s *lanes) done(l *lane, r mail.DeliveryResult) bool {
+func (s *lanes) done(l *lane, r record.DeliveryResult) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.held--
 	s.held--
 	if r.Outcome != "" {
-		l.failing = r.Outcome != mail.DeliveryDone
+		l.failing = r.Outcome != record.DeliveryDone
 	}
 	return l.full && !l.failing && len(l.queue) <= 2*width
 }

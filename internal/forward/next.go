@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // delays are the waits after each failed try but the last: about 75 hours in all, as Standard Webhooks recommends.
@@ -30,12 +30,12 @@ type answer struct {
 // next decides what becomes of a delivery after a try. It is pure; jitter is a number in [0, 1), which moves the wait by
 // at most a fifth either way. A 2xx is success and nothing else is: a redirect would be followed to a place that nobody
 // checked. 410 says that the endpoint is gone for good.
-func next(d *mail.Delivery, a answer, jitter float64) mail.DeliveryResult {
-	r := mail.DeliveryResult{
+func next(d *record.Delivery, a answer, jitter float64) record.DeliveryResult {
+	r := record.DeliveryResult{
 		Endpoint: d.Endpoint.ID, Event: d.Event.ID, N: d.N, At: a.at, Took: a.took, Status: a.status, Error: a.err,
 	}
 	if a.status >= 200 && a.status < 300 {
-		r.Outcome = mail.DeliveryDone
+		r.Outcome = record.DeliveryDone
 		return r
 	}
 	if r.Error == "" {
@@ -44,13 +44,13 @@ func next(d *mail.Delivery, a answer, jitter float64) mail.DeliveryResult {
 	failing := d.Endpoint.FailingSince
 	switch {
 	case a.status == http.StatusGone:
-		r.Outcome, r.Disable = mail.DeliveryDisabled, "the endpoint answered 410 Gone"
+		r.Outcome, r.Disable = record.DeliveryDisabled, "the endpoint answered 410 Gone"
 	case d.N > 1 && !failing.IsZero() && a.at.Sub(failing) >= patience: // not for one hiccup after a long silence
-		r.Outcome, r.Disable = mail.DeliveryDisabled, "nothing but failures for 5 days"
+		r.Outcome, r.Disable = record.DeliveryDisabled, "nothing but failures for 5 days"
 	case d.N > len(delays):
-		r.Outcome = mail.DeliveryFailed
+		r.Outcome = record.DeliveryFailed
 	default:
-		r.Outcome, r.RetryIn = mail.DeliveryRetry, wait(d.N, a.retryAfter, jitter)
+		r.Outcome, r.RetryIn = record.DeliveryRetry, wait(d.N, a.retryAfter, jitter)
 	}
 	return r
 }

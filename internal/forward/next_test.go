@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestNext(t *testing.T) {
@@ -21,50 +22,50 @@ func TestNext(t *testing.T) {
 		status  int
 		after   time.Duration
 		err     string
-		want    mail.DeliveryResult // Outcome, Error, RetryIn, Disable
+		want    record.DeliveryResult // Outcome, Error, RetryIn, Disable
 	}{
-		"200":              {n: 1, status: 200, want: mail.DeliveryResult{Outcome: mail.DeliveryDone}},
-		"204":              {n: 9, failing: 9 * day, status: 204, want: mail.DeliveryResult{Outcome: mail.DeliveryDone}},
-		"299":              {n: 1, status: 299, want: mail.DeliveryResult{Outcome: mail.DeliveryDone}},
-		"199 is no answer": {n: 1, status: 199, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "not a 2xx", RetryIn: 5 * time.Second}},
-		"301":              {n: 1, status: 301, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "redirects are not followed", RetryIn: 5 * time.Second}},
-		"304":              {n: 1, status: 304, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "redirects are not followed", RetryIn: 5 * time.Second}},
-		"400":              {n: 1, status: 400, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Bad Request", RetryIn: 5 * time.Second}},
-		"500, second try":  {n: 2, failing: day, status: 500, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 5 * time.Minute}},
-		"no answer":        {n: 3, err: "no answer in time", want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "no answer in time", RetryIn: 30 * time.Minute}},
-		"fourth":           {n: 4, status: 500, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 2 * time.Hour}},
-		"fifth":            {n: 5, status: 500, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 5 * time.Hour}},
-		"sixth":            {n: 6, status: 500, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 10 * time.Hour}},
-		"seventh":          {n: 7, status: 500, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 14 * time.Hour}},
-		"eighth":           {n: 8, status: 500, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 20 * time.Hour}},
-		"ninth":            {n: 9, status: 500, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 24 * time.Hour}},
-		"the last":         {n: 10, status: 500, want: mail.DeliveryResult{Outcome: mail.DeliveryFailed, Error: "Internal Server Error"}},
-		"after the last":   {n: 11, status: 500, after: time.Hour, want: mail.DeliveryResult{Outcome: mail.DeliveryFailed, Error: "Internal Server Error"}},
+		"200":              {n: 1, status: 200, want: record.DeliveryResult{Outcome: record.DeliveryDone}},
+		"204":              {n: 9, failing: 9 * day, status: 204, want: record.DeliveryResult{Outcome: record.DeliveryDone}},
+		"299":              {n: 1, status: 299, want: record.DeliveryResult{Outcome: record.DeliveryDone}},
+		"199 is no answer": {n: 1, status: 199, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "not a 2xx", RetryIn: 5 * time.Second}},
+		"301":              {n: 1, status: 301, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "redirects are not followed", RetryIn: 5 * time.Second}},
+		"304":              {n: 1, status: 304, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "redirects are not followed", RetryIn: 5 * time.Second}},
+		"400":              {n: 1, status: 400, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Bad Request", RetryIn: 5 * time.Second}},
+		"500, second try":  {n: 2, failing: day, status: 500, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 5 * time.Minute}},
+		"no answer":        {n: 3, err: "no answer in time", want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "no answer in time", RetryIn: 30 * time.Minute}},
+		"fourth":           {n: 4, status: 500, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 2 * time.Hour}},
+		"fifth":            {n: 5, status: 500, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 5 * time.Hour}},
+		"sixth":            {n: 6, status: 500, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 10 * time.Hour}},
+		"seventh":          {n: 7, status: 500, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 14 * time.Hour}},
+		"eighth":           {n: 8, status: 500, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 20 * time.Hour}},
+		"ninth":            {n: 9, status: 500, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 24 * time.Hour}},
+		"the last":         {n: 10, status: 500, want: record.DeliveryResult{Outcome: record.DeliveryFailed, Error: "Internal Server Error"}},
+		"after the last":   {n: 11, status: 500, after: time.Hour, want: record.DeliveryResult{Outcome: record.DeliveryFailed, Error: "Internal Server Error"}},
 
-		"asks for more time": {n: 1, status: 429, after: time.Hour, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Too Many Requests", RetryIn: time.Hour}},
-		"asks for less":      {n: 2, status: 503, after: time.Second, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Service Unavailable", RetryIn: 5 * time.Minute}},
-		"asks for a year":    {n: 1, status: 503, after: 365 * day, want: mail.DeliveryResult{Outcome: mail.DeliveryRetry, Error: "Service Unavailable", RetryIn: day}},
+		"asks for more time": {n: 1, status: 429, after: time.Hour, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Too Many Requests", RetryIn: time.Hour}},
+		"asks for less":      {n: 2, status: 503, after: time.Second, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Service Unavailable", RetryIn: 5 * time.Minute}},
+		"asks for a year":    {n: 1, status: 503, after: 365 * day, want: record.DeliveryResult{Outcome: record.DeliveryRetry, Error: "Service Unavailable", RetryIn: day}},
 
-		"gone": {n: 1, status: 410, after: time.Hour, want: mail.DeliveryResult{
-			Outcome: mail.DeliveryDisabled, Error: "Gone", Disable: "the endpoint answered 410 Gone",
+		"gone": {n: 1, status: 410, after: time.Hour, want: record.DeliveryResult{
+			Outcome: record.DeliveryDisabled, Error: "Gone", Disable: "the endpoint answered 410 Gone",
 		}},
-		"five days of failures": {n: 2, failing: 5 * day, status: 500, want: mail.DeliveryResult{
-			Outcome: mail.DeliveryDisabled, Error: "Internal Server Error", Disable: "nothing but failures for 5 days",
+		"five days of failures": {n: 2, failing: 5 * day, status: 500, want: record.DeliveryResult{
+			Outcome: record.DeliveryDisabled, Error: "Internal Server Error", Disable: "nothing but failures for 5 days",
 		}},
-		"five days, no answer": {n: 10, failing: 6 * day, err: "x", want: mail.DeliveryResult{
-			Outcome: mail.DeliveryDisabled, Error: "x", Disable: "nothing but failures for 5 days",
+		"five days, no answer": {n: 10, failing: 6 * day, err: "x", want: record.DeliveryResult{
+			Outcome: record.DeliveryDisabled, Error: "x", Disable: "nothing but failures for 5 days",
 		}},
-		"five days, first try": {n: 1, failing: 50 * day, status: 500, want: mail.DeliveryResult{
-			Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 5 * time.Second,
+		"five days, first try": {n: 1, failing: 50 * day, status: 500, want: record.DeliveryResult{
+			Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 5 * time.Second,
 		}},
-		"almost five days": {n: 2, failing: 5*day - time.Second, status: 500, want: mail.DeliveryResult{
-			Outcome: mail.DeliveryRetry, Error: "Internal Server Error", RetryIn: 5 * time.Minute,
+		"almost five days": {n: 2, failing: 5*day - time.Second, status: 500, want: record.DeliveryResult{
+			Outcome: record.DeliveryRetry, Error: "Internal Server Error", RetryIn: 5 * time.Minute,
 		}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := &mail.Delivery{Endpoint: mail.Endpoint{ID: mail.NewID()}, Event: mail.Event{ID: mail.NewID()}, N: tt.n}
+			d := &record.Delivery{Endpoint: record.Endpoint{ID: mail.NewID()}, Event: mail.Event{ID: mail.NewID()}, N: tt.n}
 			if tt.failing > 0 {
 				d.Endpoint.FailingSince = at.Add(-tt.failing)
 			}

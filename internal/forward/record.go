@@ -4,12 +4,13 @@ import (
 	"context"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // record writes results, as many at a time as have gathered, until there are no more.
 func (e *Engine) record() {
 	for first := range e.results {
-		batch := append(make([]mail.DeliveryResult, 0, recordMax), first)
+		batch := append(make([]record.DeliveryResult, 0, recordMax), first)
 		for more := true; more && len(batch) < recordMax; {
 			select {
 			case r, ok := <-e.results:
@@ -26,7 +27,7 @@ func (e *Engine) record() {
 
 // finish writes a batch, and again when the database can't take it for a moment. What can't be written is told again
 // when its lease is over.
-func (e *Engine) finish(batch []mail.DeliveryResult) {
+func (e *Engine) finish(batch []record.DeliveryResult) {
 	var err error
 	for try := range recordTry {
 		if try > 0 {
@@ -44,7 +45,7 @@ func (e *Engine) finish(batch []mail.DeliveryResult) {
 	e.Log.Error("deliveries not recorded: they will be made again", "count", len(batch), "error", err)
 }
 
-func (e *Engine) logDisabled(batch []mail.DeliveryResult, disabled []mail.ID) {
+func (e *Engine) logDisabled(batch []record.DeliveryResult, disabled []mail.ID) {
 	for _, id := range disabled {
 		why := ""
 		for i := range batch {

@@ -14,27 +14,28 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
 // fakeStore answers what a test sets.
 type fakeStore struct {
-	claim  func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error)
-	finish func([]mail.DeliveryResult) ([]mail.ID, error)
+	claim  func(busy map[mail.ID]int) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error)
+	finish func([]record.DeliveryResult) ([]mail.ID, error)
 }
 
 func (f *fakeStore) ClaimDeliveries(_ context.Context, _, _, _ int, _ time.Duration, busy map[mail.ID]int) (
-	[]mail.Delivery, map[mail.ID]map[string]seal.Secret, error,
+	[]record.Delivery, map[mail.ID]map[string]seal.Secret, error,
 ) {
 	return f.claim(busy)
 }
 
-func (f *fakeStore) FinishDeliveries(_ context.Context, rs []mail.DeliveryResult) ([]mail.ID, error) {
+func (f *fakeStore) FinishDeliveries(_ context.Context, rs []record.DeliveryResult) ([]mail.ID, error) {
 	return f.finish(rs)
 }
 
-func (f *fakeStore) EndpointSecrets(context.Context, mail.TenantID, mail.ID) (*mail.Endpoint, map[string]seal.Secret, error) {
-	return nil, nil, mail.ErrNotFound
+func (f *fakeStore) EndpointSecrets(context.Context, mail.TenantID, mail.ID) (*record.Endpoint, map[string]seal.Secret, error) {
+	return nil, nil, record.ErrNotFound
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)
@@ -46,13 +47,13 @@ func noContent(*http.Request) (*http.Response, error) {
 }
 
 // once gives n deliveries to one endpoint at the first claim, and nothing after.
-func once(n int) func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
-	endpoint := mail.Endpoint{ID: mail.NewID(), URL: "https://hooks.example.com/"}
-	var all []mail.Delivery
+func once(n int) func(map[mail.ID]int) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
+	endpoint := record.Endpoint{ID: mail.NewID(), URL: "https://hooks.example.com/"}
+	var all []record.Delivery
 	for range n {
-		all = append(all, mail.Delivery{Endpoint: endpoint, Event: mail.Event{ID: mail.NewID()}, N: 1})
+		all = append(all, record.Delivery{Endpoint: endpoint, Event: mail.Event{ID: mail.NewID()}, N: 1})
 	}
-	return func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
+	return func(map[mail.ID]int) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 		some := all
 		all = nil
 		return some, map[mail.ID]map[string]seal.Secret{endpoint.ID: signs(secretOf(32))}, nil
@@ -80,7 +81,7 @@ func TestResultsSurviveAShortOutageOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		outage, recorded := recordTry-1, 0
-		store := &fakeStore{claim: once(10), finish: func(rs []mail.DeliveryResult) ([]mail.ID, error) {
+		store := &fakeStore{claim: once(10), finish: func(rs []record.DeliveryResult) ([]mail.ID, error) {
 			if outage > 0 {
 				outage--
 				return nil, errors.New("no database")
@@ -101,7 +102,7 @@ func TestResultsThatCannotBeRecordedAreToldOfInTheLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
-		store := &fakeStore{claim: once(1), finish: func([]mail.DeliveryResult) ([]mail.ID, error) {
+		store := &fakeStore{claim: once(1), finish: func([]record.DeliveryResult) ([]mail.ID, error) {
 			tries++
 			return nil, errors.New("no database")
 		}}
@@ -119,13 +120,13 @@ func TestClaimsGoOnAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		outage, recorded, next := 3, 0, once(5)
 		store := &fakeStore{
-			claim: func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
+			claim: func(busy map[mail.ID]int) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 				if outage--; outage >= 0 {
 					return nil, nil, errors.New("no database")
 				}
 				return next(busy)
 			},
-			finish: func(rs []mail.DeliveryResult) ([]mail.ID, error) { recorded += len(rs); return nil, nil },
+			finish: func(rs []record.DeliveryResult) ([]mail.ID, error) { recorded += len(rs); return nil, nil },
 		}
 		_, stop := start(t, store, noContent)
 		time.Sleep(10 * time.Second)
@@ -141,7 +142,7 @@ func TestIdleEngineAsksSeldom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		claims := 0
-		store := &fakeStore{claim: func(map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
+		store := &fakeStore{claim: func(map[mail.ID]int) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 			claims++
 			return nil, nil, nil
 		}}
@@ -161,7 +162,7 @@ func TestDeliveryWhoseLeaseEndsIsLeftAlone(t *testing.T) {
 		recorded := 0
 		var made atomic.Int64
 		begun := time.Now()
-		store := &fakeStore{claim: once(each + 32), finish: func(rs []mail.DeliveryResult) ([]mail.ID, error) {
+		store := &fakeStore{claim: once(each + 32), finish: func(rs []record.DeliveryResult) ([]mail.ID, error) {
 			recorded += len(rs)
 			return nil, nil
 		}}
@@ -184,7 +185,7 @@ func TestEndpointThatBeginsToFailIsTriedOneAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var now, calls, crowded atomic.Int64
-		store := &fakeStore{claim: once(each), finish: func([]mail.DeliveryResult) ([]mail.ID, error) { return nil, nil }}
+		store := &fakeStore{claim: once(each), finish: func([]record.DeliveryResult) ([]mail.ID, error) { return nil, nil }}
 		_, stop := start(t, store, func(*http.Request) (*http.Response, error) {
 			if n := now.Add(1); n > 1 && calls.Load() >= width {
 				crowded.Add(1)
@@ -211,14 +212,14 @@ func TestBusyEndpointIsNeverLeftWaiting(t *testing.T) {
 		supply, claims := once(10_000), 0
 		all, secrets, _ := supply(nil)
 		store := &fakeStore{
-			claim: func(busy map[mail.ID]int) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
+			claim: func(busy map[mail.ID]int) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 				claims++
 				n := min(each-busy[all[0].Endpoint.ID], len(all)-1)
 				some := all[:n]
 				all = all[n:]
 				return some, secrets, nil
 			},
-			finish: func([]mail.DeliveryResult) ([]mail.ID, error) { return nil, nil },
+			finish: func([]record.DeliveryResult) ([]mail.ID, error) { return nil, nil },
 		}
 		_, stop := start(t, store, func(r *http.Request) (*http.Response, error) {
 			calls.Add(1)
@@ -237,8 +238,8 @@ func TestBusyEndpointIsNeverLeftWaiting(t *testing.T) {
 func TestSilentEndpointIsGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var got []mail.DeliveryResult
-		store := &fakeStore{claim: once(1), finish: func(rs []mail.DeliveryResult) ([]mail.ID, error) {
+		var got []record.DeliveryResult
+		store := &fakeStore{claim: once(1), finish: func(rs []record.DeliveryResult) ([]mail.ID, error) {
 			got = append(got, rs...)
 			return nil, nil
 		}}
@@ -248,7 +249,7 @@ func TestSilentEndpointIsGivenUp(t *testing.T) {
 		})
 		time.Sleep(time.Minute)
 		stop()
-		if len(got) != 1 || got[0].Error != "no answer in time" || got[0].Took != longCall || got[0].Outcome != mail.DeliveryRetry {
+		if len(got) != 1 || got[0].Error != "no answer in time" || got[0].Took != longCall || got[0].Outcome != record.DeliveryRetry {
 			t.Errorf("results %+v, want one that was given up after %s", got, longCall)
 		}
 	})

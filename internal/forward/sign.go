@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -31,12 +31,12 @@ var (
 // time of this try, and a signature by each secret over id, time and body. While a secret is being replaced there are
 // two, and the receiver takes either.
 func sign(h http.Header, id string, at time.Time, body []byte, secrets map[string]seal.Secret) error {
-	if secrets[mail.EndpointSecret].IsZero() {
+	if secrets[record.EndpointSecret].IsZero() {
 		return errSealed
 	}
 	stamp := strconv.FormatInt(at.Unix(), 10)
 	var signatures []string
-	for _, name := range []string{mail.EndpointSecret, mail.EndpointOldSecret} {
+	for _, name := range []string{record.EndpointSecret, record.EndpointOldSecret} {
 		if secrets[name].IsZero() {
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -23,7 +23,7 @@ func secretOf(n int) seal.Secret {
 func signs(secrets ...seal.Secret) map[string]seal.Secret {
 	all := map[string]seal.Secret{}
 	for i, s := range secrets {
-		all[[]string{mail.EndpointSecret, mail.EndpointOldSecret}[i]] = s
+		all[[]string{record.EndpointSecret, record.EndpointOldSecret}[i]] = s
 	}
 	return all
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -20,15 +21,15 @@ type oneDelivery struct {
 }
 
 func (s *oneDelivery) ClaimDeliveries(context.Context, int, int, int, time.Duration, map[mail.ID]int) (
-	[]mail.Delivery, map[mail.ID]map[string]seal.Secret, error,
+	[]record.Delivery, map[mail.ID]map[string]seal.Secret, error,
 ) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.given++
-	return []mail.Delivery{{Endpoint: mail.Endpoint{ID: mail.NewID(), URL: "http://127.0.0.1:1/"}, Event: mail.Event{ID: mail.NewID()}, N: 1}}, nil, nil
+	return []record.Delivery{{Endpoint: record.Endpoint{ID: mail.NewID(), URL: "http://127.0.0.1:1/"}, Event: mail.Event{ID: mail.NewID()}, N: 1}}, nil, nil
 }
 
-func (s *oneDelivery) FinishDeliveries(_ context.Context, results []mail.DeliveryResult) ([]mail.ID, error) {
+func (s *oneDelivery) FinishDeliveries(_ context.Context, results []record.DeliveryResult) ([]mail.ID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settled += len(results)

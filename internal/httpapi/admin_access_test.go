@@ -10,7 +10,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/limit"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestKeyIsShownOnceAndWorksAtOnceAndStopsAtOnce(t *testing.T) {
@@ -134,10 +134,10 @@ func TestQueueAndLimitsAreShown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	now := r.clock.now()
-	r.store.queue = mail.QueueState{
+	r.store.queue = record.QueueState{
 		Ready: 3, Scheduled: 2, Inflight: 1, Unknown: 4, OldestDue: now,
-		Tenants:  []mail.TenantDepth{{Tenant: "default", Ready: 3}},
-		Replicas: []mail.Replica{{ID: "r1", Host: "h", StartedAt: now, LeaseUntil: now.Add(time.Second)}},
+		Tenants:  []record.TenantDepth{{Tenant: "default", Ready: 3}},
+		Replicas: []record.Replica{{ID: "r1", Host: "h", StartedAt: now, LeaseUntil: now.Add(time.Second)}},
 	}
 	r.store.limits = []limit.State{
 		{Account: "a", Window: limit.Window{N: 10, Per: time.Second, Unit: limit.Requests}, Used: 12, BlockedUntil: now.Add(time.Minute)},

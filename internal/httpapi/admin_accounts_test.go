@@ -10,6 +10,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -236,7 +237,7 @@ func TestAdminCallsSayWhenTheStoreIsDown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.want(r.do("GET", "/admin/v1/queue", r.admin, ""), 200, "") // the key is known now
-	r.store.failWith(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
+	r.store.failWith(&record.Unavailable{Reason: "database", RetryAfter: time.Second})
 	for route := range scopeOf() {
 		method, path, _ := strings.Cut(route, " ")
 		if method != "GET" || !strings.HasPrefix(path, "/admin") {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -71,9 +72,9 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 }
 
 // keyOf checks a request for a key and collects all that is wrong with it.
-func (s *Server) keyOf(in api.KeyRequest, tenant *mail.Tenant) (mail.Key, error) {
+func (s *Server) keyOf(in api.KeyRequest, tenant *record.Tenant) (record.Key, error) {
 	now := s.clock().UTC()
-	k := mail.Key{
+	k := record.Key{
 		Tenant: tenant.ID, Name: in.Name, RatePerSecond: in.RatePerSecond, TenantPaused: tenant.Paused, CreatedAt: now,
 	}
 	bad := &mail.Invalid{}
@@ -96,19 +97,19 @@ func (s *Server) keyOf(in api.KeyRequest, tenant *mail.Tenant) (mail.Key, error)
 	networks, wrong := networksOf(in.Networks)
 	k.Networks, bad.Fields = networks, append(bad.Fields, wrong...)
 	if len(bad.Fields) > 0 {
-		return mail.Key{}, bad
+		return record.Key{}, bad
 	}
 	return k, nil
 }
 
 // scopesInto checks scopes. Those of operators stand alone: a key that configures must not be spread to where mail is sent.
-func scopesInto(k *mail.Key, in []string) []mail.Field {
+func scopesInto(k *record.Key, in []string) []mail.Field {
 	if len(in) == 0 {
 		return []mail.Field{{Field: "scopes", Code: "missing", Message: "must name at least one of " + scopeNames()}}
 	}
 	for i, name := range in {
-		scope := mail.Scope(name)
-		if !slices.Contains(mail.Scopes(), scope) || slices.Contains(k.Scopes, scope) {
+		scope := record.Scope(name)
+		if !slices.Contains(record.Scopes(), scope) || slices.Contains(k.Scopes, scope) {
 			return []mail.Field{{
 				Field: fmt.Sprintf("scopes[%d]", i), Code: "invalid_scope", Message: "must be one of " + scopeNames() + ", each once",
 			}}
@@ -125,13 +126,13 @@ func scopesInto(k *mail.Key, in []string) []mail.Field {
 
 func scopeNames() string {
 	var names []string
-	for _, scope := range mail.Scopes() {
+	for _, scope := range record.Scopes() {
 		names = append(names, string(scope))
 	}
 	return strings.Join(names, ", ")
 }
 
-func domainsInto(k *mail.Key, in []string) []mail.Field {
+func domainsInto(k *record.Key, in []string) []mail.Field {
 	if len(in) > maxSenderDomain {
 		return []mail.Field{{Field: "sender_domains", Code: "too_many", Message: "must be at most 100"}}
 	}
@@ -157,7 +158,7 @@ func networksOf(in []string) (networks []netip.Prefix, wrong []mail.Field) {
 		return nil, []mail.Field{{Field: "networks", Code: "too_many", Message: "must be at most 32"}}
 	}
 	for i, text := range in {
-		network, err := mail.ParseNetwork(text)
+		network, err := record.ParseNetwork(text)
 		if err != nil {
 			wrong = append(wrong, mail.Field{
 				Field: fmt.Sprintf("networks[%d]", i), Code: "invalid_network", Message: "must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32, or an address",
@@ -267,10 +268,10 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
-func lastAdmin(keys []mail.Key, id string, now time.Time) bool {
+func lastAdmin(keys []record.Key, id string, now time.Time) bool {
 	is, others := false, false
 	for i := range keys {
-		if k := &keys[i]; k.May(mail.ScopeAdminWrite) && valid(k, now) {
+		if k := &keys[i]; k.May(record.ScopeAdminWrite) && valid(k, now) {
 			is, others = is || k.ID == id, others || k.ID != id
 		}
 	}
@@ -278,19 +279,19 @@ func lastAdmin(keys []mail.Key, id string, now time.Time) bool {
 }
 
 // tenant finds a tenant by name, or nil.
-func (s *Server) tenant(ctx context.Context, name string) (*mail.Tenant, error) {
+func (s *Server) tenant(ctx context.Context, name string) (*record.Tenant, error) {
 	tenants, err := s.store.Tenants(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(tenants, func(t mail.Tenant) bool { return t.Name == name })
+	i := slices.IndexFunc(tenants, func(t record.Tenant) bool { return t.Name == name })
 	if i < 0 {
 		return nil, nil //nolint:nilnil // nil stands for "no such tenant"
 	}
 	return &tenants[i], nil
 }
 
-func keyView(k *mail.Key, tenant string) api.Key {
+func keyView(k *record.Key, tenant string) api.Key {
 	out := api.Key{
 		ID: k.ID, Tenant: tenant, Name: k.Name, SenderDomains: k.SenderDomains, RatePerSecond: k.RatePerSecond,
 		CreatedAt: k.CreatedAt, ExpiresAt: optional(k.ExpiresAt), RevokedAt: optional(k.RevokedAt),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -207,13 +208,13 @@ func ifMatch(r *http.Request) (int64, error) {
 		return 0, refuse(http.StatusBadRequest, "invalid_if_match", "Send exactly one entity tag, or *.")
 	case len(tag) < 2 || tag[0] != '"' || tag[len(tag)-1] != '"':
 		if strings.HasPrefix(tag, `W/"`) {
-			return 0, mail.ErrStale
+			return 0, record.ErrStale
 		}
 		return 0, refuse(http.StatusBadRequest, "invalid_if_match", `If-Match must be an entity tag, such as "3", or *.`)
 	}
 	version, err := strconv.ParseInt(tag[1:len(tag)-1], 10, 64)
 	if err != nil || version < 1 || etag(version) != tag {
-		return 0, mail.ErrStale
+		return 0, record.ErrStale
 	}
 	return version, nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -82,11 +83,11 @@ func (s *Server) knownAccount(r *http.Request, name string) error {
 }
 
 // reread parses payloads with the accounts' present adapters. Those of an account that has none stay as they are.
-func (s *Server) reread(raw []mail.RawEvent) []mail.Reprojected {
-	out := make([]mail.Reprojected, 0, len(raw))
+func (s *Server) reread(raw []record.RawEvent) []record.Reprojected {
+	out := make([]record.Reprojected, 0, len(raw))
 	for _, p := range raw {
 		if _, parser, _ := s.hooks.Hook(p.Account); parser != nil {
-			out = append(out, mail.Reprojected{Origin: p.Origin, Events: parser.Parse(p.Raw)})
+			out = append(out, record.Reprojected{Origin: p.Origin, Events: parser.Parse(p.Raw)})
 		}
 	}
 	return out

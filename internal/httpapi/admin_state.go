@@ -5,7 +5,7 @@ import (
 	"strconv"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
@@ -23,7 +23,7 @@ func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
 		name string
 		n    int64
 	}{{"ready", q.Ready}, {"scheduled", q.Scheduled}, {"unknown", q.Unknown}} {
-		if f.n >= mail.MaxCounted {
+		if f.n >= record.MaxCounted {
 			out.AtLeast = append(out.AtLeast, f.name)
 		}
 	}
@@ -65,7 +65,7 @@ func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	f := mail.AuditFilter{
+	f := record.AuditFilter{
 		Actor: q.text("actor"), Action: q.text("action"), Target: q.text("target"), Since: q.moment("since"), Until: q.moment("until"),
 	}
 	limit := q.limit()
@@ -81,7 +81,7 @@ func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rows, next := page(s.cursors, l, rows, limit, func(e *mail.AuditEntry) string { return strconv.FormatInt(e.ID, 10) })
+	rows, next := page(s.cursors, l, rows, limit, func(e *record.AuditEntry) string { return strconv.FormatInt(e.ID, 10) })
 	out := api.AuditPage{Data: make([]api.AuditEntry, 0, len(rows)), NextCursor: next}
 	for _, e := range rows {
 		out.Data = append(out.Data, api.AuditEntry{

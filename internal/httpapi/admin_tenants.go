@@ -4,7 +4,7 @@ import (
 	"net/http"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -35,7 +35,7 @@ func (s *Server) createTenant(w http.ResponseWriter, r *http.Request) error {
 	if !validName(in.Name) {
 		return invalidName("name")
 	}
-	t := mail.Tenant{Name: in.Name, Weight: defaultTenantWeight}
+	t := record.Tenant{Name: in.Name, Weight: defaultTenantWeight}
 	if err := applyTenant(&t, in); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *Server) patchTenant(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, tenantView(*t))
 }
 
-func applyTenant(t *mail.Tenant, in api.TenantRequest) error {
+func applyTenant(t *record.Tenant, in api.TenantRequest) error {
 	if in.Weight != nil {
 		if *in.Weight < 1 || *in.Weight > maxTenantWeight {
 			return invalid("weight", "out_of_range", "must be 1 to 1000")
@@ -83,6 +83,6 @@ func applyTenant(t *mail.Tenant, in api.TenantRequest) error {
 	return nil
 }
 
-func tenantView(t mail.Tenant) api.Tenant {
+func tenantView(t record.Tenant) api.Tenant {
 	return api.Tenant{Name: t.Name, Weight: t.Weight, Paused: t.Paused, CreatedAt: t.CreatedAt}
 }

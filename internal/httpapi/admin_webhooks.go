@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -51,7 +51,7 @@ func (s *Server) getAccountWebhooks(w http.ResponseWriter, r *http.Request) erro
 	if err != nil {
 		return err
 	}
-	h := mail.HookHealth{}
+	h := record.HookHealth{}
 	for i := range all {
 		if all[i].Account == a.Name {
 			h = all[i]
@@ -69,7 +69,7 @@ func hookPath(account string) string { return "/hooks/" + account }
 
 // silent reports whether events are missing: a call was accepted, and from then on, or from the last event on, there was
 // an hour without one. An event and the note of its call may be a minute out of order.
-func silent(h *mail.HookHealth, created, now time.Time) bool {
+func silent(h *record.HookHealth, created, now time.Time) bool {
 	last := h.LastEvent
 	if last.IsZero() {
 		last = created
@@ -218,7 +218,7 @@ func (s *Server) settled(ctx context.Context, account string, before provider.Ev
 			return nil
 		}
 		if !wait(ctx, settlePoll) {
-			return &mail.Unavailable{Reason: "not_ready", RetryAfter: 2 * time.Second, Err: errNotSettled}
+			return &record.Unavailable{Reason: "not_ready", RetryAfter: 2 * time.Second, Err: errNotSettled}
 		}
 	}
 }

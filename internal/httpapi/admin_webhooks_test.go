@@ -15,6 +15,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // fakeRegistrar answers the nth call with the nth registration, or with an error.
@@ -54,7 +55,7 @@ func TestAccountWebhooksShowHealth(t *testing.T) {
 	r := newRig(t)
 	sesAccount(t, r)
 	now := r.clock.now()
-	r.store.health = []mail.HookHealth{{Account: "other", Events: 9}, {
+	r.store.health = []record.HookHealth{{Account: "other", Events: 9}, {
 		Account: "ses", LastEvent: now.Add(-2 * time.Hour), LastRefused: now, LastRefusal: "signature", Events: 3, Refused: 4, LastSent: now.Add(-time.Hour),
 	}}
 	got, err := r.client(r.admin).AccountWebhooks(t.Context(), "ses")
@@ -93,7 +94,7 @@ func TestSilentAccounts(t *testing.T) {
 		{"sends on, but hears no more", ago(99 * time.Hour), ago(61 * time.Minute), ago(0), true},
 		{"hears no more for a while", ago(99 * time.Hour), ago(30 * time.Minute), ago(0), false},
 	} {
-		h := mail.HookHealth{LastEvent: tc.event, LastSent: tc.sent}
+		h := record.HookHealth{LastEvent: tc.event, LastSent: tc.sent}
 		if got := silent(&h, tc.created, now); got != tc.want {
 			t.Errorf("%s: silent = %t, want %t", tc.name, got, tc.want)
 		}
@@ -201,7 +202,7 @@ func TestReprojectGoesPageByPage(t *testing.T) {
 		if i == 3 {
 			account = "gone" // no adapter reads it any more
 		}
-		r.store.raw = append(r.store.raw, mail.RawEvent{Origin: mail.NewID(), Account: account, Raw: fmt.Appendf(nil, "bounced a%d@example.org\nopened a@example.org", i)})
+		r.store.raw = append(r.store.raw, record.RawEvent{Origin: mail.NewID(), Account: account, Raw: fmt.Appendf(nil, "bounced a%d@example.org\nopened a@example.org", i)})
 	}
 	c := r.client(r.admin)
 	var sum api.ReprojectResult

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // narrowStore is a store whose look-ups of keys take their time, over few connections.
@@ -27,14 +27,14 @@ func (s *narrowStore) use(ctx context.Context) error {
 	select {
 	case s.conns <- struct{}{}:
 	case <-ctx.Done():
-		return &mail.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
+		return &record.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
 	}
 	time.Sleep(50 * time.Millisecond)
 	<-s.conns
 	return nil
 }
 
-func (s *narrowStore) KeyByID(ctx context.Context, id string) (*mail.Key, error) {
+func (s *narrowStore) KeyByID(ctx context.Context, id string) (*record.Key, error) {
 	if err := s.use(ctx); err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func TestForgedKeysHoldNoGoodOneBack(t *testing.T) {
 				}
 				var never [5]string
 				for i := range never {
-					never[i] = r.store.addKey(nil, mail.ScopeRead)
+					never[i] = r.store.addKey(nil, record.ScopeRead)
 				}
 				for i, fresh := range never {
 					time.Sleep(500 * time.Millisecond)
@@ -135,7 +135,7 @@ func TestForgedKeysFillNoLogWhileTheDatabaseIsAway(t *testing.T) {
 	r := newRig(t, func(o *Options) {
 		o.Log, o.AcceptWait = slog.New(slog.NewTextHandler(&log, nil)), 10*time.Millisecond
 	})
-	r.store.failWith(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
+	r.store.failWith(&record.Unavailable{Reason: "database", RetryAfter: time.Second})
 	for range 50 {
 		_, wrong, _ := NewKey()
 		r.want(r.do("GET", "/v1/messages", wrong, ""), 503, "database")

@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Three uploads of one tenant stall when most of them has come. Another tenant's is taken, large as it is.
@@ -29,7 +29,7 @@ func TestStalledUploadsOfOneTenantLeaveRoomForOthers(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					r := newRig(t)
 					defer r.server.Close()
-					other := r.store.addKey(func(k *mail.Key) { k.Tenant = 2 }, mail.ScopeSend)
+					other := r.store.addKey(func(k *record.Key) { k.Tenant = 2 }, record.ScopeSend)
 					end := make(chan struct{})
 					var all sync.WaitGroup
 					for range 3 {

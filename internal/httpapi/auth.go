@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // may opens a route to keys that have the scope, or one of the others.
-func (s *Server) may(scope mail.Scope, h handlerFunc, others ...mail.Scope) http.HandlerFunc {
+func (s *Server) may(scope record.Scope, h handlerFunc, others ...record.Scope) http.HandlerFunc {
 	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
 		key, err := s.authenticate(r)
 		if err != nil {
@@ -35,7 +35,7 @@ func (s *Server) may(scope mail.Scope, h handlerFunc, others ...mail.Scope) http
 }
 
 // errScopeMissing names the scope that the key lacks, in the words of RFC 6750 section 3.1 as well.
-func errScopeMissing(scope mail.Scope) error {
+func errScopeMissing(scope record.Scope) error {
 	e := refuse(http.StatusForbidden, "scope_missing", "This key lacks the scope "+string(scope)+".")
 	e.header = http.Header{"Www-Authenticate": {`Bearer realm="sendgate", error="insufficient_scope", scope="` + string(scope) + `"`}}
 	return e
@@ -43,33 +43,33 @@ func errScopeMissing(scope mail.Scope) error {
 
 // sends opens a route by which mail is accepted: not to paused tenants, and not while the server drains.
 func (s *Server) sends(h handlerFunc) http.HandlerFunc {
-	return s.may(mail.ScopeSend, func(w http.ResponseWriter, r *http.Request) error {
+	return s.may(record.ScopeSend, func(w http.ResponseWriter, r *http.Request) error {
 		switch {
 		case principal(r).TenantPaused:
 			return refuse(http.StatusForbidden, "tenant_paused", "This tenant is paused. Nothing was stored.")
 		case s.draining():
-			return &mail.Unavailable{Reason: "draining", RetryAfter: time.Second}
+			return &record.Unavailable{Reason: "draining", RetryAfter: time.Second}
 		}
 		return h(w, r)
 	})
 }
 
 // principal returns the key that opened the request. It panics outside of may, which is a mistake in routes.go.
-func principal(r *http.Request) *mail.Key {
-	return r.Context().Value(principalKey).(*mail.Key) //nolint:errcheck,forcetypeassert // see above
+func principal(r *http.Request) *record.Key {
+	return r.Context().Value(principalKey).(*record.Key) //nolint:errcheck,forcetypeassert // see above
 }
 
 // authenticate finds the key of a request. Whatever is wrong with it, the answer is the same, so that it tells nothing
 // about which keys exist. Failures are counted per client address, but a good key is never held back by them:
 // otherwise anyone could lock it out.
-func (s *Server) authenticate(r *http.Request) (*mail.Key, error) {
+func (s *Server) authenticate(r *http.Request) (*record.Key, error) {
 	who := s.stranger(r)
 	key, err := s.verify(r, who)
 	if err == nil || !errors.Is(err, errUnauthorized) {
 		return key, err
 	}
 	if r.Header.Get("Authorization") != "" {
-		s.logins.note(who, s.clock(), mail.FailedLogins{Keys: 1})
+		s.logins.note(who, s.clock(), record.FailedLogins{Keys: 1})
 	}
 	if wait := s.keys.failures.note(who); wait > 0 {
 		if skipped, due := s.tally.sample(noAccount, s.now()); due {
@@ -92,7 +92,7 @@ const noAccount = 0
 
 // verify compares the presented key with the stored one. An unknown id is compared too, with a hash that matches
 // nothing, so that it takes as long as a wrong secret.
-func (s *Server) verify(r *http.Request, who holder) (*mail.Key, error) {
+func (s *Server) verify(r *http.Request, who holder) (*record.Key, error) {
 	token, ok := bearer(r)
 	if !ok {
 		return nil, errUnauthorized
@@ -117,7 +117,7 @@ func (s *Server) verify(r *http.Request, who holder) (*mail.Key, error) {
 }
 
 // valid reports whether the key is neither revoked nor expired.
-func valid(k *mail.Key, now time.Time) bool {
+func valid(k *record.Key, now time.Time) bool {
 	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }
 

@@ -11,13 +11,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestWrongKeysAllGetTheSameAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	revoked := r.store.addKey(func(k *mail.Key) { k.RevokedAt = r.clock.now() }, mail.ScopeRead)
-	expired := r.store.addKey(func(k *mail.Key) { k.ExpiresAt = r.clock.now() }, mail.ScopeRead)
+	revoked := r.store.addKey(func(k *record.Key) { k.RevokedAt = r.clock.now() }, record.ScopeRead)
+	expired := r.store.addKey(func(k *record.Key) { k.ExpiresAt = r.clock.now() }, record.ScopeRead)
 	_, unknown, _ := NewKey()
 	other, _, _ := NewKey()
 	_, stolen, _ := NewKey()
@@ -54,7 +55,7 @@ func TestKeyInQueryOrTwiceIsNoKey(t *testing.T) {
 func TestStoreFailureIsNotAnAuthFailure(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *Options) { o.AcceptWait = 50 * time.Millisecond })
-	r.store.failWith(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
+	r.store.failWith(&record.Unavailable{Reason: "database", RetryAfter: time.Second})
 	a := r.do("GET", "/v1/messages", r.read, "")
 	r.want(a, http.StatusServiceUnavailable, "database")
 }
@@ -173,7 +174,7 @@ func TestClientAddressIsTakenFromTrustedProxiesOnly(t *testing.T) {
 func TestKeyIsHeldToItsRate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	slow := r.store.addKey(func(k *mail.Key) { k.RatePerSecond = 2 }, mail.ScopeRead)
+	slow := r.store.addKey(func(k *record.Key) { k.RatePerSecond = 2 }, record.ScopeRead)
 	for _, want := range []int{200, 200, 429} {
 		if a := r.do("GET", "/v1/messages", slow, ""); a.status != want {
 			t.Fatalf("answer = %d, want %d", a.status, want)

@@ -11,7 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // maxBatch caps the messages of one batch.
@@ -56,14 +56,14 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
 
 // batch is one batch on its way: the answers so far, and what is left to store with its place among them.
 type batch struct {
-	note  func(mail.Accepted, error, time.Duration)
+	note  func(record.Accepted, error, time.Duration)
 	items []api.BatchItem
-	subs  []*mail.Submission
+	subs  []*record.Submission
 	index []int
 }
 
 // answer fills in the result of a message.
-func (b *batch) answer(i int, a mail.Accepted, err error, took time.Duration) {
+func (b *batch) answer(i int, a record.Accepted, err error, took time.Duration) {
 	b.note(a, err, took)
 	if err != nil {
 		p := problemOf(err)
@@ -81,13 +81,13 @@ func (b *batch) accept(store Store, r *http.Request) error {
 	began := time.Now()
 	accepted, errs := store.AcceptAll(r.Context(), b.subs)
 	took := time.Since(began)
-	var unavailable *mail.Unavailable
-	var unknown *mail.OutcomeUnknown
+	var unavailable *record.Unavailable
+	var unknown *record.OutcomeUnknown
 	stored := 0
 	for j, i := range b.index {
 		if err := errs[j]; err != nil {
 			_ = errors.As(err, &unavailable) || errors.As(err, &unknown)
-			b.answer(i, mail.Accepted{}, acceptProblem(err), took)
+			b.answer(i, record.Accepted{}, acceptProblem(err), took)
 			continue
 		}
 		stored++

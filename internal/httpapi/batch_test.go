@@ -11,6 +11,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func batchJSON(items ...string) string { return `{"messages":[` + strings.Join(items, ",") + `]}` }
@@ -137,9 +138,9 @@ func TestBatchKeyLeavesRoomForTheIndex(t *testing.T) {
 
 func TestBatchIs202WhenAnythingWasStored(t *testing.T) {
 	t.Parallel()
-	b := batch{note: unnoted, items: make([]api.BatchItem, 2), subs: make([]*mail.Submission, 2), index: []int{0, 1}}
-	down := &mail.Unavailable{Reason: "database", RetryAfter: time.Second}
-	store := &answers{accepted: []mail.Accepted{{ID: mail.NewID()}, {}}, errs: []error{nil, down}}
+	b := batch{note: unnoted, items: make([]api.BatchItem, 2), subs: make([]*record.Submission, 2), index: []int{0, 1}}
+	down := &record.Unavailable{Reason: "database", RetryAfter: time.Second}
+	store := &answers{accepted: []record.Accepted{{ID: mail.NewID()}, {}}, errs: []error{nil, down}}
 	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
 	if err := b.accept(store, r); err != nil {
 		t.Fatalf("accept with one stored: %v, want nil", err)
@@ -154,15 +155,15 @@ func TestBatchIs202WhenAnythingWasStored(t *testing.T) {
 }
 
 // unnoted counts nothing.
-func unnoted(mail.Accepted, error, time.Duration) {}
+func unnoted(record.Accepted, error, time.Duration) {}
 
 // answers is a store that gives prepared answers to AcceptAll.
 type answers struct {
 	*fakeStore
-	accepted []mail.Accepted
+	accepted []record.Accepted
 	errs     []error
 }
 
-func (a *answers) AcceptAll(context.Context, []*mail.Submission) ([]mail.Accepted, []error) {
+func (a *answers) AcceptAll(context.Context, []*record.Submission) ([]record.Accepted, []error) {
 	return a.accepted, a.errs
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // readJSON reads a whole JSON body under the server's cap. Nothing is decompressed: a few kilobytes of gzip can hold
@@ -94,7 +94,7 @@ func readProblem(w http.ResponseWriter, err error) error {
 		return tooLarge
 	}
 	w.Header().Set("Connection", "close")
-	var busy *mail.Unavailable
+	var busy *record.Unavailable
 	if errors.As(err, &busy) {
 		return busy
 	}

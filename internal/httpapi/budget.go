@@ -4,7 +4,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // DefaultBodyBudget is how many bytes of large bodies one process holds at a time. A message on its way to its commit is in
@@ -32,7 +32,7 @@ func (b budget) share(who holder, body io.Reader, announced int64, cut func()) (
 	return &share{paced{x, body}}, nil
 }
 
-var errBusy = &mail.Unavailable{Reason: "busy", RetryAfter: 2 * time.Second}
+var errBusy = &record.Unavailable{Reason: "busy", RetryAfter: 2 * time.Second}
 
 // Read takes from the budget what is more than its place. When there is nothing left it gives up at once: to wait would be
 // to hold the rest meanwhile.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -24,42 +25,42 @@ type EndpointOptions struct {
 // EndpointStore keeps webhook endpoints. Every change writes its audit entry in the same transaction. An endpoint of
 // another tenant answers mail.ErrNotFound, as one that does not exist.
 type EndpointStore interface {
-	Endpoints(ctx context.Context, t mail.TenantID) ([]mail.Endpoint, error)
-	Endpoint(ctx context.Context, t mail.TenantID, id mail.ID) (*mail.Endpoint, error)
+	Endpoints(ctx context.Context, t mail.TenantID) ([]record.Endpoint, error)
+	Endpoint(ctx context.Context, t mail.TenantID, id mail.ID) (*record.Endpoint, error)
 	// CreateEndpoint returns mail.ErrConflict when the tenant has as many endpoints as it may.
-	CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret, headers seal.Secret) (*mail.Endpoint, error)
+	CreateEndpoint(ctx context.Context, actor string, e record.Endpoint, secret, headers seal.Secret) (*record.Endpoint, error)
 	// UpdateEndpoint lets change alter the endpoint while its row is locked. Enabling it forgets its failures. Headers
 	// replace those that are there, unless they are nil.
 	UpdateEndpoint(
-		ctx context.Context, actor string, t mail.TenantID, id mail.ID, headers *seal.Secret, change func(*mail.Endpoint) error,
-	) (*mail.Endpoint, error)
+		ctx context.Context, actor string, t mail.TenantID, id mail.ID, headers *seal.Secret, change func(*record.Endpoint) error,
+	) (*record.Endpoint, error)
 	DeleteEndpoint(ctx context.Context, actor string, t mail.TenantID, id mail.ID) error
 	// RotateEndpoint makes secret the one that signs; the one before signs too for the overlap.
 	RotateEndpoint(
 		ctx context.Context, actor string, t mail.TenantID, id mail.ID, secret seal.Secret, overlap time.Duration,
-	) (*mail.Endpoint, error)
+	) (*record.Endpoint, error)
 	// Deliveries lists the tries, newest first, of ids less than before unless that is zero.
-	Deliveries(ctx context.Context, t mail.TenantID, id, before mail.ID, limit int) ([]mail.DeliveryEntry, error)
+	Deliveries(ctx context.Context, t mail.TenantID, id, before mail.ID, limit int) ([]record.DeliveryEntry, error)
 	// ReplayEndpoint queues what the endpoint's filter takes of the events received in [since, until).
 	ReplayEndpoint(ctx context.Context, actor string, t mail.TenantID, id mail.ID, since, until time.Time) (int64, error)
 }
 
 // TestDelivery sends an example event to an endpoint, at once and once.
 type TestDelivery interface {
-	Test(ctx context.Context, t mail.TenantID, endpoint mail.ID) (mail.DeliveryResult, error)
+	Test(ctx context.Context, t mail.TenantID, endpoint mail.ID) (record.DeliveryResult, error)
 }
 
 // endpointRoutes are where callers say where they want to be told of events.
 func (s *Server) endpointRoutes(r chi.Router) {
-	r.Get("/webhook-endpoints", s.may(mail.ScopeWebhooksRead, s.listEndpoints))
-	r.Post("/webhook-endpoints", s.may(mail.ScopeWebhooksWrite, s.createEndpoint))
-	r.Get("/webhook-endpoints/{id}", s.may(mail.ScopeWebhooksRead, s.getEndpoint))
-	r.Patch("/webhook-endpoints/{id}", s.may(mail.ScopeWebhooksWrite, s.patchEndpoint))
-	r.Delete("/webhook-endpoints/{id}", s.may(mail.ScopeWebhooksWrite, s.deleteEndpoint))
-	r.Post("/webhook-endpoints/{id}/rotate", s.may(mail.ScopeWebhooksWrite, s.rotateEndpoint))
-	r.Post("/webhook-endpoints/{id}/replay", s.may(mail.ScopeWebhooksWrite, s.replayEndpoint))
-	r.Post("/webhook-endpoints/{id}/test", s.may(mail.ScopeWebhooksWrite, s.testEndpoint))
-	r.Get("/webhook-endpoints/{id}/deliveries", s.may(mail.ScopeWebhooksRead, s.listDeliveries))
+	r.Get("/webhook-endpoints", s.may(record.ScopeWebhooksRead, s.listEndpoints))
+	r.Post("/webhook-endpoints", s.may(record.ScopeWebhooksWrite, s.createEndpoint))
+	r.Get("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksRead, s.getEndpoint))
+	r.Patch("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksWrite, s.patchEndpoint))
+	r.Delete("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksWrite, s.deleteEndpoint))
+	r.Post("/webhook-endpoints/{id}/rotate", s.may(record.ScopeWebhooksWrite, s.rotateEndpoint))
+	r.Post("/webhook-endpoints/{id}/replay", s.may(record.ScopeWebhooksWrite, s.replayEndpoint))
+	r.Post("/webhook-endpoints/{id}/test", s.may(record.ScopeWebhooksWrite, s.testEndpoint))
+	r.Get("/webhook-endpoints/{id}/deliveries", s.may(record.ScopeWebhooksRead, s.listDeliveries))
 }
 
 const noEndpoint = "There is no such webhook endpoint."
@@ -115,7 +116,7 @@ func (s *Server) createEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err := s.checkEndpoint(&in); err != nil {
 		return err
 	}
-	e := mail.Endpoint{Tenant: principal(r).Tenant}
+	e := record.Endpoint{Tenant: principal(r).Tenant}
 	applyEndpoint(&e, &in)
 	secret, headers := newWebhookSecret(), seal.Secret{}
 	if h := endpointHeaders(&in); h != nil {
@@ -143,7 +144,7 @@ func (s *Server) patchEndpoint(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	headers := endpointHeaders(&in)
-	change := func(e *mail.Endpoint) error {
+	change := func(e *record.Endpoint) error {
 		before := *e
 		applyEndpoint(e, &in)
 		if headers == nil && len(e.HeaderNames) > 0 && !sameOrigin(before.URL, e.URL) {
@@ -179,7 +180,7 @@ func newWebhookSecret() seal.Secret {
 	return seal.NewSecret("whsec_" + base64.StdEncoding.EncodeToString(key))
 }
 
-func endpointView(e *mail.Endpoint) api.WebhookEndpoint {
+func endpointView(e *record.Endpoint) api.WebhookEndpoint {
 	out := api.WebhookEndpoint{
 		ID: e.ID.String(), URL: e.URL, Description: e.Description, Streams: e.Streams, HeaderNames: e.HeaderNames, UnreadableSecrets: e.Unreadable, Disabled: e.Disabled,
 		DisabledReason: e.DisabledReason, FailingSince: optional(e.FailingSince), LastSuccessAt: optional(e.LastSuccess),

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -70,7 +71,7 @@ func checkList(field, code, message string, list *[]string, ok func(string) bool
 }
 
 // applyEndpoint sets the fields that are set.
-func applyEndpoint(e *mail.Endpoint, in *api.WebhookEndpointRequest) {
+func applyEndpoint(e *record.Endpoint, in *api.WebhookEndpointRequest) {
 	if in.URL != nil {
 		e.URL = *in.URL
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sendgate/sendgate/internal/forward"
 	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -27,9 +28,9 @@ type fakeEndpoints struct {
 	mu       sync.Mutex
 	now      func() time.Time
 	fail     error
-	all      []mail.Endpoint
+	all      []record.Endpoint
 	secrets  map[mail.ID][]seal.Secret
-	log      []mail.DeliveryEntry
+	log      []record.DeliveryEntry
 	actors   []string
 	overlap  time.Duration
 	replayed [2]time.Time
@@ -48,30 +49,30 @@ func withEndpoints(t *testing.T) (*fakeEndpoints, *rig) {
 	return f, r
 }
 
-func (f *fakeEndpoints) find(t mail.TenantID, id mail.ID) (*mail.Endpoint, error) {
+func (f *fakeEndpoints) find(t mail.TenantID, id mail.ID) (*record.Endpoint, error) {
 	if f.fail != nil {
 		return nil, f.fail
 	}
-	i := slices.IndexFunc(f.all, func(e mail.Endpoint) bool { return e.ID == id && e.Tenant == t })
+	i := slices.IndexFunc(f.all, func(e record.Endpoint) bool { return e.ID == id && e.Tenant == t })
 	if i < 0 {
-		return nil, mail.ErrNotFound
+		return nil, record.ErrNotFound
 	}
 	return &f.all[i], nil
 }
 
-func (f *fakeEndpoints) Endpoints(_ context.Context, t mail.TenantID) ([]mail.Endpoint, error) {
+func (f *fakeEndpoints) Endpoints(_ context.Context, t mail.TenantID) ([]record.Endpoint, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(f.all), func(e mail.Endpoint) bool { return e.Tenant != t }), f.fail
+	return slices.DeleteFunc(slices.Clone(f.all), func(e record.Endpoint) bool { return e.Tenant != t }), f.fail
 }
 
-func (f *fakeEndpoints) Endpoint(_ context.Context, t mail.TenantID, id mail.ID) (*mail.Endpoint, error) {
+func (f *fakeEndpoints) Endpoint(_ context.Context, t mail.TenantID, id mail.ID) (*record.Endpoint, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.find(t, id)
 }
 
-func (f *fakeEndpoints) CreateEndpoint(_ context.Context, actor string, e mail.Endpoint, secret, headers seal.Secret) (*mail.Endpoint, error) {
+func (f *fakeEndpoints) CreateEndpoint(_ context.Context, actor string, e record.Endpoint, secret, headers seal.Secret) (*record.Endpoint, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -87,8 +88,8 @@ func (f *fakeEndpoints) CreateEndpoint(_ context.Context, actor string, e mail.E
 }
 
 func (f *fakeEndpoints) UpdateEndpoint(
-	_ context.Context, actor string, t mail.TenantID, id mail.ID, headers *seal.Secret, change func(*mail.Endpoint) error,
-) (*mail.Endpoint, error) {
+	_ context.Context, actor string, t mail.TenantID, id mail.ID, headers *seal.Secret, change func(*record.Endpoint) error,
+) (*record.Endpoint, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e, err := f.find(t, id)
@@ -114,13 +115,13 @@ func (f *fakeEndpoints) DeleteEndpoint(_ context.Context, actor string, t mail.T
 		return err
 	}
 	f.actors = append(f.actors, actor)
-	f.all = slices.DeleteFunc(f.all, func(e mail.Endpoint) bool { return e.ID == id })
+	f.all = slices.DeleteFunc(f.all, func(e record.Endpoint) bool { return e.ID == id })
 	return nil
 }
 
 func (f *fakeEndpoints) RotateEndpoint(
 	_ context.Context, actor string, t mail.TenantID, id mail.ID, secret seal.Secret, overlap time.Duration,
-) (*mail.Endpoint, error) {
+) (*record.Endpoint, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e, err := f.find(t, id)
@@ -132,13 +133,13 @@ func (f *fakeEndpoints) RotateEndpoint(
 	return e, nil
 }
 
-func (f *fakeEndpoints) Deliveries(_ context.Context, t mail.TenantID, id, before mail.ID, limit int) ([]mail.DeliveryEntry, error) {
+func (f *fakeEndpoints) Deliveries(_ context.Context, t mail.TenantID, id, before mail.ID, limit int) ([]record.DeliveryEntry, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, err := f.find(t, id); err != nil {
 		return nil, err
 	}
-	var out []mail.DeliveryEntry
+	var out []record.DeliveryEntry
 	for _, d := range slices.Backward(f.log) {
 		if d.Endpoint == id && (before.IsZero() || slices.Compare(d.ID[:], before[:]) < 0) && len(out) < limit {
 			out = append(out, d)
@@ -160,12 +161,12 @@ func (f *fakeEndpoints) ReplayEndpoint(ctx context.Context, actor string, t mail
 	return 7, nil
 }
 
-func (f *fakeEndpoints) Test(_ context.Context, t mail.TenantID, id mail.ID) (mail.DeliveryResult, error) {
+func (f *fakeEndpoints) Test(_ context.Context, t mail.TenantID, id mail.ID) (record.DeliveryResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, err := f.find(t, id)
-	return mail.DeliveryResult{
-		Endpoint: id, Event: id, N: 1, At: f.now(), Took: 12 * time.Millisecond, Status: 500, Outcome: mail.DeliveryFailed, Error: "no",
+	return record.DeliveryResult{
+		Endpoint: id, Event: id, N: 1, At: f.now(), Took: 12 * time.Millisecond, Status: 500, Outcome: record.DeliveryFailed, Error: "no",
 	}, err
 }
 
@@ -273,21 +274,21 @@ func list(v string, n int) string {
 func TestPatchChangesWhatIsSet(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	start := mail.Endpoint{
+	start := record.Endpoint{
 		ID: mail.NewID(), Tenant: mail.DefaultTenant, URL: "https://a.example.com/", Description: "x",
 		Types: []mail.EventType{mail.EventOpened}, Streams: []string{"bulk"}, Disabled: true,
 	}
-	tests := map[string]func(*mail.Endpoint){
-		`{}`:                               func(*mail.Endpoint) {},
-		`{"url":null,"types":null}`:        func(*mail.Endpoint) {},
-		`{"url":"https://b.example.com/"}`: func(e *mail.Endpoint) { e.URL = "https://b.example.com/" },
-		`{"description":""}`:               func(e *mail.Endpoint) { e.Description = "" },
-		`{"types":[],"streams":[]}`:        func(e *mail.Endpoint) { e.Types, e.Streams = nil, nil },
-		`{"types":["clicked","bounced"]}`:  func(e *mail.Endpoint) { e.Types = []mail.EventType{"clicked", "bounced"} },
-		`{"disabled":false}`:               func(e *mail.Endpoint) { e.Disabled = false },
+	tests := map[string]func(*record.Endpoint){
+		`{}`:                               func(*record.Endpoint) {},
+		`{"url":null,"types":null}`:        func(*record.Endpoint) {},
+		`{"url":"https://b.example.com/"}`: func(e *record.Endpoint) { e.URL = "https://b.example.com/" },
+		`{"description":""}`:               func(e *record.Endpoint) { e.Description = "" },
+		`{"types":[],"streams":[]}`:        func(e *record.Endpoint) { e.Types, e.Streams = nil, nil },
+		`{"types":["clicked","bounced"]}`:  func(e *record.Endpoint) { e.Types = []mail.EventType{"clicked", "bounced"} },
+		`{"disabled":false}`:               func(e *record.Endpoint) { e.Disabled = false },
 	}
 	for body, change := range tests {
-		f.all = []mail.Endpoint{start}
+		f.all = []record.Endpoint{start}
 		want := start
 		change(&want)
 		a := r.do("PATCH", "/v1/webhook-endpoints/"+start.ID.String(), r.write, body)
@@ -299,7 +300,7 @@ func TestPatchChangesWhatIsSet(t *testing.T) {
 			t.Errorf("%s: the answer tells the secret", body)
 		}
 	}
-	f.all = []mail.Endpoint{start}
+	f.all = []record.Endpoint{start}
 	r.want(r.do("PATCH", "/v1/webhook-endpoints/"+start.ID.String(), r.write, `{"url":"https://10.0.0.1/"}`), 422, "invalid")
 	if diff := cmp.Diff(start, f.all[0]); diff != "" {
 		t.Errorf("a refused change was stored:\n%s", diff)
@@ -375,7 +376,7 @@ func TestHeadersThatCannotBeSentAreRefused(t *testing.T) {
 func TestRotateTellsTheNewSecretOnce(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	f.all = []mail.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}}
+	f.all = []record.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}}
 	path := "/v1/webhook-endpoints/" + f.all[0].ID.String() + "/rotate"
 	for body, want := range map[string]time.Duration{
 		`{}`: 24 * time.Hour, `{"overlap_seconds":0}`: 0, `{"overlap_seconds":60}`: time.Minute, `{"overlap_seconds":604800}`: 7 * 24 * time.Hour,
@@ -395,7 +396,7 @@ func TestRotateTellsTheNewSecretOnce(t *testing.T) {
 func TestReplayTakesASpan(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	f.all = []mail.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}}
+	f.all = []record.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}}
 	c, id, now := r.client(r.write), f.all[0].ID.String(), r.clock.now()
 	tests := map[string]struct {
 		since, until time.Duration // before now; until 0: absent
@@ -435,7 +436,7 @@ func TestReplayTakesASpan(t *testing.T) {
 func TestTestTellsWhatCameOfIt(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	f.all = []mail.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}}
+	f.all = []record.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}}
 	id := f.all[0].ID.String()
 	got, err := r.client(r.write).TestWebhookEndpoint(t.Context(), id)
 	want := &api.WebhookDelivery{ID: id, EventID: id, Try: 1, At: r.clock.now(), TookMS: 12, Status: 500, Outcome: "failed", Error: "no"}
@@ -447,10 +448,10 @@ func TestTestTellsWhatCameOfIt(t *testing.T) {
 func TestDeliveryLogIsPaged(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	f.all = []mail.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}, {ID: mail.NewID(), Tenant: mail.DefaultTenant}}
+	f.all = []record.Endpoint{{ID: mail.NewID(), Tenant: mail.DefaultTenant}, {ID: mail.NewID(), Tenant: mail.DefaultTenant}}
 	for n := range 5 {
-		f.log = append(f.log, mail.DeliveryEntry{ID: mail.NewID(), DeliveryResult: mail.DeliveryResult{
-			Endpoint: f.all[0].ID, Event: mail.NewID(), N: n + 1, At: r.clock.now(), Outcome: mail.DeliveryRetry,
+		f.log = append(f.log, record.DeliveryEntry{ID: mail.NewID(), DeliveryResult: record.DeliveryResult{
+			Endpoint: f.all[0].ID, Event: mail.NewID(), N: n + 1, At: r.clock.now(), Outcome: record.DeliveryRetry,
 		}})
 	}
 	c, id := r.client(r.read), f.all[0].ID.String()
@@ -480,8 +481,8 @@ func TestDeliveryLogIsPaged(t *testing.T) {
 func TestEndpointOfAnotherTenantIsNotFound(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	f.all = []mail.Endpoint{{ID: mail.NewID(), Tenant: 2}}
-	key := r.store.addKey(nil, mail.ScopeWebhooksWrite, mail.ScopeWebhooksRead)
+	f.all = []record.Endpoint{{ID: mail.NewID(), Tenant: 2}}
+	key := r.store.addKey(nil, record.ScopeWebhooksWrite, record.ScopeWebhooksRead)
 	span := `{"since":"2026-01-31T00:00:00Z"}`
 	calls := map[string]string{
 		"GET ": "", "PATCH ": `{"disabled":true}`, "DELETE ": "", "POST /rotate": `{}`, "POST /replay": span, "POST /test": "",
@@ -502,8 +503,8 @@ func TestEndpointOfAnotherTenantIsNotFound(t *testing.T) {
 func TestEndpointsTellOfAnOutage(t *testing.T) {
 	t.Parallel()
 	f, r := withEndpoints(t)
-	f.fail = &mail.Unavailable{Reason: "database", RetryAfter: time.Second}
-	key := r.store.addKey(nil, mail.ScopeWebhooksWrite, mail.ScopeWebhooksRead)
+	f.fail = &record.Unavailable{Reason: "database", RetryAfter: time.Second}
+	key := r.store.addKey(nil, record.ScopeWebhooksWrite, record.ScopeWebhooksRead)
 	id := "/v1/webhook-endpoints/" + mail.NewID().String()
 	for call, body := range map[string]string{
 		"GET /v1/webhook-endpoints": "", "POST /v1/webhook-endpoints": `{"url":"https://hooks.example.com/"}`, "GET " + id: "",
@@ -513,7 +514,7 @@ func TestEndpointsTellOfAnOutage(t *testing.T) {
 		method, path, _ := strings.Cut(call, " ")
 		r.want(r.do(method, path, key, body), 503, "database")
 	}
-	f.fail = mail.ErrConflict
+	f.fail = record.ErrConflict
 	r.want(r.do("POST", "/v1/webhook-endpoints", key, `{"url":"https://hooks.example.com/"}`), 409, "too_many_endpoints")
 	f.fail = context.DeadlineExceeded
 	r.want(r.do("POST", id+"/replay", key, `{"since":"2026-01-31T00:00:00Z"}`), 504, "timeout")

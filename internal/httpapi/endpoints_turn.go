@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -79,7 +79,7 @@ func (s *Server) replayEndpoint(w http.ResponseWriter, r *http.Request) error {
 	}
 	place := s.replays.take(holder{tenant: principal(r).Tenant}, 1, nil)
 	if place == nil {
-		return &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+		return &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 	}
 	defer place.release()
 	ctx, cancel := context.WithTimeout(r.Context(), replayWait)
@@ -102,14 +102,14 @@ func (s *Server) testEndpoint(w http.ResponseWriter, r *http.Request) error {
 	}
 	place := s.tests.take(holder{tenant: principal(r).Tenant}, 1, nil)
 	if place == nil {
-		return &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+		return &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 	}
 	defer place.release()
 	result, err := s.webhooks.TestDelivery.Test(r.Context(), principal(r).Tenant, id)
 	if err != nil {
 		return missing(err, noEndpoint)
 	}
-	return writeJSON(w, http.StatusOK, deliveryView(&mail.DeliveryEntry{ID: result.Event, DeliveryResult: result}))
+	return writeJSON(w, http.StatusOK, deliveryView(&record.DeliveryEntry{ID: result.Event, DeliveryResult: result}))
 }
 
 func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
@@ -134,7 +134,7 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return missing(err, noEndpoint)
 	}
-	rows, next := page(s.cursors, l, rows, limit, func(d *mail.DeliveryEntry) string { return d.ID.String() })
+	rows, next := page(s.cursors, l, rows, limit, func(d *record.DeliveryEntry) string { return d.ID.String() })
 	out := api.WebhookDeliveryPage{Data: make([]api.WebhookDelivery, 0, len(rows)), NextCursor: next}
 	for i := range rows {
 		out.Data = append(out.Data, deliveryView(&rows[i]))
@@ -142,7 +142,7 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-func deliveryView(d *mail.DeliveryEntry) api.WebhookDelivery {
+func deliveryView(d *record.DeliveryEntry) api.WebhookDelivery {
 	return api.WebhookDelivery{
 		ID: d.ID.String(), EventID: d.Event.String(), Try: d.N, At: d.At, TookMS: max(d.Took.Milliseconds(), 0),
 		Status: d.Status, Outcome: d.Outcome, Error: d.Error,

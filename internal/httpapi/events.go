@@ -6,6 +6,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // eventParameters are the filters that the list and the stream of events share; type may repeat.
@@ -36,8 +37,8 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 }
 
 // events reads the filter.
-func (q *query) events(t mail.TenantID) mail.EventFilter {
-	f := mail.EventFilter{
+func (q *query) events(t mail.TenantID) record.EventFilter {
+	f := record.EventFilter{
 		Tenant: t, Recipient: q.email("recipient"), Account: q.text("account"), Stream: q.text("stream"), MessageID: q.id("message_id"),
 	}
 	for _, name := range q.values["type"] {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestEventIsToldWhole(t *testing.T) {
@@ -127,7 +128,7 @@ func TestMessageShowsItsEventsAndBounces(t *testing.T) {
 func TestStatsAreToldInMilliseconds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.store.stats = []mail.Stat{{
+	r.store.stats = []record.Stat{{
 		Key: "ses", Recipients: 9, Sent: 8, Delivered: 5, Deferred: 1, Bounced: map[mail.BounceClass]int64{mail.Hard: 1}, Complained: 2,
 		Suppressed: 3, Failed: 4, Unknown: 6, Opened: 7, Clicked: 10, Unsubscribed: 11, SentP50: time.Second, SentP95: 2 * time.Second,
 		DeliveredP50: 1500 * time.Millisecond, DeliveredP95: time.Minute,
@@ -148,7 +149,7 @@ func TestStatsAreToldInMilliseconds(t *testing.T) {
 	if _, err := r.client(r.read).Stats(t.Context(), api.StatsQuery{By: "domain", Since: now.Add(-48 * time.Hour), Until: now.Add(-24 * time.Hour), Limit: 3}); err != nil {
 		t.Fatal(err)
 	}
-	asked := mail.StatsFilter{Tenant: 1, By: "domain", Since: now.Add(-48 * time.Hour), Until: now.Add(-24 * time.Hour), Limit: 3}
+	asked := record.StatsFilter{Tenant: 1, By: "domain", Since: now.Add(-48 * time.Hour), Until: now.Add(-24 * time.Hour), Limit: 3}
 	if diff := cmp.Diff(asked, r.store.statsAsked[1]); diff != "" {
 		t.Errorf("asked (-want +got):\n%s", diff)
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/sendgate/sendgate/internal/limit"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -43,7 +43,7 @@ func (f *fakeStore) onAccount(method, actor, name string, do func(*route.Account
 	return f.change(method, actor, name, func() error {
 		a := f.config.Account(name)
 		if a == nil {
-			return mail.ErrNotFound
+			return record.ErrNotFound
 		}
 		do(a)
 		a.Version++
@@ -65,7 +65,7 @@ func (f *fakeStore) Secrets(_ context.Context, id int32) (map[string]seal.Secret
 func (f *fakeStore) CreateAccount(_ context.Context, actor string, a route.Account, s map[string]seal.Secret) error {
 	return f.change("CreateAccount", actor, a.Name, func() error {
 		if f.config.Account(a.Name) != nil {
-			return mail.ErrConflict
+			return record.ErrConflict
 		}
 		a.ID, a.Version, a.CreatedAt, a.UpdatedAt = int32(len(f.config.Accounts)+1), 1, f.at, f.at
 		f.secrets[a.Name] = map[string]seal.Secret{}
@@ -120,7 +120,7 @@ func (f *fakeStore) DeleteAccount(_ context.Context, actor, account string) erro
 func (f *fakeStore) CreatePool(_ context.Context, actor string, p route.Pool) error {
 	return f.change("CreatePool", actor, p.Name, func() error {
 		if f.config.Pool(p.Name) != nil {
-			return mail.ErrConflict
+			return record.ErrConflict
 		}
 		p.Version = 1
 		f.config.Pools = append(f.config.Pools, p)
@@ -133,9 +133,9 @@ func (f *fakeStore) UpdatePool(_ context.Context, actor string, p route.Pool, if
 		have := f.config.Pool(p.Name)
 		switch {
 		case have == nil:
-			return mail.ErrNotFound
+			return record.ErrNotFound
 		case ifVersion != 0 && ifVersion != have.Version:
-			return mail.ErrStale
+			return record.ErrStale
 		}
 		p.Version = have.Version + 1
 		*have = p
@@ -169,7 +169,7 @@ func (f *fakeStore) DeleteRule(_ context.Context, actor string, id int64) error 
 		n := len(f.config.Rules)
 		f.config.Rules = slices.DeleteFunc(f.config.Rules, func(r route.Rule) bool { return r.ID == id })
 		if len(f.config.Rules) == n {
-			return mail.ErrNotFound
+			return record.ErrNotFound
 		}
 		return nil
 	})

@@ -16,20 +16,21 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // fakeEvents is the part of fakeStore that keeps events.
 type fakeEvents struct {
-	intakes     []mail.Intake
+	intakes     []record.Intake
 	tokens      map[mail.ID][32]byte
 	seen        map[mail.ID]bool // keys of events
 	kept        int              // events
 	events      []mail.Event     // oldest first; their position is their index + 1
-	stats       []mail.Stat
-	statsAsked  []mail.StatsFilter
-	health      []mail.HookHealth
-	raw         []mail.RawEvent
-	reprojected []mail.Reprojected
+	stats       []record.Stat
+	statsAsked  []record.StatsFilter
+	health      []record.HookHealth
+	raw         []record.RawEvent
+	reprojected []record.Reprojected
 	dryRuns     int
 }
 
@@ -51,15 +52,15 @@ func (f *fakeStore) happen(events ...mail.Event) []mail.Event {
 	return events
 }
 
-func (f *fakeStore) ReceiveEvents(_ context.Context, in mail.Intake) (mail.Taken, error) {
+func (f *fakeStore) ReceiveEvents(_ context.Context, in record.Intake) (record.Taken, error) {
 	done, err := f.enter("ReceiveEvents")
 	defer done()
 	if err != nil {
-		return mail.Taken{}, err
+		return record.Taken{}, err
 	}
 	if in.Once != nil {
 		if body, seen := f.tokens[in.Once.Token]; seen && body != in.Once.Body {
-			return mail.Taken{}, mail.ErrReplayed
+			return record.Taken{}, record.ErrReplayed
 		}
 		if f.tokens == nil {
 			f.tokens = map[mail.ID][32]byte{}
@@ -67,7 +68,7 @@ func (f *fakeStore) ReceiveEvents(_ context.Context, in mail.Intake) (mail.Taken
 		f.tokens[in.Once.Token] = in.Once.Body
 	}
 	f.intakes = append(f.intakes, in)
-	t := mail.Taken{}
+	t := record.Taken{}
 	for _, p := range in.Payloads {
 		for i := range p.Events {
 			f.take(in.Account, &p.Events[i], &t)
@@ -77,7 +78,7 @@ func (f *fakeStore) ReceiveEvents(_ context.Context, in mail.Intake) (mail.Taken
 }
 
 // take counts an event as the real store does. No message of this store was given to an account, unless it shows so.
-func (f *fakeStore) take(account int32, e *mail.Event, t *mail.Taken) {
+func (f *fakeStore) take(account int32, e *mail.Event, t *record.Taken) {
 	byID, byContent := e.Keys(account)
 	v, known := f.messages[e.MessageID]
 	switch {
@@ -102,13 +103,13 @@ func (f *fakeStore) take(account int32, e *mail.Event, t *mail.Taken) {
 	f.seen[byID], f.seen[byContent] = true, true
 }
 
-func shows(q *mail.EventFilter, e *mail.Event) bool {
+func shows(q *record.EventFilter, e *mail.Event) bool {
 	return e.Tenant == q.Tenant && (len(q.Types) == 0 || slices.Contains(q.Types, e.Type)) &&
 		(q.MessageID.IsZero() || e.MessageID == q.MessageID) && (q.Recipient == "" || e.Recipient == q.Recipient) &&
 		(q.Account == "" || e.Account == q.Account) && (q.Stream == "" || e.Stream == q.Stream)
 }
 
-func (f *fakeStore) Events(_ context.Context, q mail.EventFilter) ([]mail.Event, error) {
+func (f *fakeStore) Events(_ context.Context, q record.EventFilter) ([]mail.Event, error) {
 	done, err := f.enter("Events")
 	defer done()
 	var out []mail.Event
@@ -128,7 +129,7 @@ func (f *fakeStore) EventHead(context.Context) (string, error) {
 	return strconv.Itoa(len(f.events)), err
 }
 
-func (f *fakeStore) EventsAfter(_ context.Context, q mail.EventFilter, position string, limit int) ([]mail.Event, string, error) {
+func (f *fakeStore) EventsAfter(_ context.Context, q record.EventFilter, position string, limit int) ([]mail.Event, string, error) {
 	done, err := f.enter("EventsAfter")
 	defer done()
 	if err != nil {
@@ -136,7 +137,7 @@ func (f *fakeStore) EventsAfter(_ context.Context, q mail.EventFilter, position 
 	}
 	at, err := strconv.Atoi(position)
 	if err != nil || at > len(f.events) {
-		return nil, "", mail.ErrNotFound
+		return nil, "", record.ErrNotFound
 	}
 	next := min(at+limit, len(f.events))
 	var out []mail.Event
@@ -148,23 +149,23 @@ func (f *fakeStore) EventsAfter(_ context.Context, q mail.EventFilter, position 
 	return out, strconv.Itoa(next), nil
 }
 
-func (f *fakeStore) Stats(_ context.Context, q mail.StatsFilter) ([]mail.Stat, error) {
+func (f *fakeStore) Stats(_ context.Context, q record.StatsFilter) ([]record.Stat, error) {
 	done, err := f.enter("Stats")
 	defer done()
 	f.statsAsked = append(f.statsAsked, q)
 	return f.stats, err
 }
 
-func (f *fakeStore) HookHealth(context.Context) ([]mail.HookHealth, error) {
+func (f *fakeStore) HookHealth(context.Context) ([]record.HookHealth, error) {
 	done, err := f.enter("HookHealth")
 	defer done()
 	return f.health, err
 }
 
-func (f *fakeStore) RawEvents(_ context.Context, account string, since time.Time, after mail.ID, limit int) ([]mail.RawEvent, error) {
+func (f *fakeStore) RawEvents(_ context.Context, account string, since time.Time, after mail.ID, limit int) ([]record.RawEvent, error) {
 	done, err := f.enter("RawEvents")
 	defer done()
-	var out []mail.RawEvent
+	var out []record.RawEvent
 	for _, e := range f.raw {
 		behind := bytes.Compare(e.Origin[:], after[:]) > 0
 		if behind && (account == "" || e.Account == account) && !e.Origin.Time().Before(since) && len(out) < limit {
@@ -174,7 +175,7 @@ func (f *fakeStore) RawEvents(_ context.Context, account string, since time.Time
 	return out, err
 }
 
-func (f *fakeStore) Reproject(_ context.Context, in []mail.Reprojected, dryRun bool) (int, int, error) {
+func (f *fakeStore) Reproject(_ context.Context, in []record.Reprojected, dryRun bool) (int, int, error) {
 	done, err := f.enter("Reproject")
 	defer done()
 	if err != nil {
@@ -192,16 +193,16 @@ type suppressionKey struct {
 	email, stream string
 }
 
-func (f *fakeStore) Suppress(ctx context.Context, s mail.Suppression) error {
-	_, err := f.importSuppressions(ctx, "Suppress", s.Tenant, []mail.Suppression{s})
+func (f *fakeStore) Suppress(ctx context.Context, s record.Suppression) error {
+	_, err := f.importSuppressions(ctx, "Suppress", s.Tenant, []record.Suppression{s})
 	return err
 }
 
-func (f *fakeStore) ImportSuppressions(ctx context.Context, t mail.TenantID, list []mail.Suppression) (int64, error) {
+func (f *fakeStore) ImportSuppressions(ctx context.Context, t mail.TenantID, list []record.Suppression) (int64, error) {
 	return f.importSuppressions(ctx, "ImportSuppressions", t, list)
 }
 
-func (f *fakeStore) importSuppressions(_ context.Context, method string, t mail.TenantID, list []mail.Suppression) (added int64, err error) {
+func (f *fakeStore) importSuppressions(_ context.Context, method string, t mail.TenantID, list []record.Suppression) (added int64, err error) {
 	done, err := f.enter(method)
 	defer done()
 	if err != nil {
@@ -230,13 +231,13 @@ func (f *fakeStore) Unsuppress(_ context.Context, _ string, t mail.TenantID, ema
 	for key, have := range f.suppressions {
 		if key.tenant == t && key.email == strings.ToLower(email) && (streams == nil || slices.Contains(streams, key.stream)) {
 			if have.Reason == "complaint" && !complaints {
-				return mail.ErrForbidden
+				return record.ErrForbidden
 			}
 			hit = append(hit, key)
 		}
 	}
 	if len(hit) == 0 {
-		return mail.ErrNotFound
+		return record.ErrNotFound
 	}
 	for _, key := range hit {
 		delete(f.suppressions, key)
@@ -244,13 +245,13 @@ func (f *fakeStore) Unsuppress(_ context.Context, _ string, t mail.TenantID, ema
 	return nil
 }
 
-func (f *fakeStore) FindSuppressions(_ context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error) {
+func (f *fakeStore) FindSuppressions(_ context.Context, match, after record.Suppression, limit int) ([]record.Suppression, error) {
 	done, err := f.enter("FindSuppressions")
 	defer done()
-	byPlace := func(a, b mail.Suppression) int {
+	byPlace := func(a, b record.Suppression) int {
 		return cmp.Or(strings.Compare(a.Email, b.Email), strings.Compare(a.Stream, b.Stream))
 	}
-	var out []mail.Suppression
+	var out []record.Suppression
 	for _, s := range f.suppressions {
 		if s.Tenant == match.Tenant && (match.Email == "" || s.Email == strings.ToLower(match.Email)) && (match.Stream == "" || s.Stream == match.Stream) &&
 			(match.Reason == "" || s.Reason == match.Reason) && byPlace(s, after) > 0 {

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func (f *fakeStore) SetKeyNetworks(_ context.Context, actor, id string, networks []netip.Prefix) error {
@@ -16,7 +16,7 @@ func (f *fakeStore) SetKeyNetworks(_ context.Context, actor, id string, networks
 	}
 	k, ok := f.keys[id]
 	if !ok {
-		return mail.ErrNotFound
+		return record.ErrNotFound
 	}
 	k.Networks = networks
 	f.keys[id] = k
@@ -32,7 +32,7 @@ func (f *fakeStore) RotateKey(_ context.Context, actor, id, next string, hash []
 	}
 	k, ok := f.keys[id]
 	if !ok || !valid(&k, f.at) {
-		return mail.ErrNotFound
+		return record.ErrNotFound
 	}
 	made := k
 	made.ID, made.Hash, made.CreatedAt = next, hash, f.at

@@ -13,6 +13,8 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -27,17 +29,17 @@ type fakeStore struct {
 	failure   error
 	calls     map[string]int // by method, of those that tests count
 
-	keys         map[string]mail.Key
-	tenants      []mail.Tenant
-	messages     map[mail.ID]*mail.View
+	keys         map[string]record.Key
+	tenants      []record.Tenant
+	messages     map[mail.ID]*record.View
 	order        []mail.ID
 	idempotency  map[string]idempotent
-	suppressions map[suppressionKey]mail.Suppression
+	suppressions map[suppressionKey]record.Suppression
 	config       route.Config
 	secrets      map[string]map[string]seal.Secret
-	queue        mail.QueueState
+	queue        record.QueueState
 	limits       []limit.State
-	audit        []mail.AuditEntry
+	audit        []record.AuditEntry
 	at           time.Time
 
 	fakeEvents
@@ -45,17 +47,17 @@ type fakeStore struct {
 
 type idempotent struct {
 	fingerprint [32]byte
-	accepted    mail.Accepted
+	accepted    record.Accepted
 }
 
 var _ Store = (*fakeStore)(nil)
 
 func newFakeStore(now time.Time) *fakeStore {
 	return &fakeStore{
-		calls: map[string]int{}, keys: map[string]mail.Key{}, messages: map[mail.ID]*mail.View{},
-		idempotency: map[string]idempotent{}, suppressions: map[suppressionKey]mail.Suppression{},
+		calls: map[string]int{}, keys: map[string]record.Key{}, messages: map[mail.ID]*record.View{},
+		idempotency: map[string]idempotent{}, suppressions: map[suppressionKey]record.Suppression{},
 		secrets: map[string]map[string]seal.Secret{}, at: now,
-		tenants: []mail.Tenant{{ID: mail.DefaultTenant, Name: "default", Weight: 100, CreatedAt: now}},
+		tenants: []record.Tenant{{ID: mail.DefaultTenant, Name: "default", Weight: 100, CreatedAt: now}},
 		config: route.Config{Version: 1, Pools: []route.Pool{
 			{ID: 1, Name: route.DefaultPool, Overflow: route.Spill, Version: 1},
 		}},
@@ -92,11 +94,11 @@ func (f *fakeStore) failWith(err error) {
 }
 
 // addKey stores a key of the default tenant and returns its full text.
-func (f *fakeStore) addKey(change func(*mail.Key), scopes ...mail.Scope) string {
+func (f *fakeStore) addKey(change func(*record.Key), scopes ...record.Scope) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	id, full, hash := NewKey()
-	k := mail.Key{ID: id, Tenant: mail.DefaultTenant, Name: "test", Hash: hash, Scopes: scopes, CreatedAt: f.at}
+	k := record.Key{ID: id, Tenant: mail.DefaultTenant, Name: "test", Hash: hash, Scopes: scopes, CreatedAt: f.at}
 	if change != nil {
 		change(&k)
 	}
@@ -104,19 +106,19 @@ func (f *fakeStore) addKey(change func(*mail.Key), scopes ...mail.Scope) string 
 	return full
 }
 
-func (f *fakeStore) Accept(_ context.Context, s *mail.Submission) (mail.Accepted, error) {
+func (f *fakeStore) Accept(_ context.Context, s *record.Submission) (record.Accepted, error) {
 	done, err := f.enter("Accept")
 	defer done()
 	if err != nil {
-		return mail.Accepted{}, err
+		return record.Accepted{}, err
 	}
 	return f.accept(s)
 }
 
-func (f *fakeStore) AcceptAll(_ context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+func (f *fakeStore) AcceptAll(_ context.Context, subs []*record.Submission) ([]record.Accepted, []error) {
 	done, fail := f.enter("AcceptAll")
 	defer done()
-	accepted, errs := make([]mail.Accepted, len(subs)), make([]error, len(subs))
+	accepted, errs := make([]record.Accepted, len(subs)), make([]error, len(subs))
 	for i, s := range subs {
 		if errs[i] = fail; fail == nil {
 			accepted[i], errs[i] = f.accept(s)
@@ -125,29 +127,29 @@ func (f *fakeStore) AcceptAll(_ context.Context, subs []*mail.Submission) ([]mai
 	return accepted, errs
 }
 
-func (f *fakeStore) Replay(_ context.Context, s *mail.Submission) (mail.Accepted, error) {
+func (f *fakeStore) Replay(_ context.Context, s *record.Submission) (record.Accepted, error) {
 	done, err := f.enter("Replay")
 	defer done()
 	if err != nil {
-		return mail.Accepted{}, err
+		return record.Accepted{}, err
 	}
 	if _, ok := f.idempotency[fmt.Sprint(s.Message.Tenant, "/", s.Key)]; !ok {
-		return mail.Accepted{}, mail.ErrNotFound
+		return record.Accepted{}, record.ErrNotFound
 	}
 	return f.accept(s)
 }
 
-func (f *fakeStore) accept(s *mail.Submission) (mail.Accepted, error) {
+func (f *fakeStore) accept(s *record.Submission) (record.Accepted, error) {
 	key := fmt.Sprint(s.Message.Tenant, "/", s.Key)
 	if seen, ok := f.idempotency[key]; ok && s.Key != "" {
 		if seen.fingerprint != s.Fingerprint {
-			return mail.Accepted{}, mail.ErrMismatch
+			return record.Accepted{}, record.ErrMismatch
 		}
 		seen.accepted.Replayed = true
 		return seen.accepted, nil
 	}
-	v := &mail.View{Message: s.Message, UpdatedAt: f.at, Recipients: s.Message.Recipients()}
-	a := mail.Accepted{ID: s.Message.ID}
+	v := &record.View{Message: s.Message, UpdatedAt: f.at, Recipients: s.Message.Recipients()}
+	a := record.Accepted{ID: s.Message.ID}
 	var statuses []mail.Status
 	for i := range v.Recipients {
 		rc := &v.Recipients[i]
@@ -156,7 +158,7 @@ func (f *fakeStore) accept(s *mail.Submission) (mail.Accepted, error) {
 			rc.Status = mail.Suppressed
 		}
 		statuses = append(statuses, rc.Status)
-		a.Recipients = append(a.Recipients, mail.RecipientStatus{Email: rc.Address.Email, Status: rc.Status})
+		a.Recipients = append(a.Recipients, record.RecipientStatus{Email: rc.Address.Email, Status: rc.Status})
 	}
 	v.Status = mail.Fold(statuses)
 	if v.Status == mail.Queued && s.Message.SendAt.After(f.at) {
@@ -171,7 +173,7 @@ func (f *fakeStore) accept(s *mail.Submission) (mail.Accepted, error) {
 	return a, nil
 }
 
-func (f *fakeStore) Message(_ context.Context, t mail.TenantID, id mail.ID) (*mail.View, error) {
+func (f *fakeStore) Message(_ context.Context, t mail.TenantID, id mail.ID) (*record.View, error) {
 	done, err := f.enter("Message")
 	defer done()
 	if err != nil {
@@ -180,7 +182,7 @@ func (f *fakeStore) Message(_ context.Context, t mail.TenantID, id mail.ID) (*ma
 	return f.message(t, id)
 }
 
-func (f *fakeStore) Waiting(_ context.Context, id mail.ID) (*mail.Waiting, error) {
+func (f *fakeStore) Waiting(_ context.Context, id mail.ID) (*queue.Waiting, error) {
 	done, err := f.enter("Waiting")
 	defer done()
 	if err != nil {
@@ -188,27 +190,27 @@ func (f *fakeStore) Waiting(_ context.Context, id mail.ID) (*mail.Waiting, error
 	}
 	v := f.messages[id]
 	if v == nil {
-		return nil, mail.ErrNotFound
+		return nil, record.ErrNotFound
 	}
 	facts := v.Message.Facts()
-	return &mail.Waiting{Facts: &facts}, nil
+	return &queue.Waiting{Facts: &facts}, nil
 }
 
-func (f *fakeStore) message(t mail.TenantID, id mail.ID) (*mail.View, error) {
+func (f *fakeStore) message(t mail.TenantID, id mail.ID) (*record.View, error) {
 	v, ok := f.messages[id]
 	if !ok || v.Message.Tenant != t {
-		return nil, mail.ErrNotFound
+		return nil, record.ErrNotFound
 	}
 	return v, nil
 }
 
-func (f *fakeStore) Messages(_ context.Context, q mail.Filter) ([]mail.View, error) {
+func (f *fakeStore) Messages(_ context.Context, q record.Filter) ([]record.View, error) {
 	done, err := f.enter("Messages")
 	defer done()
 	if err != nil {
 		return nil, err
 	}
-	var out []mail.View
+	var out []record.View
 	for _, id := range slices.Backward(f.order) {
 		v := f.messages[id]
 		before := q.Before.IsZero() || bytes.Compare(id[:], q.Before[:]) < 0
@@ -221,7 +223,7 @@ func (f *fakeStore) Messages(_ context.Context, q mail.Filter) ([]mail.View, err
 	return out, nil
 }
 
-func matches(v *mail.View, q mail.Filter) bool {
+func matches(v *record.View, q record.Filter) bool {
 	m := v.Message
 	to := q.To == "" || slices.ContainsFunc(v.Recipients, func(r mail.Recipient) bool { return r.Address.Email == q.To })
 	return to && m.Tenant == q.Tenant && (q.Status == "" || v.Status == q.Status) &&
@@ -236,7 +238,7 @@ func (f *fakeStore) Cancel(_ context.Context, t mail.TenantID, id mail.ID) error
 
 func (f *fakeStore) Resend(_ context.Context, t mail.TenantID, id mail.ID, force bool) error {
 	if v, err := f.message(t, id); err == nil && v.Status == mail.FailedUnknown && !force {
-		return mail.ErrMaybeSent
+		return record.ErrMaybeSent
 	}
 	return f.turn("Resend", t, id, mail.Queued, mail.Failed, mail.FailedUnknown, mail.Expired)
 }
@@ -252,7 +254,7 @@ func (f *fakeStore) turn(method string, t mail.TenantID, id mail.ID, to mail.Sta
 		return err
 	}
 	if !slices.Contains(from, v.Status) {
-		return mail.ErrConflict
+		return record.ErrConflict
 	}
 	turned := *v
 	turned.Status = to
@@ -260,7 +262,7 @@ func (f *fakeStore) turn(method string, t mail.TenantID, id mail.ID, to mail.Sta
 	return nil
 }
 
-func (f *fakeStore) KeyByID(_ context.Context, id string) (*mail.Key, error) {
+func (f *fakeStore) KeyByID(_ context.Context, id string) (*record.Key, error) {
 	done, err := f.enter("KeyByID")
 	defer done()
 	if err != nil {
@@ -268,7 +270,7 @@ func (f *fakeStore) KeyByID(_ context.Context, id string) (*mail.Key, error) {
 	}
 	k, ok := f.keys[id]
 	if !ok {
-		return nil, mail.ErrNotFound
+		return nil, record.ErrNotFound
 	}
 	for _, t := range f.tenants {
 		k.TenantPaused = k.TenantPaused || t.ID == k.Tenant && t.Paused
@@ -297,18 +299,18 @@ func (f *fakeStore) TouchKey(_ context.Context, id string) error {
 	return err
 }
 
-func (f *fakeStore) Keys(context.Context) ([]mail.Key, error) {
+func (f *fakeStore) Keys(context.Context) ([]record.Key, error) {
 	done, err := f.enter("Keys")
 	defer done()
-	var out []mail.Key
+	var out []record.Key
 	for _, k := range f.keys {
 		out = append(out, k)
 	}
-	slices.SortFunc(out, func(a, b mail.Key) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(out, func(a, b record.Key) int { return strings.Compare(a.ID, b.ID) })
 	return out, err
 }
 
-func (f *fakeStore) CreateKey(_ context.Context, actor string, k mail.Key) error {
+func (f *fakeStore) CreateKey(_ context.Context, actor string, k record.Key) error {
 	done, err := f.enter("CreateKey")
 	defer done()
 	if err == nil {
@@ -326,7 +328,7 @@ func (f *fakeStore) RevokeKey(_ context.Context, actor, id string) error {
 	}
 	k, ok := f.keys[id]
 	if !ok {
-		return mail.ErrNotFound
+		return record.ErrNotFound
 	}
 	k.RevokedAt = f.at
 	f.keys[id] = k
@@ -335,25 +337,25 @@ func (f *fakeStore) RevokeKey(_ context.Context, actor, id string) error {
 }
 
 func (f *fakeStore) note(actor, action, target string) {
-	f.audit = append(f.audit, mail.AuditEntry{
+	f.audit = append(f.audit, record.AuditEntry{
 		ID: int64(len(f.audit) + 1), At: f.at, Actor: actor, Action: action, Target: target, Detail: json.RawMessage(`{}`),
 	})
 }
 
-func (f *fakeStore) Tenants(context.Context) ([]mail.Tenant, error) {
+func (f *fakeStore) Tenants(context.Context) ([]record.Tenant, error) {
 	done, err := f.enter("Tenants")
 	defer done()
 	return slices.Clone(f.tenants), err
 }
 
-func (f *fakeStore) CreateTenant(_ context.Context, actor string, t mail.Tenant) (mail.Tenant, error) {
+func (f *fakeStore) CreateTenant(_ context.Context, actor string, t record.Tenant) (record.Tenant, error) {
 	done, err := f.enter("CreateTenant")
 	defer done()
 	if err != nil {
-		return mail.Tenant{}, err
+		return record.Tenant{}, err
 	}
-	if slices.ContainsFunc(f.tenants, func(have mail.Tenant) bool { return have.Name == t.Name }) {
-		return mail.Tenant{}, mail.ErrConflict
+	if slices.ContainsFunc(f.tenants, func(have record.Tenant) bool { return have.Name == t.Name }) {
+		return record.Tenant{}, record.ErrConflict
 	}
 	t.ID, t.CreatedAt = mail.TenantID(len(f.tenants)+1), f.at
 	f.tenants = append(f.tenants, t)
@@ -367,16 +369,16 @@ func (f *fakeStore) UpdateTenant(_ context.Context, actor, name string, weight i
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(f.tenants, func(t mail.Tenant) bool { return t.Name == name })
+	i := slices.IndexFunc(f.tenants, func(t record.Tenant) bool { return t.Name == name })
 	if i < 0 {
-		return mail.ErrNotFound
+		return record.ErrNotFound
 	}
 	f.tenants[i].Weight, f.tenants[i].Paused = weight, paused
 	f.note(actor, "tenant.update", name)
 	return nil
 }
 
-func (f *fakeStore) Queue(context.Context) (mail.QueueState, error) {
+func (f *fakeStore) Queue(context.Context) (record.QueueState, error) {
 	done, err := f.enter("Queue")
 	defer done()
 	return f.queue, err
@@ -388,10 +390,10 @@ func (f *fakeStore) LimitStates(context.Context) ([]limit.State, error) {
 	return f.limits, err
 }
 
-func (f *fakeStore) Audit(_ context.Context, q mail.AuditFilter) ([]mail.AuditEntry, error) {
+func (f *fakeStore) Audit(_ context.Context, q record.AuditFilter) ([]record.AuditEntry, error) {
 	done, err := f.enter("Audit")
 	defer done()
-	var out []mail.AuditEntry
+	var out []record.AuditEntry
 	for _, e := range slices.Backward(f.audit) {
 		if (q.Before == 0 || e.ID < q.Before) && (q.Target == "" || e.Target == q.Target) && len(out) < q.Limit {
 			out = append(out, e)

@@ -4,14 +4,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // tally counts per account what came to its receiver, until someone fetches it. Its memory is bounded by the number of
 // accounts: what names none of ours is not counted.
 type tally struct {
 	mu     sync.Mutex
-	counts map[int32]*mail.HookTally
+	counts map[int32]*record.HookTally
 	lines  map[int32]*sampled
 }
 
@@ -24,13 +24,13 @@ type sampled struct {
 const sampleEvery = time.Minute
 
 func newTally() *tally {
-	return &tally{counts: map[int32]*mail.HookTally{}, lines: map[int32]*sampled{}}
+	return &tally{counts: map[int32]*record.HookTally{}, lines: map[int32]*sampled{}}
 }
 
-func (t *tally) of(account int32) *mail.HookTally {
+func (t *tally) of(account int32) *record.HookTally {
 	c, ok := t.counts[account]
 	if !ok {
-		c = &mail.HookTally{Account: account}
+		c = &record.HookTally{Account: account}
 		t.counts[account] = c
 	}
 	return c
@@ -74,11 +74,11 @@ func (t *tally) sample(account int32, now time.Time) (skipped int64, due bool) {
 }
 
 // Tallies hands out what the receivers counted since the last call, and begins anew. The caller adds it to the store.
-func (s *Server) Tallies() []mail.HookTally {
+func (s *Server) Tallies() []record.HookTally {
 	t := s.tally
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]mail.HookTally, 0, len(t.counts))
+	out := make([]record.HookTally, 0, len(t.counts))
 	for _, c := range t.counts {
 		out = append(out, *c)
 	}

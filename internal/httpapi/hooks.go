@@ -10,6 +10,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Hooks finds who reads the events of an account, in memory: a flood of forged requests costs the database nothing.
@@ -77,7 +78,7 @@ func (s *Server) findHook(ctx context.Context, who holder, account string) (hook
 	case !known:
 		return h, errNoAccount()
 	case h.parser == nil:
-		return h, &mail.Unavailable{Reason: "not_ready", RetryAfter: 30 * time.Second}
+		return h, &record.Unavailable{Reason: "not_ready", RetryAfter: 30 * time.Second}
 	}
 	return h, nil
 }
@@ -103,7 +104,7 @@ type hook struct {
 	parser  provider.EventParser
 	events  int
 	dropped int
-	taken   mail.Taken
+	taken   record.Taken
 	waited  time.Duration // for places
 }
 
@@ -178,18 +179,18 @@ func (h *hook) checkHeader(header http.Header) error {
 	}
 	g := guesser{h.who, h.id}
 	if wait := h.badPasswords.over(g); wait > 0 {
-		h.logins.note(h.who, h.clock(), mail.FailedLogins{Passwords: 1})
+		h.logins.note(h.who, h.clock(), record.FailedLogins{Passwords: 1})
 		return &provider.HookError{Status: http.StatusTooManyRequests, Reason: "credentials", RetryAfter: wait}
 	}
 	err := parser.CheckHeader(header, h.clock())
 	if refused, ok := errors.AsType[*provider.HookError](err); ok && refused.Guess {
 		h.badPasswords.note(g)
-		h.logins.note(h.who, h.clock(), mail.FailedLogins{Passwords: 1})
+		h.logins.note(h.who, h.clock(), record.FailedLogins{Passwords: 1})
 	}
 	return err
 }
 
-var errHookBusy = &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+var errHookBusy = &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 
 func (h *hook) keep(ctx context.Context, batch provider.Batch) error {
 	for _, p := range batch.Payloads {
@@ -201,10 +202,10 @@ func (h *hook) keep(ctx context.Context, batch provider.Batch) error {
 	case h.events > provider.MaxHookEvents:
 		return &provider.HookError{Status: http.StatusRequestEntityTooLarge, Reason: "too_large"}
 	}
-	taken, err := h.store.ReceiveEvents(ctx, mail.Intake{
+	taken, err := h.store.ReceiveEvents(ctx, record.Intake{
 		Account: h.id, Source: mail.FromWebhook, Payloads: batch.Payloads, Once: batch.Once,
 	})
-	if errors.Is(err, mail.ErrReplayed) {
+	if errors.Is(err, record.ErrReplayed) {
 		return &provider.HookError{Status: http.StatusNotAcceptable, Reason: "replayed", Err: err}
 	}
 	h.taken = taken

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func withHooks(h *fakeHooks) func(*Options) { return func(o *Options) { o.Hooks = h } }
@@ -45,7 +46,7 @@ func TestHookAnswersAfterTheCommit(t *testing.T) {
 			t.Errorf("events %s = %v, want %v", result, got, want)
 		}
 	}
-	r.store.failWith(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
+	r.store.failWith(&record.Unavailable{Reason: "database", RetryAfter: time.Second})
 	r.want(r.hook("made-up", body, madeUp.sign(body)), 503, "database")
 	r.store.failWith(errors.New("a mistake of ours"))
 	r.want(r.hook("made-up", body, madeUp.sign(body)), 500, "internal")
@@ -87,7 +88,7 @@ func TestForgedHooksCostNoQueryAndFewLines(t *testing.T) {
 	if len(r.store.calls) != 0 {
 		t.Errorf("store was asked: %v", r.store.calls)
 	}
-	want := []mail.HookTally{{Account: 7, Refused: 52, LastRefused: r.clock.now(), LastRefusal: "signature"}}
+	want := []record.HookTally{{Account: 7, Refused: 52, LastRefused: r.clock.now(), LastRefusal: "signature"}}
 	if diff := cmp.Diff(want, r.server.Tallies()); diff != "" {
 		t.Errorf("tallies (-want +got):\n%s", diff)
 	}
@@ -103,7 +104,7 @@ func TestTalliesCountEvents(t *testing.T) {
 		r.want(r.hook("made-up", body, madeUp.sign(body)), 200, "")
 		r.clock.move(time.Second)
 	}
-	want := []mail.HookTally{{Account: 7, Events: 3, LastEvent: r.clock.now().Add(-time.Second)}}
+	want := []record.HookTally{{Account: 7, Events: 3, LastEvent: r.clock.now().Add(-time.Second)}}
 	if diff := cmp.Diff(want, r.server.Tallies()); diff != "" {
 		t.Errorf("tallies (-want +got):\n%s", diff)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // maxIdempotencyKey caps an Idempotency-Key, in characters.
@@ -51,24 +52,24 @@ func itemKey(key string, i int) string {
 // repeated looks for the first answer to a request that is refused now only because its send_at or expires_at has passed
 // since. A caller that repeats a request for want of an answer must hear that it was accepted, however late it asks. Without
 // one the refusal stands, unless the store can't tell: then nobody knows.
-func (s *Server) repeated(ctx context.Context, key *mail.Key, body []byte, idem string, refusal error) (mail.Accepted, error) {
+func (s *Server) repeated(ctx context.Context, key *record.Key, body []byte, idem string, refusal error) (record.Accepted, error) {
 	if idem == "" || !onlyTooLate(refusal) {
-		return mail.Accepted{}, refusal
+		return record.Accepted{}, refusal
 	}
 	var in sendRequest
 	if decodeStrict(body, &in) != nil {
-		return mail.Accepted{}, refusal
+		return record.Accepted{}, refusal
 	}
 	draft := in.draft()
 	m, err := draft.Message(inTime(draft), s.caps())
 	if err != nil {
-		return mail.Accepted{}, refusal
+		return record.Accepted{}, refusal
 	}
 	m.Tenant = key.Tenant
-	a, err := s.store.Replay(ctx, &mail.Submission{Message: m, Key: idem, Fingerprint: fingerprint(draft, m)})
-	switch _, away := errors.AsType[*mail.Unavailable](err); {
+	a, err := s.store.Replay(ctx, &record.Submission{Message: m, Key: idem, Fingerprint: fingerprint(draft, m)})
+	switch _, away := errors.AsType[*record.Unavailable](err); {
 	case away:
-		return a, &mail.OutcomeUnknown{Err: err}
+		return a, &record.OutcomeUnknown{Err: err}
 	case err != nil:
 		return a, refusal
 	}

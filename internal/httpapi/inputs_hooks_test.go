@@ -13,6 +13,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/unsub"
 )
 
@@ -70,7 +71,7 @@ func hookRows() []inputRow {
 		{n: "85", name: "of a message that the account never had", stored: 1, do: foreign},
 		{n: "RFC 8058", name: "unsubscribe by one click, twice", stored: 1, events: 1, do: unsubscribed},
 		{n: "86", name: "database down", do: func(t *testing.T, s *inputServer) {
-			s.fail(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
+			s.fail(&record.Unavailable{Reason: "database", RetryAfter: time.Second})
 			row := hooked(inputRow{body: freshEvent(), status: 503, code: "database"})
 			row.check(t, s)
 			s.fail(nil)

@@ -14,6 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -60,16 +61,16 @@ func (s *brittleStore) failure() error {
 	return s.err
 }
 
-func (s *brittleStore) Accept(ctx context.Context, sub *mail.Submission) (mail.Accepted, error) {
+func (s *brittleStore) Accept(ctx context.Context, sub *record.Submission) (record.Accepted, error) {
 	if err := s.failure(); err != nil {
-		return mail.Accepted{}, err
+		return record.Accepted{}, err
 	}
 	return s.DB.Accept(ctx, sub)
 }
 
-func (s *brittleStore) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+func (s *brittleStore) AcceptAll(ctx context.Context, subs []*record.Submission) ([]record.Accepted, []error) {
 	if err := s.failure(); err != nil {
-		return make([]mail.Accepted, len(subs)), slices.Repeat([]error{err}, len(subs))
+		return make([]record.Accepted, len(subs)), slices.Repeat([]error{err}, len(subs))
 	}
 	return s.DB.AcceptAll(ctx, subs)
 }
@@ -104,7 +105,7 @@ func newPostgresServer(t *testing.T) (*inputServer, *pgxpool.Pool) {
 	ts.Config = HTTPServer(srv.Handler())
 	ts.Start()
 	t.Cleanup(ts.Close)
-	if err := db.Suppress(t.Context(), mail.Suppression{Tenant: mail.DefaultTenant, Email: "gone@example.org", Reason: "manual", Origin: "api"}); err != nil {
+	if err := db.Suppress(t.Context(), record.Suppression{Tenant: mail.DefaultTenant, Email: "gone@example.org", Reason: "manual", Origin: "api"}); err != nil {
 		t.Fatal(err)
 	}
 	return &inputServer{
@@ -135,9 +136,9 @@ func postgresAccount(t *testing.T, db *postgres.DB, pool *pgxpool.Pool) (id int3
 	return id
 }
 
-func (s *brittleStore) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, error) {
+func (s *brittleStore) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
 	if err := s.failure(); err != nil {
-		return mail.Taken{}, err
+		return record.Taken{}, err
 	}
 	return s.DB.ReceiveEvents(ctx, in)
 }
@@ -145,15 +146,15 @@ func (s *brittleStore) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.
 func postgresKeys(t *testing.T, db *postgres.DB) inputKeys {
 	t.Helper()
 	tenant := func(name string, paused bool) mail.TenantID {
-		made, err := db.CreateTenant(t.Context(), "test", mail.Tenant{Name: name, Weight: 1, Paused: paused})
+		made, err := db.CreateTenant(t.Context(), "test", record.Tenant{Name: name, Weight: 1, Paused: paused})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return made.ID
 	}
-	key := func(k mail.Key, scope mail.Scope) string {
+	key := func(k record.Key, scope record.Scope) string {
 		id, full, hash := NewKey()
-		k.ID, k.Hash, k.Name, k.Scopes = id, hash, "test", []mail.Scope{scope}
+		k.ID, k.Hash, k.Name, k.Scopes = id, hash, "test", []record.Scope{scope}
 		if k.Tenant == 0 {
 			k.Tenant = mail.DefaultTenant
 		}
@@ -162,7 +163,7 @@ func postgresKeys(t *testing.T, db *postgres.DB) inputKeys {
 		}
 		return full
 	}
-	revoked := key(mail.Key{}, mail.ScopeSend)
+	revoked := key(record.Key{}, record.ScopeSend)
 	id, _, err := ParseKey(revoked)
 	if err != nil {
 		t.Fatal(err)
@@ -171,11 +172,11 @@ func postgresKeys(t *testing.T, db *postgres.DB) inputKeys {
 		t.Fatal(err)
 	}
 	return inputKeys{
-		send: key(mail.Key{}, mail.ScopeSend), read: key(mail.Key{}, mail.ScopeRead),
-		restricted: key(mail.Key{SenderDomains: []string{"example.com"}}, mail.ScopeSend),
-		other:      key(mail.Key{Tenant: tenant("other", false)}, mail.ScopeSend),
-		paused:     key(mail.Key{Tenant: tenant("paused", true)}, mail.ScopeSend),
+		send: key(record.Key{}, record.ScopeSend), read: key(record.Key{}, record.ScopeRead),
+		restricted: key(record.Key{SenderDomains: []string{"example.com"}}, record.ScopeSend),
+		other:      key(record.Key{Tenant: tenant("other", false)}, record.ScopeSend),
+		paused:     key(record.Key{Tenant: tenant("paused", true)}, record.ScopeSend),
 		revoked:    revoked,
-		expired:    key(mail.Key{ExpiresAt: time.Now().Add(-time.Second)}, mail.ScopeSend),
+		expired:    key(record.Key{ExpiresAt: time.Now().Add(-time.Second)}, record.ScopeSend),
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -110,8 +111,8 @@ func newInputServer(t *testing.T) *inputServer {
 	now := time.Now()
 	store := newFakeStore(now)
 	store.tenants = append(store.tenants,
-		mail.Tenant{ID: 2, Name: "other", Weight: 1}, mail.Tenant{ID: 3, Name: "paused", Weight: 1, Paused: true})
-	store.suppressions[suppressionKey{mail.DefaultTenant, "gone@example.org", ""}] = mail.Suppression{Email: "gone@example.org"}
+		record.Tenant{ID: 2, Name: "other", Weight: 1}, record.Tenant{ID: 3, Name: "paused", Weight: 1, Paused: true})
+	store.suppressions[suppressionKey{mail.DefaultTenant, "gone@example.org", ""}] = record.Suppression{Email: "gone@example.org"}
 	srv, err := New(Options{
 		Store: store, Router: planRouter{}, Kinds: fakeKinds{}, SecretKey: bytes.Repeat([]byte{1}, 32), Hooks: inputHooks(1),
 		Unsubscribe: idLinks{},
@@ -132,13 +133,13 @@ func newInputServer(t *testing.T) *inputServer {
 			return inputCount{messages: len(store.messages), events: store.kept}
 		},
 		keys: inputKeys{
-			send:       store.addKey(nil, mail.ScopeSend),
-			read:       store.addKey(nil, mail.ScopeRead),
-			restricted: store.addKey(func(k *mail.Key) { k.SenderDomains = []string{"example.com"} }, mail.ScopeSend),
-			other:      store.addKey(func(k *mail.Key) { k.Tenant = 2 }, mail.ScopeSend),
-			paused:     store.addKey(func(k *mail.Key) { k.Tenant = 3 }, mail.ScopeSend),
-			revoked:    store.addKey(func(k *mail.Key) { k.RevokedAt = now }, mail.ScopeSend),
-			expired:    store.addKey(func(k *mail.Key) { k.ExpiresAt = now.Add(-time.Second) }, mail.ScopeSend),
+			send:       store.addKey(nil, record.ScopeSend),
+			read:       store.addKey(nil, record.ScopeRead),
+			restricted: store.addKey(func(k *record.Key) { k.SenderDomains = []string{"example.com"} }, record.ScopeSend),
+			other:      store.addKey(func(k *record.Key) { k.Tenant = 2 }, record.ScopeSend),
+			paused:     store.addKey(func(k *record.Key) { k.Tenant = 3 }, record.ScopeSend),
+			revoked:    store.addKey(func(k *record.Key) { k.RevokedAt = now }, record.ScopeSend),
+			expired:    store.addKey(func(k *record.Key) { k.ExpiresAt = now.Add(-time.Second) }, record.ScopeSend),
 		},
 	}
 }

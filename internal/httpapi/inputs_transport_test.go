@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // inputRows is the table of bad inputs to the sending API, by number.
@@ -238,7 +238,7 @@ func storeRows() []inputRow {
 			rows = append(rows, inputRow{n: "72", name: reason + " at " + path, do: func(t *testing.T, s *inputServer) {
 				// The key is looked up first, and kept for a moment.
 				(&inputRow{body: "{}", status: 422}).check(t, s)
-				s.fail(&mail.Unavailable{Reason: reason, RetryAfter: time.Second, Err: errors.New("secret detail")})
+				s.fail(&record.Unavailable{Reason: reason, RetryAfter: time.Second, Err: errors.New("secret detail")})
 				defer s.fail(nil)
 				row := inputRow{path: path, body: body, status: 503, code: reason, answers: func(t *testing.T, _ http.Header, body []byte) {
 					if strings.Contains(string(body), "secret detail") {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // keyring keeps keys for a moment, so that the database is not asked on every request. Its memory is bounded. A revoked key
@@ -36,7 +36,7 @@ type keyring struct {
 }
 
 type keyEntry struct {
-	key *mail.Key
+	key *record.Key
 	at  time.Time // when it was read, at the latest
 }
 
@@ -58,7 +58,7 @@ func newKeyring(store Store, now func() time.Time, wait time.Duration) *keyring 
 }
 
 // find returns the key of that id, nil when there is none, or an error when the store can't tell in time.
-func (k *keyring) find(ctx context.Context, id string, who holder) (*mail.Key, error) {
+func (k *keyring) find(ctx context.Context, id string, who holder) (*record.Key, error) {
 	now := k.now()
 	k.mu.Lock()
 	_, known := k.entries[id]
@@ -89,7 +89,7 @@ type errUnverified struct{ error }
 // Unwrap returns the cause.
 func (e errUnverified) Unwrap() error { return e.error }
 
-func unverified(key *mail.Key, err error) (*mail.Key, error) {
+func unverified(key *record.Key, err error) (*record.Key, error) {
 	if err != nil {
 		err = errUnverified{err}
 	}
@@ -113,7 +113,7 @@ func (k *keyring) isListed(ctx context.Context, id string) (bool, error) {
 			return false, done.Err
 		}
 	case <-ctx.Done():
-		return false, &mail.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
+		return false, &record.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -140,7 +140,7 @@ func (k *keyring) list(ctx context.Context) error {
 
 // byID returns the key of that id as find does. Whoever sends mail waits as long for the key as for the commit: a moment
 // without the database refuses nobody. A key that is known is good while it is read again.
-func (k *keyring) byID(ctx context.Context, id string) (*mail.Key, error) {
+func (k *keyring) byID(ctx context.Context, id string) (*record.Key, error) {
 	k.mu.Lock()
 	e, known := k.entries[id]
 	k.mu.Unlock()
@@ -155,31 +155,31 @@ func (k *keyring) byID(ctx context.Context, id string) (*mail.Key, error) {
 	defer cancel()
 	for {
 		key, err := k.lookUp(ctx, id)
-		if _, away := errors.AsType[*mail.Unavailable](err); !away || !wait(ctx, keyPause) {
+		if _, away := errors.AsType[*record.Unavailable](err); !away || !wait(ctx, keyPause) {
 			return key, err
 		}
 	}
 }
 
 // lookUp asks the store once, together with others who want to know.
-func (k *keyring) lookUp(ctx context.Context, id string) (*mail.Key, error) {
+func (k *keyring) lookUp(ctx context.Context, id string) (*record.Key, error) {
 	read := k.lookups.DoChan(id, func() (any, error) { return k.read(ctx, id) })
 	select {
 	case found := <-read:
-		key, _ := found.Val.(*mail.Key)
+		key, _ := found.Val.(*record.Key)
 		return key, found.Err
 	case <-ctx.Done():
-		return nil, &mail.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
+		return nil, &record.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
 	}
 }
 
 // read asks the store, for all requests that wait for this key, and keeps the answer.
-func (k *keyring) read(ctx context.Context, id string) (*mail.Key, error) {
+func (k *keyring) read(ctx context.Context, id string) (*record.Key, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait) // longer than the one who asked first
 	defer cancel()
 	at := k.now()
 	key, err := k.store.KeyByID(ctx, id)
-	if errors.Is(err, mail.ErrNotFound) {
+	if errors.Is(err, record.ErrNotFound) {
 		k.keepUnknown(id, at.Add(keyTTL))
 		return nil, nil //nolint:nilnil // nil stands for "no such key"
 	}
@@ -225,7 +225,7 @@ func (k *keyring) forget(id string) {
 }
 
 // spend takes one request from the key's own rate, which is counted by this replica alone. A batch is one request.
-func (k *keyring) spend(key *mail.Key) error {
+func (k *keyring) spend(key *record.Key) error {
 	if key.RatePerSecond <= 0 {
 		return nil
 	}
@@ -241,7 +241,7 @@ func (k *keyring) spend(key *mail.Key) error {
 	return e
 }
 
-func (k *keyring) limiter(key *mail.Key) *rate.Limiter {
+func (k *keyring) limiter(key *record.Key) *rate.Limiter {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l, ok := k.limiters[key.ID]

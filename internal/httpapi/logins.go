@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // logins counts per address what strangers tried and were refused, for the audit. An address gets one entry a minute, and so many
@@ -12,7 +12,7 @@ import (
 // are in already.
 type logins struct {
 	mu  sync.Mutex
-	now map[holder]*mail.FailedLogins
+	now map[holder]*record.FailedLogins
 }
 
 const (
@@ -23,11 +23,11 @@ const (
 // others stands for the addresses that have no entry of their own.
 var others = holder{tenant: -1}
 
-func (l *logins) note(who holder, at time.Time, one mail.FailedLogins) {
+func (l *logins) note(who holder, at time.Time, one record.FailedLogins) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.now == nil {
-		l.now = map[holder]*mail.FailedLogins{}
+		l.now = map[holder]*record.FailedLogins{}
 	}
 	f, from := l.now[who], who.net.String()
 	if f == nil && len(l.now) >= loginEntries {
@@ -35,7 +35,7 @@ func (l *logins) note(who holder, at time.Time, one mail.FailedLogins) {
 		f = l.now[who]
 	}
 	if f == nil {
-		f = &mail.FailedLogins{From: from, Since: at.UTC().Truncate(time.Second)}
+		f = &record.FailedLogins{From: from, Since: at.UTC().Truncate(time.Second)}
 		l.now[who] = f
 	}
 	f.Keys, f.Passwords, f.Links = f.Keys+one.Keys, f.Passwords+one.Passwords, f.Links+one.Links
@@ -43,7 +43,7 @@ func (l *logins) note(who holder, at time.Time, one mail.FailedLogins) {
 
 // FailedLogins hands out what strangers tried, once a minute is over since the first, or at once where all is asked for. The
 // caller adds it to the store.
-func (s *Server) FailedLogins(all bool) []mail.FailedLogins {
+func (s *Server) FailedLogins(all bool) []record.FailedLogins {
 	l := &s.logins
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,7 +54,7 @@ func (s *Server) FailedLogins(all bool) []mail.FailedLogins {
 	if !due {
 		return nil
 	}
-	out := make([]mail.FailedLogins, 0, len(l.now))
+	out := make([]record.FailedLogins, 0, len(l.now))
 	for _, f := range l.now {
 		out = append(out, *f)
 	}

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // However many strangers guess, a minute has a bounded number of entries, and whoever came first keeps his own.
@@ -36,7 +36,7 @@ func TestFailedLoginsAreCountedByAddressAndBounded(t *testing.T) {
 	if got := r.server.FailedLogins(false); got != nil {
 		t.Errorf("handed out before the minute was over: %v", got)
 	}
-	got := map[string]mail.FailedLogins{}
+	got := map[string]record.FailedLogins{}
 	for _, f := range r.server.FailedLogins(true) {
 		f.Since = time.Time{}
 		got[f.From] = f

@@ -9,6 +9,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // messageID reads the id in the path. What is not an id names no message, so the answer is the same as for an id that
@@ -50,7 +51,7 @@ func (s *Server) showMessage(w http.ResponseWriter, r *http.Request, id mail.ID)
 }
 
 // addMessageIDs tells of each attempt that was taken, or may have been, under which Message-ID recipients have the mail.
-func (s *Server) addMessageIDs(ctx context.Context, v *mail.View, out []api.Attempt) error {
+func (s *Server) addMessageIDs(ctx context.Context, v *record.View, out []api.Attempt) error {
 	for i, a := range v.Attempts {
 		if a.Class != string(provider.Accepted) && a.Class != string(provider.Uncertain) {
 			continue
@@ -80,7 +81,7 @@ func (s *Server) listMessages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	f := mail.Filter{
+	f := record.Filter{
 		Tenant: principal(r).Tenant, Status: q.status("status"), To: q.email("to"), From: q.email("from"),
 		Tag: q.text("tag"), Stream: q.text("stream"), Account: q.text("account"),
 		Since: q.moment("since"), Until: q.moment("until"),
@@ -98,7 +99,7 @@ func (s *Server) listMessages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	views, next := page(s.cursors, l, views, limit, func(v *mail.View) string { return v.Message.ID.String() })
+	views, next := page(s.cursors, l, views, limit, func(v *record.View) string { return v.Message.ID.String() })
 	out := api.MessagePage{Data: make([]api.Message, 0, len(views)), NextCursor: next}
 	for i := range views {
 		out.Data = append(out.Data, messageView(&views[i]))
@@ -147,7 +148,7 @@ func (s *Server) resendMessage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	err = s.store.Resend(r.Context(), principal(r).Tenant, id, force)
-	if errors.Is(err, mail.ErrMaybeSent) {
+	if errors.Is(err, record.ErrMaybeSent) {
 		return &refusal{
 			status: http.StatusConflict, code: "maybe_sent", cause: err,
 			detail: "A provider may have sent this message already. Repeat the request with ?force=true to risk a second copy.",
@@ -161,7 +162,7 @@ func (s *Server) resendMessage(w http.ResponseWriter, r *http.Request) error {
 }
 
 // messageView is a line of a listing: no attempts, events, headers or bodies.
-func messageView(v *mail.View) api.Message {
+func messageView(v *record.View) api.Message {
 	m := v.Message
 	out := api.Message{
 		ID: m.ID.String(), Status: string(v.Status), CreatedAt: m.CreatedAt, UpdatedAt: v.UpdatedAt,
@@ -178,7 +179,7 @@ func messageView(v *mail.View) api.Message {
 }
 
 // messageDetail is everything that is known of a message, except the content of its attachments.
-func messageDetail(v *mail.View) api.Message {
+func messageDetail(v *record.View) api.Message {
 	out := messageView(v)
 	m := v.Message
 	out.Text, out.HTML = m.Text, m.HTML
@@ -206,7 +207,7 @@ func messageDetail(v *mail.View) api.Message {
 	return out
 }
 
-func attemptView(a *mail.Attempt) api.Attempt {
+func attemptView(a *record.Attempt) api.Attempt {
 	return api.Attempt{
 		N: a.N, Account: a.Account, Provider: a.Provider, Decision: a.Decision, Class: a.Class,
 		StartedAt: a.StartedAt, TookMS: took(a.StartedAt, a.FinishedAt),

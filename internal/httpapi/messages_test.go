@@ -13,6 +13,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // post accepts one message to the address and returns its id.
@@ -31,7 +32,7 @@ func (r *rig) post(to string) string {
 }
 
 // edit changes a stored message.
-func (r *rig) edit(id string, change func(*mail.View)) {
+func (r *rig) edit(id string, change func(*record.View)) {
 	r.t.Helper()
 	parsed, err := mail.ParseID(id)
 	if err != nil {
@@ -56,10 +57,10 @@ func TestMessageShowsRecipientsAndAttempts(t *testing.T) {
 	r := newRig(t)
 	id := r.post("ann@example.org")
 	start := r.clock.now()
-	r.edit(id, func(v *mail.View) {
+	r.edit(id, func(v *record.View) {
 		v.Status = mail.Sent
 		v.Recipients[0].Status, v.Recipients[0].Detail = mail.Sent, "250 ok"
-		v.Attempts = []mail.Attempt{
+		v.Attempts = []record.Attempt{
 			{
 				N: 1, Account: "ses-eu", Provider: "ses", Decision: json.RawMessage(`{"config":3,"candidates":[]}`),
 				Class: "throttled", Status: 429, Code: "TooManyRequests", Error: "slow down", VerdictSource: "response",
@@ -114,10 +115,10 @@ func TestMessageOfAnotherTenantDoesNotExist(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := r.post("ann@example.org")
-	other := func(scope mail.Scope) string {
-		return r.store.addKey(func(k *mail.Key) { k.Tenant = 2 }, scope)
+	other := func(scope record.Scope) string {
+		return r.store.addKey(func(k *record.Key) { k.Tenant = 2 }, scope)
 	}
-	theirRead, theirSend := other(mail.ScopeRead), other(mail.ScopeSend)
+	theirRead, theirSend := other(record.ScopeRead), other(record.ScopeSend)
 	made := r.do("GET", "/v1/messages/"+mail.NewID().String(), r.read, "", "X-Request-Id", "x")
 	for _, a := range []answer{
 		r.do("GET", "/v1/messages/"+id, theirRead, "", "X-Request-Id", "x"),
@@ -170,7 +171,7 @@ func TestListingFilters(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	first, second := r.post("ann@example.org"), r.post("bob@example.org")
-	r.edit(first, func(v *mail.View) { v.Status = mail.Failed })
+	r.edit(first, func(v *record.View) { v.Status = mail.Failed })
 	both := []string{second, first}
 	tests := map[string][]string{
 		"status=failed":                     {first},
@@ -256,7 +257,7 @@ func TestCursorIsBoundToTenantListingAndFilter(t *testing.T) {
 	r.want(r.do("GET", list+"&cursor="+cursor, r.read, ""), 200, "")
 	r.want(r.do("GET", "/v1/messages?tag=order&limit=5&cursor="+cursor, r.read, ""), 200, "")
 
-	other := r.store.addKey(func(k *mail.Key) { k.Tenant = 2 }, mail.ScopeRead)
+	other := r.store.addKey(func(k *record.Key) { k.Tenant = 2 }, record.ScopeRead)
 	refused := map[string]answer{
 		"other tenant":  r.do("GET", list+"&cursor="+cursor, other, ""),
 		"other filter":  r.do("GET", "/v1/messages?limit=1&tag=x&cursor="+cursor, r.read, ""),
@@ -295,7 +296,7 @@ func TestCancelAndResendFollowTheState(t *testing.T) {
 		t.Errorf("second cancel = %v, want 409 too_late", err)
 	}
 	failed := r.post("bob@example.org")
-	r.edit(failed, func(v *mail.View) { v.Status = mail.FailedUnknown })
+	r.edit(failed, func(v *record.View) { v.Status = mail.FailedUnknown })
 	if _, err := c.Resend(t.Context(), failed); code(err) != "409 maybe_sent" {
 		t.Errorf("resend of a message that may have been sent = %v, want 409 maybe_sent", err)
 	}

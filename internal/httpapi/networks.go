@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // withAdminNetworks answers the networks of operators only, whatever the path and whoever asks. Others are told before their key
@@ -21,7 +21,7 @@ func (s *Server) withAdminNetworks(next http.Handler) http.Handler {
 
 // fromItsNetworks refuses a key that is used from elsewhere. Whoever does that has the key, or has stolen it: it is said in the
 // log, once a minute.
-func (s *Server) fromItsNetworks(r *http.Request, key *mail.Key) error {
+func (s *Server) fromItsNetworks(r *http.Request, key *record.Key) error {
 	from := s.clientIP(r)
 	if admits(key.Networks, from) {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // caller is from where a request comes: the peer, what X-Forwarded-For says, and whether it is in the networks of the tests.
@@ -87,7 +87,7 @@ func TestEveryRouteKnowsFromWhereAKeyIsTaken(t *testing.T) {
 				}
 				method, pattern, _ := strings.Cut(route, " ")
 				path := strings.NewReplacer("{", "", "}", "").Replace(pattern)
-				free, bound := r.store.addKey(nil, scopes[0]), r.store.addKey(func(k *mail.Key) { k.Networks = insiders() }, scopes[0])
+				free, bound := r.store.addKey(nil, scopes[0]), r.store.addKey(func(k *record.Key) { k.Networks = insiders() }, scopes[0])
 				for _, c := range callers() {
 					closed := adminNetworks != nil && strings.HasPrefix(path, "/admin/") && !c.in
 					for key, refused := range map[string]bool{"": closed, free: closed, bound: !c.in} {
@@ -112,7 +112,7 @@ func TestEveryRouteKnowsFromWhereAKeyIsTaken(t *testing.T) {
 func TestRefusedAddressIsNamedAsItIsSeen(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, behindProxies)
-	key := r.store.addKey(func(k *mail.Key) { k.Networks = insiders() }, mail.ScopeRead)
+	key := r.store.addKey(func(k *record.Key) { k.Networks = insiders() }, record.ScopeRead)
 	for _, c := range []struct {
 		caller
 		want string
@@ -130,7 +130,7 @@ func TestRefusedAddressIsNamedAsItIsSeen(t *testing.T) {
 func TestWrongSecretIsToldNothingOfNetworks(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	key := r.store.addKey(func(k *mail.Key) { k.Networks = insiders() }, mail.ScopeRead)
+	key := r.store.addKey(func(k *record.Key) { k.Networks = insiders() }, record.ScopeRead)
 	body := key[:12] + strings.Repeat("0", secretLen)
 	if status, p := r.from(r.server.Handler(), caller{"192.0.2.1:1", "", false}, "GET", "/v1/messages", body+checkOf(body)); status != 401 {
 		t.Errorf("a wrong secret from elsewhere = %d %s, want 401", status, p.Code)

@@ -10,6 +10,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -19,7 +20,7 @@ type lastWrite struct{ *fakeStore }
 
 func (s lastWrite) then(err error) error {
 	if err == nil {
-		s.failWith(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
+		s.failWith(&record.Unavailable{Reason: "database", RetryAfter: time.Second})
 	}
 	return err
 }
@@ -48,7 +49,7 @@ func (s lastWrite) SetRules(ctx context.Context, actor string, rules []route.Rul
 	return s.then(s.fakeStore.SetRules(ctx, actor, rules))
 }
 
-func (s lastWrite) Suppress(ctx context.Context, x mail.Suppression) error {
+func (s lastWrite) Suppress(ctx context.Context, x record.Suppression) error {
 	return s.then(s.fakeStore.Suppress(ctx, x))
 }
 
@@ -91,20 +92,20 @@ func TestNoRefusalAfterAChange(t *testing.T) {
 func TestUnknownOutcomeIsTold(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.store.failFrom("Accept", 1, &mail.OutcomeUnknown{Err: errors.New("connection reset")})
+	r.store.failFrom("Accept", 1, &record.OutcomeUnknown{Err: errors.New("connection reset")})
 	a := r.do("POST", "/v1/send", r.send, large(10))
 	r.want(a, http.StatusGatewayTimeout, "outcome_unknown")
 	if a.header.Get("Retry-After") == "" {
 		t.Error("nobody is told when to ask again")
 	}
-	r.store.failFrom("AcceptAll", 1, &mail.OutcomeUnknown{Err: errors.New("connection reset")})
+	r.store.failFrom("AcceptAll", 1, &record.OutcomeUnknown{Err: errors.New("connection reset")})
 	r.want(r.do("POST", "/v1/send/batch", r.send, batchJSON(large(10))), http.StatusGatewayTimeout, "outcome_unknown")
 }
 
 // Of a batch in which nothing is known to be stored the whole answer says so: 504 if anything may be, else 503.
 func TestBatchSaysTheWorstOfItsItems(t *testing.T) {
 	t.Parallel()
-	down, unknown := &mail.Unavailable{Reason: "database"}, &mail.OutcomeUnknown{Err: &mail.Unavailable{Reason: "database"}}
+	down, unknown := &record.Unavailable{Reason: "database"}, &record.OutcomeUnknown{Err: &record.Unavailable{Reason: "database"}}
 	for name, c := range map[string]struct {
 		errs  []error
 		whole int
@@ -113,11 +114,11 @@ func TestBatchSaysTheWorstOfItsItems(t *testing.T) {
 		"all refused":         {[]error{down, down}, 503, nil},
 		"one unknown":         {[]error{down, unknown}, 504, nil},
 		"unknown, and stored": {[]error{nil, unknown}, 202, []int{0, 504}},
-		"mismatch, unknown":   {[]error{mail.ErrMismatch, unknown}, 504, nil},
+		"mismatch, unknown":   {[]error{record.ErrMismatch, unknown}, 504, nil},
 	} {
-		b := batch{note: unnoted, items: make([]api.BatchItem, 2), subs: make([]*mail.Submission, 2), index: []int{0, 1}}
+		b := batch{note: unnoted, items: make([]api.BatchItem, 2), subs: make([]*record.Submission, 2), index: []int{0, 1}}
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
-		err := b.accept(&answers{accepted: make([]mail.Accepted, 2), errs: c.errs}, r)
+		err := b.accept(&answers{accepted: make([]record.Accepted, 2), errs: c.errs}, r)
 		got := 202
 		if err != nil {
 			got = refusalOf(err).status
@@ -141,7 +142,7 @@ func TestRepeatThatCannotBeLookedUpIsNoRefusal(t *testing.T) {
 		r.clock.now().Add(time.Hour).Format(time.RFC3339) + `"}`
 	r.want(r.do("POST", "/v1/send", r.send, body, "Idempotency-Key", "k"), 202, "")
 	r.clock.move(2 * time.Hour)
-	r.store.failFrom("Replay", 1, &mail.Unavailable{Reason: "database"})
+	r.store.failFrom("Replay", 1, &record.Unavailable{Reason: "database"})
 	r.want(r.do("POST", "/v1/send", r.send, body, "Idempotency-Key", "k"), 504, "outcome_unknown")
 	r.store.failFrom("", 1, nil)
 	r.want(r.do("POST", "/v1/send", r.send, body, "Idempotency-Key", "k"), 202, "")
@@ -152,7 +153,7 @@ func TestRepeatThatCannotBeLookedUpIsNoRefusal(t *testing.T) {
 func TestKeyIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *Options) { o.AcceptWait = time.Minute })
-	r.store.failFrom("KeyByID", 1, &mail.Unavailable{Reason: "database"})
+	r.store.failFrom("KeyByID", 1, &record.Unavailable{Reason: "database"})
 	back := make(chan struct{})
 	go func() {
 		defer close(back)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // refusal is an error that brings its own answer. Handlers make one with refuse when the error is theirs; errors of
@@ -52,8 +53,8 @@ func refusalOf(err error) *refusal {
 	var (
 		own         *refusal
 		bad         *mail.Invalid
-		unknown     *mail.OutcomeUnknown
-		unavailable *mail.Unavailable
+		unknown     *record.OutcomeUnknown
+		unavailable *record.Unavailable
 		tooLarge    *http.MaxBytesError
 	)
 	switch {
@@ -85,21 +86,21 @@ func refusalOf(err error) *refusal {
 // sentinelOf answers for the errors that are plain values.
 func sentinelOf(err error) *refusal {
 	switch {
-	case errors.Is(err, mail.ErrNotFound):
+	case errors.Is(err, record.ErrNotFound):
 		return &refusal{status: http.StatusNotFound, code: "not_found", cause: err}
-	case errors.Is(err, mail.ErrConflict):
+	case errors.Is(err, record.ErrConflict):
 		return &refusal{status: http.StatusConflict, code: "conflict", cause: err}
-	case errors.Is(err, mail.ErrStale):
+	case errors.Is(err, record.ErrStale):
 		return &refusal{
 			status: http.StatusPreconditionFailed, code: "stale", cause: err,
 			detail: "It was changed by someone else. Read it again and repeat your change.",
 		}
-	case errors.Is(err, mail.ErrMismatch):
+	case errors.Is(err, record.ErrMismatch):
 		return &refusal{
 			status: http.StatusUnprocessableEntity, code: "idempotency_mismatch", cause: err,
 			detail: "This Idempotency-Key was used with another request body.",
 		}
-	case errors.Is(err, mail.ErrForbidden):
+	case errors.Is(err, record.ErrForbidden):
 		return &refusal{status: http.StatusForbidden, code: "forbidden", cause: err}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &refusal{
@@ -188,7 +189,7 @@ func (e *refusal) fieldCodes() []string {
 
 // missing gives mail.ErrNotFound a sentence; other errors pass.
 func missing(err error, detail string) error {
-	if !errors.Is(err, mail.ErrNotFound) {
+	if !errors.Is(err, record.ErrNotFound) {
 		return err
 	}
 	return &refusal{status: http.StatusNotFound, code: "not_found", detail: detail, cause: err}
@@ -196,7 +197,7 @@ func missing(err error, detail string) error {
 
 // conflict gives mail.ErrConflict a code and a sentence; other errors pass.
 func conflict(err error, code, detail string) error {
-	if !errors.Is(err, mail.ErrConflict) {
+	if !errors.Is(err, record.ErrConflict) {
 		return err
 	}
 	return &refusal{status: http.StatusConflict, code: code, detail: detail, cause: err}
@@ -204,8 +205,8 @@ func conflict(err error, code, detail string) error {
 
 // afterStore is for an error that came when something was stored already: the caller must not hear that nothing was.
 func afterStore(err error) error {
-	if _, away := errors.AsType[*mail.Unavailable](err); away {
-		return &mail.OutcomeUnknown{Err: err}
+	if _, away := errors.AsType[*record.Unavailable](err); away {
+		return &record.OutcomeUnknown{Err: err}
 	}
 	return err
 }

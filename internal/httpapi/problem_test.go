@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestEveryErrorHasItsAnswer(t *testing.T) {
@@ -24,19 +25,19 @@ func TestEveryErrorHasItsAnswer(t *testing.T) {
 		code   string
 		detail bool
 	}{
-		"not found":                  {mail.ErrNotFound, 404, "not_found", false},
-		"conflict":                   {mail.ErrConflict, 409, "conflict", false},
-		"stale":                      {mail.ErrStale, 412, "stale", true},
-		"mismatch":                   {mail.ErrMismatch, 422, "idempotency_mismatch", true},
-		"forbidden":                  {mail.ErrForbidden, 403, "forbidden", false},
+		"not found":                  {record.ErrNotFound, 404, "not_found", false},
+		"conflict":                   {record.ErrConflict, 409, "conflict", false},
+		"stale":                      {record.ErrStale, 412, "stale", true},
+		"mismatch":                   {record.ErrMismatch, 422, "idempotency_mismatch", true},
+		"forbidden":                  {record.ErrForbidden, 403, "forbidden", false},
 		"invalid":                    {invalid("to", "x", "y"), 422, "invalid", true},
-		"queue full":                 {&mail.Unavailable{Reason: "queue_full"}, 503, "queue_full", true},
-		"other":                      {&mail.Unavailable{Reason: "pg said 57P01"}, 503, "unavailable", true},
+		"queue full":                 {&record.Unavailable{Reason: "queue_full"}, 503, "queue_full", true},
+		"other":                      {&record.Unavailable{Reason: "pg said 57P01"}, 503, "unavailable", true},
 		"too large":                  {&http.MaxBytesError{Limit: 5}, 413, "too_large", true},
-		"outcome unknown":            {&mail.OutcomeUnknown{Err: &mail.Unavailable{Reason: "database"}}, 504, "outcome_unknown", true},
+		"outcome unknown":            {&record.OutcomeUnknown{Err: &record.Unavailable{Reason: "database"}}, 504, "outcome_unknown", true},
 		"own":                        {refuse(418, "teapot", "x"), 418, "teapot", true},
 		"unknown":                    {errors.New("password=hunter2"), 500, "internal", false},
-		"unavailable over not found": {&mail.Unavailable{Reason: "database", Err: mail.ErrNotFound}, 503, "database", true},
+		"unavailable over not found": {&record.Unavailable{Reason: "database", Err: record.ErrNotFound}, 503, "database", true},
 	}
 	for name, tt := range tests {
 		for _, err := range []error{tt.err, fmt.Errorf("do something: %w", tt.err)} {
@@ -57,7 +58,7 @@ func TestRetryAfterIsWholeSecondsOneToThree(t *testing.T) {
 	t.Parallel()
 	var seen []time.Duration
 	for range 300 {
-		d := refusalOf(&mail.Unavailable{Reason: "database"}).retryAfter
+		d := refusalOf(&record.Unavailable{Reason: "database"}).retryAfter
 		if d < time.Second || d > 3*time.Second || d%time.Second != 0 {
 			t.Fatalf("Retry-After = %s, want 1 s to 3 s, whole", d)
 		}

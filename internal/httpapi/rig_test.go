@@ -20,7 +20,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // rig is a server over a fakeStore. Every exchange with it goes through the contract: what it answers must be what
@@ -70,9 +70,9 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Cleanup(s.Close)
 	return &rig{
 		t: t, store: store, clock: c, server: s,
-		send: store.addKey(nil, mail.ScopeSend), read: store.addKey(nil, mail.ScopeRead),
-		admin: store.addKey(nil, mail.ScopeAdmin),
-		write: store.addKey(nil, mail.ScopeSuppressionsWrite, mail.ScopeComplaints, mail.ScopeWebhooksWrite),
+		send: store.addKey(nil, record.ScopeSend), read: store.addKey(nil, record.ScopeRead),
+		admin: store.addKey(nil, record.ScopeAdmin),
+		write: store.addKey(nil, record.ScopeSuppressionsWrite, record.ScopeComplaints, record.ScopeWebhooksWrite),
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // routes is the whole surface on one page, except for the admin API where that has an address of its own. Each route names the
@@ -24,21 +24,21 @@ func (s *Server) routes() http.Handler {
 		r.Post("/send", s.sends(s.send))
 		r.Post("/send/batch", s.sends(s.sendBatch))
 
-		r.Get("/messages", s.may(mail.ScopeMessagesRead, s.listMessages))
-		r.Get("/messages/{id}", s.may(mail.ScopeMessagesRead, s.getMessage))
-		r.Post("/messages/{id}/cancel", s.may(mail.ScopeSend, s.cancelMessage))
+		r.Get("/messages", s.may(record.ScopeMessagesRead, s.listMessages))
+		r.Get("/messages/{id}", s.may(record.ScopeMessagesRead, s.getMessage))
+		r.Post("/messages/{id}/cancel", s.may(record.ScopeSend, s.cancelMessage))
 		r.Post("/messages/{id}/resend", s.sends(s.resendMessage))
 
-		r.Get("/events", s.may(mail.ScopeEventsRead, s.listEvents))
-		r.Get("/events/stream", s.may(mail.ScopeEventsRead, s.streamEvents))
-		r.Get("/stats", s.may(mail.ScopeStatsRead, s.getStats))
+		r.Get("/events", s.may(record.ScopeEventsRead, s.listEvents))
+		r.Get("/events/stream", s.may(record.ScopeEventsRead, s.streamEvents))
+		r.Get("/stats", s.may(record.ScopeStatsRead, s.getStats))
 
-		r.Get("/suppressions", s.may(mail.ScopeSuppressionsRead, s.listSuppressions))
-		r.Post("/suppressions", s.may(mail.ScopeSuppressionsWrite, s.addSuppression, mail.ScopeSend))
-		r.Get("/suppressions/export", s.may(mail.ScopeSuppressionsRead, s.exportSuppressions))
-		r.Post("/suppressions/import", s.may(mail.ScopeSuppressionsWrite, s.importSuppressions, mail.ScopeSend))
-		r.Get("/suppressions/{email}", s.may(mail.ScopeSuppressionsRead, s.getSuppression))
-		r.Delete("/suppressions/{email}", s.may(mail.ScopeSuppressionsWrite, s.deleteSuppression))
+		r.Get("/suppressions", s.may(record.ScopeSuppressionsRead, s.listSuppressions))
+		r.Post("/suppressions", s.may(record.ScopeSuppressionsWrite, s.addSuppression, record.ScopeSend))
+		r.Get("/suppressions/export", s.may(record.ScopeSuppressionsRead, s.exportSuppressions))
+		r.Post("/suppressions/import", s.may(record.ScopeSuppressionsWrite, s.importSuppressions, record.ScopeSend))
+		r.Get("/suppressions/{email}", s.may(record.ScopeSuppressionsRead, s.getSuppression))
+		r.Delete("/suppressions/{email}", s.may(record.ScopeSuppressionsWrite, s.deleteSuppression))
 
 		s.endpointRoutes(r)
 	})
@@ -71,8 +71,8 @@ func (s *Server) newRouter(requests *pool) chi.Router {
 // operators only where those are named.
 func (s *Server) adminRoutes(r chi.Router) {
 	r.Use(s.withAdminNetworks)
-	look := func(h handlerFunc) http.HandlerFunc { return s.may(mail.ScopeAdminRead, h) }
-	turn := func(h handlerFunc) http.HandlerFunc { return s.may(mail.ScopeAdminWrite, h) }
+	look := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminRead, h) }
+	turn := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminWrite, h) }
 
 	r.Get("/accounts", look(s.listAccounts))
 	r.Post("/accounts", turn(s.createAccount))

@@ -10,13 +10,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // scopeOf is who may call what: the scope that a 403 names, and others that open the route too. No scope is a route that
 // takes no key. A new route needs a line here.
-func scopeOf() map[string][]mail.Scope {
-	return map[string][]mail.Scope{
+func scopeOf() map[string][]record.Scope {
+	return map[string][]record.Scope{
 		"POST /hooks/{account}":                      nil,
 		"GET /u/{token}":                             nil,
 		"GET /openapi.yaml":                          nil,
@@ -24,69 +24,69 @@ func scopeOf() map[string][]mail.Scope {
 		"GET /problems/{code}":                       nil,
 		"HEAD /u/{token}":                            nil,
 		"POST /u/{token}":                            nil,
-		"POST /v1/send":                              {mail.ScopeSend},
-		"POST /v1/send/batch":                        {mail.ScopeSend},
-		"GET /v1/messages":                           {mail.ScopeMessagesRead},
-		"GET /v1/messages/{id}":                      {mail.ScopeMessagesRead},
-		"POST /v1/messages/{id}/cancel":              {mail.ScopeSend},
-		"POST /v1/messages/{id}/resend":              {mail.ScopeSend},
-		"GET /v1/events":                             {mail.ScopeEventsRead},
-		"GET /v1/events/stream":                      {mail.ScopeEventsRead},
-		"GET /v1/stats":                              {mail.ScopeStatsRead},
-		"GET /v1/suppressions":                       {mail.ScopeSuppressionsRead},
-		"POST /v1/suppressions":                      {mail.ScopeSuppressionsWrite, mail.ScopeSend},
-		"GET /v1/suppressions/export":                {mail.ScopeSuppressionsRead},
-		"POST /v1/suppressions/import":               {mail.ScopeSuppressionsWrite, mail.ScopeSend},
-		"GET /v1/suppressions/{email}":               {mail.ScopeSuppressionsRead},
-		"DELETE /v1/suppressions/{email}":            {mail.ScopeSuppressionsWrite},
-		"GET /v1/webhook-endpoints":                  {mail.ScopeWebhooksRead},
-		"POST /v1/webhook-endpoints":                 {mail.ScopeWebhooksWrite},
-		"GET /v1/webhook-endpoints/{id}":             {mail.ScopeWebhooksRead},
-		"PATCH /v1/webhook-endpoints/{id}":           {mail.ScopeWebhooksWrite},
-		"DELETE /v1/webhook-endpoints/{id}":          {mail.ScopeWebhooksWrite},
-		"GET /v1/webhook-endpoints/{id}/deliveries":  {mail.ScopeWebhooksRead},
-		"POST /v1/webhook-endpoints/{id}/replay":     {mail.ScopeWebhooksWrite},
-		"POST /v1/webhook-endpoints/{id}/rotate":     {mail.ScopeWebhooksWrite},
-		"POST /v1/webhook-endpoints/{id}/test":       {mail.ScopeWebhooksWrite},
-		"GET /admin/v1/accounts":                     {mail.ScopeAdminRead},
-		"POST /admin/v1/accounts":                    {mail.ScopeAdminWrite},
-		"GET /admin/v1/accounts/{account}":           {mail.ScopeAdminRead},
-		"PATCH /admin/v1/accounts/{account}":         {mail.ScopeAdminWrite},
-		"DELETE /admin/v1/accounts/{account}":        {mail.ScopeAdminWrite},
-		"POST /admin/v1/accounts/{account}/pause":    {mail.ScopeAdminWrite},
-		"POST /admin/v1/accounts/{account}/resume":   {mail.ScopeAdminWrite},
-		"GET /admin/v1/accounts/{account}/limits":    {mail.ScopeAdminRead},
-		"PUT /admin/v1/accounts/{account}/limits":    {mail.ScopeAdminWrite},
-		"GET /admin/v1/accounts/{account}/webhooks":  {mail.ScopeAdminRead},
-		"POST /admin/v1/accounts/{account}/webhooks": {mail.ScopeAdminWrite},
-		"POST /admin/v1/events/reproject":            {mail.ScopeAdminWrite},
-		"GET /admin/v1/pools":                        {mail.ScopeAdminRead},
-		"POST /admin/v1/pools":                       {mail.ScopeAdminWrite},
-		"GET /admin/v1/pools/{pool}":                 {mail.ScopeAdminRead},
-		"PUT /admin/v1/pools/{pool}":                 {mail.ScopeAdminWrite},
-		"GET /admin/v1/rules":                        {mail.ScopeAdminRead},
-		"POST /admin/v1/rules":                       {mail.ScopeAdminWrite},
-		"PUT /admin/v1/rules":                        {mail.ScopeAdminWrite},
-		"DELETE /admin/v1/rules/{rule}":              {mail.ScopeAdminWrite},
-		"POST /admin/v1/route/explain":               {mail.ScopeAdminRead},
-		"GET /admin/v1/route/explain/{id}":           {mail.ScopeAdminRead},
-		"GET /admin/v1/keys":                         {mail.ScopeAdminRead},
-		"POST /admin/v1/keys":                        {mail.ScopeAdminWrite},
-		"PATCH /admin/v1/keys/{key}":                 {mail.ScopeAdminWrite},
-		"POST /admin/v1/keys/{key}/rotate":           {mail.ScopeAdminWrite},
-		"DELETE /admin/v1/keys/{key}":                {mail.ScopeAdminWrite},
-		"GET /admin/v1/tenants":                      {mail.ScopeAdminRead},
-		"POST /admin/v1/tenants":                     {mail.ScopeAdminWrite},
-		"PATCH /admin/v1/tenants/{tenant}":           {mail.ScopeAdminWrite},
-		"GET /admin/v1/queue":                        {mail.ScopeAdminRead},
-		"GET /admin/v1/limits":                       {mail.ScopeAdminRead},
-		"GET /admin/v1/audit":                        {mail.ScopeAdminRead},
+		"POST /v1/send":                              {record.ScopeSend},
+		"POST /v1/send/batch":                        {record.ScopeSend},
+		"GET /v1/messages":                           {record.ScopeMessagesRead},
+		"GET /v1/messages/{id}":                      {record.ScopeMessagesRead},
+		"POST /v1/messages/{id}/cancel":              {record.ScopeSend},
+		"POST /v1/messages/{id}/resend":              {record.ScopeSend},
+		"GET /v1/events":                             {record.ScopeEventsRead},
+		"GET /v1/events/stream":                      {record.ScopeEventsRead},
+		"GET /v1/stats":                              {record.ScopeStatsRead},
+		"GET /v1/suppressions":                       {record.ScopeSuppressionsRead},
+		"POST /v1/suppressions":                      {record.ScopeSuppressionsWrite, record.ScopeSend},
+		"GET /v1/suppressions/export":                {record.ScopeSuppressionsRead},
+		"POST /v1/suppressions/import":               {record.ScopeSuppressionsWrite, record.ScopeSend},
+		"GET /v1/suppressions/{email}":               {record.ScopeSuppressionsRead},
+		"DELETE /v1/suppressions/{email}":            {record.ScopeSuppressionsWrite},
+		"GET /v1/webhook-endpoints":                  {record.ScopeWebhooksRead},
+		"POST /v1/webhook-endpoints":                 {record.ScopeWebhooksWrite},
+		"GET /v1/webhook-endpoints/{id}":             {record.ScopeWebhooksRead},
+		"PATCH /v1/webhook-endpoints/{id}":           {record.ScopeWebhooksWrite},
+		"DELETE /v1/webhook-endpoints/{id}":          {record.ScopeWebhooksWrite},
+		"GET /v1/webhook-endpoints/{id}/deliveries":  {record.ScopeWebhooksRead},
+		"POST /v1/webhook-endpoints/{id}/replay":     {record.ScopeWebhooksWrite},
+		"POST /v1/webhook-endpoints/{id}/rotate":     {record.ScopeWebhooksWrite},
+		"POST /v1/webhook-endpoints/{id}/test":       {record.ScopeWebhooksWrite},
+		"GET /admin/v1/accounts":                     {record.ScopeAdminRead},
+		"POST /admin/v1/accounts":                    {record.ScopeAdminWrite},
+		"GET /admin/v1/accounts/{account}":           {record.ScopeAdminRead},
+		"PATCH /admin/v1/accounts/{account}":         {record.ScopeAdminWrite},
+		"DELETE /admin/v1/accounts/{account}":        {record.ScopeAdminWrite},
+		"POST /admin/v1/accounts/{account}/pause":    {record.ScopeAdminWrite},
+		"POST /admin/v1/accounts/{account}/resume":   {record.ScopeAdminWrite},
+		"GET /admin/v1/accounts/{account}/limits":    {record.ScopeAdminRead},
+		"PUT /admin/v1/accounts/{account}/limits":    {record.ScopeAdminWrite},
+		"GET /admin/v1/accounts/{account}/webhooks":  {record.ScopeAdminRead},
+		"POST /admin/v1/accounts/{account}/webhooks": {record.ScopeAdminWrite},
+		"POST /admin/v1/events/reproject":            {record.ScopeAdminWrite},
+		"GET /admin/v1/pools":                        {record.ScopeAdminRead},
+		"POST /admin/v1/pools":                       {record.ScopeAdminWrite},
+		"GET /admin/v1/pools/{pool}":                 {record.ScopeAdminRead},
+		"PUT /admin/v1/pools/{pool}":                 {record.ScopeAdminWrite},
+		"GET /admin/v1/rules":                        {record.ScopeAdminRead},
+		"POST /admin/v1/rules":                       {record.ScopeAdminWrite},
+		"PUT /admin/v1/rules":                        {record.ScopeAdminWrite},
+		"DELETE /admin/v1/rules/{rule}":              {record.ScopeAdminWrite},
+		"POST /admin/v1/route/explain":               {record.ScopeAdminRead},
+		"GET /admin/v1/route/explain/{id}":           {record.ScopeAdminRead},
+		"GET /admin/v1/keys":                         {record.ScopeAdminRead},
+		"POST /admin/v1/keys":                        {record.ScopeAdminWrite},
+		"PATCH /admin/v1/keys/{key}":                 {record.ScopeAdminWrite},
+		"POST /admin/v1/keys/{key}/rotate":           {record.ScopeAdminWrite},
+		"DELETE /admin/v1/keys/{key}":                {record.ScopeAdminWrite},
+		"GET /admin/v1/tenants":                      {record.ScopeAdminRead},
+		"POST /admin/v1/tenants":                     {record.ScopeAdminWrite},
+		"PATCH /admin/v1/tenants/{tenant}":           {record.ScopeAdminWrite},
+		"GET /admin/v1/queue":                        {record.ScopeAdminRead},
+		"GET /admin/v1/limits":                       {record.ScopeAdminRead},
+		"GET /admin/v1/audit":                        {record.ScopeAdminRead},
 	}
 }
 
 // meanings are the names that keys were made with before there were scopes by noun, in today's.
-func meanings() map[mail.Scope][]mail.Scope {
-	return map[mail.Scope][]mail.Scope{
+func meanings() map[record.Scope][]record.Scope {
+	return map[record.Scope][]record.Scope{
 		"read":  {"messages:read", "events:read", "stats:read", "suppressions:read", "webhooks:read"},
 		"admin": {"admin:read", "admin:write"},
 	}
@@ -97,8 +97,8 @@ func TestEveryRouteOpensToItsScopesOnly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	table, routes := scopeOf(), r.routesOf()
-	keys := map[mail.Scope]string{}
-	for _, scope := range mail.Scopes() {
+	keys := map[record.Scope]string{}
+	for _, scope := range record.Scopes() {
 		keys[scope] = r.store.addKey(nil, scope)
 	}
 	for route := range table {
@@ -121,7 +121,7 @@ func TestEveryRouteOpensToItsScopesOnly(t *testing.T) {
 			t.Errorf("%s without a key = %d, want 401", route, got)
 		}
 		for scope, key := range keys {
-			opens := slices.ContainsFunc(append(meanings()[scope], scope), func(s mail.Scope) bool { return slices.Contains(wanted, s) })
+			opens := slices.ContainsFunc(append(meanings()[scope], scope), func(s record.Scope) bool { return slices.Contains(wanted, s) })
 			a := r.do(method, path, key, "")
 			refused := a.status == http.StatusForbidden && a.problem.Code == "scope_missing"
 			if refused == opens {
@@ -139,9 +139,9 @@ func TestEveryRouteOpensToItsScopesOnly(t *testing.T) {
 func TestEveryScopeOpensSomething(t *testing.T) {
 	t.Parallel()
 	all := slices.Concat(slices.Collect(maps.Values(scopeOf()))...)
-	for _, scope := range mail.Scopes() {
-		opens := slices.ContainsFunc(append(meanings()[scope], scope), func(s mail.Scope) bool { return slices.Contains(all, s) })
-		if !opens && scope != mail.ScopeComplaints { // which comes on top: see below
+	for _, scope := range record.Scopes() {
+		opens := slices.ContainsFunc(append(meanings()[scope], scope), func(s record.Scope) bool { return slices.Contains(all, s) })
+		if !opens && scope != record.ScopeComplaints { // which comes on top: see below
 			t.Errorf("scope %s opens no route", scope)
 		}
 	}
@@ -160,9 +160,9 @@ func TestKeyThatSendsNeitherLiftsSuppressionsNorLeaksEvents(t *testing.T) {
 func TestComplaintIsLiftedByItsOwnScopeOnly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	writes := r.store.addKey(nil, mail.ScopeSuppressionsWrite)
-	alone := r.store.addKey(nil, mail.ScopeComplaints)
-	both := r.store.addKey(nil, mail.ScopeSuppressionsWrite, mail.ScopeComplaints)
+	writes := r.store.addKey(nil, record.ScopeSuppressionsWrite)
+	alone := r.store.addKey(nil, record.ScopeComplaints)
+	both := r.store.addKey(nil, record.ScopeSuppressionsWrite, record.ScopeComplaints)
 	for _, body := range []string{`{"email":"ann@example.org","reason":"complaint"}`, `{"email":"ann@example.org","stream":"news"}`} {
 		r.want(r.do("POST", "/v1/suppressions", writes, body), 201, "")
 	}
@@ -187,7 +187,7 @@ func TestContractNamesTheScopesOfEveryCall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := map[string][]mail.Scope{}
+	named := map[string][]record.Scope{}
 	for path, item := range spec.doc.Paths.Map() {
 		for method, op := range item.Operations() {
 			route := method + " " + path
@@ -201,18 +201,18 @@ func TestContractNamesTheScopesOfEveryCall(t *testing.T) {
 					t.Errorf("%s does not name exactly one scope in each of its ways", route)
 					continue
 				}
-				named[route] = append(named[route], mail.Scope(way["key"][0]))
+				named[route] = append(named[route], record.Scope(way["key"][0]))
 			}
 		}
 	}
 	if diff := cmp.Diff(scopeOf(), named); diff != "" {
 		t.Errorf("scopes in openapi.yaml differ from the table (-want +spec):\n%s", diff)
 	}
-	var enum []mail.Scope
+	var enum []record.Scope
 	for _, name := range spec.doc.Components.Schemas["Scope"].Value.Enum {
-		enum = append(enum, mail.Scope(name.(string)))
+		enum = append(enum, record.Scope(name.(string)))
 	}
-	if diff := cmp.Diff(mail.Scopes(), enum); diff != "" {
+	if diff := cmp.Diff(record.Scopes(), enum); diff != "" {
 		t.Errorf("scopes of a key in openapi.yaml (-want +spec):\n%s", diff)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -36,7 +37,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusAccepted, sendResult(accepted))
 }
 
-func (s *Server) accept(r *http.Request, body []byte, idem string) (accepted mail.Accepted, err error) {
+func (s *Server) accept(r *http.Request, body []byte, idem string) (accepted record.Accepted, err error) {
 	var took time.Duration
 	defer func() { s.noteSubmission(accepted, err, took) }()
 	sub, err := s.submission(principal(r), body, idem)
@@ -46,21 +47,21 @@ func (s *Server) accept(r *http.Request, body []byte, idem string) (accepted mai
 	began := time.Now()
 	accepted, err = s.store.Accept(r.Context(), sub)
 	if took = time.Since(began); err != nil {
-		return mail.Accepted{}, acceptProblem(err)
+		return record.Accepted{}, acceptProblem(err)
 	}
 	return accepted, nil
 }
 
 // noteSubmission counts one message, of a batch too, by what its sender is told, and notes how long it took to store it. One
 // that was there already took no commit.
-func (s *Server) noteSubmission(a mail.Accepted, err error, took time.Duration) {
+func (s *Server) noteSubmission(a record.Accepted, err error, took time.Duration) {
 	s.metrics.Accepted.WithLabelValues(submissionResult(a, err)).Inc()
 	if err == nil && !a.Replayed {
 		s.metrics.AcceptSeconds.Observe(took.Seconds())
 	}
 }
 
-func submissionResult(a mail.Accepted, err error) string {
+func submissionResult(a record.Accepted, err error) string {
 	if err == nil && a.Replayed {
 		return "replayed"
 	}
@@ -68,7 +69,7 @@ func submissionResult(a mail.Accepted, err error) string {
 		return "accepted"
 	}
 	switch status := refusalOf(err).status; {
-	case status == http.StatusConflict || errors.Is(err, mail.ErrMismatch):
+	case status == http.StatusConflict || errors.Is(err, record.ErrMismatch):
 		return "conflict"
 	case status == http.StatusServiceUnavailable:
 		return "unavailable"
@@ -88,7 +89,7 @@ func (s *Server) caps() mail.Caps {
 
 // submission turns the JSON of one message into what the store takes, or says why it is refused. Nothing but the
 // database can refuse it afterwards.
-func (s *Server) submission(key *mail.Key, body []byte, idem string) (*mail.Submission, error) {
+func (s *Server) submission(key *record.Key, body []byte, idem string) (*record.Submission, error) {
 	var in sendRequest
 	if err := decodeStrict(body, &in); err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func (s *Server) submission(key *mail.Key, body []byte, idem string) (*mail.Subm
 		return nil, err
 	}
 	m.ID, m.Tenant = s.newID(), key.Tenant
-	sub := &mail.Submission{Message: m, Key: idem}
+	sub := &record.Submission{Message: m, Key: idem}
 	if idem != "" {
 		sub.Fingerprint = fingerprint(draft, m)
 	}
@@ -114,7 +115,7 @@ func (s *Server) submission(key *mail.Key, body []byte, idem string) (*mail.Subm
 
 // maySendAs reports whether the key may send from a domain: exactly that one, since a subdomain may belong to someone
 // else. A key without domains may send from any.
-func maySendAs(key *mail.Key, domain string) bool {
+func maySendAs(key *record.Key, domain string) bool {
 	return len(key.SenderDomains) == 0 ||
 		slices.ContainsFunc(key.SenderDomains, func(d string) bool { return strings.EqualFold(d, domain) })
 }
@@ -160,7 +161,7 @@ func (s *Server) carriesInASCII(facts mail.Facts) bool {
 
 // acceptProblem adds what the caller of a send should know about an error of the store.
 func acceptProblem(err error) error {
-	if !errors.Is(err, mail.ErrConflict) {
+	if !errors.Is(err, record.ErrConflict) {
 		return err
 	}
 	e := refuse(http.StatusConflict, "idempotency_in_progress", "A request with this Idempotency-Key is in progress.")
@@ -168,7 +169,7 @@ func acceptProblem(err error) error {
 	return e
 }
 
-func sendResult(a mail.Accepted) *api.SendResult {
+func sendResult(a record.Accepted) *api.SendResult {
 	out := &api.SendResult{
 		ID: a.ID.String(), Status: string(a.Status), Recipients: make([]api.RecipientStatus, len(a.Recipients)),
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -36,7 +37,7 @@ func sendServer(t *testing.T, r Router) *Server {
 // submitCode gives the code with which a message is refused, or "".
 func submitCode(t *testing.T, s *Server, body string) string {
 	t.Helper()
-	_, err := s.submission(&mail.Key{Tenant: mail.DefaultTenant}, []byte(body), "")
+	_, err := s.submission(&record.Key{Tenant: mail.DefaultTenant}, []byte(body), "")
 	if err == nil {
 		return ""
 	}
@@ -106,7 +107,7 @@ func TestSendToAPinnedAccount(t *testing.T) {
 func TestSubmissionCarriesWhatTheStoreNeeds(t *testing.T) {
 	t.Parallel()
 	s := sendServer(t, planRouter{})
-	sub, err := s.submission(&mail.Key{Tenant: 7}, []byte(sendJSON()), "k")
+	sub, err := s.submission(&record.Key{Tenant: 7}, []byte(sendJSON()), "k")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +179,7 @@ func BenchmarkSubmission(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	body, key := sendBody5KB(), &mail.Key{Tenant: mail.DefaultTenant}
+	body, key := sendBody5KB(), &record.Key{Tenant: mail.DefaultTenant}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := s.submission(key, body, "k"); err != nil {

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -20,14 +20,14 @@ func (s *Server) getStats(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	f := mail.StatsFilter{Tenant: principal(r).Tenant, By: q.statsKey(), Limit: q.limit()}
+	f := record.StatsFilter{Tenant: principal(r).Tenant, By: q.statsKey(), Limit: q.limit()}
 	f.Since, f.Until = q.span(s.clock().UTC())
 	if err := q.err(); err != nil {
 		return err
 	}
 	place := s.stats.take(holder{tenant: f.Tenant}, 1, nil)
 	if place == nil {
-		return &mail.Unavailable{Reason: "busy", RetryAfter: time.Second}
+		return &record.Unavailable{Reason: "busy", RetryAfter: time.Second}
 	}
 	defer place.release()
 	lines, err := s.store.Stats(r.Context(), f)
@@ -70,7 +70,7 @@ func (q *query) span(now time.Time) (since, until time.Time) {
 	return since, until
 }
 
-func statView(s *mail.Stat) api.Stat {
+func statView(s *record.Stat) api.Stat {
 	out := api.Stat{
 		Key: s.Key, Recipients: s.Recipients, Sent: s.Sent, Delivered: s.Delivered, Deferred: s.Deferred, Bounced: map[string]int64{},
 		Complained: s.Complained, Suppressed: s.Suppressed, Failed: s.Failed, FailedUnknown: s.FailedUnknown, Unknown: s.Unknown, Opened: s.Opened, Clicked: s.Clicked,

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // A stream asks the database streamPoll after it got nothing; an open one costs one query per poll. A comment is sent
@@ -41,7 +42,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 		from = header
 	}
 	if s.draining() {
-		return &mail.Unavailable{Reason: "draining", RetryAfter: time.Second}
+		return &record.Unavailable{Reason: "draining", RetryAfter: time.Second}
 	}
 	place := s.streams.take(holder{tenant: key.Tenant}, 1, nil)
 	if place == nil {
@@ -61,7 +62,7 @@ type stream struct {
 	w        http.ResponseWriter
 	key      string
 	from     netip.Addr
-	filter   mail.EventFilter
+	filter   record.EventFilter
 	position string
 	quiet    time.Time // since when nothing was sent
 }
@@ -96,7 +97,7 @@ func (x *stream) first(ctx context.Context) (events []mail.Event, err error) {
 		return nil, err
 	}
 	events, err = x.next(ctx)
-	if errors.Is(err, mail.ErrNotFound) {
+	if errors.Is(err, record.ErrNotFound) {
 		return nil, refuse(http.StatusBadRequest, "invalid_event_id", "The last event id is not one of this server's.")
 	}
 	return events, err
@@ -184,7 +185,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 // noStream says whether the tenant or this replica has as many open as it may.
 func (s *Server) noStream(t mail.TenantID) error {
 	if s.streams.of(holder{tenant: t}) < streamsPerTenant {
-		return &mail.Unavailable{Reason: "streams", RetryAfter: streamReconnect}
+		return &record.Unavailable{Reason: "streams", RetryAfter: streamReconnect}
 	}
 	e := refuse(http.StatusTooManyRequests, "too_many_streams", fmt.Sprintf("This tenant has %d streams open, which is as many as it may.", streamsPerTenant))
 	e.retryAfter = streamReconnect

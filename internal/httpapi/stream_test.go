@@ -17,6 +17,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestStreamSendsWhatIsThereAfterAPlace(t *testing.T) {
@@ -140,7 +141,7 @@ func TestStreamEndsWhenItMust(t *testing.T) {
 			id, _, _ := ParseKey(r.read)
 			_ = r.store.RevokeKey(context.Background(), "test", id)
 		},
-		"database": func(r *rig, _ *atomic.Bool) { r.store.failWith(&mail.Unavailable{Reason: "database"}) },
+		"database": func(r *rig, _ *atomic.Bool) { r.store.failWith(&record.Unavailable{Reason: "database"}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -190,7 +191,7 @@ func TestStreamsAreBounded(t *testing.T) {
 		}
 		refused(r.read, 429)
 		keyOf := func(tenant int) string {
-			return r.store.addKey(func(k *mail.Key) { k.Tenant = mail.TenantID(tenant) }, mail.ScopeRead)
+			return r.store.addKey(func(k *record.Key) { k.Tenant = mail.TenantID(tenant) }, record.ScopeRead)
 		}
 		for tenant := range maxStreams/streamsPerTenant - 2 {
 			key := keyOf(tenant + 10)

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
@@ -59,9 +59,9 @@ func TestEachSubmissionIsCountedByWhatItsSenderIsTold(t *testing.T) {
 		{"invalid", 422, func() int { return post("/v1/send", bad) }, map[string]int{"invalid": 1}, 0},
 		{"no JSON", 400, func() int { return post("/v1/send", `{"from":`) }, map[string]int{"invalid": 1}, 0},
 		{"a batch", 202, func() int { return post("/v1/send/batch", batchJSON(good, bad, good)) }, map[string]int{"accepted": 2, "invalid": 1}, 2},
-		{"in progress", 409, func() int { return r.failing(mail.ErrConflict, post, good) }, map[string]int{"conflict": 1}, 0},
-		{"away", 503, func() int { return r.failing(&mail.Unavailable{Reason: "database"}, post, good) }, map[string]int{"unavailable": 1}, 0},
-		{"nobody knows", 504, func() int { return r.failing(&mail.OutcomeUnknown{}, post, good) }, map[string]int{"unknown": 1}, 0},
+		{"in progress", 409, func() int { return r.failing(record.ErrConflict, post, good) }, map[string]int{"conflict": 1}, 0},
+		{"away", 503, func() int { return r.failing(&record.Unavailable{Reason: "database"}, post, good) }, map[string]int{"unavailable": 1}, 0},
+		{"nobody knows", 504, func() int { return r.failing(&record.OutcomeUnknown{}, post, good) }, map[string]int{"unknown": 1}, 0},
 		{"our mistake", 500, func() int { return r.failing(fmt.Errorf("a bug"), post, good) }, map[string]int{"failed": 1}, 0},
 		{"no key", 401, func() int { return r.do("POST", "/v1/send", "", good).status }, nil, 0},
 	} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // suppressionReasons are the reasons that a caller may give.
@@ -42,8 +43,8 @@ func (s *Server) listSuppressions(w http.ResponseWriter, r *http.Request) error 
 }
 
 // suppressions reads the filter that list and export share.
-func (q *query) suppressions(t mail.TenantID) mail.Suppression {
-	match := mail.Suppression{Tenant: t, Stream: q.text("stream"), Reason: q.text("reason")}
+func (q *query) suppressions(t mail.TenantID) record.Suppression {
+	match := record.Suppression{Tenant: t, Stream: q.text("stream"), Reason: q.text("reason")}
 	if match.Reason != "" && !slices.Contains(suppressionReasons, match.Reason) {
 		q.complain("reason", "unknown_reason", "must be "+strings.Join(suppressionReasons, ", "))
 	}
@@ -51,14 +52,14 @@ func (q *query) suppressions(t mail.TenantID) mail.Suppression {
 }
 
 // suppressionPlace and afterSuppression write and read where a listing goes on. Neither part can hold a line feed.
-func suppressionPlace(x *mail.Suppression) string { return x.Email + "\n" + x.Stream }
+func suppressionPlace(x *record.Suppression) string { return x.Email + "\n" + x.Stream }
 
-func afterSuppression(place string) mail.Suppression {
+func afterSuppression(place string) record.Suppression {
 	email, stream, _ := strings.Cut(place, "\n")
-	return mail.Suppression{Email: email, Stream: stream}
+	return record.Suppression{Email: email, Stream: stream}
 }
 
-func suppressionViews(rows []mail.Suppression) []api.Suppression {
+func suppressionViews(rows []record.Suppression) []api.Suppression {
 	out := make([]api.Suppression, 0, len(rows))
 	for i := range rows {
 		out = append(out, suppressionView(&rows[i]))
@@ -66,7 +67,7 @@ func suppressionViews(rows []mail.Suppression) []api.Suppression {
 	return out
 }
 
-func suppressionView(x *mail.Suppression) api.Suppression {
+func suppressionView(x *record.Suppression) api.Suppression {
 	out := api.Suppression{
 		Email: x.Email, Stream: x.Stream, Reason: x.Reason, Origin: x.Origin, Account: x.Account, Detail: x.Detail,
 		CreatedAt: x.CreatedAt, ExpiresAt: optional(x.ExpiresAt),
@@ -105,8 +106,8 @@ func (s *Server) addSuppression(w http.ResponseWriter, r *http.Request) error {
 }
 
 // suppressionOf checks a request, or a row of an import.
-func suppressionOf(in api.SuppressionRequest, now time.Time) (mail.Suppression, error) {
-	x := mail.Suppression{Stream: in.Stream, Reason: in.Reason, Detail: in.Detail, CreatedAt: now.UTC()}
+func suppressionOf(in api.SuppressionRequest, now time.Time) (record.Suppression, error) {
+	x := record.Suppression{Stream: in.Stream, Reason: in.Reason, Detail: in.Detail, CreatedAt: now.UTC()}
 	a, err := mail.ParseAddress(in.Email)
 	if err != nil {
 		return x, invalid("email", "invalid_address", "must be one email address")
@@ -134,8 +135,8 @@ func suppressionOf(in api.SuppressionRequest, now time.Time) (mail.Suppression, 
 }
 
 // applying reads what is suppressed of an address, in all its streams.
-func (s *Server) applying(ctx context.Context, t mail.TenantID, email string) ([]mail.Suppression, error) {
-	return s.store.FindSuppressions(ctx, mail.Suppression{Tenant: t, Email: email}, mail.Suppression{}, suppressionBatch)
+func (s *Server) applying(ctx context.Context, t mail.TenantID, email string) ([]record.Suppression, error) {
+	return s.store.FindSuppressions(ctx, record.Suppression{Tenant: t, Email: email}, record.Suppression{}, suppressionBatch)
 }
 
 func errNotSuppressed() error {
@@ -160,7 +161,7 @@ func (s *Server) getSuppression(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rows = slices.DeleteFunc(rows, func(x mail.Suppression) bool { return stream != "" && x.Stream != "" && x.Stream != stream })
+	rows = slices.DeleteFunc(rows, func(x record.Suppression) bool { return stream != "" && x.Stream != "" && x.Stream != stream })
 	if len(rows) == 0 {
 		return errNotSuppressed()
 	}
@@ -187,9 +188,9 @@ func (s *Server) deleteSuppression(w http.ResponseWriter, r *http.Request) error
 		return errNotSuppressed()
 	}
 	key := principal(r)
-	err = s.store.Unsuppress(r.Context(), key.ID, key.Tenant, a.Email, key.May(mail.ScopeComplaints), streams...)
-	if errors.Is(err, mail.ErrForbidden) {
-		return errScopeMissing(mail.ScopeComplaints)
+	err = s.store.Unsuppress(r.Context(), key.ID, key.Tenant, a.Email, key.May(record.ScopeComplaints), streams...)
+	if errors.Is(err, record.ErrForbidden) {
+		return errScopeMissing(record.ScopeComplaints)
 	}
 	if err != nil {
 		return missing(err, "This address is not suppressed.")

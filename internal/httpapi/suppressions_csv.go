@@ -15,6 +15,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -39,7 +40,7 @@ func (s *Server) exportSuppressions(w http.ResponseWriter, r *http.Request) erro
 	if err := q.err(); err != nil {
 		return err
 	}
-	rows, err := s.store.FindSuppressions(r.Context(), match, mail.Suppression{}, suppressionBatch)
+	rows, err := s.store.FindSuppressions(r.Context(), match, record.Suppression{}, suppressionBatch)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func (s *Server) exportSuppressions(w http.ResponseWriter, r *http.Request) erro
 	return nil
 }
 
-func csvRow(x *mail.Suppression) []string {
+func csvRow(x *record.Suppression) []string {
 	expires := ""
 	if !x.ExpiresAt.IsZero() {
 		expires = x.ExpiresAt.UTC().Format(timeFormat)
@@ -112,7 +113,7 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 	}
 	place := s.imports.take(holder{tenant: principal(r).Tenant}, 1, stopReading(w))
 	if place == nil {
-		return &mail.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+		return &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 	}
 	defer place.release()
 	conn := http.NewResponseController(w)
@@ -140,7 +141,7 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 	return writeJSON(w, http.StatusOK, in.result)
 }
 
-func (s *Server) addBatch(ctx context.Context, key *mail.Key, batch []mail.Suppression, result *api.SuppressionImportResult) error {
+func (s *Server) addBatch(ctx context.Context, key *record.Key, batch []record.Suppression, result *api.SuppressionImportResult) error {
 	if len(batch) == 0 {
 		return nil
 	}
@@ -238,8 +239,8 @@ func known(name string) bool {
 }
 
 // batch reads the next rows that mean something. At the end it returns those that are left, with io.EOF.
-func (c *csvImport) batch() ([]mail.Suppression, error) {
-	batch := make([]mail.Suppression, 0, suppressionBatch)
+func (c *csvImport) batch() ([]record.Suppression, error) {
+	batch := make([]record.Suppression, 0, suppressionBatch)
 	for len(batch) < suppressionBatch {
 		row, err := c.rows.read()
 		if errors.Is(err, errRow) || errors.Is(err, errQuote) {
@@ -272,7 +273,7 @@ func (c *csvImport) complain(line int, message string) {
 	}
 }
 
-func (c *csvImport) suppression(row []string) (mail.Suppression, error) {
+func (c *csvImport) suppression(row []string) (record.Suppression, error) {
 	cell := func(name string) string {
 		i, ok := c.columns[name]
 		if !ok || i >= len(row) {
@@ -283,7 +284,7 @@ func (c *csvImport) suppression(row []string) (mail.Suppression, error) {
 	reason, said := readReason(cell("reason"))
 	in := api.SuppressionRequest{Email: cell("email"), Stream: cell("stream"), Reason: reason, Detail: cmp.Or(cell("detail"), said)}
 	if status := cell("status"); passes.MatchString(status) || status == "" && passes.MatchString(said) {
-		return mail.Suppression{}, invalid("status", "temporary", "is of a failure that passes, for which nobody is suppressed")
+		return record.Suppression{}, invalid("status", "temporary", "is of a failure that passes, for which nobody is suppressed")
 	} else if status != "" && in.Reason == "" {
 		in.Reason = "hard_bounce"
 	}
@@ -293,7 +294,7 @@ func (c *csvImport) suppression(row []string) (mail.Suppression, error) {
 	}
 	expires, err := csvTime("expires_at", cell("expires_at"))
 	if err != nil {
-		return mail.Suppression{}, err
+		return record.Suppression{}, err
 	}
 	in.ExpiresAt = optional(expires)
 	x, err := suppressionOf(in, c.now)

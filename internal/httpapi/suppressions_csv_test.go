@@ -17,6 +17,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestSuppressionsOfStreamsAndForAWhile(t *testing.T) {
@@ -131,16 +132,16 @@ func TestImportReadsByColumnNames(t *testing.T) {
 	if diff := cmp.Diff(want, decoded[api.SuppressionImportResult](t, a)); diff != "" {
 		t.Errorf("result (-want +got):\n%s", diff)
 	}
-	ann := mail.Suppression{
+	ann := record.Suppression{
 		Tenant: 1, Email: "ann@example.org", Reason: "complaint", Origin: "import", Detail: `a, "quoted" one`,
 		CreatedAt: time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC),
 	}
-	bob := mail.Suppression{
+	bob := record.Suppression{
 		Tenant: 1, Email: "bob@example.org", Stream: "news", Reason: "manual", Origin: "import", CreatedAt: r.clock.now(),
 		ExpiresAt: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
-	eve := mail.Suppression{Tenant: 1, Email: "+eve@example.org", Reason: "manual", Origin: "import", CreatedAt: r.clock.now()}
-	stored := map[suppressionKey]mail.Suppression{
+	eve := record.Suppression{Tenant: 1, Email: "+eve@example.org", Reason: "manual", Origin: "import", CreatedAt: r.clock.now()}
+	stored := map[suppressionKey]record.Suppression{
 		{1, ann.Email, ""}: ann, {1, bob.Email, "news"}: bob, {1, eve.Email, ""}: eve,
 	}
 	if diff := cmp.Diff(stored, r.store.suppressions); diff != "" {
@@ -320,14 +321,14 @@ func TestExportComesBackByImport(t *testing.T) {
 	r := newRig(t)
 	expires := r.clock.now().Add(time.Hour)
 	for i := range suppressionBatch + 5 {
-		x := mail.Suppression{Tenant: 1, Email: fmt.Sprintf("a%04d@example.org", i), Reason: "manual", Origin: "api", CreatedAt: r.clock.now()}
+		x := record.Suppression{Tenant: 1, Email: fmt.Sprintf("a%04d@example.org", i), Reason: "manual", Origin: "api", CreatedAt: r.clock.now()}
 		r.store.suppressions[suppressionKey{1, x.Email, ""}] = x
 	}
 	for _, local := range []string{"=a", "+a", "-a", "'=a", "''+a", "'a", "＝a", "'＠a"} {
-		x := mail.Suppression{Tenant: 1, Email: local + "@example.org", Stream: "news", Reason: "complaint", Origin: "webhook", CreatedAt: r.clock.now(), ExpiresAt: expires}
+		x := record.Suppression{Tenant: 1, Email: local + "@example.org", Stream: "news", Reason: "complaint", Origin: "webhook", CreatedAt: r.clock.now(), ExpiresAt: expires}
 		r.store.suppressions[suppressionKey{1, x.Email, x.Stream}] = x
 	}
-	r.store.suppressions[suppressionKey{2, "other@example.org", ""}] = mail.Suppression{Tenant: 2, Email: "other@example.org"}
+	r.store.suppressions[suppressionKey{2, "other@example.org", ""}] = record.Suppression{Tenant: 2, Email: "other@example.org"}
 	var file bytes.Buffer
 	if err := r.client(r.read).ExportSuppressions(t.Context(), &file); err != nil {
 		t.Fatal(err)
@@ -345,7 +346,7 @@ func TestExportComesBackByImport(t *testing.T) {
 		}
 	}
 	before := r.store.suppressions
-	r.store.suppressions = map[suppressionKey]mail.Suppression{}
+	r.store.suppressions = map[suppressionKey]record.Suppression{}
 	result, err := r.client(r.send).ImportSuppressions(t.Context(), &file, "")
 	if err != nil || result.Invalid != 0 || result.Added != int64(len(rows)-1) {
 		t.Fatalf("import = %+v, %v", result, err)
@@ -369,7 +370,7 @@ func TestExportThatFailsDoesNotLookWhole(t *testing.T) {
 	r := newRig(t)
 	for i := range suppressionBatch {
 		email := fmt.Sprintf("a%04d@example.org", i)
-		r.store.suppressions[suppressionKey{1, email, ""}] = mail.Suppression{Tenant: 1, Email: email, CreatedAt: r.clock.now()}
+		r.store.suppressions[suppressionKey{1, email, ""}] = record.Suppression{Tenant: 1, Email: email, CreatedAt: r.clock.now()}
 	}
 	ts := httptest.NewServer(r.server.Handler())
 	t.Cleanup(ts.Close)
@@ -378,7 +379,7 @@ func TestExportThatFailsDoesNotLookWhole(t *testing.T) {
 	if err := api.NewWith(ts.URL, r.read, &http.Client{}).ExportSuppressions(t.Context(), &file); err == nil {
 		t.Errorf("an export that broke after %d bytes looks whole", file.Len())
 	}
-	r.store.failWith(&mail.Unavailable{Reason: "database"})
+	r.store.failWith(&record.Unavailable{Reason: "database"})
 	r.store.failFrom("", 0, nil)
 	err := api.NewWith(ts.URL, r.read, &http.Client{}).ExportSuppressions(t.Context(), &file)
 	if code(err) != "503 database" {

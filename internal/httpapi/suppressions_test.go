@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestSuppressionComesAndGoes(t *testing.T) {
@@ -84,7 +84,7 @@ func TestSuppressionsArePagedAndPerTenant(t *testing.T) {
 	if diff := cmp.Diff([]string{"a@example.org", "b@example.org", "c@example.org"}, got); diff != "" {
 		t.Errorf("pages (-want +got):\n%s", diff)
 	}
-	other := r.store.addKey(func(k *mail.Key) { k.Tenant = 2 }, mail.ScopeRead)
+	other := r.store.addKey(func(k *record.Key) { k.Tenant = 2 }, record.ScopeRead)
 	if page, err := r.client(other).Suppressions(t.Context(), "", "", 0); err != nil || len(page.Data) != 0 {
 		t.Errorf("other tenant's list = %v, %v, want empty", page, err)
 	}

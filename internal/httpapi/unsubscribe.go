@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/unsub"
 )
 
@@ -41,14 +42,14 @@ func (s *Server) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	now := s.clock().UTC()
-	err = s.store.Suppress(r.Context(), mail.Suppression{
+	err = s.store.Suppress(r.Context(), record.Suppression{
 		Tenant: token.Tenant, Email: token.Email, Stream: token.Stream, Reason: "unsubscribe", Origin: "unsubscribe",
 		MessageID: token.Message, CreatedAt: now,
 	})
 	if err != nil {
 		return err
 	}
-	_, err = s.store.ReceiveEvents(r.Context(), mail.Intake{Source: mail.FromUnsubscribe, Payloads: []mail.Payload{{
+	_, err = s.store.ReceiveEvents(r.Context(), record.Intake{Source: mail.FromUnsubscribe, Payloads: []mail.Payload{{
 		Events: []mail.Event{{
 			Type: mail.EventUnsubscribed, Name: "one-click", UniqueID: "one-click/" + token.Message.String() + "/" + token.Stream,
 			MessageID: token.Message, Recipient: token.Email, At: now, Tenant: token.Tenant, Stream: token.Stream,
@@ -82,7 +83,7 @@ func (s *Server) openToken(r *http.Request) (unsub.Token, error) {
 		}
 		return token, nil
 	}
-	s.logins.note(s.stranger(r), s.clock(), mail.FailedLogins{Links: 1})
+	s.logins.note(s.stranger(r), s.clock(), record.FailedLogins{Links: 1})
 	if wait := s.badTokens.note(s.stranger(r)); wait > 0 {
 		return unsub.Token{}, errTooManyLinks("links that are not valid", wait)
 	}

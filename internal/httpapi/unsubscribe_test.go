@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/unsub"
 )
 
@@ -50,7 +51,7 @@ func TestOneClickUnsubscribes(t *testing.T) {
 		if a.header.Get("Set-Cookie") != "" || a.header.Get("Location") != "" {
 			t.Errorf("%s: the answer has a cookie or goes elsewhere: %v", name, a.header)
 		}
-		want := map[suppressionKey]mail.Suppression{{1, strings.ToLower(annToken.Email), "news"}: {
+		want := map[suppressionKey]record.Suppression{{1, strings.ToLower(annToken.Email), "news"}: {
 			Tenant: 1, Email: strings.ToLower(annToken.Email), Stream: "news", Reason: "unsubscribe", Origin: "unsubscribe",
 			MessageID: annToken.Message, CreatedAt: r.clock.now(),
 		}}
@@ -122,7 +123,7 @@ func TestUnsubscribeRefuses(t *testing.T) {
 		r := linkRig(t)
 		switch tc.status {
 		case 503:
-			r.store.failWith(&mail.Unavailable{Reason: "database", RetryAfter: time.Second})
+			r.store.failWith(&record.Unavailable{Reason: "database", RetryAfter: time.Second})
 		case 500:
 			r.store.failWith(errors.New("secret cause"))
 		}

@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -30,14 +31,14 @@ var soonest = []route.Code{
 
 // waitingView says why a message is not out yet, and until when, where that is known. It returns nil for one that is
 // settled. Limits, breakers and parks are as this replica sees them.
-func (s *Server) waitingView(v *mail.View, now time.Time) *api.Waiting {
+func (s *Server) waitingView(v *record.View, now time.Time) *api.Waiting {
 	w := v.Waiting
 	switch {
 	case w == nil:
 		return nil
 	case w.Sending:
 		return &api.Waiting{Code: waitsSending, Reason: "it is being sent by " + w.Account, Account: w.Account}
-	case w.Unknown && w.Policy == mail.Repeating:
+	case w.Unknown && w.Policy == queue.Repeating:
 		return &api.Waiting{
 			Code: waitsUnknown, Account: w.Account, Until: optional(w.Decide),
 			Reason: "nobody knows yet whether " + w.Account + " took it; the same call is made again there, which sends it once",
@@ -56,7 +57,7 @@ func (s *Server) waitingView(v *mail.View, now time.Time) *api.Waiting {
 	}
 	d := s.router.Explain(route.Request{Facts: w.Facts, Seed: route.Seed(v.Message.ID), Avoid: w.Avoid})
 	out := waitsFor(d)
-	out.Due, out.Ahead, out.AheadMore = optional(w.Due), w.Ahead, w.Ahead == mail.MaxAhead
+	out.Due, out.Ahead, out.AheadMore = optional(w.Due), w.Ahead, w.Ahead == queue.MaxAhead
 	if out.Code == waitsTurn {
 		out.Reason = fmt.Sprintf("%d messages of its queue come first", w.Ahead)
 		if out.AheadMore {

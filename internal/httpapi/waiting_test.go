@@ -8,6 +8,8 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -23,46 +25,46 @@ func TestAWaitingMessageSaysWhy(t *testing.T) {
 	candidate := func(name string, code route.Code, until time.Time) route.Candidate {
 		return route.Candidate{Account: name, Weight: 1, Why: route.Why{Code: code, Reason: "words", Until: until}}
 	}
-	due := mail.Waiting{Facts: &mail.Facts{}, Ready: true, Due: now.Add(-time.Second)}
-	with := func(change func(*mail.Waiting)) mail.Waiting {
+	due := queue.Waiting{Facts: &mail.Facts{}, Ready: true, Due: now.Add(-time.Second)}
+	with := func(change func(*queue.Waiting)) queue.Waiting {
 		w := due
 		change(&w)
 		return w
 	}
 	for name, c := range map[string]struct {
-		at         mail.Waiting
+		at         queue.Waiting
 		sendAt     time.Time
 		candidates []route.Candidate
 		chosen     string
 		waitsFor   string
 		want       *api.Waiting
 	}{
-		"settled":   {at: mail.Waiting{Facts: &mail.Facts{}}},
-		"scheduled": {at: with(func(w *mail.Waiting) { w.Due = later }), sendAt: later, want: &api.Waiting{Code: "scheduled", Due: &later, Until: &later}},
+		"settled":   {at: queue.Waiting{Facts: &mail.Facts{}}},
+		"scheduled": {at: with(func(w *queue.Waiting) { w.Due = later }), sendAt: later, want: &api.Waiting{Code: "scheduled", Due: &later, Until: &later}},
 		"put off after a call": {
-			at: with(func(w *mail.Waiting) { w.Due, w.Tries = soon, 1 }), chosen: "a",
+			at: with(func(w *queue.Waiting) { w.Due, w.Tries = soon, 1 }), chosen: "a",
 			want: &api.Waiting{Code: "retry", Due: &soon, Until: &soon},
 		},
 		"sending": {
-			at: mail.Waiting{Facts: &mail.Facts{}, Sending: true, Account: "a"}, want: &api.Waiting{Code: "sending", Account: "a"},
+			at: queue.Waiting{Facts: &mail.Facts{}, Sending: true, Account: "a"}, want: &api.Waiting{Code: "sending", Account: "a"},
 		},
 		"unknown": {
-			at:   mail.Waiting{Facts: &mail.Facts{}, Unknown: true, Account: "a", Decide: soon, Policy: mail.Never},
+			at:   queue.Waiting{Facts: &mail.Facts{}, Unknown: true, Account: "a", Decide: soon, Policy: mail.Never},
 			want: &api.Waiting{Code: "unknown", Account: "a", Until: &soon},
 		},
 		"others come first": {
-			at: with(func(w *mail.Waiting) { w.Ahead = 12 }), chosen: "a", want: &api.Waiting{Code: "turn", Account: "a", Ahead: 12},
+			at: with(func(w *queue.Waiting) { w.Ahead = 12 }), chosen: "a", want: &api.Waiting{Code: "turn", Account: "a", Ahead: 12},
 		},
 		"very many others": {
-			at: with(func(w *mail.Waiting) { w.Ahead = mail.MaxAhead }), chosen: "a",
-			want: &api.Waiting{Code: "turn", Account: "a", Ahead: mail.MaxAhead, AheadMore: true},
+			at: with(func(w *queue.Waiting) { w.Ahead = queue.MaxAhead }), chosen: "a",
+			want: &api.Waiting{Code: "turn", Account: "a", Ahead: queue.MaxAhead, AheadMore: true},
 		},
 		"no account": {at: due, want: &api.Waiting{Code: "no_account"}},
 		"the only account is paused": {
 			at: due, candidates: []route.Candidate{candidate("a", route.Paused, time.Time{})}, want: &api.Waiting{Code: "paused", Account: "a"},
 		},
 		"held for a parked account, tried before": {
-			at:         with(func(w *mail.Waiting) { w.Held, w.Due, w.Tries = true, soon, 2 }),
+			at:         with(func(w *queue.Waiting) { w.Held, w.Due, w.Tries = true, soon, 2 }),
 			candidates: []route.Candidate{candidate("a", route.Parked, later)},
 			want:       &api.Waiting{Code: "parked", Account: "a", Due: &soon, Until: &later},
 		},
@@ -81,7 +83,7 @@ func TestAWaitingMessageSaysWhy(t *testing.T) {
 			t.Parallel()
 			d := route.Decision{Chosen: c.chosen, WaitsFor: c.waitsFor, Candidates: c.candidates}
 			s := sendServer(t, decided(d))
-			got := s.waitingView(&mail.View{Message: &mail.Message{SendAt: c.sendAt}, Waiting: &c.at}, now)
+			got := s.waitingView(&record.View{Message: &mail.Message{SendAt: c.sendAt}, Waiting: &c.at}, now)
 			if got != nil {
 				if got.Reason == "" {
 					t.Error("no reason for people")

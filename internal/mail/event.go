@@ -163,3 +163,16 @@ func eventKey(account int32, parts ...string) ID {
 	}
 	return ID(h.Sum(nil)[:16])
 }
+
+// Payload is one unit of what a provider sent: its bytes, and the events that it tells of. A payload that could not be
+// read has one unmapped event.
+type Payload struct {
+	Raw    []byte
+	Events []Event
+}
+
+// Once is a token that may come with one body only.
+type Once struct {
+	Token ID
+	Body  [32]byte // SHA-256
+}

@@ -1,6 +1,6 @@
-// Package mail holds the words of sendgate: message, recipient, address, status, policy, tenant, key. It decides what
-// a valid message is (Draft.Message) and how the state of a message follows from its recipients (Fold). It does no I/O and
-// imports nothing else of ours.
+// Package mail holds the words of mail: message, recipient, address, status, policy, event. It decides what a valid message is
+// (Draft.Message), how the state of a message follows from its recipients (Fold), and what an event proves (Evidence). It does
+// no I/O and imports nothing else of ours.
 //
 // A newcomer's likeliest mistake: to use an address that did not come out of ParseAddress. The parsed form is the only
 // one that is stored, compared or sent.

@@ -250,3 +250,21 @@ func label(s string) string {
 		return r
 	}, s)
 }
+
+// Field is one complaint about one field of a request, named by its path ("to[3].email").
+type Field struct {
+	Field   string `json:"field"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Invalid is a request whose meaning is wrong: 422 with a Field for each mistake.
+type Invalid struct{ Fields []Field }
+
+// Error implements error.
+func (e *Invalid) Error() string {
+	if len(e.Fields) == 0 {
+		return "invalid request"
+	}
+	return e.Fields[0].Field + ": " + e.Fields[0].Message
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // acceptWait is how long a caller waits for its commit, unless Options say otherwise. A message that is heavier than a
@@ -36,14 +37,14 @@ const acceptWeight = 4 << 20
 
 // offer is a submission and until when its caller waits.
 type offer struct {
-	*mail.Submission
+	*record.Submission
 	until time.Time
 }
 
 // Accept makes a submission durable together with others that wait. It returns mail.ErrMismatch when the idempotency
 // key was used with another request, and *mail.Unavailable when the database does not take it in time: then it is not
 // stored, and never will be. It returns *mail.OutcomeUnknown when nobody knows.
-func (db *DB) Accept(ctx context.Context, s *mail.Submission) (mail.Accepted, error) {
+func (db *DB) Accept(ctx context.Context, s *record.Submission) (record.Accepted, error) {
 	size := s.Message.Bytes()
 	until := time.Now().Add(db.acceptWait + heavyExtra(size))
 	ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(ctx), until, errSlow)
@@ -52,12 +53,12 @@ func (db *DB) Accept(ctx context.Context, s *mail.Submission) (mail.Accepted, er
 }
 
 // AcceptAll is Accept for many submissions at once, each answered on its own.
-func (db *DB) AcceptAll(ctx context.Context, subs []*mail.Submission) ([]mail.Accepted, []error) {
+func (db *DB) AcceptAll(ctx context.Context, subs []*record.Submission) ([]record.Accepted, []error) {
 	until := time.Now().Add(db.acceptWait + heavyExtra(weigh(subs)))
 	ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(ctx), until, errSlow)
 	defer cancel()
-	accepted, errs := make([]mail.Accepted, len(subs)), make([]error, len(subs))
-	jobs := make([]*job[offer, mail.Accepted], len(subs))
+	accepted, errs := make([]record.Accepted, len(subs)), make([]error, len(subs))
+	jobs := make([]*job[offer, record.Accepted], len(subs))
 	for i, s := range subs {
 		j := db.accepts.job(offer{s, until}, s.Message.Bytes())
 		if errs[i] = db.accepts.submit(j); errs[i] == nil {
@@ -116,7 +117,7 @@ FROM win
 LEFT JOIN (SELECT message_id, array_agg(n ORDER BY n) AS gone FROM r WHERE status = 'suppressed' GROUP BY message_id) s
     ON s.message_id = win.id`
 
-func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]mail.Accepted, []error) {
+func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]record.Accepted, []error) {
 	// Two batches with overlapping keys in different order would deadlock.
 	order := make([]int, len(offers))
 	for i := range order {
@@ -134,7 +135,7 @@ func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]mail.Accepted,
 		g, e := bisect(ctx, some, db.acceptOnce)
 		got, errs, rest = append(got, g...), append(errs, e...), rest[len(some):]
 	}
-	results, failures := make([]mail.Accepted, len(offers)), make([]error, len(offers))
+	results, failures := make([]record.Accepted, len(offers)), make([]error, len(offers))
 	for i, at := range order {
 		results[at], failures[at] = got[i].accepted, errs[i]
 		if failures[at] == nil {
@@ -145,7 +146,7 @@ func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]mail.Accepted,
 }
 
 type acceptOutcome struct {
-	accepted mail.Accepted
+	accepted record.Accepted
 	err      error // this row's own fate, the batch went through: mail.ErrMismatch
 }
 
@@ -173,7 +174,7 @@ func (db *DB) acceptOnce(ctx context.Context, offers []offer) ([]acceptOutcome, 
 			return out, errLarge
 		}
 		err = unavailable(err)
-		if away, ok := errors.AsType[*mail.Unavailable](err); !ok || away.Reason == "storage_full" {
+		if away, ok := errors.AsType[*record.Unavailable](err); !ok || away.Reason == "storage_full" {
 			return out, err
 		}
 		left = expired(time.Now(), offers, left, out, err)
@@ -214,12 +215,12 @@ func expired(now time.Time, offers []offer, left []int, out []acceptOutcome, why
 // acceptTogether commits what is left of a batch, or nothing of it. What nobody knows the outcome of has that for its
 // outcome: to try it again could store it twice.
 func (db *DB) acceptTogether(ctx context.Context, offers []offer, left []int, by time.Time, out []acceptOutcome) error {
-	subs := make([]*mail.Submission, len(left))
+	subs := make([]*record.Submission, len(left))
 	for n, i := range left {
 		subs[n] = offers[i].Submission
 	}
 	suppressed, err := db.insertSubmissions(ctx, subs, by)
-	if unknown, ok := errors.AsType[*mail.OutcomeUnknown](err); ok {
+	if unknown, ok := errors.AsType[*record.OutcomeUnknown](err); ok {
 		for _, i := range left {
 			out[i].err = unknown
 		}
@@ -241,7 +242,7 @@ func (db *DB) acceptTogether(ctx context.Context, offers []offer, left []int, by
 	return nil
 }
 
-func weigh(subs []*mail.Submission) int64 {
+func weigh(subs []*record.Submission) int64 {
 	sum := int64(0)
 	for _, s := range subs {
 		sum += s.Message.Bytes()
@@ -267,10 +268,10 @@ func (db *DB) replay(ctx context.Context, offers []offer, lost []int, out []acce
 	defer cancel()
 	for _, i := range lost {
 		a, err := db.Replay(ctx, offers[i].Submission)
-		if errors.Is(err, mail.ErrNotFound) { // deleted since the insert met it
-			err = &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
-		} else if _, away := errors.AsType[*mail.Unavailable](err); away {
-			err = &mail.OutcomeUnknown{Err: err}
+		if errors.Is(err, record.ErrNotFound) { // deleted since the insert met it
+			err = &record.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
+		} else if _, away := errors.AsType[*record.Unavailable](err); away {
+			err = &record.OutcomeUnknown{Err: err}
 		}
 		out[i].accepted, out[i].err = a, err
 	}
@@ -282,7 +283,7 @@ func (db *DB) replay(ctx context.Context, offers []offer, lost []int, out []acce
 // acceptance.
 //
 // The answer is a promise like the first one: the lock on the key is something to commit, see commitSQL.
-func (db *DB) Replay(ctx context.Context, s *mail.Submission) (mail.Accepted, error) {
+func (db *DB) Replay(ctx context.Context, s *record.Submission) (record.Accepted, error) {
 	const q = `
 SELECT k.fingerprint, m.id, coalesce(m.send_at > m.created_at, false), r.email, r.status = 'suppressed' AND r.updated_at = m.created_at
 FROM idempotency k
@@ -293,37 +294,37 @@ ORDER BY r.n
 FOR KEY SHARE OF k`
 	rows, err := db.accept.Query(ctx, q, s.Message.Tenant, s.Key)
 	if err != nil {
-		return mail.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))
+		return record.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))
 	}
-	a := mail.Accepted{Replayed: true}
+	a := record.Accepted{Replayed: true}
 	var fingerprint []byte
 	var id [16]byte
 	var scheduled, suppressed bool
 	var email string
 	_, err = pgx.ForEachRow(rows, []any{&fingerprint, &id, &scheduled, &email, &suppressed}, func() error {
 		a.ID = id
-		a.Recipients = append(a.Recipients, mail.RecipientStatus{Email: email, Status: firstStatus(scheduled, suppressed)})
+		a.Recipients = append(a.Recipients, record.RecipientStatus{Email: email, Status: firstStatus(scheduled, suppressed)})
 		return nil
 	})
 	switch {
 	case err != nil:
-		return mail.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))
+		return record.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))
 	case len(a.Recipients) == 0:
-		return mail.Accepted{}, fmt.Errorf("idempotency key: %w", mail.ErrNotFound)
+		return record.Accepted{}, fmt.Errorf("idempotency key: %w", record.ErrNotFound)
 	case !bytes.Equal(fingerprint, s.Fingerprint[:]):
-		return mail.Accepted{}, mail.ErrMismatch
+		return record.Accepted{}, record.ErrMismatch
 	}
 	a.Status = foldAnswer(a.Recipients)
 	return a, nil
 }
 
 // firstAnswer is what the caller is told at acceptance.
-func firstAnswer(m *mail.Message, suppressed []int16) mail.Accepted {
-	a := mail.Accepted{ID: m.ID}
+func firstAnswer(m *mail.Message, suppressed []int16) record.Accepted {
+	a := record.Accepted{ID: m.ID}
 	scheduled := m.SendAt.After(m.CreatedAt)
 	for _, r := range m.Recipients() {
 		status := firstStatus(scheduled, slices.Contains(suppressed, int16(r.N))) //nolint:gosec // at most 1000 recipients
-		a.Recipients = append(a.Recipients, mail.RecipientStatus{Email: r.Address.Email, Status: status})
+		a.Recipients = append(a.Recipients, record.RecipientStatus{Email: r.Address.Email, Status: status})
 	}
 	a.Status = foldAnswer(a.Recipients)
 	return a
@@ -339,7 +340,7 @@ func firstStatus(scheduled, suppressed bool) mail.Status {
 	return mail.Queued
 }
 
-func foldAnswer(recipients []mail.RecipientStatus) mail.Status {
+func foldAnswer(recipients []record.RecipientStatus) mail.Status {
 	all := make([]mail.Status, len(recipients))
 	for i, r := range recipients {
 		all[i] = r.Status
@@ -347,7 +348,7 @@ func foldAnswer(recipients []mail.RecipientStatus) mail.Status {
 	return mail.Fold(all)
 }
 
-func acceptArgs(subs []*mail.Submission) ([]any, error) {
+func acceptArgs(subs []*record.Submission) ([]any, error) {
 	n := len(subs)
 	ids, tenants, lanes := make([][16]byte, n), make([]int32, n), make([]int32, n)
 	keys, fps, payloads, facts := make([]string, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)

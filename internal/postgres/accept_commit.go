@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const (
@@ -34,7 +35,7 @@ const (
 // Three things make that true. COMMIT is sent only while there is time. The server looks at its own clock directly before
 // it commits, so that one that stood still with the COMMIT in its socket refuses when it wakes up. And a COMMIT that was
 // sent is waited for; when its answer is lost, another connection finds out what became of it.
-func (db *DB) insertSubmissions(ctx context.Context, subs []*mail.Submission, by time.Time) (map[mail.ID][]int16, error) {
+func (db *DB) insertSubmissions(ctx context.Context, subs []*record.Submission, by time.Time) (map[mail.ID][]int16, error) {
 	args, err := acceptArgs(subs)
 	if err != nil {
 		return nil, err
@@ -155,9 +156,9 @@ func (db *DB) outcome(ctx context.Context, by time.Time, lock int64, won map[mai
 		case failed == nil && stored:
 			return nil
 		case failed == nil:
-			return &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
+			return &record.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
 		case !sleep(ctx, retryPause):
-			return &mail.OutcomeUnknown{Err: errors.Join(err, failed)}
+			return &record.OutcomeUnknown{Err: errors.Join(err, failed)}
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // stalls are ways in which the database takes nothing for a while.
@@ -38,7 +38,7 @@ func (c *verdicts) count(err error) {
 }
 
 func isUnavailable(err error) bool {
-	_, is := errors.AsType[*mail.Unavailable](err)
+	_, is := errors.AsType[*record.Unavailable](err)
 	return is
 }
 
@@ -62,7 +62,7 @@ func crowd(t *testing.T, n int, dbs ...*DB) (told *verdicts, wait func()) {
 		})
 	}
 	wg.Go(func() {
-		subs := make([]*mail.Submission, n)
+		subs := make([]*record.Submission, n)
 		for i := range subs {
 			subs[i] = submission()
 		}
@@ -172,7 +172,7 @@ func tapped(t *testing.T, b *bed, wait time.Duration, onCommit func(p *proxy, cu
 
 // acceptUntil sends messages until one got as far as to its COMMIT, and returns what its sender is told: those before it were
 // too slow, on a busy machine, and are refused.
-func acceptUntil(t *testing.T, db *DB, s func() *mail.Submission, committing func() bool) error {
+func acceptUntil(t *testing.T, db *DB, s func() *record.Submission, committing func() bool) error {
 	t.Helper()
 	for {
 		_, err := db.Accept(t.Context(), s())
@@ -184,7 +184,7 @@ func acceptUntil(t *testing.T, db *DB, s func() *mail.Submission, committing fun
 }
 
 // plain is submission without recipients of its own.
-func plain() *mail.Submission { return submission() }
+func plain() *record.Submission { return submission() }
 
 // The answer to COMMIT is lost, and another connection tells what became of it.
 func TestAnswerToCommitThatIsLostIsFoundOut(t *testing.T) {
@@ -282,7 +282,7 @@ func TestRepeatWhoseAnswerCannotBeReadIsUnknown(t *testing.T) {
 		return fromClient && commits.Load() > 0 && !bytes.Contains(chunk, []byte("; COMMIT\x00"))
 	}
 	p.mu.Unlock()
-	if err := acceptUntil(t, db, func() *mail.Submission { return keyed("k") }, func() bool { return commits.Load() > 0 }); !isUnknown(err) {
+	if err := acceptUntil(t, db, func() *record.Submission { return keyed("k") }, func() bool { return commits.Load() > 0 }); !isUnknown(err) {
 		t.Errorf("told %v, want that nobody knows", err)
 	}
 }
@@ -297,7 +297,7 @@ func TestSlowDatabaseTakesFewerAtATime(t *testing.T) {
 	b.exec(t, `CREATE TRIGGER slow BEFORE INSERT ON idempotency FOR EACH ROW EXECUTE FUNCTION slow()`)
 	accepted, n := 0, 0
 	until(t, "some are accepted", func() bool {
-		subs := make([]*mail.Submission, mostRows) // four seconds' work, or two for each committer
+		subs := make([]*record.Submission, mostRows) // four seconds' work, or two for each committer
 		for i := range subs {
 			n++
 			subs[i] = keyed(fmt.Sprint("key-", n))

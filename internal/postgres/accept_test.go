@@ -12,12 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestAcceptStoresTheWholeMessage(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	s := with(func(s *mail.Submission) {
+	s := with(func(s *record.Submission) {
 		m := s.Message
 		m.Cc = []mail.Address{{Email: "bob@example.org", Name: `B "o" b`}}
 		m.Bcc = []mail.Address{{Email: "cy@example.net"}}
@@ -31,7 +32,7 @@ func TestAcceptStoresTheWholeMessage(t *testing.T) {
 	})
 	got, err := b.db.Accept(t.Context(), s)
 	must(t, err)
-	want := mail.Accepted{ID: s.Message.ID, Status: mail.Queued, Recipients: []mail.RecipientStatus{
+	want := record.Accepted{ID: s.Message.ID, Status: mail.Queued, Recipients: []record.RecipientStatus{
 		{Email: "ann@example.org", Status: mail.Queued}, {Email: "bob@example.org", Status: mail.Queued}, {Email: "cy@example.net", Status: mail.Queued},
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -63,7 +64,7 @@ func TestAcceptMakesScheduledMessageDueAtItsTime(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	at := time.Now().UTC().Truncate(time.Millisecond).Add(time.Hour)
-	s := with(func(s *mail.Submission) { s.Message.SendAt = at })
+	s := with(func(s *record.Submission) { s.Message.SendAt = at })
 	got, err := b.db.Accept(t.Context(), s)
 	must(t, err)
 	if got.Status != mail.Scheduled || got.Recipients[0].Status != mail.Scheduled {
@@ -77,17 +78,17 @@ func TestAcceptMakesScheduledMessageDueAtItsTime(t *testing.T) {
 func TestAcceptMarksSuppressedRecipients(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
-	other, err := b.db.CreateTenant(t.Context(), "tester", mail.Tenant{Name: "other", Weight: 100})
+	must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
+	other, err := b.db.CreateTenant(t.Context(), "tester", record.Tenant{Name: "other", Weight: 100})
 	must(t, err)
 	for _, tc := range []struct {
 		name          string
-		s             *mail.Submission
+		s             *record.Submission
 		status, place string
 	}{
 		{"some", submission("ann@example.org", "gone@example.org"), "queued: queued suppressed", "ready"},
 		{"all", submission("gone@example.org"), "suppressed: suppressed", "settled"},
-		{"of another tenant", with(func(s *mail.Submission) {
+		{"of another tenant", with(func(s *record.Submission) {
 			s.Message.Tenant, s.Message.To[0].Email = other.ID, "gone@example.org"
 		}), "queued: queued", "ready"},
 	} {
@@ -154,14 +155,14 @@ func TestOneTransactionTakesNoMoreThanItCanWriteInTime(t *testing.T) {
 		defer mu.Unlock()
 		most = max(most, size)
 	}})
-	subs := make([]*mail.Submission, 18)
+	subs := make([]*record.Submission, 18)
 	for i := range subs {
 		subs[i] = submission()
 		subs[i].Message.Text = strings.Repeat("x", 512<<10)
 	}
 	_, errs := db.AcceptAll(t.Context(), subs)
 	for _, err := range errs {
-		if _, slow := errors.AsType[*mail.Unavailable](err); !slow { // a busy machine may not write 9 MB in time
+		if _, slow := errors.AsType[*record.Unavailable](err); !slow { // a busy machine may not write 9 MB in time
 			must(t, err)
 		}
 	}
@@ -183,7 +184,7 @@ func TestHeavyMessageGetsMoreTime(t *testing.T) {
 	db := b.open(t, Options{AcceptWait: time.Minute})
 	b.exec(t, `CREATE TRIGGER note AFTER INSERT ON message FOR EACH STATEMENT EXECUTE FUNCTION note()`)
 	for _, size := range []int{1000, acceptWeight + 10<<20, 1000} {
-		_, err := db.Accept(t.Context(), with(func(s *mail.Submission) { s.Message.Text = strings.Repeat("x", size) }))
+		_, err := db.Accept(t.Context(), with(func(s *record.Submission) { s.Message.Text = strings.Repeat("x", size) }))
 		must(t, err)
 	}
 	got := list[time.Duration](t, b, `SELECT timeout FROM seen`)
@@ -195,7 +196,7 @@ func TestHeavyMessageGetsMoreTime(t *testing.T) {
 func TestPoisonedMessageFailsAlone(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	var subs []*mail.Submission
+	var subs []*record.Submission
 	bad := map[int]bool{0: true, 13: true, 37: true, 38: true}
 	for i := range 40 {
 		s := submission()
@@ -212,7 +213,7 @@ func TestPoisonedMessageFailsAlone(t *testing.T) {
 		case bad[i] && errs[i] == nil:
 			t.Errorf("submission %d was accepted", i)
 		case bad[i]:
-			if _, is := errors.AsType[*mail.Unavailable](errs[i]); is {
+			if _, is := errors.AsType[*record.Unavailable](errs[i]); is {
 				t.Errorf("submission %d: %v, want an error that does not invite to try again", i, errs[i])
 			}
 		case errs[i] != nil || accepted[i].ID != s.Message.ID:
@@ -253,14 +254,14 @@ func TestAcceptRefusesAtOnceWhenItsQueueIsFull(t *testing.T) {
 			}()
 		}
 		first := <-answers // while nothing can commit
-		u, is := errors.AsType[*mail.Unavailable](first)
+		u, is := errors.AsType[*record.Unavailable](first)
 		if !is || u.Reason != "queue_full" || u.RetryAfter <= 0 {
 			t.Errorf("%s: first answer %v, want queue_full with a time to come back", tc.name, first)
 		}
 		must(t, hold.Rollback(t.Context()))
 		for range n - 1 {
 			if err := <-answers; err != nil {
-				if u, is := errors.AsType[*mail.Unavailable](err); !is || u.Reason != "queue_full" {
+				if u, is := errors.AsType[*record.Unavailable](err); !is || u.Reason != "queue_full" {
 					t.Errorf("%s: %v, want queue_full or an answer", tc.name, err)
 				}
 			}

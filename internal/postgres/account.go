@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/limit"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -17,7 +17,7 @@ import (
 // affectedRow turns "no rows" of a RETURNING or SELECT into mail.ErrNotFound.
 func affectedRow(err error, what string) error {
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("%s: %w", what, mail.ErrNotFound)
+		return fmt.Errorf("%s: %w", what, record.ErrNotFound)
 	}
 	return err
 }
@@ -139,7 +139,7 @@ func (db *DB) UpdateAccount(ctx context.Context, actor string, a route.Account, 
 			return err
 		}
 		if tag.RowsAffected() == 0 {
-			return fmt.Errorf("account %s: %w", a.Name, mail.ErrStale)
+			return fmt.Errorf("account %s: %w", a.Name, record.ErrStale)
 		}
 		if err := db.putSecrets(ctx, tx, id, secrets); err != nil {
 			return err

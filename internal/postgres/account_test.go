@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -56,7 +56,7 @@ func TestSecretsAreSealedToTheirRowAndField(t *testing.T) {
 		if _, err := b.db.Secrets(ctx, one); !errors.Is(err, seal.ErrSealed) {
 			t.Errorf("%s: %v, want ErrSealed", what, err)
 		}
-		if _, is := errors.AsType[*mail.Unavailable](func() error { _, err := b.db.Secrets(ctx, one); return err }()); is {
+		if _, is := errors.AsType[*record.Unavailable](func() error { _, err := b.db.Secrets(ctx, one); return err }()); is {
 			t.Errorf("%s is told as an outage", what)
 		}
 	}

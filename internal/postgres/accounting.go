@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // accountingLock lets one replica check the books at a time.
@@ -29,17 +29,17 @@ const accountingTimeout = "50s"
 // status is found by the index message_open, which holds nothing else, and met with the three queue tables in the order
 // of their ids; so the cost follows what is open, however much is kept. The index is paid by whoever moves a message: a
 // change of status writes its index entries anew, 7 % more WAL for a result, as measured.
-func (db *DB) Accounting(ctx context.Context) (mail.Accounting, error) {
+func (db *DB) Accounting(ctx context.Context) (queue.Accounting, error) {
 	a, _, err := db.accounting(ctx, false)
 	return a, err
 }
 
 // AccountingAlone is Accounting, unless another replica is at it: then it reports false at once.
-func (db *DB) AccountingAlone(ctx context.Context) (mail.Accounting, bool, error) {
+func (db *DB) AccountingAlone(ctx context.Context) (queue.Accounting, bool, error) {
 	return db.accounting(ctx, true)
 }
 
-func (db *DB) accounting(ctx context.Context, alone bool) (a mail.Accounting, mine bool, err error) {
+func (db *DB) accounting(ctx context.Context, alone bool) (a queue.Accounting, mine bool, err error) {
 	once := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err = pgx.BeginTxFunc(ctx, db.engine, once, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '`+accountingTimeout+`'`); err != nil {
@@ -53,7 +53,7 @@ func (db *DB) accounting(ctx context.Context, alone bool) (a mail.Accounting, mi
 		return readAccounting(ctx, tx, &a)
 	})
 	if err != nil {
-		return mail.Accounting{}, false, fmt.Errorf("check the books: %w", unavailable(err))
+		return queue.Accounting{}, false, fmt.Errorf("check the books: %w", unavailable(err))
 	}
 	return a, mine, nil
 }
@@ -61,7 +61,7 @@ func (db *DB) accounting(ctx context.Context, alone bool) (a mail.Accounting, mi
 // planned has a statement planned each time. A plan that is kept from when a day was empty reads the whole of it later.
 const planned = pgx.QueryExecModeExec
 
-func readAccounting(ctx context.Context, tx pgx.Tx, a *mail.Accounting) error {
+func readAccounting(ctx context.Context, tx pgx.Tx, a *queue.Accounting) error {
 	var err error
 	if a.Books, err = readBooks(ctx, tx); err != nil {
 		return err
@@ -80,8 +80,8 @@ func readAccounting(ctx context.Context, tx pgx.Tx, a *mail.Accounting) error {
 	if err := readViolations(ctx, tx, placesSQL, a); err != nil {
 		return err
 	}
-	kinds := mail.ViolationKinds()
-	slices.SortStableFunc(a.Violations, func(v, w mail.Violation) int {
+	kinds := queue.ViolationKinds()
+	slices.SortStableFunc(a.Violations, func(v, w queue.Violation) int {
 		return cmp.Or(slices.Index(kinds, v.Kind)-slices.Index(kinds, w.Kind), cmp.Compare(v.Tenant, w.Tenant))
 	})
 	return nil
@@ -100,12 +100,12 @@ SELECT coalesce(t.name, '#' || c.tenant_id) AS name, sum(ready)::bigint, sum(uns
 FROM c LEFT JOIN tenant t ON t.id = c.tenant_id
 GROUP BY 1 ORDER BY 1`
 
-func readBooks(ctx context.Context, tx pgx.Tx) ([]mail.Book, error) {
+func readBooks(ctx context.Context, tx pgx.Tx) ([]queue.Book, error) {
 	rows, err := tx.Query(ctx, booksSQL, planned)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[mail.Book])
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[queue.Book])
 }
 
 // inStepSQL has placesSQL read both sides in the order of their ids, and sort or hash neither.
@@ -176,12 +176,12 @@ FROM v WHERE v.kind IS NOT NULL
 GROUP BY v.kind, v.tenant_id ORDER BY 1, 2`
 }
 
-func readViolations(ctx context.Context, tx pgx.Tx, q string, a *mail.Accounting) error {
+func readViolations(ctx context.Context, tx pgx.Tx, q string, a *queue.Accounting) error {
 	rows, err := tx.Query(ctx, q, planned)
 	if err != nil {
 		return err
 	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (v mail.Violation, err error) {
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (v queue.Violation, err error) {
 		var ids [][16]byte
 		err = row.Scan(&v.Kind, &v.Tenant, &v.Count, &ids)
 		for _, id := range ids {

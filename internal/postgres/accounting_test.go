@@ -14,9 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
-func (b *bed) books(t *testing.T) mail.Accounting {
+func (b *bed) books(t *testing.T) queue.Accounting {
 	t.Helper()
 	a, err := b.db.Accounting(t.Context())
 	must(t, err)
@@ -36,7 +38,7 @@ func (b *bed) balanced(t *testing.T, after, want string) {
 
 func (b *bed) lookedUp(t *testing.T, f flight, found bool) {
 	t.Helper()
-	_, err := b.db.Resolve(t.Context(), mail.Verdict{ID: f.id, N: 1, Account: f.account, Found: found})
+	_, err := b.db.Resolve(t.Context(), record.Verdict{ID: f.id, N: 1, Account: f.account, Found: found})
 	must(t, err)
 }
 
@@ -58,9 +60,9 @@ func TestBooksBalanceWhateverBecomesOfAMessage(t *testing.T) {
 	ctx := t.Context()
 	b := newBed(t)
 	b.balanced(t, "nothing", "0 ready, 0 claimed, 0 in a call, 0 unknown")
-	must(t, b.db.Suppress(ctx, mail.Suppression{Tenant: mail.DefaultTenant, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
+	must(t, b.db.Suppress(ctx, record.Suppression{Tenant: mail.DefaultTenant, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
 	b.accept(t, submission("gone@example.org"), submission("gone@example.org", "ann@example.org"),
-		with(func(s *mail.Submission) { s.Message.SendAt = time.Now().Add(time.Hour) }))
+		with(func(s *record.Submission) { s.Message.SendAt = time.Now().Add(time.Hour) }))
 	b.balanced(t, "accepting", "2 ready, 0 claimed, 0 in a call, 0 unknown")
 	b.exec(t, `DELETE FROM ready; UPDATE recipient SET status = 'cancelled'; UPDATE message SET status = 'cancelled'`)
 
@@ -74,18 +76,18 @@ func TestBooksBalanceWhateverBecomesOfAMessage(t *testing.T) {
 	}
 	b.balanced(t, "the intents", "2 ready, 1 claimed, 5 in a call, 0 unknown")
 	b.record(t, owner, sent(due[0]))
-	b.record(t, owner, mail.Result{ID: due[1].ID, N: 1, Class: "transient", Requeue: &mail.Requeue{In: time.Hour}})
-	b.record(t, owner, mail.Result{ID: due[2].ID, N: 1, Class: "rejected", Recipients: changes("failed")})
-	b.record(t, owner, mail.Result{ID: due[5].ID, N: 1, Requeue: &mail.Requeue{In: time.Hour}})
+	b.record(t, owner, queue.Result{ID: due[1].ID, N: 1, Class: "transient", Requeue: &queue.Requeue{In: time.Hour}})
+	b.record(t, owner, queue.Result{ID: due[2].ID, N: 1, Class: "rejected", Recipients: changes("failed")})
+	b.record(t, owner, queue.Result{ID: due[5].ID, N: 1, Requeue: &queue.Requeue{In: time.Hour}})
 	b.balanced(t, "results and a release", "4 ready, 0 claimed, 2 in a call, 0 unknown")
-	b.record(t, owner, mail.Result{ID: due[3].ID, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: mail.Resend, DecideIn: time.Hour}})
+	b.record(t, owner, queue.Result{ID: due[3].ID, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{Policy: mail.Resend, DecideIn: time.Hour}})
 	b.balanced(t, "an answer that was lost", "4 ready, 0 claimed, 1 in a call, 1 unknown")
 	must(t, b.db.Cancel(ctx, mail.DefaultTenant, ids[7]))
 	must(t, b.db.Resend(ctx, mail.DefaultTenant, due[2].ID, false))
 	b.exec(t, `UPDATE ready SET lane = $2 WHERE id = $1`, [16]byte(due[2].ID), lane+1)
 	b.balanced(t, "an operator", "4 ready, 0 claimed, 1 in a call, 1 unknown")
 	late := get[[16]byte](t, b, `SELECT id FROM ready WHERE lane = $1 ORDER BY due, id LIMIT 1`, lane)
-	must(t, b.db.End(ctx, []mail.Ending{{ID: late, Status: mail.Expired, Detail: "late"}}))
+	must(t, b.db.End(ctx, []queue.Ending{{ID: late, Status: mail.Expired, Detail: "late"}}))
 	b.balanced(t, "expiry", "3 ready, 0 claimed, 1 in a call, 1 unknown")
 	b.expire(t, owner)
 	b.rescueAll(t)
@@ -102,10 +104,10 @@ func TestBooksBalanceWhenEvidenceOvertakes(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	const none = "0 ready, 0 claimed, 0 in a call, 0 unknown"
-	delivered := func(f flight) mail.Intake {
+	delivered := func(f flight) record.Intake {
 		return hook(f.account, told(f.id, mail.EventDelivered, "ann@example.org", 1))
 	}
-	again := func() (flight, mail.Due, mail.ID) { // a message that is claimed again since nobody knew
+	again := func() (flight, queue.Due, mail.ID) { // a message that is claimed again since nobody knew
 		f := b.hang(t, mail.Resend, time.Minute)
 		b.decide(t, true)
 		owner := b.replica(t)
@@ -133,7 +135,7 @@ func TestBooksBalanceWhenEvidenceOvertakes(t *testing.T) {
 	b.balanced(t, "an event of a message that is claimed again", "0 ready, 1 claimed, 0 in a call, 0 unknown")
 	b.intend(t, owner, intent(d, f.account))
 	b.balanced(t, "its call, all the same", "0 ready, 0 claimed, 1 in a call, 0 unknown")
-	b.record(t, owner, mail.Result{ID: f.id, N: 2, Class: "transient", Requeue: &mail.Requeue{In: time.Hour}})
+	b.record(t, owner, queue.Result{ID: f.id, N: 2, Class: "transient", Requeue: &queue.Requeue{In: time.Hour}})
 	b.balanced(t, "its requeueing", "1 ready, 0 claimed, 0 in a call, 0 unknown")
 	b.exec(t, `DELETE FROM ready`)
 
@@ -141,13 +143,13 @@ func TestBooksBalanceWhenEvidenceOvertakes(t *testing.T) {
 	b.receive(t, delivered(f))
 	raw, err := b.db.RawEvents(t.Context(), "relay", time.Time{}, mail.ID{}, 10)
 	must(t, err)
-	_, _, err = b.db.Reproject(t.Context(), []mail.Reprojected{{Origin: raw[len(raw)-1].Origin, Events: []mail.Event{told(f.id, mail.EventUnmapped, "", 1)}}}, false)
+	_, _, err = b.db.Reproject(t.Context(), []record.Reprojected{{Origin: raw[len(raw)-1].Origin, Events: []mail.Event{told(f.id, mail.EventUnmapped, "", 1)}}}, false)
 	must(t, err)
 	b.balanced(t, "evidence that is read otherwise now", "0 ready, 1 claimed, 0 in a call, 0 unknown")
 	b.exec(t, `DELETE FROM inflight`)
 
 	f = b.fly(t, submission("ann@example.org", "bob@example.org"))
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent"), Requeue: &mail.Requeue{}})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent"), Requeue: &queue.Requeue{}})
 	b.claim(t, f.owner, f.account, 1)
 	b.receive(t, hook(f.account, told(f.id, mail.EventBounced, "bob@example.org", 1, mail.MailboxFull)))
 	b.balanced(t, "an event of a recipient that is claimed again", "0 ready, 1 claimed, 0 in a call, 0 unknown")
@@ -157,7 +159,7 @@ func TestBooksBalanceWhenEvidenceOvertakes(t *testing.T) {
 	other := b.account(t, "other")
 	b.exec(t, `UPDATE inflight SET account_id = $1`, other)
 	b.intend(t, owner, intent(d, other))
-	b.record(t, owner, mail.Result{ID: f.id, N: 2, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: mail.Reconcile, DecideIn: time.Hour}})
+	b.record(t, owner, queue.Result{ID: f.id, N: 2, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{Policy: mail.Reconcile, DecideIn: time.Hour}})
 	b.receive(t, delivered(f))
 	b.balanced(t, "an event of the call before the one that is unknown", "0 ready, 0 claimed, 0 in a call, 0 unknown")
 }
@@ -165,16 +167,16 @@ func TestBooksBalanceWhenEvidenceOvertakes(t *testing.T) {
 func TestBooksOfEachTenant(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	other, err := b.db.CreateTenant(t.Context(), "ops", mail.Tenant{Name: "other", Weight: 1})
+	other, err := b.db.CreateTenant(t.Context(), "ops", record.Tenant{Name: "other", Weight: 1})
 	must(t, err)
 	b.hang(t, mail.Never, 90*time.Second)
 	b.flying(t)
 	b.claim(t, b.replica(t), b.relay(t), len(b.acceptN(t, 1)))
 	for range 3 {
-		b.accept(t, with(func(s *mail.Submission) { s.Message.Tenant = other.ID }))
+		b.accept(t, with(func(s *record.Submission) { s.Message.Tenant = other.ID }))
 	}
 	a := b.books(t)
-	if diff := cmp.Diff([]mail.Book{{Tenant: "default", Unstarted: 1, Started: 1, Unknown: 1}, {Tenant: "other", Ready: 3}}, a.Books); diff != "" {
+	if diff := cmp.Diff([]queue.Book{{Tenant: "default", Unstarted: 1, Started: 1, Unknown: 1}, {Tenant: "other", Ready: 3}}, a.Books); diff != "" {
 		t.Errorf("books (-want +got):\n%s", diff)
 	}
 	if a.UnknownAge < 90*time.Second || a.UnknownAge > time.Hour {
@@ -186,10 +188,10 @@ func TestBooksOfEachTenant(t *testing.T) {
 func TestEachContradictionIsFound(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	other, err := b.db.CreateTenant(t.Context(), "ops", mail.Tenant{Name: "other", Weight: 1})
+	other, err := b.db.CreateTenant(t.Context(), "ops", record.Tenant{Name: "other", Weight: 1})
 	must(t, err)
 	ready := func() mail.ID {
-		return b.accept(t, with(func(s *mail.Submission) { s.Message.Tenant = other.ID }))[0]
+		return b.accept(t, with(func(s *record.Submission) { s.Message.Tenant = other.ID }))[0]
 	}
 	claimed := func() mail.ID {
 		id := b.acceptN(t, 1)[0]
@@ -208,39 +210,39 @@ func TestEachContradictionIsFound(t *testing.T) {
 		name   string
 		of     func() mail.ID
 		tamper string
-		kind   mail.ViolationKind
+		kind   queue.ViolationKind
 	}{
-		{"ready row gone", ready, `DELETE FROM ready WHERE id = $1`, mail.Lost},
-		{"claim gone", claimed, `DELETE FROM inflight WHERE id = $1`, mail.Lost},
-		{"unknown row gone", unknown, `DELETE FROM unknown WHERE id = $1`, mail.Lost},
-		{"settled message opened", settled, `UPDATE message SET status = 'queued' WHERE id = $1`, mail.Lost},
-		{"claimed and ready", claimed, toReady, mail.Twice},
-		{"in a call and ready", started, toReady, mail.Twice},
-		{"ready without message", ready, `DELETE FROM message WHERE id = $1`, mail.NoMessage},
-		{"claimed without message", claimed, `DELETE FROM message WHERE id = $1`, mail.NoMessage},
-		{"unknown without message", unknown, `DELETE FROM message WHERE id = $1`, mail.NoMessage},
-		{"ready and settled", ready, `UPDATE message SET status = 'sent' WHERE id = $1`, mail.Ended},
-		{"in a call and settled", started, `UPDATE message SET status = 'failed' WHERE id = $1`, mail.Ended},
-		{"settled and ready", settled, toReady, mail.Ended},
-		{"unknown by status only", ready, `UPDATE message SET status = 'unknown' WHERE id = $1`, mail.Misplaced},
-		{"unknown by place only", unknown, `UPDATE message SET status = 'queued' WHERE id = $1`, mail.Misplaced},
-		{"another tenant's lane", ready, `UPDATE ready SET tenant_id = 1 WHERE id = $1`, mail.WrongTenant},
-		{"another tenant's, and settled", ready, `WITH m AS (UPDATE message SET status = 'sent' WHERE id = $1) UPDATE ready SET tenant_id = 1 WHERE id = $1`, mail.WrongTenant},
-		{"result gone", settled, `UPDATE attempt SET class = NULL, finished_at = NULL WHERE message_id = $1`, mail.OpenAttempt},
-		{"attempt of a message that is gone", settled, `WITH m AS (DELETE FROM message WHERE id = $1) UPDATE attempt SET class = NULL, finished_at = NULL WHERE message_id = $1`, mail.OpenAttempt},
-		{"attempt without a call", claimed, `INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at) VALUES ($1, 7, $1, 1, '{}', now())`, mail.OpenAttempt},
-		{"another call beside the one", started, `INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at) VALUES ($1, 7, $1, 1, '{}', now())`, mail.OpenAttempt},
-		{"claim under a number that was used", claimed, `INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at, class, finished_at) VALUES ($1, 1, $1, 1, '{}', now(), 'transient', now())`, mail.AttemptState},
-		{"call without an attempt", started, `DELETE FROM attempt WHERE message_id = $1`, mail.AttemptState},
-		{"call with a result", started, `UPDATE attempt SET class = 'transient', finished_at = now() WHERE message_id = $1`, mail.AttemptState},
-		{"unknown with a result", unknown, `UPDATE attempt SET class = 'accepted' WHERE message_id = $1`, mail.AttemptState},
-		{"unknown and proved", unknown, `UPDATE attempt SET seen_at = now(), seen_by = 'webhook' WHERE message_id = $1`, mail.AttemptState},
-		{"unknown without an attempt", unknown, `DELETE FROM attempt WHERE message_id = $1`, mail.AttemptState},
+		{"ready row gone", ready, `DELETE FROM ready WHERE id = $1`, queue.Lost},
+		{"claim gone", claimed, `DELETE FROM inflight WHERE id = $1`, queue.Lost},
+		{"unknown row gone", unknown, `DELETE FROM unknown WHERE id = $1`, queue.Lost},
+		{"settled message opened", settled, `UPDATE message SET status = 'queued' WHERE id = $1`, queue.Lost},
+		{"claimed and ready", claimed, toReady, queue.Twice},
+		{"in a call and ready", started, toReady, queue.Twice},
+		{"ready without message", ready, `DELETE FROM message WHERE id = $1`, queue.NoMessage},
+		{"claimed without message", claimed, `DELETE FROM message WHERE id = $1`, queue.NoMessage},
+		{"unknown without message", unknown, `DELETE FROM message WHERE id = $1`, queue.NoMessage},
+		{"ready and settled", ready, `UPDATE message SET status = 'sent' WHERE id = $1`, queue.Ended},
+		{"in a call and settled", started, `UPDATE message SET status = 'failed' WHERE id = $1`, queue.Ended},
+		{"settled and ready", settled, toReady, queue.Ended},
+		{"unknown by status only", ready, `UPDATE message SET status = 'unknown' WHERE id = $1`, queue.Misplaced},
+		{"unknown by place only", unknown, `UPDATE message SET status = 'queued' WHERE id = $1`, queue.Misplaced},
+		{"another tenant's lane", ready, `UPDATE ready SET tenant_id = 1 WHERE id = $1`, queue.WrongTenant},
+		{"another tenant's, and settled", ready, `WITH m AS (UPDATE message SET status = 'sent' WHERE id = $1) UPDATE ready SET tenant_id = 1 WHERE id = $1`, queue.WrongTenant},
+		{"result gone", settled, `UPDATE attempt SET class = NULL, finished_at = NULL WHERE message_id = $1`, queue.OpenAttempt},
+		{"attempt of a message that is gone", settled, `WITH m AS (DELETE FROM message WHERE id = $1) UPDATE attempt SET class = NULL, finished_at = NULL WHERE message_id = $1`, queue.OpenAttempt},
+		{"attempt without a call", claimed, `INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at) VALUES ($1, 7, $1, 1, '{}', now())`, queue.OpenAttempt},
+		{"another call beside the one", started, `INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at) VALUES ($1, 7, $1, 1, '{}', now())`, queue.OpenAttempt},
+		{"claim under a number that was used", claimed, `INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at, class, finished_at) VALUES ($1, 1, $1, 1, '{}', now(), 'transient', now())`, queue.AttemptState},
+		{"call without an attempt", started, `DELETE FROM attempt WHERE message_id = $1`, queue.AttemptState},
+		{"call with a result", started, `UPDATE attempt SET class = 'transient', finished_at = now() WHERE message_id = $1`, queue.AttemptState},
+		{"unknown with a result", unknown, `UPDATE attempt SET class = 'accepted' WHERE message_id = $1`, queue.AttemptState},
+		{"unknown and proved", unknown, `UPDATE attempt SET seen_at = now(), seen_by = 'webhook' WHERE message_id = $1`, queue.AttemptState},
+		{"unknown without an attempt", unknown, `DELETE FROM attempt WHERE message_id = $1`, queue.AttemptState},
 	} {
 		id := tc.of()
 		b.acceptN(t, 2) // these are in order
 		b.exec(t, tc.tamper, [16]byte(id))
-		want := []mail.Violation{{Kind: tc.kind, Tenant: get[string](t, b, `SELECT coalesce((SELECT t.name FROM message m JOIN tenant t ON t.id = m.tenant_id WHERE m.id = $1),
+		want := []queue.Violation{{Kind: tc.kind, Tenant: get[string](t, b, `SELECT coalesce((SELECT t.name FROM message m JOIN tenant t ON t.id = m.tenant_id WHERE m.id = $1),
 			(SELECT t.name FROM tenant t JOIN (SELECT tenant_id FROM ready WHERE id = $1 UNION ALL SELECT tenant_id FROM inflight WHERE id = $1 UNION ALL SELECT tenant_id FROM unknown WHERE id = $1) q ON q.tenant_id = t.id), '#0')`, [16]byte(id)), Count: 1, IDs: []mail.ID{id}}}
 		if diff := cmp.Diff(want, b.books(t).Violations); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.name, diff)
@@ -259,16 +261,16 @@ func TestContradictionsAreCountedAndSomeNamed(t *testing.T) {
 	b.exec(t, `INSERT INTO inflight (id, lane, tenant_id, owner, account_id, n, tries, recipients) VALUES ($1, 1, 1, $1, 1, 2, 0, 1)`, [16]byte(twice))
 	slices.SortFunc(ids, func(a, c mail.ID) int { return strings.Compare(a.String(), c.String()) })
 	a := b.books(t)
-	want := []mail.Violation{
-		{Kind: mail.Lost, Tenant: "default", Count: 5, IDs: ids[:3]},
-		{Kind: mail.Twice, Tenant: "default", Count: 1, IDs: []mail.ID{twice}},
-		{Kind: mail.Misplaced, Tenant: "default", Count: 2, IDs: []mail.ID{twice, twice}},
+	want := []queue.Violation{
+		{Kind: queue.Lost, Tenant: "default", Count: 5, IDs: ids[:3]},
+		{Kind: queue.Twice, Tenant: "default", Count: 1, IDs: []mail.ID{twice}},
+		{Kind: queue.Misplaced, Tenant: "default", Count: 2, IDs: []mail.ID{twice, twice}},
 	}
 	if diff := cmp.Diff(want, a.Violations); diff != "" {
 		t.Errorf("violations (-want +got):\n%s", diff)
 	}
-	if a.Count(mail.Lost) != 5 || a.Count(mail.NoMessage) != 0 {
-		t.Errorf("counts: %d lost, %d without message; want 5 and 0", a.Count(mail.Lost), a.Count(mail.NoMessage))
+	if a.Count(queue.Lost) != 5 || a.Count(queue.NoMessage) != 0 {
+		t.Errorf("counts: %d lost, %d without message; want 5 and 0", a.Count(queue.Lost), a.Count(queue.NoMessage))
 	}
 }
 
@@ -289,7 +291,7 @@ func TestWhatIsInAnyTwoPlacesIsFound(t *testing.T) {
 				b.exec(t, sql)
 			}
 		}
-		if a := b.books(t); a.Count(mail.Twice) != 1 {
+		if a := b.books(t); a.Count(queue.Twice) != 1 {
 			t.Errorf("%s: %+v, want it found", name, a.Violations)
 		}
 		b.clear(t)
@@ -319,9 +321,9 @@ func (b *bed) bustle(t *testing.T, account int32, done <-chan struct{}) {
 			r := sent(d)
 			switch (round + i) % 4 {
 			case 0:
-				r = mail.Result{ID: d.ID, N: d.Attempts + 1, Class: "transient", Requeue: &mail.Requeue{}}
+				r = queue.Result{ID: d.ID, N: d.Attempts + 1, Class: "transient", Requeue: &queue.Requeue{}}
 			case 1:
-				r = mail.Result{ID: d.ID, N: d.Attempts + 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: mail.Resend}}
+				r = queue.Result{ID: d.ID, N: d.Attempts + 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{Policy: mail.Resend}}
 			}
 			b.record(t, owner, r)
 			b.receive(t, hook(account, told(d.ID, mail.EventDelivered, "ann@example.org", i)))
@@ -330,7 +332,7 @@ func (b *bed) bustle(t *testing.T, account int32, done <-chan struct{}) {
 		_, _, err := b.db.Rescue(t.Context(), waits)
 		_, _, later := b.db.DecideUnknown(t.Context(), true, 2)
 		for _, err := range []error{err, later} { // one that lost a lock is repeated by the next round
-			if _, busy := errors.AsType[*mail.Unavailable](err); !busy {
+			if _, busy := errors.AsType[*record.Unavailable](err); !busy {
 				must(t, err)
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // newBedIn is newBed with a database of a certain LC_CTYPE.
@@ -76,10 +77,10 @@ func TestComplaintSuppressesEverySpellingInEveryLocale(t *testing.T) {
 func TestSuppressionIsOneForEverySpelling(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	find := func(email string) []string { return b.suppressed(t, mail.Suppression{Email: email}) }
+	find := func(email string) []string { return b.suppressed(t, record.Suppression{Email: email}) }
 	for _, s := range spelled {
 		for _, as := range s {
-			must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: as, Reason: "manual", Origin: "api"}))
+			must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: as, Reason: "manual", Origin: "api"}))
 			for _, asked := range s {
 				if diff := cmp.Diff([]string{s[0] + ` "" manual`}, find(asked)); diff != "" {
 					t.Errorf("added %s, looked for %s (-want +got):\n%s", as, asked, diff)
@@ -90,9 +91,9 @@ func TestSuppressionIsOneForEverySpelling(t *testing.T) {
 		if left := find(s[0]); left != nil {
 			t.Errorf("lifted %s, left %s", s[1], left)
 		}
-		var list []mail.Suppression
+		var list []record.Suppression
 		for _, as := range s {
-			list = append(list, mail.Suppression{Email: as, Reason: "manual", Origin: "import"})
+			list = append(list, record.Suppression{Email: as, Reason: "manual", Origin: "import"})
 		}
 		if n, err := b.db.ImportSuppressions(t.Context(), 1, list); n != 1 || err != nil {
 			t.Errorf("import of %s added %d, %v, want 1", s, n, err)
@@ -106,7 +107,7 @@ func TestClaimLeavesOutWhoWasSuppressedUnderAnotherSpelling(t *testing.T) {
 	b := newBed(t)
 	for _, s := range spelled {
 		id := b.accept(t, submission(s[1]))[0]
-		must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: s[2], Reason: "manual", Origin: "api"}))
+		must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: s[2], Reason: "manual", Origin: "api"}))
 		loaded, err := b.db.Load(t.Context(), []mail.ID{id})
 		must(t, err)
 		if got := loaded[id].Recipients[0]; got.Status != mail.Suppressed || got.Address.Email != s[1] {
@@ -139,7 +140,7 @@ func TestSoftBouncesOfOneAddressCountTogether(t *testing.T) {
 // searched lists what the searches for an address find, of those given.
 func (b *bed) searched(t *testing.T, email string) (to, from []mail.ID, events []string) {
 	t.Helper()
-	ids := func(f mail.Filter) (out []mail.ID) {
+	ids := func(f record.Filter) (out []mail.ID) {
 		f.Tenant, f.Limit = mail.DefaultTenant, 50
 		views, err := b.db.Messages(t.Context(), f)
 		must(t, err)
@@ -148,19 +149,19 @@ func (b *bed) searched(t *testing.T, email string) (to, from []mail.ID, events [
 		}
 		return out
 	}
-	list, err := b.db.Events(t.Context(), mail.EventFilter{Tenant: mail.DefaultTenant, Recipient: email, Limit: 50})
+	list, err := b.db.Events(t.Context(), record.EventFilter{Tenant: mail.DefaultTenant, Recipient: email, Limit: 50})
 	must(t, err)
 	for _, e := range list {
 		events = append(events, e.Recipient+" "+e.MessageID.String())
 	}
-	return ids(mail.Filter{To: email}), ids(mail.Filter{From: email}), events
+	return ids(record.Filter{To: email}), ids(record.Filter{From: email}), events
 }
 
 func TestSearchFindsEverySpelling(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	for _, s := range spelled {
-		f := b.fly(t, with(func(x *mail.Submission) { x.Message.From.Email, x.Message.To[0].Email = s[1], s[1] }))
+		f := b.fly(t, with(func(x *record.Submission) { x.Message.From.Email, x.Message.To[0].Email = s[1], s[1] }))
 		b.receive(t, hook(f.account, told(f.id, mail.EventDelivered, s[2], 1)))
 		want := s[0] + " " + f.id.String()
 		for _, asked := range s {
@@ -186,7 +187,7 @@ func TestSearchFindsEventsAboutNoRecipient(t *testing.T) {
 		t.Errorf("events = %v, want %v", events, want)
 	}
 	until(t, "the event in the stream", func() bool {
-		got, _, err := b.db.EventsAfter(t.Context(), mail.EventFilter{Tenant: mail.DefaultTenant, Recipient: "OTHER@example.NET"}, head, 10)
+		got, _, err := b.db.EventsAfter(t.Context(), record.EventFilter{Tenant: mail.DefaultTenant, Recipient: "OTHER@example.NET"}, head, 10)
 		must(t, err)
 		return len(got) == 1 && got[0].Recipient == "other@example.net"
 	})
@@ -237,7 +238,7 @@ func TestRowsOfAnEarlierBinaryAreFound(t *testing.T) {
 	if n, err := b.db.RefoldSuppressions(t.Context()); n != 1 || err != nil {
 		t.Errorf("refolded %d, %v, want one", n, err)
 	}
-	if diff := cmp.Diff([]string{`änn@example.org "" complaint`}, b.suppressed(t, mail.Suppression{})); diff != "" {
+	if diff := cmp.Diff([]string{`änn@example.org "" complaint`}, b.suppressed(t, record.Suppression{})); diff != "" {
 		t.Errorf("of two for one address the one that lasts longer (-want +got):\n%s", diff)
 	}
 	account := b.relay(t)

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // repeatLostSQL gives calls that were lost with their replica a repeat, where their account takes one. What is over stays
@@ -39,7 +40,7 @@ RETURNING id, attempts`
 
 // RepeatUnknown makes unknown messages ready whose call is to be made again at its account, and first gives such a repeat
 // to those whose replica died. At most 500 at a time.
-func (db *DB) RepeatUnknown(ctx context.Context, rule mail.RepeatRule) (repeated int, err error) {
+func (db *DB) RepeatUnknown(ctx context.Context, rule queue.RepeatRule) (repeated int, err error) {
 	var accounts []int32
 	var within []time.Duration
 	for id, w := range rule.Within {
@@ -95,7 +96,7 @@ RETURNING id`
 
 // Lapse gives up repeats that could not be made in time: the messages are unknown again, and on_ambiguous decides after
 // its wait. One that is not waiting any more is left alone.
-func (db *DB) Lapse(ctx context.Context, lapses []mail.Lapse, wait map[mail.Policy]time.Duration) error {
+func (db *DB) Lapse(ctx context.Context, lapses []queue.Lapse, wait map[mail.Policy]time.Duration) error {
 	ids, avoids := make([][16]byte, len(lapses)), make([][]byte, len(lapses))
 	for i, l := range lapses {
 		avoid, err := avoidJSON(l.Avoid)

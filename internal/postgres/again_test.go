@@ -5,21 +5,23 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const repeatWithin = 23 * time.Hour
 
-func repeatRule(account int32) mail.RepeatRule {
-	return mail.RepeatRule{Within: map[int32]time.Duration{account: repeatWithin}, Wait: 10 * time.Second, Patience: 10 * time.Minute, Most: 2}
+func repeatRule(account int32) queue.RepeatRule {
+	return queue.RepeatRule{Within: map[int32]time.Duration{account: repeatWithin}, Wait: 10 * time.Second, Patience: 10 * time.Minute, Most: 2}
 }
 
 // hangRepeat has one message whose call is to be made again.
 func (b *bed) hangRepeat(t *testing.T) flight {
 	t.Helper()
-	f := b.fly(t, with(func(s *mail.Submission) { s.Message.OnAmbiguous = mail.Never }))
-	again := &mail.Repeat{N: 1, By: time.Now().Add(time.Hour), Until: time.Now().Add(repeatWithin)}
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{
-		DecideIn: time.Hour, Policy: mail.Repeating, Avoid: map[string]mail.Avoid{"relay": {Repeat: again}},
+	f := b.fly(t, with(func(s *record.Submission) { s.Message.OnAmbiguous = mail.Never }))
+	again := &queue.Repeat{N: 1, By: time.Now().Add(time.Hour), Until: time.Now().Add(repeatWithin)}
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{
+		DecideIn: time.Hour, Policy: queue.Repeating, Avoid: map[string]queue.Avoid{"relay": {Repeat: again}},
 	}})
 	return f
 }
@@ -48,7 +50,7 @@ func TestACallIsMadeAgainWhenItsWaitIsOverAndIsNoTwin(t *testing.T) {
 	}
 	owner := b.replica(t)
 	d := b.claim(t, owner, f.account, 1)[0]
-	if at, r := mail.Repeated(d.Avoid); at != "relay" || r.N != 1 || d.Resends != 0 || d.ResentAfter != 0 {
+	if at, r := queue.Repeated(d.Avoid); at != "relay" || r.N != 1 || d.Resends != 0 || d.ResentAfter != 0 {
 		t.Errorf("due = %+v, want it bound to the account and no resend", d)
 	}
 	// an event tells of the first call just before the second, which is answered with the same id
@@ -94,7 +96,7 @@ func TestARepeatWithAnotherIDIsATwin(t *testing.T) {
 func TestALostCallIsMadeAgainWhereItsAccountTakesRepeats(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	f := b.fly(t, with(func(s *mail.Submission) { s.Message.OnAmbiguous = mail.Resend }))
+	f := b.fly(t, with(func(s *record.Submission) { s.Message.OnAmbiguous = mail.Resend }))
 	repeats := func() string {
 		return get[string](t, b, `SELECT concat_ws(' ', policy, avoid -> 'relay' -> 'repeat' ->> 'n', decide_at > now()) FROM unknown WHERE id = $1`, [16]byte(f.id))
 	}
@@ -126,8 +128,8 @@ func TestALapsedRepeatIsLeftToThePolicy(t *testing.T) {
 	f := b.hangRepeat(t)
 	b.exec(t, `UPDATE unknown SET decide_at = now()`)
 	b.repeat(t, f.account, 1)
-	over := map[string]mail.Avoid{"relay": {Repeat: &mail.Repeat{N: 1, Over: true}}}
-	must(t, b.db.Lapse(t.Context(), []mail.Lapse{{ID: f.id, Avoid: over}}, waits))
+	over := map[string]queue.Avoid{"relay": {Repeat: &queue.Repeat{N: 1, Over: true}}}
+	must(t, b.db.Lapse(t.Context(), []queue.Lapse{{ID: f.id, Avoid: over}}, waits))
 	if got, want := b.outcome(t, f.id), (outcome{"unknown", "unknown: unknown", "uncertain/repeat"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -140,7 +142,7 @@ func TestALapsedRepeatIsLeftToThePolicy(t *testing.T) {
 	if got, want := b.outcome(t, f.id), (outcome{"settled", "failed_unknown: failed_unknown", "uncertain/deadline"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	must(t, b.db.Lapse(t.Context(), []mail.Lapse{{ID: f.id, Avoid: over}}, waits))
+	must(t, b.db.Lapse(t.Context(), []queue.Lapse{{ID: f.id, Avoid: over}}, waits))
 	if place := b.place(t, f.id); place != "settled" {
 		t.Errorf("a settled message is %s after a lapse", place)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func tenantID(n int32) mail.TenantID { return mail.TenantID(n) }
@@ -259,7 +260,7 @@ func queueBest(b *pgx.Batch, order []seat, best map[seat]mail.Evidence) error {
 		ids[i], ns[i], ranks[i], at[i], keys[i] = s.id, int16(s.n), int16(v.Rank), v.At, v.Key //nolint:gosec // at most 1000, and 6
 		status[i], detail[i] = string(v.Status), v.Detail()
 		var err error
-		if bounces[i], err = mail.MarshalBounce(v.Bounce); err != nil {
+		if bounces[i], err = record.MarshalBounce(v.Bounce); err != nil {
 			return err
 		}
 	}
@@ -315,7 +316,7 @@ type eventColumns struct {
 }
 
 func (c *eventColumns) add(f *fact, raw []byte) error {
-	bounce, err := mail.MarshalBounce(f.Bounce)
+	bounce, err := record.MarshalBounce(f.Bounce)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // change runs one change of configuration: the change itself, its audit entry and the new configuration version are one
@@ -34,7 +34,7 @@ func (db *DB) changeWith(ctx context.Context, actor, action, target string, deta
 	})
 	switch {
 	case isCode(err, "23505"):
-		return fmt.Errorf("%s: the name is taken: %w", target, mail.ErrConflict)
+		return fmt.Errorf("%s: the name is taken: %w", target, record.ErrConflict)
 	case err != nil:
 		return fmt.Errorf("%s: %w", action, err)
 	}
@@ -52,7 +52,7 @@ func audit(ctx context.Context, tx pgx.Tx, actor, action, target string, detail 
 }
 
 // NoteFailedLogins adds what strangers tried to the audit, an entry for each address, which bounds them: see mail.FailedLogins.
-func (db *DB) NoteFailedLogins(ctx context.Context, all []mail.FailedLogins) error {
+func (db *DB) NoteFailedLogins(ctx context.Context, all []record.FailedLogins) error {
 	for _, f := range all {
 		raw, err := json.Marshal(f)
 		if err != nil {
@@ -68,13 +68,13 @@ func (db *DB) NoteFailedLogins(ctx context.Context, all []mail.FailedLogins) err
 // affected turns "no row" into mail.ErrNotFound.
 func affected(n int64, err error, what string) error {
 	if err == nil && n == 0 {
-		return fmt.Errorf("%s: %w", what, mail.ErrNotFound)
+		return fmt.Errorf("%s: %w", what, record.ErrNotFound)
 	}
 	return err
 }
 
 // Audit lists what was changed and who failed to log in, newest first.
-func (db *DB) Audit(ctx context.Context, f mail.AuditFilter) ([]mail.AuditEntry, error) {
+func (db *DB) Audit(ctx context.Context, f record.AuditFilter) ([]record.AuditEntry, error) {
 	if strings.Contains(f.Target, "@") {
 		f.Target = veiled(f.Target)
 	}
@@ -86,7 +86,7 @@ func (db *DB) Audit(ctx context.Context, f mail.AuditFilter) ([]mail.AuditEntry,
 	if err != nil {
 		return nil, fmt.Errorf("list audit: %w", unavailable(err))
 	}
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e mail.AuditEntry, err error) {
+	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e record.AuditEntry, err error) {
 		return e, row.Scan(&e.ID, &e.At, &e.Actor, &e.Name, &e.Action, &e.Target, &e.Detail)
 	})
 	if err != nil {

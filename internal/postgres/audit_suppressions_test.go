@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Whatever a key does to suppressions is in the audit, and what the events do is not. A complaint that was lifted is told as one.
@@ -17,21 +17,21 @@ func TestAuditHasWhatKeysDoToSuppressions(t *testing.T) {
 	ctx := t.Context()
 	add := func(email, reason, by string) {
 		t.Helper()
-		must(t, b.db.Suppress(ctx, mail.Suppression{Tenant: 1, Email: email, Reason: reason, Origin: "api", By: by}))
+		must(t, b.db.Suppress(ctx, record.Suppression{Tenant: 1, Email: email, Reason: reason, Origin: "api", By: by}))
 	}
 	add("Ann@Example.org", "complaint", "key-1")
 	add("ann@example.org", "complaint", "key-2") // changes nothing
 	add("bob@example.org", "unsubscribe", "")
-	_, err := b.db.ImportSuppressions(ctx, 1, []mail.Suppression{
+	_, err := b.db.ImportSuppressions(ctx, 1, []record.Suppression{
 		{Email: "ann@example.org", Reason: "manual", Origin: "import", By: "key-3"}, {Email: "cy@example.org", Reason: "manual", Origin: "import"},
 	})
 	must(t, err)
-	if err := b.db.Unsuppress(ctx, "key-4", 1, "ann@example.org", false); !errors.Is(err, mail.ErrForbidden) {
+	if err := b.db.Unsuppress(ctx, "key-4", 1, "ann@example.org", false); !errors.Is(err, record.ErrForbidden) {
 		t.Fatal(err)
 	}
 	must(t, b.db.Unsuppress(ctx, "key-5", 1, "ann@example.org", true))
 	must(t, b.db.Unsuppress(ctx, "key-5", 1, "bob@example.org", false))
-	entries, err := b.db.Audit(ctx, mail.AuditFilter{Action: "suppression", Limit: 20})
+	entries, err := b.db.Audit(ctx, record.AuditFilter{Action: "suppression", Limit: 20})
 	must(t, err)
 	var got []string
 	for _, e := range entries {
@@ -46,7 +46,7 @@ func TestAuditHasWhatKeysDoToSuppressions(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("audit (-want +got):\n%s", diff)
 	}
-	entries, err = b.db.Audit(ctx, mail.AuditFilter{Target: "Bob@example.org", Limit: 20})
+	entries, err = b.db.Audit(ctx, record.AuditFilter{Target: "Bob@example.org", Limit: 20})
 	must(t, err)
 	if len(entries) != 1 {
 		t.Errorf("entries of an address = %+v, want one", entries)
@@ -57,8 +57,8 @@ func TestFailedLoginsAreKeptUpToABound(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	ctx := t.Context()
-	must(t, b.db.NoteFailedLogins(ctx, []mail.FailedLogins{{From: "192.0.2.1/32", Since: time.Unix(0, 0).UTC(), Keys: 3, Links: 1}}))
-	entries, err := b.db.Audit(ctx, mail.AuditFilter{Actor: "stranger", Action: "login", Target: "192.0.2.1/32", Limit: 20})
+	must(t, b.db.NoteFailedLogins(ctx, []record.FailedLogins{{From: "192.0.2.1/32", Since: time.Unix(0, 0).UTC(), Keys: 3, Links: 1}}))
+	entries, err := b.db.Audit(ctx, record.AuditFilter{Actor: "stranger", Action: "login", Target: "192.0.2.1/32", Limit: 20})
 	must(t, err)
 	if len(entries) != 1 || string(entries[0].Detail) != `{"keys": 3, "since": "1970-01-01T00:00:00Z", "unsubscribe_links": 1}` {
 		t.Errorf("entries = %+v, want one with both counts", entries)

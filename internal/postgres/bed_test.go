@@ -17,6 +17,8 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -133,7 +135,7 @@ func list[T any](t *testing.T, b *bed, sql string, args ...any) []T {
 }
 
 // submission is a valid message to the given recipients.
-func submission(to ...string) *mail.Submission {
+func submission(to ...string) *record.Submission {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	m := &mail.Message{
 		ID: mail.NewID(), Tenant: mail.DefaultTenant, CreatedAt: now,
@@ -146,11 +148,11 @@ func submission(to ...string) *mail.Submission {
 	if len(to) == 0 {
 		m.To = []mail.Address{{Email: "ann@example.org", Name: "Ann"}}
 	}
-	return &mail.Submission{Message: m, Lane: lane, Fingerprint: sha256.Sum256([]byte("body"))}
+	return &record.Submission{Message: m, Lane: lane, Fingerprint: sha256.Sum256([]byte("body"))}
 }
 
 // with is a submission that f changed.
-func with(f func(*mail.Submission)) *mail.Submission {
+func with(f func(*record.Submission)) *record.Submission {
 	s := submission()
 	f(s)
 	return s
@@ -158,7 +160,7 @@ func with(f func(*mail.Submission)) *mail.Submission {
 
 // accept stores the submissions and returns their ids. Those that are due now are due in this order: two committers may
 // have shared the work.
-func (b *bed) accept(t *testing.T, subs ...*mail.Submission) []mail.ID {
+func (b *bed) accept(t *testing.T, subs ...*record.Submission) []mail.ID {
 	t.Helper()
 	var ids []mail.ID
 	for some := range slices.Chunk(subs, 200) { // a busy machine has little time for each
@@ -177,7 +179,7 @@ func (b *bed) accept(t *testing.T, subs ...*mail.Submission) []mail.ID {
 // acceptN stores n plain messages.
 func (b *bed) acceptN(t *testing.T, n int) []mail.ID {
 	t.Helper()
-	subs := make([]*mail.Submission, n)
+	subs := make([]*record.Submission, n)
 	for i := range subs {
 		subs[i] = submission()
 	}
@@ -207,16 +209,16 @@ func (b *bed) expire(t *testing.T, owner mail.ID) {
 }
 
 // quota asks for n rows of the lane that tests use.
-func quota(n int) []mail.LaneQuota {
-	return []mail.LaneQuota{{Lane: mail.Lane{Number: lane, Tenant: mail.DefaultTenant}, Max: n}}
+func quota(n int) []queue.LaneQuota {
+	return []queue.LaneQuota{{Lane: queue.Lane{Number: lane, Tenant: mail.DefaultTenant}, Max: n}}
 }
 
 // takeAll is a decision that gives every message to one account, limits aside.
-func takeAll(account int32, taken *[]mail.Due) Decide {
-	return func(_ time.Time, due []mail.Due, _ map[int32]*limit.Account) mail.Claim {
-		var c mail.Claim
+func takeAll(account int32, taken *[]queue.Due) Decide {
+	return func(_ time.Time, due []queue.Due, _ map[int32]*limit.Account) queue.Claim {
+		var c queue.Claim
 		for _, d := range due {
-			c.Take = append(c.Take, mail.Assignment{Due: d, Account: account})
+			c.Take = append(c.Take, queue.Assignment{Due: d, Account: account})
 		}
 		if taken != nil {
 			*taken = append(*taken, due...)
@@ -226,26 +228,26 @@ func takeAll(account int32, taken *[]mail.Due) Decide {
 }
 
 // claim gives up to n due messages of the lane to an account.
-func (b *bed) claim(t *testing.T, owner mail.ID, account int32, n int) []mail.Due {
+func (b *bed) claim(t *testing.T, owner mail.ID, account int32, n int) []queue.Due {
 	t.Helper()
-	var taken []mail.Due
+	var taken []queue.Due
 	must(t, b.db.Claim(t.Context(), owner, quota(n), takeAll(account, &taken)))
 	return taken
 }
 
 // intent announces the next call of a claimed message.
-func intent(d mail.Due, account int32) mail.Intent {
-	return mail.Intent{ID: d.ID, N: d.Attempts + 1, Account: account, Decision: []byte(`{"chosen":"relay","candidates":[]}`)}
+func intent(d queue.Due, account int32) queue.Intent {
+	return queue.Intent{ID: d.ID, N: d.Attempts + 1, Account: account, Decision: []byte(`{"chosen":"relay","candidates":[]}`)}
 }
 
-func (b *bed) intend(t *testing.T, owner mail.ID, in mail.Intent) bool {
+func (b *bed) intend(t *testing.T, owner mail.ID, in queue.Intent) bool {
 	t.Helper()
 	a, err := b.db.Intend(t.Context(), owner, in)
 	must(t, err)
 	return a.OK
 }
 
-func (b *bed) record(t *testing.T, owner mail.ID, r mail.Result) bool {
+func (b *bed) record(t *testing.T, owner mail.ID, r queue.Result) bool {
 	t.Helper()
 	ok, err := b.db.Record(t.Context(), owner, r)
 	must(t, err)
@@ -257,11 +259,11 @@ type flight struct {
 	id      mail.ID
 	owner   mail.ID
 	account int32
-	due     mail.Due
+	due     queue.Due
 }
 
 // fly accepts a message, claims it and announces its call.
-func (b *bed) fly(t *testing.T, s *mail.Submission) flight {
+func (b *bed) fly(t *testing.T, s *record.Submission) flight {
 	t.Helper()
 	f := flight{id: b.accept(t, s)[0], owner: b.replica(t)}
 	f.account = b.relay(t)

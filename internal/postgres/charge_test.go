@@ -6,6 +6,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // charged is what the only window of the only limited account holds.
@@ -22,19 +23,19 @@ func (b *bed) charged(t *testing.T) int {
 // A call costs what it costs, whoever learns of it and however often.
 func TestEachCallIsChargedOnce(t *testing.T) {
 	t.Parallel()
-	answer := func(f flight, class string) mail.Result {
-		r := mail.Result{ID: f.id, N: 1, Class: class, Settle: &mail.Settle{At: time.Now(), Recipients: 2}}
+	answer := func(f flight, class string) queue.Result {
+		r := queue.Result{ID: f.id, N: 1, Class: class, Settle: &queue.Settle{At: time.Now(), Recipients: 2}}
 		switch class {
 		case "accepted":
 			r.Recipients = changes("sent", "sent")
 		case "transient":
-			r.Requeue = &mail.Requeue{In: time.Hour}
+			r.Requeue = &queue.Requeue{In: time.Hour}
 		case "throttled":
-			r.Requeue = &mail.Requeue{In: time.Hour}
-			r.Block = &mail.Block{Account: f.account, For: time.Millisecond, Reason: "slow down"}
+			r.Requeue = &queue.Requeue{In: time.Hour}
+			r.Block = &queue.Block{Account: f.account, For: time.Millisecond, Reason: "slow down"}
 		case "uncertain":
 			r.Recipients = changes("unknown", "unknown")
-			r.Unknown = &mail.Hanging{DecideIn: time.Hour, Policy: mail.Resend}
+			r.Unknown = &queue.Hanging{DecideIn: time.Hour, Policy: mail.Resend}
 		}
 		return r
 	}
@@ -115,11 +116,11 @@ func TestALateAnswerIsNotChargedBesideOneThatIs(t *testing.T) {
 	_, _, err := b.db.Rescue(t.Context(), waits)
 	must(t, err)
 	results := []ownedResult{
-		{mail.Result{
-			ID: late.id, N: 1, Class: "throttled", Requeue: &mail.Requeue{}, Settle: &mail.Settle{At: time.Now(), Recipients: 1},
-			Block: &mail.Block{Account: account, For: time.Minute, Reason: "slow down"},
+		{queue.Result{
+			ID: late.id, N: 1, Class: "throttled", Requeue: &queue.Requeue{}, Settle: &queue.Settle{At: time.Now(), Recipients: 1},
+			Block: &queue.Block{Account: account, For: time.Minute, Reason: "slow down"},
 		}, late.owner},
-		{mail.Result{ID: now.id, N: 1, Class: "accepted", Recipients: changes("sent"), Settle: &mail.Settle{At: time.Now(), Recipients: 1}}, now.owner},
+		{queue.Result{ID: now.id, N: 1, Class: "accepted", Recipients: changes("sent"), Settle: &queue.Settle{At: time.Now(), Recipients: 1}}, now.owner},
 	}
 	_, errs := b.db.recordBatch(t.Context(), results)
 	for _, err := range errs {

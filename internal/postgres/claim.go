@@ -11,11 +11,12 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // Decide is the caller's part of a claim: pure and quick, for it runs inside the transaction. It gets the database's
 // time, the messages that are due and the limit state of every account, from which it takes slots.
-type Decide = func(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim
+type Decide = func(now time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim
 
 // LaneQuota rows come first by due time within each lane; SKIP LOCKED keeps replicas out of each other's way. The
 // lateral sub-select is materialised by its LIMIT and row lock: no plan can lock more rows than it returns.
@@ -39,7 +40,7 @@ CROSS JOIN LATERAL (SELECT facts, on_ambiguous, expires_at, resends, resent_afte
 // Claim looks at due messages, asks decide what to do with them, and does it, in one transaction. The accounts' limit
 // rows are locked meanwhile, so that slots are granted in one order. The commit need not reach the disk: a claim
 // without its intents, whose commits do, sends nothing, and is rolled back with the slots that it took.
-func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota, decide Decide) error {
+func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []queue.LaneQuota, decide Decide) error {
 	err := db.briefly(ctx, func(tx pgx.Tx) error {
 		due, err := readDue(ctx, tx, lanes)
 		if err != nil || len(due) == 0 {
@@ -60,7 +61,7 @@ func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []mail.LaneQuota, 
 	return nil
 }
 
-func readDue(ctx context.Context, tx pgx.Tx, lanes []mail.LaneQuota) ([]mail.Due, error) {
+func readDue(ctx context.Context, tx pgx.Tx, lanes []queue.LaneQuota) ([]queue.Due, error) {
 	numbers, tenants, quotas := make([]int32, len(lanes)), make([]int32, len(lanes)), make([]int32, len(lanes))
 	lows := make([]time.Time, len(lanes))
 	for i, l := range lanes {
@@ -82,8 +83,8 @@ func readDue(ctx context.Context, tx pgx.Tx, lanes []mail.LaneQuota) ([]mail.Due
 	return due, errors.Join(err, br.Close())
 }
 
-func scanDue(row pgx.CollectableRow) (mail.Due, error) {
-	var d mail.Due
+func scanDue(row pgx.CollectableRow) (queue.Due, error) {
+	var d queue.Due
 	var avoid, facts []byte
 	var id [16]byte
 	err := row.Scan(&id, &d.Lane.Number, &d.Lane.Tenant, &d.Due, &d.Attempts, &d.Tries, &avoid, &facts, &d.OnAmbiguous,
@@ -103,7 +104,7 @@ func scanDue(row pgx.CollectableRow) (mail.Due, error) {
 	return d, nil
 }
 
-func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c mail.Claim, limits map[int32]*limit.Account) error {
+func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c queue.Claim, limits map[int32]*limit.Account) error {
 	b := &pgx.Batch{}
 	queueLimits(b, limits)
 	if err := queueTake(b, owner, c.Take); err != nil {
@@ -129,7 +130,7 @@ func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c mail.Claim, lim
 	return commitWith(ctx, tx, b)
 }
 
-func queueTake(b *pgx.Batch, owner mail.ID, take []mail.Assignment) error {
+func queueTake(b *pgx.Batch, owner mail.ID, take []queue.Assignment) error {
 	if len(take) == 0 {
 		return nil
 	}
@@ -155,7 +156,7 @@ func queueTake(b *pgx.Batch, owner mail.ID, take []mail.Assignment) error {
 	return nil
 }
 
-func avoidJSON(avoid map[string]mail.Avoid) ([]byte, error) {
+func avoidJSON(avoid map[string]queue.Avoid) ([]byte, error) {
 	if len(avoid) == 0 {
 		return nil, nil
 	}
@@ -167,9 +168,9 @@ func avoidJSON(avoid map[string]mail.Avoid) ([]byte, error) {
 }
 
 // Load reads what is needed to send claimed messages. Recipients that were suppressed since acceptance are shown so.
-func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded, error) {
+func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
 	raw := rawIDs(ids)
-	loaded := make(map[mail.ID]mail.Loaded, len(ids))
+	loaded := make(map[mail.ID]queue.Loaded, len(ids))
 	rows, err := db.engine.Query(ctx, `SELECT id, payload FROM body WHERE id = ANY($1)`, raw)
 	if err != nil {
 		return nil, fmt.Errorf("load bodies: %w", unavailable(err))
@@ -181,7 +182,7 @@ func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded,
 		if err := json.Unmarshal(payload, m); err != nil {
 			return fmt.Errorf("body of message %s: %w", mail.ID(id), err)
 		}
-		loaded[id] = mail.Loaded{Message: m}
+		loaded[id] = queue.Loaded{Message: m}
 		return nil
 	})
 	if err != nil {
@@ -193,7 +194,7 @@ func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Loaded,
 	return loaded, nil
 }
 
-func (db *DB) loadRecipients(ctx context.Context, raw [][16]byte, loaded map[mail.ID]mail.Loaded) error {
+func (db *DB) loadRecipients(ctx context.Context, raw [][16]byte, loaded map[mail.ID]queue.Loaded) error {
 	q := `
 SELECT r.message_id, r.n, r.kind, r.email, r.name,
        CASE WHEN r.status = 'queued' AND ` + suppressedSQL("r.tenant_id", foldedSQL("r")+", lower(r.email)", "(SELECT stream FROM message WHERE id = r.message_id)") + `
@@ -232,7 +233,7 @@ WITH RECURSIVE l AS (
 SELECT lane, tenant_id FROM l`
 
 // Lanes lists the lanes that hold ready rows.
-func (db *DB) Lanes(ctx context.Context) ([]mail.Lane, error) {
+func (db *DB) Lanes(ctx context.Context) ([]queue.Lane, error) {
 	lanes, err := readLanes(ctx, db.engine)
 	if err != nil {
 		return nil, fmt.Errorf("list lanes: %w", unavailable(err))
@@ -244,12 +245,12 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-func readLanes(ctx context.Context, on querier) ([]mail.Lane, error) {
+func readLanes(ctx context.Context, on querier) ([]queue.Lane, error) {
 	rows, err := on.Query(ctx, lanesSQL)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l mail.Lane, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l queue.Lane, err error) {
 		return l, row.Scan(&l.Number, &l.Tenant)
 	})
 }

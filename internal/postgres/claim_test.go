@@ -11,15 +11,17 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // look claims nothing and tells what it was shown.
-func look(t *testing.T, db *DB, quotas []mail.LaneQuota) []mail.Due {
+func look(t *testing.T, db *DB, quotas []queue.LaneQuota) []queue.Due {
 	t.Helper()
-	var shown []mail.Due
-	must(t, db.Claim(t.Context(), mail.NewID(), quotas, func(_ time.Time, due []mail.Due, _ map[int32]*limit.Account) mail.Claim {
+	var shown []queue.Due
+	must(t, db.Claim(t.Context(), mail.NewID(), quotas, func(_ time.Time, due []queue.Due, _ map[int32]*limit.Account) queue.Claim {
 		shown = due
-		return mail.Claim{}
+		return queue.Claim{}
 	}))
 	return shown
 }
@@ -38,7 +40,7 @@ func TestOwnersClaimingAtOnceNeverGetTheSameMessage(t *testing.T) {
 		wg.Go(func() {
 			owner := mail.NewID()
 			for empty := 0; empty < 3; {
-				var taken []mail.Due
+				var taken []queue.Due
 				if err := dbs[i%2].Claim(t.Context(), owner, quota(37), takeAll(account, &taken)); err != nil {
 					t.Errorf("claim: %v", err)
 					return
@@ -95,18 +97,18 @@ func TestClaimKeepsToQuotasAndOrder(t *testing.T) {
 	at(9, 3, 1, "-10 s")
 	at(10, 9, 1, "-1 s") // a lane that nobody asks for
 	at(11, 1, 1, "1 min")
-	shown := look(t, b.db, []mail.LaneQuota{
-		{Lane: mail.Lane{Number: 1, Tenant: 1}, Max: 3},
-		{Lane: mail.Lane{Number: 1, Tenant: 2}, Max: 5},
-		{Lane: mail.Lane{Number: 2, Tenant: 1}, Max: 5},
-		{Lane: mail.Lane{Number: 3, Tenant: 1}, Max: 5, Low: time.Now().Add(-30 * time.Second)},
-		{Lane: mail.Lane{Number: 7, Tenant: 1}, Max: 5},
+	shown := look(t, b.db, []queue.LaneQuota{
+		{Lane: queue.Lane{Number: 1, Tenant: 1}, Max: 3},
+		{Lane: queue.Lane{Number: 1, Tenant: 2}, Max: 5},
+		{Lane: queue.Lane{Number: 2, Tenant: 1}, Max: 5},
+		{Lane: queue.Lane{Number: 3, Tenant: 1}, Max: 5, Low: time.Now().Add(-30 * time.Second)},
+		{Lane: queue.Lane{Number: 7, Tenant: 1}, Max: 5},
 	})
-	got := map[mail.Lane][]int{}
+	got := map[queue.Lane][]int{}
 	for _, d := range shown {
 		got[d.Lane] = append(got[d.Lane], slices.Index(ids, d.ID))
 	}
-	want := map[mail.Lane][]int{
+	want := map[queue.Lane][]int{
 		{Number: 1, Tenant: 1}: {2, 3, 0}, {Number: 1, Tenant: 2}: {5, 4}, {Number: 2, Tenant: 1}: {6}, {Number: 3, Tenant: 1}: {9},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -117,18 +119,18 @@ func TestClaimKeepsToQuotasAndOrder(t *testing.T) {
 func TestClaimShowsWhatRoutingNeeds(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	s := with(func(s *mail.Submission) {
+	s := with(func(s *record.Submission) {
 		s.Message.Tags, s.Message.OnAmbiguous, s.Message.Account = []string{"order"}, mail.Never, "relay"
 		s.Message.Bcc = []mail.Address{{Email: "bob@example.net"}}
 	})
 	b.accept(t, s)
 	until := time.Now().UTC().Truncate(time.Second).Add(time.Minute)
-	avoid := map[string]mail.Avoid{"ses": {Until: until, Why: "503"}, "smtp": {Final: true, Why: "too large"}}
+	avoid := map[string]queue.Avoid{"ses": {Until: until, Why: "503"}, "smtp": {Final: true, Why: "too large"}}
 	b.exec(t, `UPDATE ready SET attempts = 4, tries = 3, avoid = $1`, toJSON(t, avoid))
 	got := look(t, b.db, quota(1))
 	facts := s.Message.Facts()
-	want := []mail.Due{{
-		ID: s.Message.ID, Lane: mail.Lane{Number: lane, Tenant: 1}, Due: get[time.Time](t, b, `SELECT due FROM ready`),
+	want := []queue.Due{{
+		ID: s.Message.ID, Lane: queue.Lane{Number: lane, Tenant: 1}, Due: get[time.Time](t, b, `SELECT due FROM ready`),
 		Attempts: 4, Tries: 3, Avoid: avoid, Facts: &facts, OnAmbiguous: mail.Never, ExpiresAt: s.Message.ExpiresAt,
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -142,9 +144,9 @@ func TestClaimGivesTheDatabasesTime(t *testing.T) {
 	b.acceptN(t, 1)
 	before := get[time.Time](t, b, `SELECT clock_timestamp()`)
 	var now time.Time
-	must(t, b.db.Claim(t.Context(), mail.NewID(), quota(1), func(at time.Time, _ []mail.Due, _ map[int32]*limit.Account) mail.Claim {
+	must(t, b.db.Claim(t.Context(), mail.NewID(), quota(1), func(at time.Time, _ []queue.Due, _ map[int32]*limit.Account) queue.Claim {
 		now = at
-		return mail.Claim{}
+		return queue.Claim{}
 	}))
 	if after := get[time.Time](t, b, `SELECT clock_timestamp()`); now.Before(before) || now.After(after.Add(time.Second)) {
 		t.Errorf("decide was told %s, want between %s and %s", now, before, after)
@@ -158,20 +160,20 @@ func TestClaimAppliesEachDecision(t *testing.T) {
 	owner, account := b.replica(t), b.relay(t)
 	untouched := b.rows(t, ids[3])
 	hold := get[time.Time](t, b, `SELECT now() + interval '1 min'`)
-	must(t, b.db.Claim(t.Context(), owner, quota(100), func(_ time.Time, due []mail.Due, _ map[int32]*limit.Account) mail.Claim {
-		var c mail.Claim
+	must(t, b.db.Claim(t.Context(), owner, quota(100), func(_ time.Time, due []queue.Due, _ map[int32]*limit.Account) queue.Claim {
+		var c queue.Claim
 		for _, d := range due {
 			switch d.ID {
 			case ids[0]:
-				d.Avoid = map[string]mail.Avoid{"ses": {Final: true, Why: "no"}}
-				c.Take = append(c.Take, mail.Assignment{Due: d, Account: account})
+				d.Avoid = map[string]queue.Avoid{"ses": {Final: true, Why: "no"}}
+				c.Take = append(c.Take, queue.Assignment{Due: d, Account: account})
 			case ids[1]:
-				c.Hold = append(c.Hold, mail.Hold{ID: d.ID, Until: hold})
+				c.Hold = append(c.Hold, queue.Hold{ID: d.ID, Until: hold})
 			case ids[2]:
-				c.Relane = append(c.Relane, mail.Relane{ID: d.ID, Lane: 77})
+				c.Relane = append(c.Relane, queue.Relane{ID: d.ID, Lane: 77})
 			case ids[4]: // both: put off, and moved
-				c.Hold = append(c.Hold, mail.Hold{ID: d.ID, Until: hold})
-				c.Relane = append(c.Relane, mail.Relane{ID: d.ID, Lane: 77})
+				c.Hold = append(c.Hold, queue.Hold{ID: d.ID, Until: hold})
+				c.Relane = append(c.Relane, queue.Relane{ID: d.ID, Lane: 77})
 			}
 		}
 		return c
@@ -216,11 +218,11 @@ func TestFailedClaimTakesNothing(t *testing.T) {
 	id := b.acceptN(t, 1)[0]
 	account := b.account(t, "slow", limit.Window{N: 5, Per: 10 * time.Second, Unit: limit.Requests})
 	ready := b.rows(t, id)
-	spend := func(due []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+	spend := func(due []queue.Due, limits map[int32]*limit.Account) queue.Claim {
 		if !limits[account].Take(time.Now(), 1, time.Second).OK {
 			t.Error("no slot")
 		}
-		return mail.Claim{Take: []mail.Assignment{{Due: due[0], Account: account}}}
+		return queue.Claim{Take: []queue.Assignment{{Due: due[0], Account: account}}}
 	}
 	for range 10 { // more often than there are connections
 		func() {
@@ -229,13 +231,13 @@ func TestFailedClaimTakesNothing(t *testing.T) {
 					t.Error("the panic of decide was swallowed")
 				}
 			}()
-			_ = b.db.Claim(t.Context(), mail.NewID(), quota(1), func(_ time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+			_ = b.db.Claim(t.Context(), mail.NewID(), quota(1), func(_ time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim {
 				spend(due, limits)
 				panic("bug")
 			})
 		}()
 	}
-	err := b.db.Claim(t.Context(), mail.NewID(), quota(1), func(_ time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+	err := b.db.Claim(t.Context(), mail.NewID(), quota(1), func(_ time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim {
 		c := spend(due, limits)
 		c.Take = append(c.Take, c.Take[0]) // the database refuses a message that is claimed twice
 		return c
@@ -261,7 +263,7 @@ func TestLanesListsWhatHoldsMessages(t *testing.T) {
 		t.Errorf("Lanes of an empty queue = %v, %v", got, err)
 	}
 	ids := b.acceptN(t, 60)
-	want := []mail.Lane{{Number: -3, Tenant: 1}, {Number: 0, Tenant: 2}, {Number: 1, Tenant: 1}, {Number: 1, Tenant: 4}, {Number: 9, Tenant: 1}}
+	want := []queue.Lane{{Number: -3, Tenant: 1}, {Number: 0, Tenant: 2}, {Number: 1, Tenant: 1}, {Number: 1, Tenant: 4}, {Number: 9, Tenant: 1}}
 	for i, id := range ids {
 		l := want[i%len(want)]
 		b.exec(t, `UPDATE ready SET lane = $2, tenant_id = $3 WHERE id = $1`, [16]byte(id), l.Number, int32(l.Tenant))
@@ -290,10 +292,10 @@ func TestLoadGivesMessagesAndRecipientsAsTheyAreNow(t *testing.T) {
 	b := newBed(t)
 	s := submission("ann@example.org", "late@example.org", "done@example.org", "gone@example.org")
 	s.Message.Text = string(make([]byte, 100<<10)) // beyond what stays in the row
-	must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
+	must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
 	ids := b.accept(t, s, submission(), submission())
-	must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "late@example.org", Reason: "manual", Origin: "api"}))
-	must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "done@example.org", Reason: "manual", Origin: "api"}))
+	must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "late@example.org", Reason: "manual", Origin: "api"}))
+	must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "done@example.org", Reason: "manual", Origin: "api"}))
 	b.exec(t, `UPDATE recipient SET status = 'delivered' WHERE email = 'done@example.org'`)
 	b.exec(t, `DELETE FROM body WHERE id = $1`, [16]byte(ids[1]))
 	loaded, err := b.db.Load(t.Context(), append(ids[:2:2], mail.NewID()))

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // committer is a group commit: many callers share one transaction. There is no timer; each worker takes whatever waits,
@@ -77,7 +77,7 @@ func (c *committer[T, R]) job(value T, size int64) *job[T, R] {
 }
 
 func (c *committer[T, R]) submit(j *job[T, R]) error {
-	full := &mail.Unavailable{RetryAfter: time.Second, Reason: "queue_full"}
+	full := &record.Unavailable{RetryAfter: time.Second, Reason: "queue_full"}
 	if c.pending.Add(j.size) > c.opts.bytes {
 		c.pending.Add(-j.size)
 		return full
@@ -99,7 +99,7 @@ func (j *job[T, R]) wait(ctx context.Context) (R, error) {
 	}
 	var none R
 	if j.state.CompareAndSwap(waiting, abandoned) {
-		return none, &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: context.Cause(ctx)}
+		return none, &record.Unavailable{RetryAfter: time.Second, Reason: "database", Err: context.Cause(ctx)}
 	}
 	if j.sure {
 		<-j.done
@@ -108,7 +108,7 @@ func (j *job[T, R]) wait(ctx context.Context) (R, error) {
 	case <-j.done: // committed at the last moment: say so
 		return j.r, j.err
 	default:
-		return none, &mail.OutcomeUnknown{Err: context.Cause(ctx)}
+		return none, &record.OutcomeUnknown{Err: context.Cause(ctx)}
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // gated is a committer of one worker whose commits wait for the test.
@@ -47,7 +47,7 @@ func TestCallerThatGaveUpBeforeItsTurnIsNotWritten(t *testing.T) {
 	why := errors.New("gave up")
 	wg.Go(func() {
 		_, err := g.do(ctx, 2, 1)
-		if u, is := errors.AsType[*mail.Unavailable](err); !is || !errors.Is(u, why) {
+		if u, is := errors.AsType[*record.Unavailable](err); !is || !errors.Is(u, why) {
 			t.Errorf("caller that gave up got %v", err)
 		}
 	})
@@ -104,7 +104,7 @@ func TestCallerThatGaveUpAfterItsTurnIsWrittenButToldNothing(t *testing.T) {
 }
 
 func isUnknown(err error) bool {
-	_, is := errors.AsType[*mail.OutcomeUnknown](err)
+	_, is := errors.AsType[*record.OutcomeUnknown](err)
 	return is
 }
 
@@ -176,7 +176,7 @@ func TestCommitterBoundsEntriesAndBytes(t *testing.T) {
 	t.Parallel()
 	full := func(what string, err error) {
 		t.Helper()
-		if u, is := errors.AsType[*mail.Unavailable](err); !is || u.Reason != "queue_full" {
+		if u, is := errors.AsType[*record.Unavailable](err); !is || u.Reason != "queue_full" {
 			t.Errorf("%s: %v, want queue_full", what, err)
 		}
 	}

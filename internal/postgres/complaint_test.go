@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Whoever may not lift a complaint lifts nothing where there is one in force.
@@ -16,22 +16,22 @@ func TestComplaintIsLiftedOnlyByWhomMay(t *testing.T) {
 	ctx := t.Context()
 	add := func(email, stream, reason string, expires time.Time) {
 		t.Helper()
-		must(t, b.db.Suppress(ctx, mail.Suppression{Tenant: 1, Email: email, Stream: stream, Reason: reason, Origin: "api", ExpiresAt: expires}))
+		must(t, b.db.Suppress(ctx, record.Suppression{Tenant: 1, Email: email, Stream: stream, Reason: reason, Origin: "api", ExpiresAt: expires}))
 	}
 	never := time.Time{}
 	add("ann@example.org", "", "complaint", never)
 	add("ann@example.org", "news", "unsubscribe", never)
-	if err := b.db.Unsuppress(ctx, "tester", 1, "Ann@example.org", false); !errors.Is(err, mail.ErrForbidden) {
+	if err := b.db.Unsuppress(ctx, "tester", 1, "Ann@example.org", false); !errors.Is(err, record.ErrForbidden) {
 		t.Errorf("all of an address that complained: %v, want ErrForbidden", err)
 	}
-	if got := len(b.suppressed(t, mail.Suppression{})); got != 2 {
+	if got := len(b.suppressed(t, record.Suppression{})); got != 2 {
 		t.Errorf("left after a refusal = %d, want both", got)
 	}
 	must(t, b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", false, "news"))
-	if err := b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", false, ""); !errors.Is(err, mail.ErrForbidden) {
+	if err := b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", false, ""); !errors.Is(err, record.ErrForbidden) {
 		t.Errorf("the complaint: %v, want ErrForbidden", err)
 	}
-	if err := b.db.Unsuppress(ctx, "tester", 1, "bob@example.org", false); !errors.Is(err, mail.ErrNotFound) {
+	if err := b.db.Unsuppress(ctx, "tester", 1, "bob@example.org", false); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("an address without any: %v, want ErrNotFound", err)
 	}
 	must(t, b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", true))
@@ -44,7 +44,7 @@ func TestListedKeysAreThoseThatAreGood(t *testing.T) {
 	b := newBed(t)
 	ctx := t.Context()
 	for id, expires := range map[string]time.Time{"0000000a": {}, "0000000b": time.Now().Add(time.Hour), "0000000c": time.Now().Add(-time.Hour), "0000000d": {}} {
-		must(t, b.db.CreateKey(ctx, "ops", mail.Key{ID: id, Tenant: 1, Name: "k", Hash: make([]byte, 32), Scopes: []mail.Scope{mail.ScopeSend}, ExpiresAt: expires}))
+		must(t, b.db.CreateKey(ctx, "ops", record.Key{ID: id, Tenant: 1, Name: "k", Hash: make([]byte, 32), Scopes: []record.Scope{record.ScopeSend}, ExpiresAt: expires}))
 	}
 	must(t, b.db.RevokeKey(ctx, "ops", "0000000d"))
 	ids, err := b.db.KeyIDs(ctx)

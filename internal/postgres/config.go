@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/limit"
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -197,7 +197,7 @@ func (db *DB) UpdatePool(ctx context.Context, actor string, p route.Pool, ifVers
 			return err
 		}
 		if ifVersion != 0 && ifVersion != version {
-			return fmt.Errorf("pool %s is at version %d, not %d: %w", p.Name, version, ifVersion, mail.ErrStale)
+			return fmt.Errorf("pool %s is at version %d, not %d: %w", p.Name, version, ifVersion, record.ErrStale)
 		}
 		p.Version = version + 1
 		_, err = tx.Exec(ctx, `UPDATE pool SET overflow = $2, version = $3 WHERE id = $1`, p.ID, string(p.Overflow), p.Version)

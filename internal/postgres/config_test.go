@@ -13,6 +13,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -27,7 +28,7 @@ func (b *bed) config(t *testing.T) *route.Config {
 // lastAudit is the newest entry: "actor action target detail".
 func (b *bed) lastAudit(t *testing.T) string {
 	t.Helper()
-	entries, err := b.db.Audit(t.Context(), mail.AuditFilter{Limit: 1})
+	entries, err := b.db.Audit(t.Context(), record.AuditFilter{Limit: 1})
 	must(t, err)
 	if len(entries) == 0 {
 		return ""
@@ -91,8 +92,8 @@ func TestEachChangeIsAuditedAndMovesTheVersionAndARefusedOneDoesNeither(t *testi
 	b := newBed(t)
 	ctx := t.Context()
 	var rule route.Rule
-	key := mail.Key{ID: "0011aabb", Tenant: 1, Name: "k", Hash: make([]byte, 32), Scopes: []mail.Scope{mail.ScopeSend}}
-	none, unknown := error(nil), mail.ErrNotFound
+	key := record.Key{ID: "0011aabb", Tenant: 1, Name: "k", Hash: make([]byte, 32), Scopes: []record.Scope{record.ScopeSend}}
+	none, unknown := error(nil), record.ErrNotFound
 	for _, tc := range []struct {
 		do    func() error
 		want  error
@@ -106,7 +107,7 @@ func TestEachChangeIsAuditedAndMovesTheVersionAndARefusedOneDoesNeither(t *testi
 		},
 		{func() error {
 			return b.db.CreateAccount(ctx, "ops", route.Account{Name: "a", Kind: "smtp", Concurrency: 2}, nil)
-		}, mail.ErrConflict, ""},
+		}, record.ErrConflict, ""},
 		{
 			func() error {
 				return b.db.UpdateAccount(ctx, "ops", route.Account{Name: "a", Kind: "smtp", Concurrency: 3}, nil)
@@ -131,7 +132,7 @@ func TestEachChangeIsAuditedAndMovesTheVersionAndARefusedOneDoesNeither(t *testi
 			}, none,
 			`ops pool.create p {"accounts": [{"weight": 1, "account": "a"}], "overflow": "wait"}`,
 		},
-		{func() error { return b.db.CreatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Wait}) }, mail.ErrConflict, ""},
+		{func() error { return b.db.CreatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Wait}) }, record.ErrConflict, ""},
 		{func() error {
 			return b.db.CreatePool(ctx, "ops", route.Pool{Name: "q", Overflow: route.Wait, Members: []route.Member{{Account: "x"}}})
 		}, unknown, ""},
@@ -149,7 +150,7 @@ func TestEachChangeIsAuditedAndMovesTheVersionAndARefusedOneDoesNeither(t *testi
 		{func() error {
 			_, err := b.db.UpdatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Spill}, 99)
 			return err
-		}, mail.ErrStale, ""},
+		}, record.ErrStale, ""},
 		{func() error {
 			_, err := b.db.UpdatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Spill, Members: []route.Member{{Account: "x"}}}, 0)
 			return err
@@ -170,18 +171,18 @@ func TestEachChangeIsAuditedAndMovesTheVersionAndARefusedOneDoesNeither(t *testi
 		},
 		{func() error { return b.db.SetRules(ctx, "ops", []route.Rule{{Pool: "p"}, {Pool: "x"}}) }, unknown, ""},
 		{func() error { return b.db.CreateKey(ctx, "ops", key) }, none, `ops key.create 0011aabb {"name": "k", "scopes": ["send"], "tenant": 1, "networks": []}`},
-		{func() error { return b.db.CreateKey(ctx, "ops", key) }, mail.ErrConflict, ""},
+		{func() error { return b.db.CreateKey(ctx, "ops", key) }, record.ErrConflict, ""},
 		{func() error { k := key; k.ID, k.Tenant = "ffffffff", 77; return b.db.CreateKey(ctx, "ops", k) }, unknown, ""},
 		{func() error { return b.db.RevokeKey(ctx, "ops", "0011aabb") }, none, `ops key.revoke 0011aabb null`},
 		{func() error { return b.db.RevokeKey(ctx, "ops", "ffffffff") }, unknown, ""},
 		{func() error {
-			_, err := b.db.CreateTenant(ctx, "ops", mail.Tenant{Name: "shop", Weight: 5})
+			_, err := b.db.CreateTenant(ctx, "ops", record.Tenant{Name: "shop", Weight: 5})
 			return err
 		}, none, `ops tenant.create shop null`},
 		{func() error {
-			_, err := b.db.CreateTenant(ctx, "ops", mail.Tenant{Name: "shop", Weight: 5})
+			_, err := b.db.CreateTenant(ctx, "ops", record.Tenant{Name: "shop", Weight: 5})
 			return err
-		}, mail.ErrConflict, ""},
+		}, record.ErrConflict, ""},
 		{func() error { return b.db.UpdateTenant(ctx, "ops", "shop", 9, true) }, none, `ops tenant.update shop {"paused": true, "weight": 9}`},
 		{func() error { return b.db.UpdateTenant(ctx, "ops", "x", 9, true) }, unknown, ""},
 		{func() error { return b.db.DeleteAccount(ctx, "ops", "a") }, none, `ops account.delete a null`},
@@ -214,12 +215,12 @@ func TestAuditIsReadBackwards(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	for i := range 5 {
-		_, err := b.db.CreateTenant(t.Context(), "ops", mail.Tenant{Name: fmt.Sprintf("t%d", i), Weight: 1})
+		_, err := b.db.CreateTenant(t.Context(), "ops", record.Tenant{Name: fmt.Sprintf("t%d", i), Weight: 1})
 		must(t, err)
 	}
-	first, err := b.db.Audit(t.Context(), mail.AuditFilter{Limit: 3})
+	first, err := b.db.Audit(t.Context(), record.AuditFilter{Limit: 3})
 	must(t, err)
-	rest, err := b.db.Audit(t.Context(), mail.AuditFilter{Before: first[2].ID, Limit: 3})
+	rest, err := b.db.Audit(t.Context(), record.AuditFilter{Before: first[2].ID, Limit: 3})
 	must(t, err)
 	got := ""
 	for _, e := range append(first, rest...) {
@@ -236,25 +237,25 @@ func TestAuditIsReadBackwards(t *testing.T) {
 func TestAuditIsFilteredAndNamesTheKey(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	key := mail.Key{ID: "0badcafe", Tenant: mail.DefaultTenant, Name: "alice", Hash: make([]byte, 32), Scopes: []mail.Scope{mail.ScopeAdmin}}
+	key := record.Key{ID: "0badcafe", Tenant: mail.DefaultTenant, Name: "alice", Hash: make([]byte, 32), Scopes: []record.Scope{record.ScopeAdmin}}
 	must(t, b.db.CreateKey(t.Context(), "system", key))
-	_, err := b.db.CreateTenant(t.Context(), key.ID, mail.Tenant{Name: "t1", Weight: 1})
+	_, err := b.db.CreateTenant(t.Context(), key.ID, record.Tenant{Name: "t1", Weight: 1})
 	must(t, err)
 	must(t, b.db.UpdateTenant(t.Context(), key.ID, "t1", 2, false))
-	_, err = b.db.CreateTenant(t.Context(), "system", mail.Tenant{Name: "t2", Weight: 1})
+	_, err = b.db.CreateTenant(t.Context(), "system", record.Tenant{Name: "t2", Weight: 1})
 	must(t, err)
 	future := time.Now().Add(time.Hour)
 	for _, c := range []struct {
-		filter mail.AuditFilter
+		filter record.AuditFilter
 		want   string
 	}{
-		{mail.AuditFilter{Actor: "alice"}, "alice tenant.update t1, alice tenant.create t1"},
-		{mail.AuditFilter{Actor: key.ID, Action: "tenant.create"}, "alice tenant.create t1"},
-		{mail.AuditFilter{Action: "tenant", Actor: "system"}, " tenant.create t2"},
-		{mail.AuditFilter{Action: "tenan"}, ""},
-		{mail.AuditFilter{Target: "t2"}, " tenant.create t2"},
-		{mail.AuditFilter{Since: future}, ""},
-		{mail.AuditFilter{Until: future, Action: "key"}, " key.create 0badcafe"},
+		{record.AuditFilter{Actor: "alice"}, "alice tenant.update t1, alice tenant.create t1"},
+		{record.AuditFilter{Actor: key.ID, Action: "tenant.create"}, "alice tenant.create t1"},
+		{record.AuditFilter{Action: "tenant", Actor: "system"}, " tenant.create t2"},
+		{record.AuditFilter{Action: "tenan"}, ""},
+		{record.AuditFilter{Target: "t2"}, " tenant.create t2"},
+		{record.AuditFilter{Since: future}, ""},
+		{record.AuditFilter{Until: future, Action: "key"}, " key.create 0badcafe"},
 	} {
 		c.filter.Limit = 10
 		entries, err := b.db.Audit(t.Context(), c.filter)
@@ -285,7 +286,7 @@ func TestOnlyOneOfTwoPoolUpdatesWithOneETagWins(t *testing.T) {
 			switch {
 			case err == nil && got.Version == 2:
 				won++
-			case errors.Is(err, mail.ErrStale):
+			case errors.Is(err, record.ErrStale):
 				stale++
 			default:
 				t.Errorf("UpdatePool = %+v, %v", got, err)

@@ -24,6 +24,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -51,10 +53,10 @@ type DB struct {
 	acceptWait  time.Duration
 	commitGrace time.Duration // see the constant
 	pace        pace          // of accepts
-	accepts     *committer[offer, mail.Accepted]
-	intents     *committer[ownedIntent, mail.Announced]
+	accepts     *committer[offer, record.Accepted]
+	intents     *committer[ownedIntent, queue.Announced]
 	results     *committer[ownedResult, bool]
-	events      *committer[mail.Intake, mail.Taken]
+	events      *committer[record.Intake, record.Taken]
 	watch       watch // over the database's clock
 	mark        atomic.Pointer[openMark]
 	clock       *mail.Clock
@@ -223,29 +225,29 @@ func unavailable(err error) error {
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok { // no answer of the server: connection refused, reset, timeout
-		return &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
+		return &record.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
 	}
 	switch {
 	case pg.Code == "53100":
-		return &mail.Unavailable{RetryAfter: 3 * time.Second, Reason: "storage_full", Err: err}
+		return &record.Unavailable{RetryAfter: 3 * time.Second, Reason: "storage_full", Err: err}
 	case pg.Code[:2] == "53", pg.Code[:2] == "57", pg.Code[:2] == "40", pg.Code[:2] == "08", pg.Code == "55P03",
 		pg.Code[:2] == "58", pg.Code == readOnly:
-		return &mail.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
+		return &record.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
 	}
 	return err
 }
 
 // ours reports whether err is one of the words of package mail, said by our own code inside a transaction.
 func ours(err error) bool {
-	for _, known := range []error{mail.ErrNotFound, mail.ErrConflict, mail.ErrStale, mail.ErrMismatch, seal.ErrSealed, ErrSchema, ErrReplicas, ErrPooled} {
+	for _, known := range []error{record.ErrNotFound, record.ErrConflict, record.ErrStale, record.ErrMismatch, seal.ErrSealed, ErrSchema, ErrReplicas, ErrPooled} {
 		if errors.Is(err, known) {
 			return true
 		}
 	}
-	if _, unknown := errors.AsType[*mail.OutcomeUnknown](err); unknown {
+	if _, unknown := errors.AsType[*record.OutcomeUnknown](err); unknown {
 		return true
 	}
-	_, is := errors.AsType[*mail.Unavailable](err)
+	_, is := errors.AsType[*record.Unavailable](err)
 	return is
 }
 
@@ -283,7 +285,7 @@ func inTx(ctx context.Context, pool *pgxpool.Pool, f func(pgx.Tx) error) error {
 	if err == nil || refused(err) || errors.Is(err, pgx.ErrTxCommitRollback) {
 		return err
 	}
-	return &mail.OutcomeUnknown{Err: err}
+	return &record.OutcomeUnknown{Err: err}
 }
 
 // rawIDs converts ids for a uuid[] parameter.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // doubted is a message to ann and bob of which a first call, by the relay, has no known outcome. It waits to be sent again.
@@ -16,8 +18,8 @@ func (b *bed) doubted(t *testing.T) flight {
 	s := submission("ann@example.org", "bob@example.org")
 	s.Message.OnAmbiguous = mail.Resend
 	f := b.fly(t, s)
-	b.record(t, f.owner, mail.Result{
-		ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown", "unknown"), Unknown: &mail.Hanging{Policy: mail.Resend},
+	b.record(t, f.owner, queue.Result{
+		ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown", "unknown"), Unknown: &queue.Hanging{Policy: mail.Resend},
 	})
 	resent, _, err := b.db.DecideUnknown(t.Context(), false, 2)
 	must(t, err)
@@ -44,34 +46,34 @@ func (b *bed) ends(other int32) map[string]func(*testing.T, flight) {
 	return map[string]func(*testing.T, flight){
 		"refused": func(t *testing.T, f flight) {
 			f = b.second(t, f, other)
-			b.record(t, f.owner, mail.Result{ID: f.id, N: f.due.Attempts + 1, Class: "rejected", Recipients: changes("failed", "failed")})
+			b.record(t, f.owner, queue.Result{ID: f.id, N: f.due.Attempts + 1, Class: "rejected", Recipients: changes("failed", "failed")})
 		},
 		"refused one by one": func(t *testing.T, f flight) {
 			f = b.second(t, f, other)
-			r := mail.Result{ID: f.id, N: f.due.Attempts + 1, Class: "bad_recipient", Recipients: changes("suppressed", "failed")}
+			r := queue.Result{ID: f.id, N: f.due.Attempts + 1, Class: "bad_recipient", Recipients: changes("suppressed", "failed")}
 			r.Recipients[1].Bounce = &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Text: "no such user"}
 			b.record(t, f.owner, r)
 		},
 		"refused while bob is put off, then expired": func(t *testing.T, f flight) {
 			f = b.second(t, f, other)
-			b.record(t, f.owner, mail.Result{ID: f.id, N: f.due.Attempts + 1, Class: "accepted", Recipients: changes("failed"), Requeue: &mail.Requeue{}})
-			must(t, b.db.End(t.Context(), []mail.Ending{{ID: f.id, Status: mail.Expired, Detail: "not sent before expires_at"}}))
+			b.record(t, f.owner, queue.Result{ID: f.id, N: f.due.Attempts + 1, Class: "accepted", Recipients: changes("failed"), Requeue: &queue.Requeue{}})
+			must(t, b.db.End(t.Context(), []queue.Ending{{ID: f.id, Status: mail.Expired, Detail: "not sent before expires_at"}}))
 		},
 		"expired": func(t *testing.T, f flight) {
-			must(t, b.db.End(t.Context(), []mail.Ending{{ID: f.id, Status: mail.Expired, Detail: "not sent before expires_at"}}))
+			must(t, b.db.End(t.Context(), []queue.Ending{{ID: f.id, Status: mail.Expired, Detail: "not sent before expires_at"}}))
 		},
 		"without an account": func(t *testing.T, f flight) {
-			must(t, b.db.End(t.Context(), []mail.Ending{{ID: f.id, Status: mail.Failed, Detail: "no account can carry this message"}}))
+			must(t, b.db.End(t.Context(), []queue.Ending{{ID: f.id, Status: mail.Failed, Detail: "no account can carry this message"}}))
 		},
 		"cancelled": func(t *testing.T, f flight) { must(t, b.db.Cancel(t.Context(), mail.DefaultTenant, f.id)) },
 		"suppressed": func(t *testing.T, f flight) {
 			owner := b.replica(t)
 			d := b.claim(t, owner, other, 1)[0]
-			b.record(t, owner, mail.Result{ID: f.id, N: d.Attempts + 1, Recipients: changes("suppressed", "suppressed")})
+			b.record(t, owner, queue.Result{ID: f.id, N: d.Attempts + 1, Recipients: changes("suppressed", "suppressed")})
 		},
 		"dropped by the next provider": func(t *testing.T, f flight) {
 			f = b.second(t, f, other)
-			b.record(t, f.owner, mail.Result{ID: f.id, N: f.due.Attempts + 1, Class: "accepted", ProviderMessageID: "pm-2", Recipients: changes("sent", "sent")})
+			b.record(t, f.owner, queue.Result{ID: f.id, N: f.due.Attempts + 1, Class: "accepted", ProviderMessageID: "pm-2", Recipients: changes("sent", "sent")})
 			for _, who := range []string{"ann@example.org", "bob@example.org"} {
 				e := told(f.id, mail.EventRejected, who, 3, mail.SuppressedBounce)
 				e.ProviderMessageID = "pm-2"
@@ -122,7 +124,7 @@ func TestWhatMayHaveBeenSentDoesNotEndAsIfItHadNot(t *testing.T) {
 			}
 			b.exec(t, `DELETE FROM suppression`)
 			f := b.fly(t, submission("ann@example.org", "bob@example.org"))
-			b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "transient", Requeue: &mail.Requeue{}})
+			b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "transient", Requeue: &queue.Requeue{}})
 			end(t, f)
 			if n := get[int](t, b, `SELECT count(*) FROM recipient WHERE message_id = $1 AND status IN ('failed_unknown', 'sent', 'queued')`, [16]byte(f.id)); n != 0 {
 				t.Errorf("%s: nobody can have been mailed", b.status(t, f.id))
@@ -143,7 +145,7 @@ func TestGivingUpIsToldAndKeepsTheBounceOfTheSecondCall(t *testing.T) {
 	b := newBed(t)
 	f := b.doubted(t)
 	b.ends(b.account(t, "other"))["refused one by one"](t, f)
-	if got := b.suppressed(t, mail.Suppression{}); len(got) != 1 || got[0] != `bob@example.org "" hard_bounce` {
+	if got := b.suppressed(t, record.Suppression{}); len(got) != 1 || got[0] != `bob@example.org "" hard_bounce` {
 		t.Errorf("suppressed: %q, want the address that does not exist", got)
 	}
 	if got := get[string](t, b, `SELECT detail FROM recipient WHERE message_id = $1 AND n = 1`, [16]byte(f.id)); got != "failed, but an earlier call may have sent it: because failed" {
@@ -164,12 +166,12 @@ func TestAnAnswerThatCameLateEndsTheDoubt(t *testing.T) {
 	other := b.account(t, "other")
 	b.relay(t)
 	for _, late := range []struct {
-		r    mail.Result
+		r    queue.Result
 		want string // after a second call that is refused
 	}{
-		{mail.Result{Class: "rejected", Recipients: changes("failed", "failed", "failed")}, "failed: failed failed failed"},
-		{mail.Result{Class: "transient", Requeue: &mail.Requeue{}}, "failed: failed failed failed"},
-		{mail.Result{Class: "accepted", Recipients: changes("sent", "sent", "sent")}, "sent: sent sent sent"},
+		{queue.Result{Class: "rejected", Recipients: changes("failed", "failed", "failed")}, "failed: failed failed failed"},
+		{queue.Result{Class: "transient", Requeue: &queue.Requeue{}}, "failed: failed failed failed"},
+		{queue.Result{Class: "accepted", Recipients: changes("sent", "sent", "sent")}, "sent: sent sent sent"},
 	} {
 		f := b.rescued(t)
 		b.exec(t, `UPDATE unknown SET decide_at = now()`)
@@ -178,7 +180,7 @@ func TestAnAnswerThatCameLateEndsTheDoubt(t *testing.T) {
 		g := b.second(t, f, other)
 		late.r.ID, late.r.N = f.id, 1
 		b.record(t, f.owner, late.r)
-		b.record(t, g.owner, mail.Result{ID: f.id, N: 2, Class: "rejected", Recipients: changes("failed", "failed", "failed")})
+		b.record(t, g.owner, queue.Result{ID: f.id, N: 2, Class: "rejected", Recipients: changes("failed", "failed", "failed")})
 		if got := b.status(t, f.id); got != late.want {
 			t.Errorf("late answer %s: %s, want %s", late.r.Class, got, late.want)
 		}
@@ -190,7 +192,7 @@ func TestALateAcceptanceSettlesWhatWasGivenUpOrIsDueAgain(t *testing.T) {
 	b := newBed(t)
 	b.relay(t)
 	accepted := func(f flight) {
-		b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent", "sent", "sent"), Settle: &mail.Settle{At: time.Now(), Recipients: 3}})
+		b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent", "sent", "sent"), Settle: &queue.Settle{At: time.Now(), Recipients: 3}})
 	}
 	for _, again := range []bool{false, true} {
 		f := b.rescued(t)
@@ -208,7 +210,7 @@ func TestALateAcceptanceSettlesWhatWasGivenUpOrIsDueAgain(t *testing.T) {
 	_, _, err := b.db.DecideUnknown(t.Context(), true, 2)
 	must(t, err)
 	g := b.second(t, f, f.account)
-	b.record(t, g.owner, mail.Result{ID: f.id, N: 2, Class: "uncertain", Recipients: changes("unknown", "unknown", "unknown"), Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}})
+	b.record(t, g.owner, queue.Result{ID: f.id, N: 2, Class: "uncertain", Recipients: changes("unknown", "unknown", "unknown"), Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}})
 	accepted(f)
 	if got, want := b.outcome(t, f.id), (outcome{"settled", "sent: sent sent sent", "accepted/response uncertain/response"}); got != want {
 		t.Errorf("unknown from the next call: %+v, want %+v", got, want)
@@ -222,7 +224,7 @@ func TestResendOfWhatMayHaveBeenSentWantsForce(t *testing.T) {
 	other := b.account(t, "other")
 	f := b.doubted(t)
 	b.ends(other)["refused"](t, f)
-	if err := b.db.Resend(t.Context(), mail.DefaultTenant, f.id, false); !errors.Is(err, mail.ErrMaybeSent) {
+	if err := b.db.Resend(t.Context(), mail.DefaultTenant, f.id, false); !errors.Is(err, record.ErrMaybeSent) {
 		t.Fatalf("Resend = %v, want ErrMaybeSent", err)
 	}
 	if got := b.place(t, f.id); got != "settled" {
@@ -242,20 +244,20 @@ func TestDoubtIsAboutThoseWhomTheCallWasFor(t *testing.T) {
 	other := b.account(t, "other")
 	for _, proved := range []bool{false, true} {
 		f := b.fly(t, submission("ann@example.org", "bob@example.org"))
-		b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "bad_recipient", Recipients: changes("", "failed"), Requeue: &mail.Requeue{}})
+		b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "bad_recipient", Recipients: changes("", "failed"), Requeue: &queue.Requeue{}})
 		g := b.second(t, f, f.account)
-		b.record(t, g.owner, mail.Result{ID: f.id, N: 2, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: mail.Resend}})
+		b.record(t, g.owner, queue.Result{ID: f.id, N: 2, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{Policy: mail.Resend}})
 		_, _, err := b.db.DecideUnknown(t.Context(), true, 2)
 		must(t, err)
 		if proved {
 			b.receive(t, hook(f.account, told(f.id, mail.EventDelivered, "ann@example.org", 1)))
 		} else {
 			g = b.second(t, f, other)
-			b.record(t, g.owner, mail.Result{ID: f.id, N: 3, Class: "accepted", Recipients: changes("sent")})
+			b.record(t, g.owner, queue.Result{ID: f.id, N: 3, Class: "accepted", Recipients: changes("sent")})
 		}
 		must(t, b.db.Resend(t.Context(), mail.DefaultTenant, f.id, false))
 		g = b.second(t, f, other)
-		b.record(t, g.owner, mail.Result{ID: f.id, N: g.due.Attempts + 1, Class: "rejected", Recipients: changes("", "failed")})
+		b.record(t, g.owner, queue.Result{ID: f.id, N: g.due.Attempts + 1, Class: "rejected", Recipients: changes("", "failed")})
 		if got, want := b.status(t, f.id), fmt.Sprintf("failed: %s failed", map[bool]string{true: "delivered", false: "sent"}[proved]); got != want {
 			t.Errorf("proved %t: %s, want %s", proved, got, want)
 		}

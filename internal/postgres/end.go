@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // endSQL closes recipients that will not be mailed.
@@ -17,7 +18,7 @@ WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'`
 
 // End takes messages that will not be sent out of the queue, and settles them. One that is not waiting any more, because
 // another replica claimed it or it was cancelled, is left alone.
-func (db *DB) End(ctx context.Context, endings []mail.Ending) error {
+func (db *DB) End(ctx context.Context, endings []queue.Ending) error {
 	err := again(func() error {
 		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error { return end(ctx, tx, endings) })
 	})
@@ -27,7 +28,7 @@ func (db *DB) End(ctx context.Context, endings []mail.Ending) error {
 	return nil
 }
 
-func end(ctx context.Context, tx pgx.Tx, endings []mail.Ending) error {
+func end(ctx context.Context, tx pgx.Tx, endings []queue.Ending) error {
 	ids := make([]mail.ID, len(endings))
 	for i, e := range endings {
 		ids[i] = e.ID
@@ -40,7 +41,7 @@ func end(ctx context.Context, tx pgx.Tx, endings []mail.Ending) error {
 	if err != nil || len(waited) == 0 {
 		return err
 	}
-	why := make(map[[16]byte]mail.Ending, len(endings))
+	why := make(map[[16]byte]queue.Ending, len(endings))
 	for _, e := range endings {
 		why[e.ID] = e
 	}

@@ -8,20 +8,22 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestEndSettlesWhatWillNotBeSent(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
+	must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
 	ids := b.accept(t, submission("ann@example.org", "gone@example.org"), submission(), submission())
 	owner, account := b.replica(t), b.relay(t)
-	must(t, b.db.Claim(t.Context(), owner, quota(3), func(_ time.Time, due []mail.Due, _ map[int32]*limit.Account) mail.Claim {
-		return mail.Claim{Take: []mail.Assignment{{Due: due[1], Account: account}}}
+	must(t, b.db.Claim(t.Context(), owner, quota(3), func(_ time.Time, due []queue.Due, _ map[int32]*limit.Account) queue.Claim {
+		return queue.Claim{Take: []queue.Assignment{{Due: due[1], Account: account}}}
 	}))
 	must(t, b.db.Cancel(t.Context(), mail.DefaultTenant, ids[2]))
 	taken, cancelled := b.rows(t, ids[1]), b.rows(t, ids[2])
-	must(t, b.db.End(t.Context(), []mail.Ending{
+	must(t, b.db.End(t.Context(), []queue.Ending{
 		{ID: ids[2], Status: mail.Expired, Detail: "too late"},
 		{ID: ids[0], Status: mail.Failed, Detail: "nobody takes it"},
 		{ID: ids[1], Status: mail.Expired, Detail: "too late"},
@@ -52,7 +54,7 @@ func TestRecordsLockLimitsLast(t *testing.T) {
 	must(t, err)
 	recorded := make(chan error, 1)
 	go func() {
-		r := sent(mail.Due{ID: f.id, Facts: &mail.Facts{Recipients: 1}})
+		r := sent(queue.Due{ID: f.id, Facts: &mail.Facts{Recipients: 1}})
 		_, err := b.db.Record(t.Context(), f.owner, r)
 		for ; err != nil && t.Context().Err() == nil; _, err = b.db.Record(t.Context(), f.owner, r) { // it waits for a second at most
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -26,7 +27,7 @@ const endpointColumns = `w.id, w.tenant_id, w.url, w.description, w.types, w.str
 var pendingColumn = fmt.Sprintf(`(SELECT count(*) FROM (SELECT FROM outbox o WHERE o.endpoint_id = w.id LIMIT %d) p)`, shownPending)
 
 // scanEndpoint reads endpointColumns, and what comes after them into more.
-func scanEndpoint(row pgx.Row, more ...any) (e mail.Endpoint, err error) {
+func scanEndpoint(row pgx.Row, more ...any) (e record.Endpoint, err error) {
 	var id [16]byte
 	var types []string
 	var failing, success *time.Time
@@ -43,20 +44,20 @@ func scanEndpoint(row pgx.Row, more ...any) (e mail.Endpoint, err error) {
 
 // endpointSecret is what a secret of an endpoint is bound to. One that was replaced stays bound to the same.
 func endpointSecret(id mail.ID, name string) string {
-	if name == mail.EndpointOldSecret {
-		name = mail.EndpointSecret
+	if name == record.EndpointOldSecret {
+		name = record.EndpointSecret
 	}
 	return "endpoint/" + id.String() + "/" + name
 }
 
 // Endpoints lists the webhook endpoints of a tenant, oldest first. Pending counts no further than 10,000.
-func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]mail.Endpoint, error) {
+func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]record.Endpoint, error) {
 	rows, err := db.api.Query(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+`, w.secret, w.headers FROM webhook_endpoint w
 		WHERE w.tenant_id = $1 ORDER BY w.id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list webhook endpoints: %w", unavailable(err))
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Endpoint, error) {
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Endpoint, error) {
 		var pending int64
 		var secret, headers []byte
 		e, err := scanEndpoint(row, &pending, &secret, &headers)
@@ -70,7 +71,7 @@ func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]mail.Endpo
 }
 
 // Endpoint returns one webhook endpoint, or mail.ErrNotFound; that of another tenant is not found.
-func (db *DB) Endpoint(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, error) {
+func (db *DB) Endpoint(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.Endpoint, error) {
 	var pending int64
 	var secret, headers []byte
 	e, err := scanEndpoint(db.api.QueryRow(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+`, w.secret, w.headers FROM webhook_endpoint w
@@ -87,7 +88,7 @@ func (db *DB) unreadable(id mail.ID, secret, headers []byte) (names []string) {
 	for _, s := range []struct {
 		name   string
 		sealed []byte
-	}{{mail.EndpointSecret, secret}, {mail.EndpointHeaders, headers}} {
+	}{{record.EndpointSecret, secret}, {record.EndpointHeaders, headers}} {
 		if s.sealed == nil {
 			continue
 		}
@@ -123,13 +124,13 @@ func writeAudit(ctx context.Context, tx pgx.Tx, actor, action, target string, de
 }
 
 // endpointDetail is what the audit keeps of an endpoint.
-func endpointDetail(e *mail.Endpoint) map[string]any {
+func endpointDetail(e *record.Endpoint) map[string]any {
 	return map[string]any{"tenant": e.Tenant, "url": e.URL, "types": e.Types, "streams": e.Streams, "headers": e.HeaderNames, "disabled": e.Disabled}
 }
 
 // CreateEndpoint stores a webhook endpoint and seals its secret and its headers, which may be none. It returns mail.ErrConflict when the tenant has 20, and
 // mail.ErrNotFound for a tenant that does not exist.
-func (db *DB) CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint, secret, headers seal.Secret) (*mail.Endpoint, error) {
+func (db *DB) CreateEndpoint(ctx context.Context, actor string, e record.Endpoint, secret, headers seal.Secret) (*record.Endpoint, error) {
 	if e.ID.IsZero() {
 		e.ID = db.clock.NewID()
 	}
@@ -144,12 +145,12 @@ func (db *DB) CreateEndpoint(ctx context.Context, actor string, e mail.Endpoint,
 			return err
 		}
 		if have >= maxEndpoints {
-			return fmt.Errorf("the tenant has %d webhook endpoints: %w", have, mail.ErrConflict)
+			return fmt.Errorf("the tenant has %d webhook endpoints: %w", have, record.ErrConflict)
 		}
 		e, err = scanEndpoint(tx.QueryRow(ctx, `INSERT INTO webhook_endpoint AS w (id, tenant_id, url, description, types, streams, header_names, disabled, secret, headers)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING `+endpointColumns,
 			[16]byte(e.ID), e.Tenant, e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), notNil(e.HeaderNames), e.Disabled,
-			db.box.Seal(secret, endpointSecret(e.ID, mail.EndpointSecret)), db.sealHeaders(e.ID, headers)))
+			db.box.Seal(secret, endpointSecret(e.ID, record.EndpointSecret)), db.sealHeaders(e.ID, headers)))
 		return err
 	})
 	if err != nil {
@@ -163,7 +164,7 @@ func (db *DB) sealHeaders(id mail.ID, headers seal.Secret) []byte {
 	if headers.IsZero() {
 		return nil
 	}
-	return db.box.Seal(headers, endpointSecret(id, mail.EndpointHeaders))
+	return db.box.Seal(headers, endpointSecret(id, record.EndpointHeaders))
 }
 
 func typeNames(types []mail.EventType) []string {
@@ -175,7 +176,7 @@ func typeNames(types []mail.EventType) []string {
 }
 
 // lockEndpoint reads an endpoint of the tenant for a change, or returns mail.ErrNotFound.
-func lockEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID) (mail.Endpoint, error) {
+func lockEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID) (record.Endpoint, error) {
 	e, err := scanEndpoint(tx.QueryRow(ctx, `SELECT `+endpointColumns+` FROM webhook_endpoint w
 		WHERE w.id = $1 AND w.tenant_id = $2 FOR NO KEY UPDATE`, [16]byte(id), tenant))
 	return e, affectedRow(err, "webhook endpoint "+id.String())
@@ -186,9 +187,9 @@ func lockEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.
 // An error of change is returned and nothing stored. An endpoint that is enabled, or gets another URL, starts afresh: what
 // failed before does not count. What waits for it stays, also while it is disabled.
 func (db *DB) UpdateEndpoint(
-	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, headers *seal.Secret, change func(*mail.Endpoint) error,
-) (*mail.Endpoint, error) {
-	var e mail.Endpoint
+	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, headers *seal.Secret, change func(*record.Endpoint) error,
+) (*record.Endpoint, error) {
+	var e record.Endpoint
 	var refused error
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		old, err := lockEndpoint(ctx, tx, tenant, id)
@@ -248,7 +249,7 @@ func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.Tena
 			SELECT ctid FROM outbox WHERE endpoint_id = $1 LIMIT $2))`, [16]byte(id), sweepBatch)
 		more, err = tag.RowsAffected() == sweepBatch, e
 		if e != nil { // it is disabled already
-			err = &mail.OutcomeUnknown{Err: e}
+			err = &record.OutcomeUnknown{Err: e}
 		}
 	}
 	if err != nil {
@@ -258,8 +259,8 @@ func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.Tena
 		tag, err := tx.Exec(ctx, `DELETE FROM webhook_endpoint WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant)
 		return affected(tag.RowsAffected(), err, "webhook endpoint "+id.String())
 	})
-	if _, away := errors.AsType[*mail.Unavailable](err); away {
-		return &mail.OutcomeUnknown{Err: err}
+	if _, away := errors.AsType[*record.Unavailable](err); away {
+		return &record.OutcomeUnknown{Err: err}
 	}
 	return err
 }
@@ -267,8 +268,8 @@ func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.Tena
 // RotateEndpoint makes secret the one that signs. The one before signs too for the overlap, the one before that no more.
 func (db *DB) RotateEndpoint(
 	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, secret seal.Secret, overlap time.Duration,
-) (*mail.Endpoint, error) {
-	var e mail.Endpoint
+) (*record.Endpoint, error) {
+	var e record.Endpoint
 	detail := map[string]any{"tenant": tenant, "overlap_seconds": int64(overlap.Seconds())}
 	err := db.audited(ctx, actor, "webhook_endpoint.rotate", id.String(), detail, func(tx pgx.Tx) (err error) {
 		var before []byte
@@ -282,7 +283,7 @@ func (db *DB) RotateEndpoint(
 		e, err = scanEndpoint(tx.QueryRow(ctx, `UPDATE webhook_endpoint w SET secret = $3, old_secret = $5,
 				old_secret_until = now() + $4::interval, updated_at = now()
 			WHERE id = $1 AND tenant_id = $2 RETURNING `+endpointColumns,
-			[16]byte(id), tenant, db.box.Seal(secret, endpointSecret(id, mail.EndpointSecret)), overlap, before))
+			[16]byte(id), tenant, db.box.Seal(secret, endpointSecret(id, record.EndpointSecret)), overlap, before))
 		return affectedRow(err, "webhook endpoint "+id.String())
 	})
 	if err != nil {
@@ -292,7 +293,7 @@ func (db *DB) RotateEndpoint(
 }
 
 // EndpointSecrets returns an endpoint with the secrets that are used for what is sent to it now.
-func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.Endpoint, map[string]seal.Secret, error) {
+func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.Endpoint, map[string]seal.Secret, error) {
 	var secret, old, headers []byte
 	e, err := scanEndpoint(db.api.QueryRow(ctx, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w
 		WHERE w.id = $1 AND w.tenant_id = $2`, [16]byte(id), tenant), &secret, &old, &headers)
@@ -311,12 +312,12 @@ const signerColumns = `w.secret, CASE WHEN w.old_secret_until > now() THEN w.old
 // openEndpoint opens signerColumns. A secret that is being replaced and does not open is left out: the new one signs.
 func (db *DB) openEndpoint(id mail.ID, secret, old, headers []byte) (map[string]seal.Secret, error) {
 	secrets := map[string]seal.Secret{}
-	for name, raw := range map[string][]byte{mail.EndpointSecret: secret, mail.EndpointOldSecret: old, mail.EndpointHeaders: headers} {
+	for name, raw := range map[string][]byte{record.EndpointSecret: secret, record.EndpointOldSecret: old, record.EndpointHeaders: headers} {
 		if raw == nil {
 			continue
 		}
 		s, err := db.box.Open(raw, endpointSecret(id, name))
-		if err != nil && name == mail.EndpointOldSecret {
+		if err != nil && name == record.EndpointOldSecret {
 			continue
 		}
 		if err != nil {
@@ -328,8 +329,8 @@ func (db *DB) openEndpoint(id mail.ID, secret, old, headers []byte) (map[string]
 }
 
 // Deliveries lists the tries to tell an endpoint, newest first, of ids less than before (the zero id: from the newest).
-func (db *DB) Deliveries(ctx context.Context, tenant mail.TenantID, id, before mail.ID, limit int) ([]mail.DeliveryEntry, error) {
-	var entries []mail.DeliveryEntry
+func (db *DB) Deliveries(ctx context.Context, tenant mail.TenantID, id, before mail.ID, limit int) ([]record.DeliveryEntry, error) {
+	var entries []record.DeliveryEntry
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		if err := ownEndpoint(ctx, tx, tenant, id); err != nil {
 			return err
@@ -339,8 +340,8 @@ func (db *DB) Deliveries(ctx context.Context, tenant mail.TenantID, id, before m
 		if err != nil {
 			return err
 		}
-		entries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.DeliveryEntry, error) {
-			e := mail.DeliveryEntry{DeliveryResult: mail.DeliveryResult{Endpoint: id}}
+		entries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.DeliveryEntry, error) {
+			e := record.DeliveryEntry{DeliveryResult: record.DeliveryResult{Endpoint: id}}
 			var did, event [16]byte
 			var ms int64
 			err := row.Scan(&did, &event, &e.N, &e.At, &ms, &e.Status, &e.Outcome, &e.Error)

@@ -16,13 +16,14 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
 // endpoint makes a webhook endpoint of the default tenant, as change wants it.
-func (b *bed) endpoint(t *testing.T, change ...func(*mail.Endpoint)) mail.ID {
+func (b *bed) endpoint(t *testing.T, change ...func(*record.Endpoint)) mail.ID {
 	t.Helper()
-	e := mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://hooks.example.com/in"}
+	e := record.Endpoint{Tenant: mail.DefaultTenant, URL: "https://hooks.example.com/in"}
 	for _, f := range change {
 		f(&e)
 	}
@@ -61,7 +62,7 @@ func (b *bed) waiting(t *testing.T, id mail.ID) []mail.ID {
 func TestEndpointIsKeptAsItWasMade(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	in := mail.Endpoint{
+	in := record.Endpoint{
 		Tenant: mail.DefaultTenant, URL: "https://hooks.example.com/in", Description: "the shop",
 		Types: []mail.EventType{mail.EventBounced, mail.EventComplained}, Streams: []string{"bulk"}, HeaderNames: []string{},
 	}
@@ -72,13 +73,13 @@ func TestEndpointIsKeptAsItWasMade(t *testing.T) {
 	if diff := cmp.Diff(made, got); diff != "" {
 		t.Errorf("made (-) and read (+):\n%s", diff)
 	}
-	ignore := cmpopts.IgnoreFields(mail.Endpoint{}, "ID", "CreatedAt", "UpdatedAt")
+	ignore := cmpopts.IgnoreFields(record.Endpoint{}, "ID", "CreatedAt", "UpdatedAt")
 	if diff := cmp.Diff(&in, got, ignore); diff != "" {
 		t.Errorf("endpoint (-want +got):\n%s", diff)
 	}
 	all, err := b.db.Endpoints(t.Context(), mail.DefaultTenant)
 	must(t, err)
-	if diff := cmp.Diff([]mail.Endpoint{*got}, all); diff != "" {
+	if diff := cmp.Diff([]record.Endpoint{*got}, all); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
 	if n := get[int](t, b, `SELECT count(*) FROM webhook_endpoint w, audit a
@@ -95,11 +96,11 @@ func TestTenantHasAtMostTwentyEndpoints(t *testing.T) {
 	for range 5 {
 		calls.Go(func() {
 			for range 6 {
-				_, err := b.db.CreateEndpoint(context.Background(), "tester", mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{})
+				_, err := b.db.CreateEndpoint(context.Background(), "tester", record.Endpoint{Tenant: mail.DefaultTenant, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{})
 				switch {
 				case err == nil:
 					made.Add(1)
-				case errors.Is(err, mail.ErrConflict):
+				case errors.Is(err, record.ErrConflict):
 					refused.Add(1)
 				default:
 					t.Errorf("create: %v", err)
@@ -112,18 +113,18 @@ func TestTenantHasAtMostTwentyEndpoints(t *testing.T) {
 		t.Errorf("%d made, %d refused, want %d and 10", made.Load(), refused.Load(), maxEndpoints)
 	}
 	other := b.tenant(t)
-	if _, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: other, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{}); err != nil {
+	if _, err := b.db.CreateEndpoint(t.Context(), "tester", record.Endpoint{Tenant: other, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{}); err != nil {
 		t.Errorf("another tenant's first: %v", err)
 	}
-	if _, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: 99, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{}); !errors.Is(err, mail.ErrNotFound) {
-		t.Errorf("of no tenant: %v, want %v", err, mail.ErrNotFound)
+	if _, err := b.db.CreateEndpoint(t.Context(), "tester", record.Endpoint{Tenant: 99, URL: "https://a.example/"}, seal.NewSecret("x"), seal.Secret{}); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("of no tenant: %v, want %v", err, record.ErrNotFound)
 	}
 }
 
 // tenant makes another tenant.
 func (b *bed) tenant(t *testing.T) mail.TenantID {
 	t.Helper()
-	got, err := b.db.CreateTenant(t.Context(), "tester", mail.Tenant{Name: "other", Weight: 100})
+	got, err := b.db.CreateTenant(t.Context(), "tester", record.Tenant{Name: "other", Weight: 100})
 	must(t, err)
 	return got.ID
 }
@@ -137,7 +138,7 @@ func TestEndpointOfAnotherTenantIsNotFound(t *testing.T) {
 		"Endpoint":        func(t mail.TenantID, id mail.ID) error { _, err := b.db.Endpoint(ctx, t, id); return err },
 		"EndpointSecrets": func(t mail.TenantID, id mail.ID) error { _, _, err := b.db.EndpointSecrets(ctx, t, id); return err },
 		"UpdateEndpoint": func(t mail.TenantID, id mail.ID) error {
-			_, err := b.db.UpdateEndpoint(ctx, "x", t, id, nil, func(e *mail.Endpoint) error { e.Disabled = true; return nil })
+			_, err := b.db.UpdateEndpoint(ctx, "x", t, id, nil, func(e *record.Endpoint) error { e.Disabled = true; return nil })
 			return err
 		},
 		"RotateEndpoint": func(t mail.TenantID, id mail.ID) error {
@@ -157,11 +158,11 @@ func TestEndpointOfAnotherTenantIsNotFound(t *testing.T) {
 	before := get[string](t, b, `SELECT row_to_json(w)::text FROM webhook_endpoint w`)
 	audits := get[int](t, b, `SELECT count(*) FROM audit`)
 	for name, call := range calls {
-		if err := call(other, id); !errors.Is(err, mail.ErrNotFound) {
-			t.Errorf("%s of another tenant's: %v, want %v", name, err, mail.ErrNotFound)
+		if err := call(other, id); !errors.Is(err, record.ErrNotFound) {
+			t.Errorf("%s of another tenant's: %v, want %v", name, err, record.ErrNotFound)
 		}
-		if err := call(mail.DefaultTenant, mail.NewID()); !errors.Is(err, mail.ErrNotFound) {
-			t.Errorf("%s of none: %v, want %v", name, err, mail.ErrNotFound)
+		if err := call(mail.DefaultTenant, mail.NewID()); !errors.Is(err, record.ErrNotFound) {
+			t.Errorf("%s of none: %v, want %v", name, err, record.ErrNotFound)
 		}
 	}
 	if diff := cmp.Diff(before, get[string](t, b, `SELECT row_to_json(w)::text FROM webhook_endpoint w`)); diff != "" {
@@ -183,16 +184,16 @@ func TestUpdateEndpoint(t *testing.T) {
 	failing := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	tests := map[string]struct {
 		disabled bool
-		change   func(*mail.Endpoint)
+		change   func(*record.Endpoint)
 		failing  bool
 		reason   string
 	}{
-		"nothing":             {true, func(*mail.Endpoint) {}, true, "gone"},
-		"enabled again":       {true, func(e *mail.Endpoint) { e.Disabled = false }, false, ""},
-		"disabled":            {false, func(e *mail.Endpoint) { e.Disabled = true }, true, "gone"},
-		"another URL":         {false, func(e *mail.Endpoint) { e.URL = "https://b.example/" }, false, ""},
-		"another description": {false, func(e *mail.Endpoint) { e.Description = "x" }, true, ""},
-		"other filters": {false, func(e *mail.Endpoint) {
+		"nothing":             {true, func(*record.Endpoint) {}, true, "gone"},
+		"enabled again":       {true, func(e *record.Endpoint) { e.Disabled = false }, false, ""},
+		"disabled":            {false, func(e *record.Endpoint) { e.Disabled = true }, true, "gone"},
+		"another URL":         {false, func(e *record.Endpoint) { e.URL = "https://b.example/" }, false, ""},
+		"another description": {false, func(e *record.Endpoint) { e.Description = "x" }, true, ""},
+		"other filters": {false, func(e *record.Endpoint) {
 			e.Types, e.Streams = []mail.EventType{mail.EventOpened}, []string{"bulk", "news"}
 		}, true, ""},
 	}
@@ -209,7 +210,7 @@ func TestUpdateEndpoint(t *testing.T) {
 			if tt.failing {
 				want.FailingSince = failing
 			}
-			got, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *mail.Endpoint) error { tt.change(e); return nil })
+			got, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *record.Endpoint) error { tt.change(e); return nil })
 			must(t, err)
 			if !got.UpdatedAt.After(want.UpdatedAt) {
 				t.Error("updated_at did not move")
@@ -227,7 +228,7 @@ func TestUpdateEndpointReturnsTheErrorOfTheChange(t *testing.T) {
 	b := newBed(t)
 	id := b.endpoint(t)
 	refused := &mail.Invalid{Fields: []mail.Field{{Field: "url"}}}
-	_, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *mail.Endpoint) error { e.URL = "x"; return refused })
+	_, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *record.Endpoint) error { e.URL = "x"; return refused })
 	if !errors.Is(err, refused) {
 		t.Errorf("%v, want the error of the change", err)
 	}
@@ -245,7 +246,7 @@ func TestRotationKeepsTheOldSecretForAWhile(t *testing.T) {
 		_, secrets, err := b.db.EndpointSecrets(t.Context(), mail.DefaultTenant, id)
 		must(t, err)
 		var got []string
-		for _, name := range []string{mail.EndpointSecret, mail.EndpointOldSecret} {
+		for _, name := range []string{record.EndpointSecret, record.EndpointOldSecret} {
 			if s, is := secrets[name]; is {
 				got = append(got, s.Reveal())
 			}
@@ -276,7 +277,7 @@ func TestRotationKeepsTheOldSecretForAWhile(t *testing.T) {
 func TestHeadersAreSealedAndStayUnlessTheyAreReplaced(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	made, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{
+	made, err := b.db.CreateEndpoint(t.Context(), "tester", record.Endpoint{
 		Tenant: mail.DefaultTenant, URL: "https://a.example/", HeaderNames: []string{"X-Key"},
 	}, seal.NewSecret("whsec_one"), seal.NewSecret(`{"X-Key":"canary"}`))
 	must(t, err)
@@ -287,13 +288,13 @@ func TestHeadersAreSealedAndStayUnlessTheyAreReplaced(t *testing.T) {
 		t.Helper()
 		_, secrets, err := b.db.EndpointSecrets(t.Context(), mail.DefaultTenant, made.ID)
 		must(t, err)
-		if got := secrets[mail.EndpointHeaders].Reveal(); got != want {
+		if got := secrets[record.EndpointHeaders].Reveal(); got != want {
 			t.Errorf("headers = %s, want %s", got, want)
 		}
 	}
 	update := func(with *seal.Secret) {
 		t.Helper()
-		_, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, made.ID, with, func(e *mail.Endpoint) error { e.Description = "x"; return nil })
+		_, err := b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, made.ID, with, func(e *record.Endpoint) error { e.Description = "x"; return nil })
 		must(t, err)
 	}
 	headers(`{"X-Key":"canary"}`)
@@ -335,8 +336,8 @@ func TestDeleteEndpointTakesItsOutboxAlong(t *testing.T) {
 	if n := len(b.waiting(t, kept)); n != sweepBatch+10 {
 		t.Errorf("%d deliveries of the other endpoint wait, want %d", n, sweepBatch+10)
 	}
-	if _, err := b.db.Endpoint(t.Context(), mail.DefaultTenant, gone); !errors.Is(err, mail.ErrNotFound) {
-		t.Errorf("deleted: %v, want %v", err, mail.ErrNotFound)
+	if _, err := b.db.Endpoint(t.Context(), mail.DefaultTenant, gone); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("deleted: %v, want %v", err, record.ErrNotFound)
 	}
 	if e, err := b.db.Endpoint(t.Context(), mail.DefaultTenant, kept); err != nil || e.Pending != sweepBatch+10 {
 		t.Errorf("the other one: %+v, %v", e, err)
@@ -349,13 +350,13 @@ func TestFilterOfEndpoint(t *testing.T) {
 	other := b.tenant(t)
 	filters := map[string]mail.ID{
 		"all": b.endpoint(t),
-		"bounces": b.endpoint(t, func(e *mail.Endpoint) {
+		"bounces": b.endpoint(t, func(e *record.Endpoint) {
 			e.Types = []mail.EventType{mail.EventBounced, mail.EventEndpointDisabled}
 		}),
-		"bulk":         b.endpoint(t, func(e *mail.Endpoint) { e.Streams = []string{"bulk"} }),
-		"bulk bounces": b.endpoint(t, func(e *mail.Endpoint) { e.Types, e.Streams = []mail.EventType{mail.EventBounced}, []string{"bulk"} }),
-		"disabled":     b.endpoint(t, func(e *mail.Endpoint) { e.Disabled = true }),
-		"other":        b.endpoint(t, func(e *mail.Endpoint) { e.Tenant = other }),
+		"bulk":         b.endpoint(t, func(e *record.Endpoint) { e.Streams = []string{"bulk"} }),
+		"bulk bounces": b.endpoint(t, func(e *record.Endpoint) { e.Types, e.Streams = []mail.EventType{mail.EventBounced}, []string{"bulk"} }),
+		"disabled":     b.endpoint(t, func(e *record.Endpoint) { e.Disabled = true }),
+		"other":        b.endpoint(t, func(e *record.Endpoint) { e.Tenant = other }),
 	}
 	now := time.Now()
 	names := map[mail.ID]string{}
@@ -433,11 +434,11 @@ func TestDeliveriesArePagedNewestFirst(t *testing.T) {
 	id, other := b.endpoint(t), b.endpoint(t)
 	event := mail.NewID()
 	at := time.Now().UTC().Truncate(time.Microsecond)
-	var rs []mail.DeliveryResult
+	var rs []record.DeliveryResult
 	for n := range 5 {
-		r := mail.DeliveryResult{
+		r := record.DeliveryResult{
 			Endpoint: id, Event: event, N: n + 1, At: at.Add(time.Duration(n) * time.Second), Took: time.Duration(n) * time.Millisecond,
-			Status: 500 + n, Outcome: mail.DeliveryRetry, Error: fmt.Sprintf("no\x00 %d", n),
+			Status: 500 + n, Outcome: record.DeliveryRetry, Error: fmt.Sprintf("no\x00 %d", n),
 		}
 		rs = append(rs, r)
 		r.Endpoint = other
@@ -445,7 +446,7 @@ func TestDeliveriesArePagedNewestFirst(t *testing.T) {
 	}
 	_, err := b.db.FinishDeliveries(t.Context(), rs)
 	must(t, err)
-	var got []mail.DeliveryEntry
+	var got []record.DeliveryEntry
 	var before mail.ID
 	for {
 		page, err := b.db.Deliveries(t.Context(), mail.DefaultTenant, id, before, 2)
@@ -455,13 +456,13 @@ func TestDeliveriesArePagedNewestFirst(t *testing.T) {
 		}
 		before = page[1].ID
 	}
-	var want []mail.DeliveryEntry
+	var want []record.DeliveryEntry
 	for n := 4; n >= 0; n-- {
 		r := rs[2*n]
 		r.Error = fmt.Sprintf("no %d", n)
-		want = append(want, mail.DeliveryEntry{DeliveryResult: r})
+		want = append(want, record.DeliveryEntry{DeliveryResult: r})
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(mail.DeliveryEntry{}, "ID")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(record.DeliveryEntry{}, "ID")); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
 }

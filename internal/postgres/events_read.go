@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // shownEvent are the columns of an event as the API tells it, without its payload. The tags are those of its message, as
@@ -46,7 +47,7 @@ func scanEvent(row pgx.CollectableRow) (mail.Event, error) {
 }
 
 // Events lists events of one tenant by the time of their receipt, newest first.
-func (db *DB) Events(ctx context.Context, f mail.EventFilter) ([]mail.Event, error) {
+func (db *DB) Events(ctx context.Context, f record.EventFilter) ([]mail.Event, error) {
 	q, args := listEventsSQL(f)
 	rows, err := db.api.Query(ctx, q, args...)
 	if err != nil {
@@ -60,7 +61,7 @@ func (db *DB) Events(ctx context.Context, f mail.EventFilter) ([]mail.Event, err
 }
 
 // listEventsSQL adds a condition per field that is set; every value is a parameter. takes does the same to events at hand.
-func listEventsSQL(f mail.EventFilter) (string, []any) {
+func listEventsSQL(f record.EventFilter) (string, []any) {
 	q, args := shownEvent+` WHERE e.tenant_id = $1`, []any{f.Tenant}
 	if f.Recipient != "" {
 		q, args = shownColumnsOfEvent+aboutSQL+accountOfEvent+` WHERE true`, append(args, mail.FoldAddress(f.Recipient))
@@ -111,7 +112,7 @@ FROM (
 ) e`
 
 // takes reports whether a stream with this filter shows the event.
-func takes(f *mail.EventFilter, e *mail.Event) bool {
+func takes(f *record.EventFilter, e *mail.Event) bool {
 	return (len(f.Types) == 0 || slices.Contains(f.Types, e.Type)) &&
 		(f.MessageID.IsZero() || f.MessageID == e.MessageID) &&
 		(f.Recipient == "" || mail.FoldAddress(f.Recipient) == mail.FoldAddress(e.Recipient)) &&
@@ -171,11 +172,11 @@ func (p position) less(q position) bool {
 func parsePosition(s string) (position, error) {
 	xid, rest, _ := strings.Cut(s, "-")
 	if n, err := strconv.ParseUint(xid, 10, 64); err != nil || strconv.FormatUint(n, 10) != xid {
-		return position{}, fmt.Errorf("position in the stream of events: %w", mail.ErrNotFound)
+		return position{}, fmt.Errorf("position in the stream of events: %w", record.ErrNotFound)
 	}
 	id, err := mail.ParseID(rest)
 	if err != nil {
-		return position{}, fmt.Errorf("position in the stream of events: %w", mail.ErrNotFound)
+		return position{}, fmt.Errorf("position in the stream of events: %w", record.ErrNotFound)
 	}
 	return position{xid, id}, nil
 }
@@ -212,7 +213,7 @@ const maxSlices = 10
 // takes, and the position from which to go on. It may give none although there are more, when it read past many that the
 // filter leaves out; the position has moved on then. Since, Until, Before and Limit are not looked at. What is no
 // position, or one ahead of this database, is mail.ErrNotFound.
-func (db *DB) EventsAfter(ctx context.Context, f mail.EventFilter, after string, limit int) ([]mail.Event, string, error) {
+func (db *DB) EventsAfter(ctx context.Context, f record.EventFilter, after string, limit int) ([]mail.Event, string, error) {
 	p, err := parsePosition(after)
 	if err != nil {
 		return nil, "", err
@@ -223,7 +224,7 @@ func (db *DB) EventsAfter(ctx context.Context, f mail.EventFilter, after string,
 			return nil, "", fmt.Errorf("read events after %s: %w", after, unavailable(err))
 		}
 		if head.less(p) && head.xid != p.xid {
-			return nil, "", fmt.Errorf("position %s is ahead of %s: %w", p, head, mail.ErrNotFound)
+			return nil, "", fmt.Errorf("position %s is ahead of %s: %w", p, head, record.ErrNotFound)
 		}
 		full := len(slice) == limit
 		p = advance(p, head, slice, full)

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const plainEventSQL = `
@@ -26,7 +27,7 @@ func insertEvent(e *mail.Event, account int32) (string, []any) {
 	if !e.MessageID.IsZero() {
 		message = (*[16]byte)(&e.MessageID)
 	}
-	bounce, err := mail.MarshalBounce(e.Bounce)
+	bounce, err := record.MarshalBounce(e.Bounce)
 	if err != nil {
 		panic(err)
 	}
@@ -54,7 +55,7 @@ func (b *bed) happened(t *testing.T, account int32, events ...*mail.Event) {
 
 // streamed reads on until it has n events, and what comes with them. Transactions of other tests, in databases of the same
 // cluster, hold up the stream of this one.
-func (b *bed) streamed(t *testing.T, f mail.EventFilter, after string, limit, n int) []mail.ID {
+func (b *bed) streamed(t *testing.T, f record.EventFilter, after string, limit, n int) []mail.ID {
 	t.Helper()
 	b.settle(t)
 	var ids []mail.ID
@@ -86,7 +87,7 @@ func TestEventIsShownWhole(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	account := b.relay(t)
-	id := b.accept(t, with(func(s *mail.Submission) { s.Message.Tags = []string{"order", "eu"} }))[0]
+	id := b.accept(t, with(func(s *record.Submission) { s.Message.Tags = []string{"order", "eu"} }))[0]
 	want := mail.Event{
 		Type: mail.EventBounced, Name: "Bounce/HardBounce", MessageID: id, ProviderMessageID: "pm-1", Recipient: "ann@example.org",
 		At: time.Now().UTC().Truncate(time.Millisecond), Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550"},
@@ -96,7 +97,7 @@ func TestEventIsShownWhole(t *testing.T) {
 	want.Origin, want.Account, want.Provider, want.Tags, want.Source = want.ID, "relay", "smtp", []string{"order", "eu"}, mail.FromWebhook
 	ours := mail.Event{Type: mail.EventEndpointDisabled, N: -1}
 	b.happened(t, 0, &ours)
-	got, err := b.db.Events(t.Context(), mail.EventFilter{Tenant: 1, Limit: 9})
+	got, err := b.db.Events(t.Context(), record.EventFilter{Tenant: 1, Limit: 9})
 	must(t, err)
 	if len(got) != 2 || got[0].ID != ours.ID || got[0].N != -1 || !got[0].MessageID.IsZero() {
 		t.Fatalf("events = %+v, want ours first", got)
@@ -129,20 +130,20 @@ func TestListAndStreamSelectTheSameEvents(t *testing.T) {
 	add(0, mail.Event{Type: mail.EventEndpointDisabled, N: -1})
 	b.happened(t, relay, &mail.Event{Type: mail.EventDelivered, Tenant: 2, MessageID: mail.NewID(), Recipient: "ann@example.org"})
 	for _, tc := range []struct {
-		f    mail.EventFilter
+		f    record.EventFilter
 		want []int
 	}{
-		{mail.EventFilter{}, []int{0, 1, 2, 3, 4}},
-		{mail.EventFilter{Types: []mail.EventType{mail.EventDelivered}}, []int{0, 2}},
-		{mail.EventFilter{Types: []mail.EventType{mail.EventBounced, mail.EventEndpointDisabled}}, []int{1, 4}},
-		{mail.EventFilter{MessageID: second}, []int{2, 3}},
-		{mail.EventFilter{Recipient: "Ann@example.org"}, []int{0, 2}},
-		{mail.EventFilter{Recipient: "bob@example.org"}, []int{1}},
-		{mail.EventFilter{Account: "other"}, []int{2, 3}},
-		{mail.EventFilter{Account: "nobody"}, nil},
-		{mail.EventFilter{Stream: "news"}, []int{2, 3}},
-		{mail.EventFilter{Stream: "news", Types: []mail.EventType{mail.EventDelivered}, Recipient: "ann@example.org", Account: "other", MessageID: second}, []int{2}},
-		{mail.EventFilter{Tenant: 3}, nil},
+		{record.EventFilter{}, []int{0, 1, 2, 3, 4}},
+		{record.EventFilter{Types: []mail.EventType{mail.EventDelivered}}, []int{0, 2}},
+		{record.EventFilter{Types: []mail.EventType{mail.EventBounced, mail.EventEndpointDisabled}}, []int{1, 4}},
+		{record.EventFilter{MessageID: second}, []int{2, 3}},
+		{record.EventFilter{Recipient: "Ann@example.org"}, []int{0, 2}},
+		{record.EventFilter{Recipient: "bob@example.org"}, []int{1}},
+		{record.EventFilter{Account: "other"}, []int{2, 3}},
+		{record.EventFilter{Account: "nobody"}, nil},
+		{record.EventFilter{Stream: "news"}, []int{2, 3}},
+		{record.EventFilter{Stream: "news", Types: []mail.EventType{mail.EventDelivered}, Recipient: "ann@example.org", Account: "other", MessageID: second}, []int{2}},
+		{record.EventFilter{Tenant: 3}, nil},
 	} {
 		if tc.f.Tenant == 0 {
 			tc.f.Tenant = mail.DefaultTenant
@@ -178,7 +179,7 @@ func TestEventsArePagedByReceipt(t *testing.T) {
 		all = append([]*mail.Event{e}, all...)
 	}
 	var got, want []mail.ID
-	f := mail.EventFilter{Tenant: 1, Limit: 2}
+	f := record.EventFilter{Tenant: 1, Limit: 2}
 	for range 3 {
 		page, err := b.db.Events(t.Context(), f)
 		must(t, err)
@@ -193,11 +194,11 @@ func TestEventsArePagedByReceipt(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("pages (-want +got):\n%s", diff)
 	}
-	span := mail.EventFilter{Tenant: 1, Limit: 9, Since: all[0].ID.Time().Add(time.Millisecond)}
+	span := record.EventFilter{Tenant: 1, Limit: 9, Since: all[0].ID.Time().Add(time.Millisecond)}
 	if got, err := b.db.Events(t.Context(), span); err != nil || len(got) != 0 {
 		t.Errorf("events received after the last = %d, %v", len(got), err)
 	}
-	span = mail.EventFilter{Tenant: 1, Limit: 9, Since: all[4].ID.Time(), Until: all[0].ID.Time().Add(time.Millisecond)}
+	span = record.EventFilter{Tenant: 1, Limit: 9, Since: all[4].ID.Time(), Until: all[0].ID.Time().Add(time.Millisecond)}
 	if got, err := b.db.Events(t.Context(), span); err != nil || len(got) != 5 {
 		t.Errorf("events received in the whole span = %d, %v, want 5", len(got), err)
 	}
@@ -215,7 +216,7 @@ func TestStreamWaitsForOlderTransactions(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.happened(t, 0, &early)
-	before, held, err := b.db.EventsAfter(t.Context(), mail.EventFilter{Tenant: 1}, start, 10)
+	before, held, err := b.db.EventsAfter(t.Context(), record.EventFilter{Tenant: 1}, start, 10)
 	if must(t, err); len(before) != 0 {
 		t.Errorf("the stream shows %d events past an open transaction, which it could not go back to", len(before))
 	}
@@ -223,7 +224,7 @@ func TestStreamWaitsForOlderTransactions(t *testing.T) {
 	must(t, err)
 	must(t, slow.Commit(t.Context()))
 	for name, from := range map[string]string{"at the start": start, "while it was held": held, "opened meanwhile": fresh} {
-		got := b.streamed(t, mail.EventFilter{Tenant: 1}, from, 10, 2)
+		got := b.streamed(t, record.EventFilter{Tenant: 1}, from, 10, 2)
 		if diff := cmp.Diff([]mail.ID{late.ID, early.ID}, got); diff != "" {
 			t.Errorf("stream from the position %s (-want +got):\n%s", name, diff)
 		}
@@ -282,7 +283,7 @@ func TestStreamLosesAndRepeatsNothing(t *testing.T) {
 		if last {
 			b.settle(t)
 		}
-		events, next, err := b.db.EventsAfter(t.Context(), mail.EventFilter{Tenant: 1}, after, 3)
+		events, next, err := b.db.EventsAfter(t.Context(), record.EventFilter{Tenant: 1}, after, 3)
 		must(t, err)
 		for _, e := range events {
 			p, err := parsePosition(e.Position)
@@ -316,7 +317,7 @@ func TestStreamLosesAndRepeatsNothing(t *testing.T) {
 		t.Errorf("streamed %d of %d (-written +streamed):\n%s", len(got), 2*writers*each, diff)
 	}
 	for _, i := range []int{0, 1, len(got) / 2, len(got) - 1} { // a break anywhere resumes there
-		rest := b.streamed(t, mail.EventFilter{Tenant: 1}, places[i].String(), 50, len(got)-i-1)
+		rest := b.streamed(t, record.EventFilter{Tenant: 1}, places[i].String(), 50, len(got)-i-1)
 		if diff := cmp.Diff(got[i+1:], rest, cmp.Comparer(func(a, b []mail.ID) bool { return slices.Equal(a, b) })); diff != "" {
 			t.Errorf("resumed after event %d (-want +got):\n%s", i, diff)
 		}
@@ -334,7 +335,7 @@ func TestStreamReadsPastWhatTheFilterLeavesOut(t *testing.T) {
 	wanted := &mail.Event{Type: mail.EventBounced}
 	b.happened(t, 0, wanted)
 	b.settle(t)
-	f := mail.EventFilter{Tenant: 1, Types: []mail.EventType{mail.EventBounced}}
+	f := record.EventFilter{Tenant: 1, Types: []mail.EventType{mail.EventBounced}}
 	events, next, err := b.db.EventsAfter(t.Context(), f, start, 2)
 	if must(t, err); len(events) != 0 || next == start {
 		t.Errorf("first call = %d events, moved %t; want none, and a position behind what was left out", len(events), next != start)
@@ -352,7 +353,7 @@ func TestStreamRefusesPlacesThatAreNotThere(t *testing.T) {
 		"", "1", "-", "x-" + id, "-1-" + id, "+1-" + id, "01-" + id, "1-" + id[1:], "1-" + strings.Repeat("z", 36), "99999999999999999999-" + id,
 		"9000000000000000000-" + id,
 	} {
-		if _, _, err := b.db.EventsAfter(t.Context(), mail.EventFilter{Tenant: 1}, p, 1); !errors.Is(err, mail.ErrNotFound) {
+		if _, _, err := b.db.EventsAfter(t.Context(), record.EventFilter{Tenant: 1}, p, 1); !errors.Is(err, record.ErrNotFound) {
 			t.Errorf("position %q: %v, want ErrNotFound", p, err)
 		}
 	}

@@ -7,11 +7,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // TallyHooks adds what a replica counted at its receivers.
-func (db *DB) TallyHooks(ctx context.Context, tallies []mail.HookTally) error {
+func (db *DB) TallyHooks(ctx context.Context, tallies []record.HookTally) error {
 	const q = `
 INSERT INTO hook_health AS h (account_id, events, refused, last_event_at, last_refused_at, last_refusal)
 SELECT i.* FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::text[])
@@ -41,7 +41,7 @@ ON CONFLICT (account_id) DO UPDATE SET events = h.events + EXCLUDED.events, refu
 
 // HookHealth tells how the receivers of all accounts are doing, and when each account last sent (looked for in the last
 // day).
-func (db *DB) HookHealth(ctx context.Context) ([]mail.HookHealth, error) {
+func (db *DB) HookHealth(ctx context.Context) ([]record.HookHealth, error) {
 	const q = `
 SELECT a.name, h.last_event_at, h.last_refused_at, coalesce(h.last_refusal, ''), coalesce(h.events, 0), coalesce(h.refused, 0), s.at
 FROM account a
@@ -54,8 +54,8 @@ ORDER BY a.name`
 	if err != nil {
 		return nil, fmt.Errorf("read the health of receivers: %w", unavailable(err))
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.HookHealth, error) {
-		var h mail.HookHealth
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.HookHealth, error) {
+		var h record.HookHealth
 		var event, refused, sent *time.Time
 		err := row.Scan(&h.Account, &event, &refused, &h.LastRefusal, &h.Events, &h.Refused, &sent)
 		h.LastEvent, h.LastRefused, h.LastSent = orZero(event), orZero(refused), orZero(sent)

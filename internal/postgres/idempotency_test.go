@@ -11,10 +11,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
-func keyed(key string) *mail.Submission {
-	return with(func(s *mail.Submission) { s.Key = key })
+func keyed(key string) *record.Submission {
+	return with(func(s *record.Submission) { s.Key = key })
 }
 
 func TestOneKeyFromTwoReplicasAtOnceMakesOneMessage(t *testing.T) {
@@ -24,7 +26,7 @@ func TestOneKeyFromTwoReplicasAtOnceMakesOneMessage(t *testing.T) {
 	const callers, rounds = 64, 3
 	for round := range rounds {
 		key := fmt.Sprintf("key-%d", round)
-		answers := make([]mail.Accepted, callers)
+		answers := make([]record.Accepted, callers)
 		var wg sync.WaitGroup
 		start := make(chan struct{})
 		for i := range callers {
@@ -65,7 +67,7 @@ func TestKeyThatIsTakenMeanwhileIsReplayed(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	first := keyed("k")
-	args, err := acceptArgs([]*mail.Submission{first})
+	args, err := acceptArgs([]*record.Submission{first})
 	must(t, err)
 	tx := b.begin(t)
 	rows, err := tx.Query(t.Context(), acceptSQL, args...)
@@ -74,7 +76,7 @@ func TestKeyThatIsTakenMeanwhileIsReplayed(t *testing.T) {
 	if must(t, err); len(won) != 1 {
 		t.Fatalf("the first one won %d keys", len(won))
 	}
-	var got mail.Accepted
+	var got record.Accepted
 	second := make(chan error, 1)
 	go func() {
 		var err error
@@ -98,11 +100,11 @@ func TestManyKeysInOppositeOrderDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	dbs := []*DB{b.db, b.open(t, Options{})}
-	other, err := b.db.CreateTenant(t.Context(), "tester", mail.Tenant{Name: "other", Weight: 100})
+	other, err := b.db.CreateTenant(t.Context(), "tester", record.Tenant{Name: "other", Weight: 100})
 	must(t, err)
 	var wg sync.WaitGroup
 	for i := range 8 {
-		var subs []*mail.Submission
+		var subs []*record.Submission
 		for k := range 40 {
 			for tenant := range 2 {
 				s := keyed(fmt.Sprintf("key-%d", k))
@@ -141,8 +143,8 @@ func TestKeyWithAnotherBodyIsRefused(t *testing.T) {
 	other := keyed("k")
 	other.Fingerprint = sha256.Sum256([]byte("another body"))
 	good := keyed("fresh")
-	_, errs := b.db.AcceptAll(t.Context(), []*mail.Submission{other, good})
-	if !errors.Is(errs[0], mail.ErrMismatch) {
+	_, errs := b.db.AcceptAll(t.Context(), []*record.Submission{other, good})
+	if !errors.Is(errs[0], record.ErrMismatch) {
 		t.Errorf("another body under the key: %v, want ErrMismatch", errs[0])
 	}
 	must(t, errs[1])
@@ -157,7 +159,7 @@ func TestKeyWithAnotherBodyIsRefused(t *testing.T) {
 func TestKeyBelongsToItsTenant(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	other, err := b.db.CreateTenant(t.Context(), "tester", mail.Tenant{Name: "other", Weight: 100})
+	other, err := b.db.CreateTenant(t.Context(), "tester", record.Tenant{Name: "other", Weight: 100})
 	must(t, err)
 	theirs := keyed("k")
 	theirs.Message.Tenant = other.ID
@@ -166,7 +168,7 @@ func TestKeyBelongsToItsTenant(t *testing.T) {
 	if ids[0] == ids[1] {
 		t.Error("two tenants share a key")
 	}
-	for i, first := range []*mail.Submission{keyed("k"), theirs} { // and neither hears of the other when it asks again
+	for i, first := range []*record.Submission{keyed("k"), theirs} { // and neither hears of the other when it asks again
 		again := keyed("k")
 		again.Message.Tenant, again.Fingerprint = first.Message.Tenant, first.Fingerprint
 		got, err := b.db.Accept(t.Context(), again)
@@ -180,7 +182,7 @@ func TestKeyBelongsToItsTenant(t *testing.T) {
 func TestReplayGivesTheFirstAnswerWhateverHappenedSince(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
+	must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "gone@example.org", Reason: "manual", Origin: "api"}))
 	s := submission("ann@example.org", "gone@example.org", "late@example.org")
 	s.Key = "k"
 	first, err := b.db.Accept(t.Context(), s)
@@ -188,7 +190,7 @@ func TestReplayGivesTheFirstAnswerWhateverHappenedSince(t *testing.T) {
 	f := flight{id: first.ID, owner: b.replica(t), account: b.relay(t)}
 	f.due = b.claim(t, f.owner, f.account, 1)[0]
 	b.intend(t, f.owner, intent(f.due, f.account))
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", Recipients: []mail.RecipientChange{
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "accepted", Recipients: []queue.RecipientChange{
 		{N: 0, Status: mail.Sent}, {N: 2, Status: mail.Suppressed, Detail: "since then"},
 	}})
 	again := submission("ann@example.org", "gone@example.org", "late@example.org")
@@ -212,7 +214,7 @@ func TestReplayOutlivesTheBody(t *testing.T) {
 	must(t, err)
 	b.exec(t, `DELETE FROM body`) // its retention is over
 	again, fresh := keyed("k"), keyed("fresh")
-	accepted, errs := b.db.AcceptAll(t.Context(), []*mail.Submission{again, fresh})
+	accepted, errs := b.db.AcceptAll(t.Context(), []*record.Submission{again, fresh})
 	if errs[1] != nil || accepted[1].ID != fresh.Message.ID {
 		t.Errorf("beside a replay without a body: %+v, %v", accepted[1], errs[1])
 	}

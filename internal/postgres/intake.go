@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // intakeWait bounds how long a provider waits for the commit of its events: they give up after ten seconds or more.
@@ -29,7 +30,7 @@ const intakeChunk = 250
 // ReceiveEvents makes what a provider reported durable and applies it, together with others that wait. It returns
 // mail.ErrReplayed when a token came with another body before, and *mail.Unavailable when the database can't take it:
 // nothing is stored then, and the provider comes again.
-func (db *DB) ReceiveEvents(ctx context.Context, in mail.Intake) (mail.Taken, error) {
+func (db *DB) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), intakeWait, errSlow)
 	defer cancel()
 	size := int64(256)
@@ -53,14 +54,14 @@ type fact struct {
 }
 
 type takenOutcome struct {
-	taken mail.Taken
+	taken record.Taken
 	err   error      // of this request alone: mail.ErrReplayed
 	twins [][16]byte // of the whole batch, in the first
 }
 
-func (db *DB) intakeBatch(ctx context.Context, batch []mail.Intake) ([]mail.Taken, []error) {
+func (db *DB) intakeBatch(ctx context.Context, batch []record.Intake) ([]record.Taken, []error) {
 	got, errs := bisect(ctx, batch, db.intakeOnce)
-	taken := make([]mail.Taken, len(batch))
+	taken := make([]record.Taken, len(batch))
 	for i := range got {
 		taken[i] = got[i].taken
 		if errs[i] == nil {
@@ -72,7 +73,7 @@ func (db *DB) intakeBatch(ctx context.Context, batch []mail.Intake) ([]mail.Take
 
 // intakeOnce is one transaction. It takes its locks in one order, which is that of the records of the same messages:
 // keys, attempts by message, then what hangs on them.
-func (db *DB) intakeOnce(ctx context.Context, batch []mail.Intake) ([]takenOutcome, error) {
+func (db *DB) intakeOnce(ctx context.Context, batch []record.Intake) ([]takenOutcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, intakeWait)
 	defer cancel()
 	out := make([]takenOutcome, len(batch))
@@ -116,14 +117,14 @@ func again(run func() error) error {
 }
 
 // checkTokens notes the tokens that came, and marks the requests whose token came with another body before.
-func checkTokens(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []takenOutcome) error {
+func checkTokens(ctx context.Context, tx pgx.Tx, batch []record.Intake, out []takenOutcome) error {
 	bodies := map[mail.ID][32]byte{}
 	for i, in := range batch {
 		if in.Once == nil {
 			continue
 		}
 		if have, ok := bodies[in.Once.Token]; ok && have != in.Once.Body {
-			out[i].err = mail.ErrReplayed
+			out[i].err = record.ErrReplayed
 			continue
 		}
 		bodies[in.Once.Token] = in.Once.Body
@@ -155,14 +156,14 @@ func checkTokens(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []take
 	})
 	for i, in := range batch {
 		if err == nil && in.Once != nil && first[in.Once.Token] != in.Once.Body {
-			out[i].err = mail.ErrReplayed
+			out[i].err = record.ErrReplayed
 		}
 	}
 	return err
 }
 
 // fresh lists the events of a batch that never came before: both of their keys are new. It counts the others.
-func (db *DB) fresh(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []takenOutcome) ([]*fact, error) {
+func (db *DB) fresh(ctx context.Context, tx pgx.Tx, batch []record.Intake, out []takenOutcome) ([]*fact, error) {
 	var all []*fact
 	for i, in := range batch {
 		if out[i].err == nil {
@@ -201,7 +202,7 @@ func (db *DB) fresh(ctx context.Context, tx pgx.Tx, batch []mail.Intake, out []t
 
 // unpack gives the events of one request their ids and keys. Text that the database can't hold is mended: the payload
 // keeps it as it came.
-func (db *DB) unpack(i int, in mail.Intake) []*fact {
+func (db *DB) unpack(i int, in record.Intake) []*fact {
 	var facts []*fact
 	received := db.clock.Now()
 	for p, payload := range in.Payloads {

@@ -7,6 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // proof tells of each attempt its class, the provider's id and whether an event proved it.
@@ -82,7 +84,7 @@ func TestAdoptedOrphanEntersTheStream(t *testing.T) {
 	}
 	var got []mail.Event
 	until(t, "both events in the stream", func() bool {
-		got, _, err = b.db.EventsAfter(t.Context(), mail.EventFilter{Tenant: mail.DefaultTenant}, head, 10)
+		got, _, err = b.db.EventsAfter(t.Context(), record.EventFilter{Tenant: mail.DefaultTenant}, head, 10)
 		must(t, err)
 		return len(got) == 2
 	})
@@ -154,11 +156,11 @@ func TestStatsCountEveryEnd(t *testing.T) {
 		b.happened(t, relay, &mail.Event{Type: kind, MessageID: id, N: 0, At: time.Now(), Machine: true})
 		b.happened(t, relay, &mail.Event{Type: kind, MessageID: id, N: 1, At: time.Now()})
 	}
-	want := []mail.Stat{{
+	want := []record.Stat{{
 		Key: "transactional", Recipients: 17, Sent: 9, Delivered: 2, Deferred: 1, Bounced: bounced(2, 1, 1), Complained: 1, Suppressed: 2,
 		Failed: 4, FailedUnknown: 1, Unknown: 1, Opened: 1, Clicked: 1,
 	}}
-	if diff := cmp.Diff(want, b.stats(t, mail.StatsFilter{By: "stream"})); diff != "" {
+	if diff := cmp.Diff(want, b.stats(t, record.StatsFilter{By: "stream"})); diff != "" {
 		t.Errorf("stats (-want +got):\n%s", diff)
 	}
 }
@@ -171,7 +173,7 @@ func TestStatsNameTheAccountThatTriedLast(t *testing.T) {
 	id := b.accept(t, submission("ann@example.org"))[0]
 	b.attempted(t, id, 1, first, "transient", time.Second)
 	b.attempted(t, id, 2, second, "transient", 2*time.Second)
-	if got := b.stats(t, mail.StatsFilter{By: "account"})[0].Key; got != "second" {
+	if got := b.stats(t, record.StatsFilter{By: "account"})[0].Key; got != "second" {
 		t.Errorf("counts for %s, want the last that tried", got)
 	}
 }
@@ -197,7 +199,7 @@ func TestRecordReportsNothingThatAnEventSettled(t *testing.T) {
 	b := newBed(t)
 	f := b.fly(t, submission("ann@example.org"))
 	b.receive(t, hook(f.account, told(f.id, mail.EventBounced, "ann@example.org", 1, mail.InvalidAddress)))
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", Announce: true, Recipients: changes("sent"), Settle: sent(f.due).Settle})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "accepted", Announce: true, Recipients: changes("sent"), Settle: sent(f.due).Settle})
 	if got := list[string](t, b, `SELECT type || ' ' || source FROM event`); len(got) != 1 || got[0] != "bounced webhook" {
 		t.Errorf("events = %v, want the bounce alone", got)
 	}
@@ -231,7 +233,7 @@ func TestLatestRefusalStays(t *testing.T) {
 	account := b.relay(t)
 	now := time.Now().UTC().Truncate(time.Second)
 	for _, at := range []time.Duration{0, -time.Hour} {
-		must(t, b.db.TallyHooks(t.Context(), []mail.HookTally{{Account: account, Refused: 1, LastRefused: now.Add(at), LastRefusal: "signature"}}))
+		must(t, b.db.TallyHooks(t.Context(), []record.HookTally{{Account: account, Refused: 1, LastRefused: now.Add(at), LastRefusal: "signature"}}))
 	}
 	health, err := b.db.HookHealth(t.Context())
 	must(t, err)

@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // fact0 is when the events of tests happened, on the provider's clock.
@@ -29,15 +31,15 @@ func told(id mail.ID, what mail.EventType, recipient string, sec int, reason ...
 }
 
 // hook is a request with one payload for each event.
-func hook(account int32, events ...mail.Event) mail.Intake {
-	in := mail.Intake{Account: account, Source: mail.FromWebhook}
+func hook(account int32, events ...mail.Event) record.Intake {
+	in := record.Intake{Account: account, Source: mail.FromWebhook}
 	for _, e := range events {
 		in.Payloads = append(in.Payloads, mail.Payload{Raw: []byte("raw of " + e.Name), Events: []mail.Event{e}})
 	}
 	return in
 }
 
-func (b *bed) receive(t *testing.T, in mail.Intake) mail.Taken {
+func (b *bed) receive(t *testing.T, in record.Intake) record.Taken {
 	t.Helper()
 	taken, err := b.db.ReceiveEvents(t.Context(), in)
 	must(t, err)
@@ -91,14 +93,14 @@ func TestEachEventIsTakenOnce(t *testing.T) {
 	f := b.fly(t, submission())
 	b.record(t, f.owner, sent(f.due))
 	e := told(f.id, mail.EventDelivered, "Ann@Example.org", 3)
-	if diff := cmp.Diff(mail.Taken{Stored: 1, Duplicates: 1}, b.receive(t, hook(f.account, e, e))); diff != "" {
+	if diff := cmp.Diff(record.Taken{Stored: 1, Duplicates: 1}, b.receive(t, hook(f.account, e, e))); diff != "" {
 		t.Errorf("twice in one request (-want +got):\n%s", diff)
 	}
 	renamed := e
 	renamed.UniqueID = "another id for the same"
 	for range 3 {
 		for _, again := range []mail.Event{e, renamed} {
-			if diff := cmp.Diff(mail.Taken{Duplicates: 1}, b.receive(t, hook(f.account, again))); diff != "" {
+			if diff := cmp.Diff(record.Taken{Duplicates: 1}, b.receive(t, hook(f.account, again))); diff != "" {
 				t.Errorf("again (-want +got):\n%s", diff)
 			}
 		}
@@ -118,7 +120,7 @@ func TestEventOfAnotherAccountIsIgnored(t *testing.T) {
 	b.record(t, f.owner, sent(f.due))
 	before := b.rows(t, f.id)
 	other := b.account(t, "other")
-	if diff := cmp.Diff(mail.Taken{Foreign: 1}, b.receive(t, hook(other, told(f.id, mail.EventComplained, "ann@example.org", 3)))); diff != "" {
+	if diff := cmp.Diff(record.Taken{Foreign: 1}, b.receive(t, hook(other, told(f.id, mail.EventComplained, "ann@example.org", 3)))); diff != "" {
 		t.Errorf("taken (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(before, b.rows(t, f.id)); diff != "" {
@@ -139,7 +141,7 @@ func TestTokenComesWithOneBodyOnly(t *testing.T) {
 	b.receive(t, in) // as it was
 	forged := hook(f.account, told(f.id, mail.EventComplained, "ann@example.org", 4))
 	forged.Once = &mail.Once{Token: in.Once.Token, Body: [32]byte{2}}
-	if _, err := b.db.ReceiveEvents(t.Context(), forged); !errors.Is(err, mail.ErrReplayed) {
+	if _, err := b.db.ReceiveEvents(t.Context(), forged); !errors.Is(err, record.ErrReplayed) {
 		t.Errorf("error = %v, want ErrReplayed", err)
 	}
 	if got := b.status(t, f.id); got != "delivered: delivered" {
@@ -153,9 +155,9 @@ func TestEventProvesACallWithoutAnswer(t *testing.T) {
 	b := newBed(t)
 	uncertain := func(t *testing.T, f flight) {
 		t.Helper()
-		b.record(t, f.owner, mail.Result{
+		b.record(t, f.owner, queue.Result{
 			ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown", "unknown"),
-			Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile},
+			Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile},
 		})
 	}
 	rescue := func(t *testing.T, f flight) {
@@ -198,9 +200,9 @@ func TestEvidenceAfterTheDeadline(t *testing.T) {
 		mail.Never:  {"settled", "delivered: delivered", "accepted/webhook"},
 		mail.Resend: {"settled", "delivered: delivered", "accepted/webhook"},
 	} {
-		f := b.fly(t, with(func(s *mail.Submission) { s.Message.OnAmbiguous = policy }))
-		b.record(t, f.owner, mail.Result{
-			ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: policy},
+		f := b.fly(t, with(func(s *record.Submission) { s.Message.OnAmbiguous = policy }))
+		b.record(t, f.owner, queue.Result{
+			ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{Policy: policy},
 		})
 		_, _, err := b.db.DecideUnknown(t.Context(), false, 2)
 		must(t, err)
@@ -236,7 +238,7 @@ func TestEventsSuppressByRule(t *testing.T) {
 		{mail.EventUnsubscribed, nil, "ann@example.org/bulk/unsubscribe/relay"},
 	}
 	for i, s := range steps {
-		f := b.fly(t, with(func(s *mail.Submission) { s.Message.Stream = "bulk" }))
+		f := b.fly(t, with(func(s *record.Submission) { s.Message.Stream = "bulk" }))
 		b.record(t, f.owner, sent(f.due))
 		b.receive(t, hook(f.account, told(f.id, s.what, "ann@example.org", i, s.reason...)))
 		got := get[string](t, b, `SELECT coalesce(string_agg(email || '/' || stream || '/' || reason || '/' || account ||
@@ -251,11 +253,11 @@ func TestEventsSuppressByRule(t *testing.T) {
 func TestUnsubscribeStopsTheStreamAndExpiryEndsIt(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	bulk := func() *mail.Submission { return with(func(s *mail.Submission) { s.Message.Stream = "bulk" }) }
+	bulk := func() *record.Submission { return with(func(s *record.Submission) { s.Message.Stream = "bulk" }) }
 	f := b.fly(t, bulk())
 	b.record(t, f.owner, sent(f.due))
 	b.receive(t, hook(f.account, told(f.id, mail.EventUnsubscribed, "ann@example.org", 3)))
-	status := func(s *mail.Submission) mail.Status {
+	status := func(s *record.Submission) mail.Status {
 		a, err := b.db.Accept(t.Context(), s)
 		must(t, err)
 		return a.Status
@@ -276,7 +278,7 @@ func TestUnsubscribeStopsTheStreamAndExpiryEndsIt(t *testing.T) {
 func TestSuppressionBindsAtTheClaim(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	id := b.accept(t, with(func(s *mail.Submission) { s.Message.Stream = "bulk" }))[0]
+	id := b.accept(t, with(func(s *record.Submission) { s.Message.Stream = "bulk" }))[0]
 	for stream, want := range map[string]mail.Status{"other": mail.Queued, "bulk": mail.Suppressed} {
 		b.exec(t, `INSERT INTO suppression (tenant_id, email, stream, reason, origin) VALUES (1, 'ann@example.org', $1, 'unsubscribe', 'api')`, stream)
 		loaded, err := b.db.Load(t.Context(), []mail.ID{id})
@@ -295,7 +297,7 @@ func TestOrphansFindTheirMessageLater(t *testing.T) {
 	early := told(mail.ID{}, mail.EventBounced, "ann@example.org", 3, mail.InvalidAddress)
 	early.ProviderMessageID = "their-id"
 	lost := told(mail.NewID(), mail.EventDelivered, "ann@example.org", 3)
-	if diff := cmp.Diff(mail.Taken{Orphans: 2}, b.receive(t, hook(f.account, early, lost))); diff != "" {
+	if diff := cmp.Diff(record.Taken{Orphans: 2}, b.receive(t, hook(f.account, early, lost))); diff != "" {
 		t.Errorf("taken (-want +got):\n%s", diff)
 	}
 	r := sent(f.due)
@@ -327,12 +329,12 @@ func TestOwnEndsAreReported(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	f := b.fly(t, submission("ann@example.org", "bob@example.org", "cy@example.org"))
-	b.record(t, f.owner, mail.Result{
+	b.record(t, f.owner, queue.Result{
 		ID: f.id, N: 1, Class: "accepted", Announce: true, ProviderMessageID: "p1", CalledAt: fact0,
-		Recipients: []mail.RecipientChange{{N: 0, Status: mail.Sent}, {N: 1, Status: mail.Failed, Detail: "no"}, {N: 2, Status: mail.Suppressed, Detail: "listed"}},
+		Recipients: []queue.RecipientChange{{N: 0, Status: mail.Sent}, {N: 1, Status: mail.Failed, Detail: "no"}, {N: 2, Status: mail.Suppressed, Detail: "listed"}},
 	})
 	expired := b.accept(t, submission())[0]
-	must(t, b.db.End(t.Context(), []mail.Ending{{ID: expired, Status: mail.Expired, Detail: "too late"}}))
+	must(t, b.db.End(t.Context(), []queue.Ending{{ID: expired, Status: mail.Expired, Detail: "too late"}}))
 	var got []string
 	for _, id := range []mail.ID{f.id, expired} {
 		v, err := b.db.Message(t.Context(), mail.DefaultTenant, id)
@@ -361,12 +363,12 @@ func TestRefusalOfAnAddressSuppressesIt(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	f := b.fly(t, submission("ann@example.org", "Bob@example.org"))
-	refused := func(n int, r mail.Reason) mail.RecipientChange {
-		return mail.RecipientChange{N: n, Status: mail.Failed, Detail: "no", Bounce: &mail.Bounce{Class: r.Class(), Reason: r, Text: "550 no"}}
+	refused := func(n int, r mail.Reason) queue.RecipientChange {
+		return queue.RecipientChange{N: n, Status: mail.Failed, Detail: "no", Bounce: &mail.Bounce{Class: r.Class(), Reason: r, Text: "550 no"}}
 	}
-	b.record(t, f.owner, mail.Result{
+	b.record(t, f.owner, queue.Result{
 		ID: f.id, N: 1, Class: "bad_recipient",
-		Recipients: []mail.RecipientChange{refused(0, mail.BlockedPolicy), refused(1, mail.InvalidAddress)},
+		Recipients: []queue.RecipientChange{refused(0, mail.BlockedPolicy), refused(1, mail.InvalidAddress)},
 	})
 	want := []string{"bob@example.org//hard_bounce/response/relay/550 no"}
 	got := list[string](t, b, `SELECT email || '/' || stream || '/' || reason || '/' || origin || '/' || account || '/' || detail FROM suppression`)
@@ -381,7 +383,7 @@ func TestWhatAProviderRejectedIsNotSentAgain(t *testing.T) {
 	f := b.fly(t, submission())
 	b.record(t, f.owner, sent(f.due))
 	b.receive(t, hook(f.account, told(f.id, mail.EventRejected, "ann@example.org", 3, mail.Content)))
-	if err := b.db.Resend(t.Context(), mail.DefaultTenant, f.id, false); !errors.Is(err, mail.ErrConflict) {
+	if err := b.db.Resend(t.Context(), mail.DefaultTenant, f.id, false); !errors.Is(err, record.ErrConflict) {
 		t.Errorf("Resend = %v, want ErrConflict", err)
 	}
 	if got := b.status(t, f.id); got != "failed: failed" {

@@ -8,10 +8,11 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 type ownedIntent struct {
-	mail.Intent
+	queue.Intent
 	owner mail.ID
 }
 
@@ -22,7 +23,7 @@ const intentWeight = 4000
 // write to the socket. It also tells who of the call's recipients was suppressed by then; if that is everybody, no call is
 // announced. Not OK without that means that the claim is no longer the owner's, or the owner's lease has run out: then
 // nothing may be sent. On an error the outcome is not known, and nothing may be sent either.
-func (db *DB) Intend(ctx context.Context, owner mail.ID, in mail.Intent) (mail.Announced, error) {
+func (db *DB) Intend(ctx context.Context, owner mail.ID, in queue.Intent) (queue.Announced, error) {
 	return db.intents.do(ctx, ownedIntent{in, owner}, int64(max(1, len(in.Open))))
 }
 
@@ -60,11 +61,11 @@ SELECT row, NULL::int FROM u
 UNION ALL
 SELECT row, n FROM gone`
 
-func (db *DB) intentBatch(ctx context.Context, batch []ownedIntent) ([]mail.Announced, []error) {
+func (db *DB) intentBatch(ctx context.Context, batch []ownedIntent) ([]queue.Announced, []error) {
 	return bisect(ctx, batch, db.intentOnce)
 }
 
-func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]mail.Announced, error) {
+func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]queue.Announced, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	n := len(batch)
@@ -81,7 +82,7 @@ func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]mail.Annou
 	if err != nil {
 		return nil, fmt.Errorf("intend: %w", err)
 	}
-	out := make([]mail.Announced, n)
+	out := make([]queue.Announced, n)
 	var row int64
 	var gone *int
 	_, err = pgx.ForEachRow(rows, []any{&row, &gone}, func() error {
@@ -104,7 +105,7 @@ type seats struct {
 	folded, emails, streams []string
 }
 
-func (s *seats) add(row int, in *mail.Intent) {
+func (s *seats) add(row int, in *queue.Intent) {
 	for _, r := range in.Open {
 		s.rows, s.ns = append(s.rows, int32(row)), append(s.ns, int32(r.N)) //nolint:gosec // at most 400, and 1000
 		s.tenants, s.streams = append(s.tenants, int32(in.Tenant)), append(s.streams, in.Stream)

@@ -11,10 +11,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // open is an intent of a call to all recipients of a message.
-func open(d mail.Due, account int32, s *mail.Submission) mail.Intent {
+func open(d queue.Due, account int32, s *record.Submission) queue.Intent {
 	in := intent(d, account)
 	in.Tenant, in.Stream = s.Message.Tenant, s.Message.Stream
 	for _, r := range s.Message.Recipients() {
@@ -27,23 +29,23 @@ func TestIntentTellsWhoWasSuppressedSinceTheClaim(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	owner, account := b.replica(t), b.relay(t)
-	other, err := b.db.CreateTenant(t.Context(), "tester", mail.Tenant{Name: "other", Weight: 1})
+	other, err := b.db.CreateTenant(t.Context(), "tester", record.Tenant{Name: "other", Weight: 1})
 	must(t, err)
 	for _, tc := range []struct {
 		name string
 		to   []string
-		s    mail.Suppression
+		s    record.Suppression
 		gone []int
 	}{
-		{name: "the only one", to: []string{"a@example.org"}, s: mail.Suppression{Email: "a@example.org"}, gone: []int{0}},
-		{name: "one of three", to: []string{"b@example.org", "c@example.org", "d@example.org"}, s: mail.Suppression{Email: "c@example.org"}, gone: []int{1}},
-		{name: "in other case", to: []string{"E.e@EXAMPLE.org", "f@example.org"}, s: mail.Suppression{Email: "e.E@example.ORG"}, gone: []int{0}},
-		{name: "not ASCII", to: []string{"g@bücher.example", "ÄRGER@example.org"}, s: mail.Suppression{Email: "ärger@example.org"}, gone: []int{1}},
-		{name: "of its stream", to: []string{"h@example.org"}, s: mail.Suppression{Email: "h@example.org", Stream: mail.DefaultStream}, gone: []int{0}},
-		{name: "of another stream", to: []string{"i@example.org"}, s: mail.Suppression{Email: "i@example.org", Stream: "news"}},
-		{name: "for a while", to: []string{"j@example.org"}, s: mail.Suppression{Email: "j@example.org", ExpiresAt: time.Now().Add(time.Hour)}, gone: []int{0}},
-		{name: "no longer", to: []string{"k@example.org"}, s: mail.Suppression{Email: "k@example.org", ExpiresAt: time.Now().Add(-time.Hour)}},
-		{name: "of another tenant", to: []string{"l@example.org"}, s: mail.Suppression{Email: "l@example.org", Tenant: other.ID}},
+		{name: "the only one", to: []string{"a@example.org"}, s: record.Suppression{Email: "a@example.org"}, gone: []int{0}},
+		{name: "one of three", to: []string{"b@example.org", "c@example.org", "d@example.org"}, s: record.Suppression{Email: "c@example.org"}, gone: []int{1}},
+		{name: "in other case", to: []string{"E.e@EXAMPLE.org", "f@example.org"}, s: record.Suppression{Email: "e.E@example.ORG"}, gone: []int{0}},
+		{name: "not ASCII", to: []string{"g@bücher.example", "ÄRGER@example.org"}, s: record.Suppression{Email: "ärger@example.org"}, gone: []int{1}},
+		{name: "of its stream", to: []string{"h@example.org"}, s: record.Suppression{Email: "h@example.org", Stream: mail.DefaultStream}, gone: []int{0}},
+		{name: "of another stream", to: []string{"i@example.org"}, s: record.Suppression{Email: "i@example.org", Stream: "news"}},
+		{name: "for a while", to: []string{"j@example.org"}, s: record.Suppression{Email: "j@example.org", ExpiresAt: time.Now().Add(time.Hour)}, gone: []int{0}},
+		{name: "no longer", to: []string{"k@example.org"}, s: record.Suppression{Email: "k@example.org", ExpiresAt: time.Now().Add(-time.Hour)}},
+		{name: "of another tenant", to: []string{"l@example.org"}, s: record.Suppression{Email: "l@example.org", Tenant: other.ID}},
 	} {
 		s := submission(tc.to...)
 		b.accept(t, s)
@@ -55,7 +57,7 @@ func TestIntentTellsWhoWasSuppressedSinceTheClaim(t *testing.T) {
 		must(t, b.db.Suppress(t.Context(), tc.s))
 		got, err := b.db.Intend(t.Context(), owner, open(d, account, s))
 		must(t, err)
-		want := mail.Announced{OK: len(tc.gone) < len(tc.to), Suppressed: tc.gone}
+		want := queue.Announced{OK: len(tc.gone) < len(tc.to), Suppressed: tc.gone}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: announced (-want +got):\n%s", tc.name, diff)
 		}
@@ -69,7 +71,7 @@ func TestIntentTellsWhoWasSuppressedSinceTheClaim(t *testing.T) {
 		if want.OK {
 			continue
 		}
-		if !b.record(t, owner, mail.Result{ID: d.ID, N: 1, Recipients: []mail.RecipientChange{{N: 0, Status: mail.Suppressed}}}) {
+		if !b.record(t, owner, queue.Result{ID: d.ID, N: 1, Recipients: []queue.RecipientChange{{N: 0, Status: mail.Suppressed}}}) {
 			t.Errorf("%s: the claim could not be closed", tc.name)
 		}
 		if place, status := b.place(t, d.ID), b.status(t, d.ID); place != "settled" || status != "suppressed: suppressed" {
@@ -83,18 +85,18 @@ func TestIntentsOfABatchTellTheirOwnSuppressed(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	owner, account := b.replica(t), b.relay(t)
-	subs := []*mail.Submission{submission("a@example.org", "b@example.org"), submission("b@example.org"), submission("c@example.org")}
+	subs := []*record.Submission{submission("a@example.org", "b@example.org"), submission("b@example.org"), submission("c@example.org")}
 	b.accept(t, subs...)
 	var batch []ownedIntent
 	due := b.claim(t, owner, account, 3)
 	for _, s := range subs {
-		i := slices.IndexFunc(due, func(d mail.Due) bool { return d.ID == s.Message.ID })
+		i := slices.IndexFunc(due, func(d queue.Due) bool { return d.ID == s.Message.ID })
 		batch = append(batch, ownedIntent{open(due[i], account, s), owner})
 	}
-	must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "b@example.org", Reason: "manual", Origin: "api"}))
+	must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "b@example.org", Reason: "manual", Origin: "api"}))
 	got, err := b.db.intentOnce(t.Context(), batch)
 	must(t, err)
-	if diff := cmp.Diff([]mail.Announced{{OK: true, Suppressed: []int{1}}, {Suppressed: []int{0}}, {OK: true}}, got); diff != "" {
+	if diff := cmp.Diff([]queue.Announced{{OK: true, Suppressed: []int{1}}, {Suppressed: []int{0}}, {OK: true}}, got); diff != "" {
 		t.Errorf("announced (-want +got):\n%s", diff)
 	}
 }
@@ -105,8 +107,8 @@ func TestNoIntentAfterASuppressionsAnswerHasTheAddress(t *testing.T) {
 	b := newBed(t)
 	owner, account := b.replica(t), b.relay(t)
 	const n = 200
-	subs := map[mail.ID]*mail.Submission{}
-	var all []*mail.Submission
+	subs := map[mail.ID]*record.Submission{}
+	var all []*record.Submission
 	for i := range n {
 		s := submission("ann@example.org", fmt.Sprintf("b%d@example.org", i))
 		subs[s.Message.ID], all = s, append(all, s)
@@ -140,7 +142,7 @@ func TestNoIntentAfterASuppressionsAnswerHasTheAddress(t *testing.T) {
 	for i := range n {
 		begin <- struct{}{}
 		if i == n/2 {
-			must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "ann@example.org", Reason: "manual", Origin: "api"}))
+			must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "ann@example.org", Reason: "manual", Origin: "api"}))
 			answered.Store(true)
 		}
 	}

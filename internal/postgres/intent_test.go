@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestIntendAnnouncesOneCallOnce(t *testing.T) {
@@ -53,7 +55,7 @@ func TestIntentsOfALostClaimAndItsRepetitionAnnounceOneCall(t *testing.T) {
 	elsewhere.Account = account + 1
 	got, err := b.db.intentOnce(t.Context(), []ownedIntent{elsewhere, one, other, one, one})
 	must(t, err)
-	if diff := cmp.Diff([]mail.Announced{{}, {OK: true}, {OK: true}, {}, {}}, got); diff != "" {
+	if diff := cmp.Diff([]queue.Announced{{}, {OK: true}, {OK: true}, {}, {}}, got); diff != "" {
 		t.Errorf("announced (-want +got):\n%s", diff)
 	}
 }
@@ -64,20 +66,20 @@ func TestIntendRefusesWhoDoesNotHoldTheClaim(t *testing.T) {
 	account := b.relay(t)
 	for _, tc := range []struct {
 		name  string
-		spoil func(owner *mail.ID, in *mail.Intent)
+		spoil func(owner *mail.ID, in *queue.Intent)
 	}{
-		{"another owner", func(owner *mail.ID, _ *mail.Intent) { *owner = b.replica(t) }},
-		{"another attempt", func(_ *mail.ID, in *mail.Intent) { in.N = 2 }},
-		{"another account", func(_ *mail.ID, in *mail.Intent) { in.Account++ }},
-		{"another message", func(_ *mail.ID, in *mail.Intent) { in.ID = mail.NewID() }},
-		{"lease run out", func(owner *mail.ID, _ *mail.Intent) { b.expire(t, *owner) }},
-		{"unregistered", func(owner *mail.ID, _ *mail.Intent) { must(t, b.db.Unregister(t.Context(), *owner)) }},
-		{"rescued", func(owner *mail.ID, _ *mail.Intent) {
+		{"another owner", func(owner *mail.ID, _ *queue.Intent) { *owner = b.replica(t) }},
+		{"another attempt", func(_ *mail.ID, in *queue.Intent) { in.N = 2 }},
+		{"another account", func(_ *mail.ID, in *queue.Intent) { in.Account++ }},
+		{"another message", func(_ *mail.ID, in *queue.Intent) { in.ID = mail.NewID() }},
+		{"lease run out", func(owner *mail.ID, _ *queue.Intent) { b.expire(t, *owner) }},
+		{"unregistered", func(owner *mail.ID, _ *queue.Intent) { must(t, b.db.Unregister(t.Context(), *owner)) }},
+		{"rescued", func(owner *mail.ID, _ *queue.Intent) {
 			b.expire(t, *owner)
 			_, _, err := b.db.Rescue(t.Context(), waits)
 			must(t, err)
 		}},
-		{"rescued and claimed by another", func(owner *mail.ID, _ *mail.Intent) {
+		{"rescued and claimed by another", func(owner *mail.ID, _ *queue.Intent) {
 			b.expire(t, *owner)
 			_, _, err := b.db.Rescue(t.Context(), waits)
 			must(t, err)
@@ -154,7 +156,7 @@ func TestIntentAndRescueNeverBothWin(t *testing.T) {
 	for w := range workers {
 		wg.Go(func() {
 			for range max(5, times(1)) {
-				s := with(func(s *mail.Submission) { s.Lane = int32(100 + w) })
+				s := with(func(s *record.Submission) { s.Lane = int32(100 + w) })
 				if _, err := b.db.Accept(t.Context(), s); err != nil {
 					t.Errorf("accept: %v", err)
 					return
@@ -177,13 +179,13 @@ func TestIntentAndRescueNeverBothWin(t *testing.T) {
 }
 
 // raceRescue claims a message under a lease that is about to end, and returns what became of it.
-func raceRescue(t *testing.T, b *bed, other *DB, s *mail.Submission, account int32) string {
+func raceRescue(t *testing.T, b *bed, other *DB, s *record.Submission, account int32) string {
 	owner := mail.NewID()
 	if err := b.db.Register(t.Context(), owner, "test", time.Hour); err != nil {
 		t.Errorf("register: %v", err)
 	}
-	var taken []mail.Due
-	quotas := []mail.LaneQuota{{Lane: mail.Lane{Number: s.Lane, Tenant: 1}, Max: 1}}
+	var taken []queue.Due
+	quotas := []queue.LaneQuota{{Lane: queue.Lane{Number: s.Lane, Tenant: 1}, Max: 1}}
 	if err := b.db.Claim(t.Context(), owner, quotas, takeAll(account, &taken)); err != nil || len(taken) != 1 {
 		t.Errorf("claim: %v, %v", taken, err)
 		return "not claimed"

@@ -9,14 +9,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 const keyColumns = `k.id, k.tenant_id, k.name, k.hash, k.scopes, k.sender_domains, k.networks, k.rate_per_second, t.paused, k.created_at,
 	k.expires_at, k.revoked_at, k.last_used_at FROM api_key k JOIN tenant t ON t.id = k.tenant_id`
 
-func scanKey(row pgx.CollectableRow) (mail.Key, error) {
-	var k mail.Key
+func scanKey(row pgx.CollectableRow) (record.Key, error) {
+	var k record.Key
 	var expires, revoked, used *time.Time
 	err := row.Scan(&k.ID, &k.Tenant, &k.Name, &k.Hash, &k.Scopes, &k.SenderDomains, &k.Networks, &k.RatePerSecond, &k.TenantPaused,
 		&k.CreatedAt, &expires, &revoked, &used)
@@ -39,14 +39,14 @@ func orNull(t time.Time) *time.Time {
 }
 
 // KeyByID returns the key with that public id, or mail.ErrNotFound. Revoked and expired keys are returned as such.
-func (db *DB) KeyByID(ctx context.Context, id string) (*mail.Key, error) {
+func (db *DB) KeyByID(ctx context.Context, id string) (*record.Key, error) {
 	rows, err := db.api.Query(ctx, `SELECT `+keyColumns+` WHERE k.id = $1`, id)
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", unavailable(err))
 	}
 	k, err := pgx.CollectExactlyOneRow(rows, scanKey)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("key: %w", mail.ErrNotFound)
+		return nil, fmt.Errorf("key: %w", record.ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", unavailable(err))
@@ -79,7 +79,7 @@ func (db *DB) TouchKey(ctx context.Context, id string) error {
 }
 
 // Keys lists all keys, newest first.
-func (db *DB) Keys(ctx context.Context) ([]mail.Key, error) {
+func (db *DB) Keys(ctx context.Context) ([]record.Key, error) {
 	rows, err := db.api.Query(ctx, `SELECT `+keyColumns+` ORDER BY k.created_at DESC, k.id LIMIT 1000`)
 	if err != nil {
 		return nil, fmt.Errorf("list keys: %w", unavailable(err))
@@ -93,7 +93,7 @@ func (db *DB) Keys(ctx context.Context) ([]mail.Key, error) {
 
 // CreateKey stores a key. Its hash is that of the secret part; the secret itself is never stored. It returns
 // mail.ErrConflict when the id is taken and mail.ErrNotFound for a tenant that does not exist.
-func (db *DB) CreateKey(ctx context.Context, actor string, k mail.Key) error {
+func (db *DB) CreateKey(ctx context.Context, actor string, k record.Key) error {
 	return db.change(ctx, actor, "key.create", k.ID, map[string]any{"name": k.Name, "scopes": k.Scopes, "tenant": k.Tenant, "networks": notNil(k.Networks)},
 		func(tx pgx.Tx) error {
 			tag, err := tx.Exec(ctx, `INSERT INTO api_key (id, tenant_id, name, hash, scopes, sender_domains, rate_per_second, expires_at, networks)
@@ -142,12 +142,12 @@ func (db *DB) RevokeKey(ctx context.Context, actor, id string) error {
 }
 
 // Tenants lists all tenants by name.
-func (db *DB) Tenants(ctx context.Context) ([]mail.Tenant, error) {
+func (db *DB) Tenants(ctx context.Context) ([]record.Tenant, error) {
 	rows, err := db.api.Query(ctx, `SELECT id, name, weight, paused, created_at FROM tenant ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("list tenants: %w", unavailable(err))
 	}
-	tenants, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t mail.Tenant, err error) {
+	tenants, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t record.Tenant, err error) {
 		return t, row.Scan(&t.ID, &t.Name, &t.Weight, &t.Paused, &t.CreatedAt)
 	})
 	if err != nil {
@@ -157,7 +157,7 @@ func (db *DB) Tenants(ctx context.Context) ([]mail.Tenant, error) {
 }
 
 // CreateTenant stores a tenant and returns it with its id, or mail.ErrConflict when the name is taken.
-func (db *DB) CreateTenant(ctx context.Context, actor string, t mail.Tenant) (mail.Tenant, error) {
+func (db *DB) CreateTenant(ctx context.Context, actor string, t record.Tenant) (record.Tenant, error) {
 	err := db.change(ctx, actor, "tenant.create", t.Name, nil, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `INSERT INTO tenant (name, weight, paused) VALUES ($1, $2, $3) RETURNING id, created_at`,
 			t.Name, t.Weight, t.Paused).Scan(&t.ID, &t.CreatedAt)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestKeyKeepsItsNetworksWhenItIsChangedAndRotated(t *testing.T) {
@@ -18,14 +19,14 @@ func TestKeyKeepsItsNetworksWhenItIsChangedAndRotated(t *testing.T) {
 	ctx := t.Context()
 	hash, next := make([]byte, 32), make([]byte, 32)
 	next[0] = 1
-	k := mail.Key{
-		ID: "0011aabb", Tenant: mail.DefaultTenant, Name: "orders", Hash: hash, Scopes: []mail.Scope{mail.ScopeSend},
+	k := record.Key{
+		ID: "0011aabb", Tenant: mail.DefaultTenant, Name: "orders", Hash: hash, Scopes: []record.Scope{record.ScopeSend},
 		SenderDomains: []string{"example.com"}, RatePerSecond: 50, ExpiresAt: time.Now().UTC().Truncate(time.Second).Add(time.Hour),
 		Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")},
 	}
 	must(t, b.db.CreateKey(ctx, "ops", k))
-	same := cmp.Options{cmpopts.IgnoreFields(mail.Key{}, "CreatedAt"), cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
-	read := func(id string) *mail.Key {
+	same := cmp.Options{cmpopts.IgnoreFields(record.Key{}, "CreatedAt"), cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
+	read := func(id string) *record.Key {
 		t.Helper()
 		got, err := b.db.KeyByID(ctx, id)
 		must(t, err)
@@ -56,11 +57,11 @@ func TestKeyKeepsItsNetworksWhenItIsChangedAndRotated(t *testing.T) {
 		"rotate a revoked one":  b.db.RotateKey(ctx, "ops", k.ID, "eeeeeeee", next, 0),
 		"key that was not made": func() error { _, err := b.db.KeyByID(ctx, "eeeeeeee"); return err }(),
 	} {
-		if !errors.Is(err, mail.ErrNotFound) {
+		if !errors.Is(err, record.ErrNotFound) {
 			t.Errorf("%s: %v, want ErrNotFound", name, err)
 		}
 	}
-	entries, err := b.db.Audit(ctx, mail.AuditFilter{Target: k.ID, Limit: 10})
+	entries, err := b.db.Audit(ctx, record.AuditFilter{Target: k.ID, Limit: 10})
 	must(t, err)
 	var actions []string
 	for _, e := range entries {

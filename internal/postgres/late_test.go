@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // rescued is a started call whose replica was taken for dead.
@@ -24,43 +25,43 @@ func TestLateResultSettlesAnUnknownMessage(t *testing.T) {
 	b := newBed(t)
 	for _, tc := range []struct {
 		name string
-		r    mail.Result
+		r    queue.Result
 		ours bool
 		want outcome
 	}{
 		{
 			"accepted",
-			mail.Result{Class: "accepted", Recipients: changes("sent", "sent", "sent")},
+			queue.Result{Class: "accepted", Recipients: changes("sent", "sent", "sent")},
 			true,
 			outcome{"settled", "sent: sent sent sent", "accepted/response"},
 		},
 		{
 			"accepted for some",
-			mail.Result{Class: "accepted", Recipients: changes("sent", "failed"), Requeue: &mail.Requeue{Tries: 1}},
+			queue.Result{Class: "accepted", Recipients: changes("sent", "failed"), Requeue: &queue.Requeue{Tries: 1}},
 			true,
 			outcome{"ready", "queued: sent failed queued", "accepted/response"},
 		},
 		{
 			"transient",
-			mail.Result{Class: "transient", Requeue: &mail.Requeue{Tries: 1}},
+			queue.Result{Class: "transient", Requeue: &queue.Requeue{Tries: 1}},
 			true,
 			outcome{"ready", "queued: queued queued queued", "transient/response"},
 		},
 		{
 			"rejected",
-			mail.Result{Class: "rejected", Recipients: changes("failed", "failed", "failed")},
+			queue.Result{Class: "rejected", Recipients: changes("failed", "failed", "failed")},
 			true,
 			outcome{"settled", "failed: failed failed failed", "rejected/response"},
 		},
 		{
 			"aborted",
-			mail.Result{Class: mail.Aborted, Requeue: &mail.Requeue{}},
+			queue.Result{Class: queue.Aborted, Requeue: &queue.Requeue{}},
 			true,
 			outcome{"ready", "queued: queued queued queued", "aborted/response"},
 		},
 		{
 			"uncertain",
-			mail.Result{Class: "uncertain", Recipients: changes("unknown", "unknown", "unknown"), Unknown: &mail.Hanging{DecideIn: time.Second, Policy: mail.Reconcile}},
+			queue.Result{Class: "uncertain", Recipients: changes("unknown", "unknown", "unknown"), Unknown: &queue.Hanging{DecideIn: time.Second, Policy: mail.Reconcile}},
 			false,
 			outcome{"unknown", "unknown: unknown unknown unknown", "uncertain/rescue"},
 		},
@@ -79,11 +80,11 @@ func TestLateResultSettlesAnUnknownMessage(t *testing.T) {
 }
 
 // late is an answer that says everything a result can say.
-func late(f flight) mail.Result {
-	return mail.Result{
+func late(f flight) queue.Result {
+	return queue.Result{
 		ID: f.id, N: 1, Class: "accepted", ProviderMessageID: "pm-late", Recipients: changes("sent", "sent", "sent"),
-		Requeue: &mail.Requeue{In: time.Hour, Tries: 9}, Park: &mail.Park{Account: f.account, Reason: "late"},
-		Block: &mail.Block{Account: f.account, For: time.Hour, Reason: "late"}, Settle: &mail.Settle{At: time.Now(), Recipients: 3},
+		Requeue: &queue.Requeue{In: time.Hour, Tries: 9}, Park: &queue.Park{Account: f.account, Reason: "late"},
+		Block: &queue.Block{Account: f.account, For: time.Hour, Reason: "late"}, Settle: &queue.Settle{At: time.Now(), Recipients: 3},
 	}
 }
 
@@ -95,7 +96,7 @@ func TestResultOfALostClaimOnlyTellsWhatBecameOfItsAttempt(t *testing.T) {
 		_, _, err := b.db.DecideUnknown(t.Context(), again, 2)
 		must(t, err)
 	}
-	next := func(f flight) (mail.ID, mail.Due) {
+	next := func(f flight) (mail.ID, queue.Due) {
 		owner := b.replica(t)
 		return owner, b.claim(t, owner, f.account, 1)[0]
 	}
@@ -121,7 +122,7 @@ func TestResultOfALostClaimOnlyTellsWhatBecameOfItsAttempt(t *testing.T) {
 			must(t, err)
 		}, "accepted/response uncertain/rescue", true},
 		{"settled by another answer", func(f flight) {
-			b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "rejected", Recipients: changes("failed", "failed", "failed")})
+			b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "rejected", Recipients: changes("failed", "failed", "failed")})
 		}, "rejected/response", false},
 	} {
 		f := b.rescued(t)
@@ -178,7 +179,7 @@ func TestResultOfAnotherOwnersCallIsIgnored(t *testing.T) {
 			must(t, err)
 		}
 		before := b.rows(t, id)
-		r := mail.Result{ID: id, N: 1, Class: mail.Aborted, Error: "nothing was sent", Requeue: &mail.Requeue{}}
+		r := queue.Result{ID: id, N: 1, Class: queue.Aborted, Error: "nothing was sent", Requeue: &queue.Requeue{}}
 		if b.record(t, first, r) {
 			t.Errorf("%s: the first owner closed the second one's claim", stage)
 		}
@@ -202,7 +203,7 @@ func TestOneBatchMayHoldTwoResultsOfOneMessage(t *testing.T) {
 		t.Fatal("intent refused")
 	}
 	old := late(f)
-	fresh := mail.Result{ID: f.id, N: 2, Class: "transient", Requeue: &mail.Requeue{Tries: 3}}
+	fresh := queue.Result{ID: f.id, N: 2, Class: "transient", Requeue: &queue.Requeue{Tries: 3}}
 	ours, errs := b.db.recordBatch(t.Context(), []ownedResult{{old, f.owner}, {fresh, owner}})
 	must(t, errs[0])
 	must(t, errs[1])
@@ -225,7 +226,7 @@ func TestARepeatedReleaseLeavesTheNextCallAlone(t *testing.T) {
 	b := newBed(t)
 	owner, account := b.replica(t), b.relay(t)
 	id := b.accept(t, submission())[0]
-	release := mail.Result{ID: id, N: 1, Requeue: &mail.Requeue{}}
+	release := queue.Result{ID: id, N: 1, Requeue: &queue.Requeue{}}
 	b.claim(t, owner, account, 1)
 	if !b.record(t, owner, release) || b.place(t, id) != "ready" {
 		t.Fatalf("released message is %s, want ready", b.place(t, id))
@@ -251,7 +252,7 @@ func TestARepeatedResultLeavesTheNextCallAlone(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	f := b.fly(t, submission())
-	first := mail.Result{ID: f.id, N: 1, Class: "transient", Requeue: &mail.Requeue{Tries: 1}}
+	first := queue.Result{ID: f.id, N: 1, Class: "transient", Requeue: &queue.Requeue{Tries: 1}}
 	if !b.record(t, f.owner, first) || b.place(t, f.id) != "ready" {
 		t.Fatalf("message of a transient failure is %s, want ready", b.place(t, f.id))
 	}
@@ -267,9 +268,9 @@ func TestARepeatedResultLeavesTheNextCallAlone(t *testing.T) {
 		if diff := cmp.Diff(before, b.rows(t, f.id)); diff != "" {
 			t.Errorf("%s: the repeated result changed the message:\n%s", stage, diff)
 		}
-		b.record(t, f.owner, mail.Result{
+		b.record(t, f.owner, queue.Result{
 			ID: f.id, N: 2, Class: "uncertain", Recipients: changes("unknown"),
-			Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile},
+			Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile},
 		})
 	}
 }
@@ -285,7 +286,7 @@ func TestResultThatWaitedForTheRescuerIsNotLost(t *testing.T) {
 	}
 	ours := make(chan bool)
 	go func() {
-		ok, err := b.db.Record(t.Context(), f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent")})
+		ok, err := b.db.Record(t.Context(), f.owner, queue.Result{ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent")})
 		ours <- ok && err == nil
 	}()
 	const waiting = `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`

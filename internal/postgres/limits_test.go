@@ -12,6 +12,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // hourly is a window that no test outlives.
@@ -20,14 +21,14 @@ func hourly(n int, unit limit.Unit) limit.Window {
 }
 
 // spend claims what the account has slots for, at most n messages.
-func spend(ctx context.Context, db *DB, owner mail.ID, account int32, n int) ([]mail.Due, error) {
-	var taken []mail.Due
-	err := db.Claim(ctx, owner, quota(n), func(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim {
-		var c mail.Claim
+func spend(ctx context.Context, db *DB, owner mail.ID, account int32, n int) ([]queue.Due, error) {
+	var taken []queue.Due
+	err := db.Claim(ctx, owner, quota(n), func(now time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim {
+		var c queue.Claim
 		taken = nil
 		for _, d := range due {
 			if limits[account].Take(now, d.Facts.Recipients, time.Second).OK {
-				c.Take = append(c.Take, mail.Assignment{Due: d, Account: account})
+				c.Take = append(c.Take, queue.Assignment{Due: d, Account: account})
 				taken = append(taken, d)
 			}
 		}
@@ -49,10 +50,10 @@ func (b *bed) used(t *testing.T) string {
 }
 
 // sent closes a claim with an accepted call that reached its provider just now.
-func sent(d mail.Due) mail.Result {
-	return mail.Result{
+func sent(d queue.Due) queue.Result {
+	return queue.Result{
 		ID: d.ID, N: d.Attempts + 1, Class: "accepted", Recipients: changes("sent"),
-		Settle: &mail.Settle{At: time.Now(), Recipients: d.Facts.Recipients},
+		Settle: &queue.Settle{At: time.Now(), Recipients: d.Facts.Recipients},
 	}
 }
 
@@ -141,9 +142,9 @@ func TestSlotOfACallThatWasNotMadeIsFreeAgain(t *testing.T) {
 	owner := b.replica(t)
 	taken, err := spend(t.Context(), b.db, owner, account, 3)
 	must(t, err)
-	b.record(t, owner, mail.Result{ID: taken[0].ID, N: 1, Requeue: &mail.Requeue{In: time.Hour}})
+	b.record(t, owner, queue.Result{ID: taken[0].ID, N: 1, Requeue: &queue.Requeue{In: time.Hour}})
 	b.intend(t, owner, intent(taken[1], account))
-	b.record(t, owner, mail.Result{ID: taken[1].ID, N: 1, Class: mail.Aborted, Requeue: &mail.Requeue{In: time.Hour}})
+	b.record(t, owner, queue.Result{ID: taken[1].ID, N: 1, Class: queue.Aborted, Requeue: &queue.Requeue{In: time.Hour}})
 	if got := b.used(t); got != "small 2 requests per 1h0m0s: 0; " {
 		t.Errorf("used: %s, want none", got)
 	}
@@ -207,7 +208,7 @@ func TestLimitSetLateCountsWhatWasSent(t *testing.T) {
 		b.intend(t, owner, intent(d, account))
 		r := sent(d)
 		if i == 3 { // nothing was sent
-			r = mail.Result{ID: d.ID, N: 1, Class: mail.Aborted, Requeue: &mail.Requeue{In: time.Hour}}
+			r = queue.Result{ID: d.ID, N: 1, Class: queue.Aborted, Requeue: &queue.Requeue{In: time.Hour}}
 		}
 		b.record(t, owner, r)
 	}
@@ -265,7 +266,7 @@ func TestSetLimitsAndClaimsDoNotDeadlock(t *testing.T) {
 				}
 				for _, d := range taken {
 					r := sent(d)
-					r.Park = &mail.Park{Account: accounts[1-i], SenderDomain: d.ID.String(), Reason: "x"}
+					r.Park = &queue.Park{Account: accounts[1-i], SenderDomain: d.ID.String(), Reason: "x"}
 					if _, err := b.db.Record(t.Context(), owner, r); err != nil {
 						t.Errorf("record: %v", err)
 					}
@@ -298,9 +299,9 @@ func TestWindowsKeepTheirPacing(t *testing.T) {
 	b.acceptN(t, 2)
 	slots := make([]time.Time, 2)
 	for i, db := range []*DB{b.db, b.open(t, Options{})} {
-		must(t, db.Claim(t.Context(), mail.NewID(), quota(1), func(now time.Time, due []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+		must(t, db.Claim(t.Context(), mail.NewID(), quota(1), func(now time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim {
 			slots[i] = limits[account].Take(now, 1, time.Minute).Slot
-			return mail.Claim{Take: []mail.Assignment{{Due: due[0], Account: account}}}
+			return queue.Claim{Take: []queue.Assignment{{Due: due[0], Account: account}}}
 		}))
 	}
 	if gap := slots[1].Sub(slots[0]); gap < 700*time.Millisecond { // a second apart, less what may be caught up

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // lookupLease is how long a look-up is one replica's.
@@ -56,7 +57,7 @@ CROSS JOIN LATERAL (SELECT started_at FROM attempt WHERE message_id = d.id AND n
 // DueLookups takes up to limit unknown messages under the policy reconcile whose next look-up is due by the schedule, of
 // the accounts given. Each look-up of a message is given out once. Those of restored messages come last: there may be
 // many.
-func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]mail.Lookup, error) {
+func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]record.Lookup, error) {
 	due, err := db.takeLookups(ctx, lookupsSQL, schedule, limit, accounts)
 	if err != nil || len(due) >= limit {
 		return due, err
@@ -65,13 +66,13 @@ func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts
 	return append(due, restored...), err
 }
 
-func (db *DB) takeLookups(ctx context.Context, q string, schedule []time.Duration, limit int, accounts []int32) ([]mail.Lookup, error) {
+func (db *DB) takeLookups(ctx context.Context, q string, schedule []time.Duration, limit int, accounts []int32) ([]record.Lookup, error) {
 	rows, err := db.engine.Query(ctx, q, schedule, limit, lookupLease, accounts)
 	if err != nil {
 		return nil, fmt.Errorf("list look-ups: %w", unavailable(err))
 	}
-	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Lookup, error) {
-		var l mail.Lookup
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Lookup, error) {
+		var l record.Lookup
 		var id [16]byte
 		err := row.Scan(&id, &l.N, &l.Account, &l.Sender, &l.StartedAt, &l.Until, &l.Waited, &l.Age, &l.Recipients)
 		l.ID = id
@@ -102,7 +103,7 @@ func (db *DB) ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, 
 // Resolve applies what a look-up proved. Found, the message is sent, and what the provider told beside is received as
 // events. Else the provider never took it, and it is ready again. It reports false when something else had settled the
 // message first.
-func (db *DB) Resolve(ctx context.Context, v mail.Verdict) (bool, error) {
+func (db *DB) Resolve(ctx context.Context, v record.Verdict) (bool, error) {
 	var settled bool
 	var twins [][16]byte
 	err := again(func() error {
@@ -121,12 +122,12 @@ func (db *DB) Resolve(ctx context.Context, v mail.Verdict) (bool, error) {
 	}
 	db.reportTwins(twins)
 	if v.Found && len(v.Payloads) > 0 {
-		_, err = db.ReceiveEvents(ctx, mail.Intake{Account: v.Account, Source: mail.FromLookup, Payloads: v.Payloads})
+		_, err = db.ReceiveEvents(ctx, record.Intake{Account: v.Account, Source: mail.FromLookup, Payloads: v.Payloads})
 	}
 	return settled, err
 }
 
-func resolveFound(ctx context.Context, tx pgx.Tx, v mail.Verdict) (found bool, twins [][16]byte, err error) {
+func resolveFound(ctx context.Context, tx pgx.Tx, v record.Verdict) (found bool, twins [][16]byte, err error) {
 	ids := [][16]byte{v.ID}
 	if _, err := tx.Exec(ctx, proveSQL, ids, []int32{int32(v.N)}, []string{string(mail.FromLookup)}, []string{v.ProviderMessageID}); err != nil { //nolint:gosec // see queueTake
 		return false, nil, err
@@ -169,7 +170,7 @@ const closeAbsentSQL = `UPDATE attempt SET class = 'transient', verdict_source =
 
 // strike notes that one of the calls that may have been made of a restored message was not, and reports whether it is
 // such a message.
-func strike(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error) {
+func strike(ctx context.Context, tx pgx.Tx, v record.Verdict) (bool, error) {
 	tag, err := tx.Exec(ctx, `UPDATE unknown_call SET absent = true, due = 'infinity' WHERE id = $1 AND n = $2`, [16]byte(v.ID), v.N)
 	if err != nil || tag.RowsAffected() == 0 {
 		return false, err
@@ -178,7 +179,7 @@ func strike(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error) {
 	return true, err
 }
 
-func resolveAbsent(ctx context.Context, tx pgx.Tx, v mail.Verdict) (bool, error) {
+func resolveAbsent(ctx context.Context, tx pgx.Tx, v record.Verdict) (bool, error) {
 	// the lock that proof takes first: it waits for us, or we see it
 	if _, err := tx.Exec(ctx, lockCallsSQL, [16]byte(v.ID), v.N); err != nil {
 		return false, err

@@ -7,14 +7,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // hang makes a message unknown whose call ended so long ago.
 func (b *bed) hang(t *testing.T, policy mail.Policy, ago time.Duration) flight {
 	t.Helper()
-	f := b.fly(t, with(func(s *mail.Submission) { s.Message.OnAmbiguous = policy }))
-	b.record(t, f.owner, mail.Result{
-		ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: policy},
+	f := b.fly(t, with(func(s *record.Submission) { s.Message.OnAmbiguous = policy }))
+	b.record(t, f.owner, queue.Result{
+		ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: policy},
 	})
 	b.exec(t, `UPDATE unknown SET since = now() - $2::interval WHERE id = $1`, [16]byte(f.id), ago)
 	return f
@@ -61,7 +63,7 @@ func TestLookupsGoByTheSchedule(t *testing.T) {
 func TestLookupSettlesWhatIsUnknown(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	settle := func(v mail.Verdict) bool {
+	settle := func(v record.Verdict) bool {
 		t.Helper()
 		ok, err := b.db.Resolve(t.Context(), v)
 		must(t, err)
@@ -71,18 +73,18 @@ func TestLookupSettlesWhatIsUnknown(t *testing.T) {
 
 	f := b.hang(t, mail.Reconcile, time.Minute)
 	payload := mail.Payload{Raw: []byte("{}"), Events: []mail.Event{told(f.id, mail.EventDelivered, "ann@example.org", 3)}}
-	if !settle(mail.Verdict{ID: f.id, N: 1, Account: f.account, Found: true, ProviderMessageID: "p1", Payloads: []mail.Payload{payload}}) {
+	if !settle(record.Verdict{ID: f.id, N: 1, Account: f.account, Found: true, ProviderMessageID: "p1", Payloads: []mail.Payload{payload}}) {
 		t.Error("the message was not settled")
 	}
 	if diff := cmp.Diff([]string{"settled", "delivered: delivered", "accepted/lookup"}, state(f)); diff != "" {
 		t.Errorf("found (-want +got):\n%s", diff)
 	}
-	if settle(mail.Verdict{ID: f.id, N: 1, Account: f.account}) {
+	if settle(record.Verdict{ID: f.id, N: 1, Account: f.account}) {
 		t.Error("a late absence unsettled it")
 	}
 
 	f = b.hang(t, mail.Reconcile, time.Hour)
-	if !settle(mail.Verdict{ID: f.id, N: 1, Account: f.account}) {
+	if !settle(record.Verdict{ID: f.id, N: 1, Account: f.account}) {
 		t.Error("the message was not settled")
 	}
 	if diff := cmp.Diff([]string{"ready", "queued: queued", "transient/lookup"}, state(f)); diff != "" {
@@ -104,7 +106,7 @@ func TestReprojectRebuildsFromPayloads(t *testing.T) {
 		t.Fatalf("payloads = %+v", raw)
 	}
 	// Today the first payload tells of two recipients, and the second of a delivery.
-	again := []mail.Reprojected{
+	again := []record.Reprojected{
 		{Origin: raw[0].Origin, Events: []mail.Event{
 			told(f.id, mail.EventDelivered, "ann@example.org", 3), told(f.id, mail.EventOpened, "bob@example.org", 1),
 		}},

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // parents are the partitioned tables.
@@ -23,8 +25,8 @@ func (b *bed) partitions(t *testing.T, table string) []string {
 func day(offset int) time.Time { return time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, offset) }
 
 // aged is a submission that was made on another day.
-func aged(at time.Time) *mail.Submission {
-	return with(func(s *mail.Submission) {
+func aged(at time.Time) *record.Submission {
+	return with(func(s *record.Submission) {
 		id := mail.IDAt(at)
 		copy(id[6:], s.Message.ID[6:])
 		s.Message.ID, s.Message.CreatedAt = id, at
@@ -104,7 +106,7 @@ func TestDropPartitionsKeepsDaysWithOpenMessages(t *testing.T) {
 	due := b.claim(t, owner, account, 3)
 	b.intend(t, owner, intent(due[1], account))
 	b.intend(t, owner, intent(due[2], account))
-	b.record(t, owner, mail.Result{ID: due[1].ID, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: mail.Never}})
+	b.record(t, owner, queue.Result{ID: due[1].ID, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: mail.Never}})
 	b.record(t, owner, sent(due[2]))
 	if got := []string{b.place(t, ids[0]), b.place(t, ids[1]), b.place(t, ids[2]), b.place(t, ids[3])}; !slices.Equal(got, []string{"ready", "inflight", "unknown", "settled"}) {
 		t.Fatalf("messages are %v", got)
@@ -213,12 +215,12 @@ func TestQueueCountsWhatWaitsWhere(t *testing.T) {
 	if q, err := b.db.Queue(t.Context()); err != nil || q.Ready+q.Scheduled+q.Inflight+q.Unknown != 0 || !q.OldestDue.IsZero() {
 		t.Errorf("Queue of nothing = %+v, %v", q, err)
 	}
-	other, err := b.db.CreateTenant(t.Context(), "ops", mail.Tenant{Name: "other", Weight: 1})
+	other, err := b.db.CreateTenant(t.Context(), "ops", record.Tenant{Name: "other", Weight: 1})
 	must(t, err)
 	b.rescued(t)
 	f := b.flying(t)
 	ids := b.acceptN(t, 3)
-	b.accept(t, with(func(s *mail.Submission) { s.Message.SendAt = time.Now().Add(time.Hour) }), with(func(s *mail.Submission) { s.Message.Tenant = other.ID }))
+	b.accept(t, with(func(s *record.Submission) { s.Message.SendAt = time.Now().Add(time.Hour) }), with(func(s *record.Submission) { s.Message.Tenant = other.ID }))
 	b.exec(t, `UPDATE ready SET due = now() - interval '1 min' WHERE id = $1`, [16]byte(ids[1]))
 	q, err := b.db.Queue(t.Context())
 	must(t, err)
@@ -243,7 +245,7 @@ func TestTheQueueIsCountedWithoutReadingAllOfIt(t *testing.T) {
 	b.exec(t, `INSERT INTO ready (id, lane, tenant_id, due) SELECT gen_random_uuid(), 1, 1, now() FROM generate_series(1, $1)`, n)
 	b.exec(t, `VACUUM ANALYZE ready`)
 	tx := b.begin(t)
-	var q mail.QueueState
+	var q record.QueueState
 	must(t, readDepth(t.Context(), tx, &q))
 	if q.Ready != most || q.Scheduled != 0 {
 		t.Errorf("ready, scheduled = %d, %d, want %d and none", q.Ready, q.Scheduled, most)

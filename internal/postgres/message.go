@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // shownStatus is the status of a message as the API tells it: one that waits for its time is scheduled, one that an
@@ -24,15 +25,15 @@ const shownColumns = `m.id, m.tenant_id, ` + shownStatus + `, m.created_at, m.up
 
 // Message returns one message with its recipients and attempts, or mail.ErrNotFound; that of another tenant is not found.
 // A message outlives its body: then it is shown as in a listing.
-func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*mail.View, error) {
-	v := &mail.View{}
+func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.View, error) {
+	v := &record.View{}
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		var payload []byte
 		q := `SELECT ` + shownColumns + `, coalesce(b.payload, '{}') FROM message m LEFT JOIN body b ON b.id = m.id
 			WHERE m.id = $1 AND m.tenant_id = $2`
 		err := scanShown(tx.QueryRow(ctx, q, [16]byte(id), tenant), v, &payload)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("message %s: %w", id, mail.ErrNotFound)
+			return fmt.Errorf("message %s: %w", id, record.ErrNotFound)
 		}
 		if err != nil {
 			return err
@@ -82,7 +83,7 @@ func readEvents(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Event, error
 	rows, err := tx.Query(ctx, `SELECT e.id, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.machine, e.url,
 			e.stream, coalesce(e.n, -1), coalesce(a.name, ''), coalesce(a.kind, '')
 		FROM event e LEFT JOIN account a ON a.id = e.account_id
-		WHERE e.message_id = $1 AND e.tenant_id > 0 ORDER BY e.at, array_position(`+eventOrder+`, e.type), e.id LIMIT $2`, [16]byte(id), mail.MaxShownEvents)
+		WHERE e.message_id = $1 AND e.tenant_id > 0 ORDER BY e.at, array_position(`+eventOrder+`, e.type), e.id LIMIT $2`, [16]byte(id), record.MaxShownEvents)
 	if err != nil {
 		return nil, err
 	}
@@ -100,15 +101,15 @@ func readEvents(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Event, error
 	})
 }
 
-func readAttempts(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Attempt, error) {
+func readAttempts(ctx context.Context, tx pgx.Tx, id mail.ID) ([]record.Attempt, error) {
 	rows, err := tx.Query(ctx, `SELECT t.n, a.name, a.kind, t.decision, coalesce(t.class, ''), t.status, t.code, t.error,
 			t.provider_message_id, t.verdict_source, t.started_at, t.finished_at
 		FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = $1 ORDER BY t.n`, [16]byte(id))
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Attempt, error) {
-		var a mail.Attempt
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Attempt, error) {
+		var a record.Attempt
 		var finished *time.Time
 		err := row.Scan(&a.N, &a.Account, &a.Provider, &a.Decision, &a.Class, &a.Status, &a.Code, &a.Error,
 			&a.ProviderMessageID, &a.VerdictSource, &a.StartedAt, &finished)
@@ -120,9 +121,9 @@ func readAttempts(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Attempt, e
 }
 
 // Messages lists messages of one tenant, newest first, without bodies and attempts. Recipients are part of it.
-func (db *DB) Messages(ctx context.Context, f mail.Filter) ([]mail.View, error) {
+func (db *DB) Messages(ctx context.Context, f record.Filter) ([]record.View, error) {
 	q, args := listSQL(f)
-	var views []mail.View
+	var views []record.View
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, q, args...)
 		if err != nil {
@@ -141,7 +142,7 @@ func (db *DB) Messages(ctx context.Context, f mail.Filter) ([]mail.View, error) 
 }
 
 // listSQL adds a condition per field that is set; every value is a parameter.
-func listSQL(f mail.Filter) (string, []any) {
+func listSQL(f record.Filter) (string, []any) {
 	q := `SELECT ` + shownColumns + ` FROM message m WHERE m.tenant_id = $1`
 	args := []any{f.Tenant}
 	and := func(condition string, value any) {
@@ -179,12 +180,12 @@ func listSQL(f mail.Filter) (string, []any) {
 	return q + fmt.Sprintf(" ORDER BY m.id DESC LIMIT $%d", len(args)), args
 }
 
-func scanListed(row pgx.CollectableRow) (v mail.View, err error) {
+func scanListed(row pgx.CollectableRow) (v record.View, err error) {
 	return v, scanShown(row, &v)
 }
 
 // scanShown reads shownColumns, and what comes after them into more.
-func scanShown(row pgx.Row, v *mail.View, more ...any) error {
+func scanShown(row pgx.Row, v *record.View, more ...any) error {
 	m := &mail.Message{}
 	v.Message = m
 	var id [16]byte
@@ -200,7 +201,7 @@ func scanShown(row pgx.Row, v *mail.View, more ...any) error {
 	return err
 }
 
-func listRecipients(ctx context.Context, tx pgx.Tx, views []mail.View) error {
+func listRecipients(ctx context.Context, tx pgx.Tx, views []record.View) error {
 	ids := make([]mail.ID, len(views))
 	at := make(map[[16]byte]int, len(views))
 	for i := range views {
@@ -259,19 +260,19 @@ func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID, forc
 			EXISTS (SELECT 1 FROM recipient WHERE message_id = $1 AND status = 'failed_unknown')
 			FROM message WHERE id = $1 AND tenant_id = $2 FOR UPDATE`, [16]byte(id), tenant).Scan(&open, &whole, &doubt)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("message %s: %w", id, mail.ErrNotFound)
+			return fmt.Errorf("message %s: %w", id, record.ErrNotFound)
 		}
 		if err != nil {
 			return err
 		}
 		if open {
-			return fmt.Errorf("message %s is still open: %w", id, mail.ErrConflict)
+			return fmt.Errorf("message %s is still open: %w", id, record.ErrConflict)
 		}
 		if !whole {
-			return fmt.Errorf("message %s: its body is past its retention: %w", id, mail.ErrConflict)
+			return fmt.Errorf("message %s: its body is past its retention: %w", id, record.ErrConflict)
 		}
 		if doubt && !force {
-			return fmt.Errorf("message %s: %w", id, mail.ErrMaybeSent)
+			return fmt.Errorf("message %s: %w", id, record.ErrMaybeSent)
 		}
 		tag, err := tx.Exec(ctx, `UPDATE recipient SET status = 'queued', detail = '', updated_at = now()
 			WHERE message_id = $1 AND event_rank = 0 AND status IN `+failed, [16]byte(id))
@@ -299,7 +300,7 @@ func missingOr(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID,
 	case err != nil:
 		return err
 	case !there:
-		return fmt.Errorf("message %s: %w", id, mail.ErrNotFound)
+		return fmt.Errorf("message %s: %w", id, record.ErrNotFound)
 	}
-	return fmt.Errorf("message %s: %s: %w", id, why, mail.ErrConflict)
+	return fmt.Errorf("message %s: %s: %w", id, why, record.ErrConflict)
 }

@@ -10,10 +10,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // view reads one message as the API does.
-func (b *bed) view(t *testing.T, id mail.ID) *mail.View {
+func (b *bed) view(t *testing.T, id mail.ID) *record.View {
 	t.Helper()
 	v, err := b.db.Message(t.Context(), mail.DefaultTenant, id)
 	must(t, err)
@@ -24,12 +26,12 @@ func TestMessageShowsWhatItIsDoing(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	queued := b.acceptN(t, 1)[0]
-	scheduled := b.accept(t, with(func(s *mail.Submission) {
+	scheduled := b.accept(t, with(func(s *record.Submission) {
 		s.Message.SendAt = time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
 	}))[0]
 	b.exec(t, `UPDATE ready SET lane = 5 WHERE id = $1`, [16]byte(queued))
 	f := b.fly(t, submission())
-	list, err := b.db.Messages(t.Context(), mail.Filter{Tenant: 1, Limit: 10})
+	list, err := b.db.Messages(t.Context(), record.Filter{Tenant: 1, Limit: 10})
 	must(t, err)
 	listed := map[mail.ID]mail.Status{}
 	for _, v := range list {
@@ -42,7 +44,7 @@ func TestMessageShowsWhatItIsDoing(t *testing.T) {
 		if listed[id] != want {
 			t.Errorf("listed message is %s, want %s", listed[id], want)
 		}
-		found, err := b.db.Messages(t.Context(), mail.Filter{Tenant: 1, Status: want, Limit: 10})
+		found, err := b.db.Messages(t.Context(), record.Filter{Tenant: 1, Status: want, Limit: 10})
 		if must(t, err); len(found) != 1 || found[0].Message.ID != id {
 			t.Errorf("filter %s finds %d messages", want, len(found))
 		}
@@ -61,9 +63,9 @@ func TestMessageShowsItsAttempts(t *testing.T) {
 	if len(got) != 1 || got[0].Class != "" || !got[0].FinishedAt.IsZero() || got[0].StartedAt.IsZero() {
 		t.Errorf("attempt of an open call = %+v", got)
 	}
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "transient", Status: 503, Code: "busy", Error: "later", ProviderMessageID: "pm", Requeue: &mail.Requeue{}})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "transient", Status: 503, Code: "busy", Error: "later", ProviderMessageID: "pm", Requeue: &queue.Requeue{}})
 	got = b.view(t, f.id).Attempts
-	want := []mail.Attempt{{
+	want := []record.Attempt{{
 		N: 1, Account: "relay", Provider: "smtp", Decision: []byte(`{"chosen": "relay", "candidates": []}`), Class: "transient",
 		Status: 503, Code: "busy", Error: "later", ProviderMessageID: "pm", VerdictSource: "response",
 		StartedAt: got[0].StartedAt, FinishedAt: got[0].FinishedAt,
@@ -80,7 +82,7 @@ func TestMessageBelongsToItsTenant(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	id := b.acceptN(t, 1)[0]
-	other, err := b.db.CreateTenant(t.Context(), "tester", mail.Tenant{Name: "other", Weight: 100})
+	other, err := b.db.CreateTenant(t.Context(), "tester", record.Tenant{Name: "other", Weight: 100})
 	must(t, err)
 	before := b.rows(t, id)
 	_, err = b.db.Message(t.Context(), other.ID, id)
@@ -90,11 +92,11 @@ func TestMessageBelongsToItsTenant(t *testing.T) {
 		"Cancel of no one":  b.db.Cancel(t.Context(), 1, mail.NewID()),
 		"Resend of no one":  b.db.Resend(t.Context(), 1, mail.NewID(), false),
 	} {
-		if !errors.Is(err, mail.ErrNotFound) {
+		if !errors.Is(err, record.ErrNotFound) {
 			t.Errorf("%s: %v, want ErrNotFound", what, err)
 		}
 	}
-	if list, err := b.db.Messages(t.Context(), mail.Filter{Tenant: other.ID, To: "ann@example.org", Limit: 10}); len(list) != 0 || err != nil {
+	if list, err := b.db.Messages(t.Context(), record.Filter{Tenant: other.ID, To: "ann@example.org", Limit: 10}); len(list) != 0 || err != nil {
 		t.Errorf("another tenant lists %d messages, %v", len(list), err)
 	}
 	if diff := cmp.Diff(before, b.rows(t, id)); diff != "" {
@@ -105,7 +107,7 @@ func TestMessageBelongsToItsTenant(t *testing.T) {
 func TestMessageOutlivesItsBody(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	s := with(func(s *mail.Submission) { s.Message.Tags, s.Message.Account = []string{"order"}, "relay" })
+	s := with(func(s *record.Submission) { s.Message.Tags, s.Message.Account = []string{"order"}, "relay" })
 	id := b.accept(t, s)[0]
 	b.exec(t, `DELETE FROM body`)
 	m := b.view(t, id).Message
@@ -124,11 +126,11 @@ func TestMessagesAreFiltered(t *testing.T) {
 	f := b.fly(t, submission("first@example.org"))
 	b.record(t, f.owner, sent(f.due))
 	ids := []mail.ID{f.id}
-	for _, change := range []func(*mail.Submission){
-		func(s *mail.Submission) { s.Message.From.Email = "news@example.com" },
-		func(s *mail.Submission) { s.Message.Tags = []string{"a", "b"} },
-		func(s *mail.Submission) { s.Message.Stream = "bulk" },
-		func(s *mail.Submission) { s.Message.Bcc = []mail.Address{{Email: "bob@example.net"}} },
+	for _, change := range []func(*record.Submission){
+		func(s *record.Submission) { s.Message.From.Email = "news@example.com" },
+		func(s *record.Submission) { s.Message.Tags = []string{"a", "b"} },
+		func(s *record.Submission) { s.Message.Stream = "bulk" },
+		func(s *record.Submission) { s.Message.Bcc = []mail.Address{{Email: "bob@example.net"}} },
 	} {
 		ids = append(ids, b.accept(t, with(change))...)
 	}
@@ -136,23 +138,23 @@ func TestMessagesAreFiltered(t *testing.T) {
 	b.exec(t, `UPDATE recipient SET status = 'bounced', detail = 'no such user' WHERE message_id = $1`, [16]byte(ids[4]))
 	for _, tc := range []struct {
 		name string
-		f    mail.Filter
+		f    record.Filter
 		want []int
 	}{
-		{"none", mail.Filter{}, []int{4, 3, 2, 1, 0}},
-		{"status", mail.Filter{Status: mail.Sent}, []int{0}},
-		{"status of none", mail.Filter{Status: mail.Complained}, nil},
-		{"from", mail.Filter{From: "news@example.com"}, []int{1}},
-		{"tag", mail.Filter{Tag: "b"}, []int{2}},
-		{"stream", mail.Filter{Stream: "bulk"}, []int{3}},
-		{"to", mail.Filter{To: "ann@example.org"}, []int{4, 3, 2, 1}},
-		{"to a blind copy", mail.Filter{To: "bob@example.net"}, []int{4}},
-		{"account", mail.Filter{Account: "relay"}, []int{0}},
-		{"account of none", mail.Filter{Account: "ses"}, nil},
-		{"two at once", mail.Filter{To: "ann@example.org", Stream: "bulk"}, []int{3}},
-		{"limit", mail.Filter{Limit: 2}, []int{4, 3}},
-		{"cursor", mail.Filter{Before: ids[3], Limit: 2}, []int{2, 1}},
-		{"quoting", mail.Filter{From: "' OR true --"}, nil},
+		{"none", record.Filter{}, []int{4, 3, 2, 1, 0}},
+		{"status", record.Filter{Status: mail.Sent}, []int{0}},
+		{"status of none", record.Filter{Status: mail.Complained}, nil},
+		{"from", record.Filter{From: "news@example.com"}, []int{1}},
+		{"tag", record.Filter{Tag: "b"}, []int{2}},
+		{"stream", record.Filter{Stream: "bulk"}, []int{3}},
+		{"to", record.Filter{To: "ann@example.org"}, []int{4, 3, 2, 1}},
+		{"to a blind copy", record.Filter{To: "bob@example.net"}, []int{4}},
+		{"account", record.Filter{Account: "relay"}, []int{0}},
+		{"account of none", record.Filter{Account: "ses"}, nil},
+		{"two at once", record.Filter{To: "ann@example.org", Stream: "bulk"}, []int{3}},
+		{"limit", record.Filter{Limit: 2}, []int{4, 3}},
+		{"cursor", record.Filter{Before: ids[3], Limit: 2}, []int{2, 1}},
+		{"quoting", record.Filter{From: "' OR true --"}, nil},
 	} {
 		tc.f.Tenant = 1
 		if tc.f.Limit == 0 {
@@ -162,14 +164,14 @@ func TestMessagesAreFiltered(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
 		}
 	}
-	since := listed(t, b, mail.Filter{Tenant: 1, Limit: 100, Since: at(2)}, ids)
-	before := listed(t, b, mail.Filter{Tenant: 1, Limit: 100, Until: at(2)}, ids)
+	since := listed(t, b, record.Filter{Tenant: 1, Limit: 100, Since: at(2)}, ids)
+	before := listed(t, b, record.Filter{Tenant: 1, Limit: 100, Until: at(2)}, ids)
 	if len(since)+len(before) != 5 || !slices.Contains(since, 2) || slices.Contains(before, 2) {
 		t.Errorf("since %v and until %v do not part the list", since, before)
 	}
 }
 
-func listed(t *testing.T, b *bed, f mail.Filter, ids []mail.ID) []int {
+func listed(t *testing.T, b *bed, f record.Filter, ids []mail.ID) []int {
 	t.Helper()
 	views, err := b.db.Messages(t.Context(), f)
 	must(t, err)
@@ -187,7 +189,7 @@ func TestListedMessageHasItsRecipientsAndNoBody(t *testing.T) {
 	s.Message.SendAt = s.Message.CreatedAt.Add(time.Hour)
 	s.Message.Tags = []string{"x"}
 	b.accept(t, s)
-	views, err := b.db.Messages(t.Context(), mail.Filter{Tenant: 1, Limit: 1})
+	views, err := b.db.Messages(t.Context(), record.Filter{Tenant: 1, Limit: 1})
 	must(t, err)
 	v := views[0]
 	want := &mail.Message{
@@ -208,7 +210,7 @@ func TestCursorWalksAllMessagesOnce(t *testing.T) {
 	want := b.acceptN(t, 23)
 	slices.Reverse(want)
 	var got []mail.ID
-	f := mail.Filter{Tenant: 1, Limit: 5}
+	f := record.Filter{Tenant: 1, Limit: 5}
 	for {
 		page, err := b.db.Messages(t.Context(), f)
 		must(t, err)
@@ -240,7 +242,7 @@ func TestCancelEndsWhatNobodyHolds(t *testing.T) {
 	b.record(t, settled.owner, sent(settled.due))
 	for what, id := range map[string]mail.ID{"cancelled": id, "in flight": inflight.id, "unknown": unknown.id, "sent": settled.id} {
 		before := b.rows(t, id)
-		if err := b.db.Cancel(t.Context(), 1, id); !errors.Is(err, mail.ErrConflict) {
+		if err := b.db.Cancel(t.Context(), 1, id); !errors.Is(err, record.ErrConflict) {
 			t.Errorf("cancel of a message that is %s: %v, want ErrConflict", what, err)
 		}
 		if diff := cmp.Diff(before, b.rows(t, id)); diff != "" {
@@ -261,7 +263,7 @@ func TestCancelAndClaimNeverBothWin(t *testing.T) {
 			err := b.db.Cancel(t.Context(), 1, id)
 			if err == nil {
 				n++
-			} else if !errors.Is(err, mail.ErrConflict) {
+			} else if !errors.Is(err, record.ErrConflict) {
 				t.Errorf("cancel: %v", err)
 			}
 		}
@@ -288,7 +290,7 @@ func TestResendTakesWhatFailed(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	f := b.flying(t)
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "rejected", Recipients: changes("sent", "failed", "suppressed")})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "rejected", Recipients: changes("sent", "failed", "suppressed")})
 	b.exec(t, `UPDATE message SET expires_at = now() - interval '1 h'`)
 	must(t, b.db.Resend(t.Context(), 1, f.id, false))
 	if got, want := b.outcome(t, f.id), (outcome{"ready", "queued: sent queued suppressed", "rejected/response"}); got != want {
@@ -297,7 +299,7 @@ func TestResendTakesWhatFailed(t *testing.T) {
 	if got := get[string](t, b, `SELECT concat_ws(' ', attempts, r.due <= now(), m.expires_at > now() + interval '23 h') FROM ready r JOIN message m USING (id)`); got != "1 t t" {
 		t.Errorf("ready again as %s, want 1 t t", got)
 	}
-	if err := b.db.Resend(t.Context(), 1, f.id, false); !errors.Is(err, mail.ErrConflict) {
+	if err := b.db.Resend(t.Context(), 1, f.id, false); !errors.Is(err, record.ErrConflict) {
 		t.Errorf("resend of what waits: %v, want ErrConflict", err)
 	}
 	b.exec(t, `UPDATE ready SET lane = $1`, lane)
@@ -306,13 +308,13 @@ func TestResendTakesWhatFailed(t *testing.T) {
 	if !b.intend(t, owner, intent(d, f.account)) {
 		t.Error("the message can't be sent again")
 	}
-	b.record(t, owner, mail.Result{ID: f.id, N: 2, Class: "accepted", Recipients: changes("", "sent")})
+	b.record(t, owner, queue.Result{ID: f.id, N: 2, Class: "accepted", Recipients: changes("", "sent")})
 	inflight, unknown := b.flying(t), b.rescued(t)
 	for what, id := range map[string]mail.ID{
 		"sent": f.id, "in flight": inflight.id, "unknown": unknown.id, "queued": b.acceptN(t, 1)[0],
 	} {
 		before := b.rows(t, id)
-		if err := b.db.Resend(t.Context(), 1, id, false); !errors.Is(err, mail.ErrConflict) {
+		if err := b.db.Resend(t.Context(), 1, id, false); !errors.Is(err, record.ErrConflict) {
 			t.Errorf("resend of a message that is %s: %v, want ErrConflict", what, err)
 		}
 		if diff := cmp.Diff(before, b.rows(t, id)); diff != "" {
@@ -335,7 +337,7 @@ func TestResendOfOneMessageAtOnceWorksOnce(t *testing.T) {
 		switch err := <-errs; {
 		case err == nil:
 			won++
-		case !errors.Is(err, mail.ErrConflict):
+		case !errors.Is(err, record.ErrConflict):
 			t.Errorf("resend: %v", err)
 		}
 	}
@@ -350,7 +352,7 @@ func TestResendNeedsABody(t *testing.T) {
 	id := b.acceptN(t, 1)[0]
 	must(t, b.db.Cancel(t.Context(), 1, id))
 	b.exec(t, `DELETE FROM body`)
-	if err := b.db.Resend(t.Context(), 1, id, false); !errors.Is(err, mail.ErrConflict) {
+	if err := b.db.Resend(t.Context(), 1, id, false); !errors.Is(err, record.ErrConflict) {
 		t.Errorf("resend without a body: %v, want ErrConflict", err)
 	}
 	if got := fmt.Sprint(b.outcome(t, id)); got != "{settled cancelled: cancelled }" {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // catalog lists what the migrations made: tables, columns, indexes, constraints and functions.
@@ -127,7 +127,7 @@ ALTER INDEX message_open ATTACH PARTITION `+yesterday+`_open`)
 		}
 	}
 	b.exec(t, `DELETE FROM ready`)
-	if a := b.books(t); a.Count(mail.Lost) != 1 || a.Violations[0].IDs[0] != id {
+	if a := b.books(t); a.Count(queue.Lost) != 1 || a.Violations[0].IDs[0] != id {
 		t.Errorf("violations %+v, want the message of before", a.Violations)
 	}
 }

@@ -11,15 +11,16 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // openCalls is how many calls of an account a claim counts as open. There has to be a message that is due.
 func openCalls(t *testing.T, db *DB, account int32) int {
 	t.Helper()
 	open := -1
-	must(t, db.Claim(t.Context(), mail.NewID(), quota(1), func(_ time.Time, _ []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+	must(t, db.Claim(t.Context(), mail.NewID(), quota(1), func(_ time.Time, _ []queue.Due, limits map[int32]*limit.Account) queue.Claim {
 		open = limits[account].Open.Calls
-		return mail.Claim{}
+		return queue.Claim{}
 	}))
 	return open
 }
@@ -40,7 +41,7 @@ func TestOpenCallsAreCountedFromTheOldestOne(t *testing.T) {
 		t.Errorf("calls open = %d, want 3", n)
 	}
 	for _, d := range first[:2] { // the oldest end
-		b.record(t, owner, mail.Result{ID: d.ID, N: 1, Requeue: &mail.Requeue{In: time.Hour}})
+		b.record(t, owner, queue.Result{ID: d.ID, N: 1, Requeue: &queue.Requeue{In: time.Hour}})
 	}
 	if n := openCalls(t, other, account); n != 1 {
 		t.Errorf("calls open when two have ended = %d, want 1", n)
@@ -96,13 +97,13 @@ func TestOpenCallsAreCountedAnewWhenTheServerWasAway(t *testing.T) {
 	b.exec(t, `ALTER SEQUENCE inflight_ticket RESTART`)
 	b.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sendgate' AND datname = current_database()`)
 	other := b.open(t, Options{})
-	must(t, other.Claim(t.Context(), owner, quota(2), func(_ time.Time, due []mail.Due, _ map[int32]*limit.Account) mail.Claim {
-		return mail.Claim{Take: []mail.Assignment{{Due: due[0], Account: account}, {Due: due[1], Account: account}}}
+	must(t, other.Claim(t.Context(), owner, quota(2), func(_ time.Time, due []queue.Due, _ map[int32]*limit.Account) queue.Claim {
+		return queue.Claim{Take: []queue.Assignment{{Due: due[0], Account: account}, {Due: due[1], Account: account}}}
 	}))
 	if got := b.oldestTicket(t); got != 1 {
 		t.Fatalf("oldest ticket = %d, want 1: it was not set back", got)
 	}
-	nothing := func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim { return mail.Claim{} }
+	nothing := func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim { return queue.Claim{} }
 	for range 6 { // what is left of the old sessions is found to be dead by its use
 		_ = b.db.Claim(t.Context(), owner, quota(1), nothing)
 	}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -110,7 +112,7 @@ func (p *proxy) cut() {
 // wantUnavailable checks an answer of a database that is away.
 func wantUnavailable(t *testing.T, what string, err error) {
 	t.Helper()
-	u, is := errors.AsType[*mail.Unavailable](err)
+	u, is := errors.AsType[*record.Unavailable](err)
 	if !is {
 		t.Errorf("%s: %v, want *mail.Unavailable", what, err)
 		return
@@ -208,26 +210,26 @@ func TestEveryMethodSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 	calls := map[string]func() error{
 		"Accept": func() error { _, err := db.Accept(ctx, submission()); return err },
 		"AcceptAll": func() error {
-			_, errs := db.AcceptAll(ctx, []*mail.Submission{submission(), submission()})
+			_, errs := db.AcceptAll(ctx, []*record.Submission{submission(), submission()})
 			return errs[1]
 		},
 		"Message":    func() error { _, err := db.Message(ctx, 1, id); return err },
-		"Messages":   func() error { _, err := db.Messages(ctx, mail.Filter{Tenant: 1, Limit: 1}); return err },
+		"Messages":   func() error { _, err := db.Messages(ctx, record.Filter{Tenant: 1, Limit: 1}); return err },
 		"Cancel":     func() error { return db.Cancel(ctx, 1, id) },
 		"Resend":     func() error { return db.Resend(ctx, 1, id, false) },
-		"Suppress":   func() error { return db.Suppress(ctx, mail.Suppression{Tenant: 1, Email: "a@b.c"}) },
+		"Suppress":   func() error { return db.Suppress(ctx, record.Suppression{Tenant: 1, Email: "a@b.c"}) },
 		"Unsuppress": func() error { return db.Unsuppress(ctx, "tester", 1, "a@b.c", true) },
 		"FindSuppressions": func() error {
-			_, err := db.FindSuppressions(ctx, mail.Suppression{Tenant: 1}, mail.Suppression{}, 1)
+			_, err := db.FindSuppressions(ctx, record.Suppression{Tenant: 1}, record.Suppression{}, 1)
 			return err
 		},
 		"KeyByID":      func() error { _, err := db.KeyByID(ctx, "00000000"); return err },
 		"TouchKey":     func() error { return db.TouchKey(ctx, "00000000") },
 		"Keys":         func() error { _, err := db.Keys(ctx); return err },
-		"CreateKey":    func() error { return db.CreateKey(ctx, "t", mail.Key{ID: "00000000"}) },
+		"CreateKey":    func() error { return db.CreateKey(ctx, "t", record.Key{ID: "00000000"}) },
 		"RevokeKey":    func() error { return db.RevokeKey(ctx, "t", "00000000") },
 		"Tenants":      func() error { _, err := db.Tenants(ctx); return err },
-		"CreateTenant": func() error { _, err := db.CreateTenant(ctx, "t", mail.Tenant{Name: "x"}); return err },
+		"CreateTenant": func() error { _, err := db.CreateTenant(ctx, "t", record.Tenant{Name: "x"}); return err },
 		"UpdateTenant": func() error { return db.UpdateTenant(ctx, "t", "x", 1, true) },
 		"Config":       func() error { _, err := db.Config(ctx); return err },
 		"ConfigVersion": func() error {
@@ -248,18 +250,18 @@ func TestEveryMethodSaysUnavailableWhenTheDatabaseIsGone(t *testing.T) {
 		"DeleteRule":    func() error { return db.DeleteRule(ctx, "t", 1) },
 		"Queue":         func() error { _, err := db.Queue(ctx); return err },
 		"LimitStates":   func() error { _, err := db.LimitStates(ctx); return err },
-		"Audit":         func() error { _, err := db.Audit(ctx, mail.AuditFilter{Limit: 1}); return err },
+		"Audit":         func() error { _, err := db.Audit(ctx, record.AuditFilter{Limit: 1}); return err },
 		"Ping":          func() error { return db.Ping(ctx) },
 		"Lanes":         func() error { _, err := db.Lanes(ctx); return err },
 		"Claim": func() error {
-			return db.Claim(ctx, id, quota(1), func(time.Time, []mail.Due, map[int32]*limit.Account) mail.Claim { return mail.Claim{} })
+			return db.Claim(ctx, id, quota(1), func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim { return queue.Claim{} })
 		},
 		"Load": func() error { _, err := db.Load(ctx, []mail.ID{id}); return err },
 		"Intend": func() error {
-			_, err := db.Intend(ctx, id, mail.Intent{ID: id, N: 1, Decision: []byte("{}")})
+			_, err := db.Intend(ctx, id, queue.Intent{ID: id, N: 1, Decision: []byte("{}")})
 			return err
 		},
-		"Record":           func() error { _, err := db.Record(ctx, id, mail.Result{ID: id, N: 1}); return err },
+		"Record":           func() error { _, err := db.Record(ctx, id, queue.Result{ID: id, N: 1}); return err },
 		"Register":         func() error { return db.Register(ctx, id, "h", time.Second) },
 		"Heartbeat":        func() error { _, err := db.Heartbeat(ctx, id, time.Second); return err },
 		"Unregister":       func() error { return db.Unregister(ctx, id) },
@@ -291,7 +293,7 @@ func TestFullDiskIsToldAsSuch(t *testing.T) {
 		"55P03": "database", "58030": "database", "25006": "database", "08006": "database", "23505": "", "22021": "",
 	} {
 		err := unavailable(fmt.Errorf("accept: %w", &pgconn.PgError{Code: code}))
-		u, is := errors.AsType[*mail.Unavailable](err)
+		u, is := errors.AsType[*record.Unavailable](err)
 		if is != (want != "") || is && u.Reason != want {
 			t.Errorf("SQLSTATE %s becomes %v, want reason %q", code, err, want)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -53,7 +54,7 @@ RETURNING o.endpoint_id, o.event_id, o.tries, o.first_at`
 // says so beside the deliveries.
 func (db *DB) ClaimDeliveries(
 	ctx context.Context, each, healthy, failing int, lease time.Duration, busy map[mail.ID]int,
-) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
+) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 	ids, held := make([]mail.ID, 0, len(busy)), make([]int32, 0, len(busy))
 	for id, n := range busy {
 		ids, held = append(ids, id), append(held, int32(n)) //nolint:gosec // at most each
@@ -73,9 +74,9 @@ func (db *DB) ClaimDeliveries(
 }
 
 // claimed runs the claims of a batch. They are one transaction.
-func (db *DB) claimed(ctx context.Context, b *pgx.Batch) ([]mail.Delivery, error) {
+func (db *DB) claimed(ctx context.Context, b *pgx.Batch) ([]record.Delivery, error) {
 	results := db.hooks.SendBatch(ctx, b)
-	var all []mail.Delivery
+	var all []record.Delivery
 	var err error
 	for range b.Len() {
 		var rows pgx.Rows
@@ -83,7 +84,7 @@ func (db *DB) claimed(ctx context.Context, b *pgx.Batch) ([]mail.Delivery, error
 			break
 		}
 		var endpoint, event [16]byte
-		var d mail.Delivery
+		var d record.Delivery
 		_, err = pgx.ForEachRow(rows, []any{&endpoint, &event, &d.N, &d.FirstAt}, func() error {
 			d.Endpoint.ID, d.Event.ID = endpoint, event
 			d.N++
@@ -97,13 +98,13 @@ func (db *DB) claimed(ctx context.Context, b *pgx.Batch) ([]mail.Delivery, error
 	if err = errors.Join(err, results.Close()); err != nil {
 		return nil, fmt.Errorf("claim deliveries: %w", unavailable(err))
 	}
-	slices.SortFunc(all, func(x, y mail.Delivery) int { return bytes.Compare(x.Event.ID[:], y.Event.ID[:]) })
+	slices.SortFunc(all, func(x, y record.Delivery) int { return bytes.Compare(x.Event.ID[:], y.Event.ID[:]) })
 	return all, nil
 }
 
 // fillDeliveries reads the endpoints and the events of what was claimed. What is due of an event that is past its
 // retention is dropped: nobody can tell of it any more.
-func (db *DB) fillDeliveries(ctx context.Context, claimed []mail.Delivery) ([]mail.Delivery, map[mail.ID]map[string]seal.Secret, error) {
+func (db *DB) fillDeliveries(ctx context.Context, claimed []record.Delivery) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 	var endpointIDs, eventIDs []mail.ID
 	for i := range claimed {
 		endpointIDs, eventIDs = append(endpointIDs, claimed[i].Endpoint.ID), append(eventIDs, claimed[i].Event.ID)
@@ -116,7 +117,7 @@ func (db *DB) fillDeliveries(ctx context.Context, claimed []mail.Delivery) ([]ma
 	if err != nil {
 		return nil, nil, err
 	}
-	var ready, stale []mail.Delivery
+	var ready, stale []record.Delivery
 	for _, d := range claimed {
 		event, known := events[d.Event.ID]
 		if !known {
@@ -131,12 +132,12 @@ func (db *DB) fillDeliveries(ctx context.Context, claimed []mail.Delivery) ([]ma
 
 // endpointsOf reads endpoints with their secrets. Broken tells of secrets that do not open; one such endpoint must not
 // stop the others.
-func (db *DB) endpointsOf(ctx context.Context, ids []mail.ID) (all map[mail.ID]mail.Endpoint, secrets map[mail.ID]map[string]seal.Secret, broken, err error) {
+func (db *DB) endpointsOf(ctx context.Context, ids []mail.ID) (all map[mail.ID]record.Endpoint, secrets map[mail.ID]map[string]seal.Secret, broken, err error) {
 	rows, err := db.hooks.Query(ctx, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w WHERE w.id = ANY ($1)`, rawIDs(ids))
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("read endpoints: %w", unavailable(err))
 	}
-	all, secrets = map[mail.ID]mail.Endpoint{}, map[mail.ID]map[string]seal.Secret{}
+	all, secrets = map[mail.ID]record.Endpoint{}, map[mail.ID]map[string]seal.Secret{}
 	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
 		var secret, old, headers []byte
 		e, err := scanEndpoint(row, &secret, &old, &headers)
@@ -189,7 +190,7 @@ WHERE e.id = ANY ($1)`
 	return events, nil
 }
 
-func (db *DB) dropStale(ctx context.Context, stale []mail.Delivery) error {
+func (db *DB) dropStale(ctx context.Context, stale []record.Delivery) error {
 	if len(stale) == 0 {
 		return nil
 	}
@@ -211,7 +212,7 @@ WHERE o.endpoint_id = d.endpoint_id AND o.event_id = d.event_id`
 // outbox, the rest is due later; and what the tries say of their endpoints. An endpoint that is to be disabled is so at
 // once, with an event that tells the tenant's other endpoints, and an audit entry. It returns the endpoints that were
 // disabled by this call. A result with the outcome "" was no try: the delivery is due again, now.
-func (db *DB) FinishDeliveries(ctx context.Context, results []mail.DeliveryResult) ([]mail.ID, error) {
+func (db *DB) FinishDeliveries(ctx context.Context, results []record.DeliveryResult) ([]mail.ID, error) {
 	if len(results) == 0 {
 		return nil, nil
 	}
@@ -250,13 +251,13 @@ type tallied struct {
 	tries           []int32
 	waits           []time.Duration
 	success, failed []mail.ID // endpoints; one with a success did not fail
-	disable         []mail.DeliveryResult
+	disable         []record.DeliveryResult
 }
 
 // pairs name rows of the outbox.
 type pairs struct{ endpoints, events [][16]byte }
 
-func (p *pairs) add(r *mail.DeliveryResult) {
+func (p *pairs) add(r *record.DeliveryResult) {
 	p.endpoints, p.events = append(p.endpoints, r.Endpoint), append(p.events, r.Event)
 }
 
@@ -269,7 +270,7 @@ type logColumns struct {
 	outcomes, errors []string
 }
 
-func (c *logColumns) add(id mail.ID, r *mail.DeliveryResult) {
+func (c *logColumns) add(id mail.ID, r *record.DeliveryResult) {
 	c.pairs.add(r)
 	c.ids, c.at = append(c.ids, id), append(c.at, r.At)
 	c.ns, c.took = append(c.ns, int32(r.N)), append(c.took, int32(min(r.Took.Milliseconds(), 1<<30))) //nolint:gosec // few
@@ -277,7 +278,7 @@ func (c *logColumns) add(id mail.ID, r *mail.DeliveryResult) {
 	c.outcomes, c.errors = append(c.outcomes, r.Outcome), append(c.errors, clean(r.Error))
 }
 
-func (db *DB) tally(results []mail.DeliveryResult) *tallied {
+func (db *DB) tally(results []record.DeliveryResult) *tallied {
 	t := &tallied{}
 	for i := range results {
 		r := &results[i]
@@ -285,11 +286,11 @@ func (db *DB) tally(results []mail.DeliveryResult) *tallied {
 			t.log.add(db.clock.NewID(), r)
 		}
 		switch r.Outcome {
-		case mail.DeliveryDone:
+		case record.DeliveryDone:
 			t.done.add(r)
 			t.success = append(t.success, r.Endpoint)
 			continue
-		case mail.DeliveryFailed:
+		case record.DeliveryFailed:
 			t.done.add(r)
 		case "":
 			t.later(r, r.N-1)
@@ -306,7 +307,7 @@ func (db *DB) tally(results []mail.DeliveryResult) *tallied {
 	return t
 }
 
-func (t *tallied) later(r *mail.DeliveryResult, tries int) {
+func (t *tallied) later(r *record.DeliveryResult, tries int) {
 	t.again.add(r)
 	t.tries, t.waits = append(t.tries, int32(max(tries, 0))), append(t.waits, r.RetryIn) //nolint:gosec // ten at most
 }
@@ -337,7 +338,7 @@ func (t *tallied) queueSuccess(b *pgx.Batch) {
 
 // disableEndpoints disables those that are not yet. One that said 410 is disabled whatever happened before; one that
 // failed for too long only if nothing was told to it meanwhile.
-func (db *DB) disableEndpoints(ctx context.Context, tx pgx.Tx, why []mail.DeliveryResult) ([]mail.ID, error) {
+func (db *DB) disableEndpoints(ctx context.Context, tx pgx.Tx, why []record.DeliveryResult) ([]mail.ID, error) {
 	var disabled []mail.ID
 	for _, r := range why {
 		var url string
@@ -362,7 +363,7 @@ func (db *DB) disableEndpoints(ctx context.Context, tx pgx.Tx, why []mail.Delive
 const statusGone = 410 // RFC 9110 section 15.5.11
 
 // announceDisabled makes the event of ours that says so. Its url is the endpoint's, its name the reason.
-func (db *DB) announceDisabled(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, url string, r mail.DeliveryResult) error {
+func (db *DB) announceDisabled(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, url string, r record.DeliveryResult) error {
 	id := [16]byte(db.clock.NewID())
 	b := &pgx.Batch{}
 	b.Queue(`INSERT INTO event (id, origin, tenant_id, type, name, at, source, url, key) VALUES ($1, $1, $2, $3, $4, now(), $5, $6, $1)`,

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -28,22 +29,22 @@ func (b *bed) take(t *testing.T, each int, busy map[mail.ID]int) map[mail.ID][]m
 	return got
 }
 
-func (b *bed) finish(t *testing.T, rs ...mail.DeliveryResult) []mail.ID {
+func (b *bed) finish(t *testing.T, rs ...record.DeliveryResult) []mail.ID {
 	t.Helper()
 	disabled, err := b.db.FinishDeliveries(t.Context(), rs)
 	must(t, err)
 	return disabled
 }
 
-func result(endpoint, event mail.ID, outcome string) mail.DeliveryResult {
-	return mail.DeliveryResult{Endpoint: endpoint, Event: event, N: 1, At: time.Now(), Outcome: outcome, Status: 500}
+func result(endpoint, event mail.ID, outcome string) record.DeliveryResult {
+	return record.DeliveryResult{Endpoint: endpoint, Event: event, N: 1, At: time.Now(), Outcome: outcome, Status: 500}
 }
 
 func TestClaimTellsAllThatIsKnownOfAnEvent(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	account := b.account(t, "relay")
-	message := b.accept(t, with(func(s *mail.Submission) { s.Message.Tags = []string{"order", "eu"} }))[0]
+	message := b.accept(t, with(func(s *record.Submission) { s.Message.Tags = []string{"order", "eu"} }))[0]
 	endpoint := b.endpoint(t)
 	want := mail.Event{
 		ID: mail.NewID(), Tenant: mail.DefaultTenant, Type: mail.EventBounced, Name: "Bounce/HardBounce", MessageID: message, N: 0,
@@ -51,7 +52,7 @@ func TestClaimTellsAllThatIsKnownOfAnEvent(t *testing.T) {
 		Tags: []string{"order", "eu"}, Account: "relay", Provider: "smtp", Source: mail.FromWebhook, Machine: true, URL: "https://example.org/",
 		Bounce: &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Code: "550", Enhanced: "5.1.1", Text: "no such user"},
 	}
-	raw, err := mail.MarshalBounce(want.Bounce)
+	raw, err := record.MarshalBounce(want.Bounce)
 	must(t, err)
 	b.exec(t, `INSERT INTO event (id, origin, tenant_id, account_id, message_id, n, stream, type, name, recipient, at, source,
 			provider_message_id, bounce, machine, url, key, raw)
@@ -73,7 +74,7 @@ func TestClaimTellsAllThatIsKnownOfAnEvent(t *testing.T) {
 	if diff := cmp.Diff(*e, claimed[0].Endpoint); diff != "" {
 		t.Errorf("endpoint (-want +got):\n%s", diff)
 	}
-	if s := secrets[endpoint]; len(s) != 1 || s[mail.EndpointSecret].Reveal() != "whsec_one" {
+	if s := secrets[endpoint]; len(s) != 1 || s[record.EndpointSecret].Reveal() != "whsec_one" {
 		t.Errorf("%d secrets, want the one of the endpoint", len(s))
 	}
 }
@@ -101,7 +102,7 @@ func TestClaimGivesEachEndpointItsRoom(t *testing.T) {
 	}
 	claimed, _, err := b.db.ClaimDeliveries(t.Context(), 4, 3, 0, time.Minute, nil)
 	must(t, err)
-	if len(claimed) != 3 || slices.ContainsFunc(claimed, func(d mail.Delivery) bool { return d.Endpoint.ID == failing }) {
+	if len(claimed) != 3 || slices.ContainsFunc(claimed, func(d record.Delivery) bool { return d.Endpoint.ID == failing }) {
 		t.Errorf("a claim for 3 of the healthy took %d", len(claimed))
 	}
 }
@@ -201,9 +202,9 @@ func TestFinishedDeliveries(t *testing.T) {
 		logged  int
 		failing bool
 	}{
-		"told":       {n: 2, outcome: mail.DeliveryDone, logged: 1},
-		"given up":   {n: 10, outcome: mail.DeliveryFailed, logged: 1, failing: true},
-		"again":      {n: 3, outcome: mail.DeliveryRetry, retryIn: time.Hour, waits: true, tries: 3, logged: 1, failing: true},
+		"told":       {n: 2, outcome: record.DeliveryDone, logged: 1},
+		"given up":   {n: 10, outcome: record.DeliveryFailed, logged: 1, failing: true},
+		"again":      {n: 3, outcome: record.DeliveryRetry, retryIn: time.Hour, waits: true, tries: 3, logged: 1, failing: true},
 		"given back": {n: 3, outcome: "", waits: true, tries: 2},
 	}
 	for name, tt := range tests {
@@ -230,7 +231,7 @@ func TestFinishedDeliveries(t *testing.T) {
 			}
 			e, err := b.db.Endpoint(t.Context(), mail.DefaultTenant, id)
 			must(t, err)
-			if e.FailingSince.IsZero() == tt.failing || e.LastSuccess.IsZero() == (tt.outcome == mail.DeliveryDone) {
+			if e.FailingSince.IsZero() == tt.failing || e.LastSuccess.IsZero() == (tt.outcome == record.DeliveryDone) {
 				t.Errorf("failing since %s, last success %s", e.FailingSince, e.LastSuccess)
 			}
 		})
@@ -246,13 +247,13 @@ func TestFailuresCountFromTheFirstOne(t *testing.T) {
 		must(t, err)
 		return e.FailingSince
 	}
-	b.finish(t, result(id, mail.NewID(), mail.DeliveryRetry))
+	b.finish(t, result(id, mail.NewID(), record.DeliveryRetry))
 	first := since()
-	b.finish(t, result(id, mail.NewID(), mail.DeliveryFailed))
+	b.finish(t, result(id, mail.NewID(), record.DeliveryFailed))
 	if got := since(); first.IsZero() || !got.Equal(first) {
 		t.Errorf("failing since %s, want %s", got, first)
 	}
-	b.finish(t, result(id, mail.NewID(), mail.DeliveryRetry), result(id, mail.NewID(), mail.DeliveryDone), result(id, mail.NewID(), mail.DeliveryRetry))
+	b.finish(t, result(id, mail.NewID(), record.DeliveryRetry), result(id, mail.NewID(), record.DeliveryDone), result(id, mail.NewID(), record.DeliveryRetry))
 	if got := since(); !got.IsZero() {
 		t.Errorf("failing since %s, want not at all after a success", got)
 	}
@@ -279,16 +280,16 @@ func TestDisabling(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
 			id := b.endpoint(t)
-			listener := b.endpoint(t, func(e *mail.Endpoint) { e.Streams = []string{"bulk"} })
-			stranger := b.endpoint(t, func(e *mail.Endpoint) { e.Tenant = b.tenant(t) })
+			listener := b.endpoint(t, func(e *record.Endpoint) { e.Streams = []string{"bulk"} })
+			stranger := b.endpoint(t, func(e *record.Endpoint) { e.Tenant = b.tenant(t) })
 			event := b.happen(t, mail.DefaultTenant, mail.EventDelivered, "s", time.Now(), 1)[0]
 			b.exec(t, `UPDATE webhook_endpoint SET disabled = $2, failing_since = CASE WHEN $3 THEN now() - interval '5 days' END WHERE id = $1`,
 				[16]byte(id), tt.disabled, tt.failing)
-			r := result(id, event, mail.DeliveryDisabled)
+			r := result(id, event, record.DeliveryDisabled)
 			r.Status, r.Disable = tt.status, "it is gone"
-			rs := []mail.DeliveryResult{r, r} // several calls were under way
+			rs := []record.DeliveryResult{r, r} // several calls were under way
 			if tt.success {
-				rs = append(rs, result(id, mail.NewID(), mail.DeliveryDone))
+				rs = append(rs, result(id, mail.NewID(), record.DeliveryDone))
 			}
 			want := []mail.ID(nil)
 			if tt.want {
@@ -345,11 +346,11 @@ func TestFinishingTogetherNeverLocksUp(t *testing.T) {
 	for i := range 4 {
 		done.Go(func() {
 			for _, event := range events {
-				var rs []mail.DeliveryResult
+				var rs []record.DeliveryResult
 				for k := range ids {
-					outcome := mail.DeliveryRetry
+					outcome := record.DeliveryRetry
 					if (k+i)%2 == 0 {
-						outcome = mail.DeliveryDone
+						outcome = record.DeliveryDone
 					}
 					rs = append(rs, result(ids[(k*(2*i+1))%len(ids)], event, outcome))
 				}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // What is parked on an account is named by account_park.sender_domain: an address, a domain, or '' for the whole account.
@@ -60,7 +60,7 @@ var (
 	unusedSQL = endParksSQL(`sender_domain <> '' AND tried_at < now() - interval '1 day'`)
 )
 
-func queuePark(b *pgx.Batch, p *mail.Park) {
+func queuePark(b *pgx.Batch, p *queue.Park) {
 	b.Queue(parkSQL, p.Account, p.Key(), p.Reason, p.Probe, addressParks, p.Wait, p.MaxWait)
 }
 

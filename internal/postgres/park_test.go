@@ -9,18 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // met records a call that met a park.
-func (b *bed) met(t *testing.T, p mail.Park) {
+func (b *bed) met(t *testing.T, p queue.Park) {
 	t.Helper()
 	f := b.flying(t)
 	p.Account, p.Wait, p.MaxWait = f.account, 5*time.Minute, time.Hour
 	if p.Reason == "" {
 		p.Reason = "no"
 	}
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "misconfigured", Requeue: &mail.Requeue{In: time.Hour}, Park: &p})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "misconfigured", Requeue: &queue.Requeue{In: time.Hour}, Park: &p})
 }
 
 // parks tells which parks there are, and in how many minutes each is probed.
@@ -33,15 +34,15 @@ func (b *bed) parks(t *testing.T) string {
 func TestAProbeThatIsRefusedPutsTheNextOneOff(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.met(t, mail.Park{})
-	b.met(t, mail.Park{Reason: "again"}) // a call that was under way: no probe
+	b.met(t, queue.Park{})
+	b.met(t, queue.Park{Reason: "again"}) // a call that was under way: no probe
 	if got := b.parks(t); got != "=5" {
 		t.Fatalf("parks = %q, want one that is probed in 5 minutes", got)
 	}
 	version := b.version(t)
 	var waits []string
 	for range 6 {
-		b.met(t, mail.Park{Probe: true, Reason: "still"})
+		b.met(t, queue.Park{Probe: true, Reason: "still"})
 		waits = append(waits, b.parks(t))
 	}
 	if got, want := strings.Join(waits, " "), "=10 =20 =40 =60 =60 =60"; got != want {
@@ -58,20 +59,20 @@ func TestAProbeThatIsRefusedPutsTheNextOneOff(t *testing.T) {
 func TestAnAcceptedProbeEndsItsParks(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.met(t, mail.Park{SenderDomain: "example.com", Sender: "shop@example.com", Reason: "not verified"})
-	b.met(t, mail.Park{SenderDomain: "example.net"})
+	b.met(t, queue.Park{SenderDomain: "example.com", Sender: "shop@example.com", Reason: "not verified"})
+	b.met(t, queue.Park{SenderDomain: "example.net"})
 	version := b.version(t)
 	for range 2 { // the second finds nothing left
 		f := b.flying(t)
-		b.record(t, f.owner, mail.Result{
+		b.record(t, f.owner, queue.Result{
 			ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent", "sent", "sent"),
-			Unpark: &mail.Unpark{Account: f.account, Keys: []string{"", "shop@example.com"}},
+			Unpark: &queue.Unpark{Account: f.account, Keys: []string{"", "shop@example.com"}},
 		})
 	}
 	if got := b.parks(t); got != "example.net=5" {
 		t.Errorf("parks = %q, want the other one only", got)
 	}
-	audit, err := b.db.Audit(t.Context(), mail.AuditFilter{Limit: 100})
+	audit, err := b.db.Audit(t.Context(), record.AuditFilter{Limit: 100})
 	must(t, err)
 	var said []string
 	for _, e := range audit {
@@ -88,8 +89,8 @@ func TestAnAcceptedProbeEndsItsParks(t *testing.T) {
 func TestOneProcessProbesAtATime(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.met(t, mail.Park{})
-	b.met(t, mail.Park{SenderDomain: "example.com", Sender: "shop@example.com"})
+	b.met(t, queue.Park{})
+	b.met(t, queue.Park{SenderDomain: "example.com", Sender: "shop@example.com"})
 	take := func() map[int32][]string {
 		got, err := b.db.TakeProbes(t.Context(), time.Minute)
 		must(t, err)
@@ -131,9 +132,9 @@ func TestOneProcessProbesAtATime(t *testing.T) {
 func TestParksOfSendersThatSendNothingEnd(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.met(t, mail.Park{})
-	b.met(t, mail.Park{SenderDomain: "example.com"})
-	b.met(t, mail.Park{SenderDomain: "example.net"})
+	b.met(t, queue.Park{})
+	b.met(t, queue.Park{SenderDomain: "example.com"})
+	b.met(t, queue.Park{SenderDomain: "example.net"})
 	b.exec(t, `UPDATE account_park SET tried_at = now() - interval '25 h' WHERE sender_domain <> 'example.net'`)
 	_, err := b.db.TakeProbes(t.Context(), time.Minute)
 	must(t, err)
@@ -146,9 +147,9 @@ func TestManyParkedAddressesOfADomainAreTheDomain(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	for i := range addressParks + 2 {
-		b.met(t, mail.Park{SenderDomain: "example.com", Sender: fmt.Sprintf("user-%d@example.com", i)})
+		b.met(t, queue.Park{SenderDomain: "example.com", Sender: fmt.Sprintf("user-%d@example.com", i)})
 	}
-	b.met(t, mail.Park{SenderDomain: "sub.example.com", Sender: "one@sub.example.com"})
+	b.met(t, queue.Park{SenderDomain: "sub.example.com", Sender: "one@sub.example.com"})
 	p := b.config(t).Account("relay").Parked
 	if len(p) != addressParks+2 || p[0].Sender != "" && p[0].SenderDomain != "example.com" {
 		t.Errorf("%d parks, the first %+v; want %d addresses, the domain, and the address of another domain", len(p), p[0], addressParks)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // thorough is for the build machine, which has the time.
@@ -62,7 +64,7 @@ type step struct {
 func startRuns(t *testing.T, b *bed) []run {
 	t.Helper()
 	account, living, dying := b.relay(t), b.replica(t), b.replica(t)
-	subs := make([]*mail.Submission, permutations())
+	subs := make([]*record.Submission, permutations())
 	for i := range subs {
 		subs[i] = submission("ann@example.org", "bob@example.org", "cy@example.org")
 	}
@@ -166,7 +168,7 @@ func playRound(t *testing.T, b *bed, runs []run, round int) {
 }
 
 func away(err error) bool {
-	_, is := errors.AsType[*mail.Unavailable](err)
+	_, is := errors.AsType[*record.Unavailable](err)
 	return is
 }
 
@@ -176,7 +178,7 @@ func (r *run) end(t *testing.T, b *bed, outcome string) {
 	res.Recipients = changes("sent", "sent", "sent")
 	if outcome == "lost" {
 		res.Class, res.Recipients = "uncertain", changes("unknown", "unknown", "unknown")
-		res.Unknown = &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}
+		res.Unknown = &queue.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}
 	}
 	_, err := b.db.Record(context.WithoutCancel(t.Context()), r.owner, res)
 	for away(err) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // statement is one statement as the engine's pool ran it.
@@ -127,21 +128,21 @@ func (b *bed) work(t *testing.T, account int32) {
 	b.acceptN(t, 12)
 	_, err := b.db.Lanes(ctx)
 	must(t, err)
-	var due []mail.Due
+	var due []queue.Due
 	var rest mail.ID
-	must(t, b.db.Claim(ctx, owner, quota(10), func(now time.Time, all []mail.Due, limits map[int32]*limit.Account) mail.Claim {
+	must(t, b.db.Claim(ctx, owner, quota(10), func(now time.Time, all []queue.Due, limits map[int32]*limit.Account) queue.Claim {
 		due = all[:7]
-		var c mail.Claim
+		var c queue.Claim
 		for _, d := range due {
 			limits[account].Take(now, 1, time.Minute)
-			c.Take = append(c.Take, mail.Assignment{Due: d, Account: account})
+			c.Take = append(c.Take, queue.Assignment{Due: d, Account: account})
 		}
-		c.Hold = []mail.Hold{{ID: all[7].ID, Until: now.Add(time.Hour)}}
-		c.Relane = []mail.Relane{{ID: all[8].ID, Lane: 9}}
+		c.Hold = []queue.Hold{{ID: all[7].ID, Until: now.Add(time.Hour)}}
+		c.Relane = []queue.Relane{{ID: all[8].ID, Lane: 9}}
 		rest = all[9].ID
 		return c
 	}))
-	must(t, b.db.End(ctx, []mail.Ending{{ID: rest, Status: mail.Expired, Detail: "late"}}))
+	must(t, b.db.End(ctx, []queue.Ending{{ID: rest, Status: mail.Expired, Detail: "late"}}))
 	ids := make([]mail.ID, len(due))
 	for i, d := range due {
 		ids[i] = d.ID
@@ -154,8 +155,8 @@ func (b *bed) work(t *testing.T, account int32) {
 		}
 	}
 	b.record(t, owner, sent(due[0]))
-	b.record(t, owner, mail.Result{ID: ids[1], N: due[1].Attempts + 1, Class: "transient", Requeue: &mail.Requeue{Tries: 1}, Block: &mail.Block{Account: account, For: time.Millisecond}})
-	b.record(t, owner, mail.Result{ID: ids[2], N: due[2].Attempts + 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{Policy: mail.Resend}})
+	b.record(t, owner, queue.Result{ID: ids[1], N: due[1].Attempts + 1, Class: "transient", Requeue: &queue.Requeue{Tries: 1}, Block: &queue.Block{Account: account, For: time.Millisecond}})
+	b.record(t, owner, queue.Result{ID: ids[2], N: due[2].Attempts + 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{Policy: mail.Resend}})
 	_, _, err = b.db.DecideUnknown(ctx, true, 2)
 	must(t, err)
 	b.exec(t, `UPDATE inflight SET claimed_at = now() - interval '1 min' WHERE id = $1`, [16]byte(ids[3]))
@@ -166,7 +167,7 @@ func (b *bed) work(t *testing.T, account int32) {
 	must(t, err)
 	late := sent(due[4])
 	b.record(t, owner, late)
-	b.record(t, owner, mail.Result{ID: ids[5], N: due[5].Attempts + 1, Class: "transient", Requeue: &mail.Requeue{Tries: 1}})
+	b.record(t, owner, queue.Result{ID: ids[5], N: due[5].Attempts + 1, Class: "transient", Requeue: &queue.Requeue{Tries: 1}})
 	_, err = b.db.FreeHeld(ctx, 5)
 	must(t, err)
 	_, err = b.db.Relane(ctx, mail.ID{}, 100, func(f *mail.Facts) int32 { return lane })
@@ -206,7 +207,7 @@ func (b *bed) hear(t *testing.T) {
 	f := b.fly(t, submission("ann@example.org", "bob@example.org", "cy@example.org"))
 	res := sent(f.due)
 	res.Settle, res.Class, res.Recipients = nil, "uncertain", changes("unknown", "unknown", "unknown")
-	res.Unknown = &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}
+	res.Unknown = &queue.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}
 	b.record(t, f.owner, res)
 	early := told(mail.NewID(), mail.EventDelivered, "eve@example.org", 1)
 	byTheirs := told(mail.ID{}, mail.EventDelivered, "eve@example.org", 2) // the message is the first, which has the provider's id from now on

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // queueSQL looks into the queue lane by lane: what is due, what is not, and what is next are each one stretch of a lane in
@@ -37,8 +37,8 @@ GROUP BY t.name ORDER BY 2 DESC, 1 LIMIT 100`
 
 // Queue counts the messages that are ready, scheduled, in flight and unknown, each up to mail.MaxCounted, and those that
 // are ready of each tenant.
-func (db *DB) Queue(ctx context.Context) (mail.QueueState, error) {
-	var s mail.QueueState
+func (db *DB) Queue(ctx context.Context) (record.QueueState, error) {
+	var s record.QueueState
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		if err := readDepth(ctx, tx, &s); err != nil {
 			return err
@@ -47,18 +47,18 @@ func (db *DB) Queue(ctx context.Context) (mail.QueueState, error) {
 		if err != nil {
 			return err
 		}
-		s.Replicas, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r mail.Replica, err error) {
+		s.Replicas, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r record.Replica, err error) {
 			return r, row.Scan(&r.ID, &r.Host, &r.StartedAt, &r.LeaseUntil)
 		})
 		return err
 	})
 	if err != nil {
-		return mail.QueueState{}, fmt.Errorf("read queue: %w", err)
+		return record.QueueState{}, fmt.Errorf("read queue: %w", err)
 	}
 	return s, nil
 }
 
-func readDepth(ctx context.Context, tx pgx.Tx, s *mail.QueueState) error {
+func readDepth(ctx context.Context, tx pgx.Tx, s *record.QueueState) error {
 	lanes, err := readLanes(ctx, tx)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func readDepth(ctx context.Context, tx pgx.Tx, s *mail.QueueState) error {
 		return err
 	}
 	var oldest *time.Time
-	err = tx.QueryRow(ctx, queueSQL, numbers, tenants, mail.MaxCounted).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, &oldest, &s.Dead)
+	err = tx.QueryRow(ctx, queueSQL, numbers, tenants, record.MaxCounted).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, &oldest, &s.Dead)
 	s.OldestDue = orZero(oldest)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func readDepth(ctx context.Context, tx pgx.Tx, s *mail.QueueState) error {
 	if err != nil {
 		return err
 	}
-	s.Tenants, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d mail.TenantDepth, err error) {
+	s.Tenants, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d record.TenantDepth, err error) {
 		return d, row.Scan(&d.Tenant, &d.Ready, &d.More)
 	})
 	return err

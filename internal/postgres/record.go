@@ -10,17 +10,18 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 type ownedResult struct {
-	mail.Result
+	queue.Result
 	owner mail.ID
 }
 
 // Record closes one claim: attempt, recipients, message, and the next place of the message, if any. It reports whether
 // the claim was still ours to close. When a rescuer took it meanwhile, because our lease had run out, the result is
 // evidence all the same: it settles the message if nothing else did, else it only tells what became of its own attempt.
-func (db *DB) Record(ctx context.Context, owner mail.ID, r mail.Result) (bool, error) {
+func (db *DB) Record(ctx context.Context, owner mail.ID, r queue.Result) (bool, error) {
 	return db.results.do(ctx, ownedResult{r, owner}, 1)
 }
 
@@ -378,9 +379,9 @@ func (x *nextRows) add(r ownedResult, f *freed, wait time.Duration) {
 // queueSideEffects blocks, parks and unparks accounts, for the results that closed their claims. Blocks go by account, one each,
 // and before the configuration version: others lock the same rows in that order.
 func queueSideEffects(b *pgx.Batch, batch []ownedResult, owned []*freed) {
-	blocks := map[int32]*mail.Block{}
-	var parks []*mail.Park
-	var unparks []*mail.Unpark
+	blocks := map[int32]*queue.Block{}
+	var parks []*queue.Park
+	var unparks []*queue.Unpark
 	for i, r := range batch {
 		if owned[i] == nil {
 			continue

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // flying is a message to three recipients whose call has started.
@@ -16,11 +18,11 @@ func (b *bed) flying(t *testing.T) flight {
 }
 
 // changes gives the recipients 0, 1, 2 … the statuses.
-func changes(status ...mail.Status) []mail.RecipientChange {
-	var cs []mail.RecipientChange
+func changes(status ...mail.Status) []queue.RecipientChange {
+	var cs []queue.RecipientChange
 	for n, s := range status {
 		if s != "" {
-			cs = append(cs, mail.RecipientChange{N: n, Status: s, Detail: "because " + string(s)})
+			cs = append(cs, queue.RecipientChange{N: n, Status: s, Detail: "because " + string(s)})
 		}
 	}
 	return cs
@@ -39,70 +41,70 @@ func (b *bed) outcome(t *testing.T, id mail.ID) outcome {
 func TestRecordSettlesEachKindOfResult(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	avoid := map[string]mail.Avoid{"relay": {Why: "503", Until: time.Now().Add(time.Minute).UTC().Truncate(time.Second)}}
+	avoid := map[string]queue.Avoid{"relay": {Why: "503", Until: time.Now().Add(time.Minute).UTC().Truncate(time.Second)}}
 	for _, tc := range []struct {
 		name string
-		r    mail.Result
+		r    queue.Result
 		want outcome
 		next string // of the ready or unknown row
 	}{
 		{
 			"accepted",
-			mail.Result{Class: "accepted", ProviderMessageID: "pm-1", Recipients: changes("sent", "sent", "sent")},
+			queue.Result{Class: "accepted", ProviderMessageID: "pm-1", Recipients: changes("sent", "sent", "sent")},
 			outcome{"settled", "sent: sent sent sent", "accepted/response"},
 			"",
 		},
 		{
 			"accepted for some, others later",
-			mail.Result{Class: "accepted", Recipients: changes("sent", "failed"), Requeue: &mail.Requeue{In: time.Minute, Tries: 1}},
+			queue.Result{Class: "accepted", Recipients: changes("sent", "failed"), Requeue: &queue.Requeue{In: time.Minute, Tries: 1}},
 			outcome{"ready", "queued: sent failed queued", "accepted/response"},
 			"1 1 60 f",
 		},
 		{
 			"transient",
-			mail.Result{Class: "transient", Status: 503, Code: "busy", Error: "try later", Requeue: &mail.Requeue{Tries: 1, Avoid: avoid}},
+			queue.Result{Class: "transient", Status: 503, Code: "busy", Error: "try later", Requeue: &queue.Requeue{Tries: 1, Avoid: avoid}},
 			outcome{"ready", "queued: queued queued queued", "transient/response"},
 			"1 1 0 f " + `{"relay": {"why": "503", "until": "` + avoid["relay"].Until.Format(time.RFC3339) + `"}}`,
 		},
 		{
 			"throttled",
-			mail.Result{Class: "throttled", Status: 429, Requeue: &mail.Requeue{Tries: 0}},
+			queue.Result{Class: "throttled", Status: 429, Requeue: &queue.Requeue{Tries: 0}},
 			outcome{"ready", "queued: queued queued queued", "throttled/response"},
 			"1 0 0 f",
 		},
 		{
 			"held",
-			mail.Result{Class: "misconfigured", Status: 401, Requeue: &mail.Requeue{In: 5 * time.Second, Held: true}},
+			queue.Result{Class: "misconfigured", Status: 401, Requeue: &queue.Requeue{In: 5 * time.Second, Held: true}},
 			outcome{"ready", "queued: queued queued queued", "misconfigured/response"},
 			"1 0 5 t",
 		},
 		{
 			"rejected",
-			mail.Result{Class: "rejected", Status: 400, Recipients: changes("failed", "failed", "failed")},
+			queue.Result{Class: "rejected", Status: 400, Recipients: changes("failed", "failed", "failed")},
 			outcome{"settled", "failed: failed failed failed", "rejected/response"},
 			"",
 		},
 		{
 			"bad recipient",
-			mail.Result{Class: "bad_recipient", Recipients: changes("", "suppressed"), Requeue: &mail.Requeue{}},
+			queue.Result{Class: "bad_recipient", Recipients: changes("", "suppressed"), Requeue: &queue.Requeue{}},
 			outcome{"ready", "queued: queued suppressed queued", "bad_recipient/response"},
 			"1 0 0 f",
 		},
 		{
 			"uncertain",
-			mail.Result{Class: "uncertain", Error: "EOF", Recipients: changes("unknown", "unknown", "unknown"), Unknown: &mail.Hanging{DecideIn: time.Minute, Policy: mail.Resend}},
+			queue.Result{Class: "uncertain", Error: "EOF", Recipients: changes("unknown", "unknown", "unknown"), Unknown: &queue.Hanging{DecideIn: time.Minute, Policy: mail.Resend}},
 			outcome{"unknown", "unknown: unknown unknown unknown", "uncertain/response"},
 			"resend 1 60",
 		},
 		{
 			"aborted",
-			mail.Result{Class: mail.Aborted, Error: "nothing was sent", Requeue: &mail.Requeue{Tries: 2}},
+			queue.Result{Class: queue.Aborted, Error: "nothing was sent", Requeue: &queue.Requeue{Tries: 2}},
 			outcome{"ready", "queued: queued queued queued", "aborted/response"},
 			"1 2 0 f",
 		},
 		{
 			"all suppressed meanwhile",
-			mail.Result{Recipients: changes("suppressed", "suppressed", "suppressed")},
+			queue.Result{Recipients: changes("suppressed", "suppressed", "suppressed")},
 			outcome{"settled", "suppressed: suppressed suppressed suppressed", ""},
 			"",
 		},
@@ -139,7 +141,7 @@ func TestRecordKeepsWhatTheProviderSaid(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	f := b.flying(t)
-	b.record(t, f.owner, mail.Result{
+	b.record(t, f.owner, queue.Result{
 		ID: f.id, N: 1, Class: "bad_recipient", Status: 422, Code: "406", Error: "inactive", ProviderMessageID: "pm-7",
 		Recipients: changes("sent", "suppressed", "failed"),
 	})
@@ -163,7 +165,7 @@ func TestAttemptNumberIsFreeAgainWhenNoCallWasMade(t *testing.T) {
 		if d.Attempts != 0 || d.Tries != 4 && d.Tries != 0 {
 			t.Errorf("claimed with %d attempts and %d tries", d.Attempts, d.Tries)
 		}
-		if !b.record(t, owner, mail.Result{ID: id, N: 1, Requeue: &mail.Requeue{Tries: 4}}) {
+		if !b.record(t, owner, queue.Result{ID: id, N: 1, Requeue: &queue.Requeue{Tries: 4}}) {
 			t.Error("the claim was not ours")
 		}
 	}
@@ -179,7 +181,7 @@ func TestRecordDoesNotOverwriteWhatAnEventSaid(t *testing.T) {
 	f := b.flying(t)
 	b.exec(t, `UPDATE recipient SET status = 'delivered', detail = 'by webhook' WHERE n = 0`)
 	b.exec(t, `UPDATE recipient SET status = 'bounced' WHERE n = 1`)
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent", "sent", "sent")})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "accepted", Recipients: changes("sent", "sent", "sent")})
 	want := outcome{"settled", "bounced: delivered bounced sent", "accepted/response"}
 	if got := b.outcome(t, f.id); got != want {
 		t.Errorf("got %+v, want %+v: the message shows the worst of what its recipients are now", got, want)
@@ -198,11 +200,11 @@ func TestRecordParksOnceAndSaysSo(t *testing.T) {
 	}
 	version := b.version(t)
 	for i, f := range flights {
-		park := &mail.Park{Account: f.account, Reason: "401 bad key"}
+		park := &queue.Park{Account: f.account, Reason: "401 bad key"}
 		if i >= 3 {
 			park.SenderDomain = "example.com"
 		}
-		b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "misconfigured", Requeue: &mail.Requeue{}, Park: park})
+		b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "misconfigured", Requeue: &queue.Requeue{}, Park: park})
 	}
 	c, err := b.db.Config(t.Context())
 	must(t, err)
@@ -216,7 +218,7 @@ func TestRecordParksOnceAndSaysSo(t *testing.T) {
 	if v := b.version(t); v != version+2 {
 		t.Errorf("the configuration moved by %d versions, want 2: one per park", v-version)
 	}
-	audit, err := b.db.Audit(t.Context(), mail.AuditFilter{Limit: 100})
+	audit, err := b.db.Audit(t.Context(), record.AuditFilter{Limit: 100})
 	must(t, err)
 	got = ""
 	for _, e := range audit {
@@ -237,8 +239,8 @@ func TestBlockIsSharedAndNeverShortened(t *testing.T) {
 		{time.Minute, time.Minute}, {time.Second, time.Minute}, {time.Hour, time.Hour}, {time.Minute, time.Hour},
 	} {
 		f := b.flying(t)
-		b.record(t, f.owner, mail.Result{
-			ID: f.id, N: 1, Class: "throttled", Requeue: &mail.Requeue{}, Block: &mail.Block{Account: f.account, For: step.wait, Reason: "429"},
+		b.record(t, f.owner, queue.Result{
+			ID: f.id, N: 1, Class: "throttled", Requeue: &queue.Requeue{}, Block: &queue.Block{Account: f.account, For: step.wait, Reason: "429"},
 		})
 		b.exec(t, `DELETE FROM ready`)
 		blocks, err := b.db.Blocks(t.Context())
@@ -270,9 +272,9 @@ func TestRecordsOfManyCallsShareTransactions(t *testing.T) {
 	errs := make(chan error, 300)
 	for i, id := range ids {
 		go func() {
-			r := mail.Result{
-				ID: id, N: 1, Class: "throttled", Requeue: &mail.Requeue{In: time.Hour}, Settle: &mail.Settle{At: time.Now(), Recipients: 1},
-				Block: &mail.Block{Account: accounts[(i*7)%3], For: time.Duration(i) * time.Second, Reason: "429"},
+			r := queue.Result{
+				ID: id, N: 1, Class: "throttled", Requeue: &queue.Requeue{In: time.Hour}, Settle: &queue.Settle{At: time.Now(), Recipients: 1},
+				Block: &queue.Block{Account: accounts[(i*7)%3], For: time.Duration(i) * time.Second, Reason: "429"},
 			}
 			ours, err := []*DB{db, other}[i%2].Record(t.Context(), owner, r)
 			if err == nil && !ours {

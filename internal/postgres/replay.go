@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // replaySQL queues one batch of events for an endpoint, by the filter that fan_out has. Without an event there is no row.
@@ -54,7 +55,7 @@ func (db *DB) ReplayEndpoint(
 		case ctx.Err() != nil:
 			return queued, fmt.Errorf("replay: %w", context.Cause(ctx))
 		case err != nil:
-			return queued, fmt.Errorf("replay: %w", &mail.OutcomeUnknown{Err: err}) // what was queued stays queued
+			return queued, fmt.Errorf("replay: %w", &record.OutcomeUnknown{Err: err}) // what was queued stays queued
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Register announces a replica under a new id with a lease on the database's clock.
@@ -35,7 +36,7 @@ SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM replica WHERE lease_unti
 		return 0, fmt.Errorf("heartbeat: %w", unavailable(err))
 	}
 	if mine == 0 {
-		return alive, fmt.Errorf("heartbeat: lease lost: %w", mail.ErrConflict)
+		return alive, fmt.Errorf("heartbeat: lease lost: %w", record.ErrConflict)
 	}
 	return max(alive, 1), nil
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // meetings is how many messages two replicas handle at once.
@@ -58,7 +60,7 @@ func (b *bed) meet(t *testing.T, replicas []*DB) []*meeting {
 	t.Helper()
 	account := b.relay(t)
 	owners := []mail.ID{b.replica(t), b.replica(t)}
-	subs := make([]*mail.Submission, meetings())
+	subs := make([]*record.Submission, meetings())
 	at := map[mail.ID]string{}
 	for i := range subs {
 		to := fmt.Sprintf("ann%d@example.org", i%40)
@@ -119,10 +121,10 @@ func shuffled(t *testing.T, rng *rand.Rand, replicas []*DB, all []*meeting) []fu
 }
 
 // insist comes again until the events are taken, as providers do.
-func insist(t *testing.T, db *DB, in mail.Intake) {
+func insist(t *testing.T, db *DB, in record.Intake) {
 	for {
 		_, err := db.ReceiveEvents(context.WithoutCancel(t.Context()), in)
-		if _, away := errors.AsType[*mail.Unavailable](err); !away {
+		if _, away := errors.AsType[*record.Unavailable](err); !away {
 			if err != nil {
 				t.Error(err)
 			}
@@ -137,11 +139,11 @@ func (m *meeting) record(t *testing.T, db *DB) {
 	res.Settle = nil
 	if m.lost {
 		res.Class, res.Recipients = "uncertain", changes("unknown")
-		res.Unknown = &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}
+		res.Unknown = &queue.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile}
 	}
 	for {
 		_, err := db.Record(context.WithoutCancel(t.Context()), m.owner, res)
-		if _, away := errors.AsType[*mail.Unavailable](err); !away {
+		if _, away := errors.AsType[*record.Unavailable](err); !away {
 			if err != nil {
 				t.Error(err)
 			}

@@ -6,6 +6,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // reportSQL writes events of our own: what the answer to a call, or the end of the waiting, says of recipients. Whoever
@@ -44,12 +46,12 @@ type reports struct {
 
 // add reports one recipient's new status, if it is one that callers are told of. The event's name is that status: should
 // an event have settled the recipient first, there is nothing to report.
-func (r *reports) add(of mail.Result, account int32, c mail.RecipientChange) error {
+func (r *reports) add(of queue.Result, account int32, c queue.RecipientChange) error {
 	e, bounce := reported(c, of.Announce)
 	if e == mail.EventUnmapped {
 		return nil
 	}
-	raw, err := mail.MarshalBounce(bounce)
+	raw, err := record.MarshalBounce(bounce)
 	if err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func (r *reports) add(of mail.Result, account int32, c mail.RecipientChange) err
 }
 
 // reported says which event a new status is, if any, and why.
-func reported(c mail.RecipientChange, announce bool) (mail.EventType, *mail.Bounce) {
+func reported(c queue.RecipientChange, announce bool) (mail.EventType, *mail.Bounce) {
 	why := c.Bounce
 	switch {
 	case c.Status == mail.Sent && announce:

@@ -10,10 +10,11 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // RawEvents lists payloads as they came, oldest first, after an id: those of one account, or of all.
-func (db *DB) RawEvents(ctx context.Context, account string, since time.Time, after mail.ID, limit int) ([]mail.RawEvent, error) {
+func (db *DB) RawEvents(ctx context.Context, account string, since time.Time, after mail.ID, limit int) ([]record.RawEvent, error) {
 	const q = `
 SELECT e.id, a.name, e.raw FROM event e JOIN account a ON a.id = e.account_id
 WHERE e.id > $1 AND e.raw IS NOT NULL AND ($2 = '' OR a.name = $2)
@@ -25,8 +26,8 @@ ORDER BY e.id LIMIT $3`
 	if err != nil {
 		return nil, fmt.Errorf("read payloads: %w", unavailable(err))
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.RawEvent, error) {
-		var r mail.RawEvent
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.RawEvent, error) {
+		var r record.RawEvent
 		var id [16]byte
 		err := row.Scan(&id, &r.Account, &r.Raw)
 		r.Origin = id
@@ -44,7 +45,7 @@ var errDryRun = errors.New("dry run")
 // Reproject stores what the parser makes of payloads today, and rebuilds the state of every recipient of the messages that
 // are concerned from all of their events. Nothing is told to endpoints again, and no suppression is taken back: an
 // operator does that. It reports how many events read otherwise now, and how many messages they are of.
-func (db *DB) Reproject(ctx context.Context, in []mail.Reprojected, dryRun bool) (changed, messages int, err error) {
+func (db *DB) Reproject(ctx context.Context, in []record.Reprojected, dryRun bool) (changed, messages int, err error) {
 	err = again(func() error {
 		return inTx(ctx, db.hooks, func(tx pgx.Tx) error {
 			var touched [][16]byte
@@ -83,7 +84,7 @@ type place struct {
 
 // rewrite brings the events of payloads in line with what is read in them today: those that read otherwise are written,
 // those that there are more of are added with what the payload's first event knows, those that are gone become unmapped.
-func (db *DB) rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (int, [][16]byte, error) {
+func (db *DB) rewrite(ctx context.Context, tx pgx.Tx, in []record.Reprojected) (int, [][16]byte, error) {
 	kept, err := readKept(ctx, tx, in)
 	if err != nil {
 		return 0, nil, err
@@ -94,7 +95,7 @@ func (db *DB) rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (in
 		if first == nil {
 			continue
 		}
-		facts := db.unpack(0, mail.Intake{Account: first.account, Source: first.Source, Payloads: []mail.Payload{{Events: r.Events}}})
+		facts := db.unpack(0, record.Intake{Account: first.account, Source: first.Source, Payloads: []mail.Payload{{Events: r.Events}}})
 		for _, f := range facts {
 			f.Origin, f.Tenant, f.Stream, f.MessageID = r.Origin, first.Tenant, first.Stream, first.MessageID
 			if have := kept[place{r.Origin, f.Part}]; have != nil {
@@ -125,7 +126,7 @@ func (db *DB) rewrite(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (in
 	return len(write), concerned(write), overwrite(ctx, tx, write)
 }
 
-func readKept(ctx context.Context, tx pgx.Tx, in []mail.Reprojected) (map[place]*fact, error) {
+func readKept(ctx context.Context, tx pgx.Tx, in []record.Reprojected) (map[place]*fact, error) {
 	ids := make([][16]byte, len(in))
 	for i, r := range in {
 		ids[i] = r.Origin

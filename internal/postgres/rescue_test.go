@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // waits are told apart by their length.
@@ -33,7 +35,7 @@ func TestHeartbeatKeepsALeaseUntilARescuerTookIt(t *testing.T) {
 	b.expire(t, dead)
 	_, _, err := b.db.Rescue(t.Context(), waits)
 	must(t, err)
-	if _, err := b.db.Heartbeat(t.Context(), dead, time.Minute); !errors.Is(err, mail.ErrConflict) {
+	if _, err := b.db.Heartbeat(t.Context(), dead, time.Minute); !errors.Is(err, record.ErrConflict) {
 		t.Errorf("heartbeat after a rescue: %v, want ErrConflict", err)
 	}
 	must(t, b.db.Unregister(t.Context(), me))
@@ -48,7 +50,7 @@ func TestRescueReturnsWhatTheDeadHeld(t *testing.T) {
 	account := b.relay(t)
 	dead, alive := b.replica(t), b.replica(t)
 	policies := []mail.Policy{mail.Reconcile, mail.Resend, mail.Never}
-	var subs []*mail.Submission
+	var subs []*record.Submission
 	for i := range 8 {
 		s := submission("ann@example.org", "bob@example.org")
 		s.Message.OnAmbiguous = policies[i%3]
@@ -56,7 +58,7 @@ func TestRescueReturnsWhatTheDeadHeld(t *testing.T) {
 	}
 	ids := b.accept(t, subs...)
 	b.exec(t, `UPDATE ready SET attempts = 2, tries = 1, avoid = '{"ses":{"why":"x"}}'`)
-	at := map[mail.ID]mail.Due{}
+	at := map[mail.ID]queue.Due{}
 	for _, d := range b.claim(t, dead, account, 7) {
 		at[d.ID] = d
 	}

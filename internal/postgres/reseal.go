@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -20,9 +20,9 @@ type vault struct {
 
 var vaults = []vault{
 	{"account_secret", "sealed", "account_id::text", "field", func(id, name string) string { return "account/" + id + "/" + name }},
-	{"webhook_endpoint", "secret", "id::text", "'" + mail.EndpointSecret + "'::text", endpointBinding},
-	{"webhook_endpoint", "old_secret", "id::text", "'" + mail.EndpointSecret + "'::text", endpointBinding}, // it was the secret
-	{"webhook_endpoint", "headers", "id::text", "'" + mail.EndpointHeaders + "'::text", endpointBinding},
+	{"webhook_endpoint", "secret", "id::text", "'" + record.EndpointSecret + "'::text", endpointBinding},
+	{"webhook_endpoint", "old_secret", "id::text", "'" + record.EndpointSecret + "'::text", endpointBinding}, // it was the secret
+	{"webhook_endpoint", "headers", "id::text", "'" + record.EndpointHeaders + "'::text", endpointBinding},
 }
 
 func endpointBinding(id, name string) string { return "endpoint/" + id + "/" + name }
@@ -38,8 +38,8 @@ const resealBatch = 500
 // Reseal seals every value anew that is sealed under a previous key, and counts. It tells done after each batch. It takes no lock
 // for longer than one value: one that somebody stores meanwhile is left as it is. Broken off, it is finished by a repetition.
 // Without write it counts only.
-func (db *DB) Reseal(ctx context.Context, write bool, done func(mail.Sealed)) (mail.Sealed, error) {
-	var count mail.Sealed
+func (db *DB) Reseal(ctx context.Context, write bool, done func(record.Sealed)) (record.Sealed, error) {
+	var count record.Sealed
 	for _, v := range vaults {
 		after := sealedValue{}
 		for {
@@ -73,7 +73,7 @@ func (v *vault) read(ctx context.Context, db *DB, after sealedValue) ([]sealedVa
 	})
 }
 
-func (v *vault) reseal(ctx context.Context, db *DB, s *sealedValue, write bool, count *mail.Sealed) error {
+func (v *vault) reseal(ctx context.Context, db *DB, s *sealedValue, write bool, count *record.Sealed) error {
 	fresh, err := db.box.Reseal(s.sealed, v.binding(s.id, s.name))
 	switch {
 	case errors.Is(err, seal.ErrSealed):

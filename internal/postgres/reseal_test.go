@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
@@ -28,9 +29,9 @@ func keyRing(t *testing.T, fills ...byte) *seal.Box {
 	return box
 }
 
-func reseal(t *testing.T, db *DB, write bool) mail.Sealed {
+func reseal(t *testing.T, db *DB, write bool) record.Sealed {
 	t.Helper()
-	n, err := db.Reseal(t.Context(), write, func(mail.Sealed) {})
+	n, err := db.Reseal(t.Context(), write, func(record.Sealed) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func TestResealMovesEverySecretToThePresentKey(t *testing.T) {
 	if err := b.db.UpdateAccount(ctx, "t", route.Account{Name: "one", Concurrency: 5}, map[string]seal.Secret{"a": seal.NewSecret("A"), "b": seal.NewSecret("B")}); err != nil {
 		t.Fatal(err)
 	}
-	e, err := b.db.CreateEndpoint(ctx, "t", mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://a.example/"}, seal.NewSecret("whsec_1"), seal.NewSecret("{}"))
+	e, err := b.db.CreateEndpoint(ctx, "t", record.Endpoint{Tenant: mail.DefaultTenant, URL: "https://a.example/"}, seal.NewSecret("whsec_1"), seal.NewSecret("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,7 @@ func TestResealMovesEverySecretToThePresentKey(t *testing.T) {
 			t.Errorf("%s: secrets of the account: %v", what, err)
 		}
 		_, of, err := db.EndpointSecrets(ctx, mail.DefaultTenant, e.ID)
-		if err != nil || of[mail.EndpointSecret].Reveal() != "whsec_2" || of[mail.EndpointOldSecret].Reveal() != "whsec_1" || of[mail.EndpointHeaders].Reveal() != "{}" {
+		if err != nil || of[record.EndpointSecret].Reveal() != "whsec_2" || of[record.EndpointOldSecret].Reveal() != "whsec_1" || of[record.EndpointHeaders].Reveal() != "{}" {
 			t.Errorf("%s: secrets of the endpoint: %v", what, err)
 		}
 	}
@@ -89,7 +90,7 @@ func TestUnreadableSecretsAreShown(t *testing.T) {
 	if err := b.db.UpdateAccount(ctx, "t", route.Account{Name: "one", Concurrency: 5}, map[string]seal.Secret{"a": seal.NewSecret("A"), "b": seal.NewSecret("B")}); err != nil {
 		t.Fatal(err)
 	}
-	e, err := b.db.CreateEndpoint(ctx, "t", mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://a.example/"}, seal.NewSecret("whsec_1"), seal.NewSecret("{}"))
+	e, err := b.db.CreateEndpoint(ctx, "t", record.Endpoint{Tenant: mail.DefaultTenant, URL: "https://a.example/"}, seal.NewSecret("whsec_1"), seal.NewSecret("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +132,11 @@ func TestUnreadableSecretsAreShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	none := seal.Secret{}
-	if _, err := lost.UpdateEndpoint(ctx, "t", mail.DefaultTenant, e.ID, &none, func(*mail.Endpoint) error { return nil }); err != nil {
+	if _, err := lost.UpdateEndpoint(ctx, "t", mail.DefaultTenant, e.ID, &none, func(*record.Endpoint) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	_, of, err := lost.EndpointSecrets(ctx, mail.DefaultTenant, e.ID)
-	if err != nil || of[mail.EndpointSecret].Reveal() != "whsec_2" || len(of) != 1 || shown() != nil {
+	if err != nil || of[record.EndpointSecret].Reveal() != "whsec_2" || len(of) != 1 || shown() != nil {
 		t.Errorf("after the rotation: %v, %v, %v", of, err, shown())
 	}
 }
@@ -153,7 +154,7 @@ func TestUpdateAccountRefusesWhatChangedMeanwhile(t *testing.T) {
 	if err := b.db.UpdateAccount(t.Context(), "t", read, map[string]seal.Secret{"a": seal.NewSecret("A")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.db.UpdateAccount(t.Context(), "t", read, nil); !errors.Is(err, mail.ErrStale) {
+	if err := b.db.UpdateAccount(t.Context(), "t", read, nil); !errors.Is(err, record.ErrStale) {
 		t.Errorf("a second change of the same reading: %v, want ErrStale", err)
 	}
 }

@@ -6,15 +6,17 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // due gives what the next claim would see of the only message that is ready, and leaves it there.
-func (b *bed) due(t *testing.T) mail.Due {
+func (b *bed) due(t *testing.T) queue.Due {
 	t.Helper()
-	var seen []mail.Due
-	must(t, b.db.Claim(t.Context(), b.replica(t), quota(10), func(_ time.Time, due []mail.Due, _ map[int32]*limit.Account) mail.Claim {
+	var seen []queue.Due
+	must(t, b.db.Claim(t.Context(), b.replica(t), quota(10), func(_ time.Time, due []queue.Due, _ map[int32]*limit.Account) queue.Claim {
 		seen = due
-		return mail.Claim{}
+		return queue.Claim{}
 	}))
 	if len(seen) != 1 {
 		t.Fatalf("%d messages are due, want 1", len(seen))
@@ -31,9 +33,9 @@ type lose struct {
 func losses() []lose {
 	return []lose{
 		{"without an answer", func(t *testing.T, b *bed, f flight) {
-			b.record(t, f.owner, mail.Result{
+			b.record(t, f.owner, queue.Result{
 				ID: f.id, N: f.due.Attempts + 1, Class: "uncertain", Recipients: changes("unknown"),
-				Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: f.due.OnAmbiguous, Avoid: f.due.Avoid},
+				Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: f.due.OnAmbiguous, Avoid: f.due.Avoid},
 			})
 		}},
 		{"with the replica", func(t *testing.T, b *bed, f flight) {
@@ -72,7 +74,7 @@ func TestUnknownCallsAreRepeatedAsOftenAsAllowedAndNoMore(t *testing.T) {
 			t.Run(string(tc.policy)+" lost "+loss.name, func(t *testing.T) {
 				t.Parallel()
 				b := newBed(t)
-				f := b.fly(t, with(func(s *mail.Submission) { s.Message.OnAmbiguous = tc.policy }))
+				f := b.fly(t, with(func(s *record.Submission) { s.Message.OnAmbiguous = tc.policy }))
 				calls := 1
 				for ; ; calls++ {
 					loss.call(t, b, f)
@@ -103,7 +105,7 @@ func TestUnknownCallsAreRepeatedAsOftenAsAllowedAndNoMore(t *testing.T) {
 func TestEachWaitOfARescuedCallIsTwiceTheLast(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	f := b.fly(t, with(func(s *mail.Submission) { s.Message.OnAmbiguous = mail.Resend }))
+	f := b.fly(t, with(func(s *record.Submission) { s.Message.OnAmbiguous = mail.Resend }))
 	for _, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute} {
 		b.expire(t, f.owner)
 		_, _, err := b.db.Rescue(t.Context(), waits)
@@ -125,12 +127,12 @@ func TestEachWaitOfARescuedCallIsTwiceTheLast(t *testing.T) {
 // after the wait, however the call was lost and however the wait ends.
 func TestAvoidedAccountsAreKnownAfterTheWait(t *testing.T) {
 	t.Parallel()
-	final := map[string]mail.Avoid{"small": {Final: true, Why: "too large"}}
+	final := map[string]queue.Avoid{"small": {Final: true, Why: "too large"}}
 	for _, loss := range losses() {
 		t.Run("lost "+loss.name, func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
-			f := b.fly(t, with(func(s *mail.Submission) { s.Message.OnAmbiguous = mail.Resend }))
+			f := b.fly(t, with(func(s *record.Submission) { s.Message.OnAmbiguous = mail.Resend }))
 			f.due.Avoid = final
 			b.exec(t, `UPDATE inflight SET avoid = $1`, []byte(toJSON(t, final)))
 			loss.call(t, b, f)
@@ -152,7 +154,7 @@ func TestAvoidedAccountsAreKnownAfterTheWait(t *testing.T) {
 		f := b.fly(t, submission())
 		f.due.Avoid = final
 		losses()[0].call(t, b, f)
-		settled, err := b.db.Resolve(t.Context(), mail.Verdict{ID: f.id, N: 1, Account: f.account})
+		settled, err := b.db.Resolve(t.Context(), record.Verdict{ID: f.id, N: 1, Account: f.account})
 		must(t, err)
 		if got := b.due(t); !settled || len(got.Avoid) != 1 || !got.Avoid["small"].Final || got.Resends != 0 {
 			t.Errorf("settled %t, avoided %+v, sent again %d times; want only the account that refused it, and no copy counted", settled, got.Avoid, got.Resends)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // What was spent stays spent when the last replica goes and a first one comes, however the last one went.
@@ -59,10 +61,10 @@ func TestOnlyClaimsDoNotWaitForTheDisk(t *testing.T) {
 	}
 	b.db = b.open(t, Options{AcceptWait: patient}) // its connections know of the setting
 	for range 8 {                                  // more than there are connections
-		f := b.fly(t, with(func(s *mail.Submission) { s.Key = s.Message.ID.String() }))
-		b.record(t, f.owner, mail.Result{
+		f := b.fly(t, with(func(s *record.Submission) { s.Key = s.Message.ID.String() }))
+		b.record(t, f.owner, queue.Result{
 			ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"),
-			Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile},
+			Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: mail.Reconcile},
 		})
 		b.receive(t, hook(f.account, told(f.id, mail.EventDelivered, "ann@example.org", 3)))
 	}

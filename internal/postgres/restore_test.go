@@ -11,6 +11,8 @@ import (
 
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
 
@@ -67,18 +69,18 @@ func TestRestoreHoldsEveryMessageThatMayHaveBeenSent(t *testing.T) {
 	started := b.fly(t, submission())
 	ids["started"] = started.id
 	hung := b.fly(t, submission())
-	b.record(t, hung.owner, mail.Result{ID: hung.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{DecideIn: time.Minute, Policy: mail.Reconcile}})
+	b.record(t, hung.owner, queue.Result{ID: hung.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{DecideIn: time.Minute, Policy: mail.Reconcile}})
 	ids["unknown"] = hung.id
 	done := b.fly(t, submission())
 	b.record(t, done.owner, sent(done.due))
 	ids["claimed"] = b.accept(t, submission())[0]
 	b.claim(t, started.owner, relay, 1)
 	retried := b.fly(t, submission())
-	b.record(t, retried.owner, mail.Result{ID: retried.id, N: 1, Class: "transient", Requeue: &mail.Requeue{Tries: 1}})
+	b.record(t, retried.owner, queue.Result{ID: retried.id, N: 1, Class: "transient", Requeue: &queue.Requeue{Tries: 1}})
 	ids["retried"] = retried.id
 	ids["ready"] = b.accept(t, submission())[0]
-	ids["pinned"] = b.accept(t, with(func(s *mail.Submission) { s.Message.Account = "elsewhere" }))[0]
-	ids["scheduled"] = b.accept(t, with(func(s *mail.Submission) { s.Message.SendAt = time.Now().Add(5 * time.Hour) }))[0]
+	ids["pinned"] = b.accept(t, with(func(s *record.Submission) { s.Message.Account = "elsewhere" }))[0]
+	ids["scheduled"] = b.accept(t, with(func(s *record.Submission) { s.Message.SendAt = time.Now().Add(5 * time.Hour) }))[0]
 	ids["held"] = b.accept(t, submission())[0]
 	since := b.past(t)
 	b.exec(t, `UPDATE ready SET due = now() + interval '1 hour', held = true WHERE id = $1`, [16]byte(ids["held"]))
@@ -132,7 +134,7 @@ func TestRestoreAgainChangesNothing(t *testing.T) {
 	b, _ := lost(t)
 	b.exec(t, `INSERT INTO account_limit (account_id, unit, per_ms, n) SELECT id, 'requests', 3600000, 10 FROM account`)
 	moved := b.accept(t, submission())[0]
-	scheduled := b.accept(t, with(func(s *mail.Submission) { s.Message.SendAt = time.Now().Add(2 * time.Hour) }))[0]
+	scheduled := b.accept(t, with(func(s *record.Submission) { s.Message.SendAt = time.Now().Add(2 * time.Hour) }))[0]
 	since := b.past(t)
 	b.restore(t, since)
 	b.exec(t, `UPDATE ready SET due = now() + interval '1 min'`) // two hours have nearly passed since
@@ -154,7 +156,7 @@ func TestRestoreAgainChangesNothing(t *testing.T) {
 	// What a look-up gave back since is not taken again; what a second loss may have hidden is.
 	b.exec(t, `UPDATE unknown SET since = now() - interval '1 hour'`)
 	for _, l := range b.lookups(t, "mailgun", "postmark", "relay") {
-		_, err := b.db.Resolve(t.Context(), mail.Verdict{ID: l.ID, N: l.N, Account: l.Account})
+		_, err := b.db.Resolve(t.Context(), record.Verdict{ID: l.ID, N: l.N, Account: l.Account})
 		must(t, err)
 	}
 	if got := b.place(t, moved); got != "ready" {
@@ -173,7 +175,7 @@ func TestRestoreAgainChangesNothing(t *testing.T) {
 }
 
 // lookups takes all look-ups that are due at the accounts named.
-func (b *bed) lookups(t *testing.T, accounts ...string) []mail.Lookup {
+func (b *bed) lookups(t *testing.T, accounts ...string) []record.Lookup {
 	t.Helper()
 	ids := list[int32](t, b, `SELECT id FROM account WHERE name = ANY ($1)`, accounts)
 	due, err := b.db.DueLookups(t.Context(), []time.Duration{time.Minute, 30 * time.Minute}, ids, 100)
@@ -210,7 +212,7 @@ func TestARestoredMessageIsSentAgainOnlyWhenNoAccountHasIt(t *testing.T) {
 		t.Errorf("a look-up that failed: %+v, want it again", again)
 	}
 	for _, l := range second {
-		settled, err := b.db.Resolve(t.Context(), mail.Verdict{ID: l.ID, N: l.N, Account: l.Account})
+		settled, err := b.db.Resolve(t.Context(), record.Verdict{ID: l.ID, N: l.N, Account: l.Account})
 		if settled || err != nil || b.place(t, id) != "unknown" {
 			t.Errorf("with one account left: settled %t, %v, %s; want it unknown", settled, err, b.place(t, id))
 		}
@@ -242,13 +244,13 @@ func TestARestoredMessageIsSettledByProofOfAnyAccount(t *testing.T) {
 				want := fmt.Sprintf("%d accepted/webhook", at+1)
 				switch way {
 				case "lookup":
-					settled, err := b.db.Resolve(t.Context(), mail.Verdict{ID: id, N: at + 1, Account: owner, Found: true, ProviderMessageID: "p"})
+					settled, err := b.db.Resolve(t.Context(), record.Verdict{ID: id, N: at + 1, Account: owner, Found: true, ProviderMessageID: "p"})
 					if !settled || err != nil {
 						t.Errorf("settled %t, %v", settled, err)
 					}
 					want = fmt.Sprintf("%d accepted/lookup", at+1)
 				case "webhook after a look-up found nothing":
-					_, err := b.db.Resolve(t.Context(), mail.Verdict{ID: id, N: at + 1, Account: owner})
+					_, err := b.db.Resolve(t.Context(), record.Verdict{ID: id, N: at + 1, Account: owner})
 					must(t, err)
 				case "webhook after the deadline":
 					b.exec(t, `UPDATE unknown SET decide_at = now()`)
@@ -276,7 +278,7 @@ func TestRestoreKeepsTheMessagesOwnPolicy(t *testing.T) {
 	t.Parallel()
 	b, _ := lost(t)
 	for _, p := range []mail.Policy{mail.Resend, mail.Never, mail.Reconcile} {
-		b.accept(t, with(func(s *mail.Submission) { s.Message.OnAmbiguous = p }))
+		b.accept(t, with(func(s *record.Submission) { s.Message.OnAmbiguous = p }))
 	}
 	b.restore(t, b.past(t))
 	got := list[string](t, b, `SELECT u.policy || ' ' || extract(epoch FROM date_trunc('minute', u.decide_at - now() + interval '30 s'))/60 || ' ' || count(c) FILTER (WHERE c.due < 'infinity')

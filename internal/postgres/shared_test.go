@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Every recipient of a message reads the bounce address that all of them share, and can write a report to it that names
@@ -37,7 +39,7 @@ func TestAReportToASharedBounceAddressSuppressesNobody(t *testing.T) {
 		"read again": func(t *testing.T, f flight, e mail.Event) {
 			b.receive(t, hook(f.account, told(f.id, mail.EventUnmapped, "ann@example.org", 0)))
 			origin := get[[16]byte](t, b, `SELECT id FROM event WHERE source = 'webhook'`)
-			_, _, err := b.db.Reproject(t.Context(), []mail.Reprojected{{Origin: origin, Events: []mail.Event{e}}}, false)
+			_, _, err := b.db.Reproject(t.Context(), []record.Reprojected{{Origin: origin, Events: []mail.Event{e}}}, false)
 			must(t, err)
 		},
 	}
@@ -88,7 +90,7 @@ func TestAReportBindsWhereNobodyElseCouldWriteIt(t *testing.T) {
 			e := told(f.id, mail.EventBounced, "ann@example.org", 3, mail.InvalidAddress)
 			e.ByMessage = tc.byMessage
 			b.receive(t, hook(f.account, e))
-			if diff := cmp.Diff([]string{`ann@example.org "" hard_bounce`}, b.suppressed(t, mail.Suppression{})); diff != "" {
+			if diff := cmp.Diff([]string{`ann@example.org "" hard_bounce`}, b.suppressed(t, record.Suppression{})); diff != "" {
 				t.Errorf("suppressed (-want +got):\n%s", diff)
 			}
 		})
@@ -108,7 +110,7 @@ func TestAReportToASharedBounceAddressChangesNobodyWhoWasNotMailed(t *testing.T)
 				r := sent(f.due)
 				r.Announce, r.Recipients = false, changes("sent", status)
 				if status == mail.Queued {
-					r.Settle, r.Requeue = nil, &mail.Requeue{In: time.Hour}
+					r.Settle, r.Requeue = nil, &queue.Requeue{In: time.Hour}
 				}
 				b.record(t, f.owner, r)
 				before := b.outcome(t, f.id)

@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // shift sets the clock of this test's database, as every statement of the store sees it: the host is off by as much.
@@ -46,20 +48,20 @@ func TestIDsGoByTheDatabasesClock(t *testing.T) {
 		t.Errorf("the clock is %s off", off)
 	}
 	endpoint := b.endpoint(t)
-	f := b.fly(t, with(func(s *mail.Submission) {
+	f := b.fly(t, with(func(s *record.Submission) {
 		s.Message.ID, s.Message.CreatedAt = b.db.Clock().NewID(), b.db.Clock().Now()
 		s.Message.ExpiresAt = s.Message.CreatedAt.Add(time.Hour)
 	}))
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", Announce: true, Recipients: changes("sent"), Settle: sent(f.due).Settle})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "accepted", Announce: true, Recipients: changes("sent"), Settle: sent(f.due).Settle})
 	future := told(f.id, mail.EventDelivered, "ann@example.org", 1)
 	future.At = b.db.Clock().Now().Add(5 * time.Minute) // as far ahead as a provider's clock may be
 	undated := told(f.id, mail.EventOpened, "ann@example.org", 2)
 	undated.At = time.Time{}
 	b.receive(t, hook(f.account, future, undated))
-	ended := b.accept(t, with(func(s *mail.Submission) { s.Message.ID = b.db.Clock().NewID() }))[0]
-	must(t, b.db.End(t.Context(), []mail.Ending{{ID: ended, Status: mail.Expired}}))
+	ended := b.accept(t, with(func(s *record.Submission) { s.Message.ID = b.db.Clock().NewID() }))[0]
+	must(t, b.db.End(t.Context(), []queue.Ending{{ID: ended, Status: mail.Expired}}))
 	event := mail.ID(get[[16]byte](t, b, `SELECT id FROM event WHERE type = 'delivered'`))
-	gone := result(endpoint, event, mail.DeliveryDisabled)
+	gone := result(endpoint, event, record.DeliveryDisabled)
 	gone.Status, gone.Disable = statusGone, "it said 410"
 	b.finish(t, gone)
 	for table, want := range map[string]int{"message": 2, "event": 5, "delivery": 1, "webhook_endpoint": 1} {

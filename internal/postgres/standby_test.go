@@ -10,6 +10,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/devpg"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // newServer is a bed on a server of its own, whose commits wait for the standbys that its function names.
@@ -112,7 +113,7 @@ func repeatedWaits(t *testing.T, b *bed, standbys func(names string)) {
 			return err
 		}, `SELECT count(*) FROM idempotency`},
 		{"events", func(ctx context.Context) error {
-			_, err := b.db.intakeOnce(ctx, []mail.Intake{hook(f.account, told(f.id, mail.EventDelivered, "ann@example.org", 1))})
+			_, err := b.db.intakeOnce(ctx, []record.Intake{hook(f.account, told(f.id, mail.EventDelivered, "ann@example.org", 1))})
 			return err
 		}, `SELECT count(*) FROM event_key`},
 		{"a result", func(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // statsTimeout bounds the one statement of Stats.
@@ -66,12 +67,12 @@ FROM r GROUP BY key ORDER BY count(*) DESC, key LIMIT $4`
 
 // Stats counts the recipients of the messages that a tenant had accepted in [f.Since, f.Until), by account, stream or
 // domain, the largest number first. A span that is too much for statsTimeout is *mail.Invalid.
-func (db *DB) Stats(ctx context.Context, f mail.StatsFilter) ([]mail.Stat, error) {
+func (db *DB) Stats(ctx context.Context, f record.StatsFilter) ([]record.Stat, error) {
 	key, ok := statsKeys[f.By]
 	if !ok {
 		return nil, &mail.Invalid{Fields: []mail.Field{{Field: "by", Code: "unknown_key", Message: "must be account, stream or domain"}}}
 	}
-	var stats []mail.Stat
+	var stats []record.Stat
 	err := pgx.BeginTxFunc(ctx, db.api, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '`+statsTimeout+`'`); err != nil {
 			return err
@@ -94,8 +95,8 @@ func (db *DB) Stats(ctx context.Context, f mail.StatsFilter) ([]mail.Stat, error
 	return stats, nil
 }
 
-func scanStat(row pgx.CollectableRow) (mail.Stat, error) {
-	var s mail.Stat
+func scanStat(row pgx.CollectableRow) (record.Stat, error) {
+	var s record.Stat
 	var hard, soft, policy int64
 	var sent, delivered []int64
 	err := row.Scan(&s.Key, &s.Recipients, &s.Sent, &s.Delivered, &s.Deferred, &hard, &soft, &policy, &s.Complained, &s.Suppressed,

@@ -9,9 +9,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
-func (b *bed) stats(t *testing.T, f mail.StatsFilter) []mail.Stat {
+func (b *bed) stats(t *testing.T, f record.StatsFilter) []record.Stat {
 	t.Helper()
 	if f.Tenant == 0 {
 		f.Tenant = mail.DefaultTenant
@@ -50,11 +51,11 @@ func statsBed(t *testing.T) (*bed, time.Time) {
 	relay, other := b.relay(t), b.account(t, "other")
 	to := []string{"ann@example.org", "bob@example.org", "cy@example.net"}
 	first := b.accept(t, submission(to...))[0]
-	second := b.accept(t, with(func(s *mail.Submission) {
+	second := b.accept(t, with(func(s *record.Submission) {
 		s.Message.To = submission(to...).Message.To
 		s.Message.Stream = "news"
 	}))[0]
-	b.accept(t, with(func(s *mail.Submission) { s.Message.Tenant = 2 }))
+	b.accept(t, with(func(s *record.Submission) { s.Message.Tenant = 2 }))
 	made := get[time.Time](t, b, `SELECT created_at FROM message WHERE id = $1`, [16]byte(first))
 	b.attempted(t, first, 1, other, "transient", time.Second)
 	b.attempted(t, first, 2, relay, "accepted", 2*time.Second)
@@ -83,13 +84,13 @@ func statsBed(t *testing.T) (*bed, time.Time) {
 func TestStatsCountRecipients(t *testing.T) {
 	t.Parallel()
 	b, made := statsBed(t)
-	first := mail.Stat{
+	first := record.Stat{
 		Recipients: 3, Sent: 3, Delivered: 2, Bounced: bounced(0, 1, 0), Complained: 1, Opened: 1, Clicked: 1, Unsubscribed: 1,
 		SentP50: 2 * time.Second, SentP95: 2 * time.Second, DeliveredP50: 10 * time.Second, DeliveredP95: 30 * time.Second,
 	}
-	second := mail.Stat{Recipients: 3, Bounced: bounced(1, 0, 0), Failed: 1, FailedUnknown: 1, Unknown: 1}
-	named := func(s mail.Stat, key string) mail.Stat { s.Key = key; return s }
-	for by, want := range map[string][]mail.Stat{
+	second := record.Stat{Recipients: 3, Bounced: bounced(1, 0, 0), Failed: 1, FailedUnknown: 1, Unknown: 1}
+	named := func(s record.Stat, key string) record.Stat { s.Key = key; return s }
+	for by, want := range map[string][]record.Stat{
 		"account": {named(second, "other"), named(first, "relay")},
 		"stream":  {named(second, "news"), named(first, "transactional")},
 		"domain": {
@@ -100,14 +101,14 @@ func TestStatsCountRecipients(t *testing.T) {
 			{Key: "example.net", Recipients: 2, Sent: 1, Bounced: bounced(0, 1, 0), Unknown: 1, SentP50: 2 * time.Second, SentP95: 2 * time.Second},
 		},
 	} {
-		if diff := cmp.Diff(want, b.stats(t, mail.StatsFilter{By: by})); diff != "" {
+		if diff := cmp.Diff(want, b.stats(t, record.StatsFilter{By: by})); diff != "" {
 			t.Errorf("by %s (-want +got):\n%s", by, diff)
 		}
 	}
-	if got := b.stats(t, mail.StatsFilter{By: "stream", Since: made.Add(-time.Hour), Until: made}); len(got) != 0 {
+	if got := b.stats(t, record.StatsFilter{By: "stream", Since: made.Add(-time.Hour), Until: made}); len(got) != 0 {
 		t.Errorf("before the messages came: %+v, want nothing", got)
 	}
-	if got := b.stats(t, mail.StatsFilter{By: "stream", Tenant: 3}); len(got) != 0 {
+	if got := b.stats(t, record.StatsFilter{By: "stream", Tenant: 3}); len(got) != 0 {
 		t.Errorf("of a tenant without messages: %+v, want nothing", got)
 	}
 }
@@ -115,9 +116,9 @@ func TestStatsCountRecipients(t *testing.T) {
 func TestStatsOfScheduledMessagesBeginWhenTheyAreDue(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	id := b.accept(t, with(func(s *mail.Submission) { s.Message.SendAt = s.Message.CreatedAt.Add(time.Hour) }))[0]
+	id := b.accept(t, with(func(s *record.Submission) { s.Message.SendAt = s.Message.CreatedAt.Add(time.Hour) }))[0]
 	b.attempted(t, id, 1, b.relay(t), "accepted", time.Hour+3*time.Second)
-	if got := b.stats(t, mail.StatsFilter{By: "account"})[0].SentP50; got != 3*time.Second {
+	if got := b.stats(t, record.StatsFilter{By: "account"})[0].SentP50; got != 3*time.Second {
 		t.Errorf("accepted to sent = %s, want 3 s after it was due", got)
 	}
 }
@@ -126,7 +127,7 @@ func TestStatsRefuseWhatTheyCantCount(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	var bad *mail.Invalid
-	if _, err := b.db.Stats(t.Context(), mail.StatsFilter{By: "email; DROP TABLE event"}); !errors.As(err, &bad) || bad.Fields[0].Field != "by" {
+	if _, err := b.db.Stats(t.Context(), record.StatsFilter{By: "email; DROP TABLE event"}); !errors.As(err, &bad) || bad.Fields[0].Field != "by" {
 		t.Errorf("unknown key: %v", err)
 	}
 	lock := b.begin(t)
@@ -136,7 +137,7 @@ func TestStatsRefuseWhatTheyCantCount(t *testing.T) {
 	const waiting = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%WITH m AS MATERIALIZED%' AND pid <> pg_backend_pid()`
 	done := make(chan error, 1)
 	go func() {
-		_, err := b.db.Stats(t.Context(), mail.StatsFilter{By: "stream", Tenant: 1, Since: time.Now().Add(-time.Hour), Until: time.Now(), Limit: 1})
+		_, err := b.db.Stats(t.Context(), record.StatsFilter{By: "stream", Tenant: 1, Since: time.Now().Add(-time.Hour), Until: time.Now(), Limit: 1})
 		done <- err
 	}()
 	until(t, "the statement to be cancelled, as by its timeout", func() bool {

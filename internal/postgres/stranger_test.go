@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
@@ -41,7 +42,7 @@ func TestAnEventOfAStrangerIsKeptWithoutEffect(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	b.db.softLimit = 2
-	_, err := b.db.CreateEndpoint(t.Context(), "tester", mail.Endpoint{Tenant: mail.DefaultTenant, URL: "https://hooks.example.com/"}, seal.NewSecret("whsec_x"), seal.Secret{})
+	_, err := b.db.CreateEndpoint(t.Context(), "tester", record.Endpoint{Tenant: mail.DefaultTenant, URL: "https://hooks.example.com/"}, seal.NewSecret("whsec_x"), seal.Secret{})
 	must(t, err)
 	adopt := func(t *testing.T) {
 		t.Helper()
@@ -76,7 +77,7 @@ func TestAnEventOfAStrangerIsKeptWithoutEffect(t *testing.T) {
 			first := told(f.id, mail.EventUnmapped, "ann@example.org", 0)
 			b.receive(t, hook(f.account, first))
 			origin := get[[16]byte](t, b, `SELECT id FROM event WHERE source = 'webhook'`)
-			_, _, err := b.db.Reproject(t.Context(), []mail.Reprojected{{Origin: origin, Events: []mail.Event{e}}}, false)
+			_, _, err := b.db.Reproject(t.Context(), []record.Reprojected{{Origin: origin, Events: []mail.Event{e}}}, false)
 			must(t, err)
 		},
 	}
@@ -142,7 +143,7 @@ func TestAnothersProviderIDIsNoProof(t *testing.T) {
 	b.record(t, f.owner, r)
 	other := b.account(t, "other")
 	taken := b.receive(t, hook(other, told(mail.ID{}, mail.EventComplained, "ann@example.org", 3)))
-	if diff := cmp.Diff(mail.Taken{Orphans: 1}, taken); diff != "" {
+	if diff := cmp.Diff(record.Taken{Orphans: 1}, taken); diff != "" {
 		t.Errorf("taken (-want +got):\n%s", diff)
 	}
 	if kept := b.keptOf(t); len(kept) > 0 || b.status(t, f.id) != "sent: sent" {
@@ -245,7 +246,7 @@ func TestAReportOfTwoStrangersCountsAsTheMilder(t *testing.T) {
 			if order == 1 {
 				events[0], events[1] = events[1], events[0]
 			}
-			b.receive(t, mail.Intake{Account: f.account, Source: mail.FromWebhook, Payloads: []mail.Payload{{Raw: []byte("raw"), Events: events}}})
+			b.receive(t, record.Intake{Account: f.account, Source: mail.FromWebhook, Payloads: []mail.Payload{{Raw: []byte("raw"), Events: events}}})
 			got := b.status(t, f.id) + " " + fmt.Sprint(list[string](t, b, `SELECT email FROM suppression`))
 			if n := get[int](t, b, `SELECT coalesce(sum(n), 0) FROM soft_bounce`); got != tc.want || n > 1 {
 				t.Errorf("%s, order %d: %s, %d soft bounces; want %s", name, order, got, n, tc.want)
@@ -274,7 +275,7 @@ func TestAReportFindsItsOneRecipientLater(t *testing.T) {
 	}
 	origin := get[[16]byte](t, b, `SELECT id FROM event WHERE source = 'webhook'`)
 	e.MessageID = f.id
-	changed, _, err := b.db.Reproject(t.Context(), []mail.Reprojected{{Origin: origin, Events: []mail.Event{e}}}, false)
+	changed, _, err := b.db.Reproject(t.Context(), []record.Reprojected{{Origin: origin, Events: []mail.Event{e}}}, false)
 	if changed != 0 || err != nil || b.status(t, f.id) != "bounced: bounced" {
 		t.Errorf("read again: %d changed, %v, status %s", changed, err, b.status(t, f.id))
 	}
@@ -291,7 +292,7 @@ func TestReadingAgainFindsTheMessageByTheProvidersID(t *testing.T) {
 	b.receive(t, hook(f.account, e))
 	b.exec(t, `UPDATE attempt SET provider_message_id = 'pm-1'; DELETE FROM orphan`)
 	origin := get[[16]byte](t, b, `SELECT id FROM event WHERE source = 'webhook'`)
-	changed, messages, err := b.db.Reproject(t.Context(), []mail.Reprojected{{Origin: origin, Events: []mail.Event{e}}}, false)
+	changed, messages, err := b.db.Reproject(t.Context(), []record.Reprojected{{Origin: origin, Events: []mail.Event{e}}}, false)
 	if changed != 1 || messages != 1 || err != nil {
 		t.Errorf("changed %d of %d messages, %v", changed, messages, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // suppressions lists all rows, with until when they last.
@@ -59,7 +60,7 @@ func TestSuppressionForGoodOutlastsOneThatWasToExpire(t *testing.T) {
 			before("")
 			refusal := b.fly(t, submission("other@example.org"))
 			b.exec(t, `UPDATE recipient SET email = 'ann@example.org' WHERE message_id = $1`, [16]byte(refusal.id)) // past the check at acceptance
-			r := mail.Result{ID: refusal.id, N: 1, Class: "bad_recipient", Recipients: changes("failed")}
+			r := queue.Result{ID: refusal.id, N: 1, Class: "bad_recipient", Recipients: changes("failed")}
 			r.Recipients[0].Bounce = &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress, Text: "no such user"}
 			b.record(t, refusal.owner, r)
 			check("refusal", "1 ann@example.org  hard_bounce by response, for good")
@@ -74,7 +75,7 @@ func TestTwoRefusalsOfOneAddressInOneBatch(t *testing.T) {
 	var batch []ownedResult
 	for range 3 {
 		f := b.fly(t, submission("ann@example.org"))
-		r := mail.Result{ID: f.id, N: 1, Class: "bad_recipient", Recipients: changes("failed")}
+		r := queue.Result{ID: f.id, N: 1, Class: "bad_recipient", Recipients: changes("failed")}
 		r.Recipients[0].Bounce = &mail.Bounce{Class: mail.Hard, Reason: mail.InvalidAddress}
 		batch = append(batch, ownedResult{owner: f.owner, Result: r})
 	}

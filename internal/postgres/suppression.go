@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // complaintSQL is the reason of a suppression that another takes the place of: a complaint in force is remembered, since to
@@ -37,8 +38,8 @@ ORDER BY i.email, i.stream, i.expires_at DESC NULLS FIRST, i.reason <> 'complain
 
 // Suppress stops mail of a tenant to an address, however it is spelled: see mail.FoldAddress. The first reason is kept,
 // unless what is there expires earlier, or the new one is a complaint.
-func (db *DB) Suppress(ctx context.Context, s mail.Suppression) error {
-	_, err := db.addSuppressions(ctx, s.Tenant, []mail.Suppression{s}, func(tx pgx.Tx, added int64) error {
+func (db *DB) Suppress(ctx context.Context, s record.Suppression) error {
+	_, err := db.addSuppressions(ctx, s.Tenant, []record.Suppression{s}, func(tx pgx.Tx, added int64) error {
 		if s.By == "" || added == 0 {
 			return nil
 		}
@@ -55,7 +56,7 @@ func (db *DB) Suppress(ctx context.Context, s mail.Suppression) error {
 // ImportSuppressions adds many at once, in one statement, to one tenant whatever they name. It returns how many were
 // new or last longer now; the others were there already. A few thousand are a good number. The audit has an entry for each
 // call, by the key that the first one names.
-func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list []mail.Suppression) (int64, error) {
+func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list []record.Suppression) (int64, error) {
 	return db.addSuppressions(ctx, tenant, list, func(tx pgx.Tx, added int64) error {
 		if len(list) == 0 || list[0].By == "" {
 			return nil
@@ -64,7 +65,7 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 	})
 }
 
-func (db *DB) addSuppressions(ctx context.Context, tenant mail.TenantID, list []mail.Suppression, note func(tx pgx.Tx, added int64) error) (int64, error) {
+func (db *DB) addSuppressions(ctx context.Context, tenant mail.TenantID, list []record.Suppression, note func(tx pgx.Tx, added int64) error) (int64, error) {
 	n := len(list)
 	emails, streams, reasons, origins := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	accounts, messages, details := make([]string, n), make([]*[16]byte, n), make([]string, n)
@@ -120,7 +121,7 @@ func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID
 			return err
 		}
 		if left && !complaints {
-			return mail.ErrForbidden
+			return record.ErrForbidden
 		}
 		if err := affected(int64(len(gone)), nil, "suppression"); err != nil {
 			return err
@@ -137,7 +138,7 @@ func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID
 
 // FindSuppressions lists the suppressions in force of match.Tenant, by address and stream, beginning after the address
 // and stream of after. Email, Stream and Reason of match select where they are set.
-func (db *DB) FindSuppressions(ctx context.Context, match, after mail.Suppression, limit int) ([]mail.Suppression, error) {
+func (db *DB) FindSuppressions(ctx context.Context, match, after record.Suppression, limit int) ([]record.Suppression, error) {
 	const q = `
 SELECT tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at FROM suppression
 WHERE tenant_id = $1 AND ($2 = '' OR email = $2) AND ($3 = '' OR stream = $3) AND ($4 = '' OR reason = $4)
@@ -148,8 +149,8 @@ LIMIT $7`
 	if err != nil {
 		return nil, fmt.Errorf("list suppressions: %w", unavailable(err))
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Suppression, error) {
-		var s mail.Suppression
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Suppression, error) {
+		var s record.Suppression
 		var message *[16]byte
 		var expires *time.Time
 		err := row.Scan(&s.Tenant, &s.Email, &s.Stream, &s.Reason, &s.Origin, &s.Account, &message, &s.Detail, &s.CreatedAt, &expires)

@@ -9,15 +9,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // suppressed lists what match finds, as "email stream reason".
-func (b *bed) suppressed(t *testing.T, match mail.Suppression) []string {
+func (b *bed) suppressed(t *testing.T, match record.Suppression) []string {
 	t.Helper()
 	if match.Tenant == 0 {
 		match.Tenant = mail.DefaultTenant
 	}
-	rows, err := b.db.FindSuppressions(t.Context(), match, mail.Suppression{}, 100)
+	rows, err := b.db.FindSuppressions(t.Context(), match, record.Suppression{}, 100)
 	must(t, err)
 	var got []string
 	for _, s := range rows {
@@ -30,8 +31,8 @@ func TestSuppressionThatLastsLongerStays(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	now := time.Now()
-	row := func(reason string, expires time.Duration) mail.Suppression {
-		s := mail.Suppression{Tenant: 1, Email: "ann@example.org", Reason: reason, Origin: "api"}
+	row := func(reason string, expires time.Duration) record.Suppression {
+		s := record.Suppression{Tenant: 1, Email: "ann@example.org", Reason: reason, Origin: "api"}
 		if expires != 0 {
 			s.ExpiresAt = now.Add(expires)
 		}
@@ -39,7 +40,7 @@ func TestSuppressionThatLastsLongerStays(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name          string
-		first, second mail.Suppression
+		first, second record.Suppression
 		want          []string
 	}{
 		{"first of two for good", row("manual", 0), row("hard_bounce", 0), []string{`ann@example.org "" manual`}},
@@ -56,7 +57,7 @@ func TestSuppressionThatLastsLongerStays(t *testing.T) {
 		b.exec(t, `DELETE FROM suppression`)
 		must(t, b.db.Suppress(t.Context(), tc.first))
 		must(t, b.db.Suppress(t.Context(), tc.second))
-		if diff := cmp.Diff(tc.want, b.suppressed(t, mail.Suppression{})); diff != "" {
+		if diff := cmp.Diff(tc.want, b.suppressed(t, record.Suppression{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.name, diff)
 		}
 	}
@@ -66,16 +67,16 @@ func TestSuppressionKeepsWhereItCameFrom(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	created := time.Now().Add(-24 * time.Hour).UTC().Truncate(time.Millisecond)
-	want := mail.Suppression{
+	want := record.Suppression{
 		Tenant: 1, Email: "ann@example.org", Stream: "news", Reason: "unsubscribe", Origin: "unsubscribe", Account: "ses",
 		MessageID: mail.NewID(), Detail: "by link", CreatedAt: created, ExpiresAt: created.Add(48 * time.Hour),
 	}
 	given := want
 	given.Email = "Ann@example.org"
 	must(t, b.db.Suppress(t.Context(), given))
-	got, err := b.db.FindSuppressions(t.Context(), mail.Suppression{Tenant: 1, Email: "ANN@example.org"}, mail.Suppression{}, 9)
+	got, err := b.db.FindSuppressions(t.Context(), record.Suppression{Tenant: 1, Email: "ANN@example.org"}, record.Suppression{}, 9)
 	must(t, err)
-	if diff := cmp.Diff([]mail.Suppression{want}, got); diff != "" {
+	if diff := cmp.Diff([]record.Suppression{want}, got); diff != "" {
 		t.Errorf("suppression (-want +got):\n%s", diff)
 	}
 }
@@ -84,7 +85,7 @@ func TestSuppressionsAreFoundAndLiftedByStream(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	add := func(email, stream, reason string) {
-		must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: email, Stream: stream, Reason: reason, Origin: "api"}))
+		must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: email, Stream: stream, Reason: reason, Origin: "api"}))
 	}
 	add("ann@example.org", "", "manual")
 	add("ann@example.org", "news", "unsubscribe")
@@ -92,24 +93,24 @@ func TestSuppressionsAreFoundAndLiftedByStream(t *testing.T) {
 	add("bob@example.org", "news", "complaint")
 	all := []string{`ann@example.org "" manual`, `ann@example.org "news" unsubscribe`, `ann@example.org "offers" unsubscribe`, `bob@example.org "news" complaint`}
 	for _, tc := range []struct {
-		match mail.Suppression
+		match record.Suppression
 		want  []string
 	}{
-		{mail.Suppression{}, all},
-		{mail.Suppression{Email: "bob@example.org"}, all[3:]},
-		{mail.Suppression{Stream: "news"}, []string{all[1], all[3]}},
-		{mail.Suppression{Reason: "unsubscribe"}, all[1:3]},
-		{mail.Suppression{Reason: "unsubscribe", Stream: "offers"}, all[2:3]},
-		{mail.Suppression{Tenant: 2}, nil},
+		{record.Suppression{}, all},
+		{record.Suppression{Email: "bob@example.org"}, all[3:]},
+		{record.Suppression{Stream: "news"}, []string{all[1], all[3]}},
+		{record.Suppression{Reason: "unsubscribe"}, all[1:3]},
+		{record.Suppression{Reason: "unsubscribe", Stream: "offers"}, all[2:3]},
+		{record.Suppression{Tenant: 2}, nil},
 	} {
 		if diff := cmp.Diff(tc.want, b.suppressed(t, tc.match)); diff != "" {
 			t.Errorf("find %+v (-want +got):\n%s", tc.match, diff)
 		}
 	}
 	var paged []string
-	after := mail.Suppression{}
+	after := record.Suppression{}
 	for range 5 {
-		rows, err := b.db.FindSuppressions(t.Context(), mail.Suppression{Tenant: 1}, after, 1)
+		rows, err := b.db.FindSuppressions(t.Context(), record.Suppression{Tenant: 1}, after, 1)
 		must(t, err)
 		for _, s := range rows {
 			paged = append(paged, fmt.Sprintf("%s %q %s", s.Email, s.Stream, s.Reason))
@@ -121,15 +122,15 @@ func TestSuppressionsAreFoundAndLiftedByStream(t *testing.T) {
 	}
 	must(t, b.db.Unsuppress(t.Context(), "tester", 1, "Ann@example.org", true, "news"))
 	must(t, b.db.Unsuppress(t.Context(), "tester", 1, "ann@example.org", true, ""))
-	if diff := cmp.Diff(all[2:], b.suppressed(t, mail.Suppression{})); diff != "" {
+	if diff := cmp.Diff(all[2:], b.suppressed(t, record.Suppression{})); diff != "" {
 		t.Errorf("after two were lifted (-want +got):\n%s", diff)
 	}
-	if err := b.db.Unsuppress(t.Context(), "tester", 1, "ann@example.org", true, "news"); !errors.Is(err, mail.ErrNotFound) {
+	if err := b.db.Unsuppress(t.Context(), "tester", 1, "ann@example.org", true, "news"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("lifted twice: %v, want ErrNotFound", err)
 	}
 	add("ann@example.org", "news", "manual")
 	must(t, b.db.Unsuppress(t.Context(), "tester", 1, "ann@example.org", true))
-	if diff := cmp.Diff(all[3:], b.suppressed(t, mail.Suppression{})); diff != "" {
+	if diff := cmp.Diff(all[3:], b.suppressed(t, record.Suppression{})); diff != "" {
 		t.Errorf("after all of an address were lifted (-want +got):\n%s", diff)
 	}
 }
@@ -138,11 +139,11 @@ func TestImportCountsWhatIsNew(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	soon := time.Now().Add(time.Hour)
-	row := func(email, stream string, expires time.Time) mail.Suppression {
-		return mail.Suppression{Tenant: 99, Email: email, Stream: stream, Reason: "manual", Origin: "import", ExpiresAt: expires}
+	row := func(email, stream string, expires time.Time) record.Suppression {
+		return record.Suppression{Tenant: 99, Email: email, Stream: stream, Reason: "manual", Origin: "import", ExpiresAt: expires}
 	}
-	must(t, b.db.Suppress(t.Context(), mail.Suppression{Tenant: 1, Email: "old@example.org", Reason: "complaint", Origin: "webhook"}))
-	added, err := b.db.ImportSuppressions(t.Context(), 1, []mail.Suppression{
+	must(t, b.db.Suppress(t.Context(), record.Suppression{Tenant: 1, Email: "old@example.org", Reason: "complaint", Origin: "webhook"}))
+	added, err := b.db.ImportSuppressions(t.Context(), 1, []record.Suppression{
 		row("old@example.org", "", time.Time{}), row("new@example.org", "", soon), row("NEW@example.org", "", time.Time{}),
 		row("new@example.org", "", soon), row("new@example.org", "news", soon),
 	})
@@ -151,7 +152,7 @@ func TestImportCountsWhatIsNew(t *testing.T) {
 		t.Errorf("added = %d, want new@example.org twice, for all streams and for one", added)
 	}
 	want := []string{`new@example.org "" manual`, `new@example.org "news" manual`, `old@example.org "" complaint`}
-	if diff := cmp.Diff(want, b.suppressed(t, mail.Suppression{})); diff != "" {
+	if diff := cmp.Diff(want, b.suppressed(t, record.Suppression{})); diff != "" {
 		t.Errorf("suppressions (-want +got):\n%s", diff)
 	}
 	if got := get[int](t, b, `SELECT count(*) FROM suppression WHERE email = 'new@example.org' AND stream = '' AND expires_at IS NULL`); got != 1 {

@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // A message that was sent again since nobody knew may turn out to have been accepted twice, in whatever order that comes
@@ -29,7 +31,7 @@ func TestSecondAcceptanceIsTold(t *testing.T) {
 		twice = nil
 		return got
 	}
-	second := func(f flight) (mail.ID, mail.Due) { // the next call, under way
+	second := func(f flight) (mail.ID, queue.Due) { // the next call, under way
 		t.Helper()
 		owner := b.replica(t)
 		d := b.claim(t, owner, f.account, 1)[0]
@@ -38,25 +40,25 @@ func TestSecondAcceptanceIsTold(t *testing.T) {
 		}
 		return owner, d
 	}
-	again := func() (flight, mail.ID, mail.Due) {
+	again := func() (flight, mail.ID, queue.Due) {
 		t.Helper()
 		f := b.hang(t, mail.Resend, time.Minute)
 		b.decide(t, true)
 		owner, d := second(f)
 		return f, owner, d
 	}
-	accepted := func(d mail.Due, pmid string) mail.Result {
+	accepted := func(d queue.Due, pmid string) queue.Result {
 		r := sent(d)
 		r.ProviderMessageID = pmid
 		return r
 	}
-	delivered := func(f flight, pmid string, sec int) mail.Intake {
+	delivered := func(f flight, pmid string, sec int) record.Intake {
 		e := told(f.id, mail.EventDelivered, "ann@example.org", sec)
 		e.ProviderMessageID = pmid
 		return hook(f.account, e)
 	}
-	first := func(f flight) mail.Result {
-		return mail.Result{ID: f.id, N: 1, Class: "accepted", ProviderMessageID: "pm-first", Recipients: changes("sent")}
+	first := func(f flight) queue.Result {
+		return queue.Result{ID: f.id, N: 1, Class: "accepted", ProviderMessageID: "pm-first", Recipients: changes("sent")}
 	}
 	check := func(what string, want ...mail.ID) {
 		t.Helper()
@@ -101,14 +103,14 @@ func TestSecondAcceptanceIsTold(t *testing.T) {
 	check("evidence before anything was sent again")
 
 	f = b.fly(t, submission("ann@example.org", "bob@example.org"))
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "accepted", ProviderMessageID: "pm-first", Recipients: changes("sent"), Requeue: &mail.Requeue{}})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "accepted", ProviderMessageID: "pm-first", Recipients: changes("sent"), Requeue: &queue.Requeue{}})
 	owner, d = second(f)
-	b.record(t, owner, mail.Result{ID: d.ID, N: 2, Class: "accepted", ProviderMessageID: "pm-second", Recipients: changes("", "sent")})
+	b.record(t, owner, queue.Result{ID: d.ID, N: 2, Class: "accepted", ProviderMessageID: "pm-second", Recipients: changes("", "sent")})
 	b.receive(t, delivered(f, "pm-first", 1))
 	check("a call for a recipient that the first one put off")
 
 	f = b.fly(t, submission())
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "transient", Requeue: &mail.Requeue{}})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "transient", Requeue: &queue.Requeue{}})
 	owner, d = second(f)
 	b.record(t, owner, accepted(d, "pm-second"))
 	b.receive(t, delivered(f, "another form of pm-second", 1))

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // DecideUnknown ends the wait of unknown messages for which no evidence came in time: they are sent again when their
@@ -107,13 +108,13 @@ func (db *DB) Relane(ctx context.Context, after mail.ID, limit int, lane func(*m
 		var id [16]byte
 		var have int32
 		var facts mail.Facts
-		var moved []mail.Relane
+		var moved []queue.Relane
 		n := 0
 		_, err = pgx.ForEachRow(rows, []any{&id, &have, &facts}, func() error {
 			n++
 			last = id
 			if want := lane(&facts); want != have {
-				moved = append(moved, mail.Relane{ID: id, Lane: want})
+				moved = append(moved, queue.Relane{ID: id, Lane: want})
 			}
 			facts = mail.Facts{}
 			return nil
@@ -124,7 +125,7 @@ func (db *DB) Relane(ctx context.Context, after mail.ID, limit int, lane func(*m
 		if err != nil || len(moved) == 0 {
 			return err
 		}
-		return applyClaim(ctx, tx, mail.ID{}, mail.Claim{Relane: moved}, nil)
+		return applyClaim(ctx, tx, mail.ID{}, queue.Claim{Relane: moved}, nil)
 	})
 	if err != nil {
 		return mail.ID{}, fmt.Errorf("relane: %w", unavailable(err))

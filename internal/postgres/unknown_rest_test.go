@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // Recipients who were surely not in a call whose answer was lost stay queued, and are sent to when the call is decided,
@@ -16,8 +18,8 @@ func TestWhoWasNotInAnUnknownCallIsSentToAfterIt(t *testing.T) {
 		s := submission("ann@example.org", "bob@example.org")
 		s.Message.OnAmbiguous = p
 		f := b.fly(t, s)
-		b.record(t, f.owner, mail.Result{
-			ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: p},
+		b.record(t, f.owner, queue.Result{
+			ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: p},
 		})
 		if got, want := b.outcome(t, f.id), (outcome{"unknown", "unknown: unknown queued", "uncertain/response"}); got != want {
 			t.Fatalf("after the call: %+v, want %+v", got, want)
@@ -31,7 +33,7 @@ func TestWhoWasNotInAnUnknownCallIsSentToAfterIt(t *testing.T) {
 	if got, want := b.outcome(t, decided.id), (outcome{"ready", "queued: failed_unknown queued", "uncertain/deadline"}); got != want || failed != 1 {
 		t.Errorf("decided by its policy: %+v, want %+v", got, want)
 	}
-	_, err = b.db.Resolve(t.Context(), mail.Verdict{ID: seen.id, N: 1, Account: seen.account, Found: true})
+	_, err = b.db.Resolve(t.Context(), record.Verdict{ID: seen.id, N: 1, Account: seen.account, Found: true})
 	must(t, err)
 	if got, want := b.outcome(t, seen.id), (outcome{"ready", "queued: sent queued", "accepted/lookup"}); got != want {
 		t.Errorf("found by a look-up: %+v, want %+v", got, want)

@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestUnknownMessagesAreDecidedByTheirPolicy(t *testing.T) {
@@ -25,7 +27,7 @@ func TestUnknownMessagesAreDecidedByTheirPolicy(t *testing.T) {
 				f := b.fly(t, s)
 				b.exec(t, `UPDATE inflight SET tries = 3`)
 				b.exec(t, `UPDATE recipient SET status = 'delivered' WHERE n = 1 AND message_id = $1`, [16]byte(f.id))
-				r := mail.Result{ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown", "unknown"), Unknown: &mail.Hanging{DecideIn: time.Hour, Policy: p}}
+				r := queue.Result{ID: f.id, N: 1, Class: "uncertain", Recipients: changes("unknown", "unknown"), Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: p}}
 				b.record(t, f.owner, r)
 				flights = append(flights, f)
 			}
@@ -101,7 +103,7 @@ func TestFreeHeldMakesHeldMessagesDue(t *testing.T) {
 func TestRelaneMovesWhatBelongsElsewhere(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	var subs []*mail.Submission
+	var subs []*record.Submission
 	for i := range 25 {
 		s := submission()
 		s.Message.Stream = []string{"transactional", "bulk"}[i%2]

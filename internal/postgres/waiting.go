@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // waitingSQL looks for a message wherever it can be. Those before it in its lane are counted up to $2, by their index.
@@ -26,7 +28,7 @@ LEFT JOIN account a ON a.id = coalesce(f.account_id, u.account_id)
 WHERE m.id = $1`
 
 // Waiting says where a message of any tenant stands, with the facts that it is routed by, or returns mail.ErrNotFound.
-func (db *DB) Waiting(ctx context.Context, id mail.ID) (*mail.Waiting, error) {
+func (db *DB) Waiting(ctx context.Context, id mail.ID) (*queue.Waiting, error) {
 	w, err := readWaiting(ctx, db.api, id)
 	if err != nil {
 		return nil, fmt.Errorf("read where message %s stands: %w", id, unavailable(err))
@@ -38,14 +40,14 @@ type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-func readWaiting(ctx context.Context, on rowQuerier, id mail.ID) (*mail.Waiting, error) {
-	w := &mail.Waiting{Facts: &mail.Facts{}}
+func readWaiting(ctx context.Context, on rowQuerier, id mail.ID) (*queue.Waiting, error) {
+	w := &queue.Waiting{Facts: &mail.Facts{}}
 	var facts, avoid []byte
 	var due, decide *time.Time
-	err := on.QueryRow(ctx, waitingSQL, [16]byte(id), mail.MaxAhead).Scan(&facts, &w.Ready, &due, &w.Held, &w.Tries, &avoid, &w.Ahead,
+	err := on.QueryRow(ctx, waitingSQL, [16]byte(id), queue.MaxAhead).Scan(&facts, &w.Ready, &due, &w.Held, &w.Tries, &avoid, &w.Ahead,
 		&w.Sending, &w.Unknown, &decide, &w.Policy, &w.Account)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, mail.ErrNotFound
+		return nil, record.ErrNotFound
 	}
 	if err != nil {
 		return nil, err

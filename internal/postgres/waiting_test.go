@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 func TestWhereAMessageStandsIsTold(t *testing.T) {
@@ -19,7 +21,7 @@ func TestWhereAMessageStandsIsTold(t *testing.T) {
 	later := time.Now().Add(time.Hour).Truncate(time.Second)
 	b.exec(t, `UPDATE ready SET avoid = '{"a":{"why":"503"}}', tries = 2 WHERE id = $1`, [16]byte(ids[2]))
 
-	stands := func(id mail.ID) *mail.Waiting {
+	stands := func(id mail.ID) *queue.Waiting {
 		t.Helper()
 		w, err := b.db.Waiting(t.Context(), id)
 		must(t, err)
@@ -40,7 +42,7 @@ func TestWhereAMessageStandsIsTold(t *testing.T) {
 	if w := stands(f.id); !w.Sending || w.Account == "" || w.Ready || w.Unknown {
 		t.Errorf("one that is sent now: %+v", w)
 	}
-	b.record(t, f.owner, mail.Result{ID: f.id, N: 1, Class: "uncertain", Unknown: &mail.Hanging{DecideIn: time.Minute, Policy: mail.Never}})
+	b.record(t, f.owner, queue.Result{ID: f.id, N: 1, Class: "uncertain", Unknown: &queue.Hanging{DecideIn: time.Minute, Policy: mail.Never}})
 	if w := stands(f.id); !w.Unknown || w.Account == "" || w.Decide.IsZero() || w.Policy != mail.Never || w.Sending {
 		t.Errorf("one of unknown outcome: %+v", w)
 	}
@@ -48,7 +50,7 @@ func TestWhereAMessageStandsIsTold(t *testing.T) {
 	if w := stands(ids[0]); w.Ready || w.Sending || w.Unknown || w.Facts == nil {
 		t.Errorf("a settled one: %+v", w)
 	}
-	if _, err := b.db.Waiting(t.Context(), mail.NewID()); !errors.Is(err, mail.ErrNotFound) {
+	if _, err := b.db.Waiting(t.Context(), mail.NewID()); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)
 	}
 }
@@ -62,7 +64,7 @@ func TestQueueCountsWhatIsDueOfEachTenant(t *testing.T) {
 	b.exec(t, `INSERT INTO ready (id, lane, tenant_id, due) SELECT gen_random_uuid(), 1, 77, now() - interval '1 hour' FROM generate_series(1, $1)`, tenantsCounted+10)
 	q, err := b.db.Queue(t.Context())
 	must(t, err)
-	want := []mail.TenantDepth{{Tenant: "other", Ready: tenantsCounted / 2, More: true}, {Tenant: "default", Ready: 3}} // two lanes
+	want := []record.TenantDepth{{Tenant: "other", Ready: tenantsCounted / 2, More: true}, {Tenant: "default", Ready: 3}} // two lanes
 	if diff := cmp.Diff(want, q.Tenants); diff != "" || q.Ready != tenantsCounted+13 || q.Scheduled != 5 {
 		t.Errorf("ready %d, scheduled %d, tenants (-want +got):\n%s", q.Ready, q.Scheduled, diff)
 	}

@@ -4,26 +4,26 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 func TestAnAccountThatMayHaveSentItComesLast(t *testing.T) {
 	t.Parallel()
-	last := mail.Avoid{Last: true, Why: "a call may have sent it"}
+	last := queue.Avoid{Last: true, Why: "a call may have sent it"}
 	for _, tc := range []struct {
 		name  string
-		avoid map[string]mail.Avoid
+		avoid map[string]queue.Avoid
 		weigh func(*Config)
 		free  map[string]Why
 		want  string // any of these
 		full  bool
 	}{
-		{name: "another is fit", avoid: map[string]mail.Avoid{"a": last}, want: "b"},
-		{name: "and so the other way round", avoid: map[string]mail.Avoid{"b": last}, want: "a"},
-		{name: "no other is fit", avoid: map[string]mail.Avoid{"a": last, "b": {Final: true}}, want: "a"},
-		{name: "the other has no weight", avoid: map[string]mail.Avoid{"a": last}, weigh: func(c *Config) { c.Pools[0].Members[1].Weight = 0 }, want: "a"},
-		{name: "the other is full", avoid: map[string]mail.Avoid{"a": last}, free: map[string]Why{"b": {Code: NoSlot, Reason: "no slot"}}, full: true},
-		{name: "both may have it", avoid: map[string]mail.Avoid{"a": last, "b": last}, want: "ab"},
+		{name: "another is fit", avoid: map[string]queue.Avoid{"a": last}, want: "b"},
+		{name: "and so the other way round", avoid: map[string]queue.Avoid{"b": last}, want: "a"},
+		{name: "no other is fit", avoid: map[string]queue.Avoid{"a": last, "b": {Final: true}}, want: "a"},
+		{name: "the other has no weight", avoid: map[string]queue.Avoid{"a": last}, weigh: func(c *Config) { c.Pools[0].Members[1].Weight = 0 }, want: "a"},
+		{name: "the other is full", avoid: map[string]queue.Avoid{"a": last}, free: map[string]Why{"b": {Code: NoSlot, Reason: "no slot"}}, full: true},
+		{name: "both may have it", avoid: map[string]queue.Avoid{"a": last, "b": last}, want: "ab"},
 	} {
 		for seed := range uint64(40) {
 			c := config(Spill, 1, 1)

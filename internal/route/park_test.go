@@ -6,6 +6,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 func TestAParkCoversWhatItIsAbout(t *testing.T) {
@@ -72,7 +73,7 @@ func TestRefusedContentGoesToAnotherKindOrNowhere(t *testing.T) {
 		return c
 	}
 	r := request(1)
-	r.Avoid = map[string]mail.Avoid{"a": {Final: true, Why: "rejected: status 400", Kind: "sendgrid"}}
+	r.Avoid = map[string]queue.Avoid{"a": {Final: true, Why: "rejected: status 400", Kind: "sendgrid"}}
 	for _, tc := range []struct {
 		name    string
 		config  *Config

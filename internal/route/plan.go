@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // View is the live state of accounts as one replica sees it.
@@ -39,8 +40,8 @@ const (
 // Request is one message to be routed.
 type Request struct {
 	Facts *mail.Facts
-	Seed  uint64                // the same for every plan of one message: its choice is sticky while weights are
-	Avoid map[string]mail.Avoid // accounts that failed it
+	Seed  uint64                 // the same for every plan of one message: its choice is sticky while weights are
+	Avoid map[string]queue.Avoid // accounts that failed it
 	Now   time.Time
 }
 
@@ -179,7 +180,7 @@ func (r *Rule) matches(f *mail.Facts) bool {
 // whose content was refused once waits for nothing that an operator may or may not turn on.
 func unfit(a *Account, m Member, pinned bool, v View, r Request) (why Why, final bool) {
 	refused := contentRefused(r.Avoid)
-	if at, _ := mail.Repeated(r.Avoid); at != "" && m.Account != at {
+	if at, _ := queue.Repeated(r.Avoid); at != "" && m.Account != at {
 		return Why{Code: Repeats, Reason: "a call of " + at + " may have sent it, and is made again there"}, false
 	}
 	switch {
@@ -217,7 +218,7 @@ func unfit(a *Account, m Member, pinned bool, v View, r Request) (why Why, final
 }
 
 // contentRefused reports whether a provider refused the content of a message.
-func contentRefused(avoid map[string]mail.Avoid) bool {
+func contentRefused(avoid map[string]queue.Avoid) bool {
 	for _, av := range avoid {
 		if av.Kind != "" {
 			return true

@@ -14,6 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 type fakeView struct {
@@ -146,7 +147,7 @@ func TestReasonsAreGivenForEveryAccountStruck(t *testing.T) {
 	c.Accounts[5].Draining = true
 	r := request(1)
 	r.Facts.Bytes = 11
-	r.Avoid = map[string]mail.Avoid{"g": {Until: r.Now.Add(time.Second), Why: "503"}}
+	r.Avoid = map[string]queue.Avoid{"g": {Until: r.Now.Add(time.Second), Why: "503"}}
 	d, verdict := Plan(c, fakeView{health: map[string]Why{"a": {Code: Breaker, Reason: "breaker open"}}}, r)
 	want := []Candidate{
 		{"a", 1, Why{Code: Breaker, Reason: "breaker open"}},
@@ -168,20 +169,20 @@ func TestWhatKeepsAMessageFromAnAccountAndForHowLong(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		parks   []Park
-		avoid   mail.Avoid
+		avoid   queue.Avoid
 		verdict Verdict
 	}{
-		{"nothing", nil, mail.Avoid{}, Chosen},
-		{"the account is parked", []Park{{Reason: "bad key"}}, mail.Avoid{}, Unfit},
-		{"its sender is parked", []Park{{SenderDomain: "example.com", Reason: "not verified"}}, mail.Avoid{}, Unfit},
-		{"another sender is parked", []Park{{SenderDomain: "example.net", Reason: "not verified"}}, mail.Avoid{}, Chosen},
-		{"it was tried there a moment ago", nil, mail.Avoid{Until: now.Add(time.Second), Why: "503"}, Unfit},
-		{"it was tried there some time ago", nil, mail.Avoid{Until: now, Why: "503"}, Chosen},
-		{"it was refused there for good", nil, mail.Avoid{Final: true, Why: "too large"}, Impossible},
+		{"nothing", nil, queue.Avoid{}, Chosen},
+		{"the account is parked", []Park{{Reason: "bad key"}}, queue.Avoid{}, Unfit},
+		{"its sender is parked", []Park{{SenderDomain: "example.com", Reason: "not verified"}}, queue.Avoid{}, Unfit},
+		{"another sender is parked", []Park{{SenderDomain: "example.net", Reason: "not verified"}}, queue.Avoid{}, Chosen},
+		{"it was tried there a moment ago", nil, queue.Avoid{Until: now.Add(time.Second), Why: "503"}, Unfit},
+		{"it was tried there some time ago", nil, queue.Avoid{Until: now, Why: "503"}, Chosen},
+		{"it was refused there for good", nil, queue.Avoid{Final: true, Why: "too large"}, Impossible},
 	} {
 		c, r := config(Spill, 1), request(1)
 		c.Accounts[0].Parked = tc.parks
-		r.Avoid = map[string]mail.Avoid{"a": tc.avoid}
+		r.Avoid = map[string]queue.Avoid{"a": tc.avoid}
 		if d, verdict := Plan(c, fakeView{}, r); verdict != tc.verdict {
 			t.Errorf("%s: verdict %d, candidates %+v; want verdict %d", tc.name, verdict, d.Candidates, tc.verdict)
 		}

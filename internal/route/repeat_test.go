@@ -3,7 +3,7 @@ package route
 import (
 	"testing"
 
-	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // A message whose call is to be made again goes to the account of that call and to no other, whatever the weights say.
@@ -11,7 +11,7 @@ func TestARepeatGoesToItsAccountOnly(t *testing.T) {
 	t.Parallel()
 	c := config(Spill, 100, 1)
 	r := request(1)
-	r.Avoid = map[string]mail.Avoid{"b": {Repeat: &mail.Repeat{N: 1}}}
+	r.Avoid = map[string]queue.Avoid{"b": {Repeat: &queue.Repeat{N: 1}}}
 	d, verdict := Plan(c, fakeView{}, r)
 	if verdict != Chosen || d.Chosen != "b" || d.Candidates[0].Code != Repeats {
 		t.Errorf("plan = %+v, %v; want b, and a struck as %s", d, verdict, Repeats)

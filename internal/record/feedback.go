@@ -1,30 +1,19 @@
-package mail
+package record
 
 import (
 	"encoding/json"
 	"errors"
 	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
-
-// Payload is one unit of what a provider sent: its bytes, and the events that it tells of. A payload that could not be
-// read has one unmapped event.
-type Payload struct {
-	Raw    []byte
-	Events []Event
-}
-
-// Once is a token that may come with one body only.
-type Once struct {
-	Token ID
-	Body  [32]byte // SHA-256
-}
 
 // Intake is one authentic request of a provider, on its way into the store.
 type Intake struct {
 	Account  int32
-	Source   EventSource
-	Payloads []Payload
-	Once     *Once
+	Source   mail.EventSource
+	Payloads []mail.Payload
+	Once     *mail.Once
 }
 
 // ErrReplayed says that a token came with another body than before: the request is forged.
@@ -42,20 +31,20 @@ type Taken struct {
 
 // EventFilter selects events of one tenant. Zero fields select everything. Rows come newest first.
 type EventFilter struct {
-	Tenant       TenantID
-	Types        []EventType
-	MessageID    ID
+	Tenant       mail.TenantID
+	Types        []mail.EventType
+	MessageID    mail.ID
 	Recipient    string
 	Account      string
 	Stream       string
 	Since, Until time.Time // of receipt
-	Before       ID        // keyset cursor
+	Before       mail.ID   // keyset cursor
 	Limit        int
 }
 
 // StatsFilter selects what Stats counts: messages accepted in [Since, Until).
 type StatsFilter struct {
-	Tenant       TenantID
+	Tenant       mail.TenantID
 	Since, Until time.Time
 	By           string // account, stream or domain
 	Limit        int
@@ -68,7 +57,7 @@ type Stat struct {
 	Sent                       int64 // taken by a provider, whatever came after
 	Delivered                  int64
 	Deferred                   int64
-	Bounced                    map[BounceClass]int64
+	Bounced                    map[mail.BounceClass]int64
 	Complained                 int64
 	Suppressed                 int64
 	Failed                     int64
@@ -103,20 +92,20 @@ type HookTally struct {
 
 // RawEvent is a payload as it was kept, to be read again.
 type RawEvent struct {
-	Origin  ID
+	Origin  mail.ID
 	Account string
 	Raw     []byte
 }
 
 // Reprojected is what the parser makes of a payload today.
 type Reprojected struct {
-	Origin ID
-	Events []Event
+	Origin mail.ID
+	Events []mail.Event
 }
 
 // Lookup is an unknown call that is due to be looked up at its provider.
 type Lookup struct {
-	ID         ID
+	ID         mail.ID
 	N          int
 	Account    int32
 	Sender     string
@@ -129,24 +118,24 @@ type Lookup struct {
 
 // Verdict is what a look-up found.
 type Verdict struct {
-	ID                ID
+	ID                mail.ID
 	N                 int
 	Account           int32
 	Found             bool // else it is proved that the provider never took the message
 	ProviderMessageID string
-	Payloads          []Payload
+	Payloads          []mail.Payload
 }
 
 // Endpoint is where a tenant wants to be told of events.
 type Endpoint struct {
-	ID             ID
-	Tenant         TenantID
+	ID             mail.ID
+	Tenant         mail.TenantID
 	URL            string
 	Description    string
-	Types          []EventType // empty: all
-	Streams        []string    // empty: all
-	HeaderNames    []string    // of headers of the owner's that are sent along; the values are secrets
-	Unreadable     []string    // those of its secrets that do not open with our keys: EndpointSecret, EndpointHeaders
+	Types          []mail.EventType // empty: all
+	Streams        []string         // empty: all
+	HeaderNames    []string         // of headers of the owner's that are sent along; the values are secrets
+	Unreadable     []string         // those of its secrets that do not open with our keys: EndpointSecret, EndpointHeaders
 	Disabled       bool
 	DisabledReason string
 	FailingSince   time.Time
@@ -175,15 +164,15 @@ type Sealed struct {
 // Delivery is one event on its way to one endpoint, claimed by this replica.
 type Delivery struct {
 	Endpoint Endpoint
-	Event    Event
+	Event    mail.Event
 	N        int       // 1-based try
 	FirstAt  time.Time // when the first try was due
 }
 
 // DeliveryResult is what became of one try.
 type DeliveryResult struct {
-	Endpoint ID
-	Event    ID
+	Endpoint mail.ID
+	Event    mail.ID
 	N        int
 	At       time.Time
 	Took     time.Duration
@@ -204,12 +193,12 @@ const (
 
 // DeliveryEntry is one line of an endpoint's delivery log.
 type DeliveryEntry struct {
-	ID ID
+	ID mail.ID
 	DeliveryResult
 }
 
 // MarshalBounce writes a bounce for the store, nil for none.
-func MarshalBounce(b *Bounce) ([]byte, error) {
+func MarshalBounce(b *mail.Bounce) ([]byte, error) {
 	if b == nil {
 		return nil, nil
 	}

@@ -1,6 +1,10 @@
-package mail
+package queue
 
-import "time"
+import (
+	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+)
 
 // Accounting is the books of the queue in one moment: what each tenant has open, and what contradicts itself. Every
 // message that was accepted is in exactly one of the four places of Book, or it is settled: its status is final.
@@ -45,7 +49,7 @@ type Violation struct {
 	Kind   ViolationKind
 	Tenant string
 	Count  int
-	IDs    []ID // of the first messages, at most three
+	IDs    []mail.ID // of the first messages, at most three
 }
 
 // ViolationKind names the rule that was broken.

@@ -1,8 +1,15 @@
-package mail
+// Package queue holds the words of what waits: lanes, claims, intents, results, and the books that prove that each open message is
+// in one place. It decides how often a call may be repeated (Repeating). It does no I/O: the store moves messages, and package
+// deliver says when.
+//
+// A newcomer's likeliest mistake: to read a lane as a promise. It is a hint; where a message goes is decided when it is claimed.
+package queue
 
 import (
 	"cmp"
 	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
 )
 
 // Lane is one queue of ready messages: those of one tenant that go to one pool (its id), or are pinned to one account
@@ -10,7 +17,7 @@ import (
 // message goes is decided when it is claimed.
 type Lane struct {
 	Number int32
-	Tenant TenantID
+	Tenant mail.TenantID
 }
 
 // LaneQuota says how many messages a claim may look at in one lane. Rows due before Low are skipped: they were claimed
@@ -44,7 +51,7 @@ type Repeat struct {
 }
 
 // Repeating is the policy of an unknown message whose call will be made again, before on_ambiguous decides.
-const Repeating Policy = "repeat"
+const Repeating mail.Policy = "repeat"
 
 // Repeated gives the account at which the next call repeats one that may have sent the message, "" when it does not.
 func Repeated(avoid map[string]Avoid) (account string, r Repeat) {
@@ -58,7 +65,7 @@ func Repeated(avoid map[string]Avoid) (account string, r Repeat) {
 
 // Due is a message that is ready to be sent.
 type Due struct {
-	ID          ID
+	ID          mail.ID
 	Lane        Lane
 	Due         time.Time
 	Attempts    int // calls made so far
@@ -66,26 +73,26 @@ type Due struct {
 	ResentAfter int // calls up to this number were for others than those who are open now
 	Resends     int // how often it was sent again although nobody knew what became of the last call
 	Avoid       map[string]Avoid
-	Facts       *Facts
-	OnAmbiguous Policy
+	Facts       *mail.Facts
+	OnAmbiguous mail.Policy
 	ExpiresAt   time.Time
 }
 
 // Waiting is where a message stands that is not settled: exactly one of Ready, Sending and Unknown is true. Of a settled
 // message all are false.
 type Waiting struct {
-	Facts   *Facts
+	Facts   *mail.Facts
 	Ready   bool      // it waits for its turn
 	Due     time.Time // Ready: when it is looked at next
 	Held    bool      // Ready: since no account was fit, or its own was full
 	Ahead   int       // Ready and due: how many of its lane come first, at most MaxAhead
 	Tries   int       // Ready: calls that failed and will be repeated
 	Avoid   map[string]Avoid
-	Sending bool      // a replica carries it
-	Unknown bool      // nobody knows what became of its last call
-	Decide  time.Time // Unknown: when it is decided without evidence
-	Policy  Policy    // Unknown: how
-	Account string    // Sending and Unknown: whose call it is
+	Sending bool        // a replica carries it
+	Unknown bool        // nobody knows what became of its last call
+	Decide  time.Time   // Unknown: when it is decided without evidence
+	Policy  mail.Policy // Unknown: how
+	Account string      // Sending and Unknown: whose call it is
 }
 
 // MaxAhead is where the counting of Ahead ends.
@@ -106,26 +113,26 @@ type Assignment struct {
 
 // Hold puts a message off. Held messages are freed by every change of configuration.
 type Hold struct {
-	ID    ID
+	ID    mail.ID
 	Until time.Time
 }
 
 // Relane moves a message to another lane.
 type Relane struct {
-	ID   ID
+	ID   mail.ID
 	Lane int32
 }
 
 // Ending closes the open recipients of a message that will not be sent.
 type Ending struct {
-	ID     ID
-	Status Status // Expired or Failed
+	ID     mail.ID
+	Status mail.Status // Expired or Failed
 	Detail string
 }
 
 // Lapse is a message whose call could not be made again in time. It is unknown once more, and on_ambiguous decides.
 type Lapse struct {
-	ID    ID
+	ID    mail.ID
 	Avoid map[string]Avoid
 }
 
@@ -139,19 +146,19 @@ type RepeatRule struct {
 
 // Loaded is a claimed message with what is needed to send it.
 type Loaded struct {
-	Message    *Message
-	Recipients []Recipient // all, with their status now; those suppressed since acceptance are Suppressed
+	Message    *mail.Message
+	Recipients []mail.Recipient // all, with their status now; those suppressed since acceptance are Suppressed
 }
 
 // Intent is the durable announcement of one call.
 type Intent struct {
-	ID       ID
+	ID       mail.ID
 	N        int // 1-based attempt number
 	Account  int32
 	Decision []byte
-	Tenant   TenantID
+	Tenant   mail.TenantID
 	Stream   string
-	Open     []Recipient // who is to be in the call
+	Open     []mail.Recipient // who is to be in the call
 }
 
 // Announced is the answer to an intent.
@@ -162,7 +169,7 @@ type Announced struct {
 
 // Result is what became of one claimed message, with or without a call.
 type Result struct {
-	ID                ID
+	ID                mail.ID
 	N                 int
 	Class             string // a provider class, or Aborted
 	Status            int
@@ -186,9 +193,9 @@ const Aborted = "aborted"
 // RecipientChange is the new state of one recipient.
 type RecipientChange struct {
 	N      int
-	Status Status
+	Status mail.Status
 	Detail string
-	Bounce *Bounce // of Failed and Suppressed, if more is known than Detail
+	Bounce *mail.Bounce // of Failed and Suppressed, if more is known than Detail
 }
 
 // Requeue makes a message ready again, due after In.
@@ -202,7 +209,7 @@ type Requeue struct {
 // Hanging keeps a message whose send has no known outcome until evidence comes, or DecideIn is over.
 type Hanging struct {
 	DecideIn time.Duration
-	Policy   Policy
+	Policy   mail.Policy
 	Avoid    map[string]Avoid // for the next call, if there is one
 }
 

@@ -1,10 +1,18 @@
-package mail
+// Package record holds what the store keeps beside mail that waits, and gives back: submissions, views and attempts of messages,
+// tenants, keys and their scopes, suppressions, audit, events on their way in and out; and the errors of the store. It does no
+// I/O.
+//
+// A newcomer's likeliest mistake: to answer 503 for an OutcomeUnknown. Unavailable alone says that nothing was stored.
+package record
 
 import (
 	"encoding/json"
 	"errors"
 	"net/netip"
 	"time"
+
+	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // Errors that cross package borders. httpapi/problem.go gives each its status.
@@ -47,27 +55,9 @@ func (u *OutcomeUnknown) Error() string {
 	return "outcome unknown"
 }
 
-// Field is one complaint about one field of a request, named by its path ("to[3].email").
-type Field struct {
-	Field   string `json:"field"`
-	Code    string `json:"code"`
-	Message string `json:"message"`
-}
-
-// Invalid is a request whose meaning is wrong: 422 with a Field for each mistake.
-type Invalid struct{ Fields []Field }
-
-// Error implements error.
-func (e *Invalid) Error() string {
-	if len(e.Fields) == 0 {
-		return "invalid request"
-	}
-	return e.Fields[0].Field + ": " + e.Fields[0].Message
-}
-
 // Submission is a validated message on its way into the store.
 type Submission struct {
-	Message     *Message
+	Message     *mail.Message
 	Key         string   // Idempotency-Key, "" for none; unique per tenant
 	Fingerprint [32]byte // of the parsed request, compared when the key repeats
 	Lane        int32    // the queue it starts in, by the configuration in force
@@ -75,16 +65,16 @@ type Submission struct {
 
 // Accepted is the store's answer to a Submission: what the caller is told with the 202.
 type Accepted struct {
-	ID         ID
-	Status     Status
+	ID         mail.ID
+	Status     mail.Status
 	Recipients []RecipientStatus
 	Replayed   bool // the key was seen before with the same fingerprint
 }
 
 // RecipientStatus is one line of an Accepted.
 type RecipientStatus struct {
-	Email  string `json:"email"`
-	Status Status `json:"status"`
+	Email  string      `json:"email"`
+	Status mail.Status `json:"status"`
 }
 
 // Attempt is one call to one account for one message.
@@ -105,13 +95,13 @@ type Attempt struct {
 
 // View is a message as the API shows it.
 type View struct {
-	Message    *Message // without bodies in listings
-	Status     Status
+	Message    *mail.Message // without bodies in listings
+	Status     mail.Status
 	UpdatedAt  time.Time
-	Recipients []Recipient
+	Recipients []mail.Recipient
 	Attempts   []Attempt
-	Waiting    *Waiting // nil in listings
-	Events     []Event  // oldest first by the provider's time; without payloads, at most MaxShownEvents
+	Waiting    *queue.Waiting // nil in listings
+	Events     []mail.Event   // oldest first by the provider's time; without payloads, at most MaxShownEvents
 }
 
 // MaxShownEvents caps the events of a View.
@@ -120,17 +110,17 @@ const MaxShownEvents = 1000
 // Filter selects messages of one tenant. Zero fields select everything. Cursor is the id of the last row seen; rows
 // come newest first.
 type Filter struct {
-	Tenant                                  TenantID
-	Status                                  Status
+	Tenant                                  mail.TenantID
+	Status                                  mail.Status
 	To, From, Tag, Stream, Account, Subject string
 	Since, Until                            time.Time
-	Before                                  ID // keyset cursor
+	Before                                  mail.ID // keyset cursor
 	Limit                                   int
 }
 
 // Tenant is the owner of keys and messages.
 type Tenant struct {
-	ID        TenantID
+	ID        mail.TenantID
 	Name      string
 	Weight    int // share of the claim under contention, 1..1000
 	Paused    bool
@@ -140,7 +130,7 @@ type Tenant struct {
 // Key is an API key as stored: the secret itself is shown once, at creation, and only its hash is kept.
 type Key struct {
 	ID            string // 8 hex characters, public part
-	Tenant        TenantID
+	Tenant        mail.TenantID
 	Name          string
 	Hash          []byte // SHA-256 of the secret part
 	Scopes        []Scope
@@ -156,13 +146,13 @@ type Key struct {
 
 // Suppression stops mail of one tenant to one address.
 type Suppression struct {
-	Tenant    TenantID
+	Tenant    mail.TenantID
 	Email     string
-	Stream    string // "" is every stream
-	Reason    string // hard_bounce, soft_bounce, complaint, unsubscribe, manual
-	Origin    string // api, webhook, response, import, unsubscribe
-	Account   string // whose event it was
-	MessageID ID     // of the message that led to it
+	Stream    string  // "" is every stream
+	Reason    string  // hard_bounce, soft_bounce, complaint, unsubscribe, manual
+	Origin    string  // api, webhook, response, import, unsubscribe
+	Account   string  // whose event it was
+	MessageID mail.ID // of the message that led to it
 	Detail    string
 	CreatedAt time.Time
 	ExpiresAt time.Time // zero: never
