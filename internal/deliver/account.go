@@ -121,7 +121,7 @@ func (a *account) current(conf *route.Account) bool {
 }
 
 // connect makes the adapter. An account whose adapter can't be made takes no mail and says why. It returns an error only
-// when the database is to blame and a later try may do better.
+// if the database was unavailable: a later try may succeed.
 func (a *account) connect(ctx context.Context, s *accounts) error {
 	secrets, err := s.store.Secrets(ctx, a.conf.ID)
 	if err == nil {

@@ -9,7 +9,7 @@
 // The function next decides what an outcome means. It is pure and goes by the class that the adapter gave. State that
 // replicas must agree on is in the database and uses its clock.
 //
-// The likeliest mistake in a change is to drop a claimed message on an error path. Every claimed message must end in
+// A newcomer's likeliest mistake is to drop a claimed message on an error path. Every claimed message must end in
 // Record, or be rescued. A row with neither stays in flight for as long as its replica lives.
 package deliver
 
