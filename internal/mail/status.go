@@ -23,7 +23,7 @@ const (
 )
 
 // ranks orders the statuses from best to worst, open ones (which outrank every final one) above 100. Doubt outranks a
-// plain failure, so that a message of which one recipient may have been mailed does not look as if nobody was.
+// plain failure: a message that one recipient may have got must not look as if nobody got it.
 var ranks = map[Status]int{
 	Delivered: 1, Sent: 2, Cancelled: 3, Suppressed: 4, Expired: 5, Failed: 6, FailedUnknown: 7, Bounced: 8, Complained: 9,
 	Deferred: 101, Scheduled: 102, Queued: 103, Sending: 104, Unknown: 105,

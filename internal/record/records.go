@@ -170,8 +170,8 @@ type AuditEntry struct {
 	Detail json.RawMessage // secrets never
 }
 
-// FailedLogins are the wrong keys, webhook passwords and unsubscribe links that came from one address within a minute. Those
-// for which there was no entry of their own are in one of "others".
+// FailedLogins are the wrong keys, webhook passwords and unsubscribe links that came from one address within a minute. If there
+// are too many addresses, the rest are counted together in one of "others".
 type FailedLogins struct {
 	From      string    `json:"-"`
 	Since     time.Time `json:"since"`

@@ -16,7 +16,7 @@ type Decision struct {
 	Chosen     string      `json:"chosen,omitempty"`    // "" when nobody can take it now
 	WaitsFor   string      `json:"waits_for,omitempty"` // the account that it waits for, if it may not spill
 	Spilled    bool        `json:"spilled,omitempty"`
-	Probe      bool        `json:"probe,omitempty"` // the chosen account is parked, and this message tries whether it takes mail again
+	Probe      bool        `json:"probe,omitempty"` // the chosen account is parked, and this message probes it
 	Candidates []Candidate `json:"candidates"`
 	Omitted    int         `json:"omitted,omitempty"` // candidates left out to keep the record small
 }
