@@ -62,6 +62,7 @@ func (s *accounts) reload(ctx context.Context, c *route.Config) error {
 	return errors.Join(errs...)
 }
 
+// apply brings one live account in line with its configuration, with a new adapter if needed.
 func (s *accounts) apply(ctx context.Context, conf *route.Account) error {
 	old, share := s.get(conf.ID), s.shareOf(conf.Concurrency) // not while old is locked: each locks s.mu first
 	if old != nil && old.current(conf) {
@@ -101,6 +102,7 @@ func (s *accounts) shareOf(concurrency int) int {
 	return max(concurrency/s.replicas, 1)
 }
 
+// setReplicas divides the concurrency of each account anew if the number of live replicas changed.
 func (s *accounts) setReplicas(n int) {
 	s.mu.Lock()
 	changed := s.replicas != n

@@ -82,6 +82,7 @@ func (c *claim) lapse(d queue.Due) bool {
 	return true
 }
 
+// giveUpRepeat notes that the call is not repeated any more: the message becomes unknown again.
 func (c *claim) giveUpRepeat(d queue.Due) {
 	c.lapses = append(c.lapses, queue.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
 	c.endedIn = append(c.endedIn, d.Lane)

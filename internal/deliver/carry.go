@@ -21,8 +21,8 @@ const intentAge = 2 * time.Second
 // turnAge is how old an intent may be when the call's slot comes. A rescuer's resend comes at least a minute later.
 const turnAge = 10 * time.Second
 
-// carryAll loads what was claimed and carries each message in a goroutine of its own. Their number is bounded by the
-// accounts' concurrency.
+// carryAll loads the claimed messages and carries each in a goroutine of its own. The accounts' concurrency bounds their
+// number.
 func (e *Engine) carryAll(items []*item) {
 	for _, it := range items {
 		it.acc.start()
@@ -220,6 +220,7 @@ func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Recei
 	return receipt, failure, &queue.Settle{Began: began, At: latest, Recipients: len(c.open)}
 }
 
+// send calls the adapter. A panic there counts as an uncertain outcome.
 func (e *Engine) send(ctx context.Context, it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error) {
 	defer func() {
 		if p := recover(); p != nil { // a bug in an adapter: whether it sent is not known

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	claimPause = 4 * time.Millisecond // between claims: slots that become free meanwhile share one
+	claimPause = 4 * time.Millisecond // between claims: slots that become free meanwhile share a claim
 	idlePoll   = 500 * time.Millisecond
 	horizon    = 50 * time.Millisecond // how far ahead slots are taken; those of a replica that dies are lost for a while
 	maxHold    = 15 * time.Second
@@ -141,7 +141,7 @@ func (e *Engine) learn(c *claim, quotas []queue.LaneQuota) {
 	}
 }
 
-// claim is one run of decide: what it saw and what it took.
+// claim is one run of decide, with the messages that it saw and took.
 type claim struct {
 	engine  *Engine
 	config  *route.Config
@@ -371,7 +371,7 @@ func (c *claim) othersFree(d route.Decision) bool {
 	})
 }
 
-// unfitPause is how long a message is held if no account has to recover for it: its own waits, or an operator, must end that.
+// unfitPause is how long a message is held if no account has to recover for it: it waits for its own retry or an operator.
 const unfitPause = time.Minute
 
 // unfit notes a message that no account is fit for, and returns the pause before the next look at it. The pause is short

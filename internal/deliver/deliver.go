@@ -192,6 +192,7 @@ func (e *Engine) Wake(l queue.Lane) {
 	e.nudge()
 }
 
+// nudge wakes the claim loop and never blocks.
 func (e *Engine) nudge() {
 	select {
 	case e.wake <- struct{}{}:

@@ -75,7 +75,7 @@ func (r *readings) after(ctx context.Context, at time.Time) bool {
 	}
 }
 
-// Registrar returns the adapter of an account if it can set up events: its provider must have an API for that.
+// Registrar returns the account's adapter as one that sets up events, if its provider has an API for that.
 func (e *Engine) Registrar(name string) (provider.Registrar, bool) {
 	a := e.accounts.named(name)
 	if a == nil {

@@ -13,7 +13,7 @@ import (
 
 const (
 	maxClaim    = 256
-	markMargin  = 2 * time.Second        // rows due before the mark may still appear for so long; then an accept gives up
+	markMargin  = 2 * time.Second        // rows due before the mark may still appear for less than this: an accept gives up before
 	markForget  = 30 * time.Second       // after this a full sweep looks for rows that were missed
 	laneMaxIdle = time.Minute            // lanes that were not seen for so long are forgotten
 	meet        = 250 * time.Millisecond // lanes that wake within this of each other are asked together

@@ -59,6 +59,7 @@ func (e *Engine) reconcile(ctx context.Context) {
 	}
 }
 
+// lookUpDue makes the look-ups that are due, and waits for all of them.
 func (e *Engine) lookUpDue(ctx context.Context) error {
 	var ids []int32
 	e.accounts.each(func(id int32, a *account) {
@@ -138,6 +139,7 @@ func (e *Engine) lookupError(ctx context.Context, a *account, l record.Lookup, e
 // putOff gives back a look-up that could not be made, to repeat it later.
 func (e *Engine) putOff(ctx context.Context, l record.Lookup) { e.giveBack(ctx, l, true, lookupAgain) }
 
+// giveBack returns a look-up that settled nothing. With repeat it is made again after wait; else the schedule decides.
 func (e *Engine) giveBack(ctx context.Context, l record.Lookup, repeat bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbWait)
 	defer cancel()

@@ -182,6 +182,7 @@ func (e *Engine) listLanes(ctx context.Context) error {
 	return nil
 }
 
+// rescue returns the work of dead replicas: unstarted messages are ready again, started ones become unknown.
 func (e *Engine) rescue(ctx context.Context) error {
 	unstarted, started, err := e.Store.Rescue(ctx, e.Policy.Waits())
 	if err != nil {
@@ -196,6 +197,7 @@ func (e *Engine) rescue(ctx context.Context) error {
 	return nil
 }
 
+// decideUnknown resends or fails unknown messages whose deadline is over.
 func (e *Engine) decideUnknown(ctx context.Context) error {
 	resent, failed, err := e.Store.DecideUnknown(ctx, e.Policy.ReconcileResend, e.Policy.ResendMax)
 	if err != nil {
@@ -209,6 +211,7 @@ func (e *Engine) decideUnknown(ctx context.Context) error {
 	return nil
 }
 
+// readBlocks applies here the pauses that providers asked any replica for.
 func (e *Engine) readBlocks(ctx context.Context) error {
 	blocks, err := e.Store.Blocks(ctx)
 	if err != nil {
@@ -223,6 +226,7 @@ func (e *Engine) readBlocks(ctx context.Context) error {
 	return nil
 }
 
+// measure sets the gauges of accounts and of the queue.
 func (e *Engine) measure(ctx context.Context) error {
 	e.accounts.each(func(_ int32, a *account) {
 		a.mu.Lock()
@@ -250,6 +254,7 @@ func (e *Engine) makePartitions(ctx context.Context) error {
 	return err
 }
 
+// retain deletes all that is past its age.
 func (e *Engine) retain(ctx context.Context) error {
 	now, err := e.Store.RetentionNow(ctx)
 	if err != nil {
@@ -289,6 +294,7 @@ func (e *Engine) retain(ctx context.Context) error {
 // orphansAtOnce bounds one round of matching orphans. The rest waits for the next run of the job.
 const orphansAtOnce = 500
 
+// matchOrphans tries again to find the messages of events that came before them.
 func (e *Engine) matchOrphans(ctx context.Context) error {
 	_, err := e.Store.MatchOrphans(ctx, orphansAtOnce)
 	return err

@@ -242,6 +242,7 @@ func byEmail(refused []provider.Refusal) map[string]provider.Refusal {
 	return m
 }
 
+// refusalChange is the new state of a recipient that the provider refused.
 func refusalChange(rc mail.Recipient, ref provider.Refusal) queue.RecipientChange {
 	status := mail.Failed
 	if ref.Suppressed {

@@ -57,6 +57,7 @@ func (rule Rule) Check(r *http.Request) error {
 	return nil
 }
 
+// admits reports whether the rule lets a host in.
 func (rule Rule) admits(host string) bool {
 	if host == "" {
 		return false
@@ -73,6 +74,7 @@ func (rule Rule) admits(host string) bool {
 	return rule.Inside && (!strings.ContainsAny(host, ".:") || slices.ContainsFunc(inside, func(end string) bool { return strings.HasSuffix(host, end) }))
 }
 
+// matches reports whether a host, in lower case, is the name or below a name that begins with *.
 func matches(name, host string) bool {
 	if below, ok := strings.CutPrefix(name, "*"); ok && strings.HasPrefix(below, ".") {
 		return strings.HasSuffix(host, below)

@@ -147,6 +147,7 @@ func (w warder) control(_ context.Context, network, address string, _ syscall.Ra
 	return w.judge(to)
 }
 
+// judge refuses an address or port that may not be called.
 func (w warder) judge(to netip.AddrPort) error {
 	addr := to.Addr().Unmap()
 	switch {

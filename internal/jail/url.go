@@ -27,6 +27,7 @@ func forbidden(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrForbidden, fmt.Sprintf(format, args...))
 }
 
+// check refuses a URL that may not be called: by its form, its port or its host.
 func check(u *url.URL, o Options) error {
 	switch {
 	case u.Scheme != "https" && u.Scheme != "http":

@@ -174,6 +174,7 @@ func parsePhrase(s string) (string, *fault) {
 	return unquote(s[1 : len(s)-1])
 }
 
+// unquote removes the backslashes from the inside of a quoted name.
 func unquote(s string) (string, *fault) {
 	if !strings.ContainsAny(s, `\"`) {
 		return s, nil

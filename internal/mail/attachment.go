@@ -143,7 +143,7 @@ const (
 )
 
 // cleanContentType gives the canonical form of a media type. Composite types are refused: multipart would be parsed as
-// structure of ours, and message (RFC 2046 section 5.2) may not be encoded as Base64; message/partial and
+// our own structure, and message (RFC 2046 section 5.2) may not be encoded as Base64; message/partial and
 // message/external-body carry content past every scanner.
 func cleanContentType(s string) (string, *fault) {
 	if s == "" {
@@ -175,8 +175,8 @@ func cleanContentType(s string) (string, *fault) {
 	return s, nil
 }
 
-// checkContentID takes what can stand between angle brackets in Content-ID and behind "cid:" without quoting
-// (RFC 2392): dot-atom characters and one @.
+// checkContentID accepts characters that need no quoting between angle brackets in Content-ID and after "cid:" (RFC 2392):
+// those of a dot-atom, and @.
 func checkContentID(s string) *fault {
 	if len(s) > 128 {
 		return &fault{"too_long", "a content id has at most 128 characters"}

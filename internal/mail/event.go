@@ -56,7 +56,7 @@ type Bounce struct {
 	Rule     string      `json:"rule,omitempty"`     // what decided: "reply/mailbox_unknown", "mailgun/605"
 }
 
-// Reason is why, in one word.
+// Reason is the cause of a bounce, in one word.
 type Reason string
 
 // The reasons, by class. Those of the last group are reported before the provider tried at all.
@@ -154,6 +154,7 @@ func (e *Event) Keys(account int32) (byID, byContent ID) {
 	return eventKey(account, "id", e.UniqueID, FoldAddress(e.Recipient)), byContent
 }
 
+// eventKey hashes the parts with their lengths, so that different parts give different keys.
 func eventKey(account int32, parts ...string) ID {
 	h := sha256.New()
 	_ = binary.Write(h, binary.BigEndian, account)

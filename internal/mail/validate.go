@@ -97,9 +97,9 @@ func checkHeaderName(name string) *fault {
 	return nil
 }
 
-// headerDenied reports whether a lower-case header name is one that a caller may not set. It is ours when it says who
-// mails whom, how the body is built or who vouched for it. The X- families are control channels: they change
-// recipients, templates, tracking or the sending identity at the provider, behind what we validated and recorded
+// headerDenied reports whether a lower-case header name is one that a caller may not set. The header is ours if it says
+// who mails whom, how the body is built or who authenticated it. The X- families are control channels: they change
+// recipients, templates, tracking or the sending identity at the provider, without our validation and records
 // (SendGrid X-SMTPAPI, Amazon SES X-SES-*, Postmark X-PM-*, Mailgun X-Mailgun-*, Mandrill X-MC-*, SparkPost X-MSYS-*).
 func headerDenied(name string) bool {
 	switch name {

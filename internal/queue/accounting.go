@@ -44,7 +44,7 @@ func (a *Accounting) Count(kind ViolationKind) int {
 	return n
 }
 
-// Violation reports what breaks one rule of the books, for one tenant.
+// Violation is a broken rule of the books, for one tenant.
 type Violation struct {
 	Kind   ViolationKind
 	Tenant string
@@ -64,7 +64,7 @@ const (
 	Misplaced    ViolationKind = "misplaced"     // unknown by its status and not by its place, or the other way round
 	WrongTenant  ViolationKind = "wrong_tenant"  // queued for another tenant than its own
 	OpenAttempt  ViolationKind = "open_attempt"  // a call without a result that is not under way
-	AttemptState ViolationKind = "attempt_state" // a call under way or unknown that is something else by its attempts
+	AttemptState ViolationKind = "attempt_state" // a call is under way or unknown, but the attempts say otherwise
 )
 
 // ViolationKinds lists them all, those of messages before those of attempts.

@@ -78,8 +78,8 @@ type Due struct {
 	ExpiresAt   time.Time
 }
 
-// Waiting says where a message is that is not settled: exactly one of Ready, Sending and Unknown is true. For a settled
-// message all are false.
+// Waiting says where an unsettled message is: exactly one of Ready, Sending and Unknown is true. For a settled message all
+// are false.
 type Waiting struct {
 	Facts   *mail.Facts
 	Ready   bool      // it waits for its turn

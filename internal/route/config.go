@@ -86,7 +86,7 @@ type Pool struct {
 // DefaultPool is the pool of messages that no rule matches. It exists from the start.
 const DefaultPool = "default"
 
-// Rule sends what it matches to a pool. Empty fields match everything; the first match by position wins.
+// Rule sends the messages that it matches to a pool. Empty fields match everything; the first match by position wins.
 type Rule struct {
 	ID              int64  `json:"id"`
 	Position        int    `json:"position"`

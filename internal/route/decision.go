@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Decision is why an attempt went where it went. It is stored with the attempt in at most MaxDecisionBytes of JSON and
+// Decision explains why an attempt went to its account. It is stored with the attempt in at most MaxDecisionBytes of JSON and
 // shown by the API.
 type Decision struct {
 	Config     int64       `json:"config"`              // configuration version in force

@@ -42,7 +42,7 @@ const (
 	maxBase   = 400
 )
 
-// What a token is made of, in bytes: the id of the key, the nonce, the encrypted plaintext and its tag.
+// The parts of a token, in bytes: the id of the key, the nonce, the encrypted plaintext and its tag.
 const (
 	idSize    = 1
 	nonceSize = 12
@@ -89,6 +89,7 @@ func New(secret []byte, base string, previous ...[]byte) (*Signer, error) {
 	return s, nil
 }
 
+// checkBase accepts an absolute https URL, or http for a loopback address, without query, fragment or final slash.
 func checkBase(base string) error {
 	u, err := url.Parse(base)
 	switch {
