@@ -53,7 +53,7 @@ func (l *lanes) ensure(id queue.Lane) *lane {
 	return l.known[id]
 }
 
-// refresh takes over the lanes that the database lists and the weights of tenants, and forgets lanes long unseen.
+// refresh adds the lanes that the database lists, sets the weights of tenants, and forgets lanes that were not seen lately.
 func (l *lanes) refresh(ids []queue.Lane, tenants []record.Tenant, now time.Time) {
 	weights := make(map[mail.TenantID]int, len(tenants))
 	for _, t := range tenants {

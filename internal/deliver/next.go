@@ -35,7 +35,7 @@ func (p Policy) hanging(d queue.Due) *queue.Hanging {
 	return &queue.Hanging{DecideIn: p.Waits()[d.OnAmbiguous] << d.Resends, Policy: d.OnAmbiguous, Avoid: d.Avoid}
 }
 
-// call is one call, with what next needs to know of it.
+// call is one call, with all that next needs to know about it.
 type call struct {
 	due     queue.Due
 	account int32

@@ -189,7 +189,7 @@ func (a *account) weigh(c call, failure *provider.Error) evidence {
 	return e
 }
 
-// Degraded lists the pools of which no account can take mail now.
+// Degraded lists the pools in which no account can take mail now.
 func (e *Engine) Degraded() []string {
 	c := e.config.Load()
 	if c == nil {

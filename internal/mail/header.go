@@ -12,7 +12,7 @@ type HeaderSyntax int
 // The syntaxes.
 const (
 	Unstructured HeaderSyntax = iota // text: encoded words may stand anywhere
-	Tokens                           // words of a protocol
+	Tokens                           // keywords of a protocol, for programs
 	MessageIDs                       // ids in angle brackets (RFC 5322 section 3.6.4)
 	URLs                             // URLs in angle brackets, with comments (RFC 2369)
 	Named                            // a name, and an address or an id in angle brackets (RFC 2919, RFC 8098)

@@ -32,7 +32,7 @@ var ranks = map[Status]int{
 // Valid reports whether s is one of the statuses.
 func (s Status) Valid() bool { return ranks[s] != 0 }
 
-// Open reports whether the recipient may still be mailed, or its fate is not yet known to us. Sent counts as final for
+// Open reports whether the recipient may still be mailed, or its outcome is not yet known to us. Sent counts as final for
 // the engine: no further call follows from it.
 func (s Status) Open() bool { return ranks[s] > 100 }
 

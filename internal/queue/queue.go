@@ -28,7 +28,7 @@ type LaneQuota struct {
 	Low time.Time
 }
 
-// Avoid is one account that a message stays away from, since an attempt there failed. Until, on the database's clock,
+// Avoid is one account that a message avoids, because an attempt there failed. Until, on the database's clock,
 // is when it may be tried again; Final says never. Last says that a call there may have sent the message: it is chosen
 // only when no other account is fit.
 type Avoid struct {
@@ -36,7 +36,7 @@ type Avoid struct {
 	Final bool      `json:"final,omitempty"`
 	Last  bool      `json:"last,omitempty"`
 	Why   string    `json:"why"`
-	Kind  string    `json:"kind,omitempty"` // the kind of provider that refused the content: none of that kind is asked again
+	Kind  string    `json:"kind,omitempty"` // the kind of provider that refused the content: that kind is not asked again
 
 	Repeat *Repeat `json:"repeat,omitempty"` // a call of this account may have sent the message, and can be made again
 }

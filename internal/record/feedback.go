@@ -126,7 +126,7 @@ type Verdict struct {
 	Payloads          []mail.Payload
 }
 
-// Endpoint is a URL to which a tenant gets its events.
+// Endpoint is a webhook of a tenant: a URL that gets its events.
 type Endpoint struct {
 	ID             mail.ID
 	Tenant         mail.TenantID

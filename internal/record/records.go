@@ -107,7 +107,7 @@ type View struct {
 // MaxShownEvents caps the events of a View.
 const MaxShownEvents = 1000
 
-// Filter selects messages of one tenant. Zero fields select everything. Cursor is the id of the last row seen; rows
+// Filter selects messages of one tenant. Zero fields select everything. Before is the id of the last row seen; rows
 // come newest first.
 type Filter struct {
 	Tenant                                  mail.TenantID
