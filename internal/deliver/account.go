@@ -17,7 +17,7 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-// errNeutral is an outcome that says nothing of an account's health.
+// errNeutral is an outcome that says nothing about an account's health.
 var errNeutral = errors.New("no verdict on the account")
 
 // account is the live side of one configured account: its adapter, its breaker, its pacers and what is in flight here.
@@ -30,22 +30,22 @@ type account struct {
 	client    provider.Provider
 	failure   string // why there is no client
 	inflight  int
-	share     int           // of the account's concurrency that is ours
+	share     int           // this replica's part of the account's concurrency
 	capped    time.Time     // since when inflight is at share and no call has ended; zero when it is not
 	since     time.Time     // since when ends are counted
 	ends      int           // calls that ended since then
 	gap       time.Duration // between the ends of calls, in the last span of counting
 	turn      time.Time     // when the last message that was put aside for this account is due again
-	busy      time.Time     // no slot before; for calls of at least busyCost recipients
+	busy      time.Time     // no slot before this for calls of at least busyCost recipients
 	busyCost  int
-	blocked   time.Time // the provider said so
-	throttles int       // in a row
-	counted   time.Time // when the last of them was
+	blocked   time.Time // until then, as the provider asked
+	throttles int       // throttled calls in a row
+	counted   time.Time // when the last of them was counted
 	probes    map[string]probe
 	suspects  map[suspect]evidence
 
 	lookup   provider.LookupSpec
-	within   time.Duration // how long after a call its repeats are taken for the same one; 0 never
+	within   time.Duration // how long after a call the provider takes repeats for the same call; 0 never
 	announce bool          // the provider reports no acceptance of its own
 	lookups  *rate.Limiter // paces look-ups
 
@@ -57,15 +57,15 @@ type account struct {
 // breakerPause is how long an open breaker waits before one probe.
 const breakerPause = 5 * time.Second
 
-// The breaker judges by the calls of the last breakerSpan. They are counted in buckets, so that a call counts although
-// others before it are forgotten while it is open: a span that ends for all at once would forget calls as long as itself.
+// The breaker judges by the calls of the last breakerSpan. Counts age out by bucket; one fixed window would drop them all
+// at once, and a call as long as the window would never count.
 const (
 	breakerSpan   = time.Minute
 	breakerBucket = 10 * time.Second
 )
 
-// slowAnswer is how long a call may be open until the breaker takes it for a failure, whatever comes of it: a provider
-// that takes everything and answers nothing would else get mail until the first calls are given up.
+// slowAnswer is how long a call may be open before the breaker counts it as a failure, whatever its outcome. Otherwise a
+// provider that takes mail but never answers would get more until the first calls are given up.
 const slowAnswer = 10 * time.Second
 
 var errSlow = errors.New("no answer yet")
@@ -83,7 +83,7 @@ func newAccount(conf route.Account, share int) *account {
 	return a
 }
 
-// allow asks the breaker for one call and returns what tells it how the call went. Only the first word counts.
+// allow asks the breaker for one call. done reports the outcome to the breaker; only the first report counts.
 func (a *account) allow() (done func(error), err error) {
 	tell, err := a.breaker.Allow()
 	if err != nil {
@@ -97,7 +97,7 @@ func (a *account) allow() (done func(error), err error) {
 	}, nil
 }
 
-// configure takes over settings that need no new adapter. The caller holds mu or is the only one to know a.
+// configure takes over settings that need no new adapter. The caller holds mu, or nobody else has a yet.
 func (a *account) configure(conf route.Account) {
 	a.conf = conf
 	a.pacers = nil
@@ -121,7 +121,7 @@ func (a *account) current(conf *route.Account) bool {
 }
 
 // connect makes the adapter. An account whose adapter can't be made takes no mail and says why. It returns an error only
-// when the database is to blame and a later try may do better.
+// if the database was unavailable: a later try may succeed.
 func (a *account) connect(ctx context.Context, s *accounts) error {
 	secrets, err := s.store.Secrets(ctx, a.conf.ID)
 	if err == nil {
@@ -160,7 +160,7 @@ func (a *account) limited() bool {
 	return len(a.conf.Limits) > 0
 }
 
-// adapter is what makes calls, or nil when the account was retired before the first of them was booked.
+// adapter returns the adapter, or nil if there is none: it could not be made, or the account was retired with no call booked.
 func (a *account) adapter() provider.Provider {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -190,7 +190,7 @@ func (a *account) done() {
 	a.closeIdle()
 }
 
-// stallAfter is how long an account at its number of calls may go without the end of one before its messages may spill.
+// stallAfter is how long a full account may go without the end of a call before its messages may spill.
 const stallAfter = 5 * time.Second
 
 // stalled reports whether the account is full of calls that do not end. The caller holds mu.
@@ -198,8 +198,7 @@ func (a *account) stalled(now time.Time) bool {
 	return !a.capped.IsZero() && now.Sub(a.capped) > stallAfter
 }
 
-// measure counts over spans of a second: calls end in bursts, and the time between two ends says little. The caller holds
-// mu.
+// measure averages the gap over spans of a second, because calls end in bursts. The caller holds mu.
 func (a *account) measure(now time.Time) {
 	switch span := now.Sub(a.since); {
 	case a.since.IsZero():
@@ -210,15 +209,15 @@ func (a *account) measure(now time.Time) {
 	}
 }
 
-// For how long a message is put aside at the longest: what a limit lets through is known, what a provider takes at once
-// may be quite different in a moment.
+// How long a message is put aside at most. The rate of a limit is known; how much a provider without one takes may change
+// at any moment.
 const (
 	longAside  = 10 * time.Minute
 	shortAside = 3 * time.Second
 )
 
-// aside tells for how long to put a message aside that waits for this account until first, so that what waits comes back
-// about twice as fast as the account can take it: it never runs dry, and few rows are written more than twice.
+// aside returns until when to put aside a message that waits for this account until first. Messages come back about twice
+// as fast as the account can take them. So it never runs out of them, and few rows are written more than twice.
 func (a *account) aside(now, first time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -228,7 +227,7 @@ func (a *account) aside(now, first time.Time) time.Time {
 		longest = shortAside
 	}
 	for _, w := range a.conf.Limits {
-		if w.Per <= time.Minute { // longer ones may be spent at once: what they leave is in first
+		if w.Per <= time.Minute { // a longer window may be used up at once; first has its next slot
 			gap = max(gap, w.Per/time.Duration(w.N))
 		}
 	}
@@ -251,7 +250,7 @@ func (a *account) noSlot(until time.Time, cost int) {
 	a.busy, a.busyCost = until, cost
 }
 
-// block notes locally what the provider's answer did to the shared state.
+// block notes here, as the shared state does for all replicas, that the provider asked for a pause.
 func (a *account) block(until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -260,8 +259,8 @@ func (a *account) block(until time.Time) {
 	}
 }
 
-// throttled counts the throttled calls in a row, this one included, or forgets them after another outcome. Calls that were
-// under way together count once: what began before the last was counted says nothing new.
+// throttled counts the throttled calls in a row, this one included; another outcome resets the count. Calls that were
+// under way together count once: a call that began before the last count changes nothing.
 func (a *account) throttled(yes bool, began time.Time) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -40,9 +40,9 @@ func (s *accounts) each(f func(id int32, a *account)) {
 	}
 }
 
-// reload brings the live accounts in line with the configuration and fills in the capabilities of each. An adapter is
-// made anew only when settings or secrets changed; the old one is closed when its calls are done. An error says that the
-// database did not give the secrets of an account, which is unusable until it is loaded again.
+// reload brings the live accounts in line with the configuration and fills in the capabilities of each. A new
+// adapter is made only if settings or secrets changed; the old one is closed when its calls are done. An error means that
+// the database did not give the secrets of an account. That account is unusable until it is loaded again.
 func (s *accounts) reload(ctx context.Context, c *route.Config) error {
 	keep := map[int32]bool{}
 	var errs []error
@@ -62,8 +62,9 @@ func (s *accounts) reload(ctx context.Context, c *route.Config) error {
 	return errors.Join(errs...)
 }
 
+// apply brings one live account in line with its configuration, with a new adapter if needed.
 func (s *accounts) apply(ctx context.Context, conf *route.Account) error {
-	old, share := s.get(conf.ID), s.shareOf(conf.Concurrency) // not while old is locked: each locks in the other order
+	old, share := s.get(conf.ID), s.shareOf(conf.Concurrency) // not while old is locked: each locks s.mu first
 	if old != nil && old.current(conf) {
 		old.mu.Lock()
 		conf.Capabilities = old.conf.Capabilities
@@ -101,6 +102,7 @@ func (s *accounts) shareOf(concurrency int) int {
 	return max(concurrency/s.replicas, 1)
 }
 
+// setReplicas divides the concurrency of each account anew if the number of live replicas changed.
 func (s *accounts) setReplicas(n int) {
 	s.mu.Lock()
 	changed := s.replicas != n

@@ -10,9 +10,9 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// A provider that takes an idempotency key lets us make a call again whose answer was lost: it sends the message once and
-// gives the same answer. So such a call is repeated at its account, a few times with growing waits, before on_ambiguous
-// decides. A repeat is no resend: it is not counted as one, and it makes no second mail.
+// At a provider that takes an idempotency key, a call whose answer was lost can be made again: the provider sends the
+// message once and gives the same answer. So such a call is repeated at its account, a few times with growing waits, before
+// on_ambiguous decides. A repeat is not a resend: it is not counted as one, and it makes no second mail.
 
 // repeatPatience is how long a repeat may wait for its turn at an account that is busy, parked or throttled.
 const repeatPatience = 10 * time.Minute
@@ -46,7 +46,7 @@ func (p Policy) uncertain(c call, failure *provider.Error, now time.Time) *queue
 	return &queue.Hanging{DecideIn: wait, Policy: queue.Repeating, Avoid: avoid}
 }
 
-// lapsed is the avoid list of a message whose call is not repeated any more.
+// lapsed returns the avoid list of a message whose call is not repeated any more.
 func lapsed(avoid map[string]queue.Avoid) map[string]queue.Avoid {
 	out := maps.Clone(avoid)
 	for name, a := range out {
@@ -60,7 +60,8 @@ func lapsed(avoid map[string]queue.Avoid) map[string]queue.Avoid {
 	return out
 }
 
-// unbound is the avoid list of a message whose repeat was accepted: its next call is for others, and goes where it may.
+// unbound returns the avoid list of a message whose repeat was accepted. Its next call is for other recipients, and may go
+// to any account.
 func unbound(avoid map[string]queue.Avoid) map[string]queue.Avoid {
 	out := maps.Clone(avoid)
 	for name, a := range out {
@@ -81,6 +82,7 @@ func (c *claim) lapse(d queue.Due) bool {
 	return true
 }
 
+// giveUpRepeat notes that the call is not repeated any more: the message becomes unknown again.
 func (c *claim) giveUpRepeat(d queue.Due) {
 	c.lapses = append(c.lapses, queue.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
 	c.endedIn = append(c.endedIn, d.Lane)
@@ -94,7 +96,7 @@ func sendKey(d queue.Due) string {
 	return d.ID.String() + "/" + strconv.Itoa(d.ResentAfter)
 }
 
-// repeatUnknown makes messages ready whose call is to be made again.
+// repeatUnknown makes those unknown messages ready whose call is to be made again.
 func (e *Engine) repeatUnknown(ctx context.Context) error {
 	if len(e.Policy.Repeats) == 0 {
 		return nil

@@ -9,11 +9,11 @@ import (
 
 const (
 	booksEvery = time.Minute      // between two checks of the books
-	booksWait  = 55 * time.Second // for one: with ten million messages open it takes a good part of that
+	booksWait  = 55 * time.Second // for one check, which takes much of that with ten million messages open
 )
 
 // keepBooks checks the books every minute. It has a loop of its own: with millions of messages open a check takes
-// seconds, for which no rescue must wait.
+// seconds, and no rescue must wait for that.
 func (e *Engine) keepBooks(ctx context.Context) {
 	for {
 		next := time.Now().Add(booksEvery)
@@ -26,8 +26,8 @@ func (e *Engine) keepBooks(ctx context.Context) {
 	}
 }
 
-// checkBooks tells what the books say, and raises the alarm over what contradicts itself. Another replica that is at it
-// is left alone: what it finds is told there, and this one looks again in a minute.
+// checkBooks publishes the counts as metrics, and logs each contradiction as an error. If another replica is checking, it
+// does nothing: that replica reports, and this one checks again in a minute.
 func (e *Engine) checkBooks(ctx context.Context) error {
 	a, done, err := e.Store.AccountingAlone(ctx)
 	if err != nil || !done {

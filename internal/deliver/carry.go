@@ -15,14 +15,14 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// intentAge is how old an intent may be when its call starts: a process that was stopped for longer sends nothing.
+// intentAge is how old an intent may be when its call starts: a process that was suspended for longer sends nothing.
 const intentAge = 2 * time.Second
 
-// turnAge is how old it may be when the call's slot has come: a rescuer's resend is at least a minute away from it.
+// turnAge is how old an intent may be when the call's slot comes. A rescuer's resend comes at least a minute later.
 const turnAge = 10 * time.Second
 
-// carryAll loads what was claimed and carries each message in a goroutine of its own. Their number is bounded by the
-// accounts' concurrency.
+// carryAll loads the claimed messages and carries each in a goroutine of its own. The accounts' concurrency bounds their
+// number.
 func (e *Engine) carryAll(items []*item) {
 	for _, it := range items {
 		it.acc.start()
@@ -38,7 +38,7 @@ func (e *Engine) carryAll(items []*item) {
 		ctx, cancel := context.WithTimeout(e.finish, dbWait)
 		loaded, err := e.Store.Load(ctx, ids)
 		cancel()
-		if err != nil { // half of a message is none
+		if err != nil { // a partial load is treated as no load
 			e.Log.Warn("load claimed messages", "error", err)
 			loaded = nil
 		}
@@ -86,7 +86,7 @@ func (e *Engine) attempt(it *item, l queue.Loaded) (queue.Result, bool) {
 		return none, true
 	}
 	announced, ours := e.announce(it, &c, l)
-	if ours && len(c.open) == 0 { // all of them since the claim
+	if ours && len(c.open) == 0 { // all were suppressed since the claim
 		done(errNeutral)
 		return suppressed(none, l), true
 	}
@@ -115,8 +115,8 @@ func (e *Engine) attempt(it *item, l queue.Loaded) (queue.Result, bool) {
 	return result, true
 }
 
-// notMade closes an attempt that was announced and not made. Nothing was sent by it; of the call that it was to repeat
-// nobody knows yet, so the message goes on waiting for that.
+// notMade closes an attempt that was announced and not made. It sent nothing. If it was to repeat an earlier call, the
+// outcome of that call is still unknown, and the message goes on waiting for it.
 func notMade(r queue.Result, c call, why string) queue.Result {
 	r.Class, r.Error = queue.Aborted, why
 	if at, _ := queue.Repeated(c.due.Avoid); at != "" {
@@ -128,7 +128,7 @@ func notMade(r queue.Result, c call, why string) queue.Result {
 	return r
 }
 
-// verdict is what the breaker is told.
+// verdict returns the outcome that the breaker gets.
 func verdict(h health, failure *provider.Error) error {
 	switch h {
 	case healthy:
@@ -140,6 +140,7 @@ func verdict(h health, failure *provider.Error) error {
 	return errNeutral
 }
 
+// newCall prepares the call of a claimed message. Its open recipients are those that are still queued.
 func (e *Engine) newCall(it *item, l queue.Loaded) call {
 	c := call{
 		due: it.due, account: it.account, name: it.acc.name, kind: it.acc.kind, probes: it.probes, within: it.acc.within,
@@ -160,7 +161,7 @@ func suppressed(r queue.Result, l queue.Loaded) queue.Result {
 	return r
 }
 
-// addSuppressed writes down the recipients that were found suppressed at the claim or with the intent.
+// addSuppressed adds to the result the recipients that were found suppressed at the claim or with the intent.
 func addSuppressed(r *queue.Result, l queue.Loaded) {
 	for _, rc := range l.Recipients {
 		if rc.Status == mail.Suppressed {
@@ -169,8 +170,8 @@ func addSuppressed(r *queue.Result, l queue.Loaded) {
 	}
 }
 
-// announce commits the intent, and takes those out of the call who were suppressed since the claim. It reports whether the
-// call may be made, and if not whether the claim is still ours. With nobody left in it, no call was announced.
+// announce commits the intent, and removes from the call the recipients that were suppressed since the claim. It reports
+// whether the call may be made, and if not, whether the claim is still ours. If no recipient is left, it announced nothing.
 func (e *Engine) announce(it *item, c *call, l queue.Loaded) (may, ours bool) {
 	asked := time.Now()
 	it.announced = asked
@@ -178,7 +179,7 @@ func (e *Engine) announce(it *item, c *call, l queue.Loaded) (may, ours bool) {
 		ID: it.due.ID, N: it.due.Attempts + 1, Account: it.account, Decision: it.decision,
 		Tenant: it.due.Lane.Tenant, Stream: it.due.Facts.Stream, Open: c.open,
 	})
-	if err != nil { // committed or not, nobody knows: so nothing is sent, and the record closes whatever is there
+	if err != nil { // it may have committed: nothing is sent, and the record closes the attempt if it exists
 		return false, true
 	}
 	gone := func(r mail.Recipient) bool { return slices.Contains(answer.Suppressed, r.N) }
@@ -195,13 +196,13 @@ func (e *Engine) announce(it *item, c *call, l queue.Loaded) (may, ours bool) {
 	return answer.OK && time.Since(asked) < intentAge, true
 }
 
-// call waits for the slot and makes exactly one call. It returns when the call arrived at the latest, or nil if it was
-// not made.
+// call waits for the slot and makes exactly one call. settle holds the latest time at which the call can have arrived; it
+// is nil if no call was made.
 func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error, settle *queue.Settle) {
 	if !sleepUntil(e.calls, it.slot) || !it.acc.pace(e.calls, len(c.open)) {
 		return receipt, nil, nil
 	}
-	if time.Since(it.announced) > turnAge { // this process was stopped on the way
+	if time.Since(it.announced) > turnAge { // this process was suspended meanwhile
 		return receipt, nil, nil
 	}
 	ctx, cancel := context.WithTimeout(e.calls, e.CallTimeout)
@@ -213,12 +214,13 @@ func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Recei
 	e.Metrics.CallSeconds.WithLabelValues(string(it.acc.kind)).Observe(took.Seconds())
 	latest := time.Now()
 	floor := it.acc.floor.note(took, latest)
-	if failure == nil || failure.Class != provider.Uncertain { // without an answer it may arrive until it is given up
+	if failure == nil || failure.Class != provider.Uncertain { // a call without an answer may arrive until it is given up
 		latest = latest.Add(-min(floor, took))
 	}
 	return receipt, failure, &queue.Settle{Began: began, At: latest, Recipients: len(c.open)}
 }
 
+// send calls the adapter. A panic there counts as an uncertain outcome.
 func (e *Engine) send(ctx context.Context, it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error) {
 	defer func() {
 		if p := recover(); p != nil { // a bug in an adapter: whether it sent is not known
@@ -230,7 +232,7 @@ func (e *Engine) send(ctx context.Context, it *item, m *mail.Message, c call) (r
 	return receipt, asError(err)
 }
 
-// asError makes sure that an outcome has a class: an error without one may have sent.
+// asError gives every error a class. An error without one is uncertain: the message may have been sent.
 func asError(err error) *provider.Error {
 	if err == nil {
 		return nil
@@ -241,7 +243,7 @@ func asError(err error) *provider.Error {
 	return &provider.Error{Class: provider.Uncertain, Detail: "the adapter gave no class", Err: err}
 }
 
-// work is what the adapter gets: the recipients that are open.
+// work returns the adapter's input: the message and the recipients that are open.
 func work(m *mail.Message, c call) *provider.Send {
 	s := &provider.Send{Message: m, Attempt: c.due.Attempts + 1, Key: sendKey(c.due)}
 	for _, r := range c.open {
@@ -257,6 +259,7 @@ func work(m *mail.Message, c call) *provider.Send {
 	return s
 }
 
+// sleepUntil waits for a time. It reports false if ctx ended first.
 func sleepUntil(ctx context.Context, t time.Time) bool {
 	wait := time.Until(t)
 	if wait <= 0 {
@@ -272,7 +275,7 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 	}
 }
 
-// applyLocally lets this replica act at once on what the record will tell all of them.
+// applyLocally makes blocks and parks hold here at once. The other replicas learn of them from the record.
 func (e *Engine) applyLocally(it *item, r *queue.Result) {
 	if r.Block != nil {
 		it.acc.block(time.Now().Add(r.Block.For))
@@ -292,12 +295,12 @@ func (e *Engine) applyLocally(it *item, r *queue.Result) {
 
 var localPart = regexp.MustCompile(`[^\s<>"'(),:;=]+@`)
 
-// domainsOnly takes the local parts out of a provider's words, which may name the sender or a recipient: a log knows
-// addresses by their domains.
+// domainsOnly removes the local parts of addresses from a provider's text, which may name the sender or a recipient. Logs
+// hold only the domains of addresses.
 func domainsOnly(s string) string { return localPart.ReplaceAllString(s, "*@") }
 
-// record writes the result until it is written. While the database is away the claim stays ours as long as the lease
-// does; after that a rescuer calls it unknown, and this result, when it arrives, settles it.
+// record tries until the result is written. While the database is unreachable, the claim stays ours as long as the lease
+// does. After that a rescuer marks the message unknown, and this result settles it when it arrives.
 func (e *Engine) record(it *item, r queue.Result) {
 	for pause := 50 * time.Millisecond; ; pause = min(pause*2, time.Second) {
 		ours, err := e.Store.Record(e.finish, it.owner, r)
@@ -329,8 +332,8 @@ func (e *Engine) observe(it *item, c call, r queue.Result, failure *provider.Err
 		"class", r.Class, "status", r.Status, "code", r.Code, "recipients", len(c.open), "took", it.now().Sub(it.dbNow))
 }
 
-// cause tells how a call ended without a verdict, as the metric has it: with an answer that says nothing, without any in
-// time, or on a connection that broke.
+// cause returns the metric's label for how a call ended without a verdict: with an answer that proves nothing, without an
+// answer in time, or on a broken connection.
 func cause(failure *provider.Error) string {
 	switch {
 	case failure.Status != 0:

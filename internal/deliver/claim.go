@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	claimPause = 4 * time.Millisecond // between claims, so that what becomes free meanwhile shares one
+	claimPause = 4 * time.Millisecond // between claims: slots that become free meanwhile share a claim
 	idlePoll   = 500 * time.Millisecond
-	horizon    = 50 * time.Millisecond // slots are not taken further ahead: those of a replica that dies are lost for a while
+	horizon    = 50 * time.Millisecond // how far ahead slots are taken; those of a replica that dies are lost for a while
 	maxHold    = 15 * time.Second
-	keepStuck  = 32 // messages for one full account that stay at the head of a lane; it takes them next
+	keepStuck  = 32 // messages for one full account that stay at the head of its lane, to go next
 	fullRetry  = 20 * time.Millisecond
-	laneNap    = 2 * time.Second // a lane without room is looked at again after this, whatever was foreseen
+	laneNap    = 2 * time.Second // a lane without room is looked at again after this at the latest
 )
 
 // claimLoop claims whenever there may be something to claim and room for it.
@@ -33,12 +33,12 @@ func (e *Engine) claimLoop(ctx context.Context) {
 		case <-e.wake:
 		case <-timer.C:
 		}
-		if ctx.Err() != nil { // select picks any that is ready
+		if ctx.Err() != nil { // select picks any ready case
 			return
 		}
 		wait := e.claimOnce(ctx)
 		timer.Reset(wait)
-		if wait > claimPause { // let wakes that come at once share a claim
+		if wait > claimPause { // let wakes that come close together share a claim
 			select {
 			case <-ctx.Done():
 				return
@@ -48,7 +48,7 @@ func (e *Engine) claimLoop(ctx context.Context) {
 	}
 }
 
-// claimOnce runs one claim and returns how long to wait for the next, if nothing wakes the engine before.
+// claimOnce runs one claim and returns how long to wait for the next if nothing wakes the engine sooner.
 func (e *Engine) claimOnce(ctx context.Context) time.Duration {
 	owner, config := e.owner.Load(), e.config.Load()
 	if owner == nil || config == nil {
@@ -66,7 +66,7 @@ func (e *Engine) claimOnce(ctx context.Context) time.Duration {
 	}
 	c := &claim{engine: e, config: config, view: v, owner: *owner, started: now}
 	start := time.Now()
-	claimCtx, cancel := context.WithTimeout(e.finish, dbWait) // not ctx: a claim cut off by a drain may commit, known to nobody
+	claimCtx, cancel := context.WithTimeout(e.finish, dbWait) // not ctx: a claim that a drain cuts off may still commit unnoticed
 	defer cancel()
 	if err := e.Store.Claim(claimCtx, *owner, quotas, c.decide); err != nil {
 		if ctx.Err() == nil {
@@ -78,7 +78,7 @@ func (e *Engine) claimOnce(ctx context.Context) time.Duration {
 	e.Metrics.ClaimSeconds.Observe(time.Since(start).Seconds())
 	e.learn(c, quotas)
 	e.end(claimCtx, c)
-	if e.config.Load().Version != config.Version { // what it put aside was locked when the new one freed what was held
+	if e.config.Load().Version != config.Version { // rearrange skipped the rows that this claim had locked
 		e.behind.Store(true)
 	}
 	if len(c.items) == 0 {
@@ -93,7 +93,7 @@ func (e *Engine) claimOnce(ctx context.Context) time.Duration {
 	return claimPause
 }
 
-// sooner gives the earlier of two times that are set.
+// sooner returns the earlier of two times; a zero time counts as not set.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -101,7 +101,7 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// until picks the wait before the next claim: short when an account's slot is what is missing.
+// until returns the wait before the next claim. It is short if no account has room (full).
 func until(now, wakes time.Time, full bool) time.Duration {
 	wait := idlePoll
 	if full {
@@ -113,7 +113,7 @@ func until(now, wakes time.Time, full bool) time.Duration {
 	return wait
 }
 
-// learn tells the lanes how the claim went.
+// learn passes the results of the claim to the lanes.
 func (e *Engine) learn(c *claim, quotas []queue.LaneQuota) {
 	for _, q := range quotas {
 		s := c.seen[q.Lane]
@@ -141,7 +141,7 @@ func (e *Engine) learn(c *claim, quotas []queue.LaneQuota) {
 	}
 }
 
-// claim is one run of decide: what it saw and what it took.
+// claim is one run of decide, with the messages that it saw and took.
 type claim struct {
 	engine  *Engine
 	config  *route.Config
@@ -152,24 +152,24 @@ type claim struct {
 	items   []*item
 	seen    map[queue.Lane]*seen
 	full    map[queue.Lane][]queue.Hold
-	moved   []queue.Lane // lanes that got messages from others
+	moved   []queue.Lane // lanes that got messages from other lanes
 	ends    []queue.Ending
 	lapses  []queue.Lapse
-	endedIn []queue.Lane // where those lay
-	deeper  bool         // more may lie behind messages whose account is full
+	endedIn []queue.Lane // the lanes of ends and lapses
+	deeper  bool         // more due messages may lie behind those that were seen
 	room    time.Time    // local: when the first full account has room again
 	heavy   int64        // bytes of the large messages taken
 }
 
-// Large messages are bounded by their bytes and not by their number: each is in memory several times while it is carried.
-// Ordinary ones, below largeMessage, don't wait for them.
+// Large messages are limited by their total bytes, because each is in memory several times while it is carried.
+// Ordinary messages, below largeMessage, do not wait for them.
 const (
 	largeMessage = 256 << 10
-	maxHeavy     = 64 << 20 // of all that one replica carries; a single one may be larger
+	maxHeavy     = 64 << 20 // of all large messages that one replica carries; a single one may be larger
 	heavyRetry   = 100 * time.Millisecond
 )
 
-// heavy is what a message of so many bytes counts.
+// heavy returns what a message of so many bytes counts towards maxHeavy.
 func heavy(bytes int64) int64 {
 	if bytes < largeMessage {
 		return 0
@@ -177,7 +177,7 @@ func heavy(bytes int64) int64 {
 	return bytes
 }
 
-// tooHeavy reports whether a message would be too much beside the large ones that are carried already.
+// tooHeavy reports whether a message does not fit beside the large ones that are carried already.
 func (c *claim) tooHeavy(bytes int64) bool {
 	carried := c.heavy + c.engine.heavy.Load()
 	return heavy(bytes) > 0 && carried > 0 && carried+bytes > maxHeavy
@@ -188,10 +188,10 @@ type seen struct {
 	rows, took int
 	oldest     time.Time // due
 	room       time.Time // local: when the first of its accounts has room again
-	passing    bool      // a message whose account is full must not hold up those of accounts that are free
+	passing    bool      // messages wait for a full account while others are free: the next claim must look past them
 	stuck      int       // such messages left at the head of the lane
-	aside      int       // and those put aside
-	gone       int       // messages that left the head of the lane by a fate of their own
+	aside      int       // such messages that were put aside
+	gone       int       // messages that block nobody behind them: ended, lapsed, or unfit for an account that is free
 	perAccount map[int32]int
 }
 
@@ -203,20 +203,20 @@ type item struct {
 	account  int32
 	owner    mail.ID
 	decision []byte
-	probes   []string  // the parks that it is let through
+	probes   []string  // keys of the parks that it is let through
 	slot     time.Time // local
 	dbNow    time.Time // the database's time at localNow, or a little more
 	localNow time.Time
 
-	announced time.Time // local: when its intent was asked for
-	began     time.Time // local: when its call did
+	announced time.Time // local: when its intent was requested
+	began     time.Time // local: when its call began
 	called    bool      // its slot was used
 }
 
 // now is the database's time, by our monotonic clock.
 func (it *item) now() time.Time { return it.dbNow.Add(time.Since(it.localNow)) }
 
-// decide runs inside the claim's transaction: pure, but for the live view.
+// decide runs inside the claim's transaction. It is pure, except for the live view.
 func (c *claim) decide(now time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim {
 	c.dbNow = now
 	local := time.Now()
@@ -234,7 +234,7 @@ func (c *claim) decide(now time.Time, due []queue.Due, limits map[int32]*limit.A
 		}
 		c.one(d, s, limits, local, &out)
 	}
-	for l, holds := range c.full { // in a lane where others pass, those that can't stand aside
+	for l, holds := range c.full { // where some messages could go, those that could not are held
 		if c.seen[l].took > 0 {
 			out.Hold = append(out.Hold, holds...)
 		}
@@ -299,12 +299,12 @@ func (c *claim) take(d queue.Due, decision route.Decision, limits map[int32]*lim
 		state = &limit.Account{}
 	}
 	grant := limit.Grant{Retry: c.dbNow.Add(horizon/2 + fullRetry)}
-	if state.Open.Calls < conf.Concurrency { // of all replicas together: their shares may overlap while their number changes
+	if state.Open.Calls < conf.Concurrency { // of all replicas: their shares may overlap while their number changes
 		grant = state.Take(c.dbNow, d.Facts.Recipients, horizon)
 	}
 	if !grant.OK {
 		retry := grant.Retry
-		if retry.IsZero() { // the cost is over a window that was lowered since the configuration was read
+		if retry.IsZero() { // the cost exceeds a window that was lowered since the configuration was read
 			retry = c.dbNow.Add(laneNap)
 		}
 		wait := max(retry.Sub(c.dbNow)-horizon/2, 5*time.Millisecond)
@@ -322,9 +322,9 @@ func (c *claim) take(d queue.Due, decision route.Decision, limits map[int32]*lim
 	return true
 }
 
-// stay leaves a message whose accounts are full, and notes when the first of them has room. One that waits for a certain
-// account while others of its pool are free must not stand in the way of what they could take: beyond the few that its
-// account takes next, it is put aside until about its turn.
+// stay leaves a message whose accounts are full, and notes when the first of them has room. If it waits for one account
+// while others of its pool are free, it must not block messages for those. So only the next keepStuck messages for an
+// account stay at the head of the lane; the rest are put aside until about their turn.
 func (c *claim) stay(d queue.Due, s *seen, decision route.Decision, local time.Time, out *queue.Claim) {
 	first := c.roomAt(decision, local)
 	if s.room.IsZero() || first.Before(s.room) {
@@ -350,7 +350,7 @@ func (c *claim) stay(d queue.Due, s *seen, decision route.Decision, local time.T
 	s.aside++
 }
 
-// roomAt is when the first of the accounts that were full has room again.
+// roomAt returns when the first of the full accounts has room again, or maxHold from now if that is sooner.
 func (c *claim) roomAt(decision route.Decision, local time.Time) time.Time {
 	first := local.Add(maxHold)
 	for _, cand := range decision.Candidates {
@@ -363,7 +363,7 @@ func (c *claim) roomAt(decision route.Decision, local time.Time) time.Time {
 	return first
 }
 
-// othersFree reports whether an account that the message may not go to could take one now.
+// othersFree reports whether an account that the message may not spill to could take a call now.
 func (c *claim) othersFree(d route.Decision) bool {
 	return slices.ContainsFunc(d.Candidates, func(cand route.Candidate) bool {
 		a := c.config.Account(cand.Account)
@@ -371,11 +371,11 @@ func (c *claim) othersFree(d route.Decision) bool {
 	})
 }
 
-// unfitPause is for how long a message is held that only itself or an operator can make fit.
+// unfitPause is how long a message is held if no account has to recover for it: it waits for its own retry or an operator.
 const unfitPause = time.Minute
 
-// unfit notes a message that no account is fit for, and gives the pause after which to look at it again: a short one where
-// an account may recover. When one of its accounts is free for others, what lies behind must not wait for it.
+// unfit notes a message that no account is fit for, and returns the pause before the next look at it. The pause is short
+// if an account may recover. If one of its accounts is free, the messages behind it must not wait for it.
 func (c *claim) unfit(s *seen, decision route.Decision) time.Duration {
 	pause, free := unfitPause, false
 	for _, cand := range decision.Candidates {
@@ -395,8 +395,8 @@ func (c *claim) unfit(s *seen, decision route.Decision) time.Duration {
 	return pause
 }
 
-// fitAgain is when a message that no account is fit for is looked at again: when the first that it avoids is tried again,
-// or after the pause. A change of configuration frees it at once.
+// fitAgain returns when to look again at a message that no account is fit for: after the pause, or sooner if it may then
+// retry an account, or must end or give up its repeat. A change of configuration frees it at once.
 func (c *claim) fitAgain(d queue.Due, pause time.Duration) time.Time {
 	at := c.dbNow.Add(pause)
 	if _, r := queue.Repeated(d.Avoid); !r.By.IsZero() && r.By.Before(at) {
@@ -413,7 +413,7 @@ func (c *claim) fitAgain(d queue.Due, pause time.Duration) time.Time {
 	return at
 }
 
-// why puts a hopeless decision into words, a provider's refusal of the content first.
+// why explains in words why no account can carry a message. A provider's refusal of the content comes first.
 func why(d route.Decision, avoid map[string]queue.Avoid) string {
 	s := "no account can carry this message"
 	for name, av := range avoid {
@@ -428,7 +428,7 @@ func why(d route.Decision, avoid map[string]queue.Avoid) string {
 }
 
 // undo forgets a claim whose commit failed. If it did commit after all, its rows are orphans, which keepLease finds.
-// Their slots are used by nobody.
+// Nobody uses their slots.
 func (c *claim) undo() {
 	for _, it := range c.items {
 		c.engine.Metrics.SlotsDropped.WithLabelValues(it.acc.name).Inc()

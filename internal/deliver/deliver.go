@@ -3,14 +3,14 @@
 // An Engine claims due messages under a lease, asks route where each may go, takes a slot of that account's limits in the
 // same transaction, announces the call durably (the intent), makes exactly one call and records its result. A retry is a
 // later claim, so each attempt is a row that someone can look at. No transaction is open and no lock is held during a
-// call. Failover is for outcomes that say for certain that nothing was sent; a send whose answer was lost is unknown and
-// goes to no other provider until evidence, or its deadline, decides.
+// call. Failover is only for outcomes that prove that nothing was sent. A send whose answer was lost is unknown, and goes
+// to no other provider until evidence, or its deadline, decides.
 //
-// What an outcome means is decided by next, a pure function over the class that the adapter gave. What replicas must
-// agree on lives in the database and goes by its clock.
+// The function next decides what an outcome means. It is pure and goes by the class that the adapter gave. State that
+// replicas must agree on is in the database and uses its clock.
 //
-// A newcomer's likeliest mistake is to drop a claimed message on an error path. Every claimed message ends in Record, or
-// in a rescuer's hands: a row that neither touches would stay in flight for as long as its replica lives.
+// A newcomer's likeliest mistake is to drop a claimed message on an error path. Every claimed message must end in
+// Record, or be rescued. A row with neither stays in flight for as long as its replica lives.
 package deliver
 
 import (
@@ -31,7 +31,7 @@ import (
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
-// Build makes the adapter of an account. Package catalog has it.
+// Build makes the adapter of an account. Package catalog implements it.
 type Build func(kind provider.Kind, settings []byte, secrets map[string]seal.Secret) (provider.Provider, provider.Capabilities, error)
 
 // Options shape an Engine. Zero durations take the defaults named.
@@ -43,7 +43,7 @@ type Options struct {
 	Spec        func(provider.Kind) (provider.Spec, bool)
 	Unsubscribe Unsubscriber  // nil: bulk mail gets no link
 	Policy      Policy        // 60 s, 40 min, fail; look-ups after 1, 5 and 30 min; probes after 5 min, up to an hour apart
-	Lease       time.Duration // 15 s: for how long after its last heartbeat a replica's claims are its own
+	Lease       time.Duration // 15 s: how long after its last heartbeat a replica keeps its claims
 	CallTimeout time.Duration // 30 s: one provider call
 	ConfigPoll  time.Duration // 500 ms: how soon a change of configuration binds here
 	Retention   time.Duration // 90 days: messages, recipients, attempts
@@ -85,8 +85,8 @@ type Engine struct {
 	accounts accounts
 	config   atomic.Pointer[route.Config]
 	readings readings                // of the configuration
-	owner    atomic.Pointer[mail.ID] // under which this replica claims; nil while it has no lease
-	behind   atomic.Bool             // the configuration is not in force in all parts: it must be read again
+	owner    atomic.Pointer[mail.ID] // the id under which this replica claims; nil while it has no lease
+	behind   atomic.Bool             // the configuration is only partly in force: it must be read again
 	wake     chan struct{}
 	lanes    lanes
 	held     held
@@ -118,11 +118,11 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// dbWait bounds one exchange with the database outside of the lease: a server that vanished without a word answers never,
-// and only a new connection finds its successor.
+// dbWait bounds one exchange with the database outside of the lease. A server that vanished silently never answers, and
+// only a new connection finds its successor.
 const dbWait = 10 * time.Second
 
-// recordGrace is how long calls that were cut off have to be recorded as unknown.
+// recordGrace is the time for recording calls that were cut off as unknown.
 const recordGrace = 3 * time.Second
 
 // Run claims and delivers until ctx ends, then drains: it claims nothing more and finishes what it claimed, for at most
@@ -161,6 +161,7 @@ func (e *Engine) Run(ctx context.Context, drain time.Duration) error {
 	return err
 }
 
+// within waits at most d and reports whether done was closed by then.
 func within(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -172,6 +173,7 @@ func within(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
+// unregister gives up the lease after a clean drain.
 func (e *Engine) unregister(clean bool) {
 	id := e.owner.Load()
 	if id == nil || !clean { // without a clean drain the lease must run out: its claims need a rescuer
@@ -190,6 +192,7 @@ func (e *Engine) Wake(l queue.Lane) {
 	e.nudge()
 }
 
+// nudge wakes the claim loop and never blocks.
 func (e *Engine) nudge() {
 	select {
 	case e.wake <- struct{}{}:
@@ -222,9 +225,9 @@ func (e *Engine) Explain(r route.Request) route.Decision {
 	return d
 }
 
-// held counts the claims that this replica carries, by message. What it carries it does not claim: a crash of the database
-// may lose a claim, and its replica would have the message twice then, under one number and one owner. What came of the one
-// would close the other, whose call is under way.
+// held counts the claims that this replica carries, by message. The replica does not claim a message that it carries: a
+// crash of the database may lose a claim, and the replica would then have the message twice, with one attempt number and
+// one owner. The result of one call would close the other attempt, whose call is still under way.
 type held struct {
 	mu  sync.Mutex
 	ids map[mail.ID]int

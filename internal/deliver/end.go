@@ -14,8 +14,8 @@ func (c *claim) end(d queue.Due, status mail.Status, why string) {
 	c.endedIn = append(c.endedIn, d.Lane)
 }
 
-// end settles what will not be sent, when the claim is committed. The claim holds the limits of all accounts, with which
-// nobody may wait for rows of messages.
+// end settles the messages that will not be sent, after the claim is committed. It is not part of the claim: the claim locks
+// the limits of all accounts, and nobody may wait for rows of messages with those locks.
 func (e *Engine) end(ctx context.Context, c *claim) {
 	if len(c.ends)+len(c.lapses) == 0 {
 		return

@@ -20,8 +20,8 @@ func (s *accounts) named(name string) *account {
 	return nil
 }
 
-// Hook gives the parser of what the provider of an account reports. Known is false when there is no such account; the
-// parser is nil while the account is not usable here, so that its provider comes again later.
+// Hook returns the parser of the events that an account's provider reports. known is false if there is no such account. The
+// parser is nil while the account is not usable here; the provider must then try again later.
 func (e *Engine) Hook(name string) (id int32, p provider.EventParser, known bool) {
 	a := e.accounts.named(name)
 	if a == nil {
@@ -33,15 +33,15 @@ func (e *Engine) Hook(name string) (id int32, p provider.EventParser, known bool
 	return a.conf.ID, p, true
 }
 
-// Current waits until this replica has the accounts that there were when it was called, or later ones. It reports false
-// when ctx ended before.
+// Current waits until this replica has the accounts as they were at the time of the call, or newer. It reports false if
+// ctx ended first.
 func (e *Engine) Current(ctx context.Context) bool { return e.readings.after(ctx, time.Now()) }
 
-// readings tells when the configuration was last read with success, by when that began.
+// readings holds when the last successful reading of the configuration began.
 type readings struct {
 	mu    sync.Mutex
 	began time.Time
-	next  chan struct{} // closed at the next; nil when nobody waits
+	next  chan struct{} // closed by the next reading; nil if nobody waits
 }
 
 func (r *readings) done(began time.Time) {
@@ -75,7 +75,7 @@ func (r *readings) after(ctx context.Context, at time.Time) bool {
 	}
 }
 
-// Registrar gives what sets up an account's events at its provider, if it has an API for that.
+// Registrar returns the account's adapter as one that sets up events, if its provider has an API for that.
 func (e *Engine) Registrar(name string) (provider.Registrar, bool) {
 	a := e.accounts.named(name)
 	if a == nil {

@@ -13,14 +13,14 @@ import (
 
 const (
 	maxClaim    = 256
-	markMargin  = 2 * time.Second        // an accept gives up before: rows due before the mark may still appear
-	markForget  = 30 * time.Second       // then a full sweep looks for stragglers
-	laneMaxIdle = time.Minute            // unseen lanes are forgotten
+	markMargin  = 2 * time.Second        // rows due before the mark may still appear for less than this: an accept gives up before
+	markForget  = 30 * time.Second       // after this a full sweep looks for rows that were missed
+	laneMaxIdle = time.Minute            // lanes that were not seen for so long are forgotten
 	meet        = 250 * time.Millisecond // lanes that wake within this of each other are asked together
 )
 
-// lanes is what this replica knows of the queues: which hold messages, up to where they are emptied, and which wait for
-// an account to have room.
+// lanes is what this replica knows of the queues: which hold messages, how far each is emptied, and which wait for room at
+// an account.
 type lanes struct {
 	mu    sync.Mutex
 	known map[queue.Lane]*lane
@@ -33,7 +33,7 @@ type lane struct {
 	swept  time.Time
 	asleep time.Time // all its accounts are full until then
 	appeal int       // rows to ask for next: grows while all that is asked for is taken
-	stuck  int       // rows at the head that wait for their account while those of others pass
+	stuck  int       // rows at the head that wait for their account while other messages pass them
 	weight int       // of its tenant
 }
 
@@ -53,7 +53,7 @@ func (l *lanes) ensure(id queue.Lane) *lane {
 	return l.known[id]
 }
 
-// refresh takes over what the database lists, and the weights of tenants.
+// refresh adds the lanes that the database lists, sets the weights of tenants, and forgets lanes that were not seen lately.
 func (l *lanes) refresh(ids []queue.Lane, tenants []record.Tenant, now time.Time) {
 	weights := make(map[mail.TenantID]int, len(tenants))
 	for _, t := range tenants {
@@ -74,7 +74,7 @@ func (l *lanes) refresh(ids []queue.Lane, tenants []record.Tenant, now time.Time
 	}
 }
 
-// awaken lets every lane be looked at again: accounts, pools or limits changed.
+// awaken makes the next claim look at every lane again, after a change of accounts, pools or limits.
 func (l *lanes) awaken() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,7 +83,7 @@ func (l *lanes) awaken() {
 	}
 }
 
-// rewind makes the next claim look at a lane from its beginning: it got messages from another.
+// rewind makes the next claim look at a lane from its beginning, where messages may lie again.
 func (l *lanes) rewind(id queue.Lane) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,8 +92,8 @@ func (l *lanes) rewind(id queue.Lane) {
 }
 
 // ask divides room for n messages over the lanes that are awake, by tenant weight, and returns when the first sleeping
-// one wakes. A lane that would wake within a moment is asked along with an awake one of the same pool: the tenants that
-// wait for one account must meet in one claim to get its slots by turns, or the one that wakes first takes all.
+// one wakes. A lane that wakes within a moment is asked together with an awake one of the same pool. Tenants that wait for
+// one account get its slots by turns only if they are in one claim; otherwise the one that wakes first takes all.
 func (l *lanes) ask(n int, now time.Time) (quotas []queue.LaneQuota, wakes time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -153,8 +153,8 @@ func (l *lanes) learn(q queue.LaneQuota, saw, took int, oldest, asleep time.Time
 	}
 }
 
-// interleave puts what was found into the order of its turns: lane by lane as each tenant's weight says, and within a lane
-// as it was.
+// interleave puts the messages that were found into the order of their turns: lanes take turns by tenant weight, and the
+// order within a lane stays.
 func (l *lanes) interleave(due []queue.Due) []queue.Due {
 	l.mu.Lock()
 	weights := map[queue.Lane]int{}

@@ -9,9 +9,9 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// keepLease registers this replica and renews its lease. While the database does not answer, the engine stops claiming
-// before the lease can have run out; once the lease is lost it goes on under a new id, since the claims of the old one
-// belong to a rescuer.
+// keepLease registers this replica and renews its lease. If the database does not answer, the engine stops claiming before
+// the lease can have run out. If the lease is lost, it goes on under a new id, because a rescuer owns the claims of the old
+// one.
 func (e *Engine) keepLease(ctx context.Context) {
 	every := e.Lease / 5
 	var renewed time.Time
@@ -57,13 +57,14 @@ func (e *Engine) keepLeaseWhileDraining(owner mail.ID, every time.Duration) {
 	}
 }
 
-// beat gives up after wait: a heartbeat that hangs must not hide that the lease runs out.
+// beat renews the lease, and registers the replica if needed. It gives up after wait: a heartbeat that hangs must not hide
+// that the lease runs out.
 func (e *Engine) beat(ctx context.Context, owner mail.ID, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if e.owner.Load() == nil {
 		if err := e.Store.Register(ctx, owner, e.host, e.Lease); err != nil {
-			if errors.Is(ctx.Err(), context.Canceled) { // by a stop, which unregisters it in case that it is there
+			if errors.Is(ctx.Err(), context.Canceled) { // by a stop: the row may exist, and unregister removes it
 				e.owner.Store(&owner)
 			}
 			return err
@@ -78,7 +79,7 @@ func (e *Engine) beat(ctx context.Context, owner mail.ID, wait time.Duration) er
 	return err
 }
 
-// adopt gives back claims that carry our name and that we do not know of.
+// adopt gives back claims under our id that this replica does not carry.
 func (e *Engine) adopt(ctx context.Context, owner mail.ID, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

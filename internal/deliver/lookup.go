@@ -13,17 +13,17 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// Look-ups are few and the providers' search APIs are slow and limited: so many at once per replica, and so many a
-// second per account.
+// Look-ups are few, and the providers' search APIs are slow and limited. lookupsAtOnce bounds one replica; lookupRate is
+// per second and account.
 const (
 	lookupsAtOnce = 8
 	lookupRate    = rate.Limit(2)
 	lookupAgain   = 30 * time.Second // after one that failed
-	lookupEarly   = time.Minute      // how much earlier than its intent, by the provider's clock, a call may show
+	lookupEarly   = time.Minute      // how much earlier than its intent a call may show by the provider's clock
 )
 
-// verdictOf decides what a look-up proves: that the provider has the message, that it never took it (which nobody can say
-// before the provider's own delay is over, nor once the provider may have forgotten a call of that age), or nothing.
+// verdictOf decides what a look-up proves: that the provider has the message, that it never took it, or nothing. Absence
+// proves nothing before the provider's own delay is over, or if the provider may have forgotten a call of that age.
 func verdictOf(spec provider.LookupSpec, found bool, waited, age time.Duration) (v lookupResult) {
 	switch {
 	case found:
@@ -38,7 +38,7 @@ func verdictOf(spec provider.LookupSpec, found bool, waited, age time.Duration) 
 
 type lookupResult string
 
-// What a look-up ended in, as the metric has it.
+// The results of a look-up, as the metric names them.
 const (
 	lookupFound   lookupResult = "found"
 	lookupAbsent  lookupResult = "absent"
@@ -46,7 +46,7 @@ const (
 	lookupFailed  lookupResult = "failed"
 )
 
-// reconcile looks up what is unknown at the providers that can tell.
+// reconcile looks up unknown messages at the providers that have a look-up.
 func (e *Engine) reconcile(ctx context.Context) {
 	for {
 		next := time.Now().Add(2 * time.Second)
@@ -59,6 +59,7 @@ func (e *Engine) reconcile(ctx context.Context) {
 	}
 }
 
+// lookUpDue makes the look-ups that are due, and waits for all of them.
 func (e *Engine) lookUpDue(ctx context.Context) error {
 	var ids []int32
 	e.accounts.each(func(id int32, a *account) {
@@ -121,8 +122,8 @@ func (e *Engine) find(ctx context.Context, a *account, l record.Lookup) lookupRe
 	return result
 }
 
-// lookupError puts the look-up off, unless asking again would bring the same answer: then the next one of the schedule, or
-// the deadline, decides.
+// lookupError puts the look-up off, unless asking again would bring the same answer. In that case the next look-up of the
+// schedule, or the deadline, decides.
 func (e *Engine) lookupError(ctx context.Context, a *account, l record.Lookup, err error) {
 	pe, _ := errors.AsType[*provider.Error](err)
 	e.Log.Warn("look-up failed", "account", a.name, "message_id", l.ID, "error", err)
@@ -135,9 +136,10 @@ func (e *Engine) lookupError(ctx context.Context, a *account, l record.Lookup, e
 	}
 }
 
-// putOff gives a look-up back that could not be made.
+// putOff gives back a look-up that could not be made, to repeat it later.
 func (e *Engine) putOff(ctx context.Context, l record.Lookup) { e.giveBack(ctx, l, true, lookupAgain) }
 
+// giveBack returns a look-up that settled nothing. With repeat it is made again after wait; else the schedule decides.
 func (e *Engine) giveBack(ctx context.Context, l record.Lookup, repeat bool, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbWait)
 	defer cancel()
@@ -146,6 +148,7 @@ func (e *Engine) giveBack(ctx context.Context, l record.Lookup, repeat bool, wai
 	}
 }
 
+// resolve records what a look-up proved.
 func (e *Engine) resolve(ctx context.Context, l record.Lookup, found provider.Finding) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbWait)
 	defer cancel()
@@ -169,7 +172,7 @@ func (e *Engine) resolve(ctx context.Context, l record.Lookup, found provider.Fi
 	e.Metrics.Resolved.WithLabelValues("lookup", verdict).Inc()
 }
 
-// finder is the account's look-up, or nil.
+// finder returns the account's look-up, or nil.
 func (a *account) finder() provider.Finder {
 	a.mu.Lock()
 	defer a.mu.Unlock()

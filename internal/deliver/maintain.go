@@ -24,6 +24,7 @@ func (e *Engine) watchConfig(ctx context.Context) {
 	}
 }
 
+// refreshConfig puts a changed configuration into force, here and for the backlog.
 func (e *Engine) refreshConfig(ctx context.Context) error {
 	old, began := e.config.Load(), time.Now()
 	c, missing, err := e.readConfig(ctx, old)
@@ -34,7 +35,7 @@ func (e *Engine) refreshConfig(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
-	e.behind.Store(missing != nil) // before the new one is seen: claims under the old one set it
+	e.behind.Store(missing != nil) // before the new one is visible, because claims under the old one set it too
 	e.config.Store(c)
 	e.lanes.awaken()
 	e.nudge()
@@ -48,8 +49,8 @@ func (e *Engine) refreshConfig(ctx context.Context) error {
 	return missing
 }
 
-// readConfig reads the configuration and brings the accounts in line with it. It returns nil when it is the old one, and
-// what is missing of it for now.
+// readConfig reads the configuration and brings the accounts in line with it. c is nil if nothing changed; missing names
+// the secrets that could not be read yet.
 func (e *Engine) readConfig(ctx context.Context, old *route.Config) (c *route.Config, missing, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dbWait)
 	defer cancel()
@@ -63,8 +64,8 @@ func (e *Engine) readConfig(ctx context.Context, old *route.Config) (c *route.Co
 	return c, e.accounts.reload(ctx, c), nil
 }
 
-// rearrange lets the new configuration bind the backlog: what was held is due again, and what lies in the queue of a pool
-// that it no longer belongs to moves. Every replica does so; they skip what another has locked.
+// rearrange applies the new configuration to the backlog: held messages are due again, and messages in the lane of a pool
+// that they no longer belong to move. Every replica does this, and skips rows that another has locked.
 func (e *Engine) rearrange(ctx context.Context, c *route.Config) error {
 	const step = 5000
 	for all := false; !all; {
@@ -89,16 +90,16 @@ func (e *Engine) rearrange(ctx context.Context, c *route.Config) error {
 	return nil
 }
 
-// job is something that time brings.
+// job is periodic work.
 type job struct {
 	every time.Duration
 	name  string
 	run   func(context.Context) error
-	rests bool // the longer it takes, the longer the pause after it: it looks over what a foreign transaction keeps from being cleaned up
+	rests bool // the pause grows with the run time: the job reads dead rows too, which long transactions of others keep
 	due   time.Time
 }
 
-// restShare is the part of the time that a job that rests may take: a twentieth.
+// restShare makes a job that rests take at most a twentieth of the time.
 const restShare = 20
 
 // quickJobs are short exchanges with the database.
@@ -116,7 +117,7 @@ func (e *Engine) quickJobs() []job {
 	}
 }
 
-// slowJobs wait for locks and delete much: a rescue must not wait for them.
+// slowJobs wait for locks and delete many rows. A rescue must not wait for them.
 func (e *Engine) slowJobs() []job {
 	return []job{
 		{every: time.Hour, name: "make partitions", run: e.makePartitions},
@@ -147,7 +148,7 @@ func (e *Engine) maintain(ctx context.Context, jobs []job) {
 	}
 }
 
-// next is when a job is due again that was due at a time, and took so long.
+// next returns when a job is due again that ran at due and took so long.
 func (j *job) next(due time.Time, took time.Duration) time.Time {
 	if j.rests {
 		return due.Add(max(j.every, restShare*took))
@@ -155,8 +156,8 @@ func (j *job) next(due time.Time, took time.Duration) time.Time {
 	return due.Add(j.every)
 }
 
-// jobWait bounds one job of maintenance, so that one that hangs does not end all of them. What retention leaves undone it
-// does the next time. One that failed is run again after jobAgain at the latest.
+// jobWait bounds one maintenance job, so that a job that hangs does not stop the others. Retention does the rest of its
+// work the next time. A failed job runs again after jobAgain at the latest.
 const (
 	jobWait  = 30 * time.Second
 	jobAgain = 15 * time.Second
@@ -181,6 +182,7 @@ func (e *Engine) listLanes(ctx context.Context) error {
 	return nil
 }
 
+// rescue returns the work of dead replicas: unstarted messages are ready again, started ones become unknown.
 func (e *Engine) rescue(ctx context.Context) error {
 	unstarted, started, err := e.Store.Rescue(ctx, e.Policy.Waits())
 	if err != nil {
@@ -195,6 +197,7 @@ func (e *Engine) rescue(ctx context.Context) error {
 	return nil
 }
 
+// decideUnknown resends or fails unknown messages whose deadline is over.
 func (e *Engine) decideUnknown(ctx context.Context) error {
 	resent, failed, err := e.Store.DecideUnknown(ctx, e.Policy.ReconcileResend, e.Policy.ResendMax)
 	if err != nil {
@@ -208,6 +211,7 @@ func (e *Engine) decideUnknown(ctx context.Context) error {
 	return nil
 }
 
+// readBlocks applies here the pauses that providers asked any replica for.
 func (e *Engine) readBlocks(ctx context.Context) error {
 	blocks, err := e.Store.Blocks(ctx)
 	if err != nil {
@@ -222,6 +226,7 @@ func (e *Engine) readBlocks(ctx context.Context) error {
 	return nil
 }
 
+// measure sets the gauges of accounts and of the queue.
 func (e *Engine) measure(ctx context.Context) error {
 	e.accounts.each(func(_ int32, a *account) {
 		a.mu.Lock()
@@ -249,6 +254,7 @@ func (e *Engine) makePartitions(ctx context.Context) error {
 	return err
 }
 
+// retain deletes all that is past its age.
 func (e *Engine) retain(ctx context.Context) error {
 	now, err := e.Store.RetentionNow(ctx)
 	if err != nil {
@@ -285,15 +291,16 @@ func (e *Engine) retain(ctx context.Context) error {
 	return drain(ctx, func(ctx context.Context) (int, error) { return e.Store.DropKeys(ctx, e.KeyAge) })
 }
 
-// orphansAtOnce bounds one round of matching orphans; a round that was full is followed by the next at once.
+// orphansAtOnce bounds one round of matching orphans. The rest waits for the next run of the job.
 const orphansAtOnce = 500
 
+// matchOrphans tries again to find the messages of events that came before them.
 func (e *Engine) matchOrphans(ctx context.Context) error {
 	_, err := e.Store.MatchOrphans(ctx, orphansAtOnce)
 	return err
 }
 
-// refoldSuppressions mends what replicas of an earlier release write beside this one.
+// refoldSuppressions corrects the suppressions that replicas of an earlier release write beside this one.
 func (e *Engine) refoldSuppressions(ctx context.Context) error {
 	n, err := e.Store.RefoldSuppressions(ctx)
 	if n > 0 {

@@ -10,16 +10,16 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// Policy is how long the engine waits for what.
+// Policy holds the waits and limits for unknown messages and for parks.
 type Policy struct {
-	UnknownWait       time.Duration   // resend and never: for evidence before deciding
+	UnknownWait       time.Duration   // resend and never: the wait for evidence before deciding
 	ReconcileDeadline time.Duration   // reconcile: the same
 	Lookups           []time.Duration // reconcile: when after the call the provider is asked
 	ProbeAfter        time.Duration   // a park: before the first probe
 	ProbeMax          time.Duration   // a park: before any later one
-	ReconcileResend   bool            // what reconcile falls to at its deadline: resend, else fail
-	Repeats           []time.Duration // before each repeat of a call that its provider lets us make again
-	ResendMax         int             // how often a message is sent again at most although nobody knows of an earlier call
+	ReconcileResend   bool            // reconcile, at its deadline: resend, else fail
+	Repeats           []time.Duration // the wait before each repeat of a call that the provider lets us make again
+	ResendMax         int             // how often a message is resent at most while an earlier call is unknown
 }
 
 // Waits gives the wait of each on_ambiguous policy.
@@ -29,13 +29,13 @@ func (p Policy) Waits() map[mail.Policy]time.Duration {
 	}
 }
 
-// hanging keeps a message after a call of unknown outcome. Each wait is twice as long as the last: evidence of the copies
-// that may be on their way gets more time, and a provider that takes everything and answers nothing gets few of them.
+// hanging makes a message wait after a call of unknown outcome. Each wait is twice as long as the last. So evidence of
+// copies that may be on their way gets more time, and a provider that takes mail but never answers gets few copies.
 func (p Policy) hanging(d queue.Due) *queue.Hanging {
 	return &queue.Hanging{DecideIn: p.Waits()[d.OnAmbiguous] << d.Resends, Policy: d.OnAmbiguous, Avoid: d.Avoid}
 }
 
-// call is one finished call: what next needs to know of it.
+// call is one call, with all that next needs to know about it.
 type call struct {
 	due     queue.Due
 	account int32
@@ -44,11 +44,11 @@ type call struct {
 	sender  string           // domain
 	address string           // of the sender, folded
 	open    []mail.Recipient // recipients that the call was for
-	within  time.Duration    // after the first call: how long the provider takes repeats of it for the same call
+	within  time.Duration    // how long after the first call the provider takes repeats for the same call
 
 	throttles int      // throttled calls of the account in a row, this one included
-	suspicion evidence // what speaks against the account, or the sender on it, with this call
-	probes    []string // the parks that it was let through, by key
+	suspicion evidence // against the account, or the sender on it, this call included
+	probes    []string // keys of the parks that it was let through
 }
 
 // health is what an outcome says about the account's breaker.
@@ -60,22 +60,22 @@ const (
 	failing
 )
 
-// next decides what becomes of a message after a call: the table of classes, as code. It is pure; now is the database's
-// time and jitter a number in [0, 1).
+// next decides what happens to a message after a call. It is the table of error classes, as code. It is pure: now is the
+// database's time, and jitter is a number in [0, 1).
 func next(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (queue.Result, health) {
 	r, health := decide(c, receipt, failure, p, now, jitter)
 	at, _ := queue.Repeated(c.due.Avoid)
 	switch {
 	case at != "" && failure != nil:
 		return stillUnknown(r, c, failure, p, now), health
-	case at != "" && r.Requeue != nil: // for those who were not in the call
+	case at != "" && r.Requeue != nil: // its next call is for other recipients
 		r.Requeue.Avoid = unbound(r.Requeue.Avoid)
 	}
 	return r, health
 }
 
-// stillUnknown is what becomes of a message when the repeat of a call was not accepted: whatever the answer says of the
-// repeat, it says nothing of the first call. What it says of the account holds.
+// stillUnknown returns the result for a message whose repeated call was not accepted. The answer to the repeat says
+// nothing about the first call. Its verdict on the account stays valid.
 func stillUnknown(r queue.Result, c call, failure *provider.Error, p Policy, now time.Time) queue.Result {
 	again := *failure
 	again.Refused = slices.DeleteFunc(slices.Clone(failure.Refused), func(ref provider.Refusal) bool { return !ref.Full })
@@ -85,7 +85,7 @@ func stillUnknown(r queue.Result, c call, failure *provider.Error, p Policy, now
 	return r
 }
 
-// decide is next for a call that repeats no other.
+// decide is next for a call that does not repeat another.
 func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy, now time.Time, jitter float64) (queue.Result, health) {
 	r := queue.Result{ID: c.due.ID, N: c.due.Attempts + 1}
 	if failure == nil {
@@ -110,7 +110,7 @@ func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy,
 		r.Requeue = &queue.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
 		return r, neutral
 	case provider.Misconfigured:
-		if failure.Suspect && !c.suspicion.proves() { // it may be this message only: it waits for others to be asked, or for a mend
+		if failure.Suspect && !c.suspicion.proves() { // the fault may be in this message only: no park yet
 			again(&r, c, backoff(c.due.Tries, jitter), failure, now)
 			return r, neutral
 		}
@@ -130,13 +130,13 @@ func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy,
 		return r, failing
 	case provider.Accepted:
 	}
-	// Not a class that an error can have: providertest holds adapters to the set. Whatever happened, it may have sent.
+	// An error cannot have this class; providertest checks that of adapters. The message may have been sent.
 	return decide(c, receipt, &provider.Error{Class: provider.Uncertain, Detail: "adapter bug: " + failure.Error()}, p, now, jitter)
 }
 
-// rejected lets another account try what this one will never take. What a cap of this provider keeps out goes to any other
-// account. Content that it refused goes to one other kind of provider, whose second opinion is final. When many messages in
-// a row met the same, it is not them who are to blame.
+// rejected lets another account try a message that this one will never take. A message over a limit of this provider goes
+// to any other account. Content that it refused goes to one other kind of provider, whose second opinion is final. If many
+// messages in a row got the same answer, the account or the sender is to blame, and is parked.
 func rejected(r *queue.Result, c call, failure *provider.Error, p Policy) {
 	if failure.Suspect && c.suspicion.proves() {
 		r.Park = park(c, failure, c.suspicion.scope(failure), p)
@@ -155,7 +155,7 @@ func rejected(r *queue.Result, c call, failure *provider.Error, p Policy) {
 	r.Requeue.Tries = c.due.Tries
 }
 
-// park takes out of routing what the answer is about.
+// park takes out of routing the account, domain or address that the answer is about.
 func park(c call, failure *provider.Error, scope provider.Scope, p Policy) *queue.Park {
 	out := &queue.Park{Account: c.account, Reason: provider.Cut(failure.Error()), Wait: p.ProbeAfter, MaxWait: p.ProbeMax}
 	switch scope {
@@ -169,9 +169,9 @@ func park(c call, failure *provider.Error, scope provider.Scope, p Policy) *queu
 	return out
 }
 
-// accepted settles the recipients that were taken; those refused for now stay queued. Those for whom the call only had no
-// room go in another one at once, with a slot and an attempt of its own. As long as calls fill up the message makes
-// progress, so it does not wait longer from call to call, even if others of its recipients have to wait.
+// accepted settles the recipients that were taken; those refused for now stay queued. Recipients for whom the call had no
+// room go in another call at once, with its own slot and attempt. As long as calls fill up, the message makes progress.
+// So its wait does not grow from call to call, even if other recipients have to wait.
 func accepted(r *queue.Result, c call, receipt provider.Receipt, now time.Time, jitter float64) {
 	refusals := byEmail(receipt.Refused)
 	left, full := 0, 0
@@ -201,8 +201,8 @@ func accepted(r *queue.Result, c call, receipt provider.Receipt, now time.Time, 
 	}
 }
 
-// refused settles the recipients that the provider named; the others are sent for again, at once. Naming nobody, or
-// everybody, ends the message.
+// refused settles the recipients that the provider named. The message is sent again at once for the others. If the
+// provider named nobody or everybody, the message ends.
 func refused(r *queue.Result, c call, failure *provider.Error) {
 	refusals := byEmail(failure.Refused)
 	for _, rc := range c.open {
@@ -220,8 +220,8 @@ func refused(r *queue.Result, c call, failure *provider.Error) {
 	}
 }
 
-// unknown leaves out those who were surely not taken. Those who may go in another call stay queued until this one is
-// decided.
+// unknown marks recipients unknown, except those that were surely not taken. Recipients that may go in another call stay
+// queued until this one is decided.
 func unknown(r *queue.Result, c call, failure *provider.Error) {
 	refusals := byEmail(failure.Refused)
 	for _, rc := range c.open {
@@ -242,6 +242,7 @@ func byEmail(refused []provider.Refusal) map[string]provider.Refusal {
 	return m
 }
 
+// refusalChange is the new state of a recipient that the provider refused.
 func refusalChange(rc mail.Recipient, ref provider.Refusal) queue.RecipientChange {
 	status := mail.Failed
 	if ref.Suppressed {
@@ -265,11 +266,12 @@ func end(r *queue.Result, c call, status mail.Status, detail string) {
 	}
 }
 
-// again requeues for now, and keeps the account out of it for the wait: another may take the message at once.
+// again requeues a message, which avoids the account for the wait. Another account may take it at once.
 func again(r *queue.Result, c call, wait time.Duration, failure *provider.Error, now time.Time) {
 	avoid(r, c, queue.Avoid{Until: now.Add(wait), Why: provider.Cut(failure.Error())})
 }
 
+// avoid requeues a message with one more try, and notes how it avoids the account of the call.
 func avoid(r *queue.Result, c call, a queue.Avoid) {
 	a.Last = c.due.Avoid[c.name].Last
 	all := map[string]queue.Avoid{c.name: a}
@@ -281,7 +283,7 @@ func avoid(r *queue.Result, c call, a queue.Avoid) {
 	r.Requeue = &queue.Requeue{Tries: c.due.Tries + 1, Avoid: all}
 }
 
-// parkNotice is how long a message stays away from an account that its own call has parked: until every replica knows.
+// parkNotice is how long a message avoids an account that its own call parked. By then every replica knows the park.
 const parkNotice = 2 * time.Second
 
 const (
@@ -289,8 +291,8 @@ const (
 	maxBackoff   = 30 * time.Minute
 )
 
-// backoff is the wait after the given number of failed tries: 2 s, doubled each time up to 30 min, and spread by a
-// fifth either way so that what failed together does not come back together.
+// backoff is the wait after the given number of failed tries: 2 s, doubled each time up to 30 min. It is spread by a
+// fifth either way, so that messages that failed together do not come back together.
 func backoff(tries int, jitter float64) time.Duration {
 	wait := maxBackoff
 	if tries < 10 {

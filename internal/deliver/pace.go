@@ -10,8 +10,8 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// pacer spreads calls in front of the socket. The shared limit decided already; this keeps a burst of late timers from
-// becoming a burst at the provider.
+// pacer spreads calls in front of the socket. The shared limit has already decided. The pacer keeps a burst of late timers
+// from becoming a burst at the provider.
 type pacer struct {
 	window  limit.Window
 	limiter *rate.Limiter
@@ -30,8 +30,8 @@ func (a *account) pace(ctx context.Context, recipients int) bool {
 	return true
 }
 
-// floor is the shortest that a call to this account has taken lately. A call can't have arrived later than that long
-// before its answer, give or take the way that every call has; until enough calls were seen nothing is taken off.
+// floor is the shortest time that a recent call to this account took. A call cannot have arrived later than that long before
+// its answer, give or take the network time of every call. Until floorCalls calls were seen, nothing is subtracted.
 type floor struct {
 	mu         sync.Mutex
 	last, this time.Duration
@@ -44,7 +44,7 @@ const (
 	floorAge   = 5 * time.Minute
 )
 
-// note takes a finished call into account and returns what may be taken off its end.
+// note counts a finished call and returns how much may be subtracted from its end.
 func (f *floor) note(took time.Duration, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()

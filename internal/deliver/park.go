@@ -12,11 +12,11 @@ import (
 )
 
 // A park ends by itself: from time to time one message is let through as a probe. The database gives the right to make the
-// next one to one replica, for as long as the first probe waits; that replica lets the first message through that would go
-// there. Acceptance ends the park, the same refusal puts the next probe off, and whatever else comes of it leaves the park as
-// it is until the right to probe is given again.
+// next probe to one replica, for Policy.ProbeAfter. That replica lets through the first message that would go there. If it
+// is accepted, the park ends; the same refusal delays the next probe. After any other outcome the park stays as it is until
+// the right to probe is given again.
 
-// probeMargin is how long before it ends the right to probe is not used any more, so that the call is over by then.
+// probeMargin is how long before its end a right to probe is no longer used, so that the call is over by then.
 const probeMargin = 45 * time.Second
 
 // probeSeek is how many held messages are looked at again when this replica may probe.
@@ -71,7 +71,7 @@ func (a *account) probing(key string, now time.Time) bool {
 	return ok && !p.used && now.Before(p.until)
 }
 
-// useProbes lets a message with these facts through, and returns the parks that keep all others of its kind out.
+// useProbes lets a message with these facts through its parks, and returns their keys. Other messages are still kept out.
 func (a *account) useProbes(parks []route.Park, f *mail.Facts) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,7 +86,7 @@ func (a *account) useProbes(parks []route.Park, f *mail.Facts) []string {
 	return keys
 }
 
-// endProbes ends the right that was used; without a call another message may use it.
+// endProbes ends the rights that were used. If no call was made, another message may use them.
 func (a *account) endProbes(keys []string, called bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -100,8 +100,8 @@ func (a *account) endProbes(keys []string, called bool) {
 	}
 }
 
-// park notes locally what the database was told, until the next reading of the configuration. It reports whether that
-// was news.
+// park notes a park locally, until the configuration with it is read from the database. It reports whether the park is
+// new here.
 func (a *account) park(p *queue.Park, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -114,24 +114,24 @@ func (a *account) park(p *queue.Park, now time.Time) bool {
 	return true
 }
 
-// unpark does so with the end of parks.
+// unpark notes the end of parks in the same way.
 func (a *account) unpark(keys []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.conf.Parked = slices.DeleteFunc(slices.Clone(a.conf.Parked), func(p route.Park) bool { return slices.Contains(keys, p.Key()) })
 }
 
-// suspectsToPark is how many different messages in a row must meet an answer, with no acceptance between them, until it is
-// taken to be about more than those messages.
+// suspectsToPark is how many different messages in a row must get the same answer, with no acceptance between them, before
+// it is taken to be about more than those messages.
 const suspectsToPark = 3
 
-// maxSuspicions bounds what an account remembers: beyond, it forgets all and counts anew.
+// maxSuspicions bounds the rows of answers that an account remembers. Beyond that, it forgets all and starts again.
 const maxSuspicions = 1000
 
-// suspect names a row of equal answers: whom they speak against, and how they read.
+// suspect names a row of equal answers by the sender domain that they are about ("" for the account) and their code.
 type suspect struct{ domain, code string }
 
-// evidence is the messages of such a row. Each replica counts its own: what one of them sees is a fair sample of all.
+// evidence holds the messages of such a row. Each replica counts its own, which are a fair sample of all.
 type evidence struct {
 	ids     []mail.ID
 	address string // of the sender of all; "" where they differ
@@ -139,8 +139,8 @@ type evidence struct {
 
 func (e evidence) proves() bool { return len(e.ids) >= suspectsToPark }
 
-// scope is what the answer is about. Where several messages had to meet it, they tell whether it is one address of their
-// domain, or all of it.
+// scope returns what the answer is about. If several messages had to get it, their senders show whether it is about one
+// address or the whole domain.
 func (e evidence) scope(failure *provider.Error) provider.Scope {
 	switch {
 	case !failure.Suspect || failure.Scope == provider.ScopeAccount:
@@ -151,7 +151,7 @@ func (e evidence) scope(failure *provider.Error) provider.Scope {
 	return provider.ScopeAddress
 }
 
-// weigh takes the outcome of a call into account and returns what speaks against the account, or the sender on it, with it.
+// weigh counts the outcome of a call. It returns the evidence against the account, or the sender on it, this call included.
 func (a *account) weigh(c call, failure *provider.Error) evidence {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -183,13 +183,13 @@ func (a *account) weigh(c call, failure *provider.Error) evidence {
 	if a.suspects == nil || len(a.suspects) >= maxSuspicions {
 		a.suspects = map[suspect]evidence{}
 	}
-	if a.suspects[s] = e; e.proves() { // after this park, it is counted anew
+	if a.suspects[s] = e; e.proves() { // after this park the count starts again
 		delete(a.suspects, s)
 	}
 	return e
 }
 
-// Degraded lists the pools of which no account can take mail now.
+// Degraded lists the pools in which no account can take mail now.
 func (e *Engine) Degraded() []string {
 	c := e.config.Load()
 	if c == nil {
@@ -207,7 +207,7 @@ func (e *Engine) Degraded() []string {
 	return pools
 }
 
-// works reports whether an account takes mail at all: limits and the number of its calls aside.
+// works reports whether an account takes mail at all, whatever its limits and its number of calls.
 func (v *view) works(conf *route.Account) bool {
 	if conf == nil || conf.Paused || conf.Draining {
 		return false

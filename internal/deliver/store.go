@@ -33,7 +33,7 @@ type queueStore interface {
 	Record(ctx context.Context, owner mail.ID, r queue.Result) (bool, error)
 }
 
-// lookupStore settles what is unknown.
+// lookupStore settles unknown messages by look-ups.
 type lookupStore interface {
 	DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]record.Lookup, error)
 	ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, wait time.Duration) error
@@ -59,7 +59,7 @@ type configStore interface {
 	TakeProbes(ctx context.Context, lease time.Duration) (map[int32][]string, error)
 }
 
-// upkeepStore does what time brings.
+// upkeepStore does periodic work.
 type upkeepStore interface {
 	RepeatUnknown(ctx context.Context, rule queue.RepeatRule) (repeated int, err error)
 	DecideUnknown(ctx context.Context, resendAfterReconcile bool, most int) (resent, failed int, err error)
@@ -69,7 +69,7 @@ type upkeepStore interface {
 	AccountingAlone(ctx context.Context) (a queue.Accounting, done bool, err error)
 	EnsurePartitions(ctx context.Context) (int, error)
 	DropPartitions(ctx context.Context, table string, before time.Time) (int, error)
-	// RetentionNow is the time that retention goes by: no clock that leaps ahead may take messages with it.
+	// RetentionNow returns the time for retention. A clock that jumps ahead must not delete messages.
 	RetentionNow(ctx context.Context) (time.Time, error)
 	Sweep(ctx context.Context) (int, error)
 	RefoldSuppressions(ctx context.Context) (int, error)

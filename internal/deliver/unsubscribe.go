@@ -17,7 +17,7 @@ type Unsubscriber interface {
 func isBulk(stream string) bool { return stream == "bulk" || strings.HasPrefix(stream, "bulk-") }
 
 // withUnsubscribe adds one-click unsubscribe header fields (RFC 8058) to bulk mail for one recipient. With several
-// recipients a link could not tell who followed it; and what the sender wrote himself stays.
+// recipients a link could not show who followed it. A List-Unsubscribe of the sender's own stays.
 func (e *Engine) withUnsubscribe(m *mail.Message, open []mail.Recipient) *mail.Message {
 	if e.Unsubscribe == nil || !isBulk(m.Stream) || len(open) != 1 || hasHeader(m, "List-Unsubscribe") {
 		return m
@@ -25,7 +25,7 @@ func (e *Engine) withUnsubscribe(m *mail.Message, open []mail.Recipient) *mail.M
 	ours := e.Unsubscribe.Headers(unsub.Token{Tenant: m.Tenant, Stream: m.Stream, Message: m.ID, Email: open[0].Address.Email})
 	added := *m
 	added.Headers = slices.DeleteFunc(slices.Clone(m.Headers), func(h mail.Header) bool {
-		return hasHeader(&mail.Message{Headers: ours}, h.Name) // a List-Unsubscribe-Post alone, which says nothing
+		return hasHeader(&mail.Message{Headers: ours}, h.Name) // a List-Unsubscribe-Post alone, which means nothing
 	})
 	added.Headers = append(added.Headers, ours...)
 	return &added

@@ -10,15 +10,15 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-// view is what one claim, or one explanation, sees of the accounts. It implements route.View. The set of accounts is that
-// of its beginning: an account that is replaced meanwhile finishes as what it was.
+// view is what one claim, or one explanation, sees of the accounts. It implements route.View. The set of accounts does not
+// change: an account that is replaced meanwhile is used in its old form to the end.
 type view struct {
 	accounts   map[int32]*account
 	now        time.Time // local
 	recipients int       // of the message that is being routed
 	taken      map[int32]int
 	refused    map[int32]int       // accounts that had no slot for a call of so many recipients
-	until      map[int32]time.Time // of the accounts that were full: when they have room
+	until      map[int32]time.Time // when each account that was full has room
 }
 
 func (s *accounts) view(recipients int) *view {
@@ -101,7 +101,7 @@ func (v *view) Free(conf *route.Account) route.Why {
 	return route.Why{}
 }
 
-// room is how many more calls the account could start, slots aside; 0 when it has none before a known time.
+// room returns how many more calls the account could start, apart from slots. It is 0 if there is no slot before a known time.
 func (v *view) room(a *account) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

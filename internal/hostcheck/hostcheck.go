@@ -1,10 +1,12 @@
-// Package hostcheck keeps web pages away from listeners that take no key. A page in a browser on the same network reaches them
-// in two ways: it calls them across origins, or its name is pointed at their address after it was loaded (DNS rebinding), so that
-// the browser takes them for one origin. The browser tells of both, in Sec-Fetch-Site or Origin and in Host.
+// Package hostcheck keeps web pages away from listeners that take no key. A page in a browser on the same network reaches
+// them in two ways: it calls them across origins, or its name is pointed at their address after it was loaded (DNS
+// rebinding), so that the browser takes them for one origin. The browser's headers show both: Sec-Fetch-Site or Origin, and
+// Host.
 //
-// It decides from these headers alone. Who may connect at all is left to the address of the listener.
+// It decides from these headers alone. The address of the listener decides who may connect at all.
 //
-// A newcomer's likeliest mistake is to let any name in that has the right form: what the public DNS can hold, an attacker can own.
+// A newcomer's likeliest mistake is to let any name in that has the right form: an attacker can own any name that the public
+// DNS can hold.
 package hostcheck
 
 import (
@@ -16,14 +18,14 @@ import (
 	"strings"
 )
 
-// Rule says by which hosts a listener may be asked.
+// Rule says which hosts, as named in a request, a listener lets in.
 type Rule struct {
-	// Inside lets in what nobody outside can point at us: every IP address, names of one label, and names below those that the
-	// public DNS never has. Otherwise only loopback addresses and localhost are let in.
+	// Inside lets in hosts that nobody outside can point at us: every IP address, names of one label, and names with an ending
+	// that the public DNS never has. Otherwise only loopback addresses and localhost are let in.
 	Inside bool
 	// Names are let in as well; *.example.com stands for all names below example.com.
 	Names []string
-	// Setting names where Names come from, for the answer to what is refused.
+	// Setting names where Names come from, for the answer to refused requests.
 	Setting string
 }
 
@@ -31,7 +33,7 @@ type Rule struct {
 // services.
 var inside = []string{".local", ".internal", ".home.arpa", ".localhost", ".svc"}
 
-// Guard refuses with 403 what Check does.
+// Guard answers 403 to requests that Check refuses.
 func (rule Rule) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := rule.Check(r); err != nil {
@@ -42,19 +44,20 @@ func (rule Rule) Guard(next http.Handler) http.Handler {
 	})
 }
 
-// Check says why a request may be a page's that has nothing to do here, and what to do if it is not.
+// Check refuses a request that may come from a foreign web page. The error says why, and what to do if it does not.
 func (rule Rule) Check(r *http.Request) error {
 	if !rule.admits(hostOf(r.Host)) {
 		return fmt.Errorf("host %.100q is not one that this listener may be asked by: ask by its address, or add the name to %s", r.Host, rule.Setting)
 	}
 	probe := *r
-	probe.Method = http.MethodPost // net/http lets whatever reads pass, and here reading is the attack
+	probe.Method = http.MethodPost // net/http lets reads pass, and here reading is the attack
 	if err := http.NewCrossOriginProtection().Check(&probe); err != nil {
 		return fmt.Errorf("a page of another origin asks: open this address by itself, or ask from a program; %s names hosts, not origins", rule.Setting)
 	}
 	return nil
 }
 
+// admits reports whether the rule lets a host in.
 func (rule Rule) admits(host string) bool {
 	if host == "" {
 		return false
@@ -71,6 +74,7 @@ func (rule Rule) admits(host string) bool {
 	return rule.Inside && (!strings.ContainsAny(host, ".:") || slices.ContainsFunc(inside, func(end string) bool { return strings.HasSuffix(host, end) }))
 }
 
+// matches reports whether a host, in lower case, is the name or below a name that begins with *.
 func matches(name, host string) bool {
 	if below, ok := strings.CutPrefix(name, "*"); ok && strings.HasPrefix(below, ".") {
 		return strings.HasSuffix(host, below)
@@ -78,7 +82,7 @@ func matches(name, host string) bool {
 	return name == host
 }
 
-// hostOf takes the port off, the brackets of an IPv6 address, and the dot that ends a full name.
+// hostOf removes the port, the brackets of an IPv6 address, and the dot at the end of a full name.
 func hostOf(hostport string) string {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {

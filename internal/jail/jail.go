@@ -1,12 +1,13 @@
-// Package jail makes the HTTP client for addresses that strangers choose: webhook endpoints of tenants, and addresses
-// that stand in a provider's notification. Others' dialers ask it where an administrator chooses the address. It decides which addresses may be called at all, and bounds what an answer
-// can cost. What is sent and what an answer means is its users' business.
+// Package jail makes the HTTP client for addresses that strangers choose: webhook endpoints of tenants, and addresses in
+// a provider's notification. Dialers of other transports ask it (Control) if an administrator chooses the address. It
+// decides which addresses may be called at all, and limits what an answer can cost. Its users decide what is sent and what
+// an answer means.
 //
-// A name is judged by the address that is dialled, after it was looked up, so that a name server that answers
-// differently the second time gains nothing. CheckURL is for telling people early; the client checks again, each time.
+// A name is judged by the address that is dialled, after the look-up. So a name server that answers differently the second
+// time gains nothing. CheckURL lets people know early; the client checks again for each call.
 //
-// A newcomer's likeliest mistake is to copy the client and change its Transport, or to set a proxy: then the proxy's
-// address is all that is checked.
+// A newcomer's likeliest mistake is to copy the client and change its Transport, or to set a proxy: then at most the
+// proxy's address is checked.
 package jail
 
 import (
@@ -79,7 +80,7 @@ func New(o Options) *http.Client {
 			MaxIdleConns:           128,
 			MaxIdleConnsPerHost:    4,
 			IdleConnTimeout:        30 * time.Second,
-			ForceAttemptHTTP2:      true, // which net/http leaves out by itself for a transport with its own dialer
+			ForceAttemptHTTP2:      true, // with a dialer of its own, net/http would not try HTTP/2
 			HTTP2: &http.HTTP2Config{
 				MaxReceiveBufferPerConnection: 4 * MaxAnswer,
 				MaxReceiveBufferPerStream:     MaxAnswer,
@@ -89,13 +90,13 @@ func New(o Options) *http.Client {
 	}
 }
 
-// Control is Options for a net.Dialer of somebody else's transport, to be its ControlContext: it refuses addresses after the
-// look-up, just before they are called. URLs and answers are that transport's business.
+// Control applies Options to the net.Dialer of another transport, as its ControlContext: it refuses addresses after the
+// look-up, just before they are called. It checks no URLs and limits no answers.
 func Control(o Options) func(ctx context.Context, network, address string, conn syscall.RawConn) error {
 	return warder{Options: o, own: net.InterfaceAddrs}.control
 }
 
-// Loopback is an exception for the addresses of this machine that no other can reach, at one port.
+// Loopback returns exceptions for the addresses of this machine that no other can reach, at one port.
 func Loopback(port uint16) []Target {
 	return []Target{{netip.MustParsePrefix("127.0.0.0/8"), port}, {netip.MustParsePrefix("::1/128"), port}}
 }
@@ -128,7 +129,7 @@ func (c *cage) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections is what http.Client calls.
+// CloseIdleConnections is for http.Client, which calls it.
 func (c *cage) CloseIdleConnections() { c.inner.CloseIdleConnections() }
 
 // warder judges the addresses that are dialled.
@@ -146,6 +147,7 @@ func (w warder) control(_ context.Context, network, address string, _ syscall.Ra
 	return w.judge(to)
 }
 
+// judge refuses an address or port that may not be called.
 func (w warder) judge(to netip.AddrPort) error {
 	addr := to.Addr().Unmap()
 	switch {
@@ -154,12 +156,12 @@ func (w warder) judge(to netip.AddrPort) error {
 	case !w.open(to.Port()):
 		return fmt.Errorf("%w: port %d", ErrForbidden, to.Port())
 	case !public(addr) || w.denied(addr):
-		return ErrForbidden // which address it was is nothing for the one who chose the name
+		return ErrForbidden // the error does not show the address to the one who chose the name
 	}
 	return w.foreign(addr)
 }
 
-// foreign refuses the addresses of this machine: what listens there may take us for a friend.
+// foreign refuses the addresses of this machine: services there may trust local callers.
 func (w warder) foreign(addr netip.Addr) error {
 	own, err := w.own()
 	if err != nil {
@@ -184,7 +186,7 @@ func (o Options) denied(addr netip.Addr) bool {
 // open reports whether public addresses may be called at the port.
 func (o Options) open(port uint16) bool { return port == 443 || slices.Contains(o.Ports, port) }
 
-// named reports whether there may be an exception at the port, for one address or other.
+// named reports whether there is an exception at the port, for whatever address.
 func (o Options) named(port uint16) bool {
 	return slices.ContainsFunc(o.Allow, func(t Target) bool { return t.Port == port })
 }

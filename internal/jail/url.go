@@ -10,8 +10,8 @@ import (
 
 const maxURL = 2048 // bytes
 
-// CheckURL refuses a URL that New's client would never call, as far as can be told without a look-up. The error wraps
-// ErrForbidden and says what is wrong in words for the one who chose the URL.
+// CheckURL refuses a URL that New's client would never call, as far as that shows without a look-up. The error wraps
+// ErrForbidden and says what is wrong, in words for the person who chose the URL.
 func CheckURL(raw string, o Options) error {
 	if len(raw) > maxURL {
 		return forbidden("the URL is longer than %d bytes", maxURL)
@@ -27,6 +27,7 @@ func forbidden(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrForbidden, fmt.Sprintf(format, args...))
 }
 
+// check refuses a URL that may not be called: by its form, its port or its host.
 func check(u *url.URL, o Options) error {
 	switch {
 	case u.Scheme != "https" && u.Scheme != "http":
@@ -67,8 +68,8 @@ func portOf(u *url.URL) (uint16, error) {
 	return uint16(port), nil
 }
 
-// checkHost takes addresses that may be called and names that can be looked up in DNS, in ASCII: a name that is first
-// converted can turn into another one (U+3002 becomes a dot).
+// checkHost accepts addresses that may be called, and ASCII names that can be looked up in DNS. A name that needs conversion
+// can turn into another one (U+3002 becomes a dot).
 func checkHost(host string, port uint16, o Options) error {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		if addr.Zone() != "" {

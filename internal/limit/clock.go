@@ -2,13 +2,13 @@ package limit
 
 import "time"
 
-// A clock that is set forward makes calls look older than they are: the windows would forget them and be filled twice.
-// Nothing in the database shows such a jump, since all that it knows of time is that clock. What shows it is that a
-// replica saw less time pass between two readings. The first to see it adds it to Account.Ahead, by which the others know,
-// and the ledgers go by the clock less that: for them it was not set.
+// If the database's clock is set forward, calls look older than they are: the windows would forget them and be filled
+// twice. The database cannot notice such a jump, because it knows no other clock. A replica notices it if less time passed
+// on its own clock between two readings. The first replica to notice adds the jump to Account.Ahead, where the others see
+// it. The ledgers use the clock less Ahead, so for them it was not set.
 //
-// Two jumps stay unseen: one that is shorter than the two readings took, which Slack bears, and one at a time when no
-// replica had read the clock before. A replica whose own clock is slow sees small jumps that are none. They cost nothing:
+// Two kinds of jumps stay unseen: one that is shorter than the two readings took, which Slack covers, and one before which
+// no replica had read the clock. A replica whose own clock is slow sees small jumps where there are none. They cost nothing:
 // the ledgers' time goes as slowly as that clock.
 
 // Reading is one look at the database's clock, made while the state of an account was locked.
@@ -18,11 +18,11 @@ type Reading struct {
 	Asked, Got time.Time     // on the replica's own monotonic clock: it showed At between the two
 }
 
-// jumpLeast is the least jump that is worth noting. It is below every Slack, and above what two clocks drift apart in seconds.
+// jumpLeast is the least jump that is noted. It is below every Slack, and above what two clocks drift apart in seconds.
 const jumpLeast = time.Millisecond
 
-// Jump returns by how much at most the database's clock was set forward between r and next, apart from what is noted
-// already, and 0 if the time that passed may explain it all.
+// Jump returns how far at most the database's clock was set forward between r and next, apart from what is noted already.
+// It returns 0 if the time that passed may explain the whole difference.
 func (r Reading) Jump(next Reading) time.Duration {
 	went := next.At.Sub(r.At) - (next.Ahead - r.Ahead)
 	if went-next.Got.Sub(r.Asked) < jumpLeast {
@@ -31,7 +31,7 @@ func (r Reading) Jump(next Reading) time.Duration {
 	return went - max(next.Asked.Sub(r.Got), 0)
 }
 
-// Forward tells that the database's clock was set forward by d.
+// Forward notes that the database's clock was set forward by d.
 func (a *Account) Forward(d time.Duration) {
 	if d <= 0 {
 		return
@@ -41,8 +41,8 @@ func (a *Account) Forward(d time.Duration) {
 	a.Jumped = true
 }
 
-// Recall brings what is booked after now, by a clock that was set back since, to now: no call can have arrived later. Else
-// the account would stand still until the clock has caught up.
+// Recall moves what is booked after now to now: the clock was set back since, and no call can have arrived later than now.
+// Otherwise the account would send nothing until the clock has caught up.
 func (a *Account) Recall(now time.Time) {
 	now = now.Add(-a.Ahead)
 	for i := range a.Ledgers {

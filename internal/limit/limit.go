@@ -2,11 +2,11 @@
 // together". It decides when the next call of an account may start. It does no I/O and reads no clock: the state comes
 // from rows that the caller holds locked, and now is an argument, on the clock of the database.
 //
-// A provider counts a call when it arrives, and nobody here knows when that is: only that it is not before the call was
-// started and not after it was answered. So a call counts as open from its claim to its answer, whatever the clock says,
-// and from then on in the bin of its latest possible arrival. A call may start when the open ones, the bins of the
-// window before it (the oldest partial bin counted in full) and its own cost are at most N together. No assumption on
-// jitter, pauses or slow sockets is left in that: a call that is late is open for longer, and counts for longer.
+// A provider counts a call when it arrives. We do not know when that is, only that it is between the start of the call
+// and its answer. So a call counts as open from its claim to its answer, whatever the clock says. After that it counts in
+// the bin of its latest possible arrival. A call may start if the open calls, the bins of the window before it (the oldest
+// partial bin counted in full) and its own cost are at most N together. This assumes nothing about jitter, pauses or slow
+// sockets: a late call is open for longer, and counts for longer.
 //
 // A token bucket of burst N would let up to 2N through in one window; so would a counter that is reset each period.
 //
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Slack stretches every window. It bears what open calls do not: replicas whose shortest ways to the provider differ.
+// Slack stretches every window. It covers what open calls do not: replicas whose shortest times to the provider differ.
 func (w Window) Slack() time.Duration {
 	return min(max(w.Per/200, 5*time.Millisecond), 2*time.Second)
 }
@@ -27,7 +27,7 @@ func (w Window) Slack() time.Duration {
 // smoothing is how far behind its even spacing a short window may catch up after a stall.
 const smoothing = 200 * time.Millisecond
 
-// openRetry is when to ask again while calls in flight are what fills a window.
+// openRetry is how long to wait before asking again while calls in flight fill a window.
 const openRetry = 20 * time.Millisecond
 
 // bins is how many bins a window is cut into. The use under demand is at least bins/(bins+1) of N.
@@ -45,10 +45,10 @@ func (w Window) bins() int64 {
 // BinWidth is the width of one bin of the window.
 func (w Window) BinWidth() time.Duration { return w.Per / time.Duration(w.bins()) }
 
-// short windows are spaced evenly, long ones may be spent at once.
+// short windows are spaced evenly; long ones may be used up at once.
 func (w Window) short() bool { return w.Per <= 10*time.Second }
 
-// Bin is what the calls that ended in one bin cost. Its number counts bin widths since 1970.
+// Bin holds the cost of the calls that ended in one bin. Its number counts bin widths since 1970.
 type Bin struct {
 	Number int64
 	Used   int64
@@ -61,8 +61,8 @@ type Ledger struct {
 	TAT    time.Time // short windows: when the slots so far would be used up at an even pace
 }
 
-// earliest returns the first time at or after t at which a call of the given cost fits beside the open ones, and false
-// when no settled bin stands in its way, so that only the end of open calls can make room.
+// earliest returns the first time at or after t at which a call of the given cost fits beside the open ones. It returns
+// false if the call would not fit even without settled bins, so that only the end of open calls can make room.
 func (l *Ledger) earliest(t time.Time, cost, open int) (time.Time, bool) {
 	width, span := l.Window.BinWidth(), l.Window.Per+l.Window.Slack()
 	floor := t.Add(-span).UnixNano() / int64(width)
@@ -82,8 +82,8 @@ func (l *Ledger) earliest(t time.Time, cost, open int) (time.Time, bool) {
 	return l.spaced(t), true
 }
 
-// spaced moves t of a short window up to its even spacing, less what may be caught up after a stall: the generic cell
-// rate algorithm, here for smoothness only. The count is what guards the limit.
+// spaced moves t of a short window up to its even spacing, less what may be caught up after a stall. This is the generic
+// cell rate algorithm, for smoothness only. The count guards the limit.
 func (l *Ledger) spaced(t time.Time) time.Time {
 	if next := l.TAT.Add(-smoothing); l.Window.short() && next.After(t) {
 		return next
@@ -123,7 +123,7 @@ func (l *Ledger) prune(now time.Time) {
 	l.Bins = l.Bins[i:]
 }
 
-// Used returns what the calls that ended in each window before now cost.
+// Used returns for each window the cost of the calls that ended in it before now.
 func (a *Account) Used(now time.Time) []int {
 	used := make([]int, len(a.Ledgers))
 	for i := range a.Ledgers {
@@ -148,14 +148,14 @@ type Account struct {
 	BlockedUntil time.Time
 	Ledgers      []Ledger
 	Open         Open
-	Lag          time.Duration // by how much the caller's now may be ahead of the clock that it means
-	Ahead        time.Duration // by how much that clock was set forward so far, see Forward
+	Lag          time.Duration // how far the caller's now may be ahead of the clock
+	Ahead        time.Duration // how far that clock was set forward so far, see Forward
 	Changed      bool          // the ledgers must be written back
-	Jumped       bool          // Ahead and BlockedUntil must be
+	Jumped       bool          // Ahead and BlockedUntil must be written back
 }
 
-// Spend books every window as used up at t, since nobody knows what was used until then. What was booked before t counts
-// into it; what was booked later stays.
+// Spend books every window as used up at t, because the use before t is not known. It replaces what was booked up to t;
+// what was booked later stays.
 func (a *Account) Spend(t time.Time) {
 	t = t.Add(-a.Ahead)
 	for i := range a.Ledgers {
@@ -172,7 +172,7 @@ type Open struct {
 	Calls, Recipients int
 }
 
-// In gives the open cost in a window's unit.
+// In returns the open cost in a window's unit.
 func (o Open) In(w Window) int {
 	if w.Unit == Recipients {
 		return o.Recipients
@@ -183,7 +183,7 @@ func (o Open) In(w Window) int {
 // Grant is the answer to Take.
 type Grant struct {
 	OK    bool
-	Slot  time.Time // when OK: the call may start then by the caller's reading of the clock, Lag is in it; later is safe
+	Slot  time.Time // when OK: when the call may start by the caller's reading of the clock, Lag included; later is safe
 	Retry time.Time // when not OK: the earliest time worth asking again; zero: this cost never fits a window
 }
 
@@ -200,7 +200,7 @@ func (a *Account) Take(now time.Time, recipients int, horizon time.Duration) Gra
 	return grant
 }
 
-// take is Take by the ledgers' time.
+// take is Take in the ledgers' time.
 func (a *Account) take(now time.Time, recipients int, horizon time.Duration) Grant {
 	slot := now
 	if until := a.BlockedUntil.Add(-a.Ahead); until.After(slot) {

@@ -22,7 +22,7 @@ type Window struct {
 	Unit Unit          `json:"unit"`
 }
 
-// String gives "100 requests per 5m0s".
+// String returns "100 requests per 5m0s".
 func (w Window) String() string { return fmt.Sprintf("%d %s per %s", w.N, w.Unit, w.Per) }
 
 // Validate checks the ranges above.
@@ -38,7 +38,7 @@ func (w Window) Validate() error {
 	return nil
 }
 
-// Cost is what one call charges in the window's unit.
+// Cost returns the cost of one call in the window's unit.
 func (w Window) Cost(recipients int) int {
 	if w.Unit == Recipients {
 		return recipients

@@ -26,7 +26,7 @@ func (a Address) NeedsSMTPUTF8() bool { return !isASCII(a.Email) }
 
 // Caps of an address, in bytes. The first two are RFC 5321 sections 4.5.3.1.1 and 4.5.3.1.3 (a path of 256 with its
 // angle brackets); the input caps bound the work before anything is parsed: a domain in U-labels may be four times as
-// long as in A-labels, and a quoted name twice as long as what it means.
+// long as in A-labels, and a quoted name twice as long as its value.
 const (
 	maxLocal        = 64
 	maxAddress      = 254
@@ -80,7 +80,7 @@ func parseAddress(s string) (Address, *fault) {
 	return Address{Email: s[:at+1] + domain}, nil
 }
 
-// checkShape finds what makes s something else than one bare address, and names it so that the caller can mend it.
+// checkShape says why s is not one bare address, so that the caller can correct it.
 func checkShape(s string) *fault {
 	if len(s) > maxAddressInput {
 		return &fault{"address_too_long", "an address has at most 254 bytes"}
@@ -106,7 +106,7 @@ func checkShape(s string) *fault {
 	return nil
 }
 
-// checkLocal takes a dot-atom (RFC 5322 section 3.2.3) of at most 64 bytes, with the characters of RFC 6532 added.
+// checkLocal accepts a dot-atom (RFC 5322 section 3.2.3) of at most 64 bytes, with the characters of RFC 6532 added.
 func checkLocal(s string) *fault {
 	if len(s) > maxLocal {
 		return &fault{"local_part_too_long", "the part before the @ has at most 64 bytes"}
@@ -174,6 +174,7 @@ func parsePhrase(s string) (string, *fault) {
 	return unquote(s[1 : len(s)-1])
 }
 
+// unquote removes the backslashes from the inside of a quoted name.
 func unquote(s string) (string, *fault) {
 	if !strings.ContainsAny(s, `\"`) {
 		return s, nil
@@ -191,7 +192,7 @@ func unquote(s string) (string, *fault) {
 	return string(b), nil
 }
 
-// cleanName takes a display name: at most 255 bytes, spaces around it dropped, nothing in it that can't be seen.
+// cleanName accepts a display name of at most 255 bytes without invisible characters, and drops spaces around it.
 func cleanName(s string) (string, *fault) {
 	if len(s) > maxName {
 		return "", &fault{"name_too_long", "a name has at most 255 bytes"}

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// Base64 is a file's content as a request gives it: the bytes, or the knowledge that it was no Base64. The zero value
-// is content that was not given at all, which differs from that of an empty file.
+// Base64 is a file's content as a request gives it: the bytes, or a mark that they were not Base64. The zero value means
+// that no content was given at all, which is not the same as an empty file.
 type Base64 struct {
 	data  []byte
 	given bool
 	bad   bool
 }
 
-// NewBase64 is the content whose bytes are already known.
+// NewBase64 returns content whose bytes are already known.
 func NewBase64(data []byte) Base64 { return Base64{data: data, given: true} }
 
 // DecodeBase64 decodes the standard alphabet with padding (RFC 4648 section 4). Line ends are skipped, since MIME tools
@@ -94,9 +94,9 @@ func (c *checker) file(i int, in *File) Attachment {
 // maxFilename is what common file systems take, in bytes.
 const maxFilename = 255
 
-// cleanFilename gives the name that a receiver may save under: the part behind the last path separator of any system,
-// without what hides its real extension (bidirectional controls, zero-width characters) or the file itself (leading
-// dots), and with an underscore before the names that are devices on Windows.
+// cleanFilename returns a name that a receiver may save under: the part after the last path separator of any system. It
+// removes characters that hide the real extension (bidirectional controls, zero-width characters) or the file itself
+// (leading dots), and puts an underscore before names that are devices on Windows.
 func cleanFilename(s string) (string, *fault) {
 	if s == "" {
 		return "", &fault{"required", "an attachment needs a filename"}
@@ -143,7 +143,7 @@ const (
 )
 
 // cleanContentType gives the canonical form of a media type. Composite types are refused: multipart would be parsed as
-// structure of ours, and message (RFC 2046 section 5.2) may not be encoded as Base64; message/partial and
+// our own structure, and message (RFC 2046 section 5.2) may not be encoded as Base64; message/partial and
 // message/external-body carry content past every scanner.
 func cleanContentType(s string) (string, *fault) {
 	if s == "" {
@@ -175,8 +175,8 @@ func cleanContentType(s string) (string, *fault) {
 	return s, nil
 }
 
-// checkContentID takes what can stand between angle brackets in Content-ID and behind "cid:" without quoting
-// (RFC 2392): dot-atom characters and one @.
+// checkContentID accepts characters that need no quoting between angle brackets in Content-ID and after "cid:" (RFC 2392):
+// those of a dot-atom, and @.
 func checkContentID(s string) *fault {
 	if len(s) > 128 {
 		return &fault{"too_long", "a content id has at most 128 characters"}

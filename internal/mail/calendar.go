@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Calendar is an invitation, an answer to one, or its end (iMIP, RFC 6047): an iCalendar object whose METHOD says which.
+// Calendar is an invitation, an answer or its cancellation (iMIP, RFC 6047): an iCalendar object whose METHOD says which.
 // Content has CRLF line ends.
 type Calendar struct {
 	Method  string `json:"method"`
@@ -16,7 +16,7 @@ type Calendar struct {
 // methods are those of iTIP (RFC 5546 section 1.4).
 var methods = []string{"PUBLISH", "REQUEST", "REPLY", "ADD", "CANCEL", "REFRESH", "COUNTER", "DECLINECOUNTER"}
 
-// calendar checks an invitation. Clients show one as such only where the part and the object in it name the same method.
+// calendar checks an invitation. Clients show it as one only if the part and the object in it name the same method.
 func (c *checker) calendar(in *Calendar) *Calendar {
 	if in == nil {
 		return nil
@@ -45,8 +45,8 @@ func (c *checker) calendar(in *Calendar) *Calendar {
 	return out
 }
 
-// calendarMethod reads the METHOD of an iCalendar object (RFC 5545 section 3.4), or says why there is none. It looks at what
-// mail depends on and leaves the rest to the clients.
+// calendarMethod reads the METHOD of an iCalendar object (RFC 5545 section 3.4), or says why there is none. It checks only
+// the parts that mail depends on, and leaves the rest to the clients.
 func calendarMethod(content string) (method, why string) {
 	unfolded := strings.NewReplacer("\r\n ", "", "\r\n\t", "").Replace(strings.TrimSuffix(content, "\r\n"))
 	var open []string
@@ -84,8 +84,8 @@ func crlf(s string) string {
 	return strings.TrimRight(s, "\r\n") + "\r\n"
 }
 
-// InviteFile is the invitation once more, as an attachment: clients that know no invitations offer it to be opened, and some
-// look there only. It is nil where there is no invitation, or the caller attached a calendar himself.
+// InviteFile returns the invitation once more, as an attachment: clients without support for invitations offer it as a file,
+// and some look only there. It is nil if there is no invitation, or if the caller attached a calendar.
 func (m *Message) InviteFile() *Attachment {
 	if m.Calendar == nil {
 		return nil

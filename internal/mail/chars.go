@@ -13,8 +13,8 @@ func (f *fault) invalid(field string) *Invalid {
 	return &Invalid{Fields: []Field{{Field: field, Code: f.code, Message: f.message}}}
 }
 
-// checkControls refuses what could end or hide a header line: C0 but for TAB, DEL, C1, the line and paragraph
-// separators, and text that is not UTF-8. It is for values that are shown to people, where everything else is theirs.
+// checkControls refuses characters that could end or hide a header line: C0 except TAB, also DEL, C1 and the line and
+// paragraph separators, and text that is not UTF-8. It is for values that are shown to people; all else is allowed there.
 func checkControls(s string) *fault {
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -37,9 +37,9 @@ func checkControls(s string) *fault {
 	return nil
 }
 
-// checkChars is checkControls, and refuses TAB and what changes or hides the look of an identifier: bidirectional
-// controls and zero-width characters. Joiners belong to the spelling of names in several scripts and to emoji, so a
-// name may hold them; in a domain IDNA decides on them and elsewhere isGraphic refuses them.
+// checkChars is checkControls, and also refuses TAB and characters that change or hide the look of an identifier:
+// bidirectional controls and zero-width characters. Joiners are part of names in several scripts and of emoji, so a name
+// may hold them. In a domain IDNA decides on them, and elsewhere isGraphic refuses them.
 func checkChars(s string, name bool) *fault {
 	if f := checkControls(s); f != nil {
 		return f
@@ -77,7 +77,7 @@ func isInvisible(r rune) bool {
 	return unicode.Is(unicode.Cf, r)
 }
 
-// isGraphic reports whether r shows something and is no space.
+// isGraphic reports whether r is visible and not a space.
 func isGraphic(r rune) bool {
 	return unicode.IsGraphic(r) && !unicode.IsSpace(r) && !isInvisible(r) && r != utf8.RuneError
 }

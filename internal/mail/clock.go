@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// ClockBound is how far this host's clock and the database's may be apart. Beyond it one of them is wrong and nobody knows
-// which, so that nothing is accepted: a message that is dated wrong lies in the wrong place of every list.
+// ClockBound is how far this host's clock and the database's may be apart. Beyond it one of them is wrong, and nobody knows
+// which. Then nothing is accepted: a message with a wrong date is in the wrong place of every list.
 const ClockBound = time.Minute
 
-// ErrClock says that the two clocks are further apart.
+// ErrClock says that the two clocks are further apart than ClockBound.
 var ErrClock = errors.New("clock")
 
-// Clock tells the database's time, by which all replicas date what they keep. Between two readings of it time goes by the
-// monotonic clock of this process, so that a wall clock that is set changes nothing. Before the first reading it is the
+// Clock gives the database's time, which all replicas use to date what they keep. Between two readings it follows the
+// monotonic clock of this process, so that setting the wall clock changes nothing. Before the first reading it is the
 // wall clock. A Clock is safe for concurrent use.
 type Clock struct {
 	wall func() time.Time
@@ -30,7 +30,7 @@ type Clock struct {
 	last   int64         // ticks of the last id
 }
 
-// NewClock returns a clock over a wall clock and a monotonic one. Nil is those of this host.
+// NewClock returns a clock over a wall clock and a monotonic one. Nil means those of this host.
 func NewClock(wall func() time.Time, mono func() time.Duration) *Clock {
 	if wall == nil {
 		wall = time.Now
@@ -42,11 +42,11 @@ func NewClock(wall func() time.Time, mono func() time.Duration) *Clock {
 	return &Clock{wall: wall, mono: mono}
 }
 
-// Mono is what Learn takes for the moments before and after a reading.
+// Mono returns the monotonic time. Learn takes it for the moments before and after a reading.
 func (c *Clock) Mono() time.Duration { return c.mono() }
 
 // Learn takes a reading: the database's clock showed at between asked and got. The offset moves only as far as the reading
-// proves it wrong, so that one that took long does no harm.
+// proves it wrong, so that a slow reading does no harm.
 func (c *Clock) Learn(at time.Time, asked, got time.Duration) {
 	since := time.Duration(at.UnixNano())
 	least, most := since-got, since-asked
@@ -59,7 +59,7 @@ func (c *Clock) Learn(at time.Time, asked, got time.Duration) {
 	c.offset = min(max(c.offset, least), most)
 }
 
-// Now is the database's time, in UTC.
+// Now returns the database's time, in UTC.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,9 +73,9 @@ func (c *Clock) now() time.Time {
 	return time.Unix(0, int64(c.offset+c.mono())).UTC()
 }
 
-// Earliest is the earliest of all that this process knows of the time: by the wall clock, by the database's, and by the
-// time that passed since the database's was first read. What is deleted for its age goes by it, so that no clock that leaps
-// ahead takes anything with it.
+// Earliest returns the earliest time by any of three clocks: the wall clock, the database's, and the first reading of the
+// database's plus the time that passed since. Deletion by age uses it, so that a clock that jumps ahead deletes nothing too
+// early.
 func (c *Clock) Earliest() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,10 +89,10 @@ func (c *Clock) Earliest() time.Time {
 	return earliest.UTC()
 }
 
-// Ahead is by how much the wall clock is ahead of the database's, negative where it is behind.
+// Ahead returns how far the wall clock is ahead of the database's; it is negative if the wall clock is behind.
 func (c *Clock) Ahead() time.Duration { return c.wall().Round(0).Sub(c.Now()) }
 
-// Check returns an ErrClock with both sides of it while the clocks are further apart than ClockBound.
+// Check returns an ErrClock that says which clock is ahead while the clocks are further apart than ClockBound.
 func (c *Clock) Check() error {
 	ahead := c.Ahead()
 	if ahead.Abs() <= ClockBound {
@@ -106,11 +106,11 @@ func (c *Clock) Check() error {
 		ErrClock, ahead.Abs().Round(time.Second), side, ClockBound)
 }
 
-// ticksPerMilli is how finely an id tells time: in its 12 bits below the millisecond (RFC 9562 section 6.2, method 3).
+// ticksPerMilli is the resolution of the time in an id: 12 bits below the millisecond (RFC 9562 section 6.2, method 3).
 const ticksPerMilli = 1 << 12
 
 // NewID makes the id of something that happens now. Ids of one clock are strictly increasing, unless the clock was corrected
-// by more than ClockBound: then what was made before was not kept.
+// by more than ClockBound: then nothing with the earlier ids was kept.
 func (c *Clock) NewID() ID {
 	var id ID
 	_, _ = rand.Read(id[8:]) // never fails

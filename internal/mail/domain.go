@@ -13,7 +13,7 @@ const (
 	maxLabel  = 63
 )
 
-// ParseDomain reads a domain and gives its canonical form, lower-case A-labels. U-labels are mapped by the IDNA2008
+// ParseDomain reads a domain and returns its canonical form, lower-case A-labels. U-labels are mapped by the IDNA2008
 // lookup profile (RFC 5891, UTS 46). A domain has at least one dot, labels of letters, digits and inner hyphens of at
 // most 63 bytes, a last label that is not a number, and no dot at its end. The error is an *Invalid with one Field
 // named "domain".
@@ -66,7 +66,7 @@ func labelTooLong() *fault {
 }
 
 // hasLongLabel reports whether a label has more characters, composed as IDNA composes them, than fit in 63 bytes however
-// they are encoded. Encoding takes time by the square of the length, so it must not see such a label.
+// they are encoded. The time of encoding grows with the square of the length, so it must not see such a label.
 func hasLongLabel(s string) bool {
 	n := 0
 	for _, r := range norm.NFC.String(s) {
@@ -80,7 +80,7 @@ func hasLongLabel(s string) bool {
 	return false
 }
 
-// checkLDH holds every label to letters, digits and inner hyphens (RFC 1123 section 2.1), which is narrower than DNS.
+// checkLDH limits every label to letters, digits and inner hyphens (RFC 1123 section 2.1), which is narrower than DNS.
 func checkLDH(s string) *fault {
 	if len(s) > maxDomain {
 		return &fault{"domain_too_long", "a domain has at most 253 bytes"}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Draft is what a request says, before anyone checked it. Message makes a Message of it, or tells every mistake.
+// Draft is the content of a request before any check. Message makes a Message of it, or reports every mistake.
 type Draft struct {
 	From                 Mailbox
 	To, Cc, Bcc, ReplyTo []Mailbox
@@ -64,10 +64,10 @@ func DefaultCaps() Caps {
 	}
 }
 
-// MaxFields caps the mistakes that one Invalid tells.
+// MaxFields caps the mistakes that one Invalid reports.
 const MaxFields = 50
 
-// Message checks the draft and gives the message that it means: addresses canonical and unique by FoldAddress (to wins
+// Message checks the draft and returns its message: addresses canonical and unique by FoldAddress (to wins
 // over cc, cc over bcc), names and files sanitised, defaults filled in, times in UTC. ID and Tenant are left to the
 // caller. The error is an *Invalid with every mistake, at most MaxFields of them. The message shares d's strings and
 // contents.
@@ -112,7 +112,7 @@ func (c *checker) fault(field string, f *fault) {
 	}
 }
 
-// element names the i-th element of a list; i < 0 is a field that is no list.
+// element names the i-th element of a list; i < 0 means that the field is not a list.
 func element(field string, i int) string {
 	if i < 0 {
 		return field
@@ -120,7 +120,7 @@ func element(field string, i int) string {
 	return field + "[" + strconv.Itoa(i) + "]"
 }
 
-// mailbox parses one mailbox. The result is only good if nothing was added.
+// mailbox parses one mailbox. The result is valid only if no mistake was added.
 func (c *checker) mailbox(field string, i int, b Mailbox) Address {
 	if b.Text != "" {
 		a, _, f := parseMailbox(b.Text)
@@ -160,8 +160,8 @@ func (c *checker) recipients(d *Draft, m *Message) {
 	m.Bcc = c.addresses("bcc", d.Bcc, seen)
 }
 
-// addresses parses a list and leaves out what was seen before, in whatever case: two mails would go to one mailbox, and no
-// event of a provider could tell them apart. The first spelling stays.
+// addresses parses a list and leaves out addresses that were seen before, in upper or lower case. Otherwise two mails would
+// go to one mailbox, and no event of a provider could tell them apart. The first spelling stays.
 func (c *checker) addresses(field string, list []Mailbox, seen map[string]struct{}) []Address {
 	if len(list) == 0 {
 		return nil

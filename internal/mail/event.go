@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// EventType is the normalised name of what a provider reports.
+// EventType is the normalised name of an event that a provider reports.
 type EventType string
 
-// The types of events. Unmapped is what we have no word for: it is kept and counted, and changes nothing.
+// The types of events. Unmapped is an event for which we have no type: it is kept and counted, and changes nothing.
 const (
 	EventUnmapped     EventType = ""
 	EventAccepted     EventType = "accepted"     // the provider took responsibility
@@ -25,7 +25,7 @@ const (
 	// EventFailedUnknown is ours: a message was given up although a provider may have it.
 	EventFailedUnknown EventType = "failed_unknown"
 
-	EventEndpointDisabled EventType = "endpoint_disabled" // ours: a webhook endpoint was given up; of no message
+	EventEndpointDisabled EventType = "endpoint_disabled" // ours: a webhook endpoint was given up; not about a message
 )
 
 // EventTypes lists the types that a caller may filter by.
@@ -36,7 +36,7 @@ func EventTypes() []EventType {
 	}
 }
 
-// BounceClass says how long a bounce binds: hard is the address, soft is now, policy is about us and not the address.
+// BounceClass says what a bounce is about: hard the address, soft the present moment, policy us and not the address.
 type BounceClass string
 
 // The bounce classes. A rejection by a provider's own suppression list has none.
@@ -56,10 +56,10 @@ type Bounce struct {
 	Rule     string      `json:"rule,omitempty"`     // what decided: "reply/mailbox_unknown", "mailgun/605"
 }
 
-// Reason is why, in one word.
+// Reason is the cause of a bounce, in one word.
 type Reason string
 
-// The reasons, by class. Those of the last group are told before the provider tried at all.
+// The reasons, by class. Those of the last group are reported before the provider tried at all.
 const (
 	InvalidAddress Reason = "invalid_address" // hard
 	InvalidDomain  Reason = "invalid_domain"
@@ -85,7 +85,7 @@ const (
 	OtherReason           Reason = "other"
 )
 
-// Class gives the class of a bounce with this reason, "" for those told before sending.
+// Class returns the class of a bounce with this reason, "" for reasons reported before sending.
 func (r Reason) Class() BounceClass {
 	switch r {
 	case InvalidAddress, InvalidDomain, Inactive:
@@ -99,7 +99,7 @@ func (r Reason) Class() BounceClass {
 	return ""
 }
 
-// EventSource says how we know.
+// EventSource says how we know of an event.
 type EventSource string
 
 // The sources of events, and of the verdict on an attempt.
@@ -119,12 +119,12 @@ type Event struct {
 	MessageID         ID        // ours, as it came back; zero when the provider did not say
 	ProviderMessageID string    // finds the message where MessageID is zero
 	Recipient         string    // canonical address; "" when the event names none
-	ByMessage         bool      // proved by what all recipients of its message know: with one, it is about that one; with several, it suppresses none
+	ByMessage         bool      // all recipients know its proof: it is about a sole recipient; of several it suppresses none
 	At                time.Time // when it happened, on the provider's clock, UTC
 	Bounce            *Bounce   // of bounced, rejected and deferred
 	Machine           bool      // opened or clicked by a machine
 	URL               string    // clicked
-	Detail            string    // what tells apart two events of one kind and one second; not shown
+	Detail            string    // tells apart two events of one kind in one second; not shown
 
 	ID       ID // given at receipt
 	Origin   ID // the event that keeps the payload
@@ -134,14 +134,14 @@ type Event struct {
 	Provider string
 	Stream   string
 	Tags     []string
-	N        int // of the recipient, -1 when it is none of the message's
+	N        int // of the recipient, -1 if the message has no such recipient
 	Source   EventSource
 	Raw      []byte
 	Position string // where a stream goes on after this event
 }
 
-// Keys gives the two keys by which a repeated event is known: that of the provider's id, and that of its content, which
-// holds when a provider gives a repetition a new id. The first equals the second when there is no id.
+// Keys returns two keys that identify a repeated event: one from the provider's id, and one from the content, for a
+// provider that gives a repetition a new id. The first equals the second if there is no id.
 func (e *Event) Keys(account int32) (byID, byContent ID) {
 	about := e.MessageID.String()
 	if e.MessageID.IsZero() {
@@ -154,6 +154,7 @@ func (e *Event) Keys(account int32) (byID, byContent ID) {
 	return eventKey(account, "id", e.UniqueID, FoldAddress(e.Recipient)), byContent
 }
 
+// eventKey hashes the parts with their lengths, so that different parts give different keys.
 func eventKey(account int32, parts ...string) ID {
 	h := sha256.New()
 	_ = binary.Write(h, binary.BigEndian, account)
@@ -164,7 +165,7 @@ func eventKey(account int32, parts ...string) ID {
 	return ID(h.Sum(nil)[:16])
 }
 
-// Payload is one unit of what a provider sent: its bytes, and the events that it tells of. A payload that could not be
+// Payload is one unit that a provider sent: its bytes, and the events that it reports. A payload that could not be
 // read has one unmapped event.
 type Payload struct {
 	Raw    []byte

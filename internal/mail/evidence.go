@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Evidence is what events say of one recipient. It is folded by Max, which is commutative, associative and idempotent:
+// Evidence is what events say about one recipient. It is folded by Max, which is commutative, associative and idempotent:
 // events may come in any order and any number, before our own result or after it, and lead to one state.
 type Evidence struct {
 	Rank   int // 0: no event said anything
@@ -17,7 +17,7 @@ type Evidence struct {
 }
 
 // The ranks: a later stage outranks an earlier one, and a bounce after a delivery (they come days later) outranks it.
-// A message that was opened was delivered, if nobody says more.
+// A message that was opened counts as delivered, unless another event says more.
 const (
 	rankAccepted = iota + 1
 	rankDeferred
@@ -26,8 +26,8 @@ const (
 	rankEnded
 	rankComplained
 
-	// A message is rejected before anybody is asked to take it. Of a recipient who has both that and a delivery there are
-	// two calls, and the delivery is what happened to him.
+	// A message is rejected before any host is asked to take it. If a recipient has both a rejection and a delivery, there
+	// were two calls, and the delivery counts.
 	rankRejected = rankOpened
 )
 
@@ -54,7 +54,7 @@ func (e *Event) Evidence(key ID) Evidence {
 	return v
 }
 
-// rejectedStatus tells an address that the provider refuses to mail from a message that it refuses.
+// rejectedStatus returns Suppressed if the provider refuses to mail the address, and Failed if it refuses the message.
 func rejectedStatus(b *Bounce) Status {
 	if b == nil {
 		return Failed
@@ -65,7 +65,7 @@ func rejectedStatus(b *Bounce) Status {
 	return Failed
 }
 
-// Max is the weightier of two pieces of evidence: by rank, then by the provider's time, then by key.
+// Max returns the weightier of two pieces of evidence: by rank, then by the provider's time, then by key.
 func (v Evidence) Max(w Evidence) Evidence {
 	if w.outweighs(v) {
 		return w
@@ -83,7 +83,7 @@ func (v Evidence) outweighs(w Evidence) bool {
 	return bytes.Compare(v.Key[:], w.Key[:]) > 0
 }
 
-// Detail is what a recipient shows of it, in words.
+// Detail returns the text of it that a recipient shows.
 func (v Evidence) Detail() string {
 	if v.Bounce == nil {
 		return ""

@@ -7,7 +7,7 @@ import (
 	"unicode/utf16"
 )
 
-// contentFacts fills in what the content rules of providers ask for.
+// contentFacts fills in the facts that the content rules of providers need.
 func (m *Message) contentFacts(f *Facts) {
 	f.LocalMarks = localMarks([]Address{m.From}, m.To, m.Cc, m.Bcc, m.ReplyTo)
 	f.FromLen = mailboxLen(m.From)

@@ -7,19 +7,19 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// FoldAddress gives the one form under which addresses are compared, wherever two of them are: one address is one
-// recipient, one suppression and one place in a search. The domain becomes what ParseDomain makes of it. The local part
-// loses its case: a server may tell cases apart (RFC 5321 section 2.4), but mailboxes that do are rarer than people who
-// asked for no more mail. Providers report addresses that nobody checked, so that anything has a folded form.
+// FoldAddress returns the one form in which addresses are compared everywhere: one address is one recipient, one suppression
+// and one place in a search. The domain is converted as by ParseDomain. The local part loses its case: a server may tell
+// cases apart (RFC 5321 section 2.4), but such mailboxes are rarer than people who asked for no more mail. Providers report
+// addresses that nobody checked, so every text has a folded form.
 //
-// The store compares what this function returned and folds nothing itself: what SQL makes of a capital letter depends on
-// the locale of the database.
+// The store compares the results of this function and folds nothing itself: lower case in SQL depends on the locale of the
+// database.
 func FoldAddress(s string) string {
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
 		return foldCase(s)
 	}
-	domain := strings.TrimRight(s[at+1:], ".") // a report may write the root
+	domain := strings.TrimRight(s[at+1:], ".") // a report may write the final dot of the root
 	if d, err := ParseDomain(domain); err == nil {
 		domain = d
 	} else {
@@ -32,7 +32,7 @@ func FoldAddress(s string) string {
 	return local + "@" + domain
 }
 
-// foldCase folds by Unicode's simple case folding, and composes. Full folding would also take "ß" for "ss", which are two
+// foldCase folds by Unicode's simple case folding, and composes (NFC). Full folding would also take "ß" for "ss", which are two
 // mailboxes.
 func foldCase(s string) string {
 	if isASCII(s) {
@@ -41,8 +41,8 @@ func foldCase(s string) string {
 	return norm.NFC.String(strings.Map(foldRune, norm.NFC.String(s)))
 }
 
-// foldRune gives the lower case of the capital among the characters that differ from r in case only, and the least of
-// them where none is a capital.
+// foldRune looks at the characters that differ from r in case only. It returns the lower case of the capital among them, or
+// the least of them if none is a capital.
 func foldRune(r rune) rune {
 	least := r
 	for c := r; ; {

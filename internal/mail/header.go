@@ -5,20 +5,20 @@ import (
 	"strings"
 )
 
-// HeaderSyntax is what the value of a header field is made of. It decides what of it can be written in ASCII: an encoded word
-// is for text that people read (RFC 2047 section 5), and a program that looks for an id or a URL does not decode one.
+// HeaderSyntax is the form of a header field's value. It decides which parts can be written in ASCII: an encoded word is for
+// text that people read (RFC 2047 section 5), and a program that looks for an id or a URL does not decode one.
 type HeaderSyntax int
 
 // The syntaxes.
 const (
 	Unstructured HeaderSyntax = iota // text: encoded words may stand anywhere
-	Tokens                           // words of a protocol
+	Tokens                           // keywords of a protocol, for programs
 	MessageIDs                       // ids in angle brackets (RFC 5322 section 3.6.4)
 	URLs                             // URLs in angle brackets, with comments (RFC 2369)
 	Named                            // a name, and an address or an id in angle brackets (RFC 2919, RFC 8098)
 )
 
-// SyntaxOf returns the syntax of a field by its name. What nobody has defined is text.
+// SyntaxOf returns the syntax of a field by its name. A field that is not listed is text.
 func SyntaxOf(name string) HeaderSyntax {
 	switch name = lowerASCII(name); name {
 	case "references", "in-reply-to", "original-message-id", "message-id", "supersedes", "obsoletes", "x-forwarded-message-id":
@@ -43,7 +43,7 @@ func SyntaxOf(name string) HeaderSyntax {
 	return Unstructured
 }
 
-// HeaderPieces cuts a structured value into what is in angle brackets, quoted strings, space, words and single characters.
+// HeaderPieces cuts a structured value into parts in angle brackets, quoted strings, space, words and single characters.
 func HeaderPieces(value string) []string {
 	var pieces []string
 	for value != "" {
@@ -53,7 +53,7 @@ func HeaderPieces(value string) []string {
 	return pieces
 }
 
-// pieceLen is the length of the first piece. What is not closed is a single character.
+// pieceLen returns the length of the first piece. A bracket or quote that is not closed is a piece of one character.
 func pieceLen(s string) int {
 	switch s[0] {
 	case ' ', '\t':
@@ -89,7 +89,7 @@ const (
 	maxStructured = 64 << 10
 )
 
-// checkStructured takes a value of which every part can be written: in ASCII, and none longer than a line.
+// checkStructured accepts a value if every part of it can be written in ASCII and fits on a line.
 func checkStructured(name, value string) *fault {
 	if len(value) > maxStructured {
 		return &fault{"too_long", fmt.Sprintf("%s has %d bytes; at most %d can be sent", name, len(value), maxStructured)}
@@ -132,7 +132,7 @@ func encodable(syntax HeaderSyntax, piece string, comment bool) bool {
 	}
 }
 
-// afterScheme gives what stands behind "https://", or nothing for a URL without an authority.
+// afterScheme returns the part after "https://", or nothing for a URL without an authority.
 func afterScheme(url string) string {
 	_, rest, _ := strings.Cut(url, "://")
 	return rest
@@ -151,7 +151,7 @@ func notASCII(syntax HeaderSyntax) string {
 	return "is read by programs and holds ASCII only: a reader does not decode it"
 }
 
-// percentLen is the length of a piece with all that is not ASCII percent-encoded.
+// percentLen returns the length of a piece after percent-encoding its non-ASCII bytes.
 func percentLen(s string) int {
 	n := len(s)
 	for i := range len(s) {

@@ -11,7 +11,7 @@ import (
 // partitioned by id is partitioned by day: see Clock.NewID.
 type ID uuid.UUID
 
-// NewID makes an id by the clock of this host. What is kept by its time is named by Clock.NewID instead.
+// NewID makes an id by the clock of this host. Use Clock.NewID for rows that are kept by their time.
 func NewID() ID { return ID(uuid.Must(uuid.NewV7())) }
 
 // ParseID reads the canonical 36-character form. Any other form is refused, so that one message has one spelling.

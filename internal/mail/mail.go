@@ -1,8 +1,8 @@
-// Package mail holds the words of mail: message, recipient, address, status, policy, event. It decides what a valid message is
-// (Draft.Message), how the state of a message follows from its recipients (Fold), and what an event proves (Evidence). It does
-// no I/O and imports nothing else of ours.
+// Package mail holds the types of mail: message, recipient, address, status, policy, event. It decides what a valid message
+// is (Draft.Message), how the state of a message follows from its recipients (Fold), and what an event proves (Evidence). It
+// does no I/O and imports nothing else of ours.
 //
-// A newcomer's likeliest mistake: to use an address that did not come out of ParseAddress. The parsed form is the only
+// A newcomer's likeliest mistake is to use an address that did not come out of ParseAddress. The parsed form is the only
 // one that is stored, compared or sent.
 package mail
 
@@ -20,9 +20,9 @@ const DefaultTenant TenantID = 1
 // DefaultStream is the stream of a message that names none.
 const DefaultStream = "transactional"
 
-// MessageKey is the name under which our message id travels with a message, in whatever a provider gives back in its
-// events: custom arguments, user variables, metadata, tags. A caller's metadata may not have a key of this name, in any
-// case of letters, since some providers ignore the case.
+// MessageKey is the name under which our message id travels with a message, in fields that a provider returns in its
+// events: custom arguments, user variables, metadata, tags. A caller's metadata may not have a key of this name, in upper
+// or lower case, because some providers ignore the case.
 const MessageKey = "gw_msg"
 
 // Policy says what becomes of a message whose send has no known outcome (on_ambiguous).
@@ -87,7 +87,7 @@ type Message struct {
 }
 
 // MessageID returns the RFC 5322 Message-ID without angle brackets. It is the same on every attempt, so that a
-// receiver, and we, can recognise a twin.
+// receiver, and we, can recognise a duplicate.
 func (m *Message) MessageID() string { return m.ID.String() + "@" + m.From.Domain() }
 
 // Recipient is the unit of state: one address of one message.
@@ -136,7 +136,7 @@ type Facts struct {
 	Account       string   `json:"acc,omitempty"` // pinned account
 	Stream        string   `json:"str"`
 	Tags          []string `json:"tag,omitempty"`
-	Sender        string   `json:"sad,omitempty"` // address, folded; "" in what an older process accepted
+	Sender        string   `json:"sad,omitempty"` // address, folded; "" if an older process accepted the message
 	SenderDomain  string   `json:"sdo"`
 	Domains       []string `json:"rdo"` // recipients' domains, unique, at most 20
 	Recipients    int      `json:"rcp"`
@@ -153,7 +153,7 @@ type Facts struct {
 	FromLen       int      `json:"fl,omitempty"` // name in quotes and address, in UTF-16 units
 	NoSubject     bool     `json:"ns,omitempty"`
 	BodyBytes     int      `json:"bb,omitempty"` // of text or html, whichever is longer
-	EmptyFile     bool     `json:"ef,omitempty"` // an attachment without a byte
+	EmptyFile     bool     `json:"ef,omitempty"` // an attachment is empty
 	MetaTwins     bool     `json:"mt,omitempty"` // two keys differ in case only
 	Calendar      bool     `json:"cal,omitempty"`
 }

@@ -26,6 +26,7 @@ func (c *checker) schedule(d *Draft, now time.Time) (sendAt, expiresAt time.Time
 	return sendAt, c.expiry(d.ExpiresAt, due)
 }
 
+// expiry reads expires_at, which must lie after due. Without one it is the default after due.
 func (c *checker) expiry(s string, due time.Time) time.Time {
 	at, ok := c.time("expires_at", s)
 	switch {

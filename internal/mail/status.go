@@ -23,7 +23,7 @@ const (
 )
 
 // ranks orders the statuses from best to worst, open ones (which outrank every final one) above 100. Doubt outranks a
-// plain failure, so that a message of which one recipient may have been mailed does not look as if nobody was.
+// plain failure: a message that one recipient may have got must not look as if nobody got it.
 var ranks = map[Status]int{
 	Delivered: 1, Sent: 2, Cancelled: 3, Suppressed: 4, Expired: 5, Failed: 6, FailedUnknown: 7, Bounced: 8, Complained: 9,
 	Deferred: 101, Scheduled: 102, Queued: 103, Sending: 104, Unknown: 105,
@@ -32,7 +32,7 @@ var ranks = map[Status]int{
 // Valid reports whether s is one of the statuses.
 func (s Status) Valid() bool { return ranks[s] != 0 }
 
-// Open reports whether the recipient may still be mailed, or its fate is not yet known to us. Sent counts as final for
+// Open reports whether the recipient may still be mailed, or its outcome is not yet known to us. Sent counts as final for
 // the engine: no further call follows from it.
 func (s Status) Open() bool { return ranks[s] > 100 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // bodies checks subject, text and html. An empty subject is legal (RFC 5322 section 3.6.5) and kept, and so is one of
-// spaces. Line ends and long lines of a body are its encoder's business; only NUL has no encoding that all take.
+// spaces. The encoder takes care of line ends and long lines of a body; only NUL has no encoding that all accept.
 func (c *checker) bodies(m *Message) {
 	if len(m.Subject) > c.lim.Subject {
 		c.add("subject", "too_long", fmt.Sprintf("the subject has at most %d bytes", c.lim.Subject))
@@ -62,8 +62,8 @@ func (c *checker) headers(list []Header) []Header {
 	return out
 }
 
-// checkHeader takes a field that fits in one line of 998 bytes (RFC 5322 section 2.1.1), or a structured one that can be
-// folded: a longer line is what some relays cut in two.
+// checkHeader accepts a field that fits in one line of 998 bytes (RFC 5322 section 2.1.1), or a structured one that can be
+// folded. Some relays cut a longer line in two.
 func checkHeader(h Header) *fault {
 	if f := checkHeaderName(h.Name); f != nil {
 		return f
@@ -97,9 +97,9 @@ func checkHeaderName(name string) *fault {
 	return nil
 }
 
-// headerDenied reports whether a lower-case header name is one that a caller may not set. It is ours when it says who
-// mails whom, how the body is built or who vouched for it. The X- families are control channels: they change
-// recipients, templates, tracking or the sending identity at the provider, behind what we validated and recorded
+// headerDenied reports whether a lower-case header name is one that a caller may not set. The header is ours if it says
+// who mails whom, how the body is built or who authenticated it. The X- families are control channels: they change
+// recipients, templates, tracking or the sending identity at the provider, without our validation and records
 // (SendGrid X-SMTPAPI, Amazon SES X-SES-*, Postmark X-PM-*, Mailgun X-Mailgun-*, Mandrill X-MC-*, SparkPost X-MSYS-*).
 func headerDenied(name string) bool {
 	switch name {
@@ -138,7 +138,7 @@ func (c *checker) tags(list []string) []string {
 	return out
 }
 
-// checkPrintable takes 1 to limit characters of which each shows something, or is a space between two that do.
+// checkPrintable accepts 1 to limit characters, each visible or a space that is neither first nor last.
 func checkPrintable(s string, limit int) *fault {
 	if s == "" {
 		return &fault{"required", "the value is empty"}
@@ -160,7 +160,7 @@ func checkPrintable(s string, limit int) *fault {
 	return nil
 }
 
-// metadata checks keys and values. Keys are visible ASCII, since providers carry them in header and form names.
+// metadata checks keys and values. Keys are visible ASCII, because providers carry them in header and form names.
 func (c *checker) metadata(m map[string]string) {
 	if len(m) > c.lim.MetadataKeys {
 		c.add("metadata", "too_many", fmt.Sprintf("metadata has at most %d keys", c.lim.MetadataKeys))

@@ -6,8 +6,8 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// Accounting is the books of the queue in one moment: what each tenant has open, and what contradicts itself. Every
-// message that was accepted is in exactly one of the four places of Book, or it is settled: its status is final.
+// Accounting is the books of the queue at one moment: the open messages of each tenant, and every contradiction. Every
+// accepted message is in exactly one of the four places of Book, or it is settled: its status is final.
 type Accounting struct {
 	Books      []Book        // of the tenants that have open messages, by name
 	Violations []Violation   // by kind, then tenant; none when the books balance
@@ -20,7 +20,7 @@ type Book struct {
 	Ready, Unstarted, Started, Unknown int
 }
 
-// Open is how many there are in all.
+// Open returns how many there are in total.
 func (b Book) Open() int { return b.Ready + b.Unstarted + b.Started + b.Unknown }
 
 // Total sums up the tenants, under no name.
@@ -33,7 +33,7 @@ func (a *Accounting) Total() Book {
 	return sum
 }
 
-// Count is how many messages or calls violate one rule.
+// Count returns how many messages or calls violate one rule.
 func (a *Accounting) Count(kind ViolationKind) int {
 	n := 0
 	for _, v := range a.Violations {
@@ -44,7 +44,7 @@ func (a *Accounting) Count(kind ViolationKind) int {
 	return n
 }
 
-// Violation is what contradicts one rule of the books, of one tenant.
+// Violation is a broken rule of the books, for one tenant.
 type Violation struct {
 	Kind   ViolationKind
 	Tenant string
@@ -55,7 +55,7 @@ type Violation struct {
 // ViolationKind names the rule that was broken.
 type ViolationKind string
 
-// The rules of the books. None has an exception that time mends: whoever moves a message does so in one transaction.
+// The rules of the books. They hold at every moment, because each move of a message is one transaction.
 const (
 	Lost         ViolationKind = "lost"          // open by its status, and in no place: nobody will send it
 	Twice        ViolationKind = "twice"         // in more than one place: it may be sent twice
@@ -64,7 +64,7 @@ const (
 	Misplaced    ViolationKind = "misplaced"     // unknown by its status and not by its place, or the other way round
 	WrongTenant  ViolationKind = "wrong_tenant"  // queued for another tenant than its own
 	OpenAttempt  ViolationKind = "open_attempt"  // a call without a result that is not under way
-	AttemptState ViolationKind = "attempt_state" // a call under way or unknown of which the attempts say otherwise
+	AttemptState ViolationKind = "attempt_state" // a call is under way or unknown, but the attempts say otherwise
 )
 
 // ViolationKinds lists them all, those of messages before those of attempts.
@@ -75,7 +75,7 @@ func ViolationKinds() []ViolationKind {
 // OfAttempts reports whether a rule is about calls and not about messages.
 func (k ViolationKind) OfAttempts() bool { return k == OpenAttempt || k == AttemptState }
 
-// Says tells in words what is wrong.
+// Says returns in words what is wrong.
 func (k ViolationKind) Says() string {
 	switch k {
 	case Lost:

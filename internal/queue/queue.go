@@ -1,8 +1,8 @@
-// Package queue holds the words of what waits: lanes, claims, intents, results, and the books that prove that each open message is
-// in one place. It decides how often a call may be repeated (Repeating). It does no I/O: the store moves messages, and package
-// deliver says when.
+// Package queue holds the types for mail that waits: lanes, claims, intents, results, and the books that prove that each
+// open message is in one place. It names the policy for calls that may be repeated (Repeating). It does no I/O: the store
+// moves messages, and package deliver says when.
 //
-// A newcomer's likeliest mistake: to read a lane as a promise. It is a hint; where a message goes is decided when it is claimed.
+// A newcomer's likeliest mistake is to read a lane as a promise. It is a hint: the claim decides where a message goes.
 package queue
 
 import (
@@ -13,22 +13,22 @@ import (
 )
 
 // Lane is one queue of ready messages: those of one tenant that go to one pool (its id), or are pinned to one account
-// (minus its id). The lane of a message is a hint that keeps a full pool's backlog out of everybody's way; where the
-// message goes is decided when it is claimed.
+// (minus its id). The lane is a hint that keeps a full pool's backlog out of everybody's way; where the message goes
+// is decided when it is claimed.
 type Lane struct {
 	Number int32
 	Tenant mail.TenantID
 }
 
 // LaneQuota says how many messages a claim may look at in one lane. Rows due before Low are skipped: they were claimed
-// earlier and stand dead in the index.
+// earlier and are dead rows in the index.
 type LaneQuota struct {
 	Lane
 	Max int
 	Low time.Time
 }
 
-// Avoid is one account that a message stays away from, since an attempt there failed. Until, on the database's clock,
+// Avoid is one account that a message avoids, because an attempt there failed. Until, on the database's clock,
 // is when it may be tried again; Final says never. Last says that a call there may have sent the message: it is chosen
 // only when no other account is fit.
 type Avoid struct {
@@ -36,7 +36,7 @@ type Avoid struct {
 	Final bool      `json:"final,omitempty"`
 	Last  bool      `json:"last,omitempty"`
 	Why   string    `json:"why"`
-	Kind  string    `json:"kind,omitempty"` // the kind of provider that refused the content: none of that kind is asked again
+	Kind  string    `json:"kind,omitempty"` // the kind of provider that refused the content: that kind is not asked again
 
 	Repeat *Repeat `json:"repeat,omitempty"` // a call of this account may have sent the message, and can be made again
 }
@@ -53,7 +53,7 @@ type Repeat struct {
 // Repeating is the policy of an unknown message whose call will be made again, before on_ambiguous decides.
 const Repeating mail.Policy = "repeat"
 
-// Repeated gives the account at which the next call repeats one that may have sent the message, "" when it does not.
+// Repeated returns the account at which the next call repeats one that may have sent the message, or "" if it repeats none.
 func Repeated(avoid map[string]Avoid) (account string, r Repeat) {
 	for name, a := range avoid {
 		if a.Repeat != nil && !a.Repeat.Over {
@@ -70,32 +70,32 @@ type Due struct {
 	Due         time.Time
 	Attempts    int // calls made so far
 	Tries       int // those that count for the backoff
-	ResentAfter int // calls up to this number were for others than those who are open now
-	Resends     int // how often it was sent again although nobody knew what became of the last call
+	ResentAfter int // calls up to this number were for other recipients than those open now
+	Resends     int // how often it was resent while the outcome of the last call was unknown
 	Avoid       map[string]Avoid
 	Facts       *mail.Facts
 	OnAmbiguous mail.Policy
 	ExpiresAt   time.Time
 }
 
-// Waiting is where a message stands that is not settled: exactly one of Ready, Sending and Unknown is true. Of a settled
-// message all are false.
+// Waiting says where an unsettled message is: exactly one of Ready, Sending and Unknown is true. For a settled message all
+// are false.
 type Waiting struct {
 	Facts   *mail.Facts
 	Ready   bool      // it waits for its turn
 	Due     time.Time // Ready: when it is looked at next
-	Held    bool      // Ready: since no account was fit, or its own was full
+	Held    bool      // Ready: put off, because no account was fit or its own was full
 	Ahead   int       // Ready and due: how many of its lane come first, at most MaxAhead
 	Tries   int       // Ready: calls that failed and will be repeated
 	Avoid   map[string]Avoid
 	Sending bool        // a replica carries it
-	Unknown bool        // nobody knows what became of its last call
+	Unknown bool        // the outcome of its last call is unknown
 	Decide  time.Time   // Unknown: when it is decided without evidence
-	Policy  mail.Policy // Unknown: how
+	Policy  mail.Policy // Unknown: how it is decided
 	Account string      // Sending and Unknown: whose call it is
 }
 
-// MaxAhead is where the counting of Ahead ends.
+// MaxAhead is where counting for Ahead stops.
 const MaxAhead = 10000
 
 // Claim is what one claim does with the messages it looked at. Those in none of the lists stay as they are.
@@ -138,9 +138,9 @@ type Lapse struct {
 
 // RepeatRule says which calls that were lost with their replica are made again, and when.
 type RepeatRule struct {
-	Within   map[int32]time.Duration // by account: how long after the first call repeats are taken for the same
+	Within   map[int32]time.Duration // by account: how long after the first call repeats count as the same call
 	Wait     time.Duration
-	Patience time.Duration // how long after the wait a repeat is given up that could not be made
+	Patience time.Duration // how long after the wait a repeat may still be made
 	Most     int
 }
 
@@ -158,16 +158,16 @@ type Intent struct {
 	Decision []byte
 	Tenant   mail.TenantID
 	Stream   string
-	Open     []mail.Recipient // who is to be in the call
+	Open     []mail.Recipient // the recipients of the call
 }
 
 // Announced is the answer to an intent.
 type Announced struct {
-	OK         bool  // the call may be made; false: the claim is lost, or nobody is left to be in the call
-	Suppressed []int // by N: who of Open was suppressed before the intent was written, and must not be in the call
+	OK         bool  // the call may be made; false: the claim is lost, or no recipient is left
+	Suppressed []int // by N: those of Open that were suppressed before the intent was written; the call leaves them out
 }
 
-// Result is what became of one claimed message, with or without a call.
+// Result is the outcome for one claimed message, with or without a call.
 type Result struct {
 	ID                mail.ID
 	N                 int
@@ -237,11 +237,11 @@ type Unpark struct {
 // Settle books a call to the account's limits. Without it no call was made.
 type Settle struct {
 	Began      time.Time // on the database's clock
-	At         time.Time // when it had arrived at the provider at the latest, on our own: the database's may be set meanwhile
+	At         time.Time // its latest possible arrival at the provider, by our own clock: the database's may be set meanwhile
 	Recipients int
 }
 
-// Block keeps an account from its next slot, for every replica.
+// Block gives an account no slot for a time, at every replica.
 type Block struct {
 	Account int32
 	For     time.Duration

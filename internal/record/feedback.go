@@ -19,7 +19,7 @@ type Intake struct {
 // ErrReplayed says that a token came with another body than before: the request is forged.
 var ErrReplayed = errors.New("this token was used with another body")
 
-// Taken is what became of the events of an Intake.
+// Taken counts what became of the events of an Intake.
 type Taken struct {
 	Stored     int // new, of a message that we know
 	Duplicates int
@@ -81,7 +81,7 @@ type HookHealth struct {
 	LastSent    time.Time // the account's last accepted attempt
 }
 
-// HookTally is what one replica counted since it last told the store.
+// HookTally is what one replica counted since it last reported to the store.
 type HookTally struct {
 	Account         int32
 	Events, Refused int64
@@ -90,14 +90,14 @@ type HookTally struct {
 	LastRefusal     string
 }
 
-// RawEvent is a payload as it was kept, to be read again.
+// RawEvent is a stored payload that is to be parsed again.
 type RawEvent struct {
 	Origin  mail.ID
 	Account string
 	Raw     []byte
 }
 
-// Reprojected is what the parser makes of a payload today.
+// Reprojected is what today's parser reads from a payload.
 type Reprojected struct {
 	Origin mail.ID
 	Events []mail.Event
@@ -126,7 +126,7 @@ type Verdict struct {
 	Payloads          []mail.Payload
 }
 
-// Endpoint is where a tenant wants to be told of events.
+// Endpoint is a webhook of a tenant: a URL that gets its events.
 type Endpoint struct {
 	ID             mail.ID
 	Tenant         mail.TenantID
@@ -134,8 +134,8 @@ type Endpoint struct {
 	Description    string
 	Types          []mail.EventType // empty: all
 	Streams        []string         // empty: all
-	HeaderNames    []string         // of headers of the owner's that are sent along; the values are secrets
-	Unreadable     []string         // those of its secrets that do not open with our keys: EndpointSecret, EndpointHeaders
+	HeaderNames    []string         // of the owner's headers that are sent along; the values are secrets
+	Unreadable     []string         // those of its secrets that our keys do not open: EndpointSecret, EndpointHeaders
 	Disabled       bool
 	DisabledReason string
 	FailingSince   time.Time
@@ -156,9 +156,9 @@ const (
 type Sealed struct {
 	Current    int      // under the present key
 	Previous   int      // under one before it
-	Resealed   int      // under the present key now, and under one before it until then
-	Changed    int      // stored by somebody else meanwhile
-	Unreadable []string // what those that do not open are bound to, such as account/1/api_key
+	Resealed   int      // moved now from a previous key to the present one
+	Changed    int      // by somebody else meanwhile, and so left alone
+	Unreadable []string // the bindings of values that no key opens, such as account/1/api_key
 }
 
 // Delivery is one event on its way to one endpoint, claimed by this replica.
@@ -180,7 +180,7 @@ type DeliveryResult struct {
 	Outcome  string // delivered, retry, failed, disabled
 	Error    string // at most 500 bytes
 	RetryIn  time.Duration
-	Disable  string // why the endpoint is to be disabled, "" not
+	Disable  string // why the endpoint is to be disabled; "": it is not
 }
 
 // The outcomes of a delivery.
@@ -197,7 +197,7 @@ type DeliveryEntry struct {
 	DeliveryResult
 }
 
-// MarshalBounce writes a bounce for the store, nil for none.
+// MarshalBounce encodes a bounce for the store; nil for none.
 func MarshalBounce(b *mail.Bounce) ([]byte, error) {
 	if b == nil {
 		return nil, nil

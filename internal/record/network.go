@@ -7,8 +7,8 @@ import (
 
 var errNetwork = errors.New("is not an address range: want CIDRs such as 10.0.0.0/8 or 2001:db8::/32, or an address")
 
-// ParseNetwork reads an address range. A bare address is a range of one. What is written as an IPv4-mapped IPv6 address is the
-// IPv4 one: peers are compared as such, and would never match it otherwise.
+// ParseNetwork reads an address range. A bare address is a range of one. An IPv4-mapped IPv6 address is read as the IPv4
+// address: peers are compared in that form, and would never match the other one.
 func ParseNetwork(text string) (netip.Prefix, error) {
 	if ip, err := netip.ParseAddr(text); err == nil && ip.Zone() == "" {
 		ip = ip.Unmap()
@@ -19,7 +19,7 @@ func ParseNetwork(text string) (netip.Prefix, error) {
 		return netip.Prefix{}, errNetwork
 	}
 	if p.Addr().Is4In6() {
-		if p.Bits() < 96 { // it is neither all of IPv4 nor a part of it
+		if p.Bits() < 96 { // more than the range of mapped IPv4 addresses
 			return netip.Prefix{}, errNetwork
 		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)

@@ -1,8 +1,8 @@
-// Package record holds what the store keeps beside mail that waits, and gives back: submissions, views and attempts of messages,
-// tenants, keys and their scopes, suppressions, audit, events on their way in and out; and the errors of the store. It does no
-// I/O.
+// Package record holds the types of what the store keeps and returns, apart from mail that waits: submissions, views and
+// attempts of messages, tenants, keys and their scopes, suppressions, audit, events on their way in and out; and the errors
+// of the store. It does no I/O.
 //
-// A newcomer's likeliest mistake: to answer 503 for an OutcomeUnknown. Unavailable alone says that nothing was stored.
+// A newcomer's likeliest mistake is to answer 503 for an OutcomeUnknown. Only Unavailable says that nothing was stored.
 package record
 
 import (
@@ -25,7 +25,7 @@ var (
 	ErrForbidden = errors.New("not allowed")
 )
 
-// Unavailable says that nothing was stored, nor will be, and when to come back: 503 with Retry-After.
+// Unavailable says that nothing was or will be stored, and when to try again: 503 with Retry-After.
 type Unavailable struct {
 	RetryAfter time.Duration
 	Reason     string // queue_full, database, storage_full, clock, draining
@@ -43,8 +43,8 @@ func (u *Unavailable) Error() string {
 // Unwrap returns the cause.
 func (u *Unavailable) Unwrap() error { return u.Err }
 
-// OutcomeUnknown says that nobody knows whether the request was stored: the answer of the database was lost between COMMIT
-// and its confirmation. It does not unwrap: the cause may be an Unavailable, which says the opposite.
+// OutcomeUnknown says that the request may or may not be stored: the database's confirmation of the COMMIT was lost. It does
+// not unwrap, because the cause may be an Unavailable, which says that nothing was stored.
 type OutcomeUnknown struct{ Err error }
 
 // Error implements error.
@@ -63,7 +63,7 @@ type Submission struct {
 	Lane        int32    // the queue it starts in, by the configuration in force
 }
 
-// Accepted is the store's answer to a Submission: what the caller is told with the 202.
+// Accepted is the store's answer to a Submission, which the caller gets with the 202.
 type Accepted struct {
 	ID         mail.ID
 	Status     mail.Status
@@ -107,7 +107,7 @@ type View struct {
 // MaxShownEvents caps the events of a View.
 const MaxShownEvents = 1000
 
-// Filter selects messages of one tenant. Zero fields select everything. Cursor is the id of the last row seen; rows
+// Filter selects messages of one tenant. Zero fields select everything. Before is the id of the last row seen; rows
 // come newest first.
 type Filter struct {
 	Tenant                                  mail.TenantID
@@ -135,7 +135,7 @@ type Key struct {
 	Hash          []byte // SHA-256 of the secret part
 	Scopes        []Scope
 	SenderDomains []string       // empty: any
-	Networks      []netip.Prefix // that it is taken from; empty: any
+	Networks      []netip.Prefix // from which it is accepted; empty: any
 	RatePerSecond int            // 0: no limit
 	TenantPaused  bool
 	CreatedAt     time.Time
@@ -170,8 +170,8 @@ type AuditEntry struct {
 	Detail json.RawMessage // secrets never
 }
 
-// FailedLogins are the wrong keys, webhook passwords and unsubscribe links that came from one address within a minute. Those
-// for which there was no entry of their own are in one of "others".
+// FailedLogins are the wrong keys, webhook passwords and unsubscribe links that came from one address within a minute. If there
+// are too many addresses, the rest are counted together in one of "others".
 type FailedLogins struct {
 	From      string    `json:"-"`
 	Since     time.Time `json:"since"`
@@ -190,19 +190,19 @@ type AuditFilter struct {
 	Limit        int
 }
 
-// MaxCounted is where counting the queue ends: a figure of so many is a floor. Looking must not cost what sending needs.
+// MaxCounted is where counting the queue stops: this figure means so many or more. Counting must not slow down sending.
 const MaxCounted = 100_000
 
 // QueueState is the depth of the queue at one moment.
 type QueueState struct {
 	Ready, Scheduled, Inflight, Unknown int64
-	Dead                                int64 // rows that left the queue and are not cleaned up yet, by the server's estimate
+	Dead                                int64 // rows that left the queue and are not cleaned up yet, as the server estimates
 	OldestDue                           time.Time
 	Tenants                             []TenantDepth
 	Replicas                            []Replica
 }
 
-// TenantDepth is how many messages of a tenant are due. More says that there are more than were counted.
+// TenantDepth is how many messages of a tenant are due. More means that there are more than were counted.
 type TenantDepth struct {
 	Tenant string
 	Ready  int64

@@ -7,7 +7,7 @@ type Scope string
 
 // The scopes. Each route takes one of them. A key for /admin/v1 opens nothing else.
 const (
-	ScopeSend              Scope = "send" // send, cancel, resend; and add suppressions, which stops mail and allows none
+	ScopeSend              Scope = "send" // send, cancel, resend; and add suppressions, which can only stop mail
 	ScopeMessagesRead      Scope = "messages:read"
 	ScopeEventsRead        Scope = "events:read"
 	ScopeStatsRead         Scope = "stats:read"
@@ -23,7 +23,7 @@ const (
 	ScopeAdmin Scope = "admin" // an older name, see aliases
 )
 
-// aliases are the names that keys were made with before there were scopes by noun. They stay.
+// aliases are the scopes of keys that were made before there were scopes by noun. They stay valid.
 var aliases = map[Scope][]Scope{
 	ScopeRead:  {ScopeMessagesRead, ScopeEventsRead, ScopeStatsRead, ScopeSuppressionsRead, ScopeWebhooksRead},
 	ScopeAdmin: {ScopeAdminRead, ScopeAdminWrite},
@@ -37,7 +37,7 @@ func Scopes() []Scope {
 	}
 }
 
-// Opens reports whether a key with this scope may do what takes the other one.
+// Opens reports whether a key with this scope may do what needs the other one.
 func (s Scope) Opens(other Scope) bool { return s == other || slices.Contains(aliases[s], other) }
 
 // OfAdmin reports whether the scope opens routes of operators.

@@ -18,7 +18,7 @@ type Account struct {
 	Kind         provider.Kind
 	Settings     json.RawMessage // not secret: base URL, domain, region
 	SecretFields []string        // names of the secrets that are set
-	Unreadable   []string        // those of them that do not open with our keys
+	Unreadable   []string        // those of them that our keys do not open
 	Capabilities provider.Capabilities
 	Concurrency  int // calls in flight, all replicas together
 	Limits       []limit.Window
@@ -37,7 +37,7 @@ type Park struct {
 	Sender       string // one address, folded; "" for all of its domain
 	Reason       string
 	Since        time.Time
-	Next         time.Time // when a message is let through as the next probe, at the earliest
+	Next         time.Time // when the next probe is let through, at the earliest
 }
 
 // ParkFor makes a park of the key that names it on its account: an address, a domain, or "".
@@ -52,8 +52,8 @@ func ParkFor(key string) Park {
 // Key names the park on its account.
 func (p Park) Key() string { return cmp.Or(p.Sender, p.SenderDomain) }
 
-// Covers reports whether a message with these facts is kept from the account. Where the facts are of a time when they
-// did not tell the address, any of its domain counts.
+// Covers reports whether the park keeps a message with these facts from the account. Older facts hold no sender address;
+// for them a park of any address of the domain counts.
 func (p Park) Covers(f *mail.Facts) bool {
 	return p.SenderDomain == "" || p.SenderDomain == f.SenderDomain && (p.Sender == "" || f.Sender == "" || p.Sender == f.Sender)
 }
@@ -86,7 +86,7 @@ type Pool struct {
 // DefaultPool is the pool of messages that no rule matches. It exists from the start.
 const DefaultPool = "default"
 
-// Rule sends what it matches to a pool. Empty fields match everything; the first match by position wins.
+// Rule sends the messages that it matches to a pool. Empty fields match everything; the first match by position wins.
 type Rule struct {
 	ID              int64  `json:"id"`
 	Position        int    `json:"position"`
@@ -106,8 +106,8 @@ type Config struct {
 	Rules    []Rule    // sorted by position
 }
 
-// Account returns the account of that name, or nil. Where a deleted one still drains, its successor of the same name
-// is meant.
+// Account returns the account of that name, or nil. If a deleted one still drains, it returns the new account of the same
+// name.
 func (c *Config) Account(name string) *Account {
 	var found *Account
 	for i := range c.Accounts {
@@ -119,7 +119,7 @@ func (c *Config) Account(name string) *Account {
 }
 
 // Lane returns the number of the queue that a message with these facts waits in: minus the account's id for a pinned
-// message, else the id of its pool. Lane 0 is for those whose account or pool does not exist.
+// message, else the id of its pool. Lane 0 is for messages whose account or pool does not exist.
 func (c *Config) Lane(f *mail.Facts) int32 {
 	if f.Account != "" {
 		if a := c.Account(f.Account); a != nil {

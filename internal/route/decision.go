@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Decision is why an attempt went where it went. It is stored with the attempt in at most MaxDecisionBytes of JSON and
+// Decision explains why an attempt went to its account. It is stored with the attempt in at most MaxDecisionBytes of JSON and
 // shown by the API.
 type Decision struct {
 	Config     int64       `json:"config"`              // configuration version in force
@@ -14,9 +14,9 @@ type Decision struct {
 	Pool       string      `json:"pool,omitempty"`      // "" for a pinned message
 	Pinned     bool        `json:"pinned,omitempty"`    // the message names its account
 	Chosen     string      `json:"chosen,omitempty"`    // "" when nobody can take it now
-	WaitsFor   string      `json:"waits_for,omitempty"` // the account whose room it waits for, where it may not spill
+	WaitsFor   string      `json:"waits_for,omitempty"` // the account that it waits for, if it may not spill
 	Spilled    bool        `json:"spilled,omitempty"`
-	Probe      bool        `json:"probe,omitempty"` // the chosen account is parked, and this message tries whether it heals
+	Probe      bool        `json:"probe,omitempty"` // the chosen account is parked, and this message probes it
 	Candidates []Candidate `json:"candidates"`
 	Omitted    int         `json:"omitted,omitempty"` // candidates left out to keep the record small
 }
@@ -32,10 +32,10 @@ type Candidate struct {
 type Why struct {
 	Code   Code      `json:"code,omitempty"`
 	Reason string    `json:"reason,omitempty"`
-	Until  time.Time `json:"until,omitzero"` // the end of it, where that is known
+	Until  time.Time `json:"until,omitzero"` // when it ends, if that is known
 }
 
-// String gives both: most reasons say it all, others only what was refused and why.
+// String returns the reason, after the code if the reason alone is not clear.
 func (w Why) String() string {
 	if w.Code == Cannot || w.Code == Tried || w.Code == Parked {
 		return string(w.Code) + ": " + w.Reason
@@ -59,12 +59,11 @@ const (
 	Breaker   Code = "breaker"   // too many of its calls failed
 	NoSlot    Code = "limit"     // it is at one of its limits
 	Throttled Code = "throttled" // its provider asked for a pause
-	Stalled   Code = "stalled"   // it is at the number of its calls, none of which ends
+	Stalled   Code = "stalled"   // it has as many calls in flight as it may, and none of them ends
 	Repeats   Code = "repeat"    // a call of another account may have sent the message, and is made again there
 
-	// Busy is an account that is only at the number of its calls for the moment. That is no overflow: in a burst every
-	// account is at it, and shares that followed it would follow how many calls each account may make at once, not the
-	// weights.
+	// Busy is an account that has as many calls in flight as it may, for the moment. Messages do not spill because of that:
+	// in a burst every account is busy, and the shares would follow the accounts' concurrency and not their weights.
 	Busy Code = "busy"
 )
 
@@ -74,8 +73,8 @@ const MaxDecisionBytes = 1024
 // maxReason caps one reason in the stored form, in bytes.
 const maxReason = 120
 
-// JSON gives the stored form. Reasons are cut and, where that is not enough, candidates other than the chosen one are
-// left out from the end and counted.
+// JSON returns the stored form. Reasons are cut. If that is not enough, candidates other than the chosen one are left out
+// from the end and counted.
 func (d Decision) JSON() []byte {
 	kept := make([]Candidate, len(d.Candidates))
 	for i, c := range d.Candidates {

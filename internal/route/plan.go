@@ -1,9 +1,9 @@
-// Package route decides which account takes a message: rules pick a pool, the pool's weights pick an account, and what
-// an account can carry, its health and its free slots strike it from the list. It is pure: the same configuration,
-// facts, live view and seed give the same Decision. It takes no slot and makes no call.
+// Package route decides which account takes a message: rules pick a pool, and the pool's weights pick an account. An
+// account that cannot carry the message, is not healthy or has no free slot is struck from the list. It is pure: the same
+// configuration, facts, live view and seed give the same Decision. It takes no slot and makes no call.
 //
-// A newcomer's likeliest mistake is to renormalise weights over what is free: in a pool that waits, a message whose
-// account has no slot must stay with that account, or the shares are no longer those that the operator set.
+// A newcomer's likeliest mistake is to renormalise weights over the free accounts. In a pool that waits, a message whose
+// account has no slot must stay with that account; otherwise the shares are not those that the operator set.
 package route
 
 import (
@@ -26,7 +26,7 @@ type View interface {
 	Probe(a *Account, p Park) bool
 }
 
-// Verdict is what a Plan comes to.
+// Verdict is the outcome of Plan.
 type Verdict int
 
 // The verdicts.
@@ -40,7 +40,7 @@ const (
 // Request is one message to be routed.
 type Request struct {
 	Facts *mail.Facts
-	Seed  uint64                 // the same for every plan of one message: its choice is sticky while weights are
+	Seed  uint64                 // the same for every plan of one message: its choice stays while the weights do
 	Avoid map[string]queue.Avoid // accounts that failed it
 	Now   time.Time
 }
@@ -61,7 +61,7 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 		score float64
 	}
 	var fits []fit
-	var others bool // than those that may have sent it
+	var others bool // some fit account is not one that may have sent it
 	ever := false
 	for i, m := range members {
 		acc := c.Account(m.Account)
@@ -94,7 +94,7 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 		}
 	}
 	slices.SortFunc(fits, func(a, b fit) int {
-		if a.probe == b.probe && a.score < b.score || a.probe && !b.probe { // a probe waits for no draw
+		if a.probe == b.probe && a.score < b.score || a.probe && !b.probe { // probes come before the weighted order
 			return -1
 		}
 		return 1
@@ -106,7 +106,7 @@ func Plan(c *Config, v View, r Request) (Decision, Verdict) {
 			return d, Chosen
 		}
 		d.Candidates[f.at].Why = busy
-		if f.probe { // it was first for its park only
+		if f.probe { // it came first only because of its park
 			continue
 		}
 		if overflow == Wait || busy.Code == Busy {
@@ -138,9 +138,8 @@ func candidates(c *Config, f *mail.Facts) (Decision, []Member, Overflow) {
 	return d, members, overflow
 }
 
-// Candidates lists the accounts that may have been given a message with these facts by whoever had another idea of weights,
-// pauses and health: the one that it is pinned to, or all members of its pool. A message of a pool without members may
-// have gone anywhere.
+// Candidates lists the accounts that may have got a message with these facts, whatever weights, pauses and health were
+// then: the account that it is pinned to, or all members of its pool. If the pool has no members, that is every account.
 func (c *Config) Candidates(f *mail.Facts) []*Account {
 	_, members, _ := candidates(c, f)
 	var found []*Account
@@ -176,8 +175,8 @@ func (r *Rule) matches(f *mail.Facts) bool {
 		(r.RecipientDomain == "" || len(f.Domains) == 1 && f.Domains[0] == r.RecipientDomain)
 }
 
-// unfit says why the account is struck from the list, and whether that holds for good as things are configured. A message
-// whose content was refused once waits for nothing that an operator may or may not turn on.
+// unfit says why the account is struck from the list, and whether that is final in this configuration. For a message whose
+// content was refused once, a weight of 0, a deletion and a pause are final too: it does not wait for an operator.
 func unfit(a *Account, m Member, pinned bool, v View, r Request) (why Why, final bool) {
 	refused := contentRefused(r.Avoid)
 	if at, _ := queue.Repeated(r.Avoid); at != "" && m.Account != at {

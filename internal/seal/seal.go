@@ -18,8 +18,8 @@ import (
 	"unicode"
 )
 
-// Secret is a credential. Every way of printing it gives "[secret]", or an address in memory where fmt may not ask the
-// Secret itself: in an unexported field of another struct, and under a verb that does not exist.
+// Secret is a credential. Every way of printing it gives "[secret]", or a memory address if fmt cannot ask the Secret
+// itself: in an unexported field of another struct, and under a verb that does not exist.
 type Secret struct {
 	value *string // fmt follows no pointer inside a struct; nil for none
 }
@@ -46,7 +46,7 @@ func (s Secret) Reveal() string {
 func (s Secret) IsZero() bool { return s.value == nil }
 
 // Equal reports whether both hold the same credential, in a time that depends on their lengths only. Comparing with ==
-// tells whether they are copies of one Secret.
+// only says whether they are copies of one Secret.
 func (s Secret) Equal(other Secret) bool {
 	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
 }
@@ -66,8 +66,8 @@ func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `
 // MarshalText implements encoding.TextMarshaler.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// UnmarshalText implements encoding.TextUnmarshaler, so that secrets are read from the environment and from JSON. What
-// a Secret prints is refused: someone would write back what was hidden from them, and lose the credential.
+// UnmarshalText implements encoding.TextUnmarshaler, so that secrets are read from the environment and from JSON. The text
+// that a Secret prints is refused: someone who writes it back would lose the credential.
 func (s *Secret) UnmarshalText(b []byte) error {
 	if string(b) == redacted {
 		return errRedacted
@@ -131,8 +131,8 @@ func ParseKeys(s string) ([][]byte, error) {
 	return keys, nil
 }
 
-// Spellings are the texts that ParseKey reads as this key, the usual one first. Keys for other purposes were derived from the
-// text as it was given, so what they made is known again only by the same text.
+// Spellings returns the texts that ParseKey reads as this key, the usual one first. Keys for other purposes were derived
+// from the text as it was given, so only the same text gives the same keys again.
 func Spellings(key []byte) []string {
 	return []string{
 		hex.EncodeToString(key), strings.ToUpper(hex.EncodeToString(key)), base64.StdEncoding.EncodeToString(key),
@@ -171,8 +171,8 @@ func (b *Box) Open(sealed []byte, binding string) (Secret, error) {
 	return s, err
 }
 
-// Reseal gives a value of a previous key as the present one seals it, and nil for one that is sealed so already. It returns
-// ErrSealed for what does not open.
+// Reseal seals a value of a previous key under the present key. It returns nil if the value is under the present key
+// already, and ErrSealed if no key opens it.
 func (b *Box) Reseal(sealed []byte, binding string) ([]byte, error) {
 	s, key, err := b.open(sealed, binding)
 	if err != nil || key == 0 {
@@ -181,7 +181,7 @@ func (b *Box) Reseal(sealed []byte, binding string) ([]byte, error) {
 	return b.Seal(s, binding), nil
 }
 
-// open tells which of the keys it was.
+// open also returns the index of the key that opened the value.
 func (b *Box) open(sealed []byte, binding string) (s Secret, key int, err error) {
 	for i, aead := range b.aeads {
 		n := aead.NonceSize()

@@ -1,13 +1,13 @@
 // Package unsub makes and opens the tokens of one-click unsubscribe links (RFC 8058), and the two header fields that
 // carry one (RFC 2369 section 3.2, RFC 8058 section 3.1).
 //
-// A token holds who is meant: the tenant, the stream, the message and the address itself, encrypted. A row in a table
-// would do for as long as the message is kept, but people unsubscribe from what they find in their mailbox months later,
-// and then the link must still work: it needs nothing but the key. That the address is encrypted keeps it out of the
-// logs of everyone between the reader and us; that the whole is authenticated means that nobody can unsubscribe another.
+// A token holds the tenant, the stream, the message and the address itself, encrypted. A row in a table would work only as
+// long as the message is kept. But people unsubscribe from mail that is months old, and the link must still work then, so
+// it needs nothing but the key. Encryption keeps the address out of the logs of everyone between the reader and us.
+// Authentication ensures that nobody can unsubscribe another.
 //
-// The package decides what a token is. It does no I/O and leaves to others what an unsubscribe does, and when the header
-// fields are due: on mail that was subscribed to, not on a password reset.
+// The package decides the content of a token. It does no I/O. Others decide what an unsubscribe does, and which mail gets
+// the header fields: mail that people subscribe to, not a password reset.
 //
 // A newcomer's likeliest mistake is to unsubscribe on GET. Link scanners open every link they see; only a POST counts.
 package unsub
@@ -42,7 +42,7 @@ const (
 	maxBase   = 400
 )
 
-// What a token is made of, in bytes: the id of the key, the nonce, the encrypted plaintext and its tag.
+// The parts of a token, in bytes: the id of the key, the nonce, the encrypted plaintext and its tag.
 const (
 	idSize    = 1
 	nonceSize = 12
@@ -51,13 +51,13 @@ const (
 	maxSize   = idSize + nonceSize + fixedSize + maxStream + maxEmail + tagSize
 )
 
-// encoding takes one spelling of each token only.
+// encoding accepts only one spelling of each token.
 var encoding = base64.RawURLEncoding.Strict()
 
 // maxToken is the length of the longest token, in characters.
 var maxToken = encoding.EncodedLen(maxSize)
 
-// Token names whose mail stops.
+// Token says whose mail stops.
 type Token struct {
 	Tenant  mail.TenantID
 	Stream  string  // at most 63 bytes
@@ -89,6 +89,7 @@ func New(secret []byte, base string, previous ...[]byte) (*Signer, error) {
 	return s, nil
 }
 
+// checkBase accepts an absolute https URL, or http for a loopback address, without query, fragment or final slash.
 func checkBase(base string) error {
 	u, err := url.Parse(base)
 	switch {
@@ -119,9 +120,9 @@ func (s *Signer) Headers(t Token) []mail.Header {
 	}
 }
 
-// Open reads a token. The error is ErrToken, for whatever is wrong with it.
+// Open reads a token. The error is always ErrToken.
 func (s *Signer) Open(token string) (Token, error) {
-	if len(token) > maxToken || strings.ContainsAny(token, "\r\n") { // which base64 would pass over
+	if len(token) > maxToken || strings.ContainsAny(token, "\r\n") { // base64 would skip these
 		return Token{}, ErrToken
 	}
 	sealed, err := encoding.DecodeString(token)
@@ -140,7 +141,7 @@ func (s *Signer) Open(token string) (Token, error) {
 	return Token{}, ErrToken
 }
 
-// key is one key in use. Two keys may happen to have the same id: it saves work and proves nothing.
+// key is one key in use. Two keys may have the same id by chance: the id saves work and proves nothing.
 type key struct {
 	id    byte
 	aead  cipher.AEAD
@@ -167,8 +168,8 @@ func derive(secret []byte) (key, error) {
 	return key{id: all[64], aead: aead, nonce: all[32:64]}, nil
 }
 
-// seal makes a token. The nonce is a MAC of the plaintext, so that one Token has one token; for different ones nonces
-// are as good as random, which AES-GCM bears for 2^32 tokens under a key (NIST SP 800-38D section 8.3).
+// seal makes a token. The nonce is a MAC of the plaintext, so that the same Token always gives the same token. For different
+// ones nonces are as good as random: AES-GCM is safe with that for 2^32 tokens under a key (NIST SP 800-38D section 8.3).
 func (k key) seal(t Token) string {
 	plain := make([]byte, 0, fixedSize+len(t.Stream)+len(t.Email))
 	plain = binary.BigEndian.AppendUint32(plain, uint32(t.Tenant)) //nolint:gosec // read back the same way
