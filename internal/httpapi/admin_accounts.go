@@ -24,7 +24,7 @@ const (
 	maxWindows     = 10
 )
 
-// validName is the form of the names of accounts, pools and tenants.
+// validName reports whether a name has the form of the names of accounts, pools and tenants.
 func validName(name string) bool {
 	return name != "" && len(name) <= 40 && only(name[:1], "abcdefghijklmnopqrstuvwxyz") &&
 		only(name, "abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -195,8 +195,8 @@ func (s *Server) applyAccount(
 	return secretsOf(in.Secrets, spec)
 }
 
-// openSettings checks that the settings are an object without a secret in it: settings are shown. Given ones have to have the
-// names that the kind declares, to the letter, since what they decide hangs on that.
+// openSettings checks that the settings are an object without a secret, since settings are shown. Given settings must have
+// exactly the names that the kind declares: by these names redirects decides which secrets a change affects.
 func openSettings(settings json.RawMessage, spec provider.Spec, given bool) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(settings, &fields); err != nil || fields == nil {
@@ -247,7 +247,7 @@ func secretsOf(in map[string]string, spec provider.Spec) (map[string]seal.Secret
 	return out, nil
 }
 
-// settingsOr gives the settings of the request, compacted, or those that stay.
+// settingsOr returns the given settings, compacted, or stay if none are given.
 func settingsOr(given json.RawMessage, stay string) json.RawMessage {
 	if len(given) == 0 {
 		return json.RawMessage(stay)
@@ -259,8 +259,8 @@ func settingsOr(given json.RawMessage, stay string) json.RawMessage {
 	return b.Bytes()
 }
 
-// validatePatch has the adapter check the account as it will be: with the stored secrets, and the given ones over them. Those
-// that don't open have to be among the given.
+// validatePatch has the adapter check the account as it will be: with the stored secrets, and the given ones over them.
+// Stored secrets that do not open must be given again.
 func (s *Server) validatePatch(r *http.Request, a *route.Account, given map[string]seal.Secret) error {
 	if err := unreadable(a, given); err != nil {
 		return err
@@ -290,8 +290,8 @@ func (s *Server) resumeAccount(w http.ResponseWriter, r *http.Request) error {
 	return s.turnAccount(w, r, s.store.ResumeAccount)
 }
 
-// deleteAccount takes the account out of service. It answers 202 with the account while it drains, 204 when it is gone
-// at once.
+// deleteAccount takes the account out of service. The answer is 202 with the account if it has to drain first, and 204 if it
+// is gone at once.
 func (s *Server) deleteAccount(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err
