@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// checkFeedback checks what events, look-ups and links need.
+// checkFeedback checks the settings for events, look-ups and links.
 func (c *Config) checkFeedback(p *problems) {
 	checkSchedule(p, "LOOKUP_SCHEDULE", c.LookupSchedule)
 	checkSchedule(p, "REPEAT_SCHEDULE", c.RepeatSchedule)
