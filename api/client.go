@@ -123,6 +123,7 @@ func (c *Client) do(ctx context.Context, k call) error {
 	return nil
 }
 
+// request builds the HTTP request of a call.
 func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 	var body io.Reader
 	switch b := k.body.(type) {

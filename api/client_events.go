@@ -91,7 +91,7 @@ func (c *Client) StreamEvents(ctx context.Context, q EventQuery, lastID string, 
 		if err != nil {
 			return s.ended(ctx, err)
 		}
-		silence.Stop() // the caller may take its time
+		silence.Stop() // the caller may be slow
 		if err := each(s.id, e); err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ type SuppressionQuery struct {
 	Limit                 int // 1..200, default 50
 }
 
-// FindSuppressions returns one page of what the query selects, by address and stream.
+// FindSuppressions returns one page of the suppressions that the query selects, by address and stream.
 func (c *Client) FindSuppressions(ctx context.Context, q SuppressionQuery) (*SuppressionPage, error) {
 	v := pageQuery(q.Cursor, q.Limit)
 	for name, value := range map[string]string{"email": q.Email, "stream": q.Stream, "reason": q.Reason} {

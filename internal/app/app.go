@@ -323,7 +323,7 @@ func (a *App) startOps(ctx context.Context) error {
 	return nil
 }
 
-// ready returns why this replica should get no requests, or nil. A telemetry.Degraded only warns.
+// ready returns why this replica should get no requests, or nil. With a telemetry.Degraded it still gets them.
 func (a *App) ready(ctx context.Context) error {
 	switch {
 	case !a.started.Load():
@@ -348,6 +348,7 @@ func (a *App) ready(ctx context.Context) error {
 	return nil
 }
 
+// listen serves server at addr, registers its end, and returns the address it got.
 func (a *App) listen(ctx context.Context, name, addr string, server *http.Server, withTLS bool) (string, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {

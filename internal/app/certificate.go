@@ -41,6 +41,7 @@ func (a *App) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
+// reload reads the certificate again and logs the result.
 func (a *App) reload() {
 	c := a.certificate
 	if c == nil {

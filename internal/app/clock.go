@@ -37,6 +37,7 @@ func (a *App) startClock() {
 	})
 }
 
+// readClock reads the database's clock once, logs a change of state, and returns the new state.
 func (a *App) readClock(ctx context.Context, before error) error {
 	ctx, cancel := context.WithTimeout(ctx, clockEvery)
 	defer cancel()

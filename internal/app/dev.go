@@ -43,7 +43,7 @@ type DevOptions struct {
 
 	DatabaseURL string // the user's own server; "" for a private one under Data
 
-	// They are as the variables of serve with the same names; "" is the default.
+	// These mean the same as serve's variables of the same names; "" is the default.
 	ForwardAllow, LookupSchedule, UnknownWait string
 }
 

@@ -254,6 +254,7 @@ func noAccounts(firstStart []route.Account) Check {
 	return Check{Name: "accounts", OK: true, Level: "warn", Detail: "none yet; the first start of serve makes " + strings.Join(names, ", ")}
 }
 
+// accountCheck checks the secrets and settings of one account, and whether it is parked.
 func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check {
 	check := Check{Name: "account " + a.Name, Level: "error"}
 	secrets, err := db.Secrets(ctx, a.ID)

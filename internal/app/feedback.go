@@ -161,6 +161,7 @@ func (a *App) receiveBounce(ctx context.Context, mailFrom, rcptTo string, body [
 	return refused
 }
 
+// keepBounce stores the events of a bounce and counts them.
 func (a *App) keepBounce(ctx context.Context, account string, id int32, batch provider.Batch) error {
 	if len(batch.Payloads) == 0 {
 		a.log.Info("mail to a bounce address ignored", "account", account, "note", provider.Cut(batch.Note))

@@ -126,6 +126,7 @@ func ensureAdminKey(ctx context.Context, db *postgres.DB, full string) error {
 	return ensureKey(ctx, db, key)
 }
 
+// ensureKey stores a key unless there is one of that id.
 func ensureKey(ctx context.Context, db *postgres.DB, key record.Key) error {
 	_, err := db.KeyByID(ctx, key.ID)
 	if !errors.Is(err, record.ErrNotFound) {

@@ -66,11 +66,13 @@ func (s *store) AcceptAll(ctx context.Context, subs []*record.Submission) ([]rec
 	return accepted, errs
 }
 
+// place sets the lane of a submission.
 func (s *store) place(sub *record.Submission) {
 	f := sub.Message.Facts()
 	sub.Lane = s.engine.Lane(&f)
 }
 
+// wake wakes the engine for the lane of a new message that is due now.
 func (s *store) wake(sub *record.Submission, a record.Accepted) {
 	if a.Status == mail.Queued && !a.Replayed {
 		s.engine.Wake(queue.Lane{Number: sub.Lane, Tenant: sub.Message.Tenant})
@@ -99,6 +101,7 @@ func (a *App) derivedKeys(purpose string) [][]byte {
 	return derived
 }
 
+// proxies returns the trusted proxies, none unless SENDGATE_BEHIND_PROXY is set.
 func (a *App) proxies() []netip.Prefix {
 	if !a.cfg.BehindProxy {
 		return nil

@@ -56,7 +56,7 @@ func (c *eventsTailCmd) Run(ctx context.Context, s *Streams) error {
 	return err
 }
 
-// tail follows a stream of events over as many connections as it takes.
+// tail follows a stream of events and reconnects when it breaks.
 type tail struct {
 	stream   func(ctx context.Context, after string, each func(string, api.Event) error) error // always ends with an error
 	print    func(api.Event) error

@@ -113,6 +113,7 @@ type loadPlan struct {
 	cmd      *loadCmd
 }
 
+// plan checks the flags and sets the defaults.
 func (c *loadCmd) plan(t target) (loadPlan, error) {
 	server, err := url.Parse(t.url)
 	if err != nil || server.Host == "" || (server.Scheme != "http" && server.Scheme != "https") {

@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// loadResult is what load prints; the JSON names are its --json form.
+// loadResult is the output of load; the JSON names are its --json form.
 type loadResult struct {
 	Tag            string           `json:"tag"`
 	Accepted       int64            `json:"accepted"`

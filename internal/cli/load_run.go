@@ -59,6 +59,7 @@ type worker struct {
 	errors  map[string]int64
 }
 
+// loop makes calls until there are no more or until ends.
 func (w *worker) loop(ctx, until context.Context, began time.Time) {
 	defer w.conn.close()
 	for {
@@ -178,6 +179,7 @@ func refusals(answer []byte, missing int64, errs map[string]int64) {
 	}
 }
 
+// failureOf returns the kind of a failure, by which errors are counted.
 func failureOf(err error) string {
 	var timeout net.Error
 	switch {

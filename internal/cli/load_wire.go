@@ -50,6 +50,7 @@ func (c *loadConn) call(ctx context.Context, request []byte) (int, []byte, error
 	return status, c.answer.Bytes(), err
 }
 
+// dial connects. When ctx ends, pending calls get stopGrace more.
 func (c *loadConn) dial(ctx context.Context) error {
 	host := c.server.Host
 	if c.server.Port() == "" {
@@ -73,6 +74,7 @@ func (c *loadConn) dial(ctx context.Context) error {
 	return nil
 }
 
+// exchange sends a request and reads its answer. keep reports whether the connection can be used again.
 func (c *loadConn) exchange(request []byte) (status int, keep bool, err error) {
 	c.answer.Reset()
 	if err := c.conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {

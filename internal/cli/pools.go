@@ -238,6 +238,7 @@ func indexOf(members []api.PoolMember, account string) int {
 	return -1
 }
 
+// poolChange prints the weights and shares before and after a change.
 func poolChange(w io.Writer, before, after *api.Pool) {
 	row(w, "ACCOUNT", "WEIGHT", "SHARE", "WAS", "SHARE")
 	for _, m := range after.Accounts {

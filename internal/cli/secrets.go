@@ -35,6 +35,7 @@ func readSecrets(ctx context.Context, s *Streams, specs []string) (map[string]st
 	return secrets, nil
 }
 
+// readSecret reads one secret from a file, a variable or the terminal.
 func readSecret(ctx context.Context, s *Streams, flag, name, source string, given bool) (string, error) {
 	variable, fromEnv := strings.CutPrefix(source, "env:")
 	file, fromFile := strings.CutPrefix(source, "@")

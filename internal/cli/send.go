@@ -222,6 +222,7 @@ func addresses(texts []string) []api.Address {
 	return list
 }
 
+// pairs reads repeated flags of the form name, separator, value.
 func pairs(flag string, list []string, separator string) (map[string]string, error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -240,6 +241,7 @@ func pairs(flag string, list []string, separator string) (map[string]string, err
 	return m, nil
 }
 
+// textOrFile returns the text, or the content of the file for @FILE.
 func textOrFile(s *Streams, text string) (string, error) {
 	file, ok := strings.CutPrefix(text, "@")
 	if !ok || strings.HasPrefix(file, "@") { // "@@home" is the text "@home"

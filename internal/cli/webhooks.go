@@ -145,6 +145,7 @@ func (e endpointSecrets) into(ctx context.Context, s *Streams, req *api.WebhookE
 	return err
 }
 
+// namedSecret reads NAME=SOURCE and the secret from that source.
 func namedSecret(ctx context.Context, s *Streams, flag, spec string) (name, value string, err error) {
 	name, source, given := strings.Cut(spec, "=")
 	if name == "" {

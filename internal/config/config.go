@@ -17,7 +17,7 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Prefix is what the name of every setting begins with.
+// Prefix begins the name of every setting.
 const Prefix = "SENDGATE_"
 
 // Config is a checked configuration. Only Load makes one.

@@ -97,6 +97,7 @@ func parse(c *Config, values map[string]string) []error {
 	return problems
 }
 
+// variable returns the name of the variable that sets a field.
 func variable(field string) string {
 	f, _ := reflect.TypeFor[Config]().FieldByName(field)
 	return Prefix + f.Tag.Get("env")

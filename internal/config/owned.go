@@ -69,6 +69,7 @@ func openOwnedDir(path string) (*os.Root, error) {
 	return dir, nil
 }
 
+// checkOwned returns why another user could change a file, or nil.
 func checkOwned(path string, info fs.FileInfo) error {
 	if err := checkOwner(path, info); err != nil {
 		return err
@@ -79,6 +80,7 @@ func checkOwned(path string, info fs.FileInfo) error {
 	return nil
 }
 
+// checkOwner returns an error unless the file belongs to root or to the user of this process.
 func checkOwner(path string, info fs.FileInfo) error {
 	if uid, known := ownerOf(info); known && uid != 0 && uid != os.Geteuid() {
 		return fmt.Errorf("%s belongs to user %d, and you are user %d: run this as that user, in a directory of your own, or with all settings in the environment", path, uid, os.Geteuid())

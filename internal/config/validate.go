@@ -68,6 +68,7 @@ const inClear = "%s would carry API keys in clear; set SENDGATE_TLS_CERT_FILE, o
 // covered reports whether keys sent to a listener on this host stay on the machine or are encrypted on their way.
 func (c *Config) covered(host string) bool { return loopback(host) || c.TLS() || c.BehindProxy }
 
+// readable reports a file that can't be opened.
 func (p *problems) readable(name, file string, open func(string) (*os.File, error)) {
 	if file == "" {
 		return

@@ -159,7 +159,7 @@ func (s *Server) patchAccount(w http.ResponseWriter, r *http.Request) error {
 	return afterStore(s.showAccount(w, r, http.StatusOK))
 }
 
-// fixedFields refuses what a PATCH can't change.
+// fixedFields refuses fields that a PATCH can't change.
 func fixedFields(in api.AccountRequest, a *route.Account) error {
 	switch {
 	case in.Name != "" && in.Name != a.Name:
@@ -217,6 +217,7 @@ func openSettings(settings json.RawMessage, spec provider.Spec, given bool) erro
 	return nil
 }
 
+// secretsOf checks the secrets of a request against the names of the kind, and collects all mistakes.
 func secretsOf(in map[string]string, spec provider.Spec) (map[string]seal.Secret, error) {
 	out := make(map[string]seal.Secret, len(in))
 	bad := &mail.Invalid{}

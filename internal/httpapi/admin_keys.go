@@ -132,6 +132,7 @@ func scopeNames() string {
 	return strings.Join(names, ", ")
 }
 
+// domainsInto checks sender domains and drops duplicates.
 func domainsInto(k *record.Key, in []string) []mail.Field {
 	if len(in) > maxSenderDomain {
 		return []mail.Field{{Field: "sender_domains", Code: "too_many", Message: "must be at most 100"}}
@@ -269,6 +270,7 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
+// lastAdmin reports whether key id is the only valid one with the scope admin:write.
 func lastAdmin(keys []record.Key, id string, now time.Time) bool {
 	is, others := false, false
 	for i := range keys {

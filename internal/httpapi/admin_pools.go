@@ -148,6 +148,7 @@ func membersOf(in []api.PoolMember, cfg *route.Config) ([]route.Member, error) {
 	return out, nil
 }
 
+// memberFault returns the mistake in one member of a pool, or nil.
 func memberFault(m api.PoolMember, cfg *route.Config, seen map[string]bool) *mail.Field {
 	a := cfg.Account(m.Account)
 	switch {

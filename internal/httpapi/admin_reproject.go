@@ -51,6 +51,7 @@ func (s *Server) reproject(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
+// reprojectAfter opens the cursor; "" means the first page.
 func (s *Server) reprojectAfter(l listing, cursor string) (mail.ID, error) {
 	if cursor == "" {
 		return mail.ID{}, nil

@@ -122,6 +122,7 @@ func windowsOf(in []api.Limit) ([]limit.Window, error) {
 	return out, nil
 }
 
+// checkWindow checks one limit. Its period must be whole milliseconds, and unit and period must differ from those of others.
 func checkWindow(w limit.Window, others []limit.Window) error {
 	if err := w.Validate(); err != nil {
 		return err

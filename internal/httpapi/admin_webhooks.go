@@ -191,6 +191,7 @@ func (s *Server) keepRegistration(r *http.Request, account string, made provider
 	return missing(s.store.UpdateAccount(r.Context(), principal(r).ID, *a, secrets), "There is no such account.")
 }
 
+// mergeSettings sets more fields in the settings of an account.
 func mergeSettings(a *route.Account, more map[string]any) error {
 	fields := map[string]json.RawMessage{}
 	if len(a.Settings) > 0 {

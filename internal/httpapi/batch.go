@@ -140,6 +140,7 @@ func splitBatch(body []byte) ([][]byte, error) {
 	return items, nil
 }
 
+// batchItems reads the list of messages, at most maxBatch, as parts of body.
 func batchItems(dec *jsontext.Decoder, body []byte) ([][]byte, error) {
 	if kind := dec.PeekKind(); kind != jsontext.KindBeginArray && kind != jsontext.KindInvalid {
 		return nil, invalid("messages", "wrong_type", "expected a list of messages")

@@ -38,7 +38,7 @@ func stopReading(w http.ResponseWriter) func() {
 // readable refuses a body before any of it is read.
 func (s *Server) readable(r *http.Request) error {
 	switch {
-	case r.Host == "": // HTTP/1.0 may leave it out; no mail client of ours does
+	case r.Host == "": // HTTP/1.0 may leave it out; no program that sends mail does
 		return refuse(http.StatusBadRequest, "missing_host", "The request has no Host.")
 	case r.ContentLength == 0:
 		return checkStart(nil)

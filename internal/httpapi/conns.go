@@ -39,6 +39,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
+// holder returns the holder of a connection: nobody for a trusted proxy, else the network of the peer.
 func (l *listener) holder(c net.Conn) holder {
 	peer, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
@@ -51,6 +52,7 @@ func (l *listener) holder(c net.Conn) holder {
 	return network(ip)
 }
 
+// within reports whether one of the networks contains ip.
 func within(list []netip.Prefix, ip netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(ip) })
 }

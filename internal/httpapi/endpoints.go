@@ -15,7 +15,7 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// EndpointOptions are what the routes of webhook endpoints need.
+// EndpointOptions are the parts that the routes of webhook endpoints need.
 type EndpointOptions struct {
 	Endpoints       EndpointStore
 	TestDelivery    TestDelivery
@@ -131,6 +131,7 @@ func (s *Server) createEndpoint(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusCreated, out)
 }
 
+// patchEndpoint changes an endpoint. A new origin needs the headers again, so that they are not sent to another host.
 func (s *Server) patchEndpoint(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.WebhookEndpointRequest](s, w, r)
 	if err != nil {

@@ -57,7 +57,7 @@ func (s *Server) receiveHook(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return hookAnswer(err)
 	}
-	w.WriteHeader(http.StatusOK) // Mailgun and Postmark take no other status for a success
+	w.WriteHeader(http.StatusOK) // Mailgun and Postmark accept no other status as success
 	return nil
 }
 
@@ -107,6 +107,7 @@ type hook struct {
 	waited  time.Duration // for places
 }
 
+// receive checks, reads, verifies and stores one request.
 func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 	if err := h.checkHeader(r.Header); err != nil {
 		return err
@@ -191,6 +192,7 @@ func (h *hook) checkHeader(header http.Header) error {
 
 var errHookBusy = &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 
+// keep stores the events of a verified request.
 func (h *hook) keep(ctx context.Context, batch provider.Batch) error {
 	for _, p := range batch.Payloads {
 		h.events += len(p.Events)
@@ -245,7 +247,7 @@ func hookAnswer(err error) error {
 	return e
 }
 
-// count notes what became of the request, for metrics and for the state of the account.
+// count counts the result of the request, for metrics and for the state of the account.
 func (h *hook) count(ctx context.Context, err error) {
 	var refused *provider.HookError
 	var unread *refusal

@@ -89,6 +89,7 @@ type errUnverified struct{ error }
 // Unwrap returns the cause.
 func (e errUnverified) Unwrap() error { return e.error }
 
+// unverified marks an error of a look-up as errUnverified.
 func unverified(key *record.Key, err error) (*record.Key, error) {
 	if err != nil {
 		err = errUnverified{err}
@@ -120,6 +121,7 @@ func (k *keyring) isListed(ctx context.Context, id string) (bool, error) {
 	return k.ids[id], nil
 }
 
+// list reads the ids of all keys from the store.
 func (k *keyring) list(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait)
 	defer cancel()
@@ -205,6 +207,7 @@ func (k *keyring) keep(id string, e keyEntry) {
 	k.entries[id] = e
 }
 
+// keepUnknown notes that there is no key of that id, until the given time.
 func (k *keyring) keepUnknown(id string, until time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -241,6 +244,7 @@ func (k *keyring) spend(key *record.Key) error {
 	return e
 }
 
+// limiter returns the key's rate limiter, a new one if its rate has changed.
 func (k *keyring) limiter(key *record.Key) *rate.Limiter {
 	k.mu.Lock()
 	defer k.mu.Unlock()

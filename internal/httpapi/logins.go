@@ -23,6 +23,7 @@ const (
 // others is the holder for all addresses without their own entry.
 var others = holder{tenant: -1}
 
+// note adds failed attempts to the entry of who, or to that of others.
 func (l *logins) note(who holder, at time.Time, one record.FailedLogins) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

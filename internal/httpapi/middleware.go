@@ -204,7 +204,7 @@ func (s *Server) warnOfProxy(r *http.Request) {
 	}
 }
 
-// stranger is the holder that stands for the client's address.
+// stranger returns the holder of the client's address.
 func (s *Server) stranger(r *http.Request) holder { return network(s.clientIP(r)) }
 
 // clientIP returns the address of the client: the peer of the connection or, if the peer is a trusted proxy, the last

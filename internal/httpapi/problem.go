@@ -132,7 +132,7 @@ func (e *refusal) problem() api.Problem {
 	return p
 }
 
-// problemOf gives the body of the answer to any error.
+// problemOf returns the body of the answer to any error.
 func problemOf(err error) api.Problem { return refusalOf(err).problem() }
 
 // title turns "idempotency_mismatch" into "Idempotency mismatch". By RFC 9457 section 3.1.3 a title belongs to the type and

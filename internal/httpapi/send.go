@@ -37,6 +37,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusAccepted, sendResult(accepted))
 }
 
+// accept stores one message, or returns the first answer of a request that only repeats it too late.
 func (s *Server) accept(r *http.Request, body []byte, idem string) (accepted record.Accepted, err error) {
 	var took time.Duration
 	defer func() { s.noteSubmission(accepted, err, took) }()
@@ -61,6 +62,7 @@ func (s *Server) noteSubmission(a record.Accepted, err error, took time.Duration
 	}
 }
 
+// submissionResult returns the label by which a message is counted.
 func submissionResult(a record.Accepted, err error) string {
 	if err == nil && a.Replayed {
 		return "replayed"

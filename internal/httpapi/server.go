@@ -26,7 +26,7 @@ import (
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
-// Options is what a Server is made of. Store, Router, Kinds and SecretKey are required.
+// Options are the parts and settings of a Server. Store, Router, Kinds and SecretKey are required.
 type Options struct {
 	Store   Store
 	Router  Router
@@ -179,7 +179,7 @@ func (s *Server) setBounds() {
 // Handler returns the API as one http.Handler. It answers every path; package app mounts it beside the dashboard.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// AdminHandler returns the admin API alone, for an address of its own.
+// AdminHandler returns the admin API alone, for its own address.
 func (s *Server) AdminHandler() http.Handler { return s.admin }
 
 // Close ends the background work (noting when keys were last used) and waits for it.

@@ -113,7 +113,7 @@ type Kinds interface {
 	// Validate builds the adapter from settings and secrets and throws it away; an error is shown to the operator.
 	Validate(kind provider.Kind, settings []byte, secrets map[string]seal.Secret) error
 	DocumentedLimits(kind provider.Kind) []limit.Window
-	// MessageIDHeader is the Message-ID header of a mail as its recipients see it, "" if unknown. The mail was taken by a provider.
+	// MessageIDHeader returns the Message-ID that recipients see on a mail that a provider accepted, "" if unknown.
 	MessageIDHeader(kind provider.Kind, settings func() []byte, ours, providerID string) string
 }
 

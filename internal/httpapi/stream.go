@@ -104,6 +104,7 @@ func (x *stream) first(ctx context.Context) (events []mail.Event, err error) {
 	return events, err
 }
 
+// next reads the next page of events and moves the position.
 func (x *stream) next(ctx context.Context) ([]mail.Event, error) {
 	events, next, err := x.store.EventsAfter(ctx, x.filter, x.position, streamPage)
 	if err == nil {
@@ -162,6 +163,7 @@ func appendEvent(b *bytes.Buffer, e *mail.Event) error {
 	return nil
 }
 
+// write writes and flushes b within streamWrite.
 func (x *stream) write(b []byte) error {
 	_ = x.conn.SetWriteDeadline(time.Now().Add(streamWrite)) // an error means no connection, as in tests
 	if _, err := x.w.Write(b); err != nil {

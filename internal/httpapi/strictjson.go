@@ -88,6 +88,7 @@ type scanner struct {
 	fields []mail.Field // values that contain U+0000 or are -0
 }
 
+// next reads one token, or one scalar value, and checks it.
 func (s *scanner) next() error {
 	switch s.dec.PeekKind() {
 	case jsontext.KindBeginObject, jsontext.KindBeginArray:
@@ -109,6 +110,7 @@ func (s *scanner) next() error {
 	}
 }
 
+// scalar checks a number, string or member name.
 func (s *scanner) scalar(raw jsontext.Value) error {
 	switch raw.Kind() {
 	case jsontext.KindNumber:

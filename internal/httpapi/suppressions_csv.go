@@ -68,6 +68,7 @@ func (s *Server) exportSuppressions(w http.ResponseWriter, r *http.Request) erro
 	return nil
 }
 
+// csvRow returns a row of the export. A quote before a cell keeps spreadsheets from running it as a formula.
 func csvRow(x *record.Suppression) []string {
 	expires := ""
 	if !x.ExpiresAt.IsZero() {
@@ -274,6 +275,7 @@ func (c *csvImport) complain(line int, message string) {
 	}
 }
 
+// suppression turns a row into a suppression. An invalid row is a *mail.Invalid.
 func (c *csvImport) suppression(row []string) (record.Suppression, error) {
 	cell := func(name string) string {
 		i, ok := c.columns[name]

@@ -96,6 +96,7 @@ func (c *csvRows) reread(row importRow) importRow {
 	return row
 }
 
+// split splits a row into its cells. A row without quotes needs no CSV parser.
 func (c *csvRows) split(text []byte) ([]string, error) {
 	if bytes.IndexByte(text, '"') < 0 {
 		return strings.Split(strings.TrimRight(string(text), "\r\n"), string(c.comma)), nil
