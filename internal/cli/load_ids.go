@@ -82,7 +82,7 @@ func (l *idLog) flush(spare []byte) []byte {
 	return out
 }
 
-// close writes the rest and returns the last error of all writes.
+// close writes the rest. It returns the last error of a write, or that of closing the file.
 func (l *idLog) close() error {
 	if l == nil {
 		return nil

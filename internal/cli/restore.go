@@ -124,7 +124,7 @@ func (c *restoreCmd) confirm(s *Streams, n int) (bool, error) {
 	return false, errShown
 }
 
-// restored is what the command prints.
+// restored is the output of the command.
 type restored struct {
 	Ready    int      `json:"ready"`
 	Inflight int      `json:"inflight"`

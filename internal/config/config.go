@@ -1,5 +1,5 @@
 // Package config reads the settings of `sendgate serve` from SENDGATE_* variables of the environment, and from nowhere
-// else: no flags, no files but the secret key's. Accounts, pools, limits and keys are rows behind the admin API, not
+// else: no flags, no files but those of the secret keys. Accounts, pools, limits and keys are rows behind the admin API, not
 // settings.
 //
 // It defines names, defaults and ranges, and which settings contradict each other. It opens no connection. Load reports
@@ -22,7 +22,7 @@ const Prefix = "SENDGATE_"
 
 // Config is a checked configuration. Only Load makes one.
 type Config struct {
-	Listen    string `env:"LISTEN"     envDefault:"127.0.0.1:8025"` // API and dashboard, host:port
+	Listen    string `env:"LISTEN"     envDefault:"127.0.0.1:8025"` // the API, host:port
 	OpsListen string `env:"OPS_LISTEN" envDefault:"127.0.0.1:8026"` // /healthz, /readyz, /metrics
 
 	OpsHosts []string `env:"OPS_HOSTS"` // further host names that OpsListen answers to, beside internal ones

@@ -120,7 +120,7 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 		return errHookBusy
 	}
 	defer place.release()
-	room, err := h.hookBodies.share(h.who, paced{place, r.Body}, 0, stopReading(w)) // grows as bytes come, not by the announced length
+	room, err := h.hookBodies.share(h.who, paced{place, r.Body}, 0, stopReading(w)) // 0: only bytes that come count
 	if err != nil {
 		return errHookBusy
 	}

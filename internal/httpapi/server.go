@@ -92,14 +92,14 @@ type Server struct {
 	handler, admin     http.Handler
 	warned             atomic.Int64 // when the log last warned of an untrusted proxy, in seconds since 1970
 
-	// By address.
+	// These count by address.
 	requests, lingering                *pool
 	hookReads, hookWork, hookStrangers *pool
 	badTokens                          *failures[holder]
 	badPasswords                       *failures[guesser]
-	// By tenant.
+	// These count by tenant.
 	stats, imports, streams, replays, tests *pool
-	// By token.
+	// This counts by token.
 	unsubscribes *failures[[sha256.Size]byte]
 }
 
@@ -176,7 +176,7 @@ func (s *Server) setBounds() {
 	s.unsubscribes = newFailures[[sha256.Size]byte](s.now, unsubscribesPerMinute)
 }
 
-// Handler returns the API as one http.Handler. It answers every path; package app mounts it beside the dashboard.
+// Handler returns the API as one http.Handler. It answers every path.
 func (s *Server) Handler() http.Handler { return s.handler }
 
 // AdminHandler returns the admin API alone, for its own address.

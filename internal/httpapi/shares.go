@@ -96,7 +96,7 @@ func (p *pool) wait(ctx context.Context, who holder, cut func()) *place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := slices.Index(p.waiting, w)
-	if i < 0 { // it came at the last moment
+	if i < 0 { // the place came at the last moment
 		return w.place
 	}
 	p.waiting = slices.Delete(p.waiting, i, i+1)

@@ -32,7 +32,7 @@ type Store interface {
 	Waiting(ctx context.Context, id mail.ID) (*queue.Waiting, error)           // of any tenant
 	Messages(ctx context.Context, f record.Filter) ([]record.View, error)      // without Attempts
 	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error             // record.ErrConflict: too late
-	Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error // record.ErrConflict: not failed; ErrMaybeSent: needs force
+	Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error // ErrConflict: not failed; ErrMaybeSent: needs force
 
 	EventStore
 
@@ -88,7 +88,7 @@ type Store interface {
 	Ping(ctx context.Context) error // the database answers and has our schema
 }
 
-// EventStore keeps what providers report.
+// EventStore keeps the events that providers report.
 type EventStore interface {
 	// ReceiveEvents stores events and applies them. Errors: record.ErrReplayed, *record.Unavailable.
 	ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error)

@@ -66,7 +66,7 @@ func scan(body []byte) error {
 	return nil
 }
 
-// checkStart looks at how the text begins.
+// checkStart checks how the text begins: with an object, and without a byte order mark.
 func checkStart(body []byte) error {
 	if bytes.HasPrefix(body, []byte("\xef\xbb\xbf")) {
 		return refuse(http.StatusBadRequest, "byte_order_mark", "The JSON begins with a byte order mark.")
