@@ -1,5 +1,5 @@
-// Package api is the HTTP contract of sendgate in Go: the wire types and a small client. The contract itself, with its
-// prose, is openapi.yaml beside this file; a test holds the server to it. Nothing here imports the server.
+// Package api is the HTTP contract of sendgate in Go: the wire types and a small client. The full contract, with its
+// descriptions, is openapi.yaml beside this file; a test checks the server against it. Nothing here imports the server.
 //
 // JSON is snake_case, times are RFC 3339 in UTC with milliseconds, ids are UUIDv7 strings.
 package api
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Address is a mailbox. In requests the short forms "ann@example.org" and "Ann <ann@example.org>" are taken as well.
+// Address is a mailbox. Requests may also use the short forms "ann@example.org" and "Ann <ann@example.org>".
 type Address struct {
 	Email string `json:"email"`
 	Name  string `json:"name,omitempty"`
@@ -23,7 +23,7 @@ type Attachment struct {
 	ContentID   *string `json:"content_id,omitempty"`
 }
 
-// Calendar is an invitation, an answer to one, or its end: an iCalendar object (text, not Base64) whose METHOD is Method.
+// Calendar is an iCalendar object (text, not Base64), such as an invitation, a reply or a cancellation. Its METHOD is Method.
 type Calendar struct {
 	Method  string `json:"method"` // PUBLISH, REQUEST, REPLY, ADD, CANCEL, REFRESH, COUNTER, DECLINECOUNTER
 	Content string `json:"content"`
@@ -63,7 +63,7 @@ type SendResult struct {
 	Recipients []RecipientStatus `json:"recipients"`
 }
 
-// RecipientStatus is one recipient's state.
+// RecipientStatus is the state of one recipient.
 type RecipientStatus struct {
 	Email  string `json:"email"`
 	Status string `json:"status"`
@@ -90,7 +90,8 @@ type Problem struct {
 	RequestID string         `json:"request_id,omitempty"`
 	Errors    []FieldProblem `json:"errors,omitempty"`
 
-	// RetryAfter is when to come back, from the header of the answer; 0 when it names no time. Only the client sets it.
+	// RetryAfter is how long to wait before the next try, from the header of the answer; 0 if it has none. Only the client
+	// sets it.
 	RetryAfter time.Duration `json:"-"`
 }
 
@@ -118,25 +119,26 @@ type Message struct {
 	Account     string            `json:"account,omitempty"`
 	Recipients  []Recipient       `json:"recipients,omitempty"`
 
-	// Only in GET /v1/messages/{id}; bodies, reply_to, headers, attachments and calendar only as long as they are kept.
+	// These are only in GET /v1/messages/{id}. Bodies, reply_to, headers, attachments and calendar are there only while they
+	// are kept.
 	ReplyTo     []Address         `json:"reply_to,omitempty"`
 	Headers     map[string]string `json:"headers,omitempty"`
 	Text        string            `json:"text,omitempty"`
 	HTML        string            `json:"html,omitempty"`
 	Attachments []AttachmentInfo  `json:"attachments,omitempty"`
-	Waiting     *Waiting          `json:"waiting,omitempty"` // while it is not settled
+	Waiting     *Waiting          `json:"waiting,omitempty"` // until the message is settled
 	Calendar    *Calendar         `json:"calendar,omitempty"`
 	Attempts    []Attempt         `json:"attempts,omitzero"`
 	Events      []Event           `json:"events,omitzero"`
 }
 
-// Waiting says why a Message is not out yet, as one replica sees it.
+// Waiting says why a Message has not been sent yet, as one replica sees it.
 type Waiting struct {
-	Code      string     `json:"code"` // scheduled, retry, turn, no_account, sending, unknown, or that of a Candidate
+	Code      string     `json:"code"` // scheduled, retry, turn, no_account, sending, unknown, or the code of a Candidate
 	Reason    string     `json:"reason"`
 	Account   string     `json:"account,omitempty"`
-	Due       *time.Time `json:"due,omitempty"`   // when it is looked at next, at the latest
-	Until     *time.Time `json:"until,omitempty"` // the end of the reason, where that is known
+	Due       *time.Time `json:"due,omitempty"`   // when the queue looks at it next, at the latest
+	Until     *time.Time `json:"until,omitempty"` // when the reason ends, if known
 	Ahead     int        `json:"ahead,omitempty"` // how many messages of its queue come first
 	AheadMore bool       `json:"ahead_more,omitempty"`
 	Decision  *Decision  `json:"decision,omitempty"`
@@ -157,7 +159,7 @@ type Recipient struct {
 	Kind      string    `json:"kind"` // to, cc, bcc
 	Status    string    `json:"status"`
 	Detail    string    `json:"detail,omitempty"`
-	Bounce    *Bounce   `json:"bounce,omitempty"` // why it came back, by the event that settled it
+	Bounce    *Bounce   `json:"bounce,omitempty"` // why it bounced, from the event that settled it
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
@@ -171,15 +173,14 @@ type Attempt struct {
 	StartedAt         time.Time       `json:"started_at"`
 	TookMS            *int64          `json:"took_ms,omitempty"`
 	ProviderMessageID string          `json:"provider_message_id,omitempty"`
-	MessageIDHeader   string          `json:"message_id_header,omitempty"` // of the mail that recipients have; of one taken, or maybe taken
+	MessageIDHeader   string          `json:"message_id_header,omitempty"` // as recipients see it; if accepted, or maybe
 	VerdictSource     string          `json:"verdict_source,omitempty"`
 	Status            int             `json:"status,omitempty"` // HTTP or SMTP status
 	Code              string          `json:"code,omitempty"`   // the provider's own code
 	Error             string          `json:"error,omitempty"`
 }
 
-// Page is one page of a listing. NextCursor, given back with the same filter, opens the next one; on the last page it
-// is absent.
+// Page is one page of a listing. Send NextCursor back with the same filter to get the next page; the last page has none.
 type Page[T any] struct {
 	Data       []T    `json:"data"`
 	NextCursor string `json:"next_cursor,omitempty"`
@@ -208,10 +209,10 @@ type Account struct {
 	Name     string          `json:"name"`
 	Kind     string          `json:"kind"`
 	Settings json.RawMessage `json:"settings"`
-	Secrets  []string        `json:"secrets"` // names of those that are set
+	Secrets  []string        `json:"secrets"` // names of the secrets that are set
 
-	// UnreadableSecrets are names of those that don't open with the server's keys. The account is parked until they are given
-	// again, or the key.
+	// UnreadableSecrets are the names of the secrets that do not open with the server's keys. The account is parked until they
+	// are given again, or until the server gets their key.
 	UnreadableSecrets []string `json:"unreadable_secrets,omitempty"`
 
 	Capabilities json.RawMessage `json:"capabilities"`
@@ -223,22 +224,22 @@ type Account struct {
 	UpdatedAt    time.Time       `json:"updated_at"`
 }
 
-// Park is why an account, one sender domain on it, or one address of that domain, gets no mail.
+// Park says why an account, or one sender domain or sender address on it, gets no mail.
 type Park struct {
 	SenderDomain string    `json:"sender_domain,omitempty"`
-	Sender       string    `json:"sender,omitempty"` // the address, where it is only one
+	Sender       string    `json:"sender,omitempty"` // the address, if only one is parked
 	Reason       string    `json:"reason"`
 	Since        time.Time `json:"since"`
-	NextProbe    time.Time `json:"next_probe,omitzero"` // when a message is let through to try, at the earliest
+	NextProbe    time.Time `json:"next_probe,omitzero"` // earliest time at which a message may go through as a probe
 }
 
-// AccountRequest creates an account (POST) or changes one (PATCH: absent fields stay; name, kind and limits can't be
-// given, limits have a call of their own).
+// AccountRequest creates an account (POST) or changes one (PATCH). In a PATCH absent fields stay. Name, kind and limits
+// can't be changed by it; limits have their own call.
 type AccountRequest struct {
 	Name        string            `json:"name,omitempty"`
 	Kind        string            `json:"kind,omitempty"`
 	Settings    json.RawMessage   `json:"settings,omitempty"` // an object, replaced as a whole
-	Secrets     map[string]string `json:"secrets,omitempty"`  // those given are replaced
+	Secrets     map[string]string `json:"secrets,omitempty"`  // replaces the secrets that it names
 	Concurrency *int              `json:"concurrency,omitempty"`
 	Limits      *[]Limit          `json:"limits,omitempty"` // absent on create: the kind's documented limits
 }
@@ -248,7 +249,7 @@ type LimitsRequest struct {
 	Limits []Limit `json:"limits"`
 }
 
-// AccountLimits is what an account is held to, and what its kind documents.
+// AccountLimits are the limits of an account, and those that its provider documents.
 type AccountLimits struct {
 	Limits     []Limit `json:"limits"`
 	Documented []Limit `json:"documented"`
@@ -275,12 +276,12 @@ type PoolRequest struct {
 	Accounts []PoolMember `json:"accounts"`
 }
 
-// RulesRequest replaces all rules at once. Ids are given anew.
+// RulesRequest replaces all rules at once. All rules get new ids.
 type RulesRequest struct {
 	Rules []Rule `json:"rules"`
 }
 
-// Rule routes what it matches to a pool; empty fields match everything, the lowest position wins.
+// Rule routes matching messages to a pool. Empty fields match everything; the lowest position wins.
 type Rule struct {
 	ID              int64  `json:"id,omitempty"`
 	Position        int    `json:"position"`
@@ -291,14 +292,14 @@ type Rule struct {
 	Pool            string `json:"pool"`
 }
 
-// Key is an API key. Secret is present once, in the answer that creates it.
+// Key is an API key. Secret is present only once, in the answer that creates it.
 type Key struct {
 	ID            string     `json:"id"`
 	Tenant        string     `json:"tenant"`
 	Name          string     `json:"name"`
 	Scopes        []string   `json:"scopes"`
 	SenderDomains []string   `json:"sender_domains,omitempty"`
-	Networks      []string   `json:"networks,omitempty"` // CIDRs that it is taken from; none is anywhere
+	Networks      []string   `json:"networks,omitempty"` // CIDRs that it is accepted from; empty: anywhere
 	RatePerSecond int        `json:"rate_per_second,omitempty"`
 	CreatedAt     time.Time  `json:"created_at"`
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
@@ -318,12 +319,12 @@ type KeyRequest struct {
 	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
 }
 
-// KeyPatch changes a key. Absent fields stay; an empty list of networks is anywhere.
+// KeyPatch changes a key. Absent fields stay; an empty list of networks means anywhere.
 type KeyPatch struct {
 	Networks *[]string `json:"networks,omitempty"`
 }
 
-// KeyRotateRequest says for how long a key is good beside the one that follows it, default a day.
+// KeyRotateRequest says how long the old key stays valid beside the new one; the default is a day.
 type KeyRotateRequest struct {
 	OverlapSeconds *int `json:"overlap_seconds,omitempty"`
 }
@@ -345,7 +346,7 @@ type TenantRequest struct {
 
 // Queue is GET /admin/v1/queue.
 type Queue struct {
-	AtLeast   []string    `json:"at_least,omitempty"` // figures of which counting stopped: ready, scheduled, unknown
+	AtLeast   []string    `json:"at_least,omitempty"` // lower bounds (counting stopped): ready, scheduled, unknown
 	Ready     int64       `json:"ready"`              // due now
 	Scheduled int64       `json:"scheduled"`          // due later
 	Inflight  int64       `json:"inflight"`
@@ -359,7 +360,7 @@ type Queue struct {
 type TenantRow struct {
 	Tenant string `json:"tenant"`
 	Ready  int64  `json:"ready"`
-	More   bool   `json:"more,omitempty"` // there are more than that
+	More   bool   `json:"more,omitempty"` // there are more than Ready
 }
 
 // Replica is one running engine.
@@ -426,14 +427,14 @@ type AuditFilter struct {
 // AuditPage is one page of GET /admin/v1/audit, newest first.
 type AuditPage = Page[AuditEntry]
 
-// Explanation is the answer of POST /admin/v1/route/explain: what routing knows of the message, and where it would go
-// now. Nothing is stored or sent.
+// Explanation is the answer of POST /admin/v1/route/explain: the facts that routing knows about the message, and where it
+// would go now. Nothing is stored or sent.
 type Explanation struct {
 	Facts    Facts    `json:"facts"`
 	Decision Decision `json:"decision"`
 }
 
-// Facts is what routing looks at.
+// Facts are the properties of a message that routing uses.
 type Facts struct {
 	Account          string   `json:"account,omitempty"` // pinned
 	Stream           string   `json:"stream"`
@@ -447,27 +448,27 @@ type Facts struct {
 	Calendar         bool     `json:"calendar"`
 }
 
-// Decision is why a message goes where it goes; Attempt.Decision holds one.
+// Decision says where a message goes and why; Attempt.Decision holds one.
 type Decision struct {
 	Config     int64       `json:"config"`         // configuration version in force
 	Rule       int64       `json:"rule,omitempty"` // id of the rule that matched
 	Pool       string      `json:"pool,omitempty"`
 	Pinned     bool        `json:"pinned,omitempty"`
 	Chosen     string      `json:"chosen,omitempty"`    // absent when no account can take the message now
-	WaitsFor   string      `json:"waits_for,omitempty"` // the account whose room it waits for, where it may not spill
+	WaitsFor   string      `json:"waits_for,omitempty"` // the account that it waits for, if it may not spill
 	Spilled    bool        `json:"spilled,omitempty"`
-	Probe      bool        `json:"probe,omitempty"` // it is parked, and this message tries whether it takes mail again
+	Probe      bool        `json:"probe,omitempty"` // the account is parked, and this message tests it
 	Candidates []Candidate `json:"candidates"`
-	Omitted    int         `json:"omitted,omitempty"` // candidates that a stored decision had no room for
+	Omitted    int         `json:"omitted,omitempty"` // number of candidates left out of a stored decision
 }
 
-// Candidate is one account that was looked at. Without a Reason it could take the message.
+// Candidate is one account that routing considered. Without a Reason it could take the message.
 type Candidate struct {
 	Account string     `json:"account"`
 	Weight  float64    `json:"weight"`
 	Code    string     `json:"code,omitempty"`   // why not; "" when it could take the message
 	Reason  string     `json:"reason,omitempty"` // the same for people
-	Until   *time.Time `json:"until,omitempty"`  // the end of it, where that is known
+	Until   *time.Time `json:"until,omitempty"`  // when that ends, if known
 }
 
 // List wraps every listing that has no cursor.

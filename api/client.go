@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// Client calls one sendgate with one key. It is safe for concurrent use. Every method makes exactly one request: a send
-// that may have been accepted is never repeated behind the caller's back. Repeat it yourself under the same
-// idempotency key.
+// Client calls one sendgate with one key. It is safe for concurrent use. Every method makes exactly one request: the client
+// never repeats a send that may have been accepted. Repeat it yourself under the same idempotency key.
 //
-// An answer other than 2xx is a *Problem. A request is bounded by its context and by 70 s, whichever is less.
+// An answer other than 2xx is a *Problem. A request ends with its context, or after 70 s. Methods that stream, import or export
+// have only the bound of their context.
 type Client struct {
 	base string
 	key  string
@@ -44,7 +44,7 @@ func New(baseURL, key string) (*Client, error) {
 	return NewWith(baseURL, key, &http.Client{Timeout: clientTimeout, CheckRedirect: noRedirects, Transport: transport()}), nil
 }
 
-// transport uses the proxy of the environment for https alone: by http the proxy would read the key.
+// transport uses the proxy of the environment for https only: with http the proxy could read the key.
 func transport() *http.Transport {
 	t := &http.Transport{ForceAttemptHTTP2: true}
 	if usual, ok := http.DefaultTransport.(*http.Transport); ok {
@@ -64,7 +64,7 @@ func NewWith(baseURL, key string, c *http.Client) *Client {
 	return &Client{base: strings.TrimRight(baseURL, "/"), key: key, http: c}
 }
 
-// noRedirects keeps the key from travelling to wherever a redirect points. The API never redirects.
+// noRedirects follows no redirect, so that the key goes nowhere else. The API never redirects.
 func noRedirects(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Error implements error.
@@ -123,6 +123,7 @@ func (c *Client) do(ctx context.Context, k call) error {
 	return nil
 }
 
+// request builds the HTTP request of a call.
 func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 	var body io.Reader
 	switch b := k.body.(type) {
@@ -153,12 +154,12 @@ func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
-		req.GetBody = nil // net/http must not be able to send it a second time
+		req.GetBody = nil // so that net/http can't send it a second time
 	}
 	return req, nil
 }
 
-// problemOf reads an error answer. What is no problem document, such as a proxy's page, keeps its status.
+// problemOf reads an error answer. One that is not a problem document, such as a proxy's page, keeps its status.
 func problemOf(resp *http.Response, body []byte) *Problem {
 	p := &Problem{}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
@@ -180,7 +181,7 @@ func get[T any](ctx context.Context, c *Client, path string, query url.Values) (
 	return into[T](ctx, c, call{method: http.MethodGet, path: path, query: query})
 }
 
-// into makes the call and gives its answer as a new T.
+// into makes the call and returns its answer as a new T.
 func into[T any](ctx context.Context, c *Client, k call) (*T, error) {
 	out := new(T)
 	k.into = out
@@ -199,7 +200,7 @@ func list[T any](ctx context.Context, c *Client, path string) ([]T, error) {
 	return out.Data, nil
 }
 
-// pageQuery gives the parameters of a page; the zero values ask for the first page of the default size.
+// pageQuery returns the parameters of a page; the zero values ask for the first page of the default size.
 func pageQuery(cursor string, limit int) url.Values {
 	q := url.Values{}
 	if cursor != "" {

@@ -28,12 +28,12 @@ func (c *Client) CreateAccount(ctx context.Context, a AccountRequest) (*Account,
 	return into[Account](ctx, c, call{method: http.MethodPost, path: admin + "/accounts", body: a})
 }
 
-// PatchAccount changes settings, secrets or concurrency, and takes the account out of its parks.
+// PatchAccount changes settings, secrets or concurrency, and ends the account's parks.
 func (c *Client) PatchAccount(ctx context.Context, name string, a AccountRequest) (*Account, error) {
 	return into[Account](ctx, c, call{method: http.MethodPatch, path: accountPath(name), body: a})
 }
 
-// DeleteAccount takes an account out of service. It finishes what it has.
+// DeleteAccount takes an account out of service. The account first finishes the mail that it has.
 func (c *Client) DeleteAccount(ctx context.Context, name string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: accountPath(name)})
 }
@@ -43,12 +43,12 @@ func (c *Client) PauseAccount(ctx context.Context, name string) (*Account, error
 	return into[Account](ctx, c, call{method: http.MethodPost, path: accountPath(name) + "/pause"})
 }
 
-// ResumeAccount gives mail to an account again, also to one that is parked.
+// ResumeAccount gives mail to a paused or parked account again.
 func (c *Client) ResumeAccount(ctx context.Context, name string) (*Account, error) {
 	return into[Account](ctx, c, call{method: http.MethodPost, path: accountPath(name) + "/resume"})
 }
 
-// AccountLimits returns what an account is held to. What is used of it now is in Limits.
+// AccountLimits returns the limits of an account. Limits returns how much of them is used now.
 func (c *Client) AccountLimits(ctx context.Context, name string) (*AccountLimits, error) {
 	return get[AccountLimits](ctx, c, accountPath(name)+"/limits", nil)
 }
@@ -78,8 +78,8 @@ func (c *Client) CreatePool(ctx context.Context, p PoolRequest) (*Pool, error) {
 	return into[Pool](ctx, c, call{method: http.MethodPost, path: admin + "/pools", body: p})
 }
 
-// PutPool replaces a pool's overflow rule and accounts, if it still is at p.Version; otherwise the error is a *Problem
-// with status 412. Version 0 replaces whatever there is.
+// PutPool replaces a pool's overflow rule and accounts if it is still at p.Version; otherwise the error is a *Problem with
+// status 412. Version 0 replaces any version.
 func (c *Client) PutPool(ctx context.Context, p Pool) (*Pool, error) {
 	tag := "*"
 	if p.Version != 0 {
@@ -102,7 +102,7 @@ func (c *Client) CreateRule(ctx context.Context, r Rule) (*Rule, error) {
 	return into[Rule](ctx, c, call{method: http.MethodPost, path: admin + "/rules", body: r})
 }
 
-// ReplaceRules puts a whole list of rules in the place of the present one.
+// ReplaceRules replaces the whole list of rules.
 func (c *Client) ReplaceRules(ctx context.Context, rules []Rule) ([]Rule, error) {
 	if rules == nil {
 		rules = []Rule{}
@@ -121,12 +121,12 @@ func (c *Client) DeleteRule(ctx context.Context, id int64) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: admin + "/rules/" + strconv.FormatInt(id, 10)})
 }
 
-// ExplainMessage says where a message that is there would go now, and why.
+// ExplainMessage returns where a stored message would go now, and why.
 func (c *Client) ExplainMessage(ctx context.Context, id string) (*Explanation, error) {
 	return get[Explanation](ctx, c, admin+"/route/explain/"+url.PathEscape(id), nil)
 }
 
-// Explain tells where a message would go now, and why. Nothing is stored or sent.
+// Explain returns where a message would go now, and why. Nothing is stored or sent.
 func (c *Client) Explain(ctx context.Context, m SendRequest) (*Explanation, error) {
 	return into[Explanation](ctx, c, call{method: http.MethodPost, path: admin + "/route/explain", body: m})
 }
@@ -144,12 +144,12 @@ func (c *Client) CreateKey(ctx context.Context, k KeyRequest) (*Key, error) {
 	return into[Key](ctx, c, call{method: http.MethodPost, path: admin + "/keys", body: k})
 }
 
-// PatchKey changes from where a key is taken.
+// PatchKey changes the networks from which a key is accepted.
 func (c *Client) PatchKey(ctx context.Context, id string, change KeyPatch) (*Key, error) {
 	return into[Key](ctx, c, call{method: http.MethodPatch, path: admin + "/keys/" + url.PathEscape(id), body: change})
 }
 
-// RotateKey makes a key that may do what this one may. Its Secret is in this answer and nowhere else.
+// RotateKey replaces a key by a new one with the same rights. Its Secret is in this answer and nowhere else.
 func (c *Client) RotateKey(ctx context.Context, id string, r KeyRotateRequest) (*Key, error) {
 	return into[Key](ctx, c, call{method: http.MethodPost, path: admin + "/keys/" + url.PathEscape(id) + "/rotate", body: r})
 }
@@ -181,7 +181,7 @@ func (c *Client) Queue(ctx context.Context) (*Queue, error) {
 	return get[Queue](ctx, c, admin+"/queue", nil)
 }
 
-// Limits returns what each window of each account has used and has left.
+// Limits returns how much of each window of each account is used and is left.
 func (c *Client) Limits(ctx context.Context) ([]WindowState, error) {
 	return list[WindowState](ctx, c, admin+"/limits")
 }

@@ -43,8 +43,8 @@ func setTime(v url.Values, name string, t time.Time) {
 	}
 }
 
-// StreamEnd says that a stream which was open has ended, as streams do: the server drains, or a connection breaks. LastID
-// is where to go on, also when no event had come.
+// StreamEnd is the error of an open stream that has ended, because the server drains or the connection broke. LastID is where
+// to continue, even if no event had come.
 type StreamEnd struct {
 	LastID string
 	Err    error // why, io.EOF when the server ended it
@@ -61,10 +61,10 @@ func (e *StreamEnd) Error() string {
 // Unwrap returns the cause.
 func (e *StreamEnd) Unwrap() error { return e.Err }
 
-// StreamEvents calls each with the events that come, one at a time, and the id by which a later stream goes on after
-// that event. With lastID it begins after that place, else with what comes from now on. Since, Until, Cursor and Limit of
-// the query are not used. It makes one request and returns when it ends, always with an error: that of ctx or of each, a
-// *Problem, or a *StreamEnd. A connection that is silent for 45 s, three times the server's beat, counts as broken.
+// StreamEvents calls each for every event that comes, one at a time, with the id from which a later stream continues after
+// that event. It begins after lastID or, if that is "", with new events only. It does not use Since, Until, Cursor and Limit of
+// the query. It makes one request and returns when that ends, always with an error: that of ctx or of each, a *Problem, or a
+// *StreamEnd. A connection without data for 45 s, three times the server's heartbeat, counts as broken.
 func (c *Client) StreamEvents(ctx context.Context, q EventQuery, lastID string, each func(id string, e Event) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -91,7 +91,7 @@ func (c *Client) StreamEvents(ctx context.Context, q EventQuery, lastID string, 
 		if err != nil {
 			return s.ended(ctx, err)
 		}
-		silence.Stop() // the caller may take its time
+		silence.Stop() // the caller may be slow
 		if err := each(s.id, e); err != nil {
 			return err
 		}
@@ -106,17 +106,17 @@ const (
 
 var errSilent = errors.New("nothing came for 45 s")
 
-// eventReader reads server-sent events as this server writes them: one data line each.
+// eventReader reads server-sent events as this server writes them: with one data line each.
 type eventReader struct {
 	lines *bufio.Scanner
-	id    string // of what was read last
+	id    string // of the last event read
 	heard func()
 }
 
 // errBadEvent is an event that can't be read.
 var errBadEvent = errors.New("event that is not JSON")
 
-// next reads one event. What has no data moves the id only.
+// next reads one event. A block without data only moves the id.
 func (s *eventReader) next() (Event, error) {
 	id, data := s.id, ""
 	for s.lines.Scan() {
@@ -146,7 +146,7 @@ func (s *eventReader) next() (Event, error) {
 	return Event{}, io.EOF
 }
 
-// ended gives the end of a stream its error.
+// ended returns the error for the end of a stream.
 func (s *eventReader) ended(ctx context.Context, err error) error {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errSilent):
@@ -157,7 +157,7 @@ func (s *eventReader) ended(ctx context.Context, err error) error {
 	return &StreamEnd{LastID: s.id, Err: err}
 }
 
-// long makes a request whose answer takes as long as it takes, past the client's time limit. The caller closes the body.
+// long makes a request without the client's time limit, for long answers. The caller closes the body.
 func (c *Client) long(req *http.Request, accept string) (*http.Response, error) {
 	req.Header.Set("Accept", accept)
 	unhurried := *c.http
@@ -192,17 +192,17 @@ func (c *Client) Stats(ctx context.Context, q StatsQuery) (*Stats, error) {
 	return get[Stats](ctx, c, "/v1/stats", v)
 }
 
-// AccountWebhooks tells how the receiver of an account's events is doing.
+// AccountWebhooks returns the state of the receiver of an account's events.
 func (c *Client) AccountWebhooks(ctx context.Context, account string) (*AccountWebhooks, error) {
 	return get[AccountWebhooks](ctx, c, accountPath(account)+"/webhooks", nil)
 }
 
-// RegisterWebhooks has the account's provider told, by its own API, to send events to us.
+// RegisterWebhooks makes the account's provider, through its API, send events to us.
 func (c *Client) RegisterWebhooks(ctx context.Context, account string, in AccountWebhooksRequest) (*AccountWebhooksResult, error) {
 	return into[AccountWebhooksResult](ctx, c, call{method: http.MethodPost, path: accountPath(account) + "/webhooks", body: in})
 }
 
-// Reproject reads one page of kept payloads again and rebuilds what follows from their events.
+// Reproject parses one page of kept payloads again and rebuilds what follows from their events.
 func (c *Client) Reproject(ctx context.Context, in ReprojectRequest) (*ReprojectResult, error) {
 	return into[ReprojectResult](ctx, c, call{method: http.MethodPost, path: admin + "/events/reproject", body: in})
 }

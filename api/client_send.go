@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Send has one message accepted. A nil error means that it is durable. Under the same idempotencyKey ("" for none) the
-// same request is accepted once, however often it is made.
+// Send sends one message. A nil error means that the server has stored it durably. A request that is repeated with the same
+// idempotencyKey ("" for none) is accepted only once.
 func (c *Client) Send(ctx context.Context, m SendRequest, idempotencyKey string) (*SendResult, error) {
 	raw, err := json.Marshal(m)
 	if err != nil {
@@ -27,8 +27,8 @@ func (c *Client) SendRaw(ctx context.Context, body []byte, idempotencyKey string
 	return into[SendResult](ctx, c, k)
 }
 
-// SendBatch has up to 1,000 messages accepted, each on its own: the results stand in the order of the messages and
-// each says whether its message was taken.
+// SendBatch sends up to 1,000 messages, each on its own. The results are in the order of the messages, and each says
+// whether its message was accepted.
 func (c *Client) SendBatch(ctx context.Context, b BatchRequest) (*BatchResult, error) {
 	return into[BatchResult](ctx, c, call{method: http.MethodPost, path: "/v1/send/batch", body: b})
 }
@@ -65,8 +65,8 @@ func (c *Client) Cancel(ctx context.Context, id string) (*Message, error) {
 	return into[Message](ctx, c, call{method: http.MethodPost, path: messagePath(id) + "/cancel"})
 }
 
-// Resend queues the failed recipients of a message again. A *Problem with status 409 says that it has not failed, or by its
-// code maybe_sent that a provider may have sent it already.
+// Resend queues the failed recipients of a message again. A *Problem with status 409 says that the message has not failed or,
+// with the code maybe_sent, that a provider may have sent it already.
 func (c *Client) Resend(ctx context.Context, id string) (*Message, error) {
 	return into[Message](ctx, c, call{method: http.MethodPost, path: messagePath(id) + "/resend"})
 }
@@ -78,7 +78,7 @@ func (c *Client) ResendAnyway(ctx context.Context, id string) (*Message, error) 
 
 func messagePath(id string) string { return "/v1/messages/" + url.PathEscape(id) }
 
-// Suppressions returns one page of suppressed addresses. With an email it holds that address, or nothing.
+// Suppressions returns one page of suppressed addresses. With an email it returns only the suppressions of that address.
 func (c *Client) Suppressions(ctx context.Context, email, cursor string, limit int) (*SuppressionPage, error) {
 	q := pageQuery(cursor, limit)
 	if email != "" {

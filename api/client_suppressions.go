@@ -17,7 +17,7 @@ type SuppressionQuery struct {
 	Limit                 int // 1..200, default 50
 }
 
-// FindSuppressions returns one page of what the query selects, by address and stream.
+// FindSuppressions returns one page of the suppressions that the query selects, by address and stream.
 func (c *Client) FindSuppressions(ctx context.Context, q SuppressionQuery) (*SuppressionPage, error) {
 	v := pageQuery(q.Cursor, q.Limit)
 	for name, value := range map[string]string{"email": q.Email, "stream": q.Stream, "reason": q.Reason} {
@@ -30,7 +30,8 @@ func (c *Client) FindSuppressions(ctx context.Context, q SuppressionQuery) (*Sup
 
 func suppressionPath(email string) string { return "/v1/suppressions/" + url.PathEscape(email) }
 
-// Suppressed tells what stops mail to an address, in a stream or, for "", in any. Nothing is an empty list.
+// Suppressed returns the suppressions that stop mail to an address, in a stream, or in any if stream is "". The list may be
+// empty.
 func (c *Client) Suppressed(ctx context.Context, email, stream string) ([]Suppression, error) {
 	v := url.Values{}
 	if stream != "" {
@@ -47,14 +48,14 @@ func (c *Client) Suppressed(ctx context.Context, email, stream string) ([]Suppre
 	return found.Data, nil
 }
 
-// UnsuppressStream lifts the suppression of an address in one stream; "" is the one that stands for all streams.
+// UnsuppressStream lifts the suppression of an address in one stream; "" means the one that names no stream and holds for all.
 func (c *Client) UnsuppressStream(ctx context.Context, email, stream string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: suppressionPath(email), query: url.Values{"stream": {stream}}})
 }
 
-// ImportSuppressions adds what a CSV file holds, of at most 64 MiB: an export of ours, or of SendGrid, Mailgun, Postmark or
-// SES. Its first line names the columns. Rows that give no reason get the one given, or manual. Rows that mean nothing are
-// told in the result. The request lasts as long as the file takes, within ctx. After an error part of it may be stored; it can be sent again.
+// ImportSuppressions adds the suppressions of a CSV file of at most 64 MiB: our own export, or one of SendGrid, Mailgun,
+// Postmark or SES. Its first line names the columns. Rows without a reason get reason, or manual if that is "". The result lists
+// invalid rows. Only ctx limits the time of the request. After an error part of the file may be stored; it can be sent again.
 func (c *Client) ImportSuppressions(ctx context.Context, csv io.Reader, reason string) (*SuppressionImportResult, error) {
 	q := url.Values{}
 	if reason != "" {
@@ -78,8 +79,8 @@ func (c *Client) ImportSuppressions(ctx context.Context, csv io.Reader, reason s
 	return out, nil
 }
 
-// ExportSuppressions writes all suppressions in force as CSV. The request lasts as long as it takes, within ctx. After an
-// error what was written is not whole.
+// ExportSuppressions writes all suppressions in force as CSV. Only ctx limits the time of the request. After an error the
+// output is incomplete.
 func (c *Client) ExportSuppressions(ctx context.Context, to io.Writer) error {
 	req, err := c.request(ctx, call{method: http.MethodGet, path: "/v1/suppressions/export"})
 	if err != nil {

@@ -26,7 +26,7 @@ func (c *Client) PatchWebhookEndpoint(ctx context.Context, id string, r WebhookE
 	return into[WebhookEndpoint](ctx, c, call{method: http.MethodPatch, path: endpointPath(id), body: r})
 }
 
-// DeleteWebhookEndpoint removes a webhook endpoint and what waits for it.
+// DeleteWebhookEndpoint removes a webhook endpoint and the deliveries that wait for it.
 func (c *Client) DeleteWebhookEndpoint(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: endpointPath(id)})
 }
@@ -36,12 +36,12 @@ func (c *Client) RotateWebhookEndpoint(ctx context.Context, id string, r Webhook
 	return into[WebhookEndpoint](ctx, c, call{method: http.MethodPost, path: endpointPath(id) + "/rotate", body: r})
 }
 
-// ReplayWebhookEndpoint queues events of the past for an endpoint, and tells how many.
+// ReplayWebhookEndpoint queues past events for an endpoint, and returns how many.
 func (c *Client) ReplayWebhookEndpoint(ctx context.Context, id string, r WebhookReplayRequest) (*WebhookReplayResult, error) {
 	return into[WebhookReplayResult](ctx, c, call{method: http.MethodPost, path: endpointPath(id) + "/replay", body: r})
 }
 
-// TestWebhookEndpoint sends an example event to an endpoint and tells what came of it.
+// TestWebhookEndpoint sends an example event to an endpoint and returns the result.
 func (c *Client) TestWebhookEndpoint(ctx context.Context, id string) (*WebhookDelivery, error) {
 	return into[WebhookDelivery](ctx, c, call{method: http.MethodPost, path: endpointPath(id) + "/test"})
 }

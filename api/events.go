@@ -2,8 +2,8 @@ package api
 
 import "time"
 
-// Event is one normalised fact about one recipient, as a provider reported it, and what POSTs to webhook endpoints carry
-// as their data.
+// Event is one normalised fact about one recipient, as a provider reported it. It is also the data of a POST to a webhook
+// endpoint.
 type Event struct {
 	ID                string    `json:"id"`
 	Type              string    `json:"type"` // accepted, deferred, delivered, bounced, rejected, complained, unsubscribed, opened, clicked, failed_unknown, endpoint_disabled; "" unmapped
@@ -27,7 +27,7 @@ type Event struct {
 type Bounce struct {
 	Class    string `json:"class,omitempty"` // hard, soft, policy; absent when the provider never tried
 	Reason   string `json:"reason"`
-	Rule     string `json:"rule,omitempty"` // what decided: reply/mailbox_unknown, mailgun/605
+	Rule     string `json:"rule,omitempty"` // the rule that decided: reply/mailbox_unknown, mailgun/605
 	Code     string `json:"code,omitempty"`
 	Enhanced string `json:"enhanced,omitempty"`
 	Text     string `json:"text,omitempty"`
@@ -72,7 +72,7 @@ type Stat struct {
 	Complained          int64            `json:"complained"`
 	Suppressed          int64            `json:"suppressed"`
 	Failed              int64            `json:"failed"`
-	FailedUnknown       int64            `json:"failed_unknown"` // those of Failed that may have been sent
+	FailedUnknown       int64            `json:"failed_unknown"` // part of Failed: may have been sent
 	Unknown             int64            `json:"unknown"`
 	Opened              int64            `json:"opened"`
 	Clicked             int64            `json:"clicked"`
@@ -81,43 +81,42 @@ type Stat struct {
 	AcceptToDeliveredMS Quantiles        `json:"accept_to_delivered_ms"`
 }
 
-// Quantiles of a latency, in milliseconds; 0 when nothing was measured.
+// Quantiles are those of a latency, in milliseconds; 0 if nothing was measured.
 type Quantiles struct {
 	P50 int64 `json:"p50"`
 	P95 int64 `json:"p95"`
 }
 
-// WebhookEndpoint is where events are POSTed, signed by Standard Webhooks.
+// WebhookEndpoint is a URL to which events are POSTed, signed by Standard Webhooks.
 type WebhookEndpoint struct {
 	ID          string   `json:"id"`
 	URL         string   `json:"url"`
 	Description string   `json:"description,omitempty"`
 	Types       []string `json:"types"`                  // empty: all
 	Streams     []string `json:"streams"`                // empty: all
-	HeaderNames []string `json:"header_names,omitempty"` // of headers that are sent along; their values are not shown
+	HeaderNames []string `json:"header_names,omitempty"` // of extra headers; their values are not shown
 
-	// UnreadableSecrets do not open with the server's keys ("secret", "headers"), so nothing is told: rotate the one, set the
-	// other again.
+	// UnreadableSecrets do not open with the server's keys, so no events are sent. Rotate "secret", or set "headers" again.
 	UnreadableSecrets []string `json:"unreadable_secrets,omitempty"`
 
 	Disabled       bool       `json:"disabled"`
 	DisabledReason string     `json:"disabled_reason,omitempty"`
 	FailingSince   *time.Time `json:"failing_since,omitempty"`
 	LastSuccessAt  *time.Time `json:"last_success_at,omitempty"`
-	Pending        int64      `json:"pending"`          // deliveries that wait
+	Pending        int64      `json:"pending"`          // deliveries waiting
 	Secret         string     `json:"secret,omitempty"` // whsec_…, only in the answer that made it
 	CreatedAt      time.Time  `json:"created_at"`
 	UpdatedAt      time.Time  `json:"updated_at"`
 }
 
-// WebhookEndpointRequest makes or changes an endpoint; in a change absent fields stay. Disabled false clears the reason.
+// WebhookEndpointRequest makes or changes an endpoint. In a change absent fields stay, and Disabled false clears the reason.
 type WebhookEndpointRequest struct {
 	URL         *string            `json:"url,omitempty"`
 	Description *string            `json:"description,omitempty"`
 	Types       *[]string          `json:"types,omitempty"`
 	Streams     *[]string          `json:"streams,omitempty"`
-	Headers     *map[string]string `json:"headers,omitempty"`    // sent along; all of them are replaced
-	BasicAuth   *BasicAuth         `json:"basic_auth,omitempty"` // the header Authorization, among Headers
+	Headers     *map[string]string `json:"headers,omitempty"`    // extra headers; replaces all of them
+	BasicAuth   *BasicAuth         `json:"basic_auth,omitempty"` // sets Authorization among Headers
 	Disabled    *bool              `json:"disabled,omitempty"`
 }
 
@@ -132,13 +131,13 @@ type WebhookRotateRequest struct {
 	OverlapSeconds *int `json:"overlap_seconds,omitempty"`
 }
 
-// WebhookReplayRequest sends again what the endpoint's filter takes of the events received in [Since, Until).
+// WebhookReplayRequest sends the events received in [Since, Until) again, if they match the endpoint's filter.
 type WebhookReplayRequest struct {
 	Since time.Time  `json:"since"`
 	Until *time.Time `json:"until,omitempty"` // default now
 }
 
-// WebhookReplayResult tells how many deliveries were queued.
+// WebhookReplayResult says how many deliveries were queued.
 type WebhookReplayResult struct {
 	Queued int64 `json:"queued"`
 }
@@ -158,7 +157,7 @@ type WebhookDelivery struct {
 // WebhookDeliveryPage is one page of an endpoint's delivery log, newest first.
 type WebhookDeliveryPage = Page[WebhookDelivery]
 
-// SuppressionImportResult tells what became of a CSV import.
+// SuppressionImportResult is the result of a CSV import.
 type SuppressionImportResult struct {
 	Added   int64               `json:"added"`
 	Present int64               `json:"present"` // were suppressed already
@@ -166,7 +165,7 @@ type SuppressionImportResult struct {
 	Errors  []SuppressionCSVRow `json:"errors"` // the first 100
 }
 
-// SuppressionCSVRow is what is wrong with one row of an import.
+// SuppressionCSVRow is an invalid row of an import, with the reason.
 type SuppressionCSVRow struct {
 	Line    int    `json:"line"` // 1-based
 	Message string `json:"message"`
@@ -182,15 +181,15 @@ type AccountWebhooks struct {
 	LastRefusedAt *time.Time `json:"last_refused_at,omitempty"`
 	LastRefusal   string     `json:"last_refusal,omitempty"`
 	LastSentAt    *time.Time `json:"last_sent_at,omitempty"` // the account's last accepted call
-	Silent        bool       `json:"silent"`                 // it sent an hour ago or more, and no event has come for an hour
+	Silent        bool       `json:"silent"`                 // the account sent mail, and for an hour no event came
 }
 
-// AccountWebhooksRequest registers our URL at the provider, by its API where it has one.
+// AccountWebhooksRequest registers our URL at the provider through its API, if it has one.
 type AccountWebhooksRequest struct {
 	URL string `json:"url"` // base of this service as the provider reaches it; /hooks/{account} is added
 }
 
-// AccountWebhooksResult tells what was done at the provider, and what is left for a human.
+// AccountWebhooksResult says what was done at the provider, and which steps are left for a human.
 type AccountWebhooksResult struct {
 	URL   string   `json:"url"`
 	Done  []string `json:"done"`
@@ -210,7 +209,7 @@ type ReprojectRequest struct {
 type ReprojectResult struct {
 	Payloads int    `json:"payloads"`
 	Events   int    `json:"events"`
-	Changed  int    `json:"changed"` // events that the parser reads otherwise today
+	Changed  int    `json:"changed"` // events that the parser reads differently now
 	Messages int    `json:"messages"`
 	Cursor   string `json:"cursor,omitempty"`
 }

@@ -1,5 +1,5 @@
-// Command sendgate is one send API in front of many email service providers. "sendgate --help" lists what it does;
-// package cli has the commands.
+// Command sendgate is one send API in front of many email service providers. "sendgate --help" lists the commands, which are
+// in package cli.
 package main
 
 import (
@@ -20,8 +20,8 @@ func run() int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 
-	// With SIGPIPE taken, a write to a reader that went away returns EPIPE instead of killing a server half-way through
-	// its work. It is not ignored, since children would inherit that.
+	// With this handler for SIGPIPE, a write to a closed pipe returns EPIPE and does not kill a server half-way through its
+	// work. The signal is not ignored, since child processes would inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
 	return cli.Main(ctx, os.Args[1:], cli.Stdio())

@@ -1,8 +1,8 @@
-// Package app puts the rooms together: database, engine, API and the listener for operations, started in order and
-// stopped in reverse. It is the only package that imports all others, and it decides nothing that they could.
+// Package app assembles the service: database, engine, API and the listener for operations. It starts them in order and
+// stops them in reverse. It is the only package that imports all others, and it decides nothing that they could decide.
 //
-// A newcomer's likeliest mistake is to start something without registering its end: whatever start adds to an App, stop
-// must take down, in the opposite order.
+// The likeliest mistake of a newcomer is to start something without registering its end: Stop must take down everything
+// that Start started, in the opposite order.
 package app
 
 import (
@@ -31,15 +31,15 @@ import (
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
-// The packages that declare what they need of the store get it from one type.
+// These types implement the store interfaces that the other packages declare.
 var (
 	_ httpapi.Store = (*store)(nil)
 	_ deliver.Store = (*postgres.DB)(nil)
 )
 
-// How a service leaves: for lingering it says that it is not ready and serves on, so that whoever balances load by
-// readiness has looked before anything is refused; then listeners get closingGrace for the requests under way. With
-// Config.DrainTimeout for the calls, its default of 25 s, that makes 30 s from the signal to the exit.
+// Times of a shutdown. For lingering the service reports that it is not ready and still serves, so that load balancers
+// notice before anything is refused. Then listeners get closingGrace for the requests in progress. With the default
+// Config.DrainTimeout of 25 s for the calls, the exit comes 30 s after the signal.
 const (
 	lingering    = 2 * time.Second
 	closingGrace = 3 * time.Second
@@ -54,25 +54,25 @@ type App struct {
 	metrics  *telemetry.Metrics
 	db       *postgres.DB
 	clock    *mail.Clock // the database's
-	sessions bool        // connections keep their sessions
+	sessions bool        // connections are known to keep their sessions
 
-	bodyBudget int64 // of large bodies that are read at a time; 0 is the default
+	bodyBudget int64 // bytes of large bodies that are read at a time; 0 is the default
 
 	certificate *keyPairFiles // nil without TLS
 	writes      writes
 	engine      *deliver.Engine
 	forward     *forward.Engine
 	started     atomic.Bool // all parts are up
-	leaving     atomic.Bool // not ready any more, though requests are still served
-	draining    atomic.Bool // no new mail is taken
+	leaving     atomic.Bool // not ready any more, but still serving
+	draining    atomic.Bool // no new mail is accepted
 	linger      time.Duration
 	failed      chan error
 	stops       []stop
 
-	// URL is where the API listens and OpsURL where the listener for operations does, once Start has returned; AdminURL is
-	// where the admin API does, "" for beside the API.
+	// URL, OpsURL and AdminURL are the addresses of the API, of the listener for operations and of the admin API, set once
+	// Start has returned. AdminURL is "" if the admin API is served beside the API.
 	URL, OpsURL, AdminURL string
-	// LMTPAddr is where bounces come in, "" for nowhere.
+	// LMTPAddr is the address that receives bounces, "" if none does.
 	LMTPAddr string
 }
 
@@ -100,14 +100,14 @@ func New(cfg config.Config, log *slog.Logger) (*App, error) {
 	}, nil
 }
 
-// Start brings the service up. When a part fails, those before it are stopped again.
+// Start brings the service up. If a part fails, the parts before it are stopped again.
 func (a *App) Start(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Stop())
 		}
 	}()
-	if err := a.startOps(ctx); err != nil { // first up and last down: it tells how the rest is
+	if err := a.startOps(ctx); err != nil { // first up and last down: it reports the state of the rest
 		return err
 	}
 	if err := a.openDatabase(ctx); err != nil {
@@ -129,7 +129,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	return nil
 }
 
-// Run waits until ctx ends or a part of the service fails, and stops it.
+// Run waits until ctx ends or a part of the service fails, then stops the service.
 func (a *App) Run(ctx context.Context) error {
 	var err error
 	select {
@@ -141,7 +141,7 @@ func (a *App) Run(ctx context.Context) error {
 	return errors.Join(err, a.Stop())
 }
 
-// leave says that this replica is not ready and serves on for a while.
+// leave reports that this replica is not ready, and keeps serving for a while.
 func (a *App) leave() {
 	a.leaving.Store(true)
 	timer := time.NewTimer(a.linger)
@@ -193,8 +193,8 @@ func (a *App) openDatabase(ctx context.Context) error {
 	return err
 }
 
-// awaitDatabase gives a database that starts together with us a minute. A schema that does not fit is final, and so are a
-// pooler that keeps no sessions, a secret key that is not the one of the processes that are there, and a clock that is not the
+// awaitDatabase waits up to a minute for a database that starts together with us. It does not wait if the schema does not fit,
+// a pooler keeps no sessions, the secret key differs from that of the other processes, or this host's clock is off the
 // database's.
 func (a *App) awaitDatabase(ctx context.Context) error {
 	deadline := time.Now().Add(time.Minute)
@@ -227,7 +227,7 @@ func (a *App) awaitDatabase(ctx context.Context) error {
 	}
 }
 
-// checkSessions makes sure, once, that connections keep their sessions, before any of them relies on it.
+// checkSessions checks once that connections keep their sessions, before any code relies on it.
 func (a *App) checkSessions(ctx context.Context) error {
 	if a.sessions {
 		return nil
@@ -293,7 +293,7 @@ func (a *App) startAPI(ctx context.Context) error {
 	}
 	a.onStop("api handlers", func(context.Context) error { server.Close(); return nil })
 	a.startTally(server)
-	if a.cfg.AdminListen != "" { // up before the API and down after it: operators see how that ends
+	if a.cfg.AdminListen != "" { // up before the API and down after it, so that operators can watch it end
 		if a.AdminURL, err = a.listenFor(ctx, "admin", a.cfg.AdminListen, server.AdminHandler()); err != nil {
 			return fmt.Errorf("SENDGATE_ADMIN_LISTEN: %w", err)
 		}
@@ -304,7 +304,7 @@ func (a *App) startAPI(ctx context.Context) error {
 	return nil
 }
 
-// listenFor serves a handler of the API, by TLS if there is a certificate, and gives its URL.
+// listenFor serves a handler of the API, over TLS if there is a certificate, and returns its URL.
 func (a *App) listenFor(ctx context.Context, name, listen string, h http.Handler) (string, error) {
 	scheme := "http"
 	if a.cfg.TLS() {
@@ -323,7 +323,7 @@ func (a *App) startOps(ctx context.Context) error {
 	return nil
 }
 
-// ready says whether this replica should get requests.
+// ready returns why this replica should get no requests, or nil. With a telemetry.Degraded it still gets them.
 func (a *App) ready(ctx context.Context) error {
 	switch {
 	case !a.started.Load():
@@ -348,6 +348,7 @@ func (a *App) ready(ctx context.Context) error {
 	return nil
 }
 
+// listen serves server at addr, registers its end, and returns the address it got.
 func (a *App) listen(ctx context.Context, name, addr string, server *http.Server, withTLS bool) (string, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -375,15 +376,15 @@ func (a *App) listen(ctx context.Context, name, addr string, server *http.Server
 	}()
 	a.onStop(name+" listener", func(ctx context.Context) error {
 		err := shutDown(ctx, server)
-		_ = limited.Close() // a server that has not begun to serve does not know its listener
+		_ = limited.Close() // Shutdown closes no listener that is not served yet
 		<-served
-		return errors.Join(err, server.Close()) // nor, until it ends, the connection that it just accepted
+		return errors.Join(err, server.Close()) // also ends a connection accepted just now
 	})
 	return l.Addr().String(), nil
 }
 
-// shutDown lets requests under way finish for closingGrace. What is slower, such as a body that trickles in, is cut off:
-// nothing was promised to it.
+// shutDown gives requests in progress closingGrace to finish. Slower ones, such as a body that trickles in, are cut off:
+// they were promised nothing yet.
 func shutDown(ctx context.Context, server *http.Server) error {
 	grace, cancel := context.WithTimeout(ctx, closingGrace)
 	defer cancel()

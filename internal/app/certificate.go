@@ -8,13 +8,13 @@ import (
 	"sync/atomic"
 )
 
-// keyPairFiles is what the listeners of the API show, and can be read again while it serves.
+// keyPairFiles is the certificate of the API's listeners. It can be read again while they serve.
 type keyPairFiles struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
 }
 
-// read takes what the files hold now. After an error it shows what it had before.
+// read reads the certificate from the files. After an error the previous one stays.
 func (c *keyPairFiles) read() error {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
@@ -24,7 +24,7 @@ func (c *keyPairFiles) read() error {
 	return nil
 }
 
-// config is for a server. The certificate has to be read before it serves.
+// config returns the TLS configuration of a server. Call read before the server serves.
 func (c *keyPairFiles) config() *tls.Config {
 	return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil }}
 }
@@ -41,6 +41,7 @@ func (a *App) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
+// reload reads the certificate again and logs the result.
 func (a *App) reload() {
 	c := a.certificate
 	if c == nil {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// memoryOfGroup is how much memory the control group of this process may take: the least of its own limits and of those of the
-// groups around it. It looks at version 2 and at version 1; a process may be in both. Root is the file system.
+// memoryOfGroup returns how many bytes of memory the control group of this process may use: the lowest of its own limits and
+// those of its parent groups. It reads cgroups version 2 and version 1; a process may be in both. root is the file system.
 func memoryOfGroup(root fs.FS) int64 {
 	least := int64(math.MaxInt64)
 	for _, h := range hierarchies(root) {
@@ -26,16 +26,16 @@ func memoryOfGroup(root fs.FS) int64 {
 	return least
 }
 
-// hierarchy is a tree of groups with limits of memory, and where this process is in it.
+// hierarchy is a tree of control groups with memory limits, and the place of this process in it.
 type hierarchy struct {
-	mount  string // where the tree is mounted, as an fs.FS names it
-	group  string // below it
+	mount  string // where the tree is mounted, as an fs.FS path
+	group  string // path below mount
 	limits []string
 }
 
-// hierarchies reads cgroups(7), proc_pid_mountinfo(5).
+// hierarchies finds the trees; see cgroups(7) and proc_pid_mountinfo(5).
 func hierarchies(root fs.FS) []hierarchy {
-	groups, _ := fs.ReadFile(root, "proc/self/cgroup") // "" is a system without them
+	groups, _ := fs.ReadFile(root, "proc/self/cgroup") // "" on a system without control groups
 	mounts, _ := fs.ReadFile(root, "proc/self/mountinfo")
 	var found []hierarchy
 	for line := range strings.Lines(string(mounts)) {
@@ -58,7 +58,7 @@ func hierarchies(root fs.FS) []hierarchy {
 	return found
 }
 
-// groupOf finds the path of the group: that of version 2 has no controller.
+// groupOf finds the path of this process's group. The entry of version 2 has no controller.
 func groupOf(groups, controller string) string {
 	for line := range strings.Lines(groups) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -69,8 +69,8 @@ func groupOf(groups, controller string) string {
 	return "/"
 }
 
-// below gives a group's path within what of the tree is mounted. A container sees its own group as the whole tree, and its path
-// may be that of the host: then the mount is its group.
+// below returns a group's path within the mounted part of the tree. A container sees its own group as the whole tree, while the
+// path may be that of the host: then the mount is its group.
 func below(mounted, group string) string {
 	if mounted == "/" {
 		return path.Clean("/" + group)
@@ -81,7 +81,7 @@ func below(mounted, group string) string {
 	return "/"
 }
 
-// readLimit reads a number of bytes. What says "max", or is not there, does not limit.
+// readLimit reads a limit in bytes. "max", or a missing file, means no limit.
 func readLimit(root fs.FS, file string) int64 {
 	text, err := fs.ReadFile(root, file)
 	if err != nil {

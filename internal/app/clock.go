@@ -9,11 +9,10 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// clockEvery is how often the database's clock is read. What is accepted in between is dated by the monotonic clock of this
-// process.
+// clockEvery is how often the database's clock is read. In between, messages are dated by the monotonic clock of this process.
 const clockEvery = 2 * time.Second
 
-// startClock keeps to the database's clock, and says once when this host's leaves it, and when it is back.
+// startClock follows the database's clock. It logs once when this host's clock goes off, and once when it is right again.
 func (a *App) startClock() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -38,10 +37,11 @@ func (a *App) startClock() {
 	})
 }
 
+// readClock reads the database's clock once, logs a change of state, and returns the new state.
 func (a *App) readClock(ctx context.Context, before error) error {
 	ctx, cancel := context.WithTimeout(ctx, clockEvery)
 	defer cancel()
-	if err := a.db.ReadClock(ctx); err != nil { // the time goes on without it, and others tell that the database is away
+	if err := a.db.ReadClock(ctx); err != nil { // the monotonic clock goes on; others report a lost database
 		return before
 	}
 	now := a.clock.Check()
@@ -54,11 +54,11 @@ func (a *App) readClock(ctx context.Context, before error) error {
 	return now
 }
 
-// clockRetry is when a caller may come back who was refused for the clock: somebody has to set it, or another replica is
-// asked.
+// clockRetry is when a caller that was refused because of the clock may come back: somebody has to set the clock, or another
+// replica answers.
 const clockRetry = 10 * time.Second
 
-// dated refuses what would be dated by a clock of which nobody knows whether it is right.
+// dated returns an error while the clock may be wrong, so that nothing gets a wrong date.
 func (s *store) dated() error {
 	if err := s.Clock().Check(); errors.Is(err, mail.ErrClock) {
 		return &record.Unavailable{RetryAfter: clockRetry, Reason: "clock", Err: err}

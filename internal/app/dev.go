@@ -30,20 +30,20 @@ import (
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
-// DevOptions shape Dev.
+// DevOptions are the options of Dev.
 type DevOptions struct {
 	Listen     string    // API, host:port
-	Data       string    // folder of everything that is kept
+	Data       string    // folder for everything that is kept
 	Limits     string    // "documented" or "none"
-	AllowHosts []string  // by which the emulators may be asked, beside localhost
+	AllowHosts []string  // host names that the emulators answer to, beside localhost
 	Out        io.Writer // progress, and the line that begins with "ready"
 
-	Program string // how the printed commands begin, "sendgate" when empty
+	Program string // first word of the printed commands, default "sendgate"
 	Found   bool   // client commands started here find dev.env by themselves
 
-	DatabaseURL string // of a server of the user's; "" for a private one under Data
+	DatabaseURL string // the user's own server; "" for a private one under Data
 
-	// As the variables of serve of the same names; "" is the default.
+	// These mean the same as serve's variables of the same names; "" is the default.
 	ForwardAllow, LookupSchedule, UnknownWait string
 }
 
@@ -57,8 +57,8 @@ type dev struct {
 	secret string // SENDGATE_SECRET_KEY
 }
 
-// Dev runs everything on this machine: a private Postgres under Data, the emulators, an account at each, the service. It
-// returns when ctx has ended and all of it is down.
+// Dev runs everything on this machine: a private Postgres under Data, the emulators, an account at each, and the service. It
+// returns when ctx has ended and all parts have stopped.
 func Dev(ctx context.Context, o DevOptions) (err error) {
 	d := &dev{DevOptions: o}
 	if err := os.MkdirAll(o.Data, 0o711); err != nil { //nolint:gosec // Postgres runs as another user when we are root
@@ -98,7 +98,7 @@ func Dev(ctx context.Context, o DevOptions) (err error) {
 	return d.serve(ctx)
 }
 
-// checkOwned refuses a data folder in which another user could have left keys, a database, or links for us to write through.
+// checkOwned refuses a data folder in which another user could have put keys, a database, or links that we would write to.
 func (d *dev) checkOwned() error {
 	for _, dir := range []string{d.Data, d.privateDir()} {
 		if err := config.CheckOwnedDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -108,7 +108,7 @@ func (d *dev) checkOwned() error {
 	return nil
 }
 
-// freeToListen finds out that an address is taken before anything has been started.
+// freeToListen returns an error if the address is taken, before anything is started.
 func freeToListen(ctx context.Context, addr string) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -119,8 +119,8 @@ func freeToListen(ctx context.Context, addr string) error {
 
 func (d *dev) say(format string, args ...any) { _, _ = fmt.Fprintf(d.Out, format+"\n", args...) }
 
-// startPostgres starts the private server, or takes the user's. A URL that an earlier run wrote into dev.env, and that
-// came here with a shell's environment, is that of the private one.
+// startPostgres starts the private server, or uses the user's. A DatabaseURL from an earlier run's dev.env, which the shell may
+// have exported, means the private server.
 func (d *dev) startPostgres(ctx context.Context) (stop func() error, err error) {
 	if d.DatabaseURL != "" && !d.isPrivate(d.DatabaseURL) {
 		d.say("using the database of SENDGATE_DATABASE_URL")
@@ -137,7 +137,7 @@ func (d *dev) startPostgres(ctx context.Context) (stop func() error, err error) 
 	return pg.Stop, nil
 }
 
-// isPrivate reports whether a URL is the one that dev.env holds for the private server.
+// isPrivate reports whether a URL is that of the private server in dev.env.
 func (d *dev) isPrivate(url string) bool {
 	_, err := os.Stat(d.privateDir())
 	return err == nil && url == d.keys.database
@@ -145,7 +145,7 @@ func (d *dev) isPrivate(url string) bool {
 
 func (d *dev) privateDir() string { return filepath.Join(d.Data, "pg") }
 
-// prepare brings the schema up and reads, or makes, the secret key of this data folder.
+// prepare migrates the schema and reads, or makes, the secret key of this data folder.
 func (d *dev) prepare(ctx context.Context) error {
 	err := postgres.Migrate(ctx, d.dsn, io.Discard)
 	if err != nil {
@@ -202,7 +202,7 @@ func (d *dev) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.linger = 0 // nobody balances load here
+	a.linger = 0 // there is no load balancer here
 	if err := d.configure(ctx, a); err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (d *dev) serve(ctx context.Context) error {
 	return a.Run(ctx)
 }
 
-// config gives serve's settings for this machine.
+// config returns the settings of serve for this machine.
 func (d *dev) config(dsn, secret string) (config.Config, error) {
 	return config.Load([]string{
 		"SENDGATE_LISTEN=" + d.Listen, "SENDGATE_OPS_LISTEN=127.0.0.1:0", "SENDGATE_DATABASE_URL=" + dsn,
@@ -228,7 +228,7 @@ func (d *dev) config(dsn, secret string) (config.Config, error) {
 	})
 }
 
-// publicURL is where this service is reached from this machine, "" when its port is not known yet.
+// publicURL is the URL of this service on this machine, "" if its port is not known yet.
 func (d *dev) publicURL() string {
 	if _, port, err := net.SplitHostPort(d.Listen); err != nil || port == "0" {
 		return ""
@@ -236,7 +236,7 @@ func (d *dev) publicURL() string {
 	return "http://" + d.Listen
 }
 
-// hooks says where the events of the emulators go.
+// hooks returns, for each emulator, where it sends its events.
 func (d *dev) hooks(a *App) map[string]emulator.Hook {
 	hooks := map[string]emulator.Hook{}
 	for _, k := range emulated.Kinds() {
@@ -248,7 +248,7 @@ func (d *dev) hooks(a *App) map[string]emulator.Hook {
 	return hooks
 }
 
-// configure stores the keys and brings the accounts in line with the emulators, which are elsewhere at each start.
+// configure stores the keys and updates the accounts to the addresses of the emulators, which change at each start.
 func (d *dev) configure(ctx context.Context, a *App) error {
 	db, err := postgres.Open(ctx, postgres.Options{URL: d.dsn, Box: a.box})
 	if err != nil {
@@ -282,7 +282,7 @@ func (d *dev) storeKeys(ctx context.Context, db *postgres.DB) error {
 	return nil
 }
 
-// announce waits until the service answers for its configuration, writes dev.env and prints the ready line.
+// announce waits until the service is ready, writes dev.env and prints the ready line.
 func (d *dev) announce(ctx context.Context, a *App) error {
 	for err := a.ready(ctx); err != nil; err = a.ready(ctx) {
 		select {

@@ -23,8 +23,8 @@ import (
 // secretsByAccount holds secrets by field, by account.
 type secretsByAccount = map[string]map[string]seal.Secret
 
-// devKeys are what a data folder remembers of its last run, in dev.env: the API keys, which are in the database as
-// hashes, and the URL of its private database.
+// devKeys are the values that dev.env keeps from the last run: the API keys, of which the database has only hashes, and the
+// URL of the private database.
 type devKeys struct{ api, admin, database string }
 
 func (d *dev) envPath() string { return filepath.Join(d.Data, "dev.env") }
@@ -75,8 +75,8 @@ func (d *dev) writeEnv(url string) error {
 	return nil
 }
 
-// storeAccounts makes the accounts, or updates those that are there: addresses, secrets and limits are those of
-// this run. Weights, pauses and rules that the user set stay.
+// storeAccounts makes the accounts, or updates existing ones to the addresses, secrets and limits of this run. Weights,
+// pauses and rules that the user set stay.
 func (d *dev) storeAccounts(ctx context.Context, db *postgres.DB) error {
 	c, err := db.Config(ctx)
 	if err != nil {
@@ -118,8 +118,8 @@ func sameWindows(a, b []limit.Window) bool {
 	return len(a) == len(b)
 }
 
-// Emulated describes the accounts of a running emulator as an operator would the real ones: one of each kind, named as it.
-// limited gives them their documented limits.
+// Emulated returns the accounts of a running emulator, as an operator would set up real ones, and their secrets by account.
+// There is one of each kind, named after it. limited gives them their documented limits.
 func Emulated(emu *emulator.Emulator, limited bool) ([]route.Account, map[string]map[string]seal.Secret, error) {
 	var accounts []route.Account
 	secrets := secretsByAccount{}

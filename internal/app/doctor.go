@@ -28,8 +28,8 @@ type Check struct {
 	Fix    string `json:"fix,omitempty"` // what to do
 }
 
-// Doctor looks at everything that can be wrong before mail is: database, its settings, clock, schema, secret key, the books,
-// accounts, whether their events arrive, and how far webhooks may reach. It changes nothing and sends nothing.
+// Doctor checks everything that could stop mail: the database and its settings, clock, schema, secret key, the books, the
+// accounts, whether their events arrive, and which addresses webhooks may reach. It changes nothing and sends nothing.
 func Doctor(ctx context.Context, cfg config.Config) []Check {
 	a, err := New(cfg, nil)
 	if err != nil {
@@ -97,7 +97,7 @@ func databaseChecks(v postgres.Vitals, connections int) []Check {
 	}
 }
 
-// forOthers is how many connections a server needs beside those of a replica: for its own work, and for people.
+// forOthers is how many connections a database server needs beside those of a replica: for its own work, and for people.
 const forOthers = 10
 
 func connectionCheck(most, ours int) Check {
@@ -107,8 +107,8 @@ func connectionCheck(most, ours int) Check {
 	}
 }
 
-// clockCheck warns of a clock that is off, since providers and receivers of webhooks look at the time as well, and says with
-// serve's own words what keeps it from starting.
+// clockCheck warns of a clock that is off, since providers and receivers of webhooks check the time too. Beyond mail.ClockBound
+// it is an error, since serve does not start then.
 func clockCheck(skew time.Duration) Check {
 	c := Check{
 		Name: "clock", OK: skew.Abs() < 2*time.Second, Level: "warn",
@@ -120,7 +120,7 @@ func clockCheck(skew time.Duration) Check {
 	return c
 }
 
-// failoverChecks looks at what happens when another server takes over: whether we find it, and whether it has everything.
+// failoverChecks checks whether, when another server takes over, we would find it and it would have all data.
 func failoverChecks(v postgres.Vitals, dsn string) []Check {
 	var checks []Check
 	if hosts, chosen, err := postgres.Hosts(dsn); err == nil && len(hosts) > 1 {
@@ -150,7 +150,7 @@ func onOff(ok bool, yes, no string) string {
 	return no
 }
 
-// roleCheck looks at whom serve would run as: a role that may do what it needs, and no more.
+// roleCheck checks the database role of serve: it must be able to do what serve needs, and should not be a superuser.
 func roleCheck(ctx context.Context, db *postgres.DB, superuser bool) Check {
 	if superuser {
 		return Check{
@@ -213,7 +213,7 @@ func bookChecks(ctx context.Context, db *postgres.DB) []Check {
 	return wrong
 }
 
-// contradiction puts a violation into words: how many of whom, what is wrong, and the first of them.
+// contradiction describes a violation: how many, of which tenant, what is wrong, and the first ids.
 func contradiction(v queue.Violation) string {
 	ids := make([]string, 0, len(v.IDs))
 	for _, id := range v.IDs {
@@ -226,8 +226,7 @@ func contradiction(v queue.Violation) string {
 	return fmt.Sprintf("%s: %d of tenant %s %s: %s%s", v.Kind, v.Count, v.Tenant, v.Kind.Says(), strings.Join(ids, ", "), more)
 }
 
-// accountChecks looks at each account. An installation without one is new, and the first start makes those of its
-// environment.
+// accountChecks checks each account. An installation without accounts is new: its first start makes those of the environment.
 func accountChecks(ctx context.Context, db *postgres.DB, firstStart []route.Account) []Check {
 	c, err := db.Config(ctx)
 	if err != nil {
@@ -255,6 +254,7 @@ func noAccounts(firstStart []route.Account) Check {
 	return Check{Name: "accounts", OK: true, Level: "warn", Detail: "none yet; the first start of serve makes " + strings.Join(names, ", ")}
 }
 
+// accountCheck checks the secrets and settings of one account, and whether it is parked.
 func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check {
 	check := Check{Name: "account " + a.Name, Level: "error"}
 	secrets, err := db.Secrets(ctx, a.ID)
@@ -266,7 +266,7 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 		check.Detail, check.Fix = err.Error(), "sendgate providers change "+a.Name
 		return check
 	}
-	if len(a.Parked) > 0 { // that of the whole account comes first
+	if len(a.Parked) > 0 { // a park of the whole account comes first
 		p := a.Parked[0]
 		check.Detail = "parked: " + p.Reason
 		check.Fix = "mend it at the provider; a probe finds out, or at once: sendgate providers resume " + a.Name
@@ -282,7 +282,7 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 	return check
 }
 
-// guessChecks warns of secrets that could be guessed, and were stored before there was a bound.
+// guessChecks warns of secrets that are short enough to guess. They were stored before there was a minimum length.
 func guessChecks(ctx context.Context, db *postgres.DB, a *route.Account) []Check {
 	secrets, err := db.Secrets(ctx, a.ID)
 	if err != nil {
@@ -304,14 +304,14 @@ func guessChecks(ctx context.Context, db *postgres.DB, a *route.Account) []Check
 	return checks
 }
 
-// silence is for how long an account that sends may be without an event: the providers report within seconds, and batch
-// for half a minute at most. An event and the note of its call may be eventSlack out of order.
+// silence is how long an account that sends may be without an event: providers report within seconds, and batch for half a
+// minute at most. An event and the record of its call may be eventSlack out of order.
 const (
 	silence    = time.Hour
 	eventSlack = time.Minute
 )
 
-// receiverChecks looks at whether the events of the accounts arrive.
+// receiverChecks checks whether the events of the accounts arrive.
 func receiverChecks(ctx context.Context, db *postgres.DB, now time.Time) []Check {
 	health, err := db.HookHealth(ctx)
 	if err != nil {
@@ -337,7 +337,7 @@ func receiverCheck(a *route.Account, h record.HookHealth, now time.Time) Check {
 	check := Check{Name: "events of " + a.Name, Level: "warn", Fix: "sendgate providers webhooks " + a.Name + " shows more; with --url it sets them up"}
 	spec, _ := catalog.Spec(a.Kind)
 	switch {
-	case !spec.Events.Accepted && !spec.Events.Delivered: // silence is good news: it reports failures only
+	case !spec.Events.Accepted && !spec.Events.Delivered: // no event is normal: it reports failures only
 		check.OK = reportsBounces(a.Settings)
 		check.Detail = onOff(check.OK, "it reports bounces only", "bounces that come later go unseen")
 		check.Fix = "set bounce_domain and verp_key, and lead its mail to us: docs/postfix.md"
@@ -355,7 +355,7 @@ func receiverCheck(a *route.Account, h record.HookHealth, now time.Time) Check {
 	return check
 }
 
-// fellSilent reports whether an hour went by without an event although the account sent after the last one.
+// fellSilent reports whether silence has passed without an event although the account sent after the last one.
 func fellSilent(h *record.HookHealth, now time.Time) bool {
 	if !h.LastSent.After(h.LastEvent.Add(eventSlack)) {
 		return false
@@ -363,7 +363,7 @@ func fellSilent(h *record.HookHealth, now time.Time) bool {
 	return h.LastSent.Sub(h.LastEvent) >= silence || now.Sub(h.LastSent) >= silence
 }
 
-// reportsBounces reports whether a relay's settings have bounces come back to us.
+// reportsBounces reports whether a relay's settings make bounces come back to us.
 func reportsBounces(settings json.RawMessage) bool {
 	var s struct {
 		BounceDomain string `json:"bounce_domain"`
@@ -383,10 +383,10 @@ func ago(now, then time.Time) string {
 	}
 }
 
-// bulkStream is the stream whose mail offers one-click unsubscribing, and so do those that are named after it: bulk-news.
+// bulkStream is the stream whose mail offers one-click unsubscribing. Streams such as bulk-news do too.
 const bulkStream = "bulk"
 
-// reachChecks looks at the settings that say who reaches us, and whom we reach.
+// reachChecks checks the settings that decide who can reach us, and which addresses we may call.
 func reachChecks(ctx context.Context, db *postgres.DB, cfg *config.Config, now time.Time) []Check {
 	checks := adminChecks(ctx, db, cfg)
 	if cfg.PublicURL == "" && sendsBulk(ctx, db, now) {
@@ -418,8 +418,8 @@ func targets(list config.Targets) string {
 	return strings.Join(words, ", ")
 }
 
-// sendsBulk looks for bulk mail of the last day, in the stream of that name and in those that a rule names. Whoever
-// can't be asked in time is taken to send none: it is a warning.
+// sendsBulk looks for bulk mail of the last day, in the stream bulk and in streams bulk-* that a rule names. A query that fails
+// counts as no bulk mail, since this is only for a warning.
 func sendsBulk(ctx context.Context, db *postgres.DB, now time.Time) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

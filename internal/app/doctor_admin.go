@@ -10,7 +10,7 @@ import (
 	"github.com/sendgate/sendgate/internal/postgres"
 )
 
-// adminChecks looks at who reaches the admin API, and whether the networks of keys can be held.
+// adminChecks checks who can reach the admin API, and whether the networks of keys can be enforced.
 func adminChecks(ctx context.Context, db *postgres.DB, cfg *config.Config) []Check {
 	checks := []Check{adminCheck(cfg)}
 	if !cfg.BehindProxy || len(cfg.TrustedProxies) > 0 {

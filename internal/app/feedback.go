@@ -17,7 +17,7 @@ import (
 	"github.com/sendgate/sendgate/internal/unsub"
 )
 
-// jail is how addresses that callers choose may be called: public ones, and those that the operator allowed.
+// jail returns which addresses of the callers' choice may be called: public ones, and those that the operator allowed.
 func (a *App) jail() jail.Options {
 	var o jail.Options
 	for _, t := range a.cfg.ForwardAllow {
@@ -26,7 +26,7 @@ func (a *App) jail() jail.Options {
 	return o
 }
 
-// links makes and opens one-click unsubscribe links, nil without a public URL.
+// links returns the signer of one-click unsubscribe links, or nil without a public URL.
 func (a *App) links() (*unsub.Signer, error) {
 	if a.cfg.PublicURL == "" {
 		return nil, nil //nolint:nilnil // bulk mail gets no links then
@@ -39,7 +39,7 @@ func (a *App) links() (*unsub.Signer, error) {
 	return s, nil
 }
 
-// startForward tells webhook endpoints what happens.
+// startForward starts the delivery of events to webhook endpoints.
 func (a *App) startForward() error {
 	engine, err := forward.New(forward.Options{
 		Store: a.db, Client: jail.New(a.jail()), Log: a.log, Clock: a.clock.Now,
@@ -63,10 +63,10 @@ func (a *App) startForward() error {
 	return nil
 }
 
-// tallyEvery is how often what receivers counted is told to the store.
+// tallyEvery is how often the counts of receivers are stored.
 const tallyEvery = 5 * time.Second
 
-// startTally tells the store what this replica's receivers count, and a last time at the end.
+// startTally stores the counts of this replica's receivers and of failed logins, at intervals and once more at the end.
 func (a *App) startTally(s *httpapi.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -101,7 +101,7 @@ func (a *App) startTally(s *httpapi.Server) {
 	})
 }
 
-// startLMTP takes bounces of SMTP relays in.
+// startLMTP starts the listener for bounces of SMTP relays.
 func (a *App) startLMTP() error {
 	if a.cfg.LMTPListen == "" {
 		return nil
@@ -118,8 +118,8 @@ func (a *App) startLMTP() error {
 	return nil
 }
 
-// knowsBounce reports whether an address bears the mark of one of the relay accounts, or might: right after the start
-// the accounts are not read yet.
+// knowsBounce reports whether an address bears the mark of a relay account. Right after the start, before the accounts are
+// read, it returns true for any address.
 func (a *App) knowsBounce(rcptTo string) bool {
 	c := a.engine.Config()
 	if c == nil {
@@ -134,8 +134,8 @@ func (a *App) knowsBounce(rcptTo string) bool {
 	return false
 }
 
-// receiveBounce gives one bounce to the relay account whose mark its recipient address bears. Which one that is, only the
-// accounts' keys can tell.
+// receiveBounce gives one bounce to the relay account whose mark its recipient address bears. It tries each account, since
+// only the account's key can verify the mark.
 func (a *App) receiveBounce(ctx context.Context, mailFrom, rcptTo string, body []byte) error {
 	h := &provider.Hook{Header: http.Header{}, Body: body, Now: a.clock.Now(), MailFrom: mailFrom, RcptTo: rcptTo}
 	refused := error(&provider.HookError{Status: http.StatusNotFound, Reason: "unknown recipient"})
@@ -161,6 +161,7 @@ func (a *App) receiveBounce(ctx context.Context, mailFrom, rcptTo string, body [
 	return refused
 }
 
+// keepBounce stores the events of a bounce and counts them.
 func (a *App) keepBounce(ctx context.Context, account string, id int32, batch provider.Batch) error {
 	if len(batch.Payloads) == 0 {
 		a.log.Info("mail to a bounce address ignored", "account", account, "note", provider.Cut(batch.Note))

@@ -8,12 +8,13 @@ import (
 	"github.com/sendgate/sendgate/internal/httpapi"
 )
 
-// memoryBase is what a replica takes beside its queue: large bodies on their way in and out, connections, and the rest.
+// memoryBase is how many bytes a replica needs beside its queue: for large bodies on their way in and out, connections, and
+// the rest.
 const memoryBase = 256 << 20
 
-// fitMemory bounds the budgets of bodies and queue by the memory of the control group, and tells Go's collector how much there
-// is, unless GOMEMLIMIT does: left alone, it lets garbage of large messages grow to as much as is alive. That limit is soft; what is
-// alive is bounded by the budgets.
+// fitMemory bounds the budgets of bodies and queue by the memory of the control group. Unless GOMEMLIMIT is set, it also sets
+// the limit of Go's garbage collector, which would otherwise let garbage grow to the size of the live memory. That limit is
+// soft; the budgets bound the live memory.
 func (a *App) fitMemory() {
 	group := memoryOfGroup(os.DirFS("/"))
 	asked, body := int64(a.cfg.AcceptQueueBytes), int64(a.cfg.MaxBodyBytes)
@@ -31,13 +32,13 @@ func (a *App) fitMemory() {
 	a.log.Info("memory limit set", "mib", limit>>20)
 }
 
-// budgets are the bytes of the queue and of the large bodies that are read at a time. What is read is in memory four times. A body
-// of the largest size has to fit into either.
+// budgets returns the bytes for the queue and for the large bodies that are read at a time. A body that is read is in memory
+// four times. The largest allowed body fits into either.
 func budgets(queue, body, group int64) (queueBytes, bodies int64) {
 	return min(queue, max(group/8, body)), max(body, min(httpapi.DefaultBodyBudget, group/12))
 }
 
-// memoryLimit is what the settings need, but at most three quarters of what the group of processes may take.
+// memoryLimit is the memory that the settings need, in bytes, but at most three quarters of the control group's.
 func memoryLimit(queue, body, group int64) int64 {
 	return min(memoryBase+queue+max(0, body-httpBody)*4, group/4*3)
 }

@@ -13,8 +13,8 @@ import (
 // Sealed counts what Reseal did.
 type Sealed = record.Sealed
 
-// Reseal seals under the present secret key what is sealed under one before it, and tells done how far it is. Processes may be
-// at work, if they have both keys.
+// Reseal seals secrets under the present secret key that are sealed under a previous one, and calls done with its progress.
+// Other processes may run meanwhile if they have both keys.
 func Reseal(ctx context.Context, cfg config.Config, done func(record.Sealed)) (record.Sealed, error) {
 	box, err := cfg.Box()
 	if err != nil {
@@ -31,7 +31,7 @@ func Reseal(ctx context.Context, cfg config.Config, done func(record.Sealed)) (r
 	return db.Reseal(ctx, true, done)
 }
 
-// secretKeyCheck says under which keys the stored secrets are.
+// secretKeyCheck checks under which keys the stored secrets are sealed.
 func secretKeyCheck(ctx context.Context, db *postgres.DB) Check {
 	c := Check{Name: "secret key", Level: "error"}
 	n, err := db.Reseal(ctx, false, func(record.Sealed) {})

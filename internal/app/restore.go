@@ -9,15 +9,15 @@ import (
 	"github.com/sendgate/sendgate/internal/postgres"
 )
 
-// Restoration is one "sendgate restore": what is to be done after a database was restored from a backup.
+// Restoration is one "sendgate restore": the work that is due after a database was restored from a backup.
 type Restoration struct {
 	db   *postgres.DB
 	what postgres.Restoration
 }
 
-// NewRestoration opens the database of dsn, which must have the schema of this binary. Since is the point in time that the
-// restored data reach; lostAt, or the zero time, is when the lost processes had stopped. The waits of messages that become
-// unknown are those of the environment.
+// NewRestoration opens the database of dsn, which must have the schema of this binary. since is the point in time up to which
+// the data were restored. lostAt is when the lost processes had stopped, or the zero time. How long messages that become
+// unknown wait is read from the environment.
 func NewRestoration(ctx context.Context, dsn string, environ []string, since, lostAt time.Time, actor string) (*Restoration, error) {
 	unknown, reconcile, err := config.Waits(environ)
 	if err != nil {
@@ -40,10 +40,10 @@ func NewRestoration(ctx context.Context, dsn string, environ []string, since, lo
 	}}, nil
 }
 
-// Close ends the use of the database.
+// Close closes the database.
 func (r *Restoration) Close() { r.db.Close() }
 
-// Count tells what Run would do, and who works on the database: with anybody there, Run refuses.
+// Count returns what Run would do, and the replicas that use the database. If there are any, Run refuses.
 func (r *Restoration) Count(ctx context.Context) (counts postgres.RestoreCounts, replicas []string, err error) {
 	if replicas, err = r.db.Replicas(ctx); err != nil {
 		return counts, nil, err
@@ -52,7 +52,7 @@ func (r *Restoration) Count(ctx context.Context) (counts postgres.RestoreCounts,
 	return counts, replicas, err
 }
 
-// Run does it, and calls progress with how many messages were moved so far.
+// Run does the work, and calls progress with how many messages were moved so far.
 func (r *Restoration) Run(ctx context.Context, progress func(moved int)) (postgres.RestoreCounts, error) {
 	return r.db.Restore(ctx, r.what, progress)
 }

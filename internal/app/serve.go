@@ -20,9 +20,9 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-// Serve runs one replica until ctx ends, then drains. On the first start it turns the conventional variables of the
-// environment into accounts in the pool "default" at equal weight; later changes belong to the admin API. SIGHUP has it read
-// its certificate again.
+// Serve runs one replica until ctx ends, then drains. On the first start it makes accounts from the providers' usual
+// environment variables and puts them into the pool "default" with equal weights; later changes belong to the admin API. On
+// SIGHUP it reads its certificate again.
 func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	a, err := New(cfg, log)
 	if err != nil {
@@ -33,7 +33,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP) // which would end the process otherwise
+	signal.Notify(hangups, syscall.SIGHUP) // otherwise SIGHUP would end the process
 	defer signal.Stop(hangups)
 	go a.reloadOn(ctx, hangups)
 	log.Info("starting", "config", cfg.Dump())
@@ -56,7 +56,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return nil
 }
 
-// openForBootstrap stores what the environment gives, before the engine reads the configuration for the first time.
+// openForBootstrap stores the admin key and the accounts from the environment, before the engine first reads the configuration.
 func (a *App) openForBootstrap(ctx context.Context, accounts []route.Account, secrets secretsByAccount) error {
 	db, err := postgres.Open(ctx, postgres.Options{URL: a.cfg.DatabaseURL.Reveal(), Box: a.box, Clock: a.clock})
 	if err != nil {
@@ -73,7 +73,7 @@ func (a *App) openForBootstrap(ctx context.Context, accounts []route.Account, se
 	return a.firstAccounts(ctx, db, accounts, secrets)
 }
 
-// firstAccounts makes the accounts, unless there is one already: then somebody configured this installation.
+// firstAccounts makes the accounts, unless there is one already: then this installation has been configured.
 func (a *App) firstAccounts(ctx context.Context, db *postgres.DB, accounts []route.Account, secrets secretsByAccount) error {
 	c, err := db.Config(ctx)
 	if err != nil || len(c.Accounts) > 0 || len(accounts) == 0 {
@@ -113,7 +113,7 @@ func equalWeights(ctx context.Context, db *postgres.DB, accounts []route.Account
 	return err
 }
 
-// ensureAdminKey stores the bootstrap admin key, if one is given and not there yet.
+// ensureAdminKey stores the bootstrap admin key, if one is given and it is not stored yet.
 func ensureAdminKey(ctx context.Context, db *postgres.DB, full string) error {
 	if full == "" {
 		return nil
@@ -126,6 +126,7 @@ func ensureAdminKey(ctx context.Context, db *postgres.DB, full string) error {
 	return ensureKey(ctx, db, key)
 }
 
+// ensureKey stores a key unless there is one of that id.
 func ensureKey(ctx context.Context, db *postgres.DB, key record.Key) error {
 	_, err := db.KeyByID(ctx, key.ID)
 	if !errors.Is(err, record.ErrNotFound) {
@@ -137,7 +138,7 @@ func ensureKey(ctx context.Context, db *postgres.DB, key record.Key) error {
 	return nil
 }
 
-// MigrateUp applies what is missing of the schema.
+// MigrateUp applies the missing migrations of the schema.
 func MigrateUp(ctx context.Context, dsn string, out io.Writer) error {
 	if err := postgres.Migrate(ctx, dsn, out); err != nil {
 		return err
@@ -146,7 +147,7 @@ func MigrateUp(ctx context.Context, dsn string, out io.Writer) error {
 	return err
 }
 
-// MigrateStatus lists what is applied and what is not.
+// MigrateStatus lists which migrations are applied and which are not.
 func MigrateStatus(ctx context.Context, dsn string, out io.Writer) error {
 	return postgres.MigrateStatus(ctx, dsn, out)
 }

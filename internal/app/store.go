@@ -16,8 +16,8 @@ import (
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
-// store is the database as the API sees it: what it accepts is put in the lane that the engine's configuration says, and
-// the engine is woken.
+// store is the database as the API sees it. It puts accepted messages into the lane that the engine's configuration gives, and
+// wakes the engine.
 type store struct {
 	*postgres.DB
 	engine  *deliver.Engine
@@ -25,7 +25,7 @@ type store struct {
 	writes  *writes
 }
 
-// ReceiveEvents stores what a provider reported, and counts the unknown messages that it settled.
+// ReceiveEvents stores a provider's events, and counts the unknown messages that they settled.
 func (s *store) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
 	taken, err := s.DB.ReceiveEvents(ctx, in)
 	if taken.Settled > 0 {
@@ -48,7 +48,7 @@ func (s *store) Accept(ctx context.Context, sub *record.Submission) (record.Acce
 	return a, err
 }
 
-// AcceptAll does so for many.
+// AcceptAll is Accept for many.
 func (s *store) AcceptAll(ctx context.Context, subs []*record.Submission) ([]record.Accepted, []error) {
 	if err := s.dated(); err != nil {
 		return make([]record.Accepted, len(subs)), slices.Repeat([]error{err}, len(subs))
@@ -66,19 +66,21 @@ func (s *store) AcceptAll(ctx context.Context, subs []*record.Submission) ([]rec
 	return accepted, errs
 }
 
+// place sets the lane of a submission.
 func (s *store) place(sub *record.Submission) {
 	f := sub.Message.Facts()
 	sub.Lane = s.engine.Lane(&f)
 }
 
+// wake wakes the engine for the lane of a new message that is due now.
 func (s *store) wake(sub *record.Submission, a record.Accepted) {
 	if a.Status == mail.Queued && !a.Replayed {
 		s.engine.Wake(queue.Lane{Number: sub.Lane, Tenant: sub.Message.Tenant})
 	}
 }
 
-// derivedKeys derives keys for one purpose from the secret keys, so that all replicas agree on them. The first makes; all of them
-// know again what they made, in whatever form the key was given then.
+// derivedKeys derives keys for one purpose from the secret keys, so that all replicas agree on them. The first key signs; all of
+// them verify. Each spelling of a secret key (see seal.Spellings) gives a key, since an earlier run may have used another one.
 func (a *App) derivedKeys(purpose string) [][]byte {
 	texts := []string{a.cfg.SecretKey.Reveal()}
 	for _, list := range []string{a.cfg.SecretKey.Reveal(), a.cfg.SecretKeyPrevious.Reveal()} {
@@ -99,6 +101,7 @@ func (a *App) derivedKeys(purpose string) [][]byte {
 	return derived
 }
 
+// proxies returns the trusted proxies, none unless SENDGATE_BEHIND_PROXY is set.
 func (a *App) proxies() []netip.Prefix {
 	if !a.cfg.BehindProxy {
 		return nil

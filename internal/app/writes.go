@@ -12,21 +12,21 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// fullFor is for how long a database that refused a message for want of space, or since it takes no writes, is believed:
-// a probe is small, and fits where the next message may not.
+// fullFor is how long no probe is tried after the database refused a message because it is full or takes no writes: a probe is
+// small, and may fit where the next message does not.
 const fullFor = 10 * time.Second
 
-// writes knows whether what is accepted can be stored: a database whose disk is full answers every question and stores
-// nothing. The zero value trusts it.
+// writes tracks whether the database can store messages: with a full disk it still answers queries but stores nothing. The zero
+// value assumes that it can.
 type writes struct {
 	mu     sync.Mutex
 	doubt  error         // why the last message was not stored, nil if it was
-	sure   bool          // the server said that it can't
-	failed time.Time     // when
-	hold   time.Duration // fullFor, if it is zero
+	sure   bool          // the server itself said that it takes no writes
+	failed time.Time     // when the last message was noted
+	hold   time.Duration // replaces fullFor unless zero
 }
 
-// note looks at what became of a message.
+// note records the result of storing a message.
 func (w *writes) note(a record.Accepted, err error) {
 	if err == nil && a.Replayed || errors.Is(err, record.ErrMismatch) || errors.Is(err, record.ErrConflict) {
 		return // nothing was to be stored
@@ -39,7 +39,8 @@ func (w *writes) note(a record.Accepted, err error) {
 	w.doubt, w.sure, w.failed = err, postgres.TakesNoWrites(err), time.Now()
 }
 
-// check returns why nothing can be stored. Once a message failed, a probe decides, and one that works ends the doubt.
+// check returns why nothing can be stored, or nil. After a message failed, a probe decides; a probe that works clears the
+// doubt.
 func (w *writes) check(ctx context.Context, probe func(context.Context) error) error {
 	w.mu.Lock()
 	doubt, failed := w.doubt, w.failed

@@ -1,11 +1,11 @@
-// Package cli is the command line of sendgate: the grammar, what each command prints, and its exit code.
+// Package cli is the command line of sendgate: the grammar, the output of each command, and its exit code.
 //
-// Two kinds of commands live here. dev, serve, emulate, migrate, restore, secrets and doctor run the program itself; they hand over to
-// package app (run.go) or to the emulator (emulate.go). All others are clients: they speak HTTP through package api and
-// know nothing of the server's inside, so that they work against any installation.
+// There are two kinds of commands. dev, serve, emulate, migrate, restore, secrets and doctor run the program itself; they
+// call package app (run.go) or the emulator (emulate.go). All others are clients: they speak HTTP through package api and
+// know nothing of the server's internals, so that they work with any installation.
 //
-// A newcomer's likeliest mistake: to print with fmt.Println or to call os.Getenv. A command touches the outside only
-// through the Streams that it is given, so that tests run whole command lines in parallel.
+// The likeliest mistake of a newcomer is to print with fmt.Println or to call os.Getenv. A command uses the outside world
+// only through its Streams, so that tests can run whole command lines in parallel.
 package cli
 
 import (
@@ -27,7 +27,7 @@ const (
 	exitUsage  = 2
 )
 
-// grammar is the whole command line. kong fills it and calls Run of the command that was chosen.
+// grammar is the whole command line. kong fills it and calls Run of the chosen command.
 type grammar struct {
 	Dev     devCmd     `cmd:"" group:"run" help:"Run everything on this machine with nothing configured: Postgres, emulated providers, API."`
 	Serve   serveCmd   `cmd:"" group:"run" help:"Run the service, configured by SENDGATE_* variables."`
@@ -70,8 +70,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`
 // errHelp ends parsing after --help has been printed.
 var errHelp = errors.New("help was printed")
 
-// Main runs one command line (without the program's name) and returns its exit code. It returns when the command is
-// done or, soon, after ctx is.
+// Main runs one command line (without the program's name) and returns its exit code. It returns when the command is done,
+// or soon after ctx is done.
 func Main(ctx context.Context, args []string, s Streams) int {
 	s = s.quiet()
 	if len(args) == 0 {
@@ -120,7 +120,7 @@ func newParser(ctx context.Context, s *Streams) (*kong.Kong, error) {
 	)
 }
 
-// decodeTime reads the time of a flag. A span is so long ago, or so far ahead where the flag has the tag span:"ahead".
+// decodeTime reads the time of a flag. A span counts back from now, or ahead if the flag has the tag span:"ahead".
 func decodeTime(line *kong.DecodeContext, target reflect.Value) error {
 	var text string
 	if err := line.Scan.PopValueInto("time", &text); err != nil {
@@ -134,7 +134,7 @@ func decodeTime(line *kong.DecodeContext, target reflect.Value) error {
 	return nil
 }
 
-// readTime reads a time of RFC 3339, a date, which stands for its beginning in UTC, or a span such as 90m or 7d.
+// readTime reads a time in RFC 3339, a date, which means its beginning in UTC, or a span such as 90m or 7d.
 func readTime(text string, ahead bool, now time.Time) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339, time.DateOnly} {
 		if t, err := time.Parse(layout, text); err == nil {

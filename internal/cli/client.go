@@ -7,7 +7,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// caller returns a client with the sending key: /v1.
+// caller returns a client for /v1, with the sending key.
 func (s *Streams) caller() (*api.Client, error) {
 	t, err := s.target()
 	if err != nil {
@@ -22,7 +22,7 @@ func (s *Streams) caller() (*api.Client, error) {
 	return api.New(t.url, t.apiKey.Reveal())
 }
 
-// operator returns a client with the admin key: /admin/v1.
+// operator returns a client for /admin/v1, with the admin key.
 func (s *Streams) operator() (*api.Client, error) {
 	t, err := s.target()
 	if err != nil {
@@ -34,7 +34,7 @@ func (s *Streams) operator() (*api.Client, error) {
 	return api.New(t.adminURL, t.adminKey.Reveal())
 }
 
-// watchQueue reads how deep the queue is before a load.
+// watchQueue reads the figures of the queue before a load.
 func watchQueue(ctx context.Context, s *Streams) (*queueWatch, error) {
 	admin, err := s.operator()
 	if err != nil {

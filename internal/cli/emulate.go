@@ -93,7 +93,7 @@ func documentedLimits() map[string][]limit.Window {
 	return limits
 }
 
-// printEmulators prints where each stands and what it wants to be shown.
+// printEmulators prints the address and the credentials of each emulator.
 func printEmulators(w io.Writer, e *emulator.Emulator, opt *emulator.Options) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	row(t, "PROVIDER", "BASE URL", "CREDENTIALS (public, they open nothing else)")

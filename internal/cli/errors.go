@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// usageError is a command line that can't mean anything: exit code 2.
+// usageError is a mistake in the command line: exit code 2.
 type usageError struct{ text string }
 
 // Error implements error.
@@ -22,7 +22,7 @@ func (e *usageError) Error() string { return e.text }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// errShown ends a command with exit code 1 that has already printed why.
+// errShown ends a command with exit code 1 after it has printed why.
 var errShown = errors.New("already shown")
 
 var (
@@ -31,7 +31,7 @@ var (
 	errNoAdminKey = errors.New("no admin key: set SENDGATE_ADMIN_KEY, or run this where \"sendgate dev\" left ./" + devEnv)
 )
 
-// parseError turns kong's complaint into a usage error that names the help to read.
+// parseError turns an error of kong into a usage error that names the help to read.
 func parseError(err error) error {
 	help := "sendgate --help"
 	var parse *kong.ParseError
@@ -41,7 +41,7 @@ func parseError(err error) error {
 	return usagef("%v (see %s)", err, help)
 }
 
-// fail prints an error with what to do about it, and returns the exit code.
+// fail prints an error and a hint, and returns the exit code.
 func fail(s Streams, err error) int {
 	var wrong *usageError
 	if errors.As(err, &wrong) {
@@ -65,7 +65,7 @@ func fail(s Streams, err error) int {
 	return exitFailed
 }
 
-// problems gives each of several joined errors a line. An error that wraps two stays whole.
+// problems returns one line for each of several joined errors. An error that wraps two in one text stays whole.
 func problems(err error) []string {
 	lines := splitErrors(err)
 	if strings.Join(lines, "\n") != err.Error() {
@@ -74,8 +74,8 @@ func problems(err error) []string {
 	return lines
 }
 
-// connectionHint says what to do when a server of ours gave no answer at all. Other connections, such as those to the
-// database, say it in their error.
+// connectionHint says what to do if a sendgate server gave no answer at all. Errors of other connections, such as those to
+// the database, contain their own hint.
 func connectionHint(err error) string {
 	var call *url.Error
 	var dns *net.DNSError

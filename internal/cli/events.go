@@ -73,7 +73,7 @@ func (c *eventsListCmd) Run(ctx context.Context, s *Streams) error {
 	})
 }
 
-// typeOf names the type of an event; the empty one is what sendgate has no word for.
+// typeOf returns the type of an event. An empty type means that sendgate has none for it.
 func typeOf(e api.Event) string {
 	if e.Type == "" {
 		return "unmapped"
@@ -81,7 +81,7 @@ func typeOf(e api.Event) string {
 	return e.Type
 }
 
-// whyOf tells what is worth knowing beside the type: the bounce, the link, or the provider's own word.
+// whyOf returns what matters beside the type: the bounce, the link, or the provider's own type.
 func whyOf(e api.Event) string {
 	var parts []string
 	switch {
@@ -98,7 +98,7 @@ func whyOf(e api.Event) string {
 	return strings.Join(parts, " ")
 }
 
-// bounceText gives "hard invalid_address 550 5.1.1 by reply/mailbox_unknown: no such user".
+// bounceText returns a text such as "hard invalid_address 550 5.1.1 by reply/mailbox_unknown: no such user".
 func bounceText(b *api.Bounce) string {
 	var parts []string
 	for _, p := range []string{b.Class, b.Reason, b.Code, b.Enhanced} {

@@ -57,7 +57,7 @@ func (c *eventsReprojectCmd) Run(ctx context.Context, s *Streams) error {
 	})
 }
 
-// pages goes through all pages. The Cursor of the sum is where to go on, also when it failed.
+// pages goes through all pages and adds them up. The Cursor of the sum is where to continue, even after an error.
 func (c *eventsReprojectCmd) pages(ctx context.Context, client *api.Client, payloads *atomic.Int64) (*api.ReprojectResult, error) {
 	sum := &api.ReprojectResult{Cursor: c.Cursor}
 	for {

@@ -58,7 +58,7 @@ func (c *eventsStatsCmd) Run(ctx context.Context, s *Streams) error {
 
 func count(n int64) string { return strconv.FormatInt(n, 10) }
 
-// bounces gives "3 hard, 1 soft"; "0" for none.
+// bounces returns a text such as "3 hard, 1 soft", or "0" for none.
 func bounces(by map[string]int64) string {
 	var parts []string
 	for _, class := range []string{"hard", "soft", "policy"} {
@@ -72,7 +72,7 @@ func bounces(by map[string]int64) string {
 	return strings.Join(parts, ", ")
 }
 
-// latency gives both quantiles; "-" when nothing was measured.
+// latency returns both quantiles, or "-" if nothing was measured.
 func latency(q api.Quantiles) string {
 	if q.P50 == 0 && q.P95 == 0 {
 		return "-"
@@ -80,7 +80,7 @@ func latency(q api.Quantiles) string {
 	return millis(q.P50) + " / " + millis(q.P95)
 }
 
-// millis rounds to what a reader compares: 850ms, 1.2s, 3m20s.
+// millis formats milliseconds, rounded for reading: 850ms, 1.2s, 3m20s.
 func millis(n int64) string {
 	d := time.Duration(n) * time.Millisecond
 	switch {

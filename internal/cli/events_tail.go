@@ -30,7 +30,7 @@ Examples:
   sendgate events tail --account mailgun --json`
 }
 
-// The waits between connections: doubled by each that brought no event.
+// The wait before the next connection. It doubles after each connection that brought no event.
 const (
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
@@ -56,20 +56,20 @@ func (c *eventsTailCmd) Run(ctx context.Context, s *Streams) error {
 	return err
 }
 
-// tail follows a stream of events over as many connections as it takes.
+// tail follows a stream of events and reconnects when it breaks.
 type tail struct {
-	stream   func(ctx context.Context, after string, each func(string, api.Event) error) error // never ends without an error
+	stream   func(ctx context.Context, after string, each func(string, api.Event) error) error // always ends with an error
 	print    func(api.Event) error
 	note     io.Writer
-	gone     func() bool // nobody reads what is printed
-	position string      // of the last event that was printed, or where a stream without one began
+	gone     func() bool // reports whether the reader of the output is gone
+	position string      // of the last printed event, or where a stream without events began
 	seen     int         // events of this connection
 }
 
-// errGone ends a tail whose reader went away.
+// errGone ends a tail if nobody reads its output any more.
 var errGone = errors.New("nobody reads any more")
 
-// printError is a failure to print: a new connection would not mend it.
+// printError is a failure to print; a new connection would not help.
 type printError struct{ err error }
 
 // Error implements error.
@@ -78,7 +78,7 @@ func (e *printError) Error() string { return e.err.Error() }
 // Unwrap returns the cause.
 func (e *printError) Unwrap() error { return e.err }
 
-// run returns nil when ctx ends, and an error that no new connection would mend.
+// run returns nil when ctx ends or the reader is gone, and an error if a new connection would not help.
 func (t *tail) run(ctx context.Context) error {
 	wait := firstRetry
 	for {
@@ -134,7 +134,7 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
-// printEvent prints one line, in columns that need not know the lines to come.
+// printEvent prints one line. The columns have fixed widths, since later lines are not known yet.
 func printEvent(w io.Writer, e api.Event, asJSON bool) error {
 	if asJSON {
 		enc := json.NewEncoder(w)

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// histogram counts durations in microseconds, in buckets that are at most 1/64 of their value wide (the log-linear
-// layout of HdrHistogram), so that a quantile is at most 1.6 % too high whatever the number of values. It is not safe
-// for concurrent use: each worker has its own, merged at the end.
+// histogram counts durations in microseconds, in buckets that are at most 1/64 of their value wide (the log-linear layout of
+// HdrHistogram). So a quantile is at most 1.6 % too high, for any number of values. It is not safe for concurrent use: each
+// worker has its own, and they are merged at the end.
 type histogram struct {
 	buckets [(maxBits-subBits)*subBuckets + 2*subBuckets]uint64
 	count   uint64
@@ -49,7 +49,7 @@ func (h *histogram) merge(o *histogram) {
 	h.max = max(h.max, o.max)
 }
 
-// quantile returns a value that at least the share q (0..1) of all values is not above; 0 when there are none.
+// quantile returns a value that at least the share q (0..1) of all values does not exceed, or 0 if there are no values.
 func (h *histogram) quantile(q float64) time.Duration {
 	if h.count == 0 {
 		return 0

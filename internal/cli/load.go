@@ -77,7 +77,7 @@ func (c *loadCmd) Run(ctx context.Context, s *Streams) error {
 	return result.verdict()
 }
 
-// measure generates, and waits for the queue if it is asked to.
+// measure generates the load, and waits for the queue if --wait is set.
 func (c *loadCmd) measure(ctx context.Context, s *Streams, g *generator) (*loadResult, error) {
 	var q *queueWatch
 	if c.Wait {
@@ -113,6 +113,7 @@ type loadPlan struct {
 	cmd      *loadCmd
 }
 
+// plan checks the flags and sets the defaults.
 func (c *loadCmd) plan(t target) (loadPlan, error) {
 	server, err := url.Parse(t.url)
 	if err != nil || server.Host == "" || (server.Scheme != "http" && server.Scheme != "https") {
@@ -158,7 +159,7 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-// verdict is the command's error when not everything went well.
+// verdict returns the command's error, nil if everything went well.
 func (r *loadResult) verdict() error {
 	switch {
 	case r.Interrupted:

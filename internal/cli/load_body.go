@@ -10,13 +10,13 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// serialDigits is the fixed width of the number that makes each generated recipient another one.
+// serialDigits is the fixed width of the number that makes each generated recipient unique.
 const serialDigits = 12
 
 const serialMark = "000000000000"
 
-// loadRequest is one HTTP/1.1 request, complete with its head, that is built once per worker and sent many times: only
-// the digits of the recipients change, in place.
+// loadRequest is one HTTP/1.1 request with its header. A worker builds it once and sends it many times; only the digits of
+// the recipients change, in place.
 type loadRequest struct {
 	bytes   []byte
 	serials []int // offsets of the digits, one per message
@@ -78,7 +78,7 @@ func (p *loadPlan) body(k int) ([]byte, error) {
 	return b, nil
 }
 
-// filler makes text of n bytes in lines of 72, as mail has it; at least one byte, since a message needs a body.
+// filler makes n bytes of text in lines of about 70 characters. It makes at least one byte, since a message needs a body.
 func filler(n int) string {
 	const line = "The quick brown fox jumps over the lazy dog, sixty times each minute.\r\n"
 	n = max(n, 1)

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// idLogEvery is the longest time between a 202 and its id being on disk.
+// idLogEvery is the interval at which ids of accepted messages are written to disk.
 const idLogEvery = 100 * time.Millisecond
 
-// idLog appends the ids of accepted messages to a file, one a line, so that an audit can ask for each of them after the
+// idLog appends the ids of accepted messages to a file, one per line, so that an audit can look up each of them after the
 // server, or this program, was killed. The nil idLog ignores everything.
 type idLog struct {
 	file *os.File
@@ -22,7 +22,7 @@ type idLog struct {
 	err     error
 }
 
-// openIDLog opens the log, or returns nil for no name.
+// openIDLog opens the log, or returns nil if name is empty.
 func openIDLog(s *Streams, name string) (*idLog, error) {
 	if name == "" {
 		return nil, nil
@@ -61,7 +61,7 @@ func (l *idLog) loop() {
 	}
 }
 
-// flush writes and syncs what is pending, and returns the written buffer for reuse.
+// flush writes and syncs the pending ids, and returns the written buffer for reuse.
 func (l *idLog) flush(spare []byte) []byte {
 	l.mu.Lock()
 	out := l.pending
@@ -82,7 +82,7 @@ func (l *idLog) flush(spare []byte) []byte {
 	return out
 }
 
-// close writes the rest and returns the last error of all writes.
+// close writes the rest. It returns the last error of a write, or that of closing the file.
 func (l *idLog) close() error {
 	if l == nil {
 		return nil

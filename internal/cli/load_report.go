@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// loadResult is what load prints; the JSON names are its --json form.
+// loadResult is the output of load; the JSON names are its --json form.
 type loadResult struct {
 	Tag            string           `json:"tag"`
 	Accepted       int64            `json:"accepted"`
@@ -35,8 +35,8 @@ type latencies struct {
 	Max float64 `json:"max"`
 }
 
-// drainResult says how the queue took what was accepted. Sent counts the messages that left the queue, whatever their
-// end; FailedSeen says how many of them ended as failed, counted up to 200.
+// drainResult says how fast the queue sent the accepted messages. Sent counts the messages that left the queue, with any
+// result. FailedSeen is how many of them ended as failed, counted up to 200.
 type drainResult struct {
 	Sent       int64   `json:"sent"`
 	SentPerSec float64 `json:"sent_per_second"`
@@ -84,7 +84,7 @@ func (d *drainResult) failures() string {
 	return fmt.Sprintf("%s failed, %d unknown, %d still waiting", failed, d.Unknown, d.Left)
 }
 
-// errorList gives "none" or "429: 12, timeout: 3".
+// errorList returns "none", or a list such as "429: 12, timeout: 3".
 func errorList(errs map[string]int64) string {
 	var parts []string
 	for _, kind := range slices.Sorted(maps.Keys(errs)) {
@@ -96,7 +96,7 @@ func errorList(errs map[string]int64) string {
 	return strings.Join(parts, ", ")
 }
 
-// progressLine tells how the load went since the last line.
+// progressLine returns a function for the progress line. Its rate is that since the last line.
 func (g *generator) progressLine() func(since time.Duration) string {
 	var last int64
 	return func(since time.Duration) string {
@@ -110,7 +110,8 @@ func (g *generator) progressLine() func(since time.Duration) string {
 // maxPage is the longest page of a listing.
 const maxPage = 200
 
-// queueWatch knows how deep the queue was before the load, so that what waited for later then is not waited for now.
+// queueWatch has the figures of the queue before the load, so that drain does not wait for messages that were scheduled or
+// unknown then.
 type queueWatch struct {
 	read      func(context.Context) (*api.Queue, error)
 	failed    func(context.Context, string) (int, error)
@@ -118,9 +119,9 @@ type queueWatch struct {
 	unknown   int64
 }
 
-// drain polls until what the load put into the queue has left it, and adds to the result how that went.
+// drain polls until the messages of the load have left the queue, and adds the figures to the result.
 func (q *queueWatch) drain(ctx context.Context, progress io.Writer, began time.Time, r *loadResult) error {
-	left, unknown := r.Accepted, int64(0) // until the first look
+	left, unknown := r.Accepted, int64(0) // until the first poll
 	for reported := time.Now(); ; {
 		now, err := q.read(ctx)
 		if err != nil && ctx.Err() == nil {

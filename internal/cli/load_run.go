@@ -30,7 +30,7 @@ type generator struct {
 	errors  map[string]int64 // status or kind of failure -> messages
 }
 
-// run blocks until the plan is done or ctx is. Calls that are under way when --duration ends are waited for.
+// run blocks until the plan or ctx is done. It waits for calls that are in progress when --duration ends.
 func (g *generator) run(ctx context.Context) {
 	until := ctx
 	if g.plan.duration > 0 {
@@ -50,7 +50,7 @@ func (g *generator) run(ctx context.Context) {
 	wg.Wait()
 }
 
-// worker is one connection's loop and what it counted.
+// worker is the loop of one connection, with its counts.
 type worker struct {
 	g       *generator
 	conn    *loadConn
@@ -59,6 +59,7 @@ type worker struct {
 	errors  map[string]int64
 }
 
+// loop makes calls until there are no more or until ends.
 func (w *worker) loop(ctx, until context.Context, began time.Time) {
 	defer w.conn.close()
 	for {
@@ -69,13 +70,13 @@ func (w *worker) loop(ctx, until context.Context, began time.Time) {
 		status, answer, err := w.conn.call(ctx, w.request.bytes)
 		w.latency.record(time.Since(due))
 		w.settle(status, answer, err)
-		if err != nil && !pause(until, 50*time.Millisecond) { // a server that is down is not asked in a tight loop
+		if err != nil && !pause(until, 50*time.Millisecond) { // do not call a dead server in a tight loop
 			return
 		}
 	}
 }
 
-// take numbers the next call's messages and waits until the call is due. It reports false when there is none.
+// take numbers the messages of the next call and waits until the call is due. It returns false if there are no more calls.
 func (w *worker) take(until context.Context, began time.Time) (time.Time, bool) {
 	if until.Err() != nil {
 		return time.Time{}, false
@@ -97,7 +98,7 @@ func (w *worker) take(until context.Context, began time.Time) (time.Time, bool) 
 	return due, pause(until, time.Until(due))
 }
 
-// prepare builds the request for k messages, once for all calls but a shorter last one.
+// prepare builds the request for k messages. All calls share one request, except a shorter last one.
 func (w *worker) prepare(k int) bool {
 	if w.request != nil && len(w.request.serials) == k {
 		return true
@@ -112,7 +113,7 @@ func (w *worker) prepare(k int) bool {
 	return true
 }
 
-// pause waits and reports whether the whole time passed before ctx was done.
+// pause waits for d and returns true, or false if ctx is done first.
 func pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -178,6 +179,7 @@ func refusals(answer []byte, missing int64, errs map[string]int64) {
 	}
 }
 
+// failureOf returns the kind of a failure, by which errors are counted.
 func failureOf(err error) string {
 	var timeout net.Error
 	switch {
@@ -190,7 +192,7 @@ func failureOf(err error) string {
 	}
 }
 
-// add takes over what a worker counted.
+// add adds the counts of a worker.
 func (g *generator) add(w *worker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

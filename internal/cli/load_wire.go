@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// maxAnswer caps an answer, in bytes: a batch of 1,000 takes about 200 kB.
+// maxAnswer caps an answer, in bytes; that of a batch of 1,000 has about 200 kB.
 const maxAnswer = 8 << 20
 
-// loadConn is one keep-alive connection that sends prebuilt requests with one write each. It is far cheaper than
-// net/http's client, which matters when generator and server share a machine. It never tries a request again.
+// loadConn is one keep-alive connection that sends prebuilt requests with one write each. It is far cheaper than the client
+// of net/http, which matters if generator and server share a machine. It never repeats a request.
 type loadConn struct {
 	server  *url.URL
 	timeout time.Duration
@@ -30,7 +30,7 @@ type loadConn struct {
 
 const (
 	maxIdle   = 5 * time.Second // a server may drop a connection that was idle for longer
-	stopGrace = 2 * time.Second // for answers under way when the run is interrupted
+	stopGrace = 2 * time.Second // for pending answers when the run is interrupted
 )
 
 // call sends one request and returns the answer's status and body; the body is valid until the next call.
@@ -50,6 +50,7 @@ func (c *loadConn) call(ctx context.Context, request []byte) (int, []byte, error
 	return status, c.answer.Bytes(), err
 }
 
+// dial connects. When ctx ends, pending calls get stopGrace more.
 func (c *loadConn) dial(ctx context.Context) error {
 	host := c.server.Host
 	if c.server.Port() == "" {
@@ -73,12 +74,13 @@ func (c *loadConn) dial(ctx context.Context) error {
 	return nil
 }
 
+// exchange sends a request and reads its answer. keep reports whether the connection can be used again.
 func (c *loadConn) exchange(request []byte) (status int, keep bool, err error) {
 	c.answer.Reset()
 	if err := c.conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, false, fmt.Errorf("set deadline: %w", err)
 	}
-	_, writeErr := c.conn.Write(request) // a server that refuses may answer, and close, before it has read everything
+	_, writeErr := c.conn.Write(request) // a server may refuse and close before it has read everything: still read its answer
 	resp, err := http.ReadResponse(c.read, nil)
 	switch {
 	case err != nil && writeErr != nil:

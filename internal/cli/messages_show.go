@@ -42,7 +42,7 @@ func showMessage(s *Streams, f format, m *api.Message) error {
 	})
 }
 
-// showWaiting says why a message is not out yet.
+// showWaiting prints why a message has not been sent yet.
 func showWaiting(w io.Writer, wait *api.Waiting) {
 	if wait == nil {
 		return
@@ -72,7 +72,7 @@ func mailbox(name, email string) string {
 	return name + " <" + email + ">"
 }
 
-// recipientText gives mailbox, status and why.
+// recipientText returns the mailbox, its status and the reason.
 func recipientText(r api.Recipient) string {
 	parts := []string{mailbox(r.Name, r.Email), r.Status}
 	if r.Bounce != nil {
@@ -93,8 +93,8 @@ type moment struct {
 	show func(io.Writer)
 }
 
-// timeline merges attempts and events by time. Some providers tell times to the second only: within one second an
-// attempt comes before the events, which follow from it, and acceptance before the other events.
+// timeline merges attempts and events by time. Some providers report times only to the second, so within one second an
+// attempt comes before events, which follow from it, and acceptance before other events.
 func timeline(m *api.Message) []moment {
 	moments := make([]moment, 0, len(m.Attempts)+len(m.Events))
 	for _, a := range m.Attempts {
@@ -163,7 +163,7 @@ func showAttempt(w io.Writer, a api.Attempt) {
 	}
 }
 
-// replyOf gives the provider's own words: "429 (rate_limit) too many requests".
+// replyOf returns the provider's reply, such as "429 (rate_limit) too many requests".
 func replyOf(a api.Attempt) string {
 	var parts []string
 	if a.Status != 0 {
@@ -178,7 +178,7 @@ func replyOf(a api.Attempt) string {
 	return strings.Join(parts, " ")
 }
 
-// explain tells a decision in sentences: how the account was found, then a line for each candidate.
+// explain describes a decision: how the account was found, then a line for each candidate.
 func explain(raw json.RawMessage) []string {
 	var d api.Decision
 	if len(raw) == 0 || json.Unmarshal(raw, &d) != nil {
@@ -202,7 +202,7 @@ func decisionLines(d api.Decision) []string {
 	return lines
 }
 
-// reasonText gives why a candidate could not take the message, with the code where the words are a provider's or a rule's.
+// reasonText returns why a candidate could not take the message. The code comes first if the text is from a provider or a rule.
 func reasonText(c api.Candidate) string {
 	switch c.Code {
 	case "cannot", "tried", "parked":

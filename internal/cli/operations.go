@@ -45,7 +45,7 @@ func (c *queueCmd) Run(ctx context.Context, s *Streams) error {
 	})
 }
 
-// atLeast gives a figure, with a plus if there is more than that.
+// atLeast returns a figure, with a plus if there are more.
 func atLeast(n int64, more bool) string {
 	if more {
 		return strconv.FormatInt(n, 10) + "+"
@@ -100,7 +100,7 @@ func changedBy(e api.AuditEntry) string {
 	return e.ActorName + " (" + e.Actor + ")"
 }
 
-// detailText gives the details of an entry; a dash when there are none.
+// detailText returns the details of an entry, or a dash if there are none.
 func detailText(detail json.RawMessage) string {
 	if len(detail) == 0 || string(detail) == "null" {
 		return "-"

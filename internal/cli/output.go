@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// format is what every client command takes.
+// format has the flags that every client command takes.
 type format struct {
 	JSON bool `name:"json" help:"Print the API's JSON."`
 }
@@ -25,7 +25,7 @@ func (f format) show(s *Streams, v any, human func(w io.Writer)) error {
 	return flush(t)
 }
 
-// showPage is show, and tells people how to see the next page.
+// showPage is show, and also tells people how to see the next page.
 func (f format) showPage(s *Streams, v any, next string, human func(w io.Writer)) error {
 	if err := f.show(s, v, human); err != nil {
 		return err
@@ -61,7 +61,7 @@ func row(w io.Writer, cells ...string) {
 	fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 }
 
-// clean replaces what would move the cursor, colour the terminal, turn the writing direction or break a table.
+// clean replaces characters that would move the cursor, colour the terminal, turn the writing direction or break a table.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
@@ -71,12 +71,12 @@ func clean(s string) string {
 	}, s)
 }
 
-// oneLine is clean for errors that come in several lines, as those of the database do.
+// oneLine is clean for errors with several lines, such as those of the database.
 func oneLine(s string) string {
 	return clean(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\t' }), " "))
 }
 
-// stamp gives a time in UTC to the second; "-" for none.
+// stamp returns a time in UTC to the second, or "-" for the zero time.
 func stamp(t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -91,7 +91,7 @@ func stampOf(t *time.Time) string {
 	return stamp(*t)
 }
 
-// orDash keeps the columns of a table in place.
+// orDash returns "-" for an empty cell, which keeps the columns of a table in place.
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -99,5 +99,5 @@ func orDash(s string) string {
 	return s
 }
 
-// number gives weights and shares without a tail of zeros.
+// number formats weights with at most four digits, without trailing zeros.
 func number(f float64) string { return strings.TrimSuffix(fmt.Sprintf("%.4g", f), ".0") }

@@ -51,7 +51,7 @@ func poolRows(w io.Writer, p api.Pool) {
 	}
 }
 
-// share gives a member's part of the pool's mail while every account is free to take it.
+// share returns a member's part of the pool's mail while every account can take mail.
 func share(members []api.PoolMember, account string) string {
 	var sum, own float64
 	for _, m := range members {
@@ -191,7 +191,7 @@ func parseWeights(list []string) ([]api.PoolMember, error) {
 	return members, nil
 }
 
-// nameMembers gives the fields of a refused pool the names of the accounts: the user never numbered them.
+// nameMembers replaces the numbers of accounts in field errors by their names, since the user gave no numbers.
 func nameMembers(err error, members []api.PoolMember) error {
 	var problem *api.Problem
 	if !errors.As(err, &problem) {
@@ -238,6 +238,7 @@ func indexOf(members []api.PoolMember, account string) int {
 	return -1
 }
 
+// poolChange prints the weights and shares before and after a change.
 func poolChange(w io.Writer, before, after *api.Pool) {
 	row(w, "ACCOUNT", "WEIGHT", "SHARE", "WAS", "SHARE")
 	for _, m := range after.Accounts {

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// progress writes a line each second over the last one on a terminal, and a line of its own each five seconds elsewhere.
+// progress shows a progress line. On a terminal it overwrites the line every second; elsewhere it prints a new line every five
+// seconds.
 type progress struct{ stopped, done chan struct{} }
 
-// startProgress asks line for the text, which may be called until stop returns; it is told how much time has passed.
+// startProgress starts the display. It calls line for the text, with the time since the last line, until stop returns.
 func startProgress(w io.Writer, line func(since time.Duration) string) *progress {
 	p := &progress{stopped: make(chan struct{}), done: make(chan struct{})}
 	if isTTY(w) {

@@ -58,7 +58,7 @@ func (c *providersListCmd) Run(ctx context.Context, s *Streams) error {
 	})
 }
 
-// accountRows prints a line per window; the account's own columns only on the first.
+// accountRows prints a line per window. Only the first line has the account's own columns.
 func accountRows(w io.Writer, a api.Account, windows []api.WindowState) {
 	head := []string{a.Name, a.Kind, stateOf(a), strconv.Itoa(a.Concurrency)}
 	if len(a.Limits) == 0 {
@@ -71,7 +71,7 @@ func accountRows(w io.Writer, a api.Account, windows []api.WindowState) {
 	}
 }
 
-// windowState gives what a window has left and until when it is blocked; dashes for one that has not been used yet.
+// windowState returns how much of a window is left and until when it is blocked, or dashes if it has not been used yet.
 func windowState(windows []api.WindowState, account string, l api.Limit) (left, blocked string) {
 	i := slices.IndexFunc(windows, func(s api.WindowState) bool { return s.Account == account && s.Limit == l })
 	if i < 0 {
@@ -87,7 +87,7 @@ func stateOf(a api.Account) string {
 	return a.State + " (see show)"
 }
 
-// limitText gives "100 requests per 5m".
+// limitText returns a text such as "100 requests per 5m".
 func limitText(l api.Limit) string {
 	per := l.Per
 	if d, err := time.ParseDuration(per); err == nil {
@@ -96,7 +96,7 @@ func limitText(l api.Limit) string {
 	return fmt.Sprintf("%d %s per %s", l.N, l.Unit, per)
 }
 
-// shortDuration leaves the zero parts of a duration away: 5m, not 5m0s.
+// shortDuration omits the trailing zero parts of a duration: 5m, not 5m0s.
 func shortDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

@@ -54,7 +54,7 @@ func (c *providersWebhooksCmd) Run(ctx context.Context, s *Streams) error {
 	})
 }
 
-// receiverState says in one phrase whether events arrive.
+// receiverState returns one phrase that says whether events arrive.
 func receiverState(h *api.AccountWebhooks) string {
 	switch {
 	case h.Silent:

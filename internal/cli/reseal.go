@@ -67,7 +67,7 @@ func (c *resealCmd) Run(ctx context.Context, s *Streams) error {
 	return err
 }
 
-// resealed is what the command prints.
+// resealed is the output of the command.
 type resealed struct {
 	Resealed   int      `json:"resealed"`
 	Current    int      `json:"current"`

@@ -73,7 +73,7 @@ func (c *restoreCmd) Run(ctx context.Context, s *Streams) error {
 	return c.move(ctx, s, r, found.Open())
 }
 
-// move does it, tells how far it is, and what it did.
+// move runs the restoration, shows its progress and prints the result.
 func (c *restoreCmd) move(ctx context.Context, s *Streams, r *app.Restoration, open int) error {
 	var done atomic.Int64
 	p := startProgress(s.Err, func(time.Duration) string {
@@ -106,7 +106,7 @@ func (c *restoreCmd) check(s *Streams, now time.Time) error {
 	return nil
 }
 
-// confirm asks, unless told not to.
+// confirm asks the user, unless --yes is given.
 func (c *restoreCmd) confirm(s *Streams, n int) (bool, error) {
 	if c.Yes {
 		return true, nil
@@ -124,7 +124,7 @@ func (c *restoreCmd) confirm(s *Streams, n int) (bool, error) {
 	return false, errShown
 }
 
-// restored is what the command prints.
+// restored is the output of the command.
 type restored struct {
 	Ready    int      `json:"ready"`
 	Inflight int      `json:"inflight"`
@@ -161,12 +161,12 @@ func (c *restoreCmd) report(s *Streams, r restored) error {
 	return nil
 }
 
-// actor is who runs this, for the audit.
+// actor returns user@host of this process, for the audit.
 func actor() string {
 	name := "somebody"
 	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
-	host, _ := os.Hostname() // without a name there is none
+	host, _ := os.Hostname() // an unnamed host becomes "unknown" below
 	return cmp.Or(name, "somebody") + "@" + cmp.Or(host, "unknown")
 }

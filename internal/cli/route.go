@@ -65,7 +65,7 @@ func (c *routeExplainCmd) Run(ctx context.Context, s *Streams) error {
 	})
 }
 
-// body reads the message from the file or from standard input. What is wrong with it is the server's to say.
+// body reads the message from the file or from standard input. It checks only that it is JSON; the server checks the rest.
 func (c *routeExplainCmd) body(s *Streams) ([]byte, error) {
 	from, read := "standard input", func() ([]byte, error) { return io.ReadAll(s.In) }
 	if c.File != "" {

@@ -79,7 +79,7 @@ func (*serveCmd) Run(ctx context.Context, s *Streams) error {
 	return ended(ctx, app.Serve(ctx, cfg, telemetry.NewLogger(s.Err, cfg.LogLevel, cfg.LogFormat)))
 }
 
-// ended takes the end that was asked for, by a signal, for success.
+// ended turns an end by a signal into success.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
@@ -87,7 +87,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// configError prints all that is wrong with the settings, one line each.
+// configError prints all problems of the settings, one line each.
 func configError(s *Streams, err error) error {
 	for _, line := range splitErrors(err) {
 		fmt.Fprintln(s.Err, "sendgate:", clean(line))
@@ -95,7 +95,7 @@ func configError(s *Streams, err error) error {
 	return errShown
 }
 
-// splitErrors takes an errors.Join apart.
+// splitErrors returns the text of each error in an errors.Join, nested ones too.
 func splitErrors(err error) []string {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -211,7 +211,7 @@ func (c *doctorCmd) Run(ctx context.Context, s *Streams) error {
 	return nil
 }
 
-// doctorEnv is the environment, and beside "sendgate dev" what that left in its folder.
+// doctorEnv returns the environment. Without SENDGATE_DATABASE_URL it adds the settings that "sendgate dev" left in its folder.
 func (s *Streams) doctorEnv() ([]string, error) {
 	if s.getenv("SENDGATE_DATABASE_URL") != "" {
 		return s.Env, nil
@@ -256,7 +256,7 @@ func showChecks(s *Streams, f format, checks []app.Check) error {
 	})
 }
 
-// askReady asks /readyz once. A listener on all addresses is asked on loopback.
+// askReady asks /readyz once. For a listener on all addresses it uses loopback.
 func askReady(ctx context.Context, listen string) error {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -287,7 +287,7 @@ func askReady(ctx context.Context, listen string) error {
 	return nil
 }
 
-// databaseURL finds the database as serve would, or the private one of sendgate dev.
+// databaseURL returns the database of serve, or else the private one of sendgate dev.
 func (s *Streams) databaseURL() (string, error) {
 	if dsn := s.getenv("SENDGATE_DATABASE_URL"); dsn != "" {
 		return dsn, nil

@@ -14,8 +14,8 @@ import (
 
 var secretName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
-// readSecrets reads the values of --secret: name=@FILE, name=env:VAR, or the bare name, which asks on the terminal. A
-// value on the command line itself is refused, since every user of the machine sees it there and the shell keeps it.
+// readSecrets reads the values of --secret: name=@FILE, name=env:VAR, or the bare name, which asks on the terminal. It refuses
+// a value on the command line, since every user of the machine can see it there and the shell keeps it.
 func readSecrets(ctx context.Context, s *Streams, specs []string) (map[string]string, error) {
 	secrets := map[string]string{}
 	for _, spec := range specs {
@@ -35,6 +35,7 @@ func readSecrets(ctx context.Context, s *Streams, specs []string) (map[string]st
 	return secrets, nil
 }
 
+// readSecret reads one secret from a file, a variable or the terminal.
 func readSecret(ctx context.Context, s *Streams, flag, name, source string, given bool) (string, error) {
 	variable, fromEnv := strings.CutPrefix(source, "env:")
 	file, fromFile := strings.CutPrefix(source, "@")
@@ -59,7 +60,7 @@ func readSecret(ctx context.Context, s *Streams, flag, name, source string, give
 	}
 }
 
-// askSecret prompts on the terminal with echo off (stty of POSIX).
+// askSecret prompts on the terminal with echo off (POSIX stty).
 func askSecret(ctx context.Context, s *Streams, name string) (string, error) {
 	in, ok := s.In.(*os.File)
 	if !ok || !isTTY(in) {

@@ -90,7 +90,7 @@ func (c *sendCmd) Run(ctx context.Context, s *Streams) error {
 	})
 }
 
-// body gives the JSON of the request, from the flags or from standard input.
+// body returns the JSON of the request, from the flags or from standard input.
 func (c *sendCmd) body(s *Streams) ([]byte, error) {
 	if c.Input == "" {
 		m, err := c.message(s)
@@ -115,7 +115,7 @@ func (c *sendCmd) body(s *Streams) ([]byte, error) {
 	return body, nil
 }
 
-// follow polls the message until nothing more follows from it on our side, or the time is over.
+// follow polls the message until it has a status that is not open, or the time is over.
 func (c *sendCmd) follow(ctx context.Context, s *Streams, client *api.Client, sent *api.SendResult) error {
 	if !c.JSON {
 		fmt.Fprintln(s.Err, "accepted as", sent.ID)
@@ -143,7 +143,7 @@ func (c *sendCmd) follow(ctx context.Context, s *Streams, client *api.Client, se
 	}
 }
 
-// open reports whether a status is one from which more follows.
+// open reports whether a status may still change.
 func open(status string) bool {
 	switch status {
 	case "scheduled", "queued", "sending", "deferred", "unknown":
@@ -153,7 +153,7 @@ func open(status string) bool {
 	}
 }
 
-// message builds the request from the flags. What it can't read is a usage error; the rest is the server's to judge.
+// message builds the request from the flags. A flag that it can't read is a usage error; the server checks the rest.
 func (c *messageFlags) message(s *Streams) (*api.SendRequest, error) {
 	m := &api.SendRequest{Subject: c.Subject, Tags: c.Tag, Stream: c.Stream, OnAmbiguous: c.OnAmbiguous, From: address(c.From)}
 	if c.From == "" || len(c.To)+len(c.Cc)+len(c.Bcc) == 0 {
@@ -189,7 +189,7 @@ func (c *messageFlags) message(s *Streams) (*api.SendRequest, error) {
 	return m, err
 }
 
-// calendar reads an .ics file. The METHOD in it is the first line that begins so; the server checks the rest.
+// calendar reads an .ics file. The first METHOD line in it gives the method; the server checks the rest.
 func calendar(s *Streams, file string) (*api.Calendar, error) {
 	if file == "" {
 		return nil, nil
@@ -206,7 +206,7 @@ func calendar(s *Streams, file string) (*api.Calendar, error) {
 	return nil, usagef("--calendar: %s has no line METHOD, such as METHOD:REQUEST, so clients would show no invitation", file)
 }
 
-// address reads "Name <address>"; anything else goes to the server as it is, which says what is wrong with it.
+// address reads "Name <address>". It passes anything else to the server as it is, which reports mistakes.
 func address(text string) api.Address {
 	if a, err := netmail.ParseAddress(text); err == nil && strings.HasSuffix(strings.TrimSpace(text), ">") {
 		return api.Address{Email: a.Address, Name: a.Name}
@@ -222,6 +222,7 @@ func addresses(texts []string) []api.Address {
 	return list
 }
 
+// pairs reads repeated flags of the form name, separator, value.
 func pairs(flag string, list []string, separator string) (map[string]string, error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -240,6 +241,7 @@ func pairs(flag string, list []string, separator string) (map[string]string, err
 	return m, nil
 }
 
+// textOrFile returns the text, or the content of the file for @FILE.
 func textOrFile(s *Streams, text string) (string, error) {
 	file, ok := strings.CutPrefix(text, "@")
 	if !ok || strings.HasPrefix(file, "@") { // "@@home" is the text "@home"

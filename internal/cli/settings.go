@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// request reads the flags that add and change share.
+// request builds a request from the flags that add and change share.
 func (f *accountFlags) request(ctx context.Context, s *Streams) (api.AccountRequest, error) {
 	req := api.AccountRequest{Concurrency: f.Concurrency}
 	if len(f.Set) > 0 {
@@ -86,7 +86,7 @@ func parseLimits(list []string) ([]api.Limit, error) {
 	return limits, nil
 }
 
-// capabilities gives a line for each cap that is known; long lists by their length.
+// capabilities returns a line for each known capability. Of a list it gives only the length.
 func capabilities(raw json.RawMessage) []string {
 	var caps map[string]any
 	if json.Unmarshal(raw, &caps) != nil {

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// Streams is what a command may touch of the world around it.
+// Streams is a command's only access to the outside world.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
@@ -28,7 +28,7 @@ func Stdio() Streams {
 	return s
 }
 
-// program is what a hint begins with, so that it can be copied as it stands.
+// program returns the first words of the commands in hints, so that users can copy them.
 func (s *Streams) program() string {
 	if s.Program == "" {
 		return "sendgate"
@@ -54,8 +54,8 @@ func (s *Streams) path(name string) string {
 	return filepath.Join(s.Dir, name)
 }
 
-// quiet makes writes to a reader that went away ("sendgate messages list | head") succeed without effect, so that they
-// neither print an error nor end a server half-way through its teardown.
+// quiet makes writes to a closed pipe ("sendgate messages list | head") succeed without effect, so that they neither print
+// an error nor end a server half-way through its shutdown.
 func (s Streams) quiet() Streams {
 	s.Out, s.Err = quietPipe(s.Out), quietPipe(s.Err)
 	return s
@@ -63,7 +63,7 @@ func (s Streams) quiet() Streams {
 
 type pipeWriter struct {
 	io.Writer
-	gone *atomic.Bool // nobody reads any more
+	gone *atomic.Bool // the pipe is closed: nobody reads any more
 }
 
 func quietPipe(w io.Writer) io.Writer {
@@ -83,13 +83,13 @@ func (p pipeWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// readerGone reports whether what is printed reaches nobody: a command that prints without end stops then.
+// readerGone reports whether nobody reads the output any more. A command that prints without end then stops.
 func (s *Streams) readerGone() bool {
 	p, ok := s.Out.(pipeWriter)
 	return ok && p.gone.Load()
 }
 
-// isTTY reports whether the stream is a terminal, as far as the file mode tells.
+// isTTY reports whether the stream is a terminal, by its file mode.
 func isTTY(stream any) bool {
 	if p, ok := stream.(pipeWriter); ok {
 		stream = p.Writer

@@ -65,7 +65,7 @@ func (c *suppressImportCmd) Run(ctx context.Context, s *Streams) error {
 	return err
 }
 
-// open gives the file, and " of 3.1 MB" when its size is known.
+// open returns the file, and its size as " of 3.1 MB" if that is known.
 func (c *suppressImportCmd) open(s *Streams) (in io.ReadCloser, size string, err error) {
 	if c.File == "-" {
 		return io.NopCloser(s.In), "", nil
@@ -81,7 +81,7 @@ func (c *suppressImportCmd) open(s *Streams) (in io.ReadCloser, size string, err
 	return f, size, nil
 }
 
-// countingReader counts what was read of it; n may be read meanwhile.
+// countingReader counts the bytes read from r. Other goroutines may load n meanwhile.
 type countingReader struct {
 	r io.Reader
 	n atomic.Int64
@@ -94,7 +94,7 @@ func (c *countingReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// countingWriter counts what was written to it; n may be read meanwhile.
+// countingWriter counts the bytes written to w. Other goroutines may load n meanwhile.
 type countingWriter struct {
 	w io.Writer
 	n atomic.Int64
@@ -107,7 +107,7 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// sizeText gives "512 bytes", "3.1 kB", "12.4 MB".
+// sizeText returns a size such as "512 bytes", "3.1 kB" or "12.4 MB".
 func sizeText(n int64) string {
 	switch {
 	case n >= 1e6:
@@ -134,7 +134,7 @@ Examples:
   sendgate suppressions export | wc -l`
 }
 
-// exported is what export prints about its file.
+// exported is what the export command prints about its file.
 type exported struct {
 	File  string `json:"file"`
 	Bytes int64  `json:"bytes"`
@@ -160,7 +160,7 @@ func (c *suppressExportCmd) Run(ctx context.Context, s *Streams) error {
 	return c.show(s, exported{c.File, n}, func(w io.Writer) { row(w, "written", c.File, sizeText(n)) })
 }
 
-// export writes the CSV to w and tells on standard error how far it is, unless that would run into the CSV itself.
+// export writes the CSV to to, shows its progress on standard error, and returns the number of bytes.
 func export(ctx context.Context, s *Streams, client *api.Client, to io.Writer) (int64, error) {
 	w := &countingWriter{w: to}
 	p := startProgress(s.Err, func(time.Duration) string { return "written " + sizeText(w.n.Load()) })
@@ -169,8 +169,8 @@ func export(ctx context.Context, s *Streams, client *api.Client, to io.Writer) (
 	return w.n.Load(), err
 }
 
-// replaceFile writes a file beside path and puts it in path's place once all of it is there. It is readable by its owner
-// only: it holds addresses.
+// replaceFile writes a file beside path and renames it to path once it is complete. Only its owner can read it, since it
+// contains addresses.
 func replaceFile(path string, write func(io.Writer) (int64, error)) (n int64, err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
 	if err != nil {

@@ -20,12 +20,12 @@ const devEnv = ".sendgate/dev.env"
 
 // target is the installation that a client command talks to.
 type target struct {
-	url, adminURL    string // adminURL is url where the admin API has no address of its own
+	url, adminURL    string // adminURL is url if the admin API has no address of its own
 	apiKey, adminKey seal.Secret
 }
 
-// target reads addresses and keys, all from one source: from the environment if it names a server, else from the file that
-// "sendgate dev" left. A key of one must not travel to an address of the other.
+// target reads addresses and keys from one source: from the environment if it names a server, else from the file that
+// "sendgate dev" left. A key from one source must not be sent to an address from the other.
 func (s *Streams) target() (target, error) {
 	get := s.getenv
 	if s.getenv("SENDGATE_URL")+s.getenv("SENDGATE_ADMIN_URL") == "" {
@@ -85,8 +85,8 @@ func (s *Streams) allowsHTTP() (bool, error) {
 	return allows, nil
 }
 
-// checkURL refuses an address to which a key would not go safely, or would go in another way than it looks. The error does not
-// repeat it: it may hold a password.
+// checkURL refuses a URL to which a key can't be sent safely, and one that misleads about where the key goes. The error does not
+// repeat the whole URL, which may contain a password.
 func checkURL(name, raw string, plain bool) error {
 	u, err := url.Parse(raw)
 	switch {
@@ -101,7 +101,7 @@ func checkURL(name, raw string, plain bool) error {
 	return nil
 }
 
-// loopback reports whether a host is this machine. A name that only begins so is not.
+// loopback reports whether a host is this machine. A name that only begins with a loopback name is not.
 func loopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
@@ -110,9 +110,9 @@ func loopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// readEnvFile reads KEY=VALUE lines. Blank lines and lines that begin with # are skipped; "export " before the name and
-// one pair of quotes around the value are taken off. Nothing is expanded. A file that another user could have written is refused:
-// it says where keys go.
+// readEnvFile reads KEY=VALUE lines. It skips blank lines and lines that begin with #, and removes "export " before the name and
+// one pair of quotes around the value. It expands nothing. It refuses a file that another user could have written, since the
+// file decides where keys are sent.
 func readEnvFile(path string) (map[string]string, error) {
 	f, err := config.OpenOwned(path)
 	if err != nil {

@@ -12,10 +12,10 @@ type versionCmd struct{ format }
 // Help implements kong.HelpProvider.
 func (*versionCmd) Help() string { return "Example:\n\n  sendgate version --json" }
 
-// release is the version that this source is, or comes after: the newest heading of CHANGELOG.md.
+// release is the version of this source, or the last one before it: the newest heading of CHANGELOG.md.
 const release = "0.1.0"
 
-// build is the release, and what the Go toolchain recorded about this binary.
+// build is the release, with the data that the Go toolchain recorded about this binary.
 type build struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"`

@@ -101,7 +101,7 @@ func showEndpoint(s *Streams, f format, e *api.WebhookEndpoint) error {
 	})
 }
 
-// showSecret is showEndpoint for the answers that hold the secret.
+// showSecret is showEndpoint for answers that contain the secret.
 func showSecret(s *Streams, f format, e *api.WebhookEndpoint) error {
 	if err := showEndpoint(s, f, e); err != nil || f.JSON {
 		return err
@@ -119,7 +119,7 @@ type webhooksAddCmd struct {
 	format
 }
 
-// endpointSecrets are what is sent along with each call.
+// endpointSecrets are the flags for headers and passwords that are sent with each event.
 type endpointSecrets struct {
 	Header    []string `sep:"none" placeholder:"NAME=@FILE" help:"Send this header along (repeat); its value comes from a file, from NAME=env:VAR, or is asked for by NAME alone."`
 	BasicAuth string   `placeholder:"USER=@FILE" help:"Send this name and password along; the password comes as a header's value does."`
@@ -145,6 +145,7 @@ func (e endpointSecrets) into(ctx context.Context, s *Streams, req *api.WebhookE
 	return err
 }
 
+// namedSecret reads NAME=SOURCE and the secret from that source.
 func namedSecret(ctx context.Context, s *Streams, flag, spec string) (name, value string, err error) {
 	name, source, given := strings.Cut(spec, "=")
 	if name == "" {
@@ -267,7 +268,7 @@ func (c *webhooksSetCmd) Run(ctx context.Context, s *Streams) error {
 	return showEndpoint(s, c.format, e)
 }
 
-// listOrAll reads a list of a change: nil leaves it as it is, "all" empties it.
+// listOrAll reads a list of a change. No values give nil, which leaves the list as it is; "all" gives an empty list.
 func listOrAll(list []string) *[]string {
 	switch {
 	case len(list) == 0:

@@ -10,7 +10,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// maxOverlap is how long an old secret may go on signing.
+// maxOverlap is how long an old secret or key may stay valid.
 const maxOverlap = 7 * 24 * time.Hour
 
 type webhooksRotateCmd struct {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// checkFeedback checks what events, look-ups and links need.
+// checkFeedback checks the settings for events, look-ups and links.
 func (c *Config) checkFeedback(p *problems) {
 	checkSchedule(p, "LOOKUP_SCHEDULE", c.LookupSchedule)
 	checkSchedule(p, "REPEAT_SCHEDULE", c.RepeatSchedule)
@@ -19,6 +19,7 @@ func (c *Config) checkFeedback(p *problems) {
 	}
 }
 
+// checkSchedule checks that a schedule has 1 to 10 rising durations.
 func checkSchedule(p *problems, name string, schedule Durations) {
 	p.check(len(schedule) >= 1 && len(schedule) <= 10, name, "want 1 to 10 durations such as 1m,5m,30m")
 	before := time.Duration(0)
@@ -28,6 +29,7 @@ func checkSchedule(p *problems, name string, schedule Durations) {
 	}
 }
 
+// isPublicURL reports whether s is an https URL without query or trailing slash. http is allowed on loopback.
 func isPublicURL(s string) bool {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(s, "/") {

@@ -17,8 +17,8 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Load reads the environment (the form of os.Environ) and checks it. The error joins all problems, one line each, none
-// of which holds a secret. A variable that is set but empty counts as not set.
+// Load reads the environment (in the form of os.Environ) and checks it. The error joins all problems, one line each,
+// without secrets. A variable that is set but empty counts as not set.
 func Load(environ []string) (Config, error) {
 	var c Config
 	values := env.ToMap(environ)
@@ -33,8 +33,8 @@ func Load(environ []string) (Config, error) {
 	return c, errors.Join(append(problems, c.Validate())...)
 }
 
-// Waits reads only for how long unknown messages wait: under resend and never, and under reconcile. For commands that need
-// no other setting.
+// Waits reads only how long unknown messages wait: unknown is the wait under the policies resend and never, reconcile that
+// under reconcile. It is for commands that need no other setting.
 func Waits(environ []string) (unknown, reconcile time.Duration, err error) {
 	var c Config
 	if problems := parse(&c, env.ToMap(environ)); len(problems) > 0 {
@@ -43,8 +43,8 @@ func Waits(environ []string) (unknown, reconcile time.Duration, err error) {
 	return c.UnknownWait, c.ReconcileDeadline, nil
 }
 
-// Dump lists the settings for the log at start, one attribute each, named as the variable without its prefix in lower
-// case. Secrets show only whether they are set.
+// Dump lists the settings for the log at start, one attribute each. The name is that of the variable in lower case, without
+// its prefix. For a secret it shows only whether it is set.
 func (c *Config) Dump() []slog.Attr {
 	v := reflect.ValueOf(*c)
 	attrs := make([]slog.Attr, 0, v.NumField())
@@ -70,8 +70,8 @@ func options(values map[string]string) env.Options {
 	}
 }
 
-// parse fills c and gives each value that can't be read under the name of its variable. The field takes its default
-// then, so that checks between fields make no second complaint about it.
+// parse fills c and returns an error for each value that can't be read, with the name of its variable. Such a field gets its
+// default, so that checks between fields do not report it a second time.
 func parse(c *Config, values map[string]string) []error {
 	err := env.ParseWithOptions(c, options(values))
 	var all env.AggregateError
@@ -97,6 +97,7 @@ func parse(c *Config, values map[string]string) []error {
 	return problems
 }
 
+// variable returns the name of the variable that sets a field.
 func variable(field string) string {
 	f, _ := reflect.TypeFor[Config]().FieldByName(field)
 	return Prefix + f.Tag.Get("env")
@@ -120,7 +121,7 @@ func oneLine(err error) error {
 // maxKeyFile is how much of a file of keys is read, in bytes: 64 hex digits a key, and some white space.
 const maxKeyFile = 512
 
-// readKeyFiles takes the secret keys from the files that are named for them.
+// readKeyFiles reads the secret keys from the files that the settings name.
 func (c *Config) readKeyFiles() error {
 	return errors.Join(
 		readKeyFile("SECRET_KEY", c.SecretKeyFile, &c.SecretKey, func(text string) ([][]byte, error) {

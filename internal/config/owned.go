@@ -7,9 +7,8 @@ import (
 	"path/filepath"
 )
 
-// OpenOwned opens a regular file that no other user could have made or changed: it and its directory belong to the user of this
-// process, or to root, and nobody else may write to them. Root is as careful as others are: what an ordinary user owns is not
-// believed.
+// OpenOwned opens a regular file that no other user could have made or changed. The file and its directory must belong to the
+// user of this process or to root, and nobody else may write to them. Root does not trust files of ordinary users either.
 func OpenOwned(path string) (*os.File, error) {
 	dir, err := openOwnedDir(filepath.Dir(path))
 	if err != nil {
@@ -34,7 +33,7 @@ func OpenOwned(path string) (*os.File, error) {
 	return f, nil
 }
 
-// CheckOwnedDir says why another user could have put things into a directory.
+// CheckOwnedDir returns why another user could have put files into a directory, or nil.
 func CheckOwnedDir(path string) error {
 	dir, err := openOwnedDir(path)
 	if err != nil {
@@ -43,7 +42,8 @@ func CheckOwnedDir(path string) error {
 	return dir.Close()
 }
 
-// openOwnedDir opens a directory and looks at what it opened. A symbolic link to it is another user's word, too.
+// openOwnedDir opens a directory and then checks what it opened. If the path is a symbolic link, it checks the link's owner
+// too.
 func openOwnedDir(path string) (*os.Root, error) {
 	link, err := os.Lstat(path)
 	if err != nil {
@@ -69,6 +69,7 @@ func openOwnedDir(path string) (*os.Root, error) {
 	return dir, nil
 }
 
+// checkOwned returns why another user could change a file, or nil.
 func checkOwned(path string, info fs.FileInfo) error {
 	if err := checkOwner(path, info); err != nil {
 		return err
@@ -79,6 +80,7 @@ func checkOwned(path string, info fs.FileInfo) error {
 	return nil
 }
 
+// checkOwner returns an error unless the file belongs to root or to the user of this process.
 func checkOwner(path string, info fs.FileInfo) error {
 	if uid, known := ownerOf(info); known && uid != 0 && uid != os.Geteuid() {
 		return fmt.Errorf("%s belongs to user %d, and you are user %d: run this as that user, in a directory of your own, or with all settings in the environment", path, uid, os.Geteuid())

@@ -16,7 +16,7 @@ func ofRoot(info fs.FileInfo) bool {
 	return known && uid == 0
 }
 
-// ownerOf gives the user that owns a file.
+// ownerOf returns the id of the user that owns a file.
 func ownerOf(info fs.FileInfo) (uid int, known bool) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

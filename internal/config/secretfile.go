@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// openSecret opens a file that holds a secret: a regular one that nobody reads but its owner, or, where root owns it, its group
-// too. That is libpq's rule for the keys of its clients. So are secrets mounted by Kubernetes for a pod with an fsGroup: owned by
-// root, and not to be changed by anybody. The path may be a symbolic link, as theirs are.
+// openSecret opens a file that holds a secret. It must be a regular file that only its owner can read; if root owns it, its group
+// may read it too. This is libpq's rule for client keys. Kubernetes mounts secrets this way for a pod with an fsGroup: owned by
+// root, and read-only. The path may be a symbolic link, as in Kubernetes.
 func openSecret(path string) (*os.File, error) {
 	f, err := os.Open(path) //nolint:gosec // the operator names it
 	if errors.Is(err, fs.ErrPermission) {
@@ -34,7 +34,7 @@ func openSecret(path string) (*os.File, error) {
 	return f, nil
 }
 
-// exposed reports whether a mode lets others at a secret.
+// exposed reports whether a mode lets others read or change a secret.
 func exposed(mode fs.FileMode, ofRoot bool) bool {
 	if ofRoot {
 		return mode.Perm()&0o037 != 0

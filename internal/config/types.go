@@ -31,7 +31,7 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String gives the size in the largest unit that divides it.
+// String returns the size in the largest unit that divides it.
 func (b Bytes) String() string {
 	for _, u := range []struct {
 		name string
@@ -60,7 +60,7 @@ func (n *Networks) UnmarshalText(text []byte) error {
 		}
 		list = append(list, prefix)
 	}
-	if len(list) == 0 && len(text) > 0 { // none would be all, where the list says who may
+	if len(list) == 0 && len(text) > 0 { // an empty list would allow all, e.g. as ADMIN_NETWORKS
 		return fmt.Errorf("%q names no address range", text)
 	}
 	*n = list

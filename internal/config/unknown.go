@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// unknown complains about SENDGATE_ variables that mean nothing: a misspelt setting would otherwise run with its
-// default, silently.
+// unknown returns an error for each unknown SENDGATE_ variable: without it, a misspelt setting would silently keep its
+// default.
 func unknown(values map[string]string) []error {
 	known := append(names(), Elsewhere()...)
 	var problems []error
@@ -41,7 +41,7 @@ func serviceLink(name, value string) bool {
 	return link.MatchString(name)
 }
 
-// nearest returns the known name that is a typing error or a missing last word away from name, or "".
+// nearest returns the known name that differs from name by a typing error or a missing last word, or "".
 func nearest(name string, known []string) string {
 	best, at := "", len(name)
 	for _, k := range known {

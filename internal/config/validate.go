@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Validate checks ranges and what contradicts. The error joins all problems, one line each.
+// Validate checks ranges and contradictions between settings. The error joins all problems, one line each.
 func (c *Config) Validate() error {
 	var p problems
 	c.checkListeners(&p)
@@ -65,9 +65,10 @@ func (c *Config) checkAdminListen(p *problems) {
 
 const inClear = "%s would carry API keys in clear; set SENDGATE_TLS_CERT_FILE, or SENDGATE_BEHIND_PROXY=true if a proxy terminates TLS"
 
-// covered reports whether keys that come to a listener of this host stay on the machine, or are encrypted on their way.
+// covered reports whether keys sent to a listener on this host stay on the machine or are encrypted on their way.
 func (c *Config) covered(host string) bool { return loopback(host) || c.TLS() || c.BehindProxy }
 
+// readable reports a file that can't be opened.
 func (p *problems) readable(name, file string, open func(string) (*os.File, error)) {
 	if file == "" {
 		return

@@ -24,7 +24,7 @@ const (
 	maxWindows     = 10
 )
 
-// validName is the form of the names of accounts, pools and tenants.
+// validName reports whether a name has the form of the names of accounts, pools and tenants.
 func validName(name string) bool {
 	return name != "" && len(name) <= 40 && only(name[:1], "abcdefghijklmnopqrstuvwxyz") &&
 		only(name, "abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -159,7 +159,7 @@ func (s *Server) patchAccount(w http.ResponseWriter, r *http.Request) error {
 	return afterStore(s.showAccount(w, r, http.StatusOK))
 }
 
-// fixedFields refuses what a PATCH can't change.
+// fixedFields refuses fields that a PATCH can't change.
 func fixedFields(in api.AccountRequest, a *route.Account) error {
 	switch {
 	case in.Name != "" && in.Name != a.Name:
@@ -195,8 +195,8 @@ func (s *Server) applyAccount(
 	return secretsOf(in.Secrets, spec)
 }
 
-// openSettings checks that the settings are an object without a secret in it: settings are shown. Given ones have to have the
-// names that the kind declares, to the letter, since what they decide hangs on that.
+// openSettings checks that the settings are an object without a secret, since settings are shown. Given settings must have
+// exactly the names that the kind declares: by these names redirects decides which secrets a change affects.
 func openSettings(settings json.RawMessage, spec provider.Spec, given bool) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(settings, &fields); err != nil || fields == nil {
@@ -217,6 +217,7 @@ func openSettings(settings json.RawMessage, spec provider.Spec, given bool) erro
 	return nil
 }
 
+// secretsOf checks the secrets of a request against the names of the kind, and collects all mistakes.
 func secretsOf(in map[string]string, spec provider.Spec) (map[string]seal.Secret, error) {
 	out := make(map[string]seal.Secret, len(in))
 	bad := &mail.Invalid{}
@@ -247,7 +248,7 @@ func secretsOf(in map[string]string, spec provider.Spec) (map[string]seal.Secret
 	return out, nil
 }
 
-// settingsOr gives the settings of the request, compacted, or those that stay.
+// settingsOr returns the given settings, compacted, or stay if none are given.
 func settingsOr(given json.RawMessage, stay string) json.RawMessage {
 	if len(given) == 0 {
 		return json.RawMessage(stay)
@@ -259,8 +260,8 @@ func settingsOr(given json.RawMessage, stay string) json.RawMessage {
 	return b.Bytes()
 }
 
-// validatePatch has the adapter check the account as it will be: with the stored secrets, and the given ones over them. Those
-// that don't open have to be among the given.
+// validatePatch has the adapter check the account as it will be: with the stored secrets, and the given ones over them.
+// Stored secrets that do not open must be given again.
 func (s *Server) validatePatch(r *http.Request, a *route.Account, given map[string]seal.Secret) error {
 	if err := unreadable(a, given); err != nil {
 		return err
@@ -290,8 +291,8 @@ func (s *Server) resumeAccount(w http.ResponseWriter, r *http.Request) error {
 	return s.turnAccount(w, r, s.store.ResumeAccount)
 }
 
-// deleteAccount takes the account out of service. It answers 202 with the account while it drains, 204 when it is gone
-// at once.
+// deleteAccount takes the account out of service. The answer is 202 with the account if it has to drain first, and 204 if it
+// is gone at once.
 func (s *Server) deleteAccount(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err

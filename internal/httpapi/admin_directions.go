@@ -14,8 +14,8 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// redirects refuses to send secrets that are stored where a change of the settings says, unless they come with the change:
-// whoever may turn an account could have them sent to himself. Whether the new place is a better one is not asked.
+// redirects refuses a change of settings that decide where stored secrets are sent, unless these secrets come with the change:
+// otherwise anyone who may change an account could have its secrets sent to themselves. It does not judge the new place.
 func redirects(a *route.Account, before json.RawMessage, given map[string]seal.Secret, spec provider.Spec) error {
 	bad := &mail.Invalid{}
 	for _, name := range slices.Sorted(maps.Keys(spec.Settings)) {
@@ -41,11 +41,11 @@ func redirects(a *route.Account, before json.RawMessage, given map[string]seal.S
 	return nil
 }
 
-// settingOf reads one setting, nil where it is absent, null or empty, which is the same to every adapter. Adapters take names in
-// any case, as encoding/json does; requests can't give one in another, but what was stored before may have it.
+// settingOf reads one setting. It returns nil if the setting is absent, null or empty, which every adapter treats alike. Adapters
+// accept names in any case, as encoding/json does. Requests must use the exact case, but old stored settings may not.
 func settingOf(settings json.RawMessage, name string) any {
 	var fields map[string]any
-	if json.Unmarshal(settings, &fields) != nil { // openSettings has checked those of requests
+	if json.Unmarshal(settings, &fields) != nil { // openSettings has checked the settings of requests
 		return nil
 	}
 	value, exact := fields[name]
@@ -60,7 +60,7 @@ func settingOf(settings json.RawMessage, name string) any {
 	return value
 }
 
-// unreadable is the 422 for secrets that don't open with the server's keys, unless all of them are given anew.
+// unreadable is the 422 for secrets that don't open with the server's keys, unless all of them are given again.
 func unreadable(a *route.Account, given map[string]seal.Secret) error {
 	bad := &mail.Invalid{}
 	for _, name := range a.Unreadable {

@@ -40,7 +40,7 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// createKey answers with the only copy of the key that there will ever be.
+// createKey answers with the full key, which is never shown again.
 func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.KeyRequest](s, w, r)
 	if err != nil {
@@ -71,7 +71,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusCreated, out)
 }
 
-// keyOf checks a request for a key and collects all that is wrong with it.
+// keyOf checks a request for a key and collects all its mistakes.
 func (s *Server) keyOf(in api.KeyRequest, tenant *record.Tenant) (record.Key, error) {
 	now := s.clock().UTC()
 	k := record.Key{
@@ -102,7 +102,7 @@ func (s *Server) keyOf(in api.KeyRequest, tenant *record.Tenant) (record.Key, er
 	return k, nil
 }
 
-// scopesInto checks scopes. Those of operators stand alone: a key that configures must not be spread to where mail is sent.
+// scopesInto checks scopes. Admin scopes can't be combined with others: an admin key must not be handed to programs that send.
 func scopesInto(k *record.Key, in []string) []mail.Field {
 	if len(in) == 0 {
 		return []mail.Field{{Field: "scopes", Code: "missing", Message: "must name at least one of " + scopeNames()}}
@@ -132,6 +132,7 @@ func scopeNames() string {
 	return strings.Join(names, ", ")
 }
 
+// domainsInto checks sender domains and drops duplicates.
 func domainsInto(k *record.Key, in []string) []mail.Field {
 	if len(in) > maxSenderDomain {
 		return []mail.Field{{Field: "sender_domains", Code: "too_many", Message: "must be at most 100"}}
@@ -152,7 +153,7 @@ func domainsInto(k *record.Key, in []string) []mail.Field {
 	return fields
 }
 
-// networksOf reads networks, each once.
+// networksOf reads networks and drops duplicates.
 func networksOf(in []string) (networks []netip.Prefix, wrong []mail.Field) {
 	if len(in) > maxKeyNetworks {
 		return nil, []mail.Field{{Field: "networks", Code: "too_many", Message: "must be at most 32"}}
@@ -172,7 +173,8 @@ func networksOf(in []string) (networks []netip.Prefix, wrong []mail.Field) {
 	return networks, wrong
 }
 
-// patchKey sets from where a key is taken, on every replica within keyTTL and keyGrace. Nobody locks himself out with it.
+// patchKey sets the networks from which a key is accepted, on every replica within keyTTL plus keyGrace. It refuses a change
+// that would lock out the caller.
 func (s *Server) patchKey(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.KeyPatch](s, w, r)
 	if err != nil {
@@ -199,7 +201,7 @@ func (s *Server) patchKey(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// rotateKey answers with the only copy of a new key that may do what the one before may, which ends after the overlap.
+// rotateKey makes a key with the rights of the old one, which ends after the overlap. The new key is shown only in this answer.
 func (s *Server) rotateKey(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.KeyRotateRequest](s, w, r)
 	if err != nil {
@@ -248,7 +250,7 @@ func (s *Server) tenantNames(ctx context.Context) (map[mail.TenantID]string, err
 	return names, err
 }
 
-// revokeKey ends a key on every replica within keyTTL. The last key that may make others can't be revoked.
+// revokeKey ends a key on every replica within keyTTL plus keyGrace. The last key that can make others can't be revoked.
 func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err
@@ -268,6 +270,7 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
+// lastAdmin reports whether key id is the only valid one with the scope admin:write.
 func lastAdmin(keys []record.Key, id string, now time.Time) bool {
 	is, others := false, false
 	for i := range keys {

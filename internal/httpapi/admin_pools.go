@@ -76,8 +76,8 @@ func (s *Server) createPool(w http.ResponseWriter, r *http.Request) error {
 	return showPool(w, http.StatusCreated, created)
 }
 
-// putPool replaces a pool. It asks for If-Match, so that of two operators who turn at once one is told
-// (RFC 6585 section 3, RFC 9110 section 13.1.1).
+// putPool replaces a pool. It needs If-Match, so that one of two operators who change it at once gets an error (RFC 6585
+// section 3, RFC 9110 section 13.1.1).
 func (s *Server) putPool(w http.ResponseWriter, r *http.Request) error {
 	version, err := ifMatch(r)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *Server) putPool(w http.ResponseWriter, r *http.Request) error {
 	return showPool(w, http.StatusOK, &updated)
 }
 
-// pool makes a pool of a request and checks it against the accounts that exist.
+// pool makes a pool from a request and checks it against the existing accounts.
 func (s *Server) pool(r *http.Request, name string, in api.PoolRequest) (route.Pool, error) {
 	if in.Overflow == "" {
 		in.Overflow = string(route.Spill)
@@ -148,6 +148,7 @@ func membersOf(in []api.PoolMember, cfg *route.Config) ([]route.Member, error) {
 	return out, nil
 }
 
+// memberFault returns the mistake in one member of a pool, or nil.
 func memberFault(m api.PoolMember, cfg *route.Config, seen map[string]bool) *mail.Field {
 	a := cfg.Account(m.Account)
 	switch {
@@ -194,8 +195,8 @@ func poolView(p *route.Pool) api.Pool {
 
 func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
-// ifMatch reads the version that the caller has seen; 0 stands for "*", whatever there is now. A well-formed tag that
-// we never gave is stale; weak tags never match.
+// ifMatch reads the version that the caller has seen. 0 stands for "*", which matches any version. A well-formed tag that we
+// never gave is stale. Weak tags never match.
 func ifMatch(r *http.Request) (int64, error) {
 	tag := strings.TrimSpace(strings.Join(r.Header.Values("If-Match"), ","))
 	switch {

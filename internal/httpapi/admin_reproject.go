@@ -13,8 +13,7 @@ const (
 	maxReproject     = 1000
 )
 
-// reproject reads one page of kept payloads again, as a better parser would have read them at first, and rebuilds what
-// follows from their events.
+// reproject parses one page of kept payloads again with the present parser, and rebuilds what follows from their events.
 func (s *Server) reproject(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.ReprojectRequest](s, w, r)
 	if err != nil {
@@ -52,6 +51,7 @@ func (s *Server) reproject(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
+// reprojectAfter opens the cursor; "" means the first page.
 func (s *Server) reprojectAfter(l listing, cursor string) (mail.ID, error) {
 	if cursor == "" {
 		return mail.ID{}, nil
@@ -70,7 +70,7 @@ func (s *Server) reprojectAfter(l listing, cursor string) (mail.ID, error) {
 	return id, nil
 }
 
-// knownAccount refuses a misspelt name, which would read nothing and look like success.
+// knownAccount refuses an unknown account name: it would select no payloads and look like success.
 func (s *Server) knownAccount(r *http.Request, name string) error {
 	if name == "" {
 		return nil
@@ -82,7 +82,8 @@ func (s *Server) knownAccount(r *http.Request, name string) error {
 	return err
 }
 
-// reread parses payloads with the accounts' present adapters. Those of an account that has none stay as they are.
+// reread parses payloads with the accounts' present adapters. Payloads of an account without an adapter are left out, so their
+// events stay as they are.
 func (s *Server) reread(raw []record.RawEvent) []record.Reprojected {
 	out := make([]record.Reprojected, 0, len(raw))
 	for _, p := range raw {

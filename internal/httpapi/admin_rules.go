@@ -58,8 +58,8 @@ func (s *Server) createRule(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusCreated, ruleView(created))
 }
 
-// replaceRules puts a whole list in the place of the present one. Ids are given anew, so that a list that was read can
-// be changed and sent back.
+// replaceRules replaces the whole list of rules. All rules get new ids, so that a caller can read the list, change it and send
+// it back.
 func (s *Server) replaceRules(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.RulesRequest](s, w, r)
 	if err != nil {
@@ -85,8 +85,7 @@ func (s *Server) replaceRules(w http.ResponseWriter, r *http.Request) error {
 	return afterStore(s.showRules(w, r))
 }
 
-// rulesOf checks a whole list, in which a position may stand only once: the first match wins, so the order is the
-// meaning.
+// rulesOf checks a whole list. Each position may occur only once: the first match wins, so the order must be clear.
 func rulesOf(in []api.Rule, cfg *route.Config) ([]route.Rule, error) {
 	rules, bad, positions := make([]route.Rule, 0, len(in)), &mail.Invalid{}, map[int]bool{}
 	for i, one := range in {
@@ -121,7 +120,7 @@ func (s *Server) deleteRule(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
-// ruleOf checks one rule and brings its domains into canonical form. The fields of its complaints begin with at.
+// ruleOf checks one rule and brings its domains into canonical form. Field names in its errors begin with at.
 func ruleOf(at string, in api.Rule, cfg *route.Config) (route.Rule, []mail.Field) {
 	out := route.Rule{Position: in.Position, Stream: in.Stream, Tag: in.Tag, Pool: in.Pool}
 	var fields []mail.Field

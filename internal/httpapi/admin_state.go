@@ -38,7 +38,7 @@ func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// listLimits shows what each window of each account has used and has left.
+// listLimits shows how much of each window of each account is used and left.
 func (s *Server) listLimits(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err

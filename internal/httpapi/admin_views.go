@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-// turnAccount pauses or resumes and shows what came of it.
+// turnAccount pauses or resumes an account and shows its new state.
 func (s *Server) turnAccount(
 	w http.ResponseWriter, r *http.Request, turn func(ctx context.Context, actor, account string) error,
 ) error {
@@ -27,7 +27,7 @@ func (s *Server) turnAccount(
 	return afterStore(s.showAccount(w, r, http.StatusOK))
 }
 
-// accountView shows an account. What it can carry follows from its kind, and secrets are names only.
+// accountView shows an account. Its capabilities are those of its kind; secrets are names only.
 func (s *Server) accountView(a *route.Account) api.Account {
 	if spec, known := s.kinds.Spec(a.Kind); known {
 		a.Capabilities = spec.Capabilities
@@ -52,7 +52,7 @@ func (s *Server) accountView(a *route.Account) api.Account {
 	return out
 }
 
-// accountState gives the strongest reason why the account takes no mail. A park of one sender domain leaves it active.
+// accountState returns the strongest reason why the account takes no mail. A park of one sender domain leaves it active.
 func accountState(a *route.Account) string {
 	switch {
 	case a.Draining:
@@ -122,6 +122,7 @@ func windowsOf(in []api.Limit) ([]limit.Window, error) {
 	return out, nil
 }
 
+// checkWindow checks one limit. Its period must be whole milliseconds, and unit and period must differ from those of others.
 func checkWindow(w limit.Window, others []limit.Window) error {
 	if err := w.Validate(); err != nil {
 		return err

@@ -17,14 +17,14 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Registrars finds who sets up at a provider that events come to us.
+// Registrars finds the provider.Registrar of an account, which makes a provider send its events to us.
 type Registrars interface {
-	// Registrar returns the account's present one, false while its adapter is not built or when its provider has no API
-	// for that.
+	// Registrar returns the account's registrar. It returns false if the adapter is not built or the provider has no API for
+	// this.
 	Registrar(account string) (provider.Registrar, bool)
 }
 
-// noRegistrars knows none.
+// noRegistrars knows no registrar.
 type noRegistrars struct{}
 
 // Registrar implements Registrars.
@@ -32,13 +32,13 @@ func (noRegistrars) Registrar(string) (provider.Registrar, bool) { return nil, f
 
 const (
 	registerTimeout = 20 * time.Second // for one round at the provider
-	settleTimeout   = 5 * time.Second  // until the running configuration has what was stored
+	settleTimeout   = 5 * time.Second  // until the running configuration has the stored settings
 	settlePoll      = 100 * time.Millisecond
 	silence         = time.Hour
 	maxURL          = 2048
 )
 
-// getAccountWebhooks shows how the receiver of an account is doing.
+// getAccountWebhooks shows the state of an account's receiver.
 func (s *Server) getAccountWebhooks(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err
@@ -67,8 +67,9 @@ func (s *Server) getAccountWebhooks(w http.ResponseWriter, r *http.Request) erro
 
 func hookPath(account string) string { return "/hooks/" + account }
 
-// silent reports whether events are missing: a call was accepted, and from then on, or from the last event on, there was
-// an hour without one. An event and the note of its call may be a minute out of order.
+// silent reports whether events are missing: a call was accepted after the last event (or after created, if there is none),
+// and it came an hour after that event, or an hour has passed since the call. An event and the record of its call may be a
+// minute out of order.
 func silent(h *record.HookHealth, created, now time.Time) bool {
 	last := h.LastEvent
 	if last.IsZero() {
@@ -80,8 +81,8 @@ func silent(h *record.HookHealth, created, now time.Time) bool {
 	return h.LastSent.Sub(last) >= silence || now.Sub(h.LastSent) >= silence
 }
 
-// registerWebhooks has the account's adapter set up our URL at its provider. What follows from that, such as the key that
-// the provider signs with, is stored with the account.
+// registerWebhooks has the account's adapter set up our URL at its provider. The results, such as the provider's signing key,
+// are stored with the account.
 func (s *Server) registerWebhooks(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.AccountWebhooksRequest](s, w, r)
 	if err != nil {
@@ -109,7 +110,7 @@ func (s *Server) registerWebhooks(w http.ResponseWriter, r *http.Request) error 
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// hookBase takes the base of an https URL; plain http only to this machine, where emulators are.
+// hookBase checks the base URL. It must be https; http is allowed only to this machine, for emulators.
 func hookBase(raw string) (string, error) {
 	u, err := url.Parse(raw)
 	switch {
@@ -128,8 +129,8 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// registerOnce makes one round: the provider is called, and what follows is stored. When the adapter wants another round,
-// it has to know first what was stored, since its provider may call us to check.
+// registerOnce makes one round: it calls the provider and stores the results. If the adapter wants another round, it waits
+// until the adapter has the stored results, since its provider may call us to check.
 func (s *Server) registerOnce(r *http.Request, account string, out *api.AccountWebhooksResult) (again bool, err error) {
 	registrar, ok := s.registrars.Registrar(account)
 	if !ok {
@@ -156,7 +157,7 @@ func (s *Server) registerOnce(r *http.Request, account string, out *api.AccountW
 	return false, nil
 }
 
-// providerRefusal tells what the provider said to our call.
+// providerRefusal is a 502 with the provider's answer to our call.
 func providerRefusal(err error) error {
 	var e *provider.Error
 	if !errors.As(err, &e) {
@@ -167,7 +168,7 @@ func providerRefusal(err error) error {
 	return own
 }
 
-// keepRegistration stores what follows from a registration, over what the account has now.
+// keepRegistration stores the settings and secrets of a registration over those that the account has now.
 func (s *Server) keepRegistration(r *http.Request, account string, made provider.Registration) error {
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
@@ -190,6 +191,7 @@ func (s *Server) keepRegistration(r *http.Request, account string, made provider
 	return missing(s.store.UpdateAccount(r.Context(), principal(r).ID, *a, secrets), "There is no such account.")
 }
 
+// mergeSettings sets more fields in the settings of an account.
 func mergeSettings(a *route.Account, more map[string]any) error {
 	fields := map[string]json.RawMessage{}
 	if len(a.Settings) > 0 {
@@ -209,7 +211,7 @@ func mergeSettings(a *route.Account, more map[string]any) error {
 	return err
 }
 
-// settled waits until the adapter was built anew, with what was stored.
+// settled waits until the adapter was rebuilt with the stored settings.
 func (s *Server) settled(ctx context.Context, account string, before provider.EventParser) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()

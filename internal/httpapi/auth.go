@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// may opens a route to keys that have the scope, or one of the others.
+// may opens a route to keys that have the scope or one of the others.
 func (s *Server) may(scope record.Scope, h handlerFunc, others ...record.Scope) http.HandlerFunc {
 	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
 		key, err := s.authenticate(r)
@@ -34,14 +34,14 @@ func (s *Server) may(scope record.Scope, h handlerFunc, others ...record.Scope) 
 	})
 }
 
-// errScopeMissing names the scope that the key lacks, in the words of RFC 6750 section 3.1 as well.
+// errScopeMissing names the scope that the key lacks, also in the form of RFC 6750 section 3.1.
 func errScopeMissing(scope record.Scope) error {
 	e := refuse(http.StatusForbidden, "scope_missing", "This key lacks the scope "+string(scope)+".")
 	e.header = http.Header{"Www-Authenticate": {`Bearer realm="sendgate", error="insufficient_scope", scope="` + string(scope) + `"`}}
 	return e
 }
 
-// sends opens a route by which mail is accepted: not to paused tenants, and not while the server drains.
+// sends opens a route that accepts mail. It refuses paused tenants, and everyone while the server drains.
 func (s *Server) sends(h handlerFunc) http.HandlerFunc {
 	return s.may(record.ScopeSend, func(w http.ResponseWriter, r *http.Request) error {
 		switch {
@@ -59,9 +59,8 @@ func principal(r *http.Request) *record.Key {
 	return r.Context().Value(principalKey).(*record.Key) //nolint:errcheck,forcetypeassert // see above
 }
 
-// authenticate finds the key of a request. Whatever is wrong with it, the answer is the same, so that it tells nothing
-// about which keys exist. Failures are counted per client address, but a good key is never held back by them:
-// otherwise anyone could lock it out.
+// authenticate finds the key of a request. The answer is the same for every kind of bad key, so that it does not reveal which
+// keys exist. Failures are counted per client address. They never hold back a good key: otherwise anyone could lock it out.
 func (s *Server) authenticate(r *http.Request) (*record.Key, error) {
 	who := s.stranger(r)
 	key, err := s.verify(r, who)
@@ -87,11 +86,11 @@ func (s *Server) authenticate(r *http.Request) (*record.Key, error) {
 
 var errUnauthorized = errors.New("unauthorized")
 
-// noAccount stands in the samples of log lines for requests without a key.
+// noAccount is the id for sampling log lines about requests with a wrong key.
 const noAccount = 0
 
-// verify compares the presented key with the stored one. An unknown id is compared too, with a hash that matches
-// nothing, so that it takes as long as a wrong secret.
+// verify compares the presented key with the stored one. An unknown id is compared with a hash that matches nothing, so that
+// it takes as long as a wrong secret.
 func (s *Server) verify(r *http.Request, who holder) (*record.Key, error) {
 	token, ok := bearer(r)
 	if !ok {
@@ -121,8 +120,8 @@ func valid(k *record.Key, now time.Time) bool {
 	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }
 
-// bearer reads the one place where a key may stand (RFC 6750 section 2.1). Keys in the query or in a cookie are not
-// looked at: they would end up in logs, or be sent by a browser that was tricked.
+// bearer reads the key from the Authorization header (RFC 6750 section 2.1). Keys in the query or a cookie are ignored: a
+// query ends up in logs, and a browser can be tricked into sending a cookie.
 func bearer(r *http.Request) (string, bool) {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {

@@ -17,10 +17,10 @@ import (
 // maxBatch caps the messages of one batch.
 const maxBatch = 1000
 
-// sendBatch accepts 1 to 1,000 messages, each on its own: POST /v1/send/batch. The answer is 202 with a result for
-// each, in order, though some or all of them are refused for what they are. Only when nothing was stored because the store
-// is not available, the whole answer is a 503, and when nobody knows of some a 504, so that callers who look at the status
-// alone try again.
+// sendBatch accepts 1 to 1,000 messages, each on its own: POST /v1/send/batch. The answer is 202 with a result for each, in
+// order, even if some or all of them are refused for their content. If nothing was stored because the store is unavailable,
+// the whole answer is a 503. If nothing is known to be stored and some outcome is unknown, it is a 504. So callers that look
+// only at the status try again.
 func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusAccepted, api.BatchResult{Results: b.items})
 }
 
-// batch is one batch on its way: the answers so far, and what is left to store with its place among them.
+// batch is one batch in progress: the answers so far, the messages left to store, and the index of each among the answers.
 type batch struct {
 	note  func(record.Accepted, error, time.Duration)
 	items []api.BatchItem
@@ -73,7 +73,7 @@ func (b *batch) answer(i int, a record.Accepted, err error, took time.Duration) 
 	b.items[i] = api.BatchItem{SendResult: sendResult(a)}
 }
 
-// accept stores what is left and fills in its results.
+// accept stores the messages that are left and fills in their results. An error is the answer for the whole batch.
 func (b *batch) accept(store Store, r *http.Request) error {
 	if len(b.subs) == 0 {
 		return nil
@@ -102,8 +102,8 @@ func (b *batch) accept(store Store, r *http.Request) error {
 	return nil
 }
 
-// splitBatch finds the messages of {"messages": […]} without looking into them: what is wrong inside of one, bad UTF-8
-// included, must not fail its neighbours. The messages are parts of body.
+// splitBatch finds the messages of {"messages": […]} without looking into them: a mistake inside one, such as bad UTF-8,
+// must not fail the others. The returned slices are parts of body.
 func splitBatch(body []byte) ([][]byte, error) {
 	if err := checkStart(body); err != nil {
 		return nil, err
@@ -140,6 +140,7 @@ func splitBatch(body []byte) ([][]byte, error) {
 	return items, nil
 }
 
+// batchItems reads the list of messages, at most maxBatch, as parts of body.
 func batchItems(dec *jsontext.Decoder, body []byte) ([][]byte, error) {
 	if kind := dec.PeekKind(); kind != jsontext.KindBeginArray && kind != jsontext.KindInvalid {
 		return nil, invalid("messages", "wrong_type", "expected a list of messages")

@@ -13,10 +13,10 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// readJSON reads a whole JSON body under the server's cap. Nothing is decompressed: a few kilobytes of gzip can hold
-// gigabytes (415). A body that announces more than the cap is not read at all, and one that turns out longer is read
-// to the cap (413); in both cases the connection is closed. Its memory is counted until release is called, which is due
-// whatever the error.
+// readJSON reads a whole JSON body under the server's cap. A compressed body is a 415: a few kilobytes of gzip can hold
+// gigabytes. A body over the cap is a 413, and the connection is closed. If its announced length is over the cap, nothing
+// of it is read; otherwise it is read to the cap. Its memory counts until release is called. Call release after an error
+// too.
 func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
 	if err := s.readable(r); err != nil {
 		return nil, func() {}, err
@@ -30,15 +30,15 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) (body []byte, 
 	return body, share.release, err
 }
 
-// stopReading ends a Read of the body that is under way.
+// stopReading returns a function that ends a Read of the body in progress.
 func stopReading(w http.ResponseWriter) func() {
-	return func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) } // an error: no connection, as in tests
+	return func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) } // an error means no connection, as in tests
 }
 
 // readable refuses a body before any of it is read.
 func (s *Server) readable(r *http.Request) error {
 	switch {
-	case r.Host == "": // HTTP/1.0 may leave it out; nothing that sends mail does
+	case r.Host == "": // HTTP/1.0 may leave it out; no program that sends mail does
 		return refuse(http.StatusBadRequest, "missing_host", "The request has no Host.")
 	case r.ContentLength == 0:
 		return checkStart(nil)
@@ -52,15 +52,15 @@ func (s *Server) readable(r *http.Request) error {
 	return nil
 }
 
-// readAll reads a body of at most limit bytes. The announced length is not trusted with more memory than a common send
-// needs, or than twice what has come.
+// readAll reads a body of at most limit bytes. Whatever length is announced, the buffer starts no larger than a common send
+// needs, and grows to no more than twice the bytes that have come.
 func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	body, err := http.MaxBytesReader(w, r.Body, limit), error(nil)
 	buf := make([]byte, 0, min(max(r.ContentLength, 0), 64<<10)+bytes.MinRead)
 	for err == nil {
 		if len(buf) == cap(buf) {
 			whole := r.ContentLength
-			if whole < int64(len(buf)) { // it was not told
+			if whole < int64(len(buf)) { // no length was announced
 				whole = limit
 			}
 			buf = append(make([]byte, 0, min(int64(2*len(buf)), whole+bytes.MinRead)), buf...)
@@ -72,11 +72,11 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	if !errors.Is(err, io.EOF) {
 		return nil, readProblem(w, err)
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // an error: no connection, as in tests
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // an error means no connection, as in tests
 	return buf, nil
 }
 
-// readCapped reads a small body that has to arrive in the given time: nobody's key vouches for who sends it.
+// readCapped reads a small body that must arrive in the given time, since its sender has no key.
 func readCapped(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, &http.MaxBytesError{Limit: limit}
@@ -86,8 +86,8 @@ func readCapped(w http.ResponseWriter, r *http.Request, limit int64, within time
 	return readAll(w, r, limit)
 }
 
-// readProblem answers a body that did not arrive. What is left of it on the connection can't be told from a next
-// request, so the connection is closed.
+// readProblem returns the answer for a body that did not arrive. It closes the connection: the rest of the body can't be
+// distinguished from a next request.
 func readProblem(w http.ResponseWriter, err error) error {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -108,7 +108,7 @@ func readProblem(w http.ResponseWriter, err error) error {
 	return e
 }
 
-// Bounds of hearOut and linger. Whoever finds no place for it is answered and cut off.
+// Bounds of hearOut and linger. A client that finds no place is answered and cut off.
 const (
 	lingerers   = 1024
 	lingerBytes = 64 << 20
@@ -116,9 +116,9 @@ const (
 	quietTime   = 500 * time.Millisecond // without a byte of the body
 )
 
-// hearOut reads the rest of a refused body before the answer, and throws it away. A client that is answered and cut off while
-// it writes may take its failed write for the outcome, as net/http's does at times. A client that stops writing, that did not
-// announce a length, or that waits to be asked for its body (RFC 9110 section 10.1.1) is answered at once.
+// hearOut reads the rest of a refused body before the answer, and throws it away. A client that is cut off while it writes may
+// report the failed write instead of the answer, as the client of net/http sometimes does. A client is answered at once if it
+// stops writing, announced no length, or waits to be asked for its body (RFC 9110 section 10.1.1).
 func hearOut(w http.ResponseWriter, r *http.Request, body io.Reader) {
 	if r.ContentLength <= 0 || r.ContentLength > lingerBytes || r.Header.Get("Expect") != "" {
 		return
@@ -136,9 +136,8 @@ func hearOut(w http.ResponseWriter, r *http.Request, body io.Reader) {
 	}
 }
 
-// linger reads on and throws away what is left of a request that was answered before its end. To close a connection on
-// which something is unread resets it, and a client that is still writing then never sees its answer. One that reads early
-// has it by now.
+// linger sends the answer, then reads the rest of the request and throws it away. Closing a connection with unread data
+// resets it, and a client that is still writing would never see its answer. A client that reads early has the answer by now.
 func linger(w http.ResponseWriter, r *http.Request, body io.Reader) {
 	if r.ContentLength == 0 || r.Body == nil {
 		return
@@ -150,7 +149,7 @@ func linger(w http.ResponseWriter, r *http.Request, body io.Reader) {
 	_, _ = io.CopyN(io.Discard, body, lingerBytes)
 }
 
-// checkContent takes application/json in UTF-8, not encoded further.
+// checkContent accepts application/json in UTF-8 without a Content-Encoding.
 func checkContent(h http.Header) error {
 	for _, encoding := range h.Values("Content-Encoding") {
 		if encoding = strings.TrimSpace(encoding); encoding != "" && !strings.EqualFold(encoding, "identity") {

@@ -7,23 +7,23 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// DefaultBodyBudget is how many bytes of large bodies one process holds at a time. A message on its way to its commit is in
-// memory about four times: as JSON, decoded, composed and encoded.
+// DefaultBodyBudget is how many bytes of large bodies one process holds at a time. Until its commit a message is in memory
+// about four times: as JSON, decoded, composed and encoded.
 const DefaultBodyBudget = 40 << 20
 
-// freeBody is the part of every body that the budget does not count: ordinary mail is not refused because others send
-// large attachments. What those parts can add up to is bounded by the number of connections.
+// freeBody is the part of every body, in bytes, that the budget does not count, so that ordinary mail is not refused because
+// others send large attachments. The number of connections bounds the sum of these parts.
 const freeBody = 64 << 10
 
-// budget bounds what the bodies of requests take of the memory, and gives each tenant its share of that.
+// budget bounds the memory for request bodies and gives each tenant its share.
 type budget struct{ *pool }
 
-// share is what one request holds of the budget, from the reading of its body to the end of its handler.
+// share is the part of the budget that one request holds, from the reading of its body to the end of its handler.
 type share struct{ paced }
 
-// share takes a place for a body before any of it is read: of many large ones, those for which there is room are read to
-// their end and the others are refused at once, where all would run out of room half-way. announced is -1 when the length
-// is not known. cut ends the reading: one that stalls gives its place to others.
+// share takes a place for a body before any of it is read. So of many large bodies, those that fit are read to their end and
+// the others are refused at once; otherwise all might run out of room half-way. announced is -1 if the length is not known.
+// cut ends the reading of a body that stalls, so that others get its place.
 func (b budget) share(who holder, body io.Reader, announced int64, cut func()) (*share, error) {
 	x := b.take(who, max(0, announced-freeBody), cut)
 	if x == nil {
@@ -34,8 +34,8 @@ func (b budget) share(who holder, body io.Reader, announced int64, cut func()) (
 
 var errBusy = &record.Unavailable{Reason: "busy", RetryAfter: 2 * time.Second}
 
-// Read takes from the budget what is more than its place. When there is nothing left it gives up at once: to wait would be
-// to hold the rest meanwhile.
+// Read takes more from the budget when the body outgrows its place. When nothing is left it gives up at once: waiting would
+// keep the memory of the part that was read.
 func (s *share) Read(p []byte) (int, error) {
 	n, err := s.paced.Read(p)
 	if n == 0 {

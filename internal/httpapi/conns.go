@@ -9,12 +9,12 @@ import (
 	"sync"
 )
 
-// MaxConns caps the connections of a listener: what one process can hold without running out of descriptors.
+// MaxConns caps the connections of a listener, so that one process does not run out of file descriptors.
 const MaxConns = 4096
 
-// Listener bounds the connections of a listener to n, and gives each address its share of them. Those of trusted proxies are
-// their clients', whose shares are counted by request. What is idle, or has not sent a request yet, gives way to others.
-// Serve it with a server of HTTPServer.
+// Listener bounds the connections of a listener to n, and gives each address its share of them. Connections of trusted proxies
+// have no share, since they belong to many clients; withShare counts the requests of those. A connection that is idle, or has
+// not sent a request yet, can be closed for others. Serve it with a server of HTTPServer.
 func Listener(l net.Listener, n int64, trusted []netip.Prefix) net.Listener {
 	return &listener{l, newPool(n, 0), trusted}
 }
@@ -25,7 +25,7 @@ type listener struct {
 	trusted []netip.Prefix
 }
 
-// Accept implements net.Listener. Whoever is over its share finds its connection closed.
+// Accept implements net.Listener. It closes connections of an address that is over its share.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
@@ -39,6 +39,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
+// holder returns the holder of a connection: nobody for a trusted proxy, else the network of the peer.
 func (l *listener) holder(c net.Conn) holder {
 	peer, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
@@ -51,6 +52,7 @@ func (l *listener) holder(c net.Conn) holder {
 	return network(ip)
 }
 
+// within reports whether one of the networks contains ip.
 func within(list []netip.Prefix, ip netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
@@ -80,7 +82,7 @@ func watchConn(c net.Conn, state http.ConnState) {
 	case http.StateNew, http.StateIdle:
 		ours.place.awaits()
 	case http.StateActive:
-		ours.place.heard(slowest * int(patience.Seconds())) // it has its whole patience again
+		ours.place.heard(slowest * int(patience.Seconds())) // restores its full patience
 	case http.StateHijacked, http.StateClosed:
 	}
 }

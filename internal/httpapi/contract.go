@@ -11,13 +11,13 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// contractYAML gives the contract as it was when the program was built.
+// contractYAML answers with the contract as it was when the program was built.
 func contractYAML(w http.ResponseWriter, _ *http.Request) error {
 	write(w, http.StatusOK, "application/yaml", api.OpenAPI())
 	return nil
 }
 
-// contractJSON gives it as JSON.
+// contractJSON answers with the contract as JSON.
 func contractJSON(w http.ResponseWriter, _ *http.Request) error {
 	body, err := contractAsJSON()
 	if err != nil {

@@ -11,12 +11,11 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// cursors makes and opens the marks with which listings go on. A cursor holds the last key that was shown and a MAC
-// over that key, the tenant, the listing and its filter, so that it opens nothing but the next page of the same
-// question asked by the same tenant.
-type cursors struct{ keys [][]byte } // the first makes
+// cursors makes and opens the cursors with which listings continue. A cursor holds the last key shown and a MAC over that key,
+// the tenant, the listing and its filter. So it opens only the next page of the same query by the same tenant.
+type cursors struct{ keys [][]byte } // the first makes cursors; all open them
 
-// listing names a listing and what it was asked: the cursor of one is no good for another.
+// listing is a listing with its tenant and filter. The cursor of one does not open another.
 type listing struct {
 	name   string // "messages"
 	tenant mail.TenantID
@@ -25,7 +24,7 @@ type listing struct {
 
 const macLen = 16
 
-// newCursors derives keys of its own from the server's, so that no MAC made here means anything elsewhere.
+// newCursors derives its own keys from the server's, so that a MAC made here is valid nowhere else.
 func newCursors(secrets ...[]byte) *cursors {
 	c := &cursors{}
 	for _, secret := range secrets {
@@ -42,7 +41,7 @@ func (c *cursors) seal(l listing, last string) string {
 
 // open returns the last key shown, or a 400.
 func (c *cursors) open(l listing, token string) (string, error) {
-	if strings.ContainsAny(token, "\r\n") { // which base64 would pass over, strict as it is
+	if strings.ContainsAny(token, "\r\n") { // base64 would skip these, even in strict mode
 		return "", errCursor()
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
@@ -63,7 +62,7 @@ func errCursor() error {
 		"The cursor does not belong to this listing. Repeat the query it came from, with the same filter.")
 }
 
-// mac covers the parts with their lengths, so that no two different lists of parts look the same to it.
+// mac covers each part with its length, so that no two lists of parts give the same input.
 func mac(key []byte, l listing, last string) []byte {
 	h := hmac.New(sha256.New, key)
 	for _, part := range []string{l.name, strconv.Itoa(int(l.tenant)), l.filter, last} {

@@ -15,42 +15,42 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// EndpointOptions are what the routes of webhook endpoints need.
+// EndpointOptions are the parts that the routes of webhook endpoints need.
 type EndpointOptions struct {
 	Endpoints       EndpointStore
 	TestDelivery    TestDelivery
 	CheckWebhookURL func(raw string) error // refuses a URL that may not be called; nil refuses all
 }
 
-// EndpointStore keeps webhook endpoints. Every change writes its audit entry in the same transaction. An endpoint of
-// another tenant answers mail.ErrNotFound, as one that does not exist.
+// EndpointStore keeps webhook endpoints. Every change writes its audit entry in the same transaction. An endpoint of another
+// tenant is record.ErrNotFound, like one that does not exist.
 type EndpointStore interface {
 	Endpoints(ctx context.Context, t mail.TenantID) ([]record.Endpoint, error)
 	Endpoint(ctx context.Context, t mail.TenantID, id mail.ID) (*record.Endpoint, error)
-	// CreateEndpoint returns mail.ErrConflict when the tenant has as many endpoints as it may.
+	// CreateEndpoint returns record.ErrConflict when the tenant has as many endpoints as it may.
 	CreateEndpoint(ctx context.Context, actor string, e record.Endpoint, secret, headers seal.Secret) (*record.Endpoint, error)
-	// UpdateEndpoint lets change alter the endpoint while its row is locked. Enabling it forgets its failures. Headers
-	// replace those that are there, unless they are nil.
+	// UpdateEndpoint calls change on the endpoint while its row is locked. Enabling the endpoint clears its failures. headers
+	// replace the stored ones, unless they are nil.
 	UpdateEndpoint(
 		ctx context.Context, actor string, t mail.TenantID, id mail.ID, headers *seal.Secret, change func(*record.Endpoint) error,
 	) (*record.Endpoint, error)
 	DeleteEndpoint(ctx context.Context, actor string, t mail.TenantID, id mail.ID) error
-	// RotateEndpoint makes secret the one that signs; the one before signs too for the overlap.
+	// RotateEndpoint sets a new signing secret. The old one signs as well during the overlap.
 	RotateEndpoint(
 		ctx context.Context, actor string, t mail.TenantID, id mail.ID, secret seal.Secret, overlap time.Duration,
 	) (*record.Endpoint, error)
-	// Deliveries lists the tries, newest first, of ids less than before unless that is zero.
+	// Deliveries lists the tries, newest first. Unless before is zero, it lists only ids less than before.
 	Deliveries(ctx context.Context, t mail.TenantID, id, before mail.ID, limit int) ([]record.DeliveryEntry, error)
-	// ReplayEndpoint queues what the endpoint's filter takes of the events received in [since, until).
+	// ReplayEndpoint queues the events received in [since, until) that match the endpoint's filter. It returns how many.
 	ReplayEndpoint(ctx context.Context, actor string, t mail.TenantID, id mail.ID, since, until time.Time) (int64, error)
 }
 
-// TestDelivery sends an example event to an endpoint, at once and once.
+// TestDelivery sends an example event to an endpoint, at once and without retries.
 type TestDelivery interface {
 	Test(ctx context.Context, t mail.TenantID, endpoint mail.ID) (record.DeliveryResult, error)
 }
 
-// endpointRoutes are where callers say where they want to be told of events.
+// endpointRoutes are the routes by which callers manage the endpoints that get their events.
 func (s *Server) endpointRoutes(r chi.Router) {
 	r.Get("/webhook-endpoints", s.may(record.ScopeWebhooksRead, s.listEndpoints))
 	r.Post("/webhook-endpoints", s.may(record.ScopeWebhooksWrite, s.createEndpoint))
@@ -65,7 +65,7 @@ func (s *Server) endpointRoutes(r chi.Router) {
 
 const noEndpoint = "There is no such webhook endpoint."
 
-// endpointID reads the id in the path. What is not an id names no endpoint.
+// endpointID reads the id in the path. Text that is not an id is a 404.
 func endpointID(r *http.Request) (mail.ID, error) {
 	id, err := mail.ParseID(pathParam(r, "id"))
 	if err != nil {
@@ -104,7 +104,7 @@ func (s *Server) getEndpoint(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, endpointView(e))
 }
 
-// createEndpoint answers with the only copy of the secret that there will ever be.
+// createEndpoint answers with the secret, which is never shown again.
 func (s *Server) createEndpoint(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.WebhookEndpointRequest](s, w, r)
 	if err != nil {
@@ -131,6 +131,7 @@ func (s *Server) createEndpoint(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusCreated, out)
 }
 
+// patchEndpoint changes an endpoint. A new origin needs the headers again, so that they are not sent to another host.
 func (s *Server) patchEndpoint(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.WebhookEndpointRequest](s, w, r)
 	if err != nil {

@@ -16,7 +16,7 @@ const (
 	maxEndpointFilter      = 20
 )
 
-// checkEndpoint checks the fields that are set and collects all that is wrong with them.
+// checkEndpoint checks the fields that are set and collects all mistakes.
 func (s *Server) checkEndpoint(in *api.WebhookEndpointRequest) error {
 	bad := &mail.Invalid{}
 	complain := func(field, code, message string) {
@@ -40,7 +40,7 @@ func (s *Server) checkEndpoint(in *api.WebhookEndpointRequest) error {
 	return nil
 }
 
-// refuseURL says why a URL can't be called, "" if it can.
+// refuseURL returns why a URL can't be called, "" if it can.
 func (s *Server) refuseURL(raw string) string {
 	switch {
 	case len(raw) > maxEndpointURL || !clean(raw):
@@ -70,7 +70,7 @@ func checkList(field, code, message string, list *[]string, ok func(string) bool
 	return fields
 }
 
-// applyEndpoint sets the fields that are set.
+// applyEndpoint copies the fields that are set in the request.
 func applyEndpoint(e *record.Endpoint, in *api.WebhookEndpointRequest) {
 	if in.URL != nil {
 		e.URL = *in.URL

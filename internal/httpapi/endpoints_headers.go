@@ -23,13 +23,13 @@ const (
 	authorization          = "Authorization"
 )
 
-// oursOrTheTransports are headers that an owner can't set: they are part of how a call is made, or signed.
+// oursOrTheTransports are headers that an endpoint's owner can't set: we or the HTTP transport set them.
 var oursOrTheTransports = []string{
 	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Keep-Alive", "Proxy-Authorization",
 	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent",
 }
 
-// checkHeaders checks the headers that an owner wants along. It does not say back their values, which are secrets.
+// checkHeaders checks the headers that an owner wants to be sent. It does not repeat their values, which are secrets.
 func checkHeaders(in *api.WebhookEndpointRequest) (fields []mail.Field) {
 	complain := func(field, code, message string) {
 		fields = append(fields, mail.Field{Field: field, Code: code, Message: message})
@@ -65,12 +65,12 @@ func checkHeaders(in *api.WebhookEndpointRequest) (fields []mail.Field) {
 	return fields
 }
 
-// visible reports whether a header's value is ASCII that can be seen, with spaces inside (RFC 9110 section 5.5).
+// visible reports whether a header's value is visible ASCII, with spaces only inside (RFC 9110 section 5.5).
 func visible(v string) bool {
 	return strings.TrimSpace(v) == v && !strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// ownersHeaders gives the headers that are asked for, by their canonical names.
+// ownersHeaders returns the headers of the request, by their canonical names.
 func ownersHeaders(in *api.WebhookEndpointRequest) map[string]string {
 	all := map[string]string{}
 	if in.Headers != nil {
@@ -84,7 +84,7 @@ func ownersHeaders(in *api.WebhookEndpointRequest) map[string]string {
 	return all
 }
 
-// endpointHeaders gives them as they are kept: nil if the request says nothing of them, the zero secret for none.
+// endpointHeaders returns the headers as they are stored: nil if the request does not mention them, the zero secret for none.
 func endpointHeaders(in *api.WebhookEndpointRequest) *seal.Secret {
 	if in.Headers == nil && in.BasicAuth == nil {
 		return nil
@@ -94,14 +94,14 @@ func endpointHeaders(in *api.WebhookEndpointRequest) *seal.Secret {
 		return &seal.Secret{}
 	}
 	b, err := json.Marshal(all)
-	if err != nil { // strings only
+	if err != nil { // can't happen: strings only
 		panic(err)
 	}
 	secret := seal.NewSecret(string(b))
 	return &secret
 }
 
-// sameOrigin reports whether two URLs lead to one scheme, host and port.
+// sameOrigin reports whether two URLs have the same scheme, host and port.
 func sameOrigin(a, b string) bool {
 	x, err := url.Parse(a)
 	if err != nil {

@@ -13,14 +13,14 @@ const (
 	defaultOverlap = 24 * time.Hour
 	maxOverlap     = 7 * 24 * time.Hour
 	maxReplay      = 31 * 24 * time.Hour
-	replayWait     = 50 * time.Second // less than an answer may take
+	replayWait     = 50 * time.Second // less than answerTime
 
-	// Per replica. One tenant has one of the replays and half of the tests at a time.
+	// These are per replica. One tenant alone may have one of the replays and half of the tests at a time.
 	replaysAtOnce = 3
 	testsAtOnce   = 16
 )
 
-// rotateEndpoint answers with the only copy of the new secret.
+// rotateEndpoint answers with the new secret, which is never shown again.
 func (s *Server) rotateEndpoint(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.WebhookRotateRequest](s, w, r)
 	if err != nil {
@@ -44,7 +44,7 @@ func (s *Server) rotateEndpoint(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// overlapOf gives for how long what is rotated is good beside what follows it.
+// overlapOf returns how long a rotated key or secret stays valid beside the new one.
 func overlapOf(seconds *int) (time.Duration, error) {
 	switch {
 	case seconds == nil:
@@ -55,7 +55,7 @@ func overlapOf(seconds *int) (time.Duration, error) {
 	return time.Duration(*seconds) * time.Second, nil
 }
 
-// replayEndpoint queues events of the past. A span that takes too long is a 503; what was queued by then stays queued.
+// replayEndpoint queues past events. A span that takes too long is a 503; events queued by then stay queued.
 func (s *Server) replayEndpoint(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.WebhookReplayRequest](s, w, r)
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *Server) replayEndpoint(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, api.WebhookReplayResult{Queued: n})
 }
 
-// testEndpoint sends an example event and waits for what comes of it.
+// testEndpoint sends an example event and waits for the result.
 func (s *Server) testEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err

@@ -36,7 +36,7 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, api.EventPage{Data: eventViews(rows), NextCursor: next})
 }
 
-// events reads the filter.
+// events reads the filter of the list and of the stream of events.
 func (q *query) events(t mail.TenantID) record.EventFilter {
 	f := record.EventFilter{
 		Tenant: t, Recipient: q.email("recipient"), Account: q.text("account"), Stream: q.text("stream"), MessageID: q.id("message_id"),

@@ -8,8 +8,8 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-// explain takes the body of a send, checks it as a send is checked, and tells what routing would do with it now. It
-// stores nothing. The rules of a key, such as its sender domains, are not looked at: no key sends here.
+// explain takes the body of a send, checks it as a send is checked, and answers what routing would do with it now. It stores
+// nothing. It does not apply rules of a key, such as its sender domains: nothing is sent by this key.
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[sendRequest](s, w, r)
 	if err != nil {

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// failures counts what may be done so many times a minute, such as to be wrong, by who does it. Its memory is bounded.
+// failures counts, per client, acts that are allowed only perMinute times a minute, such as wrong keys. Its memory is bounded.
 type failures[K comparable] struct {
 	now       func() time.Time
-	perMinute int // allowance, which may be used up at once
+	perMinute int // allowance; it may be used up at once
 
 	mu      sync.Mutex
 	clients map[K]*rate.Limiter
@@ -23,7 +23,7 @@ func newFailures[K comparable](now func() time.Time, perMinute int) *failures[K]
 	return &failures[K]{now: now, perMinute: perMinute, clients: map[K]*rate.Limiter{}}
 }
 
-// note notes a failure and returns how long the client should stay away, 0 when it is still within its allowance.
+// note counts a failure and returns how long the client should stay away, 0 if it is still within its allowance.
 func (f *failures[K]) note(who K) time.Duration {
 	now := f.now()
 	reservation := f.client(who, now).ReserveN(now, 1)
@@ -34,7 +34,7 @@ func (f *failures[K]) note(who K) time.Duration {
 	return wait
 }
 
-// over returns how long the client should stay away, 0 when a failure more is within its allowance. It notes nothing.
+// over returns how long the client should stay away, 0 if its allowance permits one more failure. It counts nothing.
 func (f *failures[K]) over(who K) time.Duration {
 	f.mu.Lock()
 	l := f.clients[who]
@@ -60,7 +60,7 @@ func (f *failures[K]) client(p K, now time.Time) *rate.Limiter {
 	return l
 }
 
-// shrink forgets the clients that have their whole allowance again, and if that is not enough, all of them.
+// shrink forgets the clients that have their full allowance again or, if too many remain, all clients.
 func (f *failures[K]) shrink(now time.Time) {
 	for p, l := range f.clients {
 		if l.TokensAt(now) >= float64(f.perMinute) {
@@ -72,7 +72,7 @@ func (f *failures[K]) shrink(now time.Time) {
 	}
 }
 
-// clientPrefix is what one host has to itself: a single IPv4 address, or the /64 of an IPv6 host.
+// clientPrefix returns the prefix that one host has: a single IPv4 address, or the /64 of an IPv6 host.
 func clientPrefix(ip netip.Addr) netip.Prefix {
 	bits := 32
 	if ip.Is6() && !ip.Is4In6() {

@@ -7,15 +7,15 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// tally counts per account what came to its receiver, until someone fetches it. Its memory is bounded by the number of
-// accounts: what names none of ours is not counted.
+// tally counts the requests and events at each account's receiver until Tallies fetches the counts. The number of accounts
+// bounds its memory: requests for unknown accounts are not counted.
 type tally struct {
 	mu     sync.Mutex
 	counts map[int32]*record.HookTally
 	lines  map[int32]*sampled
 }
 
-// sampled is when the last line of an account was written, and how many were not since.
+// sampled is the time of an account's last log line, and how many lines were skipped since.
 type sampled struct {
 	at      time.Time
 	skipped int64
@@ -55,7 +55,7 @@ func (t *tally) refused(account int32, reason string, now time.Time) {
 	c.LastRefused, c.LastRefusal = now, reason
 }
 
-// sample reports whether a line about the account is due, and how many were left out since the last.
+// sample reports whether a log line about the account is due, and how many were skipped since the last one.
 func (t *tally) sample(account int32, now time.Time) (skipped int64, due bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -73,7 +73,7 @@ func (t *tally) sample(account int32, now time.Time) (skipped int64, due bool) {
 	return skipped, true
 }
 
-// Tallies hands out what the receivers counted since the last call, and begins anew. The caller adds it to the store.
+// Tallies returns the counts since the last call and clears them. The caller adds them to the store.
 func (s *Server) Tallies() []record.HookTally {
 	t := s.tally
 	t.mu.Lock()

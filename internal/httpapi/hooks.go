@@ -13,13 +13,12 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// Hooks finds who reads the events of an account, in memory: a flood of forged requests costs the database nothing.
+// Hooks finds the parser for the events of an account, in memory: a flood of forged requests costs the database nothing.
 type Hooks interface {
-	// Hook reports whether there is such an account. Its parser is nil while its adapter is not built, or has none. It
-	// changes with the account's settings.
+	// Hook reports whether there is such an account, and returns its parser. The parser is nil if the adapter is not built or
+	// has none. It changes with the account's settings.
 	Hook(account string) (id int32, p provider.EventParser, known bool)
-	// Current waits until the accounts are those that there were when it was called, or later ones. It reports false when
-	// ctx ended before.
+	// Current waits until the accounts in memory are at least as new as this call. It returns false when ctx ends first.
 	Current(ctx context.Context) bool
 }
 
@@ -32,10 +31,10 @@ func (noHooks) Hook(string) (int32, provider.EventParser, bool) { return 0, nil,
 // Current implements Hooks.
 func (noHooks) Current(context.Context) bool { return true }
 
-// Bounds of the receivers of one replica, so that a flood of events leaves room for sends: hookReads bodies of at most
-// provider.MaxHook are held in memory, and what is more than 64 kB of each takes no more than hookRoom together; hookWork of
-// them are checked and stored at a time; each address has its share of all three. Whoever gets no turn in hookPatience is told
-// to come back, as providers do for hours. hookStrangers requests at a time wait to be told that there is no such account.
+// Bounds of the receivers of one replica, so that a flood of events leaves room for sends. hookReads bodies of at most
+// provider.MaxHook are held in memory; the parts of them above 64 kB take no more than hookRoom together. hookWork bodies
+// are checked and stored at a time. Each address has its share of all three. A request that gets no turn within hookPatience
+// is asked to come back; providers repeat for hours. hookStrangers requests for unknown accounts may wait at a time.
 const (
 	hookReads     = 256
 	hookRoom      = 24 << 20
@@ -45,8 +44,8 @@ const (
 	hookReading   = 10 * time.Second
 )
 
-// receiveHook takes what a provider reports. It is opened by the provider's own signature or password and by no key, over
-// the raw bytes; only then anything of the request is believed. 200 is answered after the commit. What can't be verified
+// receiveHook takes events from a provider. The provider's own signature over the raw bytes, or its password, opens it, not a
+// key; nothing in the request is believed before that. It answers 200 after the commit. A request that can't be verified
 // reaches neither the database nor the log.
 func (s *Server) receiveHook(w http.ResponseWriter, r *http.Request) error {
 	h, err := s.findHook(r.Context(), s.stranger(r), pathParam(r, "account"))
@@ -58,13 +57,13 @@ func (s *Server) receiveHook(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return hookAnswer(err)
 	}
-	w.WriteHeader(http.StatusOK) // Mailgun and Postmark take no other status for a success
+	w.WriteHeader(http.StatusOK) // Mailgun and Postmark accept no other status as success
 	return nil
 }
 
-// findHook finds the receiver of an account. One that is not known here may have been made a moment ago elsewhere, and have
-// sent mail: it is looked for again once the accounts have been read. To Amazon SNS and Mailgun a 404 is final, and the
-// event would be lost.
+// findHook finds the receiver of an account. An unknown account may have been made on another replica a moment ago, and have
+// sent mail, so findHook looks again once the accounts have been read. Amazon SNS and Mailgun do not repeat after a 404, and
+// the event would be lost.
 func (s *Server) findHook(ctx context.Context, who holder, account string) (hook, error) {
 	h := hook{Server: s, who: who, account: account}
 	var known bool
@@ -83,7 +82,7 @@ func (s *Server) findHook(ctx context.Context, who holder, account string) (hook
 	return h, nil
 }
 
-// accountsCurrent waits for the accounts to be read; a flood of made-up names waits in few places, and costs no query.
+// accountsCurrent waits until the accounts have been read. A flood of made-up names shares few places and costs no query.
 func (s *Server) accountsCurrent(ctx context.Context, who holder) bool {
 	place := s.hookStrangers.take(who, 1, nil)
 	if place == nil {
@@ -108,19 +107,20 @@ type hook struct {
 	waited  time.Duration // for places
 }
 
+// receive checks, reads, verifies and stores one request.
 func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 	if err := h.checkHeader(r.Header); err != nil {
 		return err
 	}
 	place := h.hookReads.take(h.who, 1, stopReading(w))
-	if place == nil { // all providers may come from one address, that of a proxy, and Mailgun tells of a delivery only once
+	if place == nil { // all providers may share a proxy's address, and Mailgun reports a delivery only once
 		place = h.await(r.Context(), h.hookReads, stopReading(w))
 	}
 	if place == nil {
 		return errHookBusy
 	}
 	defer place.release()
-	room, err := h.hookBodies.share(h.who, paced{place, r.Body}, 0, stopReading(w)) // who announces a megabyte and sends none holds none
+	room, err := h.hookBodies.share(h.who, paced{place, r.Body}, 0, stopReading(w)) // 0: only bytes that come count
 	if err != nil {
 		return errHookBusy
 	}
@@ -152,7 +152,7 @@ func (h *hook) receive(w http.ResponseWriter, r *http.Request) error {
 	return h.keep(r.Context(), batch)
 }
 
-// await waits for a place, for as long as is left of hookPatience: SendGrid gives up after a few seconds.
+// await waits for a place for the rest of hookPatience: SendGrid gives up after a few seconds.
 func (h *hook) await(ctx context.Context, p *pool, cut func()) *place {
 	began := time.Now()
 	defer func() { h.waited += time.Since(began) }()
@@ -161,7 +161,7 @@ func (h *hook) await(ctx context.Context, p *pool, cut func()) *place {
 	return p.wait(ctx, h.who, cut)
 }
 
-// guesser is who guesses at the password of an account, and from where.
+// guesser is an address that guesses passwords of one account.
 type guesser struct {
 	who     holder
 	account int32
@@ -169,9 +169,9 @@ type guesser struct {
 
 const badPasswordsPerMinute = 20 // per address and account
 
-// checkHeader refuses by the header alone what it can, so that strangers have no body read. After too many wrong passwords
-// from one address it is not heard there any more for this account: the right one would tell a guesser that it is. Everywhere
-// else it is.
+// checkHeader refuses what it can by the header alone, so that no body of a stranger is read. After too many wrong passwords
+// from one address it refuses even the right one from there, for this account: otherwise a guesser would learn that it is
+// right. From other addresses the right one still works.
 func (h *hook) checkHeader(header http.Header) error {
 	parser, ok := h.parser.(provider.HeaderChecker)
 	if !ok {
@@ -192,6 +192,7 @@ func (h *hook) checkHeader(header http.Header) error {
 
 var errHookBusy = &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 
+// keep stores the events of a verified request.
 func (h *hook) keep(ctx context.Context, batch provider.Batch) error {
 	for _, p := range batch.Payloads {
 		h.events += len(p.Events)
@@ -212,7 +213,7 @@ func (h *hook) keep(ctx context.Context, batch provider.Batch) error {
 	return err
 }
 
-// readHook reads the body as it is. It is not decompressed: what a provider signs are the bytes that it sends.
+// readHook reads the body as it is, without decompression: a provider signs the bytes that it sends.
 func readHook(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body, err := readCapped(w, r, provider.MaxHook, hookReading)
 	var tooLarge *http.MaxBytesError
@@ -222,8 +223,8 @@ func readHook(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, err
 }
 
-// hookAnswer gives a refusal the status that makes this provider stop or come back, and no reason but a hint that says nothing
-// of what was sent: those who may know more find it in the account's state.
+// hookAnswer gives a refusal the status that makes this provider stop or come back. The only reason in it is a hint that
+// quotes nothing of the request. Operators find more in the account's state.
 func hookAnswer(err error) error {
 	var refused *provider.HookError
 	if !errors.As(err, &refused) {
@@ -246,7 +247,7 @@ func hookAnswer(err error) error {
 	return e
 }
 
-// count notes what became of the request, for metrics and for the state of the account.
+// count counts the result of the request, for metrics and for the state of the account.
 func (h *hook) count(ctx context.Context, err error) {
 	var refused *provider.HookError
 	var unread *refusal
@@ -279,8 +280,8 @@ func (h *hook) countEvents() {
 	}
 }
 
-// logRefusal writes at most one line per account and minute. The cause is told when it is ours (5xx): that of a request
-// which was not verified might quote it.
+// logRefusal writes at most one line per account and minute. It gives the cause only if it is ours (5xx): other causes might
+// quote a request that was not verified.
 func (h *hook) logRefusal(ctx context.Context, refused *provider.HookError) {
 	before, due := h.tally.sample(h.id, h.now())
 	if !due {

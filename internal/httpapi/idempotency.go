@@ -49,9 +49,9 @@ func itemKey(key string, i int) string {
 	return key + "/" + strconv.Itoa(i)
 }
 
-// repeated looks for the first answer to a request that is refused now only because its send_at or expires_at has passed
-// since. A caller that repeats a request for want of an answer must hear that it was accepted, however late it asks. Without
-// one the refusal stands, unless the store can't tell: then nobody knows.
+// repeated looks for the first answer to a request that is refused only because its send_at or expires_at has passed since. A
+// caller that got no answer and repeats the request must learn that it was accepted, however late it asks. If there is no
+// first answer, the refusal stands. If the store is unavailable, the outcome is unknown.
 func (s *Server) repeated(ctx context.Context, key *record.Key, body []byte, idem string, refusal error) (record.Accepted, error) {
 	if idem == "" || !onlyTooLate(refusal) {
 		return record.Accepted{}, refusal
@@ -76,13 +76,13 @@ func (s *Server) repeated(ctx context.Context, key *record.Key, body []byte, ide
 	return a, nil
 }
 
-// onlyTooLate reports whether nothing but the time of day stands against a request.
+// onlyTooLate reports whether a request was refused only for times in the past.
 func onlyTooLate(err error) bool {
 	invalid, ok := errors.AsType[*mail.Invalid](err)
 	return ok && !slices.ContainsFunc(invalid.Fields, func(f mail.Field) bool { return f.Code != "in_the_past" })
 }
 
-// inTime is a moment at which the times of a draft still lay ahead.
+// inTime returns a moment before all times of a draft.
 func inTime(d *mail.Draft) time.Time {
 	first := time.Time{}
 	for _, s := range []string{d.SendAt, d.ExpiresAt} {
@@ -93,12 +93,12 @@ func inTime(d *mail.Draft) time.Time {
 	return first.Add(-time.Second)
 }
 
-// fingerprintVersion is raised when the encoding below changes. Keys then stored no longer match, and a repeat of such
-// a request within its 24 hours is refused as another request: never sent twice.
+// fingerprintVersion is raised when the encoding below changes. Stored keys then no longer match. A repeat of such a request
+// within its 24 hours is refused as a different request; it is never sent twice.
 const fingerprintVersion = 1
 
-// fingerprint is SHA-256 over what a request means. The order of JSON members, white space, escapes and the short forms
-// of addresses do not change it. Times enter as they were asked for, since defaults depend on the time of day.
+// fingerprint is SHA-256 over the meaning of a request. The order of JSON members, white space, escapes and the short forms
+// of addresses do not change it. Times count as the request gave them, since defaults depend on the present time.
 func fingerprint(d *mail.Draft, m *mail.Message) [32]byte {
 	c := canon{h: sha256.New()}
 	c.n(fingerprintVersion)
@@ -134,14 +134,14 @@ func fingerprint(d *mail.Draft, m *mail.Message) [32]byte {
 		c.text(k)
 		c.text(m.Metadata[k])
 	}
-	if m.Calendar != nil { // at the end, so that requests without one have the fingerprint that they always had
+	if m.Calendar != nil { // last, so that requests without one keep their old fingerprint
 		c.text(m.Calendar.Method)
 		c.text(m.Calendar.Content)
 	}
 	return [32]byte(c.h.Sum(nil))
 }
 
-// canon writes values so that no two sequences of them give the same bytes: each with its length before it.
+// canon writes each value with its length before it, so that no two sequences of values give the same bytes.
 type canon struct{ h hash.Hash }
 
 func (c canon) n(n int) {
@@ -163,7 +163,7 @@ func (c canon) addresses(as []mail.Address) {
 	}
 }
 
-// instant gives one spelling to a time that was already found valid.
+// instant gives one spelling to a valid time, and "" to an empty one.
 func instant(s string) string {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {

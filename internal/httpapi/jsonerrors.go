@@ -14,13 +14,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// wantError is returned by UnmarshalJSONFrom when the JSON has another type than the one it names: "an address".
+// wantError names the expected type, such as "an address". UnmarshalJSONFrom returns it when the JSON has another type.
 type wantError string
 
 // Error implements error.
 func (e wantError) Error() string { return "want " + string(e) }
 
-// syntaxProblem is the 400 for a text that is no JSON. It quotes nothing of the text but field names.
+// syntaxProblem is the 400 for text that is not JSON. It quotes only field names of the text.
 func syntaxProblem(body []byte, err error) error {
 	var (
 		own    *refusal
@@ -45,7 +45,7 @@ func syntaxProblem(body []byte, err error) error {
 	return refuse(http.StatusBadRequest, "malformed_json", fmt.Sprintf("The JSON is malformed at byte %d%s.", at, where))
 }
 
-// decodeProblem is the answer for JSON that the target type does not take.
+// decodeProblem is the answer for JSON that does not fit the target type.
 func decodeProblem(err error) error {
 	var (
 		semantic *json.SemanticError
@@ -81,7 +81,7 @@ func isNumber(t reflect.Type) bool {
 	return t != nil && t.Kind() >= reflect.Int && t.Kind() <= reflect.Float64
 }
 
-// typeName says in plain words what a Go type is decoded from.
+// typeName names, in plain words, the JSON that a Go type is decoded from.
 func typeName(t reflect.Type) string {
 	if t == nil {
 		return "another type"
@@ -111,7 +111,7 @@ func typeName(t reflect.Type) string {
 	return "another type"
 }
 
-// jsonNames lists the member names that a struct takes.
+// jsonNames lists the JSON member names of a struct.
 func jsonNames(t reflect.Type) []string {
 	if t == nil || t.Kind() != reflect.Struct {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// An API key is sg_<id>_<secret><check>: 8 hex characters that are public, 32 of base62 (190 bits) that are not, and
-// the CRC-32 of all before it in 6 of base62, by which secret scanners and we tell a key from noise without a look-up.
+// An API key is sg_<id>_<secret><check>: 8 hex characters that are public, 32 of base62 (190 bits) that are secret, and 6 of
+// base62 with the CRC-32 of everything before them. By the check, we and secret scanners recognise a key without a look-up.
 const (
 	keyPrefix = "sg_"
 	keyIDLen  = 8
@@ -23,8 +23,8 @@ const (
 
 var errKeyForm = errors.New("not an api key")
 
-// NewKey makes a key. The hash, SHA-256 of the secret part, is all that may be stored: the secret has more entropy
-// than any search can cover, so no slow hash is needed.
+// NewKey makes a key. Store only the hash, which is SHA-256 of the secret part. The secret has too much entropy for any
+// search, so no slow hash is needed.
 func NewKey() (id, full string, hash []byte) {
 	var b [keyIDLen / 2]byte
 	_, _ = rand.Read(b[:]) // never fails since Go 1.24
@@ -35,7 +35,7 @@ func NewKey() (id, full string, hash []byte) {
 	return id, body + checkOf(body), sum[:]
 }
 
-// ParseKey takes a key apart and checks its form, not its validity. The error never holds the key.
+// ParseKey splits a key and checks its form, not its validity. The error never contains the key.
 func ParseKey(full string) (id string, hash []byte, err error) {
 	if len(full) != keyLen || !strings.HasPrefix(full, keyPrefix) {
 		return "", nil, errKeyForm
@@ -52,6 +52,7 @@ func ParseKey(full string) (id string, hash []byte, err error) {
 	return id, sum[:], nil
 }
 
+// only reports whether s has no character outside of alphabet.
 func only(s, alphabet string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(alphabet, r) }) < 0
 }
@@ -67,7 +68,7 @@ func checkOf(body string) string {
 	return string(out)
 }
 
-// randomBase62 draws characters without bias: bytes of 248 and more, which would favour the first 8, are thrown away.
+// randomBase62 draws n characters without bias: it discards bytes of 248 and more, which would favour the first 8 characters.
 func randomBase62(n int) string {
 	out := make([]byte, 0, n)
 	var b [64]byte

@@ -13,39 +13,39 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// keyring keeps keys for a moment, so that the database is not asked on every request. Its memory is bounded. A revoked key
-// stops within keyTTL and keyGrace on every replica.
+// keyring caches keys for a moment, so that the database is not asked on every request. Its memory is bounded. A revoked key
+// stops within keyTTL plus keyGrace on every replica.
 //
-// Ids that it does not know may be made up, and have the right form all the same. It looks up few of them at a time, and none
-// of an address that was wrong too often: then the list of all ids decides, which is read once a second however many ask. A
-// key that is good is held back by none of this, whether it was used here before or not.
+// An unknown id of the right form may be made up. The keyring looks up few unknown ids at a time, and none from an address
+// that was wrong too often. Then the list of all ids decides, which is read at most once a second. None of this holds back a
+// good key, whether it was used here before or not.
 type keyring struct {
 	store    Store
 	now      func() time.Time
-	wait     time.Duration      // for the database
+	wait     time.Duration      // how long to wait for the database
 	lookups  singleflight.Group // by key id
 	failures *failures[holder]
 	places   *pool // for look-ups of unknown ids
 
 	mu       sync.Mutex
-	entries  map[string]keyEntry  // keys that there are
-	unknown  map[string]time.Time // ids without a key, until when that is believed
-	ids      map[string]bool      // all, as of listed
+	entries  map[string]keyEntry  // keys that exist
+	unknown  map[string]time.Time // ids without a key, and until when that is believed
+	ids      map[string]bool      // all ids, as of listed
 	listed   time.Time
 	limiters map[string]*rate.Limiter
 }
 
 type keyEntry struct {
 	key *record.Key
-	at  time.Time // when it was read, at the latest
+	at  time.Time // when the read of it began
 }
 
 const (
 	keyTTL     = time.Second
-	keyGrace   = 500 * time.Millisecond // a key that is being read again is good for so much longer
-	keyPause   = 100 * time.Millisecond // before a database that is away is asked again
+	keyGrace   = 500 * time.Millisecond // how much longer a key is good while it is read again
+	keyPause   = 100 * time.Millisecond // before an unavailable database is asked again
 	keysKept   = 10_000
-	keyLookups = 2 // of unknown ids at a time: the pool has some six connections
+	keyLookups = 2 // of unknown ids at a time: the pool has about six connections
 
 	failuresPerMinute = 20
 )
@@ -57,7 +57,7 @@ func newKeyring(store Store, now func() time.Time, wait time.Duration) *keyring 
 	}
 }
 
-// find returns the key of that id, nil when there is none, or an error when the store can't tell in time.
+// find returns the key of that id, nil if there is none, or an error if the store does not answer in time.
 func (k *keyring) find(ctx context.Context, id string, who holder) (*record.Key, error) {
 	now := k.now()
 	k.mu.Lock()
@@ -83,12 +83,13 @@ func (k *keyring) find(ctx context.Context, id string, who holder) (*record.Key,
 	return k.byID(ctx, id)
 }
 
-// errUnverified is a failure to find out about an id that may be made up. Anyone can cause as many of these as he likes.
+// errUnverified is a failed look-up of an id that may be made up. Anyone can cause as many of these as they like.
 type errUnverified struct{ error }
 
 // Unwrap returns the cause.
 func (e errUnverified) Unwrap() error { return e.error }
 
+// unverified marks an error of a look-up as errUnverified.
 func unverified(key *record.Key, err error) (*record.Key, error) {
 	if err != nil {
 		err = errUnverified{err}
@@ -96,7 +97,7 @@ func unverified(key *record.Key, err error) (*record.Key, error) {
 	return key, err
 }
 
-// isListed reports whether there is a key of that id, by a list that is at most keyTTL old.
+// isListed reports whether there is a key of that id. A no is by a list that is at most keyTTL old.
 func (k *keyring) isListed(ctx context.Context, id string) (bool, error) {
 	k.mu.Lock()
 	is, fresh := k.ids[id], k.now().Sub(k.listed) < keyTTL
@@ -120,6 +121,7 @@ func (k *keyring) isListed(ctx context.Context, id string) (bool, error) {
 	return k.ids[id], nil
 }
 
+// list reads the ids of all keys from the store.
 func (k *keyring) list(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait)
 	defer cancel()
@@ -138,8 +140,8 @@ func (k *keyring) list(ctx context.Context) error {
 	return nil
 }
 
-// byID returns the key of that id as find does. Whoever sends mail waits as long for the key as for the commit: a moment
-// without the database refuses nobody. A key that is known is good while it is read again.
+// byID returns the key of that id as find does. It waits as long for the key as a send waits for its commit, so that a short
+// outage of the database refuses no request. A known key is good for keyGrace more while it is read again.
 func (k *keyring) byID(ctx context.Context, id string) (*record.Key, error) {
 	k.mu.Lock()
 	e, known := k.entries[id]
@@ -161,7 +163,7 @@ func (k *keyring) byID(ctx context.Context, id string) (*record.Key, error) {
 	}
 }
 
-// lookUp asks the store once, together with others who want to know.
+// lookUp asks the store once, together with other requests for the same key.
 func (k *keyring) lookUp(ctx context.Context, id string) (*record.Key, error) {
 	read := k.lookups.DoChan(id, func() (any, error) { return k.read(ctx, id) })
 	select {
@@ -175,7 +177,7 @@ func (k *keyring) lookUp(ctx context.Context, id string) (*record.Key, error) {
 
 // read asks the store, for all requests that wait for this key, and keeps the answer.
 func (k *keyring) read(ctx context.Context, id string) (*record.Key, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait) // longer than the one who asked first
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.wait) // may outlive the request that asked first
 	defer cancel()
 	at := k.now()
 	key, err := k.store.KeyByID(ctx, id)
@@ -190,7 +192,7 @@ func (k *keyring) read(ctx context.Context, id string) (*record.Key, error) {
 	return key, nil
 }
 
-// keep stores a key. When the ring is full, any others are thrown out.
+// keep stores a key. When the ring is full, a tenth of the others, chosen at random, is thrown out.
 func (k *keyring) keep(id string, e keyEntry) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -205,6 +207,7 @@ func (k *keyring) keep(id string, e keyEntry) {
 	k.entries[id] = e
 }
 
+// keepUnknown notes that there is no key of that id, until the given time.
 func (k *keyring) keepUnknown(id string, until time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -215,7 +218,7 @@ func (k *keyring) keepUnknown(id string, until time.Time) {
 	k.unknown[id] = until
 }
 
-// forget drops a key that was just created or revoked here.
+// forget drops what is cached about a key that was just created or revoked here.
 func (k *keyring) forget(id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -224,7 +227,7 @@ func (k *keyring) forget(id string) {
 	k.listed = time.Time{}
 }
 
-// spend takes one request from the key's own rate, which is counted by this replica alone. A batch is one request.
+// spend takes one request from the key's own rate. Each replica counts for itself. A batch is one request.
 func (k *keyring) spend(key *record.Key) error {
 	if key.RatePerSecond <= 0 {
 		return nil
@@ -241,6 +244,7 @@ func (k *keyring) spend(key *record.Key) error {
 	return e
 }
 
+// limiter returns the key's rate limiter, a new one if its rate has changed.
 func (k *keyring) limiter(key *record.Key) *rate.Limiter {
 	k.mu.Lock()
 	defer k.mu.Unlock()

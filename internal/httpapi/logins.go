@@ -7,22 +7,23 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// logins counts per address what strangers tried and were refused, for the audit. An address gets one entry a minute, and so many
-// of them get one of their own; all others share one. So nobody can fill the audit, or push others out of a minute that they
-// are in already.
+// logins counts failed attempts to log in, per address, for the audit. An address gets at most one entry a minute. Up to
+// loginEntries addresses get their own; all others share one. So nobody can fill the audit, or push out an address that already
+// has its entry for the minute.
 type logins struct {
 	mu  sync.Mutex
 	now map[holder]*record.FailedLogins
 }
 
 const (
-	loginEntries = 20 // a minute and replica
+	loginEntries = 20 // per minute and replica
 	loginMinute  = time.Minute
 )
 
-// others stands for the addresses that have no entry of their own.
+// others is the holder for all addresses without their own entry.
 var others = holder{tenant: -1}
 
+// note adds failed attempts to the entry of who, or to that of others.
 func (l *logins) note(who holder, at time.Time, one record.FailedLogins) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -41,8 +42,8 @@ func (l *logins) note(who holder, at time.Time, one record.FailedLogins) {
 	f.Keys, f.Passwords, f.Links = f.Keys+one.Keys, f.Passwords+one.Passwords, f.Links+one.Links
 }
 
-// FailedLogins hands out what strangers tried, once a minute is over since the first, or at once where all is asked for. The
-// caller adds it to the store.
+// FailedLogins returns and clears the counts once a minute has passed since the first attempt, or at once if all is set. The
+// caller adds them to the store.
 func (s *Server) FailedLogins(all bool) []record.FailedLogins {
 	l := &s.logins
 	l.mu.Lock()

@@ -12,8 +12,8 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// messageID reads the id in the path. What is not an id names no message, so the answer is the same as for an id that
-// does not exist or belongs to another tenant.
+// messageID reads the id in the path. Text that is not an id gets the same 404 as an id that does not exist or belongs to
+// another tenant.
 func messageID(r *http.Request) (mail.ID, error) {
 	id, err := mail.ParseID(pathParam(r, "id"))
 	if err != nil {
@@ -50,7 +50,7 @@ func (s *Server) showMessage(w http.ResponseWriter, r *http.Request, id mail.ID)
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// addMessageIDs tells of each attempt that was taken, or may have been, under which Message-ID recipients have the mail.
+// addMessageIDs adds the Message-ID header that recipients see to each attempt that was accepted, or may have been.
 func (s *Server) addMessageIDs(ctx context.Context, v *record.View, out []api.Attempt) error {
 	for i, a := range v.Attempts {
 		if a.Class != string(provider.Accepted) && a.Class != string(provider.Uncertain) {
@@ -161,7 +161,7 @@ func (s *Server) resendMessage(w http.ResponseWriter, r *http.Request) error {
 	return afterStore(s.showMessage(w, r, id))
 }
 
-// messageView is a line of a listing: no attempts, events, headers or bodies.
+// messageView is a message in a listing: without attempts, events, headers or bodies.
 func messageView(v *record.View) api.Message {
 	m := v.Message
 	out := api.Message{
@@ -178,7 +178,7 @@ func messageView(v *record.View) api.Message {
 	return out
 }
 
-// messageDetail is everything that is known of a message, except the content of its attachments.
+// messageDetail is a message with all its stored data, except the content of its attachments.
 func messageDetail(v *record.View) api.Message {
 	out := messageView(v)
 	m := v.Message
@@ -216,7 +216,7 @@ func attemptView(a *record.Attempt) api.Attempt {
 	}
 }
 
-// took gives the duration of a finished call in whole milliseconds, never negative.
+// took returns the duration of a finished call in whole milliseconds, never negative, or nil if it has not finished.
 func took(start, end time.Time) *int64 {
 	if start.IsZero() || end.IsZero() {
 		return nil

@@ -28,7 +28,7 @@ const (
 
 const maxRequestID = 128
 
-// withRequestID takes the caller's X-Request-Id when it is harmless, else makes one, and answers with it.
+// withRequestID takes the caller's X-Request-Id if it is harmless, or makes one. The answer carries it.
 func withRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get("X-Request-Id")
@@ -40,7 +40,7 @@ func withRequestID(next http.Handler) http.Handler {
 	})
 }
 
-// validRequestID allows what neither a log line nor a header can be broken with.
+// validRequestID allows only characters that can break neither a log line nor a header.
 func validRequestID(id string) bool {
 	if id == "" || len(id) > maxRequestID {
 		return false
@@ -67,7 +67,7 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// withHeaders sets what every answer carries: nothing here may be stored by a cache or guessed at by a browser.
+// withHeaders sets headers of every answer: caches must not store it, and browsers must not guess its type.
 func withHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -100,8 +100,8 @@ func (s *Server) withAccessLog(next http.Handler) http.Handler {
 	})
 }
 
-// ofStranger reports whether anyone may cause such an answer, as often as he likes. These are counted, and sampled by those
-// who refuse them.
+// ofStranger reports whether anyone can cause such an answer, as often as they like. These are logged for debugging only.
+// Metrics count them, and the code that refuses them logs samples.
 func ofStranger(route string, status int) bool {
 	open := strings.HasPrefix(route, "/hooks/") || strings.HasPrefix(route, "/u/") || route == "other"
 	return status == http.StatusUnauthorized || status == http.StatusTooManyRequests || open && status >= http.StatusBadRequest
@@ -151,8 +151,8 @@ func methodLabel(m string) string {
 	return "OTHER"
 }
 
-// pathParam returns a part of the path, unescaped, or "" for what no name or address can be: text that is not UTF-8 or
-// holds a control character, which Postgres would refuse with an error.
+// pathParam returns a part of the path, unescaped. It returns "" for text that is not UTF-8 or contains a control character:
+// no name or address does, and Postgres would refuse it with an error.
 func pathParam(r *http.Request, name string) string {
 	plain := chi.URLParam(r, name)
 	if r.URL.RawPath != "" {
@@ -166,7 +166,8 @@ func pathParam(r *http.Request, name string) string {
 	return plain
 }
 
-// withShare bounds the requests of one address that are under way at a time: behind a proxy its connections are everybody's.
+// withShare bounds the concurrent requests of one address. A bound on connections is not enough: those of a proxy carry
+// requests of everybody.
 func (s *Server) withShare(requests *pool) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -186,7 +187,8 @@ func (s *Server) withShare(requests *pool) func(http.Handler) http.Handler {
 	}
 }
 
-// warnOfProxy says, once an hour, that a header of a proxy is not believed: if it is a proxy, all of its clients are one.
+// warnOfProxy logs, at most once an hour, that X-Forwarded-For of an untrusted peer is ignored. If the peer is a proxy, all of
+// its clients count as one address.
 func (s *Server) warnOfProxy(r *http.Request) {
 	if r.Header.Get("X-Forwarded-For") == "" {
 		return
@@ -202,11 +204,11 @@ func (s *Server) warnOfProxy(r *http.Request) {
 	}
 }
 
-// stranger is the holder that stands for the client's address.
+// stranger returns the holder of the client's address.
 func (s *Server) stranger(r *http.Request) holder { return network(s.clientIP(r)) }
 
-// clientIP returns who is calling: the peer of the connection, or, when the peer is a trusted proxy, the last address
-// in X-Forwarded-For that is not one.
+// clientIP returns the address of the client: the peer of the connection or, if the peer is a trusted proxy, the last
+// address in X-Forwarded-For that is not a trusted proxy.
 func (s *Server) clientIP(r *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// withAdminNetworks answers the networks of operators only, whatever the path and whoever asks. Others are told before their key
-// is looked at: the address tells nothing about keys.
+// withAdminNetworks answers only clients in the admin networks, on every path. It refuses others before their key is checked,
+// so that the answer reveals nothing about keys.
 func (s *Server) withAdminNetworks(next http.Handler) http.Handler {
 	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
 		if from := s.clientIP(r); !admits(s.adminNetworks, from) {
@@ -19,8 +19,8 @@ func (s *Server) withAdminNetworks(next http.Handler) http.Handler {
 	})
 }
 
-// fromItsNetworks refuses a key that is used from elsewhere. Whoever does that has the key, or has stolen it: it is said in the
-// log, once a minute.
+// fromItsNetworks refuses a key that is used from outside its networks. The key is right, so it may be stolen: the log says so,
+// at most once a minute.
 func (s *Server) fromItsNetworks(r *http.Request, key *record.Key) error {
 	from := s.clientIP(r)
 	if admits(key.Networks, from) {
@@ -32,15 +32,15 @@ func (s *Server) fromItsNetworks(r *http.Request, key *record.Key) error {
 	return errAddress(from, "may not use this key")
 }
 
-// strayKey stands in the samples of log lines for keys that are used from elsewhere.
+// strayKey is the id for sampling log lines about keys used from outside their networks.
 const strayKey = -1
 
-// admits reports whether a list of networks lets an address in: one that names none lets in all.
+// admits reports whether a list of networks contains an address. An empty list admits all.
 func admits(networks []netip.Prefix, ip netip.Addr) bool {
 	return len(networks) == 0 || within(networks, ip)
 }
 
-// errAddress says from where the request came, as we see it, and not from where it would be taken.
+// errAddress names the client's address as we see it, but not the networks that are allowed.
 func errAddress(from netip.Addr, mayNot string) error {
 	return refuse(http.StatusForbidden, "address_not_allowed", "Requests from the address "+from.String()+" "+mayNot+".")
 }

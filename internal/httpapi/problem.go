@@ -15,11 +15,11 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// refusal is an error that brings its own answer. Handlers make one with refuse when the error is theirs; errors of
-// the store and of package mail get their answer from problemOf.
+// refusal is an error that carries its own answer. Handlers make one with refuse. Errors of the store and of package mail
+// get their answer from refusalOf.
 type refusal struct {
 	status     int
-	code       string // a stable word: callers branch on it
+	code       string // stable: callers branch on it
 	detail     string // a sentence for people, never with a secret or a full address
 	fields     []mail.Field
 	retryAfter time.Duration // 0: no Retry-After
@@ -48,7 +48,8 @@ func invalid(field, code, message string) *mail.Invalid {
 	return &mail.Invalid{Fields: []mail.Field{{Field: field, Code: code, Message: message}}}
 }
 
-// refusalOf is the one table from errors to answers (RFC 9457); problemTypes explains their codes. What is not listed is a 500 that tells nothing.
+// refusalOf is the one table from errors to answers (RFC 9457); problemTypes explains their codes. Any other error is a 500
+// without details.
 func refusalOf(err error) *refusal {
 	var (
 		own         *refusal
@@ -111,7 +112,7 @@ func sentinelOf(err error) *refusal {
 	return &refusal{status: http.StatusInternalServerError, code: "internal", cause: err}
 }
 
-// unavailableCode keeps the codes of 503 a closed set.
+// unavailableCode limits the codes of 503 to those in problemTypes.
 func unavailableCode(reason string) string {
 	if problemTypes[reason].status == http.StatusServiceUnavailable {
 		return reason
@@ -119,7 +120,7 @@ func unavailableCode(reason string) string {
 	return "unavailable"
 }
 
-// problem gives the body of an error answer. Batch items carry it too, without a request id.
+// problem returns the body of an error answer. Batch items hold it too, without a request id.
 func (e *refusal) problem() api.Problem {
 	p := api.Problem{
 		Type: typeOf(e.code), Title: title(e.code),
@@ -131,11 +132,11 @@ func (e *refusal) problem() api.Problem {
 	return p
 }
 
-// problemOf gives the body of the answer to any error.
+// problemOf returns the body of the answer to any error.
 func problemOf(err error) api.Problem { return refusalOf(err).problem() }
 
-// title makes "Idempotency mismatch" of "idempotency_mismatch": by RFC 9457 section 3.1.3 a title belongs to the type
-// and does not change from one answer to the next.
+// title turns "idempotency_mismatch" into "Idempotency mismatch". By RFC 9457 section 3.1.3 a title belongs to the type and
+// does not change from one answer to the next.
 func title(code string) string {
 	words := strings.ReplaceAll(code, "_", " ")
 	if words == "" {
@@ -165,9 +166,9 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 	writeBody(w, e.status, "application/problem+json", p)
 }
 
-// logProblem tells the cause of a 5xx. Of what the caller did wrong it tells codes only: details and field paths hold
-// names that the caller chose, which may be addresses. A receiver of events without a place says so in a metric, and a key
-// that could not be looked up may be made up: strangers can cause both, and must not fill the log.
+// logProblem logs the cause of a 5xx. For mistakes of the caller it logs codes only: details and field paths hold names that
+// the caller chose, which may be addresses. Two kinds of 5xx count as such mistakes, since strangers can cause them and must
+// not fill the log: a busy receiver of events, which a metric counts, and a key that could not be looked up.
 func (s *Server) logProblem(r *http.Request, e *refusal, err error) {
 	level, why := slog.LevelError, slog.Any("error", err)
 	_, stranger := errors.AsType[errUnverified](err)
@@ -187,7 +188,7 @@ func (e *refusal) fieldCodes() []string {
 	return codes
 }
 
-// missing gives mail.ErrNotFound a sentence; other errors pass.
+// missing gives record.ErrNotFound a sentence; other errors pass.
 func missing(err error, detail string) error {
 	if !errors.Is(err, record.ErrNotFound) {
 		return err
@@ -195,7 +196,7 @@ func missing(err error, detail string) error {
 	return &refusal{status: http.StatusNotFound, code: "not_found", detail: detail, cause: err}
 }
 
-// conflict gives mail.ErrConflict a code and a sentence; other errors pass.
+// conflict gives record.ErrConflict a code and a sentence; other errors pass.
 func conflict(err error, code, detail string) error {
 	if !errors.Is(err, record.ErrConflict) {
 		return err
@@ -203,7 +204,7 @@ func conflict(err error, code, detail string) error {
 	return &refusal{status: http.StatusConflict, code: code, detail: detail, cause: err}
 }
 
-// afterStore is for an error that came when something was stored already: the caller must not hear that nothing was.
+// afterStore is for an error that came after something was stored: the answer must not say that nothing was.
 func afterStore(err error) error {
 	if _, away := errors.AsType[*record.Unavailable](err); away {
 		return &record.OutcomeUnknown{Err: err}

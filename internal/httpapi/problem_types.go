@@ -2,22 +2,22 @@ package httpapi
 
 import "net/http"
 
-// problemPath is where the types of problems are explained. RFC 9457 section 3.1.1 allows a type that is relative, if it has
-// its whole path: it resolves at whatever address the service has, and is the same text at all of them.
+// problemPath is where the types of problems are explained. RFC 9457 section 3.1.1 allows a relative type with a full path: it
+// resolves at any address of the service, and is the same text at all of them.
 const problemPath = "/problems/"
 
-// noType is what RFC 9457 gives a problem of which nothing is explained.
+// noType is the type in RFC 9457 of a problem without an explanation.
 const noType = "about:blank"
 
 // problemType explains a code.
 type problemType struct {
-	status int    // of the answer; 0: it depends
+	status int    // of the answer; 0: it varies
 	text   string // what it means, and what to do
 }
 
-// problemTypes has a line for each code that an answer may have. Its type is explained from here.
+// problemTypes has a line for each code that an answer may have, with the text that explains its type.
 var problemTypes = map[string]problemType{
-	// It can't be read.
+	// The request can't be read.
 	"malformed_json":          {400, "The body is not JSON. The detail tells the byte and the place: mend the program that writes it."},
 	"truncated_json":          {400, "The JSON ends too early. Look whether the whole body was sent."},
 	"trailing_data":           {400, "More follows behind the JSON object. Send one object and nothing else."},
@@ -37,7 +37,7 @@ var problemTypes = map[string]problemType{
 	"invalid_idempotency_key": {400, "An Idempotency-Key is 1 to 255 visible ASCII characters, at most 250 for a batch, and is given once."},
 	"not_one_click":           {400, "An unsubscribe link takes a form that holds List-Unsubscribe=One-Click (RFC 8058)."},
 
-	// Who asks.
+	// The caller may not do it.
 	"unauthorized":        {401, "No key, or one that is not valid, is expired or is revoked. Send Authorization: Bearer <key>."},
 	"scope_missing":       {403, "The key is valid, and lacks the scope that the call takes. The detail names it; an admin key makes keys."},
 	"address_not_allowed": {403, "Requests from this address are not taken: the key is for certain networks, or the admin API is. The detail has the address as the service sees it; an operator names it, or a proxy that hides yours."},
@@ -46,7 +46,7 @@ var problemTypes = map[string]problemType{
 	"forbidden":           {403, "This may not be done."},
 	"refused":             {0, "A provider's report was not taken: its signature or password does not hold, or it is none. The account's state tells why."},
 
-	// What is asked for.
+	// The request is for the wrong thing, or its content is.
 	"not_found":              {404, "There is nothing of this name or at this path, or it belongs to another tenant."},
 	"method_not_allowed":     {405, "The path exists and does not take this method. Allow names those that it takes."},
 	"body_timeout":           {408, "The body arrived too slowly. Nothing was stored: send it again."},
@@ -55,7 +55,7 @@ var problemTypes = map[string]problemType{
 	"unsupported_encoding":   {415, "The body must not be compressed. Send it without Content-Encoding."},
 	"invalid":                {422, "The request can be read, but some fields mean nothing. errors names each with a code and says what is expected."},
 
-	// What stands against it.
+	// The present state does not allow it.
 	"conflict":                {409, "The present state of what you change stands against it. Look at it again."},
 	"name_taken":              {409, "There is one of that name already. Choose another name, or change the one that is there."},
 	"unknown_kind":            {409, "The account is of a kind of provider that this release does not know. Upgrade this replica."},
@@ -73,13 +73,13 @@ var problemTypes = map[string]problemType{
 	"stale":                   {412, "Somebody else changed it since you read it. Read it again, and repeat your change on what is there."},
 	"precondition_required":   {428, "The call takes If-Match, so that two who change at once do not undo each other. Send the ETag that you read, or *."},
 
-	// Too much.
+	// There are too many requests.
 	"rate_limited":      {429, "The key is over its rate, or an address over what it may ask without a key. Come back after Retry-After."},
 	"too_many_failures": {429, "Too many requests with a wrong key came from this address. Come back after Retry-After, with a good one."},
 	"too_many_requests": {429, "Too many requests of this address are under way. Come back after Retry-After."},
 	"too_many_streams":  {429, "The tenant has as many event streams open as it may. Close one."},
 
-	// Us.
+	// The server or a provider failed.
 	"internal":         {500, "Our mistake. The request id leads to it in the log. Whether anything was stored is not known: look before you repeat."},
 	"provider_refused": {502, "The provider was asked to do something and did not. The detail has its words."},
 	"database":         {503, "The database takes nothing now. Nothing was stored, and nothing will be: repeat the request after Retry-After."},
@@ -92,7 +92,7 @@ var problemTypes = map[string]problemType{
 	"timeout":          {504, "The request took too long, and may have taken effect in part. Repeat a send with the same Idempotency-Key; look before you repeat anything else."},
 }
 
-// typeOf names the type of a code.
+// typeOf returns the type of a code.
 func typeOf(code string) string {
 	if _, known := problemTypes[code]; !known {
 		return noType
@@ -100,7 +100,7 @@ func typeOf(code string) string {
 	return problemPath + code
 }
 
-// explainProblem is what the type of a problem leads to: a page for whoever meets one.
+// explainProblem serves the page that a problem's type links to, for people who meet that problem.
 func explainProblem(w http.ResponseWriter, r *http.Request) error {
 	code := pathParam(r, "code")
 	p, known := problemTypes[code]

@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// query reads the parameters of a listing and collects what is wrong with them.
+// query reads the parameters of a listing and collects their mistakes.
 type query struct {
 	values url.Values
 	fields []mail.Field
@@ -27,7 +27,7 @@ const (
 	maxRepeated  = 20
 )
 
-// readQuery takes the query of a request that knows exactly these parameters, each at most once.
+// readQuery reads the query of a request. It allows only the known parameters, each at most once.
 func readQuery(r *http.Request, known ...string) (*query, error) {
 	return readRepeating(r, "", known...)
 }
@@ -78,7 +78,7 @@ func (q *query) complain(field, code, message string) {
 	q.fields = append(q.fields, mail.Field{Field: field, Code: code, Message: message})
 }
 
-// err gives the 422 for everything that was wrong, or nil.
+// err returns the 422 for all mistakes, or nil.
 func (q *query) err() error {
 	if len(q.fields) == 0 {
 		return nil
@@ -132,7 +132,7 @@ func (q *query) id(name string) mail.ID {
 	return id
 }
 
-// flag returns a parameter that is true or false, which it is by default.
+// flag returns a parameter that is true or false; the default is false.
 func (q *query) flag(name string) bool {
 	v := q.values.Get(name)
 	if v != "" && v != "true" && v != "false" {
@@ -179,7 +179,7 @@ func (q *query) limit() int {
 	return n
 }
 
-// filter gives the parameters that select rows, in canonical order: what a cursor is bound to.
+// filter returns the parameters that select rows, in canonical order. A cursor is bound to them.
 func (q *query) filter() string {
 	rest := url.Values{}
 	for name, values := range q.values {
@@ -202,7 +202,8 @@ func (q *query) cursor(c *cursors, l listing) (string, error) {
 	return c.open(l, token)
 }
 
-// page cuts the one row too many that a listing asks the store for, and makes the cursor of the next page of it.
+// page cuts rows to limit. Listings ask the store for limit+1 rows: if the extra row is there, a next page exists, and its
+// cursor is made from the last row shown.
 func page[T any](c *cursors, l listing, rows []T, limit int, key func(*T) string) (shown []T, next string) {
 	if len(rows) <= limit {
 		return rows, ""

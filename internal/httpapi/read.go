@@ -2,8 +2,7 @@ package httpapi
 
 import "net/http"
 
-// read takes the JSON body of a call that has no parameters in its query. The answers to what is wrong with it are
-// decodeStrict's.
+// read reads the JSON body of a call without query parameters. Its errors are those of noQuery, readJSON and decodeStrict.
 func read[T any](s *Server, w http.ResponseWriter, r *http.Request) (T, error) {
 	var in T
 	if err := noQuery(r); err != nil {

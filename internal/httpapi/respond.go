@@ -14,8 +14,8 @@ import (
 // timeFormat is RFC 3339 in UTC with exactly three decimals.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// encoding is how every answer is written: as encoding/json does, but times have milliseconds, lists are never null,
-// and < > & stand for themselves, since no answer is HTML.
+// encoding returns the options for every JSON answer: as encoding/json, but times have milliseconds, lists are never null,
+// and < > & are not escaped, since no JSON answer is HTML.
 func encoding() json.Options {
 	return json.JoinOptions(
 		jsonv1.DefaultOptionsV1(),
@@ -55,7 +55,7 @@ func encode(v any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// write sends a finished body. An error of the connection has nobody left to be told.
+// write sends a finished body. It ignores errors of the connection: the client is gone.
 func write(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -70,7 +70,7 @@ func noContent(w http.ResponseWriter) error {
 	return nil
 }
 
-// optional gives nil for a time that is not set.
+// optional returns nil for a time that is not set.
 func optional(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

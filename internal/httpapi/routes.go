@@ -9,10 +9,10 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// routes is the whole surface on one page, except for the admin API where that has an address of its own. Each route names the
-// scope that opens it: sends takes the scope send and is closed to paused tenants and while the server drains. The first ones
-// take no key: providers bring a signature of their own, links a token, and the contract and the meaning of problems are
-// public. A key that sends may add suppressions too: that allows no mail, and a service's own unsubscribe page needs it.
+// routes is the whole surface on one page, except for the admin API if that has its own address. Each route names the scope
+// that opens it. sends needs the scope send, and refuses paused tenants, and everyone while the server drains. The first routes
+// need no key: providers have their own signature, links have a token. The contract and the pages about problems are public.
+// A key that sends may also add suppressions: that allows no mail, and a service's own unsubscribe page needs it.
 func (s *Server) routes() http.Handler {
 	r := s.newRouter(s.requests)
 	r.Post("/hooks/{account}", s.handle(s.receiveHook))
@@ -48,14 +48,14 @@ func (s *Server) routes() http.Handler {
 	return r
 }
 
-// adminAlone is the admin API for an address of its own. What fills the places of the other address leaves these free.
+// adminAlone is the admin API for its own address. It has its own pool of places, which traffic on the other address can't fill.
 func (s *Server) adminAlone() http.Handler {
 	r := s.newRouter(newPool(MaxConns, 0))
 	r.Route("/admin/v1", s.adminRoutes)
 	return r
 }
 
-// newRouter has what every address answers: errors, what they mean, and the contract.
+// newRouter has the routes of every address: error answers, the pages that explain them, and the contract.
 func (s *Server) newRouter(requests *pool) chi.Router {
 	r := chi.NewRouter()
 	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover, s.withShare(requests))
@@ -67,8 +67,8 @@ func (s *Server) newRouter(requests *pool) chi.Router {
 	return r
 }
 
-// adminRoutes is what operators look at and turn. Every route here takes an admin key and no other, from the networks of
-// operators only where those are named.
+// adminRoutes are the routes of operators. Every route needs an admin key. If admin networks are configured, only clients in
+// them are answered.
 func (s *Server) adminRoutes(r chi.Router) {
 	r.Use(s.withAdminNetworks)
 	look := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminRead, h) }
@@ -119,7 +119,7 @@ func notFound(http.ResponseWriter, *http.Request) error {
 	return refuse(http.StatusNotFound, "not_found", "There is nothing at this path.")
 }
 
-// methodNotAllowed answers a known path with another method, and names those that it takes (RFC 9110 section 15.5.6).
+// methodNotAllowed answers a wrong method on a known path, and names the allowed ones (RFC 9110 section 15.5.6).
 func methodNotAllowed(routes chi.Routes) handlerFunc {
 	methods := []string{
 		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,

@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-// send accepts one message: POST /v1/send. The 202 is written when the store has committed, and not before.
+// send accepts one message: POST /v1/send. It writes the 202 after the store has committed, not before.
 func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err
@@ -37,6 +37,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusAccepted, sendResult(accepted))
 }
 
+// accept stores one message, or returns the first answer of a request that only repeats it too late.
 func (s *Server) accept(r *http.Request, body []byte, idem string) (accepted record.Accepted, err error) {
 	var took time.Duration
 	defer func() { s.noteSubmission(accepted, err, took) }()
@@ -52,8 +53,8 @@ func (s *Server) accept(r *http.Request, body []byte, idem string) (accepted rec
 	return accepted, nil
 }
 
-// noteSubmission counts one message, of a batch too, by what its sender is told, and notes how long it took to store it. One
-// that was there already took no commit.
+// noteSubmission counts one message, also one of a batch, by its result, and notes how long storing it took. A replayed
+// message needed no commit and has no time.
 func (s *Server) noteSubmission(a record.Accepted, err error, took time.Duration) {
 	s.metrics.Accepted.WithLabelValues(submissionResult(a, err)).Inc()
 	if err == nil && !a.Replayed {
@@ -61,6 +62,7 @@ func (s *Server) noteSubmission(a record.Accepted, err error, took time.Duration
 	}
 }
 
+// submissionResult returns the label by which a message is counted.
 func submissionResult(a record.Accepted, err error) string {
 	if err == nil && a.Replayed {
 		return "replayed"
@@ -87,8 +89,8 @@ func (s *Server) caps() mail.Caps {
 	return caps
 }
 
-// submission turns the JSON of one message into what the store takes, or says why it is refused. Nothing but the
-// database can refuse it afterwards.
+// submission turns the JSON of one message into a record.Submission, or returns why it is refused. After that only the
+// database can refuse it.
 func (s *Server) submission(key *record.Key, body []byte, idem string) (*record.Submission, error) {
 	var in sendRequest
 	if err := decodeStrict(body, &in); err != nil {
@@ -120,11 +122,11 @@ func maySendAs(key *record.Key, domain string) bool {
 		slices.ContainsFunc(key.SenderDomains, func(d string) bool { return strings.EqualFold(d, domain) })
 }
 
-// rulesNamed is how many accounts a refusal names, each with the rule that keeps the message out.
+// rulesNamed is how many accounts a refusal names, each with the reason why it can't carry the message.
 const rulesNamed = 5
 
-// routable refuses what no account will ever carry as things are configured: the message would wait until it expires,
-// and its sender hear of it only then. What is merely paused, parked or busy is accepted.
+// routable refuses a message that no account can carry under the present configuration: it would wait until it expires, and
+// its sender would learn of it only then. An account that is merely paused, parked or busy is no reason to refuse.
 func (s *Server) routable(m *mail.Message) error {
 	facts := m.Facts()
 	d := s.router.Explain(route.Request{Facts: &facts})
@@ -159,7 +161,7 @@ func (s *Server) carriesInASCII(facts mail.Facts) bool {
 	})
 }
 
-// acceptProblem adds what the caller of a send should know about an error of the store.
+// acceptProblem turns the store's ErrConflict into the 409 of an idempotency key in progress.
 func acceptProblem(err error) error {
 	if !errors.Is(err, record.ErrConflict) {
 		return err

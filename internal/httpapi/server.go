@@ -1,13 +1,13 @@
-// Package httpapi is the HTTP surface of sendgate: the sending API under /v1, the admin API under /admin/v1, and what is
-// open to those who have no key: the receivers of providers' events under /hooks and the one-click links under /u. It
-// decides who may call what, what a request must look like, and how each error is answered. It leaves storage to a
-// Store, routing to a Router, provider kinds to Kinds and providers' signatures to Hooks, each declared here and given
-// by package app.
+// Package httpapi is the HTTP surface of sendgate: the sending API under /v1, the admin API under /admin/v1, and two parts
+// that need no key: the receivers of providers' events under /hooks and the one-click links under /u. It decides who may
+// call what, what a request must look like, and how each error is answered. Storage is the work of a Store, routing of a
+// Router, provider kinds of Kinds and providers' signatures of Hooks. These interfaces are declared here; package app
+// supplies them.
 //
-// routes.go shows the whole surface, problem.go every error answer. A handler returns an error and writes nothing
-// when it does; the one adapter in server.go turns it into application/problem+json.
+// routes.go shows the whole surface, problem.go every error answer. A handler that returns an error writes no answer;
+// the one adapter in server.go turns the error into application/problem+json.
 //
-// A newcomer's likeliest mistake: to answer 2xx for something that is not committed yet. Write the answer last.
+// The likeliest mistake of a newcomer is to answer 2xx before the commit. Write the answer last.
 package httpapi
 
 import (
@@ -26,30 +26,30 @@ import (
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
-// Options is what a Server is made of. Store, Router, Kinds and SecretKey are required.
+// Options are the parts and settings of a Server. Store, Router, Kinds and SecretKey are required.
 type Options struct {
 	Store   Store
 	Router  Router
 	Kinds   Kinds
 	Log     *slog.Logger
-	Metrics *telemetry.Metrics // default: some that nobody reads
+	Metrics *telemetry.Metrics // default: a set that nobody reads
 
 	MaxBody        int64            // cap on a request body in bytes, default 30 MiB
-	BodyBudget     int64            // cap on what all large bodies take at a time, default 40 MiB, at least MaxBody
-	AcceptWait     time.Duration    // how long a request waits for the database to tell of its key, default 5 s
+	BodyBudget     int64            // cap on the bytes of all large bodies together, default 40 MiB, at least MaxBody
+	AcceptWait     time.Duration    // how long a request waits until its key is read from the database, default 5 s
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
-	PreviousKeys   [][]byte         // of those before it: their cursors still open
-	Now            func() time.Time // default time.Now; for what takes time
-	Clock          func() time.Time // of the store, for what is dated; default Now
-	NewID          func() mail.ID   // of a message that is accepted now; default mail.NewID
-	Draining       func() bool      // true: nothing new is accepted, reads go on; default never
+	PreviousKeys   [][]byte         // earlier secret keys; cursors signed with them still open
+	Now            func() time.Time // for measuring how long things take; default time.Now
+	Clock          func() time.Time // the store's clock, for stored dates; default Now
+	NewID          func() mail.ID   // makes the id of an accepted message; default mail.NewID
+	Draining       func() bool      // true: new messages are refused, reads go on; default never
 	TrustedProxies []netip.Prefix   // peers whose X-Forwarded-For is believed
 	AdminApart     bool             // the admin API is served by AdminHandler, and not by Handler
-	AdminNetworks  []netip.Prefix   // that the admin API answers to; none is all
+	AdminNetworks  []netip.Prefix   // clients the admin API answers; empty: all
 
-	Hooks       Hooks           // who reads the events of an account; default no account has a receiver
-	Registrars  Registrars      // who sets up receivers at providers; default nobody
+	Hooks       Hooks           // parsers of an account's events; default no account has a receiver
+	Registrars  Registrars      // set up receivers at providers; default none
 	Unsubscribe Unsubscriber    // opens the tokens of one-click links; default none is valid
 	Webhooks    EndpointOptions // webhook endpoints
 }
@@ -90,16 +90,16 @@ type Server struct {
 	tally              *tally
 	logins             logins
 	handler, admin     http.Handler
-	warned             atomic.Int64 // when it was last said that a proxy is not trusted, in seconds since 1970
+	warned             atomic.Int64 // when the log last warned of an untrusted proxy, in seconds since 1970
 
-	// By address.
+	// These count by address.
 	requests, lingering                *pool
 	hookReads, hookWork, hookStrangers *pool
 	badTokens                          *failures[holder]
 	badPasswords                       *failures[guesser]
-	// By tenant.
+	// These count by tenant.
 	stats, imports, streams, replays, tests *pool
-	// By token.
+	// This counts by token.
 	unsubscribes *failures[[sha256.Size]byte]
 }
 
@@ -164,7 +164,7 @@ func (s *Server) setDefaults() {
 	}
 }
 
-// setBounds makes what counts what strangers do, and what shares out that of which there is not enough for everybody.
+// setBounds makes the counters of failed attempts and the pools that share out scarce resources.
 func (s *Server) setBounds() {
 	s.tally = newTally()
 	s.requests, s.lingering = newPool(MaxConns, 0), newPool(lingerers, 0)
@@ -176,39 +176,39 @@ func (s *Server) setBounds() {
 	s.unsubscribes = newFailures[[sha256.Size]byte](s.now, unsubscribesPerMinute)
 }
 
-// Handler returns the API as one http.Handler. It answers every path; package app mounts it beside the dashboard.
+// Handler returns the API as one http.Handler. It answers every path.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// AdminHandler returns the admin API alone, for an address of its own.
+// AdminHandler returns the admin API alone, for its own address.
 func (s *Server) AdminHandler() http.Handler { return s.admin }
 
 // Close ends the background work (noting when keys were last used) and waits for it.
 func (s *Server) Close() { s.touches.close() }
 
-// answerTime is for an answer: from the end of the header, and again from the end of the body. It covers the longest wait
-// for a commit, and for the outcome of one.
+// answerTime limits an answer. It starts at the end of the header, and again at the end of the body. It covers the longest
+// wait for a commit and for its outcome.
 const answerTime = 60 * time.Second
 
-// idleTime is how long a connection may wait for a request, the first one as any other; under pressure it gives way before, see
-// Listener. It is longer than that of the proxies in front. Clients open connections ahead of their requests: one that is closed
-// just when they use it costs a request its answer, and they may not repeat it.
+// idleTime is how long a connection may wait for a request, be it the first or a later one. Under pressure it is closed
+// earlier, see Listener. It is longer than the idle time of proxies in front. Clients open connections ahead of their
+// requests: if we close one just as it is used, the request gets no answer, and the client may not be able to repeat it.
 const idleTime = 90 * time.Second
 
-// bodyTime is for a body, from the end of the header, unless its handler has another.
+// bodyTime limits the reading of a body, from the end of the header, unless its handler sets another limit.
 const bodyTime = 60 * time.Second
 
-// timeBody limits the reading of each body. The ReadTimeout of net/http would count from the opening of the connection.
+// timeBody limits the reading of each body. The ReadTimeout of net/http would start when the connection opens.
 func timeBody(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // an error: no connection, as in tests
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // an error means no connection, as in tests
 		}
 		h.ServeHTTP(w, r)
 	})
 }
 
-// HTTPServer returns a server for the handler whose time limits hold against slow and silent clients. The caller
-// listens, serves and shuts it down.
+// HTTPServer returns a server for the handler, with time limits against slow and silent clients. The caller listens,
+// serves and shuts it down.
 func HTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           timeBody(closeChunked(h)),
@@ -220,9 +220,9 @@ func HTTPServer(h http.Handler) *http.Server {
 	}
 }
 
-// closeChunked closes the connection after each request with a Transfer-Encoding, on every route, read or not. net/http drops a
-// Content-Length beside it before we can see it. Such a request may be smuggling another one, and RFC 9112 section 6.1 wants its
-// connection closed.
+// closeChunked closes the connection after each request with a Transfer-Encoding, on every route, whether its body was read
+// or not. If such a request also has a Content-Length, it may be smuggling another request, and RFC 9112 section 6.1 wants
+// its connection closed. net/http drops that Content-Length before we can see it.
 func closeChunked(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TransferEncoding) > 0 {
@@ -232,13 +232,13 @@ func closeChunked(h http.Handler) http.Handler {
 	})
 }
 
-// handlerFunc is a handler that leaves the answer to an error to the adapter.
+// handlerFunc is a handler that returns errors and lets the adapter answer them.
 type handlerFunc func(w http.ResponseWriter, r *http.Request) error
 
 // handle is the one adapter from handlerFunc to http.Handler.
 func (s *Server) handle(h handlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		body := r.Body // as it comes: handlers put bounds around it
+		body := r.Body // the original; handlers wrap r.Body with limits
 		err := h(w, r)
 		if err == nil {
 			return

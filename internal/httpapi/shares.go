@@ -11,19 +11,19 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// holder is whose share a place counts against: the network of an address as long as we know no more of who is there, or a
-// tenant. The zero holder is nobody in particular, and bounded by the pool alone.
+// holder is the party whose share a place counts against: a tenant, or the network of the client's address while the tenant
+// is not known. The zero holder is nobody in particular; only the pool's size bounds it.
 type holder struct {
 	net    netip.Prefix
 	tenant mail.TenantID
 }
 
-// pool shares out so many places, or bytes, of one thing that there is not enough of for everybody. A holder may take a
-// further place only while it then has no more than it leaves free: one alone gets half, two get a third each, and whoever
-// comes next still finds something. Its first place is bound by what is free alone.
+// pool shares out a fixed number of places, or bytes, of one scarce resource. A holder may take a further place only if it
+// then has no more than it leaves free: one holder alone gets half, two get a third each, and a newcomer still finds
+// something. Its first place only has to be free.
 //
-// What keeps us waiting for its client, for a body or for the next request, gives way to others when its patience is over:
-// patience seconds without a byte, or a flow of less than slowest.
+// A place that waits for its client (for a body or the next request) can be given to others when its patience is over: after
+// patience without a byte, or with a flow below slowest.
 //
 // A pool is safe for concurrent use. Its memory is bounded by its size.
 type pool struct {
@@ -32,11 +32,11 @@ type pool struct {
 	mu      sync.Mutex
 	taken   int64
 	held    map[holder]int64
-	waiting []*waiter       // for a place, in their order
-	slow    map[*place]bool // that wait for their clients
+	waiting []*waiter       // for a place, in order of arrival
+	slow    map[*place]bool // places that wait for their clients
 }
 
-// What a client has to send to keep its place when others want one. Nobody is hurried while there is room.
+// A client must send this fast to keep its place when others want one. While there is room, no client has to hurry.
 const (
 	patience = 2 * time.Second
 	slowest  = 32 << 10 // bytes per second
@@ -46,16 +46,16 @@ func newPool(size, most int64) *pool {
 	return &pool{size: size, most: most, held: map[holder]int64{}, slow: map[*place]bool{}}
 }
 
-// place is what one request, or one connection, has of a pool. Its fields belong to the pool's lock.
+// place is the part of a pool that one request, or one connection, holds. The pool's lock guards its fields.
 type place struct {
 	pool  *pool
 	who   holder
 	n     int64         // how much
-	cut   func()        // ends the waiting for the client; nil: there is none
-	since time.Time     // since when we wait for the client, zero: we do not
-	left  time.Duration // of the patience
+	cut   func()        // ends the wait for the client; nil: the place can't be taken away
+	since time.Time     // start of the last wait for the client
+	left  time.Duration // rest of the patience
 	read  int64         // bytes of the body
-	gone  bool          // it was given to others
+	gone  bool          // released, or given to others
 }
 
 type waiter struct {
@@ -63,7 +63,7 @@ type waiter struct {
 	ready chan struct{}
 }
 
-// take gives a place, or nil when the holder has its share or there is nothing left. With cut, the place may be taken away
+// take gives a place of size n, or nil when the holder has its share or nothing is left. With cut, the place may be taken away
 // again while it waits for the client.
 func (p *pool) take(who holder, n int64, cut func()) *place {
 	x := &place{pool: p, who: who, cut: cut, left: patience}
@@ -73,15 +73,15 @@ func (p *pool) take(who holder, n int64, cut func()) *place {
 	return x
 }
 
-// of tells how much a holder has.
+// of returns how much a holder has.
 func (p *pool) of(who holder) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.held[who]
 }
 
-// wait gives a place once there is one, first come, first served among those whose share allows it; nil when ctx ends before.
-// Cut is that of take.
+// wait waits for a place, first come, first served among those whose share allows it. It returns nil when ctx ends first. cut
+// is as in take.
 func (p *pool) wait(ctx context.Context, who holder, cut func()) *place {
 	w := &waiter{&place{pool: p, who: who, cut: cut, left: patience}, make(chan struct{})}
 	p.mu.Lock()
@@ -96,14 +96,14 @@ func (p *pool) wait(ctx context.Context, who holder, cut func()) *place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := slices.Index(p.waiting, w)
-	if i < 0 { // it came at the last moment
+	if i < 0 { // the place came at the last moment
 		return w.place
 	}
 	p.waiting = slices.Delete(p.waiting, i, i+1)
 	return nil
 }
 
-// admit gives what is free to those who wait.
+// admit gives the free places to those who wait.
 func (p *pool) admit() {
 	p.waiting = slices.DeleteFunc(p.waiting, func(w *waiter) bool {
 		if !p.fits(w.place, 1) {
@@ -115,19 +115,19 @@ func (p *pool) admit() {
 	})
 }
 
-// fits reports whether a place may have so much more.
+// fits reports whether a place may grow by more.
 func (p *pool) fits(x *place, more int64) bool {
 	free, all := p.size-p.taken-more, p.held[x.who]+more
 	switch {
 	case free < 0 || p.most > 0 && all > p.most:
 		return false
-	case more == 0 || x.who == (holder{}) || p.held[x.who] == x.n: // or nobody's share, or its holder has nothing beside it
+	case more == 0 || x.who == (holder{}) || p.held[x.who] == x.n: // the holder is nobody, or has no other place
 		return true
 	}
 	return all <= free
 }
 
-// add gives a place so much more, or less.
+// add changes the size of a place by more, which may be negative.
 func (p *pool) add(x *place, more int64) {
 	x.n += more
 	p.taken += more
@@ -136,7 +136,7 @@ func (p *pool) add(x *place, more int64) {
 	}
 }
 
-// grow reports whether the place got so much more. For that others may lose theirs, whose patience is over.
+// grow enlarges the place by more and reports whether it could. Places whose patience is over may be taken away for it.
 func (x *place) grow(more int64) bool {
 	p := x.pool
 	p.mu.Lock()
@@ -152,8 +152,8 @@ func (x *place) grow(more int64) bool {
 	return true
 }
 
-// overdue finds whose place is to be given to another: of those whose patience is over one of the holder that has most, and
-// of that one's the longest overdue. Where only its share keeps a holder out, one of its own.
+// overdue picks the place to take away, among those whose patience is over: the longest overdue one of the holder that has
+// most. With own (only its share keeps who out), it picks any of who's own places.
 func (p *pool) overdue(who holder, own bool, now time.Time) *place {
 	var worst *place
 	for x := range p.slow {
@@ -161,7 +161,7 @@ func (p *pool) overdue(who holder, own bool, now time.Time) *place {
 			continue
 		}
 		if own {
-			return x // whichever it is
+			return x // any of them will do
 		}
 		if worst == nil || p.held[x.who] > p.held[worst.who] ||
 			p.held[x.who] == p.held[worst.who] && now.Sub(x.since)-x.left > now.Sub(worst.since)-worst.left {
@@ -171,7 +171,7 @@ func (p *pool) overdue(who holder, own bool, now time.Time) *place {
 	return worst
 }
 
-// drop takes a place away from one who waits for its client.
+// drop takes away a place that waits for its client.
 func (p *pool) drop(x *place) {
 	x.gone = true
 	p.add(x, -x.n)
@@ -179,7 +179,7 @@ func (p *pool) drop(x *place) {
 	x.cut()
 }
 
-// release gives a place back. A second call does nothing, and so does one for no place.
+// release gives a place back. A second call does nothing, nor does a call on nil.
 func (x *place) release() {
 	if x == nil {
 		return
@@ -202,7 +202,7 @@ func (x *place) awaits() {
 	}
 }
 
-// heard notes that n bytes of the client have come. It reports false when the place was lost meanwhile.
+// heard notes that n bytes have come from the client. It returns false if the place was lost meanwhile.
 func (x *place) heard(n int) bool {
 	x.pool.mu.Lock()
 	defer x.pool.mu.Unlock()
@@ -212,13 +212,13 @@ func (x *place) heard(n int) bool {
 	return !x.gone
 }
 
-// paced reads a body from a place, which is lost to others when it comes too slowly.
+// paced reads a body that holds a place. A body that comes too slowly can lose the place to others.
 type paced struct {
 	*place
 	from io.Reader
 }
 
-// Read implements io.Reader. When the place is lost, it says so as if there had been none.
+// Read implements io.Reader. When the place is lost, the error is errBusy, as if there had been no place.
 func (b paced) Read(p []byte) (int, error) {
 	b.awaits()
 	n, err := b.from.Read(p)
@@ -228,5 +228,5 @@ func (b paced) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// network gives the holder that an address belongs to: itself, or the /64 that one IPv6 host has to itself.
+// network returns the holder of an address: the address itself, or its /64 for IPv6, since one host has a whole /64.
 func network(ip netip.Addr) holder { return holder{net: clientPrefix(ip)} }

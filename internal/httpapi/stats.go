@@ -11,7 +11,7 @@ import (
 const (
 	defaultStatsSpan = 24 * time.Hour
 	maxStatsSpan     = 31 * 24 * time.Hour
-	statsAtOnce      = 3 // per replica, of one tenant 1: counting is dear, and others need the database too
+	statsAtOnce      = 3 // per replica, 1 per tenant: counting is expensive, and others need the database too
 )
 
 // getStats counts the recipients of the tenant's messages, by account, stream or domain.
@@ -52,7 +52,7 @@ func (q *query) statsKey() string {
 	return ""
 }
 
-// span reads what time is asked about.
+// span reads the period to count: at most 31 days, by default the last 24 hours.
 func (q *query) span(now time.Time) (since, until time.Time) {
 	since, until = q.moment("since").UTC(), q.moment("until").UTC()
 	if until.IsZero() {

@@ -14,35 +14,37 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Store is what the handlers need of the database. Every method that changes configuration writes its audit entry and
-// moves the configuration version in the same transaction. Unknown names answer mail.ErrNotFound, names taken
-// mail.ErrConflict, a stale version mail.ErrStale, a database that can't answer *mail.Unavailable: then nothing is changed,
-// and nothing will be. A change of which nobody knows whether it was made is *mail.OutcomeUnknown.
+// Store is the part of the database that the handlers need. Every method that changes configuration writes its audit entry
+// and moves the configuration version in the same transaction. Errors: record.ErrNotFound for an unknown name,
+// record.ErrConflict for a name that is taken, record.ErrStale for a stale version. *record.Unavailable means that the
+// database can't answer: nothing was changed, and nothing will be. *record.OutcomeUnknown means that nobody knows whether
+// the change was made.
 type Store interface {
-	// Accept makes a submission durable, or refuses it: mail.ErrMismatch, *mail.Unavailable, *mail.OutcomeUnknown.
+	// Accept makes a submission durable, or refuses it: record.ErrMismatch, *record.Unavailable, *record.OutcomeUnknown.
 	Accept(ctx context.Context, s *record.Submission) (record.Accepted, error)
-	// AcceptAll does so for many at once, each on its own account: errs[i] belongs to subs[i].
+	// AcceptAll is Accept for many at once. Each one succeeds or fails on its own: errs[i] belongs to subs[i].
 	AcceptAll(ctx context.Context, subs []*record.Submission) (accepted []record.Accepted, errs []error)
-	// Replay gives the first answer to a submission whose key is there already, with the same fingerprint: mail.ErrNotFound,
-	// mail.ErrMismatch.
+	// Replay returns the first answer to a submission with the same idempotency key and fingerprint. Errors:
+	// record.ErrNotFound for an unknown key, record.ErrMismatch for another fingerprint.
 	Replay(ctx context.Context, s *record.Submission) (record.Accepted, error)
 
 	Message(ctx context.Context, t mail.TenantID, id mail.ID) (*record.View, error)
 	Waiting(ctx context.Context, id mail.ID) (*queue.Waiting, error)           // of any tenant
 	Messages(ctx context.Context, f record.Filter) ([]record.View, error)      // without Attempts
-	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error             // mail.ErrConflict: too late
-	Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error // mail.ErrConflict: not failed; mail.ErrMaybeSent: asks for force
+	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error             // record.ErrConflict: too late
+	Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error // ErrConflict: not failed; ErrMaybeSent: needs force
 
 	EventStore
 
-	// Suppress stops mail to an address, unless a suppression is there that lasts as long.
+	// Suppress stops mail to an address, unless there is a suppression that lasts at least as long.
 	Suppress(ctx context.Context, s record.Suppression) error
-	// ImportSuppressions does so for many and tells how many were new.
+	// ImportSuppressions is Suppress for many and returns how many were new.
 	ImportSuppressions(ctx context.Context, t mail.TenantID, list []record.Suppression) (added int64, err error)
-	// Unsuppress forgets all suppressions of an address, or those of the given streams. Unless complaints is set, it forgets
-	// none where one of them is a complaint's: mail.ErrForbidden.
+	// Unsuppress removes all suppressions of an address, or those of the given streams. If one of them comes from a complaint
+	// and complaints is not set, it removes none: record.ErrForbidden.
 	Unsuppress(ctx context.Context, actor string, t mail.TenantID, email string, complaints bool, streams ...string) error
-	// FindSuppressions lists by address and stream, behind those of after, what Email, Stream and Reason of match select.
+	// FindSuppressions lists the suppressions that Email, Stream and Reason of match select, by address and stream, starting
+	// behind after.
 	FindSuppressions(ctx context.Context, match, after record.Suppression, limit int) ([]record.Suppression, error)
 
 	KeyByID(ctx context.Context, id string) (*record.Key, error)
@@ -52,7 +54,8 @@ type Store interface {
 	Keys(ctx context.Context) ([]record.Key, error)
 	CreateKey(ctx context.Context, actor string, k record.Key) error
 	SetKeyNetworks(ctx context.Context, actor, id string, networks []netip.Prefix) error
-	// RotateKey makes a key as the one of that id, which ends after the overlap; mail.ErrNotFound: it has ended already.
+	// RotateKey makes a new key with the rights of key id; the old key ends after the overlap. record.ErrNotFound: it has ended
+	// already.
 	RotateKey(ctx context.Context, actor, id, next string, hash []byte, overlap time.Duration) error
 	RevokeKey(ctx context.Context, actor, id string) error
 
@@ -60,14 +63,13 @@ type Store interface {
 	CreateTenant(ctx context.Context, actor string, t record.Tenant) (record.Tenant, error)
 	UpdateTenant(ctx context.Context, actor, name string, weight int, paused bool) error
 
-	// Config reads the whole routing configuration from the database. Capabilities may be empty: they are the kind's.
+	// Config reads the whole routing configuration from the database. Capabilities may be empty: then those of the kind hold.
 	Config(ctx context.Context) (*route.Config, error)
-	// Secrets opens the secrets of an account, by its id, and gives those that open beside seal.ErrSealed, so that a change of its settings is validated with them.
-	// Handlers give them to Kinds.Validate and to nobody else.
+	// Secrets opens the secrets of an account, so that a change of its settings can be validated with them. If some do not open,
+	// it returns the others with seal.ErrSealed. Handlers pass secrets to Kinds.Validate and nowhere else.
 	Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error)
 	CreateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error
-	// UpdateAccount stores settings, concurrency and the given secrets; secrets that are not given stay. It also takes
-	// the account out of its parks.
+	// UpdateAccount stores settings, concurrency and the given secrets; other secrets stay. It also ends the account's parks.
 	UpdateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error
 	SetLimits(ctx context.Context, actor, account string, windows []limit.Window) error
 	PauseAccount(ctx context.Context, actor, account string) error
@@ -83,40 +85,40 @@ type Store interface {
 	Queue(ctx context.Context) (record.QueueState, error)
 	LimitStates(ctx context.Context) ([]limit.State, error)
 	Audit(ctx context.Context, f record.AuditFilter) ([]record.AuditEntry, error)
-	Ping(ctx context.Context) error // database answers and its schema is ours
+	Ping(ctx context.Context) error // the database answers and has our schema
 }
 
-// EventStore keeps what providers report.
+// EventStore keeps the events that providers report.
 type EventStore interface {
-	// ReceiveEvents makes what came durable and applies it: mail.ErrReplayed, *mail.Unavailable.
+	// ReceiveEvents stores events and applies them. Errors: record.ErrReplayed, *record.Unavailable.
 	ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error)
 	Events(ctx context.Context, f record.EventFilter) ([]mail.Event, error)
-	// EventHead gives the place behind all events, and EventsAfter those behind a place, in an order in which nothing is
-	// ever added before what was read. A place that is none is mail.ErrNotFound. None may be given although there are
-	// more; next has moved on then.
+	// EventHead returns the position behind all events. EventsAfter returns events behind a position; no event is ever added
+	// before one that was read. A position that is not valid is record.ErrNotFound. The list may be empty although more
+	// events follow; next has then moved on.
 	EventHead(ctx context.Context) (position string, err error)
 	EventsAfter(ctx context.Context, f record.EventFilter, position string, limit int) (events []mail.Event, next string, err error)
 	Stats(ctx context.Context, f record.StatsFilter) ([]record.Stat, error)
 
 	HookHealth(ctx context.Context) ([]record.HookHealth, error)
-	// RawEvents reads kept payloads by the time of their receipt, of one account or, for "", of all.
+	// RawEvents reads kept payloads by time of receipt, of one account, or of all if account is "".
 	RawEvents(ctx context.Context, account string, since time.Time, after mail.ID, limit int) ([]record.RawEvent, error)
-	// Reproject puts what a parser makes of payloads today in the place of what it made of them before.
+	// Reproject replaces the events that were once parsed from payloads by those that the parser finds in them today.
 	Reproject(ctx context.Context, in []record.Reprojected, dryRun bool) (changed, messages int, err error)
 }
 
-// Kinds tells what provider kinds exist and checks an account's settings.
+// Kinds knows the provider kinds and checks an account's settings.
 type Kinds interface {
 	Spec(kind provider.Kind) (provider.Spec, bool)
-	// Validate builds the adapter from settings and secrets and throws it away; an error is for the operator's eyes.
+	// Validate builds the adapter from settings and secrets and throws it away; an error is shown to the operator.
 	Validate(kind provider.Kind, settings []byte, secrets map[string]seal.Secret) error
 	DocumentedLimits(kind provider.Kind) []limit.Window
-	// MessageIDHeader is the Message-ID under which recipients have a mail that was taken, "" if unknown.
+	// MessageIDHeader returns the Message-ID that recipients see on a mail that a provider accepted, "" if unknown.
 	MessageIDHeader(kind provider.Kind, settings func() []byte, ours, providerID string) string
 }
 
-// Router answers for a message that is not sent, from the configuration in force and the live state of this replica.
+// Router decides for a message without sending it, by the configuration in force and the live state of this replica.
 type Router interface {
-	// The time of the request is the present, and one without a seed gets one.
+	// Explain takes the present as the time of the request. A request without a seed gets one.
 	Explain(r route.Request) route.Decision
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// A stream asks the database streamPoll after it got nothing; an open one costs one query per poll. A comment is sent
-// when nothing was for heartbeatEvery, so that proxies keep the connection and a dead one is found.
+// A stream that found no events asks the database again after streamPoll; each poll is one query. After heartbeatEvery
+// without an event it sends a comment, so that proxies keep the connection and a dead one is noticed.
 const (
 	streamPoll       = 500 * time.Millisecond
 	heartbeatEvery   = 15 * time.Second
@@ -22,12 +22,13 @@ const (
 	streamWrite      = 10 * time.Second // for one write
 	streamsPerTenant = 10
 	maxStreams       = 100
-	streamReconnect  = 2 * time.Second // what browsers are told to wait
+	streamReconnect  = 2 * time.Second // how long browsers wait before they reconnect
 )
 
-// streamEvents sends events as they come, as server-sent events (WHATWG HTML, section 9.2). The id of each is its
-// position: with the last one in Last-Event-ID, or ?last_event_id=, a stream goes on without loss or repetition, on any
-// replica. It ends when the server drains, the key ends, or the database does not answer; the client then comes again.
+// streamEvents sends events as they come, as server-sent events (WHATWG HTML, section 9.2). The id of each event is its
+// position. A client that gives the last one in Last-Event-ID, or ?last_event_id=, continues without loss or repetition, on
+// any replica. A stream ends when the server drains, the key ends, or the database does not answer; the client then
+// reconnects.
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 	q, err := readRepeating(r, "type", append(eventParameters, "last_event_id")...)
 	if err != nil {
@@ -38,7 +39,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	if header := r.Header.Get("Last-Event-ID"); header != "" { // newer: browsers repeat the address that they began with
+	if header := r.Header.Get("Last-Event-ID"); header != "" { // it is newer: browsers reconnect to the URL that they began with
 		from = header
 	}
 	if s.draining() {
@@ -55,7 +56,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 	return out.run(r.Context())
 }
 
-// stream is one that is open.
+// stream is one open stream.
 type stream struct {
 	*Server
 	conn     *http.ResponseController
@@ -90,7 +91,7 @@ func (x *stream) run(ctx context.Context) error {
 	}
 }
 
-// first finds the place to begin at: what is there when a stream is opened without a place is not shown.
+// first finds the position to begin at. A stream without one begins behind all present events.
 func (x *stream) first(ctx context.Context) (events []mail.Event, err error) {
 	if x.position == "" {
 		x.position, err = x.store.EventHead(ctx)
@@ -103,6 +104,7 @@ func (x *stream) first(ctx context.Context) (events []mail.Event, err error) {
 	return events, err
 }
 
+// next reads the next page of events and moves the position.
 func (x *stream) next(ctx context.Context) ([]mail.Event, error) {
 	events, next, err := x.store.EventsAfter(ctx, x.filter, x.position, streamPage)
 	if err == nil {
@@ -111,7 +113,7 @@ func (x *stream) next(ctx context.Context) ([]mail.Event, error) {
 	return events, err
 }
 
-// may reports whether the stream may go on: a key that was revoked, or is for other networks now, shows nothing more.
+// may reports whether the stream may go on. It ends if the key was revoked or no longer allows the client's network.
 func (x *stream) may(ctx context.Context) bool {
 	if x.draining() {
 		return false
@@ -120,17 +122,17 @@ func (x *stream) may(ctx context.Context) bool {
 	return err == nil && key != nil && valid(key, x.clock()) && admits(key.Networks, x.from)
 }
 
-// open sends the head, and the position, so that even a stream without events can be resumed. net/http lifts its limit on
-// reading when a request was read; each write has a limit of its own.
+// open sends the header and the position, so that even a stream without events can be resumed. net/http lifts its read limit
+// once the request was read; each write has its own limit.
 func (x *stream) open() error {
 	h := x.w.Header()
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold back what is small
+	h.Set("X-Accel-Buffering", "no") // nginx would buffer small writes
 	x.w.WriteHeader(http.StatusOK)
 	return x.write(fmt.Appendf(nil, "retry: %d\nid: %s\n\n", streamReconnect.Milliseconds(), x.position))
 }
 
-// send writes the events, or, when there was nothing for a while, a comment and the position that was reached.
+// send writes the events or, after heartbeatEvery without one, a comment and the position reached.
 func (x *stream) send(events []mail.Event) error {
 	var b bytes.Buffer
 	for i := range events {
@@ -161,8 +163,9 @@ func appendEvent(b *bytes.Buffer, e *mail.Event) error {
 	return nil
 }
 
+// write writes and flushes b within streamWrite.
 func (x *stream) write(b []byte) error {
-	_ = x.conn.SetWriteDeadline(time.Now().Add(streamWrite)) // what has no connection has no deadline
+	_ = x.conn.SetWriteDeadline(time.Now().Add(streamWrite)) // an error means no connection, as in tests
 	if _, err := x.w.Write(b); err != nil {
 		return err
 	}
@@ -170,7 +173,7 @@ func (x *stream) write(b []byte) error {
 	return x.conn.Flush()
 }
 
-// wait reports whether d has passed before the context ended.
+// wait waits for d and returns true, or false when the context ends first.
 func wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -182,7 +185,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// noStream says whether the tenant or this replica has as many open as it may.
+// noStream is the error when the tenant (429), or this replica (503), has as many streams open as it may.
 func (s *Server) noStream(t mail.TenantID) error {
 	if s.streams.of(holder{tenant: t}) < streamsPerTenant {
 		return &record.Unavailable{Reason: "streams", RetryAfter: streamReconnect}

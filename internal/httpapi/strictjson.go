@@ -22,20 +22,20 @@ const (
 	maxTokens = 100_000
 )
 
-// decodeStrict decodes a request body that must be exactly one JSON object, and refuses everything that two parsers
-// could read in two ways: names given twice or differing only in case, invalid UTF-8, lone surrogates, a byte order
-// mark, data behind the object. The standard decoder takes the last duplicate, matches names in any case and replaces
-// bad UTF-8 silently.
+// decodeStrict decodes a request body that must be exactly one JSON object. It refuses everything that two parsers could
+// read in two ways: names given twice or differing only in case, invalid UTF-8, lone surrogates, a byte order mark, data
+// behind the object. The standard decoder takes the last duplicate, matches names in any case and replaces bad UTF-8
+// silently.
 //
-// What is no such object is a 400 (*refusal) that tells where; an object whose meaning is wrong (an unknown field, a
-// wrong type, U+0000 in a string, which Postgres can't store) is an *mail.Invalid. T decides what is known; a type
-// with UnmarshalJSONFrom tells a wrong type by returning a wantError.
+// Anything that is not such an object is a 400 (*refusal) that names the position. An object whose meaning is wrong is a
+// *mail.Invalid: an unknown field, a wrong type, or U+0000 in a string, which Postgres can't store. T decides which fields
+// are known. A type with UnmarshalJSONFrom reports a wrong type by returning a wantError.
 func decodeStrict[T any](body []byte, into *T) error {
 	if err := scan(body); err != nil {
 		return err
 	}
 	err := json.Unmarshal(body, into, json.RejectUnknownMembers(true),
-		jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) // scan saw to both
+		jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) // scan has refused both
 	if err != nil {
 		return decodeProblem(err)
 	}
@@ -66,7 +66,7 @@ func scan(body []byte) error {
 	return nil
 }
 
-// checkStart looks at how the text begins.
+// checkStart checks how the text begins: with an object, and without a byte order mark.
 func checkStart(body []byte) error {
 	if bytes.HasPrefix(body, []byte("\xef\xbb\xbf")) {
 		return refuse(http.StatusBadRequest, "byte_order_mark", "The JSON begins with a byte order mark.")
@@ -81,13 +81,14 @@ func checkStart(body []byte) error {
 	return nil
 }
 
-// scanner walks over tokens and keeps, for each open object, the names seen.
+// scanner walks over the tokens and keeps the names seen in each open object.
 type scanner struct {
 	dec    *jsontext.Decoder
 	names  [maxDepth + 1]nameSet
-	fields []mail.Field // the values that hold U+0000 or are -0
+	fields []mail.Field // values that contain U+0000 or are -0
 }
 
+// next reads one token, or one scalar value, and checks it.
 func (s *scanner) next() error {
 	switch s.dec.PeekKind() {
 	case jsontext.KindBeginObject, jsontext.KindBeginArray:
@@ -109,6 +110,7 @@ func (s *scanner) next() error {
 	}
 }
 
+// scalar checks a number, string or member name.
 func (s *scanner) scalar(raw jsontext.Value) error {
 	switch raw.Kind() {
 	case jsontext.KindNumber:
@@ -151,7 +153,7 @@ func (s *scanner) complain(code, message string) {
 	}
 }
 
-// holdsNUL tells the escape \u0000 from an escaped backslash before "u0000".
+// holdsNUL distinguishes the escape \u0000 from an escaped backslash before "u0000".
 func holdsNUL(raw jsontext.Value) bool {
 	text, err := jsontext.AppendUnquote(nil, raw)
 	return err == nil && bytes.IndexByte(text, 0) >= 0
@@ -198,8 +200,8 @@ func (n *nameSet) add(name string) bool {
 	return true
 }
 
-// fold maps names that a case-insensitive parser would take for one another to one string: each rune to the
-// smallest of its folding orbit, lowered, so that U+212A (Kelvin) is a k and U+017F (long s) an s.
+// fold maps names that a case-insensitive parser would confuse to one string. Each rune becomes the smallest of its folding
+// orbit, in lower case: U+212A (Kelvin) becomes k, U+017F (long s) becomes s.
 func fold(name string) string {
 	plain := true
 	for i := range len(name) {
@@ -234,7 +236,7 @@ func fieldPath(p jsontext.Pointer) string {
 	return b.String()
 }
 
-// cut makes a caller's word fit to be shown back: at most 80 bytes, printable.
+// cut makes a caller's text safe to show back: at most 80 bytes, printable.
 func cut(s string) string {
 	s = s[:min(len(s), 80)]
 	return strings.Map(func(r rune) rune {

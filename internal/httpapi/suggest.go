@@ -2,10 +2,10 @@ package httpapi
 
 import "strings"
 
-// maxSuggested is the longest word that is looked at, in bytes: no name of ours is longer, and comparing is quadratic.
+// maxSuggested is the longest word that is compared, in bytes: none of our names is longer, and comparing is quadratic.
 const maxSuggested = 64
 
-// suggest returns the known word that a misspelt one was most likely meant to be, or "".
+// suggest returns the known word that is closest to a misspelt one, or "" if none is close.
 func suggest(word string, known []string) string {
 	if len(word) > maxSuggested {
 		return ""
@@ -19,7 +19,7 @@ func suggest(word string, known []string) string {
 	return best
 }
 
-// didYouMean gives the sentence for a misspelt word, or "".
+// didYouMean returns a hint for a misspelt word, or "".
 func didYouMean(word string, known []string) string {
 	if s := suggest(word, known); s != "" {
 		return `did you mean "` + s + `"?`

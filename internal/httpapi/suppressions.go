@@ -51,7 +51,8 @@ func (q *query) suppressions(t mail.TenantID) record.Suppression {
 	return match
 }
 
-// suppressionPlace and afterSuppression write and read where a listing goes on. Neither part can hold a line feed.
+// suppressionPlace and afterSuppression write and read the position where a listing continues. Neither part can contain a
+// line feed.
 func suppressionPlace(x *record.Suppression) string { return x.Email + "\n" + x.Stream }
 
 func afterSuppression(place string) record.Suppression {
@@ -78,8 +79,8 @@ func suppressionView(x *record.Suppression) api.Suppression {
 	return out
 }
 
-// addSuppression is idempotent: of two for the same address and stream the one that lasts longer stays, and the answer
-// shows which that is.
+// addSuppression is idempotent. Of two suppressions for the same address and stream, the one that lasts longer stays; the
+// answer shows it.
 func (s *Server) addSuppression(w http.ResponseWriter, r *http.Request) error {
 	in, err := read[api.SuppressionRequest](s, w, r)
 	if err != nil {
@@ -134,7 +135,7 @@ func suppressionOf(in api.SuppressionRequest, now time.Time) (record.Suppression
 	return x, nil
 }
 
-// applying reads what is suppressed of an address, in all its streams.
+// applying reads the suppressions of an address, in all streams.
 func (s *Server) applying(ctx context.Context, t mail.TenantID, email string) ([]record.Suppression, error) {
 	return s.store.FindSuppressions(ctx, record.Suppression{Tenant: t, Email: email}, record.Suppression{}, suppressionBatch)
 }
@@ -143,7 +144,7 @@ func errNotSuppressed() error {
 	return refuse(http.StatusNotFound, "not_found", "This address is not suppressed.")
 }
 
-// getSuppression tells what stops mail to an address; with ?stream=, mail of that stream. Nothing is 404.
+// getSuppression shows the suppressions of an address; with ?stream=, those that stop mail of that stream. None is a 404.
 func (s *Server) getSuppression(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(r, "stream")
 	if err != nil {
@@ -168,9 +169,9 @@ func (s *Server) getSuppression(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, api.List[api.Suppression]{Data: suppressionViews(rows)})
 }
 
-// deleteSuppression lifts all suppressions of an address, or with ?stream= that of one stream. An empty one is the
-// suppression that names no stream. Where one of them is a complaint's, that takes a scope of its own, and without it
-// none is lifted.
+// deleteSuppression lifts all suppressions of an address, or with ?stream= that of one stream. An empty stream means the
+// suppression that names no stream. If one of them comes from a complaint, the key needs an extra scope; without it none is
+// lifted.
 func (s *Server) deleteSuppression(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(r, "stream")
 	if err != nil {

@@ -21,16 +21,16 @@ import (
 const (
 	suppressionBatch = 1000     // rows of one statement
 	maxImport        = 64 << 20 // bytes
-	maxImportErrors  = 100      // that are told
-	importsAtOnce    = 3        // per replica, of one tenant 1
+	maxImportErrors  = 100      // that the answer lists
+	importsAtOnce    = 3        // per replica; one tenant gets 1
 	importBatchTime  = 60 * time.Second
 )
 
 // exportColumns is the first line of an export. An import reads what an export wrote.
 var exportColumns = []string{"email", "stream", "reason", "origin", "created_at", "expires_at"}
 
-// exportSuppressions streams the tenant's suppressions as CSV (RFC 4180). When it can't go on, it breaks the connection: a
-// file that ends early must not look whole.
+// exportSuppressions streams the tenant's suppressions as CSV (RFC 4180). When it fails half-way, it breaks the connection, so
+// that a file that ends early does not look complete.
 func (s *Server) exportSuppressions(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(r, "stream", "reason")
 	if err != nil {
@@ -68,6 +68,7 @@ func (s *Server) exportSuppressions(w http.ResponseWriter, r *http.Request) erro
 	return nil
 }
 
+// csvRow returns a row of the export. A quote before a cell keeps spreadsheets from running it as a formula.
 func csvRow(x *record.Suppression) []string {
 	expires := ""
 	if !x.ExpiresAt.IsZero() {
@@ -82,14 +83,15 @@ func csvRow(x *record.Suppression) []string {
 	return row
 }
 
-// formula reports whether a spreadsheet could take the cell for one, or for one that was made safe: then one quote more is
-// put before it, so that uncell gives back exactly what was there. In East Asian locales the full-width forms of the signs
-// begin one too (OWASP, "CSV Injection").
+// formula reports whether a spreadsheet could take the cell for a formula. Quotes before it do not count: a cell that already
+// has one gets one more, so that uncell restores exactly what was there. In East Asian locales the full-width forms of the
+// signs begin a formula too (OWASP, "CSV Injection").
 func formula(cell string) bool {
 	first, _ := utf8.DecodeRuneInString(strings.TrimLeft(cell, "'"))
 	return strings.ContainsRune("=+-@\t\r\n＝＋－＠", first)
 }
 
+// uncell removes the quote that csvRow put before a formula.
 func uncell(cell string) string {
 	if formula(cell) {
 		return strings.TrimPrefix(cell, "'")
@@ -97,8 +99,8 @@ func uncell(cell string) string {
 	return cell
 }
 
-// importSuppressions adds the rows of a CSV file whose first line names the columns. It is stored in batches: what was
-// stored stays when the file turns out to be broken further on, and the same file can be sent again.
+// importSuppressions adds the rows of a CSV file whose first line names the columns. It stores them in batches. If the file
+// turns out to be broken further on, the stored rows stay, and the same file can be sent again.
 func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(r, "reason")
 	if err != nil {
@@ -169,7 +171,7 @@ func checkCSV(r *http.Request) error {
 	return nil
 }
 
-// importProblem tells an error of the file from one of the connection.
+// importProblem returns an error of the file as it is, and turns one of the connection into its answer.
 func importProblem(w http.ResponseWriter, err error) error {
 	var own *refusal
 	var bad *mail.Invalid
@@ -179,10 +181,10 @@ func importProblem(w http.ResponseWriter, err error) error {
 	return readProblem(w, err)
 }
 
-// csvImport reads a file row by row. A row that means nothing is counted and skipped.
+// csvImport reads a file row by row. An invalid row is counted and skipped.
 type csvImport struct {
 	rows    *csvRows
-	columns map[string]int // by our names
+	columns map[string]int // index of each column, by our name
 	reason  string         // of rows that give none
 	now     time.Time
 	result  api.SuppressionImportResult
@@ -192,7 +194,7 @@ func newCSVImport(r io.Reader, reason string, now time.Time) *csvImport {
 	return &csvImport{rows: newCSVRows(r), reason: reason, now: now, result: api.SuppressionImportResult{Errors: []api.SuppressionCSVRow{}}}
 }
 
-// header reads the first line. Columns that we do not know are left alone.
+// header reads the first line. Unknown columns are ignored.
 func (c *csvImport) header() error {
 	row, err := c.rows.names()
 	switch {
@@ -206,7 +208,7 @@ func (c *csvImport) header() error {
 	seen := map[string]int{}
 	for i, name := range row.fields {
 		if i == 0 {
-			name = strings.TrimPrefix(name, "\ufeff") // which spreadsheets write
+			name = strings.TrimPrefix(name, "\ufeff") // spreadsheets write a byte order mark
 		}
 		name = plainName(name)
 		if _, twice := seen[name]; twice && known(name) {
@@ -238,7 +240,7 @@ func known(name string) bool {
 	return false
 }
 
-// batch reads the next rows that mean something. At the end it returns those that are left, with io.EOF.
+// batch reads the next valid rows. At the end of the file it returns the last ones with io.EOF.
 func (c *csvImport) batch() ([]record.Suppression, error) {
 	batch := make([]record.Suppression, 0, suppressionBatch)
 	for len(batch) < suppressionBatch {
@@ -253,7 +255,7 @@ func (c *csvImport) batch() ([]record.Suppression, error) {
 		x, err := c.suppression(row.fields)
 		var bad *mail.Invalid
 		switch {
-		case errors.As(err, &bad) && len(row.rest) > 0: // its quote may have been closed by one of another row
+		case errors.As(err, &bad) && len(row.rest) > 0: // a quote of another row may have closed its quote
 			c.rows.reread(row)
 			c.complain(row.line, errQuote.Error()+", or: "+bad.Error())
 		case errors.As(err, &bad):
@@ -273,6 +275,7 @@ func (c *csvImport) complain(line int, message string) {
 	}
 }
 
+// suppression turns a row into a suppression. An invalid row is a *mail.Invalid.
 func (c *csvImport) suppression(row []string) (record.Suppression, error) {
 	cell := func(name string) string {
 		i, ok := c.columns[name]

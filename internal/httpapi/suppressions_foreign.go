@@ -8,12 +8,12 @@ import (
 	"unicode"
 )
 
-// The exports of others. Sources: the exports of SendGrid's suppression pages (status, reason, email, created), of Mailgun's
-// (address, code, error, created_at), of Postmark's suppression dump (EmailAddress, SuppressionReason, Origin, CreatedAt),
-// and ListSuppressedDestinations of SES (EmailAddress, Reason, LastUpdateTime).
+// This file reads the exports of other services. Sources: the exports of SendGrid's suppression pages (status, reason, email,
+// created), of Mailgun's (address, code, error, created_at), of Postmark's suppression dump (EmailAddress,
+// SuppressionReason, Origin, CreatedAt), and ListSuppressedDestinations of SES (EmailAddress, Reason, LastUpdateTime).
 
-// aliases are the names that others give to a column, in lower case and without what separates words. The first that a file
-// has counts.
+// aliases are the names of each column in other services' exports, in lower case and without word separators. If a file has
+// several of them, the first in the list counts.
 var aliases = map[string][]string{
 	"email":      {"email", "emailaddress", "address", "recipient"},
 	"stream":     {"stream"},
@@ -24,12 +24,12 @@ var aliases = map[string][]string{
 	"expires_at": {"expiresat"},
 }
 
-// plainName is the name of a column as aliases has it.
+// plainName gives a column name the form that aliases has.
 func plainName(name string) string {
 	return strings.ToLower(strings.NewReplacer(" ", "", "_", "", "-", "").Replace(strings.TrimSpace(name)))
 }
 
-// foreignReasons are the words of others for our reasons, in lower case and without what separates words.
+// foreignReasons are other services' words for our reasons, in lower case and without word separators.
 var foreignReasons = map[string]string{
 	"hardbounce": "hard_bounce", "bounce": "hard_bounce", "bounced": "hard_bounce", "permanent": "hard_bounce", "invalid": "hard_bounce",
 	"softbounce": "soft_bounce", "spamcomplaint": "complaint", "complaint": "complaint", "complained": "complaint", "spamreport": "complaint",
@@ -37,8 +37,8 @@ var foreignReasons = map[string]string{
 	"unsubscribed": "unsubscribe", "optout": "unsubscribe",
 }
 
-// readReason reads a cell of a column of reasons: ours, another's word for one of them, or what a server said, which is the
-// detail of a bounce. Any other single word is given back as it is, and refused.
+// readReason reads a cell of a column of reasons: one of our reasons, another service's word for one, or a server's reply,
+// which becomes the detail of a hard bounce. It returns any other single word as it is; the caller refuses it.
 func readReason(cell string) (reason, detail string) {
 	if ours := foreignReasons[plainName(cell)]; ours != "" {
 		return ours, ""
@@ -49,11 +49,11 @@ func readReason(cell string) (reason, detail string) {
 	return cell, ""
 }
 
-// passes matches a status, such as 4.2.2 or 451, or the reply of a server that begins with one, of a failure that passes
-// (RFC 5321 section 4.2.1, RFC 3463 section 2).
+// passes matches the status of a temporary failure, such as 4.2.2 or 451, or a server's reply that begins with one (RFC 5321
+// section 4.2.1, RFC 3463 section 2).
 var passes = regexp.MustCompile(`^4(\d\d|\.\d{1,3}\.\d{1,3})($|[ -])`)
 
-// foreignTimes are the layouts of others, in UTC where they name no zone.
+// foreignTimes are the time layouts of other services. A time without a zone is in UTC.
 var foreignTimes = []string{time.RFC3339, time.RFC1123, time.RFC1123Z, time.DateTime, "2006-01-02T15:04:05", time.DateOnly, "01/02/2006"}
 
 // readCreated reads when something was suppressed: in one of foreignTimes, or in seconds since 1970.
@@ -72,7 +72,7 @@ func readCreated(v string) (time.Time, error) {
 	return time.Time{}, invalid("created_at", "invalid_time", "must be a time such as 2026-01-31T12:00:00Z, or seconds since 1970")
 }
 
-// shortened cuts the words of a server to what a detail may hold.
+// shortened cuts a server's reply to the length of a detail, and replaces control characters by spaces.
 func shortened(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

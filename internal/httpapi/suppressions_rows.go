@@ -12,7 +12,7 @@ import (
 
 const (
 	maxImportRow   = 64 << 10 // bytes of a row, and of a line
-	maxImportLines = 50       // lines of a row, which quotes may span
+	maxImportLines = 50       // lines that a quoted row may span
 )
 
 var (
@@ -20,13 +20,13 @@ var (
 	errQuote = errors.New("has a quote that is not closed")
 )
 
-// csvRows reads the rows of a CSV file (RFC 4180). A row that is broken costs its first line only: a quote that is not
-// closed takes all that follows for text, so the lines behind it are read again, each as a row.
+// csvRows reads the rows of a CSV file (RFC 4180). A broken row costs only its first line: an unclosed quote swallows the
+// lines that follow, so these are read again as rows of their own.
 type csvRows struct {
 	in    *bufio.Reader
 	comma rune
 	again [][]byte // lines that are read again
-	line  int      // of the last line that was given
+	line  int      // number of the last line returned
 }
 
 func newCSVRows(r io.Reader) *csvRows {
@@ -37,10 +37,10 @@ func newCSVRows(r io.Reader) *csvRows {
 type importRow struct {
 	fields []string
 	line   int
-	rest   [][]byte // the lines behind its first one
+	rest   [][]byte // its lines after the first
 }
 
-// nextLine returns a line with its end.
+// nextLine returns a line with its line ending.
 func (c *csvRows) nextLine() ([]byte, error) {
 	if len(c.again) > 0 {
 		line := c.again[0]
@@ -59,8 +59,8 @@ func (c *csvRows) nextLine() ([]byte, error) {
 	return bytes.Clone(line), nil
 }
 
-// read returns the next row that is not empty. After errRow or errQuote, which are about the row that it returns, reading
-// goes on behind that row's first line.
+// read returns the next row that is not empty. errRow and errQuote are about the row returned with them; reading then
+// continues after that row's first line.
 func (c *csvRows) read() (importRow, error) {
 	line, err := c.nextLine()
 	for err == nil && len(bytes.TrimRight(line, "\r\n")) == 0 {
@@ -89,13 +89,14 @@ func (c *csvRows) read() (importRow, error) {
 	return row, nil
 }
 
-// reread puts back the lines of a row behind its first one.
+// reread puts back the lines of a row after its first one.
 func (c *csvRows) reread(row importRow) importRow {
 	c.again = append(row.rest, c.again...)
 	c.line -= len(row.rest)
 	return row
 }
 
+// split splits a row into its cells. A row without quotes needs no CSV parser.
 func (c *csvRows) split(text []byte) ([]string, error) {
 	if bytes.IndexByte(text, '"') < 0 {
 		return strings.Split(strings.TrimRight(string(text), "\r\n"), string(c.comma)), nil
@@ -105,11 +106,11 @@ func (c *csvRows) split(text []byte) ([]string, error) {
 	return r.Read()
 }
 
-// names reads the first row, which names the columns, and finds out by it what separates them.
+// names reads the first row, which names the columns, and detects the separator by it.
 func (c *csvRows) names() (importRow, error) {
 	if first, _ := c.in.Peek(maxImportRow); len(first) > 0 {
 		first, _, _ = bytes.Cut(first, []byte{'\n'})
-		for _, comma := range []rune{';', '\t'} { // spreadsheets of many countries, and copies of tables
+		for _, comma := range []rune{';', '\t'} { // spreadsheets in many countries write ';', copied tables have tabs
 			if bytes.ContainsRune(first, comma) && !bytes.ContainsRune(first, ',') {
 				c.comma = comma
 			}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// toucher notes in the background when a key was last used, at most once a minute per key and per replica. A note
-// that can't be written is dropped: it informs operators and nothing is decided by it.
+// toucher stores in the background when a key was last used, at most once a minute per key and replica. If a write fails, the
+// time is dropped: it only informs operators.
 type toucher struct {
 	store  Store
 	log    *slog.Logger
@@ -38,7 +38,7 @@ func newToucher(store Store, log *slog.Logger, now func() time.Time) *toucher {
 	}
 }
 
-// touch starts a note for the key if one is due and there is room.
+// touch starts a write for the key if one is due and there is room.
 func (t *toucher) touch(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

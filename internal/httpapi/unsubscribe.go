@@ -26,13 +26,13 @@ const (
 	maxUnsubscribe     = 4 << 10 // bytes of a body
 	unsubscribeReading = 10 * time.Second
 
-	// Of one link per minute, from anywhere: large mailbox providers post for all their users from few addresses.
+	// Requests for one link per minute, from any address: large mailbox providers post for all their users from few addresses.
 	unsubscribesPerMinute = 30
-	badTokensPerMinute    = 20 // of one address
+	badTokensPerMinute    = 20 // from one address
 )
 
-// unsubscribe is the one-click endpoint (RFC 8058): the POST itself is the wish, without cookie, login or redirect, and
-// once more is as good as once. It suppresses the address in the stream that the link came with.
+// unsubscribe is the one-click endpoint (RFC 8058): the POST alone unsubscribes, without cookie, login or redirect, and may be
+// repeated. It suppresses the address in the stream of the link's message.
 func (s *Server) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 	token, err := s.openToken(r)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Server) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 	return writePage(w, http.StatusOK, notice{Title: "Unsubscribed", Text: "You will get no more of these messages.", Email: token.Email})
 }
 
-// askUnsubscribe shows a button and changes nothing: scanners of links follow each of them.
+// askUnsubscribe shows a button and changes nothing, since link scanners open every link.
 func (s *Server) askUnsubscribe(w http.ResponseWriter, r *http.Request) error {
 	token, err := s.openToken(r)
 	if err != nil {
@@ -72,8 +72,8 @@ func (s *Server) askUnsubscribe(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// openToken reads the token in the path. Only guesses count against an address: however many come from there, a link that
-// is valid works. One link is bounded by itself.
+// openToken reads the token in the path. Only invalid tokens count against an address; a valid link works however many guesses
+// came from there. Requests for one valid link have a bound of their own.
 func (s *Server) openToken(r *http.Request) (unsub.Token, error) {
 	text := pathParam(r, "token")
 	token, err := s.links.Open(text)
@@ -102,8 +102,8 @@ type noLinks struct{}
 // Open implements Unsubscriber.
 func (noLinks) Open(string) (unsub.Token, error) { return unsub.Token{}, unsub.ErrToken }
 
-// readOneClick takes List-Unsubscribe=One-Click in one of the two forms that RFC 8058 section 3.2 names. The button on our
-// page sends the same.
+// readOneClick accepts List-Unsubscribe=One-Click in one of the two encodings that RFC 8058 section 3.2 names. The button on
+// our page sends the same.
 func readOneClick(w http.ResponseWriter, r *http.Request) error {
 	body, err := readCapped(w, r, maxUnsubscribe, unsubscribeReading)
 	if err != nil {
@@ -116,7 +116,7 @@ func readOneClick(w http.ResponseWriter, r *http.Request) error {
 	var value string
 	switch kind {
 	case "application/x-www-form-urlencoded", "":
-		form, _ := url.ParseQuery(string(body)) // what is well-formed of it counts
+		form, _ := url.ParseQuery(string(body)) // after an error the well-formed part counts
 		value = form.Get("List-Unsubscribe")
 	case "multipart/form-data":
 		value = multipartValue(body, params["boundary"])
@@ -147,17 +147,17 @@ func multipartValue(body []byte, boundary string) string {
 	return ""
 }
 
-// notice is what people see of us: one sentence, and perhaps one button.
+// notice is a page for people: one sentence, and perhaps one button.
 type notice struct {
 	Title, Text, Email string
 	Ask                bool
-	Code               string // of a problem, with its status if that is always the same
+	Code               string // of a problem; Status is set if the code has only one
 	Status             int
 }
 
 const pageStyle = "body{font:1rem/1.5 system-ui,sans-serif;max-width:30rem;margin:4rem auto;padding:0 1rem}button{font:inherit;padding:.5rem 1rem}"
 
-// pageTemplate posts to its own address: an absent action is the document's.
+// pageTemplate posts to its own URL, since its form has no action.
 var pageTemplate = template.Must(template.New("page").Parse(`<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="robots" content="noindex"><title>{{.Title}}</title>
@@ -188,7 +188,7 @@ func writePage(w http.ResponseWriter, status int, p notice) error {
 	return nil
 }
 
-// people is handle for pages: an error is told by a page too.
+// people is handle for pages: it answers an error with a page too.
 func (s *Server) people(h handlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := h(w, r)

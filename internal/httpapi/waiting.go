@@ -13,24 +13,24 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-// The codes of api.Waiting that are not those of a candidate.
+// Codes of api.Waiting that are not codes of a candidate.
 const (
 	waitsScheduled = "scheduled" // for its send_at
 	waitsRetry     = "retry"     // after a call that failed
-	waitsTurn      = "turn"      // an account can take it, others come first
+	waitsTurn      = "turn"      // an account can take it, other messages come first
 	waitsNoAccount = "no_account"
 	waitsSending   = "sending"
 	waitsUnknown   = "unknown"
 )
 
-// soonest ranks what keeps accounts from a message by how soon it may end. The first of several is what it waits for.
+// soonest ranks the reasons that keep accounts from a message by how soon they may end. A message waits for the first of them.
 var soonest = []route.Code{
 	route.Busy, route.NoSlot, route.Throttled, route.Stalled, route.Breaker, route.Tried, route.Parked, route.Broken,
 	route.Paused, route.Draining, route.NoWeight, route.Absent, route.Cannot,
 }
 
-// waitingView says why a message is not out yet, and until when, where that is known. It returns nil for one that is
-// settled. Limits, breakers and parks are as this replica sees them.
+// waitingView says why a message has not been sent yet and, if known, until when. It returns nil for a settled message.
+// Limits, breakers and parks are as this replica sees them.
 func (s *Server) waitingView(v *record.View, now time.Time) *api.Waiting {
 	w := v.Waiting
 	switch {
@@ -69,7 +69,7 @@ func (s *Server) waitingView(v *record.View, now time.Time) *api.Waiting {
 	return out
 }
 
-// waitsFor reads out of a decision what the message waits for.
+// waitsFor derives from a decision what the message waits for.
 func waitsFor(d route.Decision) *api.Waiting {
 	if d.Chosen != "" {
 		return &api.Waiting{Code: waitsTurn, Account: d.Chosen}
@@ -88,7 +88,7 @@ func waitsFor(d route.Decision) *api.Waiting {
 	}
 }
 
-// sooner compares times; the zero time is that of nobody knows when.
+// sooner compares times; the zero time means unknown and comes last.
 func sooner(a, b time.Time) int {
 	if a.IsZero() != b.IsZero() {
 		return b.Compare(a)
@@ -96,7 +96,7 @@ func sooner(a, b time.Time) int {
 	return a.Compare(b)
 }
 
-// explainMessage says what routing would do now with a message that is there, of whichever tenant, if it had to be sent.
+// explainMessage shows what routing would do now with a stored message, of any tenant, if it had to be sent.
 func (s *Server) explainMessage(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err

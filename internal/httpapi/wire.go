@@ -11,8 +11,8 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// sendRequest is the body of a send as it is read. It takes more than api.SendRequest writes: the short forms of
-// addresses, one address for a list of them, and null for whatever may be absent.
+// sendRequest is the body of a send as it is read. It accepts more than api.SendRequest writes: the short forms of
+// addresses, one address in place of a list, and null for any field that may be absent.
 type sendRequest struct {
 	From        mailbox           `json:"from"`
 	To          mailboxes         `json:"to"`
@@ -46,7 +46,7 @@ type calendar struct {
 	Content string `json:"content"`
 }
 
-// draft translates to the words of package mail.
+// draft converts the request to the type of package mail.
 func (q *sendRequest) draft() *mail.Draft {
 	d := &mail.Draft{
 		From: mail.Mailbox(q.From), To: q.To, Cc: q.Cc, Bcc: q.Bcc, ReplyTo: q.ReplyTo,
@@ -68,7 +68,7 @@ func (q *sendRequest) draft() *mail.Draft {
 	return d
 }
 
-// mailbox is {"email","name"} or one string. null, which may stand for an absent value, is no address.
+// mailbox is {"email","name"} or one string. null stands for an absent value and gives an empty mailbox.
 type mailbox mail.Mailbox
 
 const errWantMailbox = wantError(`an address: a string, or an object with email and name`)
@@ -98,7 +98,7 @@ func (m *mailbox) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	}
 }
 
-// mailboxes is a list of mailboxes, or one that stands for such a list.
+// mailboxes is a list of mailboxes, or a single one in place of a list.
 type mailboxes []mail.Mailbox
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
@@ -137,7 +137,7 @@ func (m *mailboxes) list(dec *jsontext.Decoder) error {
 	return err
 }
 
-// content is a file in Base64, decoded out of the body without a copy of the text.
+// content is a file in Base64. It is decoded from the body without a copy of the text.
 type content mail.Base64
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
@@ -163,7 +163,7 @@ func (c *content) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return nil
 }
 
-// skip reads past a value of the wrong type, so that the error names its place.
+// skip reads past a value of the wrong type, so that the error names the position of that value.
 func skip(dec *jsontext.Decoder, want wantError) error {
 	if err := dec.SkipValue(); err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Command oapi sends a mail with the client that oapi-codegen makes of the contract, and reads it back.
+// Command oapi sends a mail with the client that oapi-codegen generates from the contract, and reads it back.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command ogen sends a mail with the client that ogen makes of the contract, and reads it back. That client holds each
-// answer to the contract.
+// Command ogen sends a mail with the client that ogen generates from the contract, and reads it back. That client checks
+// each answer against the contract.
 package main
 
 import (
