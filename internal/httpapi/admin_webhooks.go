@@ -96,6 +96,9 @@ func (s *Server) registerWebhooks(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
+	if err := s.ownURL(base, a.Kind); err != nil {
+		return err
+	}
 	out := api.AccountWebhooksResult{URL: base + hookPath(a.Name)}
 	again, err := s.registerOnce(r, a.Name, &out)
 	if err == nil && again {
@@ -122,6 +125,23 @@ func hookBase(raw string) (string, error) {
 		return "", invalid("url", "not_https", "must begin with https://")
 	}
 	return strings.TrimRight(raw, "/"), nil
+}
+
+// ownURL refuses a URL that may not be ours where the provider is given a password of the account's to use there: whoever may
+// change accounts and not read secrets could have the password brought to himself.
+func (s *Server) ownURL(base string, kind provider.Kind) error {
+	spec, _ := s.kinds.Spec(kind)
+	ours, err := url.Parse(s.publicURL)
+	theirs, bad := url.Parse(base)
+	switch {
+	case len(spec.Guessable) == 0 || bad == nil && loopback(theirs.Hostname()):
+		return nil
+	case s.publicURL == "":
+		return invalid("url", "foreign_url", "needs SENDGATE_PUBLIC_URL: the provider is given a password of the account's, for that address only")
+	case err != nil || bad != nil || !strings.EqualFold(ours.Host, theirs.Host):
+		return invalid("url", "foreign_url", "must be at SENDGATE_PUBLIC_URL ("+ours.Host+"): the provider is given a password of the account's")
+	}
+	return nil
 }
 
 func loopback(host string) bool {

@@ -110,7 +110,9 @@ func TestRegistrationIsStoredAndFinished(t *testing.T) {
 		}}
 		hooks := inputHooks(1)
 		hooks.set("ses", &fakeParser{secret: "old"})
-		r := newRig(t, withHooks(hooks), func(o *Options) { o.Registrars, o.Now = reg, time.Now })
+		r := newRig(t, withHooks(hooks), func(o *Options) {
+			o.Registrars, o.Now, o.PublicURL = reg, time.Now, "https://send.example.com/base"
+		})
 		defer r.server.Close()
 		sesAccount(t, r)
 		go func() { // the engine reads the new configuration a while later

@@ -47,6 +47,7 @@ type Options struct {
 	TrustedProxies []netip.Prefix   // peers whose X-Forwarded-For is believed
 	AdminApart     bool             // the admin API is served by AdminHandler, and not by Handler
 	AdminNetworks  []netip.Prefix   // clients the admin API answers; empty: all
+	PublicURL      string           // base under which providers reach us; "" if it is not known
 
 	Hooks       Hooks           // parsers of an account's events; default no account has a receiver
 	Registrars  Registrars      // set up receivers at providers; default none
@@ -78,6 +79,7 @@ type Server struct {
 	proxies       []netip.Prefix
 	adminApart    bool
 	adminNetworks []netip.Prefix
+	publicURL     string
 	hooks         Hooks
 	registrars    Registrars
 	links         Unsubscriber
@@ -114,7 +116,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		store: o.Store, router: o.Router, kinds: o.Kinds, log: o.Log, metrics: o.Metrics, maxBody: o.MaxBody,
 		defaultExpiry: o.DefaultExpiry, now: o.Now, clock: o.Clock, newID: o.NewID, draining: o.Draining, proxies: o.TrustedProxies,
-		adminApart: o.AdminApart, adminNetworks: o.AdminNetworks,
+		adminApart: o.AdminApart, adminNetworks: o.AdminNetworks, publicURL: o.PublicURL,
 		hooks: o.Hooks, registrars: o.Registrars, links: o.Unsubscribe, webhooks: o.Webhooks,
 	}
 	s.setDefaults()
