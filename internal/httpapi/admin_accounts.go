@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"context"
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
@@ -16,6 +17,22 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
 )
+
+// AccountStore keeps accounts, and gives the routing configuration that they are part of.
+type AccountStore interface {
+	// Config reads the whole routing configuration from the database. Capabilities may be empty: then those of the kind hold.
+	Config(ctx context.Context) (*route.Config, error)
+	// Secrets opens the secrets of an account, so that a change of its settings can be validated with them. If some do not open,
+	// it returns the others with seal.ErrSealed. Handlers pass secrets to Kinds.Validate and nowhere else.
+	Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error)
+	CreateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error
+	// UpdateAccount stores settings, concurrency and the given secrets; other secrets stay. It also ends the account's parks.
+	UpdateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error
+	SetLimits(ctx context.Context, actor, account string, windows []limit.Window) error
+	PauseAccount(ctx context.Context, actor, account string) error
+	ResumeAccount(ctx context.Context, actor, account string) error // unpauses and clears parks
+	DeleteAccount(ctx context.Context, actor, account string) error // drains first
+}
 
 const (
 	minConcurrency = 1

@@ -14,6 +14,21 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
+// KeyStore keeps API keys.
+type KeyStore interface {
+	KeyByID(ctx context.Context, id string) (*record.Key, error)
+	// KeyIDs lists the ids of the keys that are neither revoked nor expired.
+	KeyIDs(ctx context.Context) ([]string, error)
+	TouchKey(ctx context.Context, id string) error
+	Keys(ctx context.Context) ([]record.Key, error)
+	CreateKey(ctx context.Context, actor string, k record.Key) error
+	SetKeyNetworks(ctx context.Context, actor, id string, networks []netip.Prefix) error
+	// RotateKey makes a new key with the rights of key id; the old key ends after the overlap. record.ErrNotFound: it has ended
+	// already.
+	RotateKey(ctx context.Context, actor, id, next string, hash []byte, overlap time.Duration) error
+	RevokeKey(ctx context.Context, actor, id string) error
+}
+
 const (
 	maxKeyName      = 100
 	maxKeyRate      = 100_000

@@ -8,11 +8,18 @@ import (
 	"strconv"
 	"strings"
 
+	"context"
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
+
+// PoolStore keeps pools.
+type PoolStore interface {
+	CreatePool(ctx context.Context, actor string, p route.Pool) error
+	UpdatePool(ctx context.Context, actor string, p route.Pool, ifVersion int64) (route.Pool, error) // 0: any version
+}
 
 const (
 	maxWeight  = 1e6

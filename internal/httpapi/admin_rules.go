@@ -5,10 +5,18 @@ import (
 	"net/http"
 	"strconv"
 
+	"context"
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/route"
 )
+
+// RuleStore keeps routing rules.
+type RuleStore interface {
+	SetRules(ctx context.Context, actor string, rules []route.Rule) error // replaces all
+	CreateRule(ctx context.Context, actor string, r route.Rule) (route.Rule, error)
+	DeleteRule(ctx context.Context, actor string, id int64) error
+}
 
 const (
 	maxRules     = 1000

@@ -4,9 +4,19 @@ import (
 	"net/http"
 	"strconv"
 
+	"context"
 	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/record"
 )
+
+// StateStore tells how the installation is doing.
+type StateStore interface {
+	Queue(ctx context.Context) (record.QueueState, error)
+	LimitStates(ctx context.Context) ([]limit.State, error)
+	Audit(ctx context.Context, f record.AuditFilter) ([]record.AuditEntry, error)
+	Ping(ctx context.Context) error // the database answers and has our schema
+}
 
 func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {

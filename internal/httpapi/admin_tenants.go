@@ -3,9 +3,17 @@ package httpapi
 import (
 	"net/http"
 
+	"context"
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/record"
 )
+
+// TenantStore keeps tenants.
+type TenantStore interface {
+	Tenants(ctx context.Context) ([]record.Tenant, error)
+	CreateTenant(ctx context.Context, actor string, t record.Tenant) (record.Tenant, error)
+	UpdateTenant(ctx context.Context, actor, name string, weight int, paused bool) error
+}
 
 const (
 	defaultTenantWeight = 100

@@ -4,10 +4,31 @@ import (
 	"net/http"
 	"slices"
 
+	"context"
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
+	"time"
 )
+
+// EventStore keeps the events that providers report.
+type EventStore interface {
+	// ReceiveEvents stores events and applies them. Errors: record.ErrReplayed, *record.Unavailable.
+	ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error)
+	Events(ctx context.Context, f record.EventFilter) ([]mail.Event, error)
+	// EventHead returns the position behind all events. EventsAfter returns events behind a position; no event is ever added
+	// before one that was read. A position that is not valid is record.ErrNotFound. The list may be empty although more
+	// events follow; next has then moved on.
+	EventHead(ctx context.Context) (position string, err error)
+	EventsAfter(ctx context.Context, f record.EventFilter, position string, limit int) (events []mail.Event, next string, err error)
+	Stats(ctx context.Context, f record.StatsFilter) ([]record.Stat, error)
+
+	HookHealth(ctx context.Context) ([]record.HookHealth, error)
+	// RawEvents reads kept payloads by time of receipt, of one account, or of all if account is "".
+	RawEvents(ctx context.Context, account string, since time.Time, after mail.ID, limit int) ([]record.RawEvent, error)
+	// Reproject replaces the events that were once parsed from payloads by those that the parser finds in them today.
+	Reproject(ctx context.Context, in []record.Reprojected, dryRun bool) (changed, messages int, err error)
+}
 
 // eventParameters are the filters that the list and the stream of events share; type may repeat.
 var eventParameters = []string{"message_id", "recipient", "account", "stream"}

@@ -9,8 +9,18 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/record"
 )
+
+// MessageStore shows messages, and changes what has not been sent.
+type MessageStore interface {
+	Message(ctx context.Context, t mail.TenantID, id mail.ID) (*record.View, error)
+	Waiting(ctx context.Context, id mail.ID) (*queue.Waiting, error)           // of any tenant
+	Messages(ctx context.Context, f record.Filter) ([]record.View, error)      // without Attempts
+	Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error             // record.ErrConflict: too late
+	Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error // ErrConflict: not failed; ErrMaybeSent: needs force
+}
 
 // messageID reads the id in the path. Text that is not an id gets the same 404 as an id that does not exist or belongs to
 // another tenant.

@@ -105,7 +105,7 @@ func TestEveryCodeIsExplained(t *testing.T) {
 		}
 	}
 	for code, p := range problemTypes {
-		if _, ok := found[code]; !ok && p.status != http.StatusServiceUnavailable { // those are the reasons of mail.Unavailable
+		if _, ok := found[code]; !ok && p.status != http.StatusServiceUnavailable { // those are the reasons of record.Unavailable
 			t.Errorf("problemTypes explains %s, which nothing answers", code)
 		}
 	}

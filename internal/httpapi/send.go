@@ -7,11 +7,23 @@ import (
 	"strings"
 	"time"
 
+	"context"
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
+
+// SendStore makes messages durable.
+type SendStore interface {
+	// Accept makes a submission durable, or refuses it: record.ErrMismatch, *record.Unavailable, *record.OutcomeUnknown.
+	Accept(ctx context.Context, s *record.Submission) (record.Accepted, error)
+	// AcceptAll is Accept for many at once. Each one succeeds or fails on its own: errs[i] belongs to subs[i].
+	AcceptAll(ctx context.Context, subs []*record.Submission) (accepted []record.Accepted, errs []error)
+	// Replay returns the first answer to a submission with the same idempotency key and fingerprint. Errors:
+	// record.ErrNotFound for an unknown key, record.ErrMismatch for another fingerprint.
+	Replay(ctx context.Context, s *record.Submission) (record.Accepted, error)
+}
 
 // send accepts one message: POST /v1/send. It writes the 202 after the store has committed, not before.
 func (s *Server) send(w http.ResponseWriter, r *http.Request) error {

@@ -13,6 +13,20 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
+// SuppressionStore keeps who is mailed no more.
+type SuppressionStore interface {
+	// Suppress stops mail to an address, unless there is a suppression that lasts at least as long.
+	Suppress(ctx context.Context, s record.Suppression) error
+	// ImportSuppressions is Suppress for many and returns how many were new.
+	ImportSuppressions(ctx context.Context, t mail.TenantID, list []record.Suppression) (added int64, err error)
+	// Unsuppress removes all suppressions of an address, or those of the given streams. If one of them comes from a complaint
+	// and complaints is not set, it removes none: record.ErrForbidden.
+	Unsuppress(ctx context.Context, actor string, t mail.TenantID, email string, complaints bool, streams ...string) error
+	// FindSuppressions lists the suppressions that Email, Stream and Reason of match select, by address and stream, starting
+	// behind after.
+	FindSuppressions(ctx context.Context, match, after record.Suppression, limit int) ([]record.Suppression, error)
+}
+
 // suppressionReasons are the reasons that a caller may give.
 var suppressionReasons = []string{"manual", "hard_bounce", "soft_bounce", "complaint", "unsubscribe"}
 

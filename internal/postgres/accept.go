@@ -41,9 +41,9 @@ type offer struct {
 	until time.Time
 }
 
-// Accept makes a submission durable together with others that wait. It returns mail.ErrMismatch when the idempotency
-// key was used with another request, and *mail.Unavailable when the database does not take it in time: then it is not
-// stored, and never will be. It returns *mail.OutcomeUnknown when nobody knows.
+// Accept makes a submission durable together with others that wait. It returns record.ErrMismatch when the idempotency
+// key was used with another request, and *record.Unavailable when the database does not take it in time: then it is not
+// stored, and never will be. It returns *record.OutcomeUnknown when nobody knows.
 func (db *DB) Accept(ctx context.Context, s *record.Submission) (record.Accepted, error) {
 	size := s.Message.Bytes()
 	until := time.Now().Add(db.acceptWait + heavyExtra(size))
@@ -147,7 +147,7 @@ func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]record.Accepte
 
 type acceptOutcome struct {
 	accepted record.Accepted
-	err      error // this row's own fate, the batch went through: mail.ErrMismatch
+	err      error // this row's own fate, the batch went through: record.ErrMismatch
 }
 
 // acceptOnce tries until a batch is committed, or until the last of its callers has no time left: a database that is away
@@ -277,8 +277,8 @@ func (db *DB) replay(ctx context.Context, offers []offer, lost []int, out []acce
 	}
 }
 
-// Replay reads the first answer to a submission whose key is there already. It returns mail.ErrMismatch when that had
-// another fingerprint, and mail.ErrNotFound when the key is not there: it may have expired a moment ago. It needs no
+// Replay reads the first answer to a submission whose key is there already. It returns record.ErrMismatch when that had
+// another fingerprint, and record.ErrNotFound when the key is not there: it may have expired a moment ago. It needs no
 // body: that may be gone. A recipient that is suppressed and never changed since the message was made was so at
 // acceptance.
 //

@@ -30,7 +30,7 @@ const (
 
 // insertSubmissions writes a batch in a transaction that is committed by the deadline or never. It returns the messages
 // that were stored, with their suppressed recipients: all but those whose key was there already. An error means that
-// nothing is stored and nothing will be, unless it is *mail.OutcomeUnknown.
+// nothing is stored and nothing will be, unless it is *record.OutcomeUnknown.
 //
 // Three things make that true. COMMIT is sent only while there is time. The server looks at its own clock directly before
 // it commits, so that one that stood still with the COMMIT in its socket refuses when it wakes up. And a COMMIT that was

@@ -217,7 +217,7 @@ func (db *DB) Ping(ctx context.Context) error {
 	return db.checkSchema(ctx)
 }
 
-// unavailable turns an error of the database itself (gone, full, overloaded, timed out) into *mail.Unavailable and
+// unavailable turns an error of the database itself (gone, full, overloaded, timed out) into *record.Unavailable and
 // leaves every other error as it is.
 func unavailable(err error) error {
 	if err == nil || errors.Is(err, pgx.ErrNoRows) || ours(err) {
@@ -270,7 +270,7 @@ func (db *DB) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 	return unavailable(inTx(ctx, db.api, f))
 }
 
-// inTx runs f in one transaction of a pool. An error means that nothing is stored, unless it is *mail.OutcomeUnknown: the
+// inTx runs f in one transaction of a pool. An error means that nothing is stored, unless it is *record.OutcomeUnknown: the
 // answer to COMMIT was lost.
 func inTx(ctx context.Context, pool *pgxpool.Pool, f func(pgx.Tx) error) error {
 	tx, err := pool.Begin(ctx)

@@ -70,7 +70,7 @@ func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]record.End
 	return list, nil
 }
 
-// Endpoint returns one webhook endpoint, or mail.ErrNotFound; that of another tenant is not found.
+// Endpoint returns one webhook endpoint, or record.ErrNotFound; that of another tenant is not found.
 func (db *DB) Endpoint(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.Endpoint, error) {
 	var pending int64
 	var secret, headers []byte
@@ -128,8 +128,8 @@ func endpointDetail(e *record.Endpoint) map[string]any {
 	return map[string]any{"tenant": e.Tenant, "url": e.URL, "types": e.Types, "streams": e.Streams, "headers": e.HeaderNames, "disabled": e.Disabled}
 }
 
-// CreateEndpoint stores a webhook endpoint and seals its secret and its headers, which may be none. It returns mail.ErrConflict when the tenant has 20, and
-// mail.ErrNotFound for a tenant that does not exist.
+// CreateEndpoint stores a webhook endpoint and seals its secret and its headers, which may be none. It returns record.ErrConflict when the tenant has 20, and
+// record.ErrNotFound for a tenant that does not exist.
 func (db *DB) CreateEndpoint(ctx context.Context, actor string, e record.Endpoint, secret, headers seal.Secret) (*record.Endpoint, error) {
 	if e.ID.IsZero() {
 		e.ID = db.clock.NewID()
@@ -175,7 +175,7 @@ func typeNames(types []mail.EventType) []string {
 	return names
 }
 
-// lockEndpoint reads an endpoint of the tenant for a change, or returns mail.ErrNotFound.
+// lockEndpoint reads an endpoint of the tenant for a change, or returns record.ErrNotFound.
 func lockEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID) (record.Endpoint, error) {
 	e, err := scanEndpoint(tx.QueryRow(ctx, `SELECT `+endpointColumns+` FROM webhook_endpoint w
 		WHERE w.id = $1 AND w.tenant_id = $2 FOR NO KEY UPDATE`, [16]byte(id), tenant))
@@ -234,7 +234,7 @@ func (db *DB) UpdateEndpoint(
 // sweepBatch bounds one statement over an outbox.
 const sweepBatch = 5000
 
-// DeleteEndpoint removes an endpoint and what waits for it, or returns mail.ErrNotFound. It is disabled first, so that
+// DeleteEndpoint removes an endpoint and what waits for it, or returns record.ErrNotFound. It is disabled first, so that
 // nothing comes after what is deleted in batches. Its log goes with the days.
 func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.TenantID, id mail.ID) error {
 	err := db.inTx(ctx, func(tx pgx.Tx) error {

@@ -212,7 +212,7 @@ const maxSlices = 10
 // EventsAfter reads on in the stream of one tenant's events: up to limit of those behind the position that the filter
 // takes, and the position from which to go on. It may give none although there are more, when it read past many that the
 // filter leaves out; the position has moved on then. Since, Until, Before and Limit are not looked at. What is no
-// position, or one ahead of this database, is mail.ErrNotFound.
+// position, or one ahead of this database, is record.ErrNotFound.
 func (db *DB) EventsAfter(ctx context.Context, f record.EventFilter, after string, limit int) ([]mail.Event, string, error) {
 	p, err := parsePosition(after)
 	if err != nil {

@@ -35,7 +35,7 @@ CROSS JOIN LATERAL (SELECT count(*) AS n FROM (
 WHERE c.n > 0
 GROUP BY t.name ORDER BY 2 DESC, 1 LIMIT 100`
 
-// Queue counts the messages that are ready, scheduled, in flight and unknown, each up to mail.MaxCounted, and those that
+// Queue counts the messages that are ready, scheduled, in flight and unknown, each up to record.MaxCounted, and those that
 // are ready of each tenant.
 func (db *DB) Queue(ctx context.Context) (record.QueueState, error) {
 	var s record.QueueState

@@ -41,7 +41,7 @@ type Metrics struct {
 	Streams      prometheus.Gauge       // event streams that are open in this process
 
 	Booked     *prometheus.GaugeVec // state: ready, unstarted, started, unknown; open messages as of the last check of the books
-	Violations *prometheus.GaugeVec // kind: mail.ViolationKinds; contradictions that it found
+	Violations *prometheus.GaugeVec // kind: queue.ViolationKinds; contradictions that it found
 	BooksAt    prometheus.Gauge     // when this process checked the books last, in Unix seconds
 	UnknownAge prometheus.Gauge     // how long the oldest unknown message has been so, in seconds
 }
