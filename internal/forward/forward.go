@@ -36,7 +36,7 @@ type Store interface {
 	// FinishDeliveries records results in one transaction, and returns the endpoints that it disabled. A result without
 	// an outcome gives its delivery back.
 	FinishDeliveries(ctx context.Context, results []record.DeliveryResult) (disabled []mail.ID, err error)
-	// EndpointSecrets returns an endpoint of the tenant and its secrets, or mail.ErrNotFound.
+	// EndpointSecrets returns an endpoint of the tenant and its secrets, or record.ErrNotFound.
 	EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.Endpoint, map[string]seal.Secret, error)
 }
 
@@ -250,7 +250,7 @@ func giveBack(j job) record.DeliveryResult {
 }
 
 // Test sends an example event to an endpoint of the tenant, disabled or not, at once and once. It is neither logged nor
-// does it change the endpoint. It returns mail.ErrNotFound when there is no such endpoint.
+// does it change the endpoint. It returns record.ErrNotFound when there is no such endpoint.
 func (e *Engine) Test(ctx context.Context, tenant mail.TenantID, id mail.ID) (record.DeliveryResult, error) {
 	endpoint, secrets, err := e.Store.EndpointSecrets(ctx, tenant, id)
 	if errors.Is(err, seal.ErrSealed) {

@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// affectedRow turns "no rows" of a RETURNING or SELECT into mail.ErrNotFound.
+// affectedRow turns "no rows" of a RETURNING or SELECT into record.ErrNotFound.
 func affectedRow(err error, what string) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("%s: %w", what, record.ErrNotFound)
@@ -126,7 +126,7 @@ func seedWindows(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Windo
 
 // UpdateAccount stores settings, concurrency and the secrets that are given, and takes the account out of its parks: an
 // operator touched it. An account that was read before has its UpdatedAt; when somebody else changed it since, that is
-// mail.ErrStale: what was judged of the change was judged of something else.
+// record.ErrStale: what was judged of the change was judged of something else.
 func (db *DB) UpdateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error {
 	return db.change(ctx, actor, "account.update", a.Name, accountDetail(a, secrets), func(tx pgx.Tx) error {
 		id, err := accountID(ctx, tx, a.Name)

@@ -12,7 +12,7 @@ import (
 )
 
 // change runs one change of configuration: the change itself, its audit entry and the new configuration version are one
-// transaction. A name that is taken becomes mail.ErrConflict. Detail must hold no secret.
+// transaction. A name that is taken becomes record.ErrConflict. Detail must hold no secret.
 func (db *DB) change(ctx context.Context, actor, action, target string, detail any, f func(pgx.Tx) error) error {
 	return db.changeWith(ctx, actor, action, target, func() any { return detail }, f)
 }
@@ -65,7 +65,7 @@ func (db *DB) NoteFailedLogins(ctx context.Context, all []record.FailedLogins) e
 	return nil
 }
 
-// affected turns "no row" into mail.ErrNotFound.
+// affected turns "no row" into record.ErrNotFound.
 func affected(n int64, err error, what string) error {
 	if err == nil && n == 0 {
 		return fmt.Errorf("%s: %w", what, record.ErrNotFound)

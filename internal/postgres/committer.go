@@ -62,7 +62,7 @@ func (c *committer[T, R]) close() {
 }
 
 // do submits one value and waits for its commit. When the context ends before a worker took the value, it is never
-// written: *mail.Unavailable. When it ends later, a sure committer is waited for; else the outcome is not known.
+// written: *record.Unavailable. When it ends later, a sure committer is waited for; else the outcome is not known.
 func (c *committer[T, R]) do(ctx context.Context, value T, size int64) (R, error) {
 	j := c.job(value, size)
 	if err := c.submit(j); err != nil {

@@ -175,7 +175,7 @@ func readRules(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 	return err
 }
 
-// CreatePool stores a pool, or returns mail.ErrConflict when the name is taken and mail.ErrNotFound for an account that
+// CreatePool stores a pool, or returns record.ErrConflict when the name is taken and record.ErrNotFound for an account that
 // does not exist.
 func (db *DB) CreatePool(ctx context.Context, actor string, p route.Pool) error {
 	return db.change(ctx, actor, "pool.create", p.Name, poolDetail(p), func(tx pgx.Tx) error {
@@ -187,7 +187,7 @@ func (db *DB) CreatePool(ctx context.Context, actor string, p route.Pool) error 
 	})
 }
 
-// UpdatePool replaces a pool's overflow and weights and returns it with its new version. It returns mail.ErrStale when
+// UpdatePool replaces a pool's overflow and weights and returns it with its new version. It returns record.ErrStale when
 // ifVersion, unless 0, is not the version in force.
 func (db *DB) UpdatePool(ctx context.Context, actor string, p route.Pool, ifVersion int64) (route.Pool, error) {
 	err := db.change(ctx, actor, "pool.update", p.Name, poolDetail(p), func(tx pgx.Tx) error {
@@ -242,7 +242,7 @@ func (db *DB) SetRules(ctx context.Context, actor string, rules []route.Rule) er
 	})
 }
 
-// CreateRule stores a rule and returns it with its id; mail.ErrNotFound when its pool does not exist.
+// CreateRule stores a rule and returns it with its id; record.ErrNotFound when its pool does not exist.
 func (db *DB) CreateRule(ctx context.Context, actor string, r route.Rule) (route.Rule, error) {
 	err := db.change(ctx, actor, "rule.create", "rules", r, func(tx pgx.Tx) error {
 		var err error
@@ -260,7 +260,7 @@ func insertRule(ctx context.Context, tx pgx.Tx, r route.Rule) (int64, error) {
 	return id, affectedRow(err, "pool "+r.Pool)
 }
 
-// DeleteRule removes a rule, or returns mail.ErrNotFound.
+// DeleteRule removes a rule, or returns record.ErrNotFound.
 func (db *DB) DeleteRule(ctx context.Context, actor string, id int64) error {
 	return db.change(ctx, actor, "rule.delete", fmt.Sprint(id), nil, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `DELETE FROM rule WHERE id = $1`, id)

@@ -28,7 +28,7 @@ const futureSkew = 10 * time.Minute
 const intakeChunk = 250
 
 // ReceiveEvents makes what a provider reported durable and applies it, together with others that wait. It returns
-// mail.ErrReplayed when a token came with another body before, and *mail.Unavailable when the database can't take it:
+// record.ErrReplayed when a token came with another body before, and *record.Unavailable when the database can't take it:
 // nothing is stored then, and the provider comes again.
 func (db *DB) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), intakeWait, errSlow)
@@ -55,7 +55,7 @@ type fact struct {
 
 type takenOutcome struct {
 	taken record.Taken
-	err   error      // of this request alone: mail.ErrReplayed
+	err   error      // of this request alone: record.ErrReplayed
 	twins [][16]byte // of the whole batch, in the first
 }
 

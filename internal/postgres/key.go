@@ -38,7 +38,7 @@ func orNull(t time.Time) *time.Time {
 	return &t
 }
 
-// KeyByID returns the key with that public id, or mail.ErrNotFound. Revoked and expired keys are returned as such.
+// KeyByID returns the key with that public id, or record.ErrNotFound. Revoked and expired keys are returned as such.
 func (db *DB) KeyByID(ctx context.Context, id string) (*record.Key, error) {
 	rows, err := db.api.Query(ctx, `SELECT `+keyColumns+` WHERE k.id = $1`, id)
 	if err != nil {
@@ -92,7 +92,7 @@ func (db *DB) Keys(ctx context.Context) ([]record.Key, error) {
 }
 
 // CreateKey stores a key. Its hash is that of the secret part; the secret itself is never stored. It returns
-// mail.ErrConflict when the id is taken and mail.ErrNotFound for a tenant that does not exist.
+// record.ErrConflict when the id is taken and record.ErrNotFound for a tenant that does not exist.
 func (db *DB) CreateKey(ctx context.Context, actor string, k record.Key) error {
 	return db.change(ctx, actor, "key.create", k.ID, map[string]any{"name": k.Name, "scopes": k.Scopes, "tenant": k.Tenant, "networks": notNil(k.Networks)},
 		func(tx pgx.Tx) error {
@@ -119,7 +119,7 @@ func (db *DB) SetKeyNetworks(ctx context.Context, actor, id string, networks []n
 }
 
 // RotateKey makes a key that is as the one of that id is, but for its own id and hash. The one before ends after the overlap. It
-// returns mail.ErrNotFound when that one has ended already.
+// returns record.ErrNotFound when that one has ended already.
 func (db *DB) RotateKey(ctx context.Context, actor, id, next string, hash []byte, overlap time.Duration) error {
 	detail := map[string]any{"next": next, "overlap_seconds": int(overlap / time.Second)}
 	return db.change(ctx, actor, "key.rotate", id, detail, func(tx pgx.Tx) error {
@@ -156,7 +156,7 @@ func (db *DB) Tenants(ctx context.Context) ([]record.Tenant, error) {
 	return tenants, nil
 }
 
-// CreateTenant stores a tenant and returns it with its id, or mail.ErrConflict when the name is taken.
+// CreateTenant stores a tenant and returns it with its id, or record.ErrConflict when the name is taken.
 func (db *DB) CreateTenant(ctx context.Context, actor string, t record.Tenant) (record.Tenant, error) {
 	err := db.change(ctx, actor, "tenant.create", t.Name, nil, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `INSERT INTO tenant (name, weight, paused) VALUES ($1, $2, $3) RETURNING id, created_at`,

@@ -23,7 +23,7 @@ CASE WHEN m.status = 'queued' AND EXISTS (SELECT 1 FROM inflight f WHERE f.id = 
 const shownColumns = `m.id, m.tenant_id, ` + shownStatus + `, m.created_at, m.updated_at, m.send_at, m.expires_at, m.sender, m.subject,
 	m.stream, m.tags, m.on_ambiguous, coalesce(m.facts->>'acc', '')`
 
-// Message returns one message with its recipients and attempts, or mail.ErrNotFound; that of another tenant is not found.
+// Message returns one message with its recipients and attempts, or record.ErrNotFound; that of another tenant is not found.
 // A message outlives its body: then it is shown as in a listing.
 func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.View, error) {
 	v := &record.View{}
@@ -228,7 +228,7 @@ func listRecipients(ctx context.Context, tx pgx.Tx, views []record.View) error {
 	return err
 }
 
-// Cancel ends a message that no engine holds. It returns mail.ErrConflict when it is too late, mail.ErrNotFound when
+// Cancel ends a message that no engine holds. It returns record.ErrConflict when it is too late, record.ErrNotFound when
 // there is no such message of the tenant.
 func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) error {
 	return db.inTx(ctx, func(tx pgx.Tx) error {
@@ -249,8 +249,8 @@ func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 
 // Resend makes a message ready again for those of its recipients that failed, expired or were cancelled, unless that was a
 // provider's own verdict by an event: what is folded stays, and who tries again sends a new message. It returns
-// mail.ErrConflict when there are none, the message is still open or its body is gone, mail.ErrNotFound when there is no
-// such message. Without force it returns mail.ErrMaybeSent when a provider may have sent the message.
+// record.ErrConflict when there are none, the message is still open or its body is gone, record.ErrNotFound when there is no
+// such message. Without force it returns record.ErrMaybeSent when a provider may have sent the message.
 func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID, force bool) error {
 	const failed = `('failed', 'failed_unknown', 'expired', 'cancelled')`
 	return db.inTx(ctx, func(tx pgx.Tx) error {

@@ -23,7 +23,7 @@ func (db *DB) Register(ctx context.Context, id mail.ID, host string, lease time.
 	return nil
 }
 
-// Heartbeat extends the lease and returns how many replicas are alive. It returns mail.ErrConflict when the lease had
+// Heartbeat extends the lease and returns how many replicas are alive. It returns record.ErrConflict when the lease had
 // run out and a rescuer removed the replica: its claims belong to others now, and it must register under a new id.
 func (db *DB) Heartbeat(ctx context.Context, id mail.ID, lease time.Duration) (int, error) {
 	const q = `

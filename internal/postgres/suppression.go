@@ -100,9 +100,9 @@ type lifted struct {
 	Reason string `json:"reason"`
 }
 
-// Unsuppress allows mail to an address again, or returns mail.ErrNotFound. Without streams it forgets every row of the
+// Unsuppress allows mail to an address again, or returns record.ErrNotFound. Without streams it forgets every row of the
 // address; with streams the rows of exactly these, of which "" is the one for all streams. Where one of them is a complaint's
-// and complaints is not set, it forgets none and returns mail.ErrForbidden. The audit has what was forgotten, and whether there
+// and complaints is not set, it forgets none and returns record.ErrForbidden. The audit has what was forgotten, and whether there
 // was a complaint among it.
 func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID, email string, complaints bool, streams ...string) error {
 	const rows = ` FROM suppression WHERE tenant_id = $1 AND email = $2 AND ($3::text[] IS NULL OR stream = ANY ($3))`

@@ -27,7 +27,7 @@ LEFT JOIN unknown u ON u.id = m.id
 LEFT JOIN account a ON a.id = coalesce(f.account_id, u.account_id)
 WHERE m.id = $1`
 
-// Waiting says where a message of any tenant stands, with the facts that it is routed by, or returns mail.ErrNotFound.
+// Waiting says where a message of any tenant stands, with the facts that it is routed by, or returns record.ErrNotFound.
 func (db *DB) Waiting(ctx context.Context, id mail.ID) (*queue.Waiting, error) {
 	w, err := readWaiting(ctx, db.api, id)
 	if err != nil {
