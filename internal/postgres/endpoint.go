@@ -99,8 +99,8 @@ func (db *DB) unreadable(id mail.ID, secret, headers []byte) (names []string) {
 	return names
 }
 
-// audited runs a change that does not concern the replicas' configuration: the change and its audit entry are one transaction.
-// Detail must hold no secret.
+// audited runs a change that replicas need not learn of: the change and its audit entry are one transaction. Detail must
+// hold no secret.
 func (db *DB) audited(ctx context.Context, actor, action, target string, detail any, f func(pgx.Tx) error) error {
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		if err := f(tx); err != nil {

@@ -60,7 +60,7 @@ func (db *DB) Events(ctx context.Context, f record.EventFilter) ([]mail.Event, e
 	return list, nil
 }
 
-// listEventsSQL adds a condition per field that is set; every value is a parameter. takes checks events in memory in the same way.
+// listEventsSQL adds a condition per field that is set; every value is a parameter. takes is the same check in memory.
 func listEventsSQL(f record.EventFilter) (string, []any) {
 	q, args := shownEvent+` WHERE e.tenant_id = $1`, []any{f.Tenant}
 	if f.Recipient != "" {

@@ -268,8 +268,8 @@ func queueAttempts(b *pgx.Batch, batch []ownedResult) {
 	}
 }
 
-// queueRecipients settles recipients. It computes the status of the message from all of its recipients and does not take it
-// from the result, because an event may have settled some of them first.
+// queueRecipients settles recipients. The status of the message is computed from all of its recipients and not taken from
+// the result, because an event may have settled some of them first.
 func (db *DB) queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed, doubted [][16]byte) error {
 	told := reports{newID: db.clock.NewID}
 	var ids, messages [][16]byte

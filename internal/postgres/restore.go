@@ -18,7 +18,7 @@ import (
 // Restoration says what a restored database may have missed.
 type Restoration struct {
 	Since  time.Time // the point in time up to which the restored data go
-	LostAt time.Time // nothing was sent after it; zero: the begin of the first run
+	LostAt time.Time // nothing was sent after it; zero: when the first run began
 	Actor  string    // for the audit
 	Wait   map[mail.Policy]time.Duration
 }
