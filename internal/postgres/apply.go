@@ -250,6 +250,7 @@ func queueEvidence(b *pgx.Batch, known []*fact, proved [][16]byte) error {
 	return nil
 }
 
+// queueBest queues the greatest evidence of each recipient.
 func queueBest(b *pgx.Batch, order []seat, best map[seat]mail.Evidence) error {
 	n := len(order)
 	ids, keys, at := make([][16]byte, n), make([][16]byte, n), make([]time.Time, n)

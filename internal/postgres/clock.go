@@ -29,7 +29,7 @@ func readClock(ctx context.Context, tx pgx.Tx) (clock, error) {
 
 // ReadClock sets the Clock by the database's clock. The package's users call it every few seconds.
 func (db *DB) ReadClock(ctx context.Context) error {
-	return pgx.BeginFunc(ctx, db.api, func(tx pgx.Tx) error { // in a transaction: the connection is ready before the time is measured
+	return pgx.BeginFunc(ctx, db.api, func(tx pgx.Tx) error { // connect before the time is measured
 		var at time.Time
 		asked := db.clock.Mono()
 		if err := tx.QueryRow(ctx, clockSQL).Scan(&at); err != nil {
@@ -83,7 +83,8 @@ func (w *watch) leases(c clock) bool {
 	return !c.got.Before(w.until)
 }
 
-// check corrects the accounts if the clock was set since the last reading.
+// check corrects the accounts if the clock was set since the last reading. If the transaction that writes this back fails, the
+// next one finds the same jump.
 func (w *watch) check(limits map[int32]*limit.Account, c clock) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
