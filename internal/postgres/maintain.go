@@ -23,8 +23,8 @@ func (db *DB) EnsurePartitions(ctx context.Context) (int, error) {
 	return made, nil
 }
 
-// RetentionNow is the time that retention uses: the earliest of the database's clock, this host's clock, and the start of this
-// process plus the time since. A clock that jumps ahead must not delete data, which could not be restored.
+// RetentionNow is the time that retention uses: the earliest of the database's clock, this host's clock, and the first reading
+// of the database's clock plus the time since. A clock that jumps ahead must not delete data, which could not be restored.
 func (db *DB) RetentionNow(ctx context.Context) (time.Time, error) {
 	if err := db.ReadClock(ctx); err != nil {
 		return time.Time{}, err

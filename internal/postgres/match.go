@@ -70,7 +70,7 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 		f.Tenant, f.proves = tenantID(tenant), f.Evidence(f.byContent).Rank > 0 || f.Type == mail.EventUnsubscribed
 		f.shared = f.ByMessage && several
 		switch {
-		case f.shared && notMailed: // nothing can have come back of mail that was not sent
+		case f.shared && notMailed: // mail that was not sent can't bounce
 			f.N = -1
 			f.unmap()
 		case only != "":
