@@ -95,7 +95,7 @@ func (v *vault) reseal(ctx context.Context, db *DB, s *sealedValue, write bool, 
 	switch {
 	case err != nil:
 		return err
-	case tag.RowsAffected() == 0: // it was stored anew, by a process that has the present key or a previous one
+	case tag.RowsAffected() == 0: // another process stored a new value meanwhile, under the present key or a previous one
 		count.Changed++
 	default:
 		count.Resealed++

@@ -100,7 +100,7 @@ func (r *restoreRun) candidates(o *openMessage, m *restoreRows) {
 	if o.account != 0 {
 		o.calls[o.account] = o.n
 	}
-	for i, n := range o.oldNumbers { // of a loss before this one
+	for i, n := range o.oldNumbers { // calls of an earlier loss
 		o.calls[o.oldPlace[i]] = n
 	}
 	top := o.n
@@ -127,11 +127,13 @@ func (r *restoreRun) candidates(o *openMessage, m *restoreRows) {
 const restoreWords = `restored from a backup: the message may have been sent to this account after the backup ends`
 
 const (
+	// makeAttemptsSQL makes the attempts that candidates adds.
 	makeAttemptsSQL = `
 INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at, finished_at, class, verdict_source, error)
 SELECT i.id, i.n, $5, i.account_id, i.decision, $6, greatest(now(), $6), 'uncertain', 'restore', '` + restoreWords + `'
 FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[]) AS i(id, n, account_id, decision)`
 
+	// openAttemptsSQL makes attempts uncertain that have no verdict.
 	openAttemptsSQL = `
 UPDATE attempt t SET class = 'uncertain', finished_at = coalesce(t.finished_at, now()), verdict_source = 'restore',
     error = CASE WHEN t.error = '' THEN '` + restoreWords + `' ELSE t.error END

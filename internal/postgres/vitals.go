@@ -17,7 +17,7 @@ type Vitals struct {
 	MaxConnections                           int
 	Now                                      time.Time     // by the database's clock
 	ClockSkew                                time.Duration // this host's clock minus the database's
-	IdleInTransaction                        string        // how long sessions other than ours may leave a transaction open; "0": for ever
+	IdleInTransaction                        string        // how long other sessions may leave a transaction open; "0": for ever
 	Standbys                                 int           // standbys that are connected
 	SynchronousStandbys                      string        // the standbys that a commit waits for
 	Superuser                                bool          // whether our role is a superuser
