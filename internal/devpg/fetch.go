@@ -37,8 +37,8 @@ func cacheDir() (string, error) {
 }
 
 // fetch downloads the programs of a major version (17 when it is 0), unless the cache has them, and returns their
-// directory. A cancelled ctx ends the wait but not the transfer, which the library can't stop. A transfer that ends later is
-// still installed in the cache.
+// directory. A cancelled ctx ends the wait but not the transfer, which the library can't stop. The transfer goes on in a
+// directory that nobody reads, and when it is complete, the programs are still put into the cache.
 func (f fetcher) fetch(ctx context.Context, major int) (string, error) {
 	if major == 0 {
 		major = 17
