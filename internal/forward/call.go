@@ -42,6 +42,7 @@ func (e *Engine) tell(ctx context.Context, target string, event *mail.Event, sec
 	return a
 }
 
+// post signs and sends one request.
 func (e *Engine) post(ctx context.Context, target string, event *mail.Event, secrets map[string]seal.Secret, at time.Time) (*http.Response, error) {
 	body, err := Body(event)
 	if err != nil {
@@ -77,8 +78,8 @@ func setHeaders(h http.Header, owners seal.Secret) error {
 	return nil
 }
 
-// failure says why a call failed, for the owner of the endpoint. It names neither the addresses of the endpoint's host nor
-// those of our name servers.
+// failure says why a call failed, for the owner of the endpoint. It shows neither the IP addresses of the endpoint nor those
+// of our name servers.
 func failure(err error) string {
 	var (
 		dns      *net.DNSError

@@ -159,6 +159,7 @@ func (l *mortal) Accept() (net.Conn, error) {
 	return &mortalConn{c, context.AfterFunc(l.ctx, func() { _ = c.Close() })}, nil
 }
 
+// mortalConn is a connection of mortal; forget drops its hook on the context.
 type mortalConn struct {
 	net.Conn
 	forget func() bool
@@ -242,7 +243,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	err = errors.Join(err, s.ln.Close())
 	<-s.served               // no connection is accepted any more
 	s.cancel()               // ends all connections, and calls of Receive
-	_ = s.smtp.Shutdown(ctx) // waits until they are gone; its error is only that the listener is closed already
+	_ = s.smtp.Shutdown(ctx) // waits until they are gone; it returns an error because the listener is closed already
 	return err
 }
 
@@ -277,6 +278,7 @@ func (s *Server) receive(mailFrom, rcptTo string, body []byte) error {
 	return reply(451, 4, 3, 0, "Not stored, try again later")
 }
 
+// reply is an SMTP reply with its enhanced status code (RFC 3463).
 func reply(code, class, subject, detail int, text string) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{class, subject, detail}, Message: text}
 }

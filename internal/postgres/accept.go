@@ -27,7 +27,7 @@ const (
 	leastAttempt     = 1500 * time.Millisecond
 )
 
-// heavyExtra is the additional time for what is larger than an ordinary batch.
+// heavyExtra is the additional time for the bytes beyond an ordinary batch.
 func heavyExtra(bytes int64) time.Duration {
 	return time.Duration(max(0, bytes-acceptWeight)>>20) * acceptWaitPerMiB
 }
@@ -74,6 +74,7 @@ func (db *DB) AcceptAll(ctx context.Context, subs []*record.Submission) ([]recor
 	return accepted, errs
 }
 
+// errSlow is the cause when a commit took too long.
 var errSlow = errors.New("no commit in time")
 
 // acceptSQL writes a batch in one statement. It skips submissions whose idempotency key an earlier submission has. They are
@@ -147,6 +148,7 @@ func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]record.Accepte
 	return results, failures
 }
 
+// acceptOutcome is the answer to one submission of a batch.
 type acceptOutcome struct {
 	accepted record.Accepted
 	err      error // of this row alone, while the batch was committed: record.ErrMismatch
@@ -244,6 +246,7 @@ func (db *DB) acceptTogether(ctx context.Context, offers []offer, left []int, by
 	return nil
 }
 
+// weigh is the size of all messages, in bytes.
 func weigh(subs []*record.Submission) int64 {
 	sum := int64(0)
 	for _, s := range subs {
@@ -322,7 +325,7 @@ FOR KEY SHARE OF k`
 	return a, nil
 }
 
-// firstAnswer is what the caller is told at acceptance.
+// firstAnswer is the answer to the caller at acceptance.
 func firstAnswer(m *mail.Message, suppressed []int16) record.Accepted {
 	a := record.Accepted{ID: m.ID}
 	scheduled := m.SendAt.After(m.CreatedAt)
@@ -334,6 +337,7 @@ func firstAnswer(m *mail.Message, suppressed []int16) record.Accepted {
 	return a
 }
 
+// firstStatus is the status of a recipient at acceptance.
 func firstStatus(scheduled, suppressed bool) mail.Status {
 	switch {
 	case suppressed:
@@ -344,7 +348,7 @@ func firstStatus(scheduled, suppressed bool) mail.Status {
 	return mail.Queued
 }
 
-// foldAnswer is the status of a message by those of its recipients.
+// foldAnswer computes the status of a message from those of its recipients.
 func foldAnswer(recipients []record.RecipientStatus) mail.Status {
 	all := make([]mail.Status, len(recipients))
 	for i, r := range recipients {

@@ -220,6 +220,7 @@ func (p *pace) note(n int, err error) {
 	}
 }
 
+// errLarge makes bisect halve a batch that took too long.
 var errLarge = errors.New("too much for its time")
 
 // outOfTime reports whether an attempt ended because its time was over.

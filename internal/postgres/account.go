@@ -67,6 +67,7 @@ func accountDetail(a route.Account, secrets map[string]seal.Secret) any {
 	return map[string]any{"kind": a.Kind, "settings": a.Settings, "concurrency": a.Concurrency, "secrets": fields, "limits": a.Limits}
 }
 
+// putSecrets seals secrets and stores them, by field.
 func (db *DB) putSecrets(ctx context.Context, tx pgx.Tx, id int32, secrets map[string]seal.Secret) error {
 	for field, s := range secrets {
 		_, err := tx.Exec(ctx, `INSERT INTO account_secret (account_id, field, sealed) VALUES ($1, $2, $3)
@@ -115,6 +116,7 @@ FROM (SELECT sum(cost)::bigint AS n FROM (
     LIMIT $5) c) s
 ON CONFLICT DO NOTHING`
 
+// seedWindows makes the rows of windows that have none, see seedSQL.
 func seedWindows(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Window) error {
 	for _, w := range windows {
 		if _, err := tx.Exec(ctx, seedSQL, id, string(w.Unit), w.Per.Milliseconds(), int64(w.BinWidth()), w.N); err != nil {
@@ -207,7 +209,7 @@ func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
 }
 
 // Secrets opens the secrets of one account, by field. If some were sealed with a key that we don't have, it returns the
-// others and seal.ErrSealed with the names of those.
+// others and seal.ErrSealed with the names of the unreadable ones.
 func (db *DB) Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error) {
 	rows, err := db.api.Query(ctx, `SELECT field, sealed FROM account_secret WHERE account_id = $1 ORDER BY field`, account)
 	if err != nil {

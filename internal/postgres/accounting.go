@@ -88,7 +88,7 @@ func readAccounting(ctx context.Context, tx pgx.Tx, a *queue.Accounting) error {
 	return nil
 }
 
-// booksSQL counts what is open. Every row of the queue is read, from an index that is a fraction of its table.
+// booksSQL counts the open messages. It reads every row of the queue, from an index that is a fraction of its table.
 const booksSQL = `
 WITH c AS (
     SELECT tenant_id, count(*) AS ready, 0 AS unstarted, 0 AS started, 0 AS unknown FROM ready GROUP BY tenant_id
@@ -148,8 +148,8 @@ WITH v AS (
     WHERE EXISTS (SELECT FROM ready WHERE id = u.id OFFSET 0) AND NOT EXISTS (SELECT FROM inflight WHERE id = u.id OFFSET 0)
 )`)
 
-// attemptsSQL compares the attempts with what is in flight and unknown. Those without a result are found by the index
-// attempt_open, the others by their key.
+// attemptsSQL compares the attempts with the messages in flight and unknown. It finds attempts without a result by the index
+// attempt_open, and the others by their key.
 var attemptsSQL = grouped(`
 WITH v AS (
     SELECT t.message_id AS id, coalesce((SELECT tenant_id FROM message WHERE id = t.message_id), 0) AS tenant_id, 'open_attempt' AS kind

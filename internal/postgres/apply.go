@@ -140,6 +140,7 @@ func proveSome(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome
 	return proved, err
 }
 
+// proofs lists the attempts that events prove, each once, as columns.
 func proofs(known []*fact) (ids [][16]byte, ns []int32, by, pmid []string) {
 	type call struct {
 		id mail.ID
@@ -158,6 +159,7 @@ func proofs(known []*fact) (ids [][16]byte, ns []int32, by, pmid []string) {
 	return ids, ns, by, pmid
 }
 
+// countSettled counts each settled message for one request whose events are about it.
 func countSettled(known []*fact, settled [][16]byte, out []takenOutcome) {
 	for _, id := range settled {
 		for _, f := range known {
@@ -188,6 +190,7 @@ CROSS JOIN LATERAL (
     LIMIT 1) f
 WHERE m.id = ANY ($1) AND m.id = i.id AND m.status <> f.status`
 
+// queueFoldChanged folds messages that may not have changed.
 func queueFoldChanged(b *pgx.Batch, ids [][16]byte) {
 	first, last := span(ids)
 	b.Queue(lockSQL, ids)
@@ -199,6 +202,7 @@ const callBackSQL = `
 DELETE FROM ready q WHERE q.id = ANY ($1)
 AND NOT EXISTS (SELECT 1 FROM recipient r WHERE r.message_id = q.id AND r.message_id BETWEEN $2 AND $3 AND r.status = 'queued' OFFSET 0)`
 
+// seat is one recipient of a message.
 type seat struct {
 	id mail.ID
 	n  int
@@ -306,6 +310,7 @@ func queueEvents(b *pgx.Batch, kept []*fact) error {
 	return nil
 }
 
+// eventColumns are rows of the table event, as columns.
 type eventColumns struct {
 	ids, origins, keys, messages  [][16]byte
 	parts, ns                     []int16

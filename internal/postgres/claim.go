@@ -37,7 +37,7 @@ CROSS JOIN LATERAL (
 ) r
 CROSS JOIN LATERAL (SELECT facts, on_ambiguous, expires_at, resends, resent_after FROM message WHERE id = r.id OFFSET 0) m`
 
-// Claim looks at due messages, asks decide what to do with them, and does it, in one transaction. The accounts' limit
+// Claim reads due messages, lets decide choose what to do with them, and does it, in one transaction. The accounts' limit
 // rows are locked meanwhile, so that slots are granted in one order. The commit need not reach the disk: a claim sends nothing
 // before its intents, whose commits do reach the disk. If a crash loses the claim, the slots that it took are lost with it.
 func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []queue.LaneQuota, decide Decide) error {
@@ -61,6 +61,7 @@ func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []queue.LaneQuota,
 	return nil
 }
 
+// readDue takes the due messages of lanes, and makes the commit not wait for the disk.
 func readDue(ctx context.Context, tx pgx.Tx, lanes []queue.LaneQuota) ([]queue.Due, error) {
 	numbers, tenants, quotas := make([]int32, len(lanes)), make([]int32, len(lanes)), make([]int32, len(lanes))
 	lows := make([]time.Time, len(lanes))
@@ -104,6 +105,7 @@ func scanDue(row pgx.CollectableRow) (queue.Due, error) {
 	return d, nil
 }
 
+// applyClaim writes a claim and commits the transaction.
 func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c queue.Claim, limits map[int32]*limit.Account) error {
 	b := &pgx.Batch{}
 	queueLimits(b, limits)
@@ -130,6 +132,7 @@ func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c queue.Claim, li
 	return commitWith(ctx, tx, b)
 }
 
+// queueTake moves messages from ready to inflight.
 func queueTake(b *pgx.Batch, owner mail.ID, take []queue.Assignment) error {
 	if len(take) == 0 {
 		return nil

@@ -30,6 +30,7 @@ type committerOptions struct {
 	observe func(name string, size int, took time.Duration)
 }
 
+// job is one submitted value and its result.
 type job[T, R any] struct {
 	value T
 	size  int64
@@ -55,6 +56,7 @@ func newCommitter[T, R any](o committerOptions, run func(context.Context, []T) (
 	return c
 }
 
+// close ends the queue, and waits until all jobs in it are done.
 func (c *committer[T, R]) close() {
 	close(c.jobs)
 	c.wg.Wait()
@@ -76,6 +78,7 @@ func (c *committer[T, R]) job(value T, size int64) *job[T, R] {
 	return &job[T, R]{value: value, size: size, sure: c.opts.sure, done: make(chan struct{})}
 }
 
+// submit puts a job into the queue, or returns *record.Unavailable when that is full.
 func (c *committer[T, R]) submit(j *job[T, R]) error {
 	full := &record.Unavailable{RetryAfter: time.Second, Reason: "queue_full"}
 	if c.pending.Add(j.size) > c.opts.bytes {
@@ -91,6 +94,7 @@ func (c *committer[T, R]) submit(j *job[T, R]) error {
 	}
 }
 
+// wait waits for the result of a job, as do describes.
 func (j *job[T, R]) wait(ctx context.Context) (R, error) {
 	select {
 	case <-j.done:
@@ -112,6 +116,7 @@ func (j *job[T, R]) wait(ctx context.Context) (R, error) {
 	}
 }
 
+// work commits batches until the queue is closed.
 func (c *committer[T, R]) work() {
 	for first := range c.jobs {
 		batch := c.gather(first)
@@ -150,6 +155,7 @@ func (c *committer[T, R]) gather(first *job[T, R]) []*job[T, R] {
 	return batch
 }
 
+// commit runs a batch and answers its jobs.
 func (c *committer[T, R]) commit(batch []*job[T, R]) {
 	values := make([]T, len(batch))
 	for i, j := range batch {

@@ -213,6 +213,7 @@ func poolDetail(p route.Pool) any {
 	return map[string]any{"overflow": p.Overflow, "accounts": p.Members}
 }
 
+// setMembers replaces the accounts of a pool.
 func setMembers(ctx context.Context, tx pgx.Tx, p route.Pool) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM pool_account WHERE pool_id = $1`, p.ID); err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 )
 
 // A call whose answer was lost may have sent its message. As long as nothing proves the contrary, its recipients must not
-// end as if nobody had mailed them, however they end: refused by another provider, expired, cancelled, suppressed. They
+// end as if they had not been mailed, even if another provider refuses them or they expire, are cancelled or suppressed. They
 // end as failed_unknown.
 
 // lockDoubtSQL locks the calls that keepDoubtSQL reads. Proof locks them too, so one of the two sees the other.
@@ -41,6 +41,7 @@ WHERE r.message_id = ANY ($1) AND r.status = 'failed_unknown' AND EXISTS (
     SELECT FROM attempt t WHERE t.message_id = r.message_id AND t.seen_at IS NOT NULL
     AND t.n > (SELECT resent_after FROM message WHERE id = r.message_id) OFFSET 0)`
 
+// queueKeepDoubt runs keepDoubtSQL for messages that this transaction has ended.
 func queueKeepDoubt(b *pgx.Batch, ids [][16]byte, proved bool) {
 	first, last := span(ids)
 	b.Queue(keepDoubtSQL, ids, first, last, proved)
@@ -69,7 +70,7 @@ func queueEnds(b *pgx.Batch, ids [][16]byte) {
 	queueFold(b, ids)
 }
 
-// doubtful lists the messages of results that end recipients after an earlier call, whose outcome may be unknown.
+// doubtful lists the messages whose result ends recipients after an earlier call: the outcome of that may be unknown.
 func doubtful(batch []ownedResult, owned []*freed) [][16]byte {
 	var ids [][16]byte
 	for i, r := range batch {

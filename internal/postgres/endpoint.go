@@ -114,6 +114,7 @@ func (db *DB) audited(ctx context.Context, actor, action, target string, detail 
 	return nil
 }
 
+// writeAudit writes an audit entry in the transaction of its change.
 func writeAudit(ctx context.Context, tx pgx.Tx, actor, action, target string, detail any) error {
 	raw, err := json.Marshal(detail)
 	if err != nil {
@@ -307,6 +308,7 @@ func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail
 	return &e, secrets, nil
 }
 
+// signerColumns are the sealed secrets that deliveries use now.
 const signerColumns = `w.secret, CASE WHEN w.old_secret_until > now() THEN w.old_secret END, w.headers`
 
 // openEndpoint opens signerColumns. A secret that is being replaced and does not open is left out: the new one signs.

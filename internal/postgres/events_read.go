@@ -170,6 +170,7 @@ func (p position) less(q position) bool {
 	return bytes.Compare(a[:], b[:]) < 0
 }
 
+// parsePosition reads a position, or returns record.ErrNotFound.
 func parsePosition(s string) (position, error) {
 	xid, rest, _ := strings.Cut(s, "-")
 	if n, err := strconv.ParseUint(xid, 10, 64); err != nil || strconv.FormatUint(n, 10) != xid {
@@ -184,6 +185,7 @@ func parsePosition(s string) (position, error) {
 
 const headSQL = `SELECT pg_snapshot_xmin(pg_current_snapshot())::text, clock_timestamp()`
 
+// scanHead reads headSQL as a position without an event.
 func scanHead(row pgx.Row) (position, error) {
 	var p position
 	var at time.Time
@@ -250,6 +252,7 @@ func advance(p, head position, slice []mail.Event, full bool) position {
 	return p
 }
 
+// readAfter reads the head, and then a slice of the stream.
 func (db *DB) readAfter(ctx context.Context, t mail.TenantID, p position, limit int) (head position, slice []mail.Event, err error) {
 	b := &pgx.Batch{}
 	b.Queue(headSQL).QueryRow(func(row pgx.Row) error {

@@ -53,6 +53,7 @@ type fact struct {
 	attempt          int32 // number of the account's last attempt at the message, 0 none
 }
 
+// takenOutcome is the answer to one request of a batch.
 type takenOutcome struct {
 	taken record.Taken
 	err   error      // of this request alone: record.ErrReplayed
@@ -216,7 +217,7 @@ func (db *DB) unpack(i int, in record.Intake) []*fact {
 				b.Code, b.Enhanced, b.Text = clean(b.Code), clean(b.Enhanced), clean(b.Text)
 				f.Bounce = &b
 			}
-			if e.At.Year() < 2000 || e.At.After(received.Add(futureSkew)) { // missing, or so far ahead that it would win over all later evidence
+			if e.At.Year() < 2000 || e.At.After(received.Add(futureSkew)) { // missing, or so late that it would outweigh all later evidence
 				f.At = received
 			}
 			f.At = f.At.UTC().Truncate(time.Microsecond) // as it is stored, and compared

@@ -133,7 +133,7 @@ func (db *DB) RotateKey(ctx context.Context, actor, id, next string, hash []byte
 	})
 }
 
-// RevokeKey ends a key at once.
+// RevokeKey makes a key invalid at once.
 func (db *DB) RevokeKey(ctx context.Context, actor, id string) error {
 	return db.change(ctx, actor, "key.revoke", id, nil, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `UPDATE api_key SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1`, id)

@@ -148,8 +148,10 @@ func scanBlocks(rows pgx.Rows, accounts map[int32]*limit.Account) error {
 // row on a thousand pages.
 const newestSQL = `(account_id, unit, per_ms) <= (%s) ORDER BY account_id DESC, unit DESC, per_ms DESC LIMIT 1`
 
+// newestOnlySQL makes newestSQL use the index only.
 const newestOnlySQL = `SET LOCAL enable_bitmapscan = off`
 
+// windowsSQL reads the windows of accounts, with their rows if these exist.
 var windowsSQL = `
 SELECT l.account_id, l.unit, l.per_ms, l.n, w.bins, w.used, w.tat
 FROM account_limit l

@@ -65,6 +65,7 @@ func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts
 	return append(due, restored...), err
 }
 
+// takeLookups runs lookupsSQL or restoredSQL.
 func (db *DB) takeLookups(ctx context.Context, q string, schedule []time.Duration, limit int, accounts []int32) ([]record.Lookup, error) {
 	rows, err := db.engine.Query(ctx, q, schedule, limit, lookupLease, accounts)
 	if err != nil {
@@ -126,6 +127,7 @@ func (db *DB) Resolve(ctx context.Context, v record.Verdict) (bool, error) {
 	return settled, err
 }
 
+// resolveFound settles a message that the provider has.
 func resolveFound(ctx context.Context, tx pgx.Tx, v record.Verdict) (found bool, twins [][16]byte, err error) {
 	ids := [][16]byte{v.ID}
 	if _, err := tx.Exec(ctx, proveSQL, ids, []int32{int32(v.N)}, []string{string(mail.FromLookup)}, []string{v.ProviderMessageID}); err != nil { //nolint:gosec // see queueTake
@@ -165,6 +167,7 @@ RETURNING id`
 const lockCallsSQL = `
 SELECT FROM attempt WHERE message_id = $1 AND (n = $2 OR n IN (SELECT n FROM unknown_call WHERE id = $1)) ORDER BY n FOR UPDATE`
 
+// closeAbsentSQL closes an attempt that the provider never took.
 const closeAbsentSQL = `UPDATE attempt SET class = 'transient', verdict_source = 'lookup' WHERE message_id = $1 AND n = $2`
 
 // strike notes that one of the possible calls of a restored message was not made. It reports whether it is a restored message.
@@ -177,6 +180,7 @@ func strike(ctx context.Context, tx pgx.Tx, v record.Verdict) (bool, error) {
 	return true, err
 }
 
+// resolveAbsent queues a message again that no call has sent.
 func resolveAbsent(ctx context.Context, tx pgx.Tx, v record.Verdict) (bool, error) {
 	// proof takes this lock first too: it waits for us, or we see it
 	if _, err := tx.Exec(ctx, lockCallsSQL, [16]byte(v.ID), v.N); err != nil {

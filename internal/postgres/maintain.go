@@ -83,6 +83,7 @@ type oldPartition struct {
 // vacuum or analyze that works on it gives way. Nobody else needs that day.
 const dropPatience = "5s"
 
+// dropPartition detaches a day if it is attached, and drops it.
 func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) error {
 	if !p.Owned {
 		return db.askToDrop(ctx, table, p.Day)
@@ -118,6 +119,7 @@ const (
 	dropMoment = 200 * time.Millisecond
 )
 
+// askToDrop drops a day by the function of its owner.
 func (db *DB) askToDrop(ctx context.Context, table string, day time.Time) (err error) {
 	for range dropTries {
 		err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {

@@ -87,7 +87,7 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	return err
 }
 
-// report identifies a payload about one message among those of a batch.
+// report identifies, within a batch, the events of one payload about one message.
 type report struct {
 	origin, message mail.ID
 	intake, payload int

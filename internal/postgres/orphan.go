@@ -18,6 +18,7 @@ const (
 	orphanAge   = "24 hours"
 )
 
+// queueOrphans notes the events whose message may still be found later.
 func queueOrphans(b *pgx.Batch, kept []*fact) {
 	var ids [][16]byte
 	var byMessage []bool

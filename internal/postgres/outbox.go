@@ -190,6 +190,7 @@ WHERE e.id = ANY ($1)`
 	return events, nil
 }
 
+// dropStale deletes deliveries whose event is gone.
 func (db *DB) dropStale(ctx context.Context, stale []record.Delivery) error {
 	if len(stale) == 0 {
 		return nil
@@ -244,7 +245,7 @@ func (db *DB) FinishDeliveries(ctx context.Context, results []record.DeliveryRes
 	return disabled, nil
 }
 
-// tallied are results, sorted by what they change.
+// tallied are results of tries, grouped by the rows that they change.
 type tallied struct {
 	log             logColumns
 	done, again     pairs
@@ -278,7 +279,7 @@ func (c *logColumns) add(id mail.ID, r *record.DeliveryResult) {
 	c.outcomes, c.errors = append(c.outcomes, r.Outcome), append(c.errors, clean(r.Error))
 }
 
-// tally sorts results by what they change.
+// tally groups results by the rows that they change.
 func (db *DB) tally(results []record.DeliveryResult) *tallied {
 	t := &tallied{}
 	for i := range results {
@@ -308,6 +309,7 @@ func (db *DB) tally(results []record.DeliveryResult) *tallied {
 	return t
 }
 
+// later puts a delivery off; tries is how many it has had.
 func (t *tallied) later(r *record.DeliveryResult, tries int) {
 	t.again.add(r)
 	t.tries, t.waits = append(t.tries, int32(max(tries, 0))), append(t.waits, r.RetryIn) //nolint:gosec // ten at most

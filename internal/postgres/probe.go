@@ -32,4 +32,5 @@ func (db *DB) ProbeWrite(ctx context.Context) error {
 	return nil
 }
 
+// errProbed rolls back the table of ProbeWrite.
 var errProbed = errors.New("undo the probe")

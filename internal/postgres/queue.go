@@ -67,7 +67,7 @@ func readDepth(ctx context.Context, tx pgx.Tx, s *record.QueueState) error {
 	for i, l := range lanes {
 		numbers[i], tenants[i] = l.Number, int32(l.Tenant)
 	}
-	if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil { // a bitmap scan reads all of a lane before its first row
+	if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil { // a bitmap scan reads the whole lane first
 		return err
 	}
 	var oldest *time.Time

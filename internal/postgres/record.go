@@ -13,6 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
+// ownedResult is a result with the replica that claimed its message.
 type ownedResult struct {
 	queue.Result
 	owner mail.ID
@@ -42,6 +43,7 @@ USING unnest($1::uuid[], $2::int[], $3::uuid[], $4::boolean[]) WITH ORDINALITY A
 WHERE u.id = ANY ($1) AND u.id = i.id AND u.n = i.n AND u.owner = i.owner AND NOT i.silent
 RETURNING i.row, u.lane, u.tenant_id, u.account_id, u.tries`
 
+// closeAttemptSQL closes attempts that have no verdict yet. If an event has proved a call, an uncertain result becomes accepted.
 const closeAttemptSQL = `
 UPDATE attempt t SET finished_at = now(), status = i.status, code = i.code, error = i.error,
     class = CASE WHEN i.class = 'uncertain' AND t.seen_at IS NOT NULL THEN 'accepted' ELSE i.class END,
@@ -51,11 +53,13 @@ FROM unnest($1::uuid[], $2::int[], $3::text[], $4::int[], $5::text[], $6::text[]
     AS i(id, n, class, status, code, error, pmid, owner)
 WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.owner = i.owner AND (t.class IS NULL OR t.class = 'uncertain' AND i.class <> 'uncertain')`
 
+// recipientSQL changes recipients that are still open.
 const recipientSQL = `
 UPDATE recipient r SET status = i.status, detail = i.detail, updated_at = now()
 FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[]) AS i(id, n, status, detail)
 WHERE r.message_id = ANY ($1) AND r.message_id = i.id AND r.n = i.n AND r.status IN ('queued', 'unknown')`
 
+// requeueSQL puts messages back into ready.
 const requeueSQL = `
 INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid, held)
 SELECT i.id, i.lane, i.tenant_id, now() + i.wait, i.n, i.tries, i.avoid, i.held
@@ -63,6 +67,7 @@ FROM unnest($1::uuid[], $2::int[], $3::int[], $4::interval[], $5::int[], $6::int
     AS i(id, lane, tenant_id, wait, n, tries, avoid, held)
 ON CONFLICT (id) DO NOTHING`
 
+// hangSQL puts messages into unknown.
 const hangSQL = `
 INSERT INTO unknown (id, lane, tenant_id, account_id, n, tries, policy, decide_at, owner, avoid)
 SELECT i.id, i.lane, i.tenant_id, i.account_id, i.n, i.tries, i.policy, now() + i.wait, i.owner, i.avoid
@@ -95,6 +100,7 @@ type freed struct {
 	wasUnknown                   bool
 }
 
+// recordOnce records a batch, and repeats it after a deadlock.
 func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -116,6 +122,7 @@ func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, erro
 	return out, nil
 }
 
+// recordTx records a batch in one transaction.
 func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed, twins [][16]byte, err error) {
 	later := false // whether to wait for the disk after the commit, see briefly
 	err = db.briefly(ctx, func(tx pgx.Tx) error {
@@ -251,6 +258,7 @@ func touched(batch []ownedResult, owned []*freed) []int32 {
 	return accounts
 }
 
+// queueAttempts closes the attempts of all calls that were made.
 func queueAttempts(b *pgx.Batch, batch []ownedResult) {
 	var ids, owners [][16]byte
 	var ns, status []int32

@@ -42,7 +42,7 @@ func (db *DB) ReplayEndpoint(
 		return 0, err
 	}
 	var queued int64
-	after, end := mail.IDAt(since), mail.IDAt(until) // no event has such an id, which has no UUID version
+	after, end := mail.IDAt(since), mail.IDAt(until) // no event has such an id: it has no UUID version
 	for {
 		var n int64
 		var last [16]byte
@@ -55,7 +55,7 @@ func (db *DB) ReplayEndpoint(
 		case ctx.Err() != nil:
 			return queued, fmt.Errorf("replay: %w", context.Cause(ctx))
 		case err != nil:
-			return queued, fmt.Errorf("replay: %w", &record.OutcomeUnknown{Err: err}) // what was queued stays queued
+			return queued, fmt.Errorf("replay: %w", &record.OutcomeUnknown{Err: err}) // earlier batches stay queued
 		}
 	}
 }

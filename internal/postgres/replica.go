@@ -63,6 +63,7 @@ func (db *DB) Rescue(ctx context.Context, wait map[mail.Policy]time.Duration) (u
 	}
 }
 
+// rescueSome is one transaction of Rescue.
 func (db *DB) rescueSome(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error) {
 	err = again(func() error {
 		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {

@@ -29,7 +29,7 @@ func inSession(cfg *pgx.ConnConfig, ours map[string]string) {
 	delete(params, appName)
 	maps.Copy(params, ours)
 	cfg.RuntimeParams = rest
-	rest[appName] = name // every pooler takes it, and the server's log has it from the start
+	rest[appName] = name // every pooler accepts it, and so the server's log has it from the start
 	if len(params) == 0 {
 		return
 	}
@@ -163,6 +163,7 @@ func CheckSessions(ctx context.Context, dsn string) (pooler bool, err error) {
 	return pooler, nil
 }
 
+// lookForPooler opens two connections and checks their sessions.
 func lookForPooler(ctx context.Context, cfg *pgx.ConnConfig) (pooler bool, err error) {
 	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, sessionWait)
 	_, cfg.RuntimeParams = spread(cfg.RuntimeParams)

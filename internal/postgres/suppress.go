@@ -48,6 +48,7 @@ INSERT INTO suppression (tenant_id, email, reason, origin, detail, expires_at)
 SELECT tenant_id, email, 'soft_bounce', 'webhook', n || ' soft bounces without a delivery', now() + $5::interval FROM c WHERE n >= $4
 ` + longerStaysSQL
 
+// address is a folded address of a tenant.
 type address struct {
 	tenant mail.TenantID
 	email  string
@@ -103,6 +104,7 @@ func byAddress(facts []*fact) []*fact {
 	return sorted
 }
 
+// originOf is the origin of a suppression that an event causes.
 func originOf(s mail.EventSource) string {
 	if s == mail.FromUnsubscribe {
 		return "unsubscribe"

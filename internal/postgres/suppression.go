@@ -65,6 +65,7 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 	})
 }
 
+// addSuppressions adds suppressions in a transaction, in which note writes the audit entry.
 func (db *DB) addSuppressions(ctx context.Context, tenant mail.TenantID, list []record.Suppression, note func(tx pgx.Tx, added int64) error) (int64, error) {
 	n := len(list)
 	emails, streams, reasons, origins := make([]string, n), make([]string, n), make([]string, n), make([]string, n)

@@ -38,6 +38,7 @@ func queueTwins(b *pgx.Batch, ids [][16]byte, twins *[][16]byte) {
 	})
 }
 
+// reportTwins calls Options.AcceptedTwice for each message.
 func (db *DB) reportTwins(twins [][16]byte) {
 	for _, id := range twins {
 		db.twice(mail.ID(id))

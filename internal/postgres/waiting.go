@@ -40,6 +40,7 @@ type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
+// readWaiting does the work of Waiting on a pool or in a transaction.
 func readWaiting(ctx context.Context, on rowQuerier, id mail.ID) (*queue.Waiting, error) {
 	w := &queue.Waiting{Facts: &mail.Facts{}}
 	var facts, avoid []byte

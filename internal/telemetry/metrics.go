@@ -123,6 +123,7 @@ func NewRegistry() *prometheus.Registry {
 	return reg
 }
 
+// all lists all metrics, to register them.
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.Accepted, m.AcceptSeconds, m.HTTPRequests, m.HTTPSeconds, m.Attempts, m.CallSeconds, m.Claimed, m.ClaimSeconds,
