@@ -209,7 +209,7 @@ type seat struct {
 }
 
 // queueEvidence settles recipients, and folds their messages and those that were proved. It writes all recipients before the
-// first message, in the same order as recordBatch.
+// first message, as recordTx does.
 func queueEvidence(b *pgx.Batch, known []*fact, proved [][16]byte) error {
 	best := map[seat]mail.Evidence{}
 	var order []seat

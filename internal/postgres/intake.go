@@ -217,7 +217,7 @@ func (db *DB) unpack(i int, in record.Intake) []*fact {
 				b.Code, b.Enhanced, b.Text = clean(b.Code), clean(b.Enhanced), clean(b.Text)
 				f.Bounce = &b
 			}
-			if e.At.Year() < 2000 || e.At.After(received.Add(futureSkew)) { // missing, or so late that it would outweigh all later evidence
+			if e.At.Year() < 2000 || e.At.After(received.Add(futureSkew)) { // missing, or false: it would win over later ones
 				f.At = received
 			}
 			f.At = f.At.UTC().Truncate(time.Microsecond) // as it is stored, and compared
