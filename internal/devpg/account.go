@@ -18,8 +18,8 @@ type account struct {
 	name     string
 }
 
-// accountFor returns who has to run the cluster in data, which need not exist yet. PostgreSQL refuses to run as root
-// and insists on owning its data directory, so root takes the directory's owner, or an unprivileged user for a new one.
+// accountFor returns the user that has to run the cluster in data, which need not exist yet. PostgreSQL refuses to run as root
+// and must own its data directory. So if we are root, that is the directory's owner, or an unprivileged user for a new one.
 func accountFor(data string) (*account, error) {
 	owner, err := ownerOf(data)
 	switch {
@@ -38,7 +38,7 @@ func accountFor(data string) (*account, error) {
 	return nil, mayUse(data)
 }
 
-// mayUse says why this process cannot work in dir: only its owner and root can.
+// mayUse returns an error if this process cannot work in dir: only its owner and root can.
 func mayUse(dir string) error {
 	owner, err := ownerOf(dir)
 	if err != nil {
@@ -51,7 +51,7 @@ func mayUse(dir string) error {
 	return nil
 }
 
-// unprivileged returns the user postgres, else nobody.
+// unprivileged returns the user postgres, or else the user nobody.
 func unprivileged() (*account, error) {
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
@@ -84,7 +84,7 @@ func ownerOf(path string) (*account, error) {
 	return a, nil
 }
 
-// attr returns what a child needs to run as a, apart from our terminal's signals, and to get sig when we die.
+// attr returns the attributes with which a child runs as a, does not get our terminal's signals, and gets sig when we die.
 func (a *account) attr(sig syscall.Signal) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if a != nil {
@@ -94,7 +94,7 @@ func (a *account) attr(sig syscall.Signal) *syscall.SysProcAttr {
 	return attr
 }
 
-// own hands path to a.
+// own makes a the owner of path.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil

@@ -11,15 +11,15 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// SQLSTATEs of a database that exists already: as a rule the first, and the second when two sessions create it at the
-// same moment and meet in the catalogue's unique index (PostgreSQL Error Codes, appendix A).
+// SQLSTATEs of a database that exists already: usually the first; the second when two sessions create it at the same moment
+// and collide in the catalogue's unique index (PostgreSQL Error Codes, appendix A).
 const (
 	duplicateDatabase = "42P04"
 	uniqueViolation   = "23505"
 )
 
-// EnsureDatabase creates the database name on the server that dsn points at, unless it exists, and returns dsn with
-// that database in place of its own. The role of dsn needs CREATEDB. It is safe to call at once from several processes.
+// EnsureDatabase creates the database name on the server of dsn, unless it exists, and returns dsn with that database in
+// place of its own. The role of dsn needs CREATEDB. Several processes may call it at once.
 func EnsureDatabase(ctx context.Context, dsn, name string) (string, error) {
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {

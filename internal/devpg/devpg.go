@@ -21,13 +21,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// superuser is the one role of a new cluster.
+// superuser is the only role of a new cluster.
 const superuser = "sendgate"
 
 // startGrace is how long a server may take to accept connections. Only recovery after a crash needs more than a second.
 const startGrace = 60 * time.Second
 
-// maxLog is the size in bytes from which on the server's log is begun anew.
+// maxLog is the size in bytes above which the server's log is truncated at a start.
 const maxLog = 10 << 20
 
 // Cluster is a running private server. Its methods may be called from several goroutines.
@@ -43,12 +43,12 @@ type Cluster struct {
 	result  error
 }
 
-// starter is one Start and what it may touch.
+// starter is one call of Start, with the places that it may use.
 type starter struct {
 	opts     Options
 	search   search
-	shelters []string // where clusters go whose user cannot reach Dir
-	sockets  []string // where sockets go whose name would be too long in Dir
+	shelters []string // places for clusters whose user cannot reach Dir
+	sockets  []string // places for sockets whose name would be too long in Dir
 	noSocket bool     // the system has no Unix sockets
 }
 
@@ -67,11 +67,11 @@ func newStarter(o Options, cache string) *starter {
 }
 
 // Start starts the cluster of o.Dir, and makes it first if there is none. It returns when the server accepts
-// connections: in about a second, or longer when programs have to be downloaded or a crash to be recovered from.
+// connections. That takes about a second, or longer to download programs or to recover from a crash.
 //
-// A server that a killed process left behind is stopped first; its data are kept. A living process on the same Dir is
-// ErrRunning. Programs that cannot be found or fetched are ErrNoPostgres. Cancelling ctx before Start returns leaves
-// no process; afterwards the cluster no longer depends on ctx.
+// A server that a killed process left behind is stopped first; its data are kept. Start returns ErrRunning if a live process
+// uses the same Dir, and ErrNoPostgres if it can neither find nor fetch programs. If ctx is cancelled before Start returns, no
+// process is left; afterwards the cluster no longer depends on ctx.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	cache, err := cacheDir()
 	if err != nil {
@@ -80,13 +80,13 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	return newStarter(o, cache).start(ctx)
 }
 
-// start takes the locks and does what Start promises under them.
+// start does the work of Start, under the locks that it takes.
 func (s *starter) start(ctx context.Context) (_ *Cluster, err error) {
 	dir, err := filepath.Abs(s.opts.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("find directory: %w", err)
 	}
-	// The server's own user may have to pass through; everything secret in it has a mode of its own.
+	// The server's user may need to enter it; all secret files in it have a mode of their own.
 	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("create directory: %w", err)
 	}
@@ -153,7 +153,7 @@ func (s *starter) prepare(ctx context.Context, c *Cluster, dir string) (programs
 	return bin, as, s.initialise(ctx, p, bin, as)
 }
 
-// recover makes sure that an existing cluster can be started: its user reaches it and nothing runs on it.
+// recover makes sure that an existing cluster can be started: its user can reach it, and no server runs on it.
 func (s *starter) recover(ctx context.Context, p place, bin programs, as *account) error {
 	if as != nil {
 		if _, err := version(ctx, bin.bin, p.data(), as); err != nil {
@@ -195,7 +195,7 @@ func (s *starter) launch(ctx context.Context, c *Cluster, bin programs, as *acco
 		}
 		text := logSince(c.place.log(), offset)
 		err = errors.Join(fmt.Errorf("start PostgreSQL: %w", err), c.proc.stop())
-		// Sessions of a killed server end a moment after it, and hold its shared memory until then.
+		// Sessions of a killed server end a moment after it, and hold its shared memory until then: try again.
 		again := strings.Contains(text, "pre-existing shared memory block") && time.Now().Before(deadline)
 		if !again || !pause(ctx, 200*time.Millisecond) {
 			return errors.Join(err, errors.New(text), c.removeSocket())
@@ -203,7 +203,7 @@ func (s *starter) launch(ctx context.Context, c *Cluster, bin programs, as *acco
 	}
 }
 
-// pause waits for d and tells whether ctx is still alive then.
+// pause waits for d and reports whether ctx is still valid then.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -215,7 +215,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// address decides where the server listens and returns the arguments that say so, with those for its settings.
+// address decides where the server listens, and returns the arguments for that and for its settings.
 func (s *starter) address(c *Cluster, as *account) ([]string, error) {
 	settings := s.opts.settings()
 	settings["listen_addresses"], settings["port"] = "", "5432"
@@ -290,7 +290,7 @@ func (c *Cluster) URLFor(database string) string {
 		u.RawQuery = "sslmode=disable"
 		return u.String()
 	}
-	// One parameter only: the string also goes into files that a shell reads, where & would end the value.
+	// Only one parameter: the string is also written into files that a shell reads, where & would end the value.
 	u.RawQuery = "host=" + strings.ReplaceAll(url.QueryEscape(c.socket), "+", "%20")
 	return u.String()
 }
@@ -298,8 +298,8 @@ func (c *Cluster) URLFor(database string) string {
 // Done is closed when the server has exited, whether by Stop or by itself.
 func (c *Cluster) Done() <-chan struct{} { return c.proc.done }
 
-// Stop ends the server and returns when it is gone: by a fast shutdown, after 10 s by an immediate one, which the next
-// Start recovers from. Further calls wait for the first and return what it returned.
+// Stop ends the server and returns when it has exited. It tries a fast shutdown, and after 10 s an immediate one, from which the
+// next Start recovers. Further calls wait for the first and return its result.
 func (c *Cluster) Stop() error {
 	c.stop.Do(func() {
 		died := c.proc.exited()

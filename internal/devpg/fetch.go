@@ -23,8 +23,8 @@ type fetcher struct {
 	logf  func(format string, args ...any)
 }
 
-// cacheDir is where downloaded programs are kept. For root that is not root's home, which the user that runs the
-// server cannot enter.
+// cacheDir is where downloaded programs are kept. For root that is not in root's home, because the user that runs the server
+// cannot enter it.
 func cacheDir() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/cache/sendgate", nil
@@ -37,8 +37,8 @@ func cacheDir() (string, error) {
 }
 
 // fetch downloads the programs of a major version (17 when it is 0), unless the cache has them, and returns their
-// directory. A cancelled ctx ends the wait, not the transfer: the library has no handle for that, and what it still
-// writes is in a directory that nobody reads.
+// directory. A cancelled ctx ends the wait but not the transfer, which the library can't stop. The transfer goes on in a
+// directory that nobody reads, and when it is complete, the programs are still put into the cache.
 func (f fetcher) fetch(ctx context.Context, major int) (string, error) {
 	if major == 0 {
 		major = 17
@@ -83,7 +83,7 @@ func releaseOf(major int) (embedded.PostgresVersion, error) {
 	return "", fmt.Errorf("there is no PostgreSQL %d to download", major)
 }
 
-// await reports progress every five seconds until done delivers.
+// await waits for done, and reports progress every five seconds.
 func (f fetcher) await(ctx context.Context, done <-chan error) error {
 	began := time.Now()
 	tick := time.NewTicker(5 * time.Second)
@@ -102,9 +102,9 @@ func (f fetcher) await(ctx context.Context, done <-chan error) error {
 
 // extract downloads into work and moves the programs to final in one step.
 //
-// The library has no call for "download only". Its Start downloads, unpacks, and then starts a server on a data
-// directory of ours: we hand it one that holds nothing but a PG_VERSION file, on which no server can start. So Start
-// ends in an error, and what counts is whether the programs are there.
+// The library has no call that only downloads. Its Start downloads, unpacks, and then starts a server on a data directory of
+// ours. We give it one that holds only a PG_VERSION file, on which no server can start. So Start always returns an error, and we
+// check whether the programs are there.
 func (f fetcher) extract(work, final string, release embedded.PostgresVersion) error {
 	data, unpacked := filepath.Join(work, "data"), filepath.Join(work, "unpacked")
 	if err := os.Mkdir(data, 0o700); err != nil {
@@ -136,7 +136,7 @@ func (f fetcher) extract(work, final string, release embedded.PostgresVersion) e
 	return install(unpacked, final)
 }
 
-// install moves the unpacked programs into place. Another process that did so first has won.
+// install moves the unpacked programs into place. If another process did so first, its copy stays.
 func install(unpacked, final string) error {
 	if err := os.Chmod(unpacked, 0o755); err != nil { //nolint:gosec // programs, to be run by another user too
 		return fmt.Errorf("install PostgreSQL: %w", err)

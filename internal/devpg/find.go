@@ -24,11 +24,11 @@ type programs struct {
 	major int
 }
 
-// search says where server programs may be.
+// search says where to look for server programs.
 type search struct {
 	path  []string // directories to look in first, in order
 	globs []string // patterns of directories to look in next, the newest version first
-	// fetch downloads programs of a major version and returns their directory. Major 0 leaves the choice to it.
+	// fetch downloads programs of a major version and returns their directory. With major 0 it chooses the version.
 	fetch func(ctx context.Context, major int) (string, error)
 }
 
@@ -46,7 +46,7 @@ func installedGlobs() []string {
 	}
 }
 
-// find returns programs of the given major version, or of any from MinMajor on when major is 0.
+// find returns programs of the given major version. If major is 0, any version from MinMajor on will do.
 func (s search) find(ctx context.Context, major int, as *account) (programs, error) {
 	var rejected []string
 	for _, dir := range s.candidates() {
@@ -109,7 +109,7 @@ func lastNumber(path string) int {
 	return n
 }
 
-// fetched downloads programs and looks at them like at installed ones.
+// fetched downloads programs and checks them like installed ones.
 func (s search) fetched(ctx context.Context, major int, as *account) (programs, error) {
 	dir, err := s.fetch(ctx, major)
 	if err != nil {
@@ -122,7 +122,8 @@ func (s search) fetched(ctx context.Context, major int, as *account) (programs, 
 	return p, p.fits(major)
 }
 
-// probe asks the program postgres in dir for its version, as the user that shall run it, and wants initdb beside it.
+// probe asks the program postgres in dir for its version, as the user that will run it. It returns an error if there is no
+// initdb beside it.
 func probe(ctx context.Context, dir string, as *account) (programs, error) {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
 		return programs{}, fmt.Errorf("%s: has no initdb", dir)
@@ -142,8 +143,8 @@ func probe(ctx context.Context, dir string, as *account) (programs, error) {
 	return programs{bin: dir, major: major}, nil
 }
 
-// version runs postgres --version of bin in the directory cwd: an answer proves that as may run the one and enter the
-// other.
+// version runs postgres --version of bin in the directory cwd, as the user as. An answer proves that this user may run the
+// program and enter the directory.
 func version(ctx context.Context, bin, cwd string, as *account) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -170,7 +171,7 @@ func version(ctx context.Context, bin, cwd string, as *account) (string, error) 
 	return string(out), nil
 }
 
-// fits says why p cannot serve a cluster of the given major version, or of any when that is 0.
+// fits returns an error if p cannot run a cluster of the given major version, or a new one when that is 0.
 func (p programs) fits(major int) error {
 	switch {
 	case major == 0 && p.major < MinMajor:
@@ -181,7 +182,7 @@ func (p programs) fits(major int) error {
 	return nil
 }
 
-// environment is ours without the variables that would steer the server programs or translate their messages.
+// environment is ours without the variables that would change how the server programs work or translate their messages.
 func environment() []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "PG") || strings.HasPrefix(kv, "LC_") || strings.HasPrefix(kv, "LANG")
@@ -189,7 +190,7 @@ func environment() []string {
 	return append(env, "LC_ALL=C")
 }
 
-// waysOut is the one error for a machine without a usable PostgreSQL, on one line.
+// waysOut is the error for a machine without a usable PostgreSQL, in one line.
 func waysOut(major int, rejected []string) error {
 	wanted := fmt.Errorf("%w was found", ErrNoPostgres)
 	if major != 0 {

@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// lockDir takes the lock of a directory until the file is closed or this process dies, in whatever way. The server
-// does not inherit it: a lock that outlives its holder would keep the next Start out.
+// lockDir takes the lock of a directory until the file is closed or this process dies, however it dies. The server does not
+// inherit it: a lock that outlives this process would make the next Start fail.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -31,8 +31,8 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// unlock releases a lock. Closing the file alone would not do for a moment: until it runs its program, a child that some
-// other goroutine is just starting has a copy of the file, and a lock belongs to all copies.
+// unlock releases a lock. To close the file alone might not release it at once: a child that another goroutine is just starting
+// has a copy of the file until it runs its program, and a lock belongs to all copies.
 func unlock(f *os.File) error {
 	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
 }
@@ -46,7 +46,7 @@ func noteHolder(f *os.File) error {
 	return err
 }
 
-// lockError explains why the lock of dir could not be had.
+// lockError explains why dir could not be locked.
 func lockError(dir string, f *os.File, err error) error {
 	if !errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("lock %s: %w", dir, err)

@@ -1,13 +1,13 @@
 // Package devpg runs a private PostgreSQL server for people and for tests.
 //
 // It decides which server programs are used (installed ones, else a downloaded copy), which user runs them (never
-// root), where the cluster lives, and what becomes of a server whose owner was killed: the next Start on the same
-// Options.Dir stops it and begins again with all data. It leaves the schema to migrations, every statement to
-// postgres, and production servers to whoever operates them.
+// root), where the cluster is, and what happens to a server whose owner was killed: the next Start on the same
+// Options.Dir stops it and starts again with all data. The schema belongs to package migrations, all statements to package
+// postgres. Production servers are not its business.
 //
-// The mistake a newcomer makes: to take Options.Dir for the data directory. Dir is where a cluster is found from. The
-// server cannot run as root, so for root its files belong to another user, and they live elsewhere when that user
-// cannot reach Dir.
+// A newcomer's likeliest mistake is to take Options.Dir for the data directory. Dir is where the search for a cluster begins.
+// The server cannot run as root, so for root its files belong to another user, and they are elsewhere if that user cannot
+// reach Dir.
 package devpg
 
 import (
@@ -18,7 +18,7 @@ import (
 // MinMajor is the oldest major version of PostgreSQL that sendgate's schema runs on.
 const MinMajor = 15
 
-// ErrRunning says that a living process holds Options.Dir.
+// ErrRunning says that a live process holds Options.Dir.
 var ErrRunning = errors.New("already running")
 
 // ErrNoPostgres says that no usable server programs were found or fetched; its text lists the ways out.
@@ -26,15 +26,15 @@ var ErrNoPostgres = errors.New("no PostgreSQL 15 or newer")
 
 // Options says where a cluster lives and how it is tuned.
 type Options struct {
-	// Dir holds the cluster, or the note where to find it. It is created when missing, is private to this package,
-	// and removing it while no process uses it removes the cluster for good.
+	// Dir holds the cluster, or a note that says where it is. It is created when missing, and is private to this package.
+	// To remove it while no process uses it removes the cluster for good.
 	Dir string
-	// Log takes one line for each thing that a waiting person wants to know. Nil discards them.
+	// Log gets a line for each step that a waiting person may want to know of. Nil discards them.
 	Log func(format string, args ...any)
 	// Settings are server settings that override the defaults, by name as in postgresql.conf.
 	Settings map[string]string
-	// Fast is for tests. It gives up what was committed in the last moment before a crash of the server, and everything
-	// at a crash of the machine.
+	// Fast is for tests. A crash of the server may lose the last commits before it, and a crash of the machine may lose
+	// everything.
 	Fast bool
 }
 
@@ -63,7 +63,7 @@ func (o Options) settings() map[string]string {
 	return all
 }
 
-// logf reports progress, if anyone listens.
+// logf reports progress, if there is a Log.
 func (o Options) logf(format string, args ...any) {
 	if o.Log != nil {
 		o.Log(format, args...)

@@ -17,8 +17,8 @@ import (
 	"strings"
 )
 
-// place is where one cluster lives. Everything in it but data and the socket directory belongs to us, so that a
-// server that was broken into cannot change its own lock, log or password file.
+// place is where one cluster is. All files in it except data and the socket directory belong to us, so a server that was
+// broken into cannot change its own lock, log or password file.
 type place struct {
 	base string
 }
@@ -31,7 +31,7 @@ func (p place) origin() string   { return filepath.Join(p.base, "origin") }
 // locationFile is the note in Dir that says where the cluster is, if not in Dir itself.
 const locationFile = "location"
 
-// findPlace returns where dir's cluster is, or would be if it is not put elsewhere when it is made.
+// findPlace returns where dir's cluster is. If there is none, it returns dir; choosePlace may decide otherwise.
 func findPlace(dir string) (place, error) {
 	note, err := os.ReadFile(filepath.Join(dir, locationFile))
 	switch {
@@ -43,13 +43,13 @@ func findPlace(dir string) (place, error) {
 	return place{}, fmt.Errorf("read location: %w", err)
 }
 
-// exists tells whether p holds a complete cluster.
+// exists reports whether p holds a complete cluster.
 func (p place) exists() bool {
 	_, err := os.Stat(filepath.Join(p.data(), "PG_VERSION"))
 	return err == nil
 }
 
-// choosePlace decides where a new cluster of dir goes: into dir, unless the user that runs it cannot reach dir.
+// choosePlace decides where a new cluster of dir goes: into dir, or elsewhere if the user that runs it cannot reach dir.
 func (s *starter) choosePlace(ctx context.Context, dir string, bin programs, as *account) (place, error) {
 	if as == nil {
 		return place{base: dir}, nil
@@ -73,8 +73,8 @@ func (s *starter) choosePlace(ctx context.Context, dir string, bin programs, as 
 	return place{}, fmt.Errorf("%s cannot reach %s, and no other place will do: %w", as, dir, errors.Join(problems...))
 }
 
-// shelter makes base the place of dir's cluster. What is found there was left by a dir that has since been deleted:
-// a dir with a cluster has a note that leads to it, and we would not be here.
+// shelter makes base the place of dir's cluster. A cluster that is there already was left by a dir that has since been deleted:
+// a dir with a cluster has a note that leads to it, and then shelter is not called.
 func (s *starter) shelter(ctx context.Context, base, dir string, bin programs, as *account) (place, error) {
 	p := place{base: base}
 	if err := os.MkdirAll(filepath.Dir(base), 0o711); err != nil { //nolint:gosec // the server's user has to pass
@@ -98,8 +98,8 @@ func (s *starter) shelter(ctx context.Context, base, dir string, bin programs, a
 		os.WriteFile(filepath.Join(dir, locationFile), []byte(base+"\n"), 0o600))
 }
 
-// sweep removes what directories left in parent that were temporary and are gone, as those of tests are. A directory
-// elsewhere that is gone may have been moved, or be on a disk that is not mounted: its cluster stays.
+// sweep removes the clusters in parent whose directory was a temporary one, as in tests, and is gone. A directory elsewhere
+// that is gone may have been moved, or be on a disk that is not mounted: its cluster stays.
 func (s *starter) sweep(parent string) {
 	origins, _ := filepath.Glob(filepath.Join(parent, "*", "origin")) // its only error is a malformed pattern
 	for _, origin := range origins {
@@ -121,7 +121,7 @@ func (s *starter) sweep(parent string) {
 	}
 }
 
-// discard stops a server that still runs in p and removes p. Only our own directory is removed.
+// discard stops a server that still runs in p, and removes p. It removes only a directory of our own user.
 func (s *starter) discard(p place) error {
 	owner, err := ownerOf(p.base)
 	if err != nil {
@@ -139,11 +139,11 @@ func (s *starter) discard(p place) error {
 	return nil
 }
 
-// errNotReady is why nobody has tried to connect.
+// errNotReady says why no connection was tried.
 var errNotReady = errors.New("the server has not written that it is ready")
 
-// ready tells whether the server of p has written into its note that it takes connections. To ask it by connecting costs it a
-// process each time.
+// ready reports whether the server of p has noted in postmaster.pid that it accepts connections. To try a connection instead
+// would cost the server a process each time.
 func (p place) ready() bool {
 	note, err := os.ReadFile(filepath.Join(p.data(), "postmaster.pid"))
 	return err == nil && strings.Contains(string(note), "\nready")
@@ -162,7 +162,7 @@ func (p place) majorOf() (int, error) {
 	return major, nil
 }
 
-// secret returns the superuser's password, which it makes when there is none.
+// secret returns the superuser's password, and makes one if there is none.
 func (p place) secret() (string, error) {
 	b, err := os.ReadFile(p.password())
 	if err == nil && len(b) > 0 {
@@ -183,7 +183,7 @@ func (p place) secret() (string, error) {
 const maxSocketDir = 104 - 20
 
 // socketDir makes a directory for the server's socket that only its user (and root) can enter: in the place itself,
-// else in one of the short directories. It returns "" when the system cannot make sockets in any of them.
+// or else in one of the directories with short names. It returns "" when sockets cannot be made in any of them.
 func (s *starter) socketDir(p place, as *account) string {
 	if s.noSocket {
 		return ""
@@ -202,8 +202,8 @@ func (s *starter) socketDir(p place, as *account) string {
 	return ""
 }
 
-// makeSocketDir makes dir afresh and proves that a socket can be made in it. An old one is removed only if it is a
-// directory of ours or of as: in a directory that all may write to, the name may be another user's trap.
+// makeSocketDir makes dir anew and proves that a socket can be made in it. It removes an old one only if that belongs to us or
+// to as: in a parent that all users may write to, it may be another user's trap.
 func makeSocketDir(dir string, as *account) error {
 	if owner, err := ownerOf(dir); err == nil {
 		ours := int(owner.uid) == os.Geteuid() || as != nil && owner.uid == as.uid

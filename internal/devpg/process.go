@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Grace periods of a shutdown. PostgreSQL's fast shutdown ends sessions and writes a checkpoint; its immediate one
+// Grace periods of a shutdown. PostgreSQL's fast shutdown ends sessions and writes a checkpoint. Its immediate shutdown
 // only exits, and the next start recovers from the log ("Shutting Down the Server" in its manual).
 const (
 	fastGrace      = 10 * time.Second
@@ -31,8 +31,8 @@ type process struct {
 	err  error         // how it exited; read after done
 }
 
-// run starts a program and reports its exit. One goroutine keeps one thread from start to exit, because the kernel
-// takes the death of the thread that started a child for the death of the parent.
+// run starts a program and reports its exit. One goroutine keeps one thread from start to exit: when the thread that started
+// a child ends, the kernel acts as if the parent had died.
 func run(cmd *exec.Cmd) (*process, error) {
 	p := &process{done: make(chan struct{})}
 	started := make(chan error, 1)
@@ -54,7 +54,7 @@ func run(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// exited tells whether the server has exited.
+// exited reports whether the server has exited.
 func (p *process) exited() bool {
 	select {
 	case <-p.done:
@@ -99,11 +99,11 @@ func shutDown(pid int, gone func(grace time.Duration) bool) error {
 	return fmt.Errorf("stop PostgreSQL process %d: it does not end", pid)
 }
 
-// stopOrphan ends the server that still runs on data though its owner is gone, and clears away a note of a server that
-// does not run. The caller holds the lock of the place, so that no living owner exists.
+// stopOrphan ends a server that still runs on data although its owner is gone, and removes the postmaster.pid of a server that
+// does not run. The caller holds the lock of the place, so no live owner exists.
 //
-// The server would refuse to start on a stale postmaster.pid if its number now belongs to anything alive, a zombie
-// included. It guards against leftover sessions by its shared memory too, so removing the note is safe.
+// PostgreSQL refuses to start on a stale postmaster.pid if any process has that id now, even a zombie. It also guards
+// against leftover sessions by its shared memory, so removing the file is safe.
 func stopOrphan(data string, logf func(string, ...any)) error {
 	note := filepath.Join(data, "postmaster.pid")
 	b, err := os.ReadFile(note)
@@ -127,7 +127,7 @@ func stopOrphan(data string, logf func(string, ...any)) error {
 	return nil
 }
 
-// unserved waits for pid to stop serving data, which is no child of ours and so can only be polled.
+// unserved waits until pid does not serve data any more. The process is not a child of ours, so it can only be polled.
 func unserved(pid int, data string, grace time.Duration) bool {
 	deadline := time.Now().Add(grace)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -141,7 +141,7 @@ func unserved(pid int, data string, grace time.Duration) bool {
 	return true
 }
 
-// initialise makes a cluster in p with one superuser. It appears under its name only when it is complete.
+// initialise makes a cluster in p with one superuser. The data directory gets its name only when it is complete.
 func (s *starter) initialise(ctx context.Context, p place, bin programs, as *account) error {
 	half, pwfile := filepath.Join(p.base, "half-made"), filepath.Join(p.base, "half-made.password")
 	clear := func() error { return errors.Join(os.RemoveAll(half), os.RemoveAll(pwfile)) }
@@ -178,7 +178,7 @@ func (s *starter) initdb(ctx context.Context, data, pwfile string, bin programs,
 	cmd.Dir = "/"
 	cmd.Env = environment()
 	cmd.SysProcAttr = as.attr(syscall.SIGKILL)
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with the server it runs
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // and the server that it runs
 	cmd.WaitDelay = 5 * time.Second
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -198,7 +198,7 @@ func (s *starter) initdb(ctx context.Context, data, pwfile string, bin programs,
 	return nil
 }
 
-// logSince returns the end of what the server wrote to its log from offset on.
+// logSince returns the end of the server's log, as far as it was written after offset.
 func logSince(path string, offset int64) string {
 	f, err := os.Open(path)
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// childOf does nothing: these kernels have no signal for a parent's death, so a server whose owner was killed runs on
-// until the next Start on the same Dir stops it.
+// childOf does nothing: these kernels send no signal when a parent dies. A server whose owner was killed runs on until the
+// next Start on the same Dir stops it.
 func childOf(*syscall.SysProcAttr, syscall.Signal) {}
 
-// serves tells whether pid is a living postmaster of the cluster in data, by its command line.
+// serves reports whether pid is a live postmaster of the cluster in data, by its command line.
 func serves(pid int, data string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -15,7 +15,7 @@ type payload struct {
 	Data      event  `json:"data"`
 }
 
-// event is an event as callers see it everywhere: the same fields, in the same form, as GET /v1/events has.
+// event is an event as the API shows it everywhere: the same fields, in the same form, as in GET /v1/events.
 type event struct {
 	ID                string           `json:"id"`
 	Type              mail.EventType   `json:"type"`
@@ -43,7 +43,7 @@ func (m moment) MarshalText() ([]byte, error) {
 	return time.Time(m).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z"), nil
 }
 
-// TypeOf is the type of the webhook that tells of an event: "message.delivered", "endpoint.disabled".
+// TypeOf is the type of the webhook for an event, for example "message.delivered" or "endpoint.disabled".
 func TypeOf(t mail.EventType) string {
 	switch t {
 	case mail.EventEndpointDisabled:
@@ -56,7 +56,7 @@ func TypeOf(t mail.EventType) string {
 	return "message." + string(t)
 }
 
-// Body is what is POSTed to tell of an event. It is the same for every try.
+// Body is the body of the POST for an event. It is the same for every try.
 func Body(e *mail.Event) ([]byte, error) {
 	data := event{
 		ID: e.ID.String(), Type: e.Type, ProviderType: e.Name, At: moment(e.At), ReceivedAt: moment(e.ID.Time()),

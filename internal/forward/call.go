@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	maxDrain  = 64 << 10 // bytes of an answer that are read, so that its connection can be used again
+	maxDrain  = 64 << 10 // bytes of an answer that are read at most, so that its connection can be used again
 	userAgent = "sendgate-webhooks/1"
 )
 
-// tell makes one signed call. Whatever goes wrong is an answer.
+// tell makes one signed call. An error is part of the answer.
 func (e *Engine) tell(ctx context.Context, target string, event *mail.Event, secrets map[string]seal.Secret) answer {
 	ctx, cancel := context.WithTimeout(ctx, longCall)
 	defer cancel()
@@ -42,6 +42,7 @@ func (e *Engine) tell(ctx context.Context, target string, event *mail.Event, sec
 	return a
 }
 
+// post signs and sends one request.
 func (e *Engine) post(ctx context.Context, target string, event *mail.Event, secrets map[string]seal.Secret, at time.Time) (*http.Response, error) {
 	body, err := Body(event)
 	if err != nil {
@@ -62,7 +63,7 @@ func (e *Engine) post(ctx context.Context, target string, event *mail.Event, sec
 	return e.Client.Do(req)
 }
 
-// setHeaders sets those that the owner of the endpoint wants along, first: ours stand above them.
+// setHeaders sets the headers that the owner of the endpoint configured. Ours are set later and override them.
 func setHeaders(h http.Header, owners seal.Secret) error {
 	if owners.IsZero() {
 		return nil
@@ -77,8 +78,8 @@ func setHeaders(h http.Header, owners seal.Secret) error {
 	return nil
 }
 
-// failure says why a call failed, for the owner of the endpoint: without the addresses that its name led to, and without
-// those of our name servers.
+// failure says why a call failed, for the owner of the endpoint. It shows neither the IP addresses of the endpoint nor those
+// of our name servers.
 func failure(err error) string {
 	var (
 		dns      *net.DNSError
@@ -104,7 +105,7 @@ func failure(err error) string {
 	return err.Error()
 }
 
-// retryAfter reads the header of that name: seconds, or a date (RFC 9110 section 10.2.3). Anything else is no wait.
+// retryAfter reads the header Retry-After: seconds, or a date (RFC 9110 section 10.2.3). Anything else means no wait.
 func retryAfter(v string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil {
 		return time.Duration(seconds) * time.Second //nolint:gosec // 31 bits

@@ -1,15 +1,15 @@
-// Package forward tells webhook endpoints of events.
+// Package forward sends events to webhook endpoints.
 //
-// An Engine claims deliveries that are due, POSTs each with the signatures of Standard Webhooks, and records what came of
-// it: told, to be tried again later, given up, or the endpoint disabled. What an answer means is decided by next, a pure
-// function. Events are told at least once: a receiver knows a repeated one by its webhook-id.
+// An Engine claims deliveries that are due, POSTs each with the signatures of Standard Webhooks, and records the outcome:
+// delivered, to be tried again later, given up, or the endpoint disabled. The pure function next decides what an answer means.
+// Events are delivered at least once: a receiver recognizes a repeated one by its webhook-id.
 //
-// Endpoints are kept apart. Each has a few calls at a time of its own; one that fails has a single one, out of slots
-// that failing endpoints share, so that no number of dead endpoints delays the others. Which addresses may be called is
-// the Client's to refuse.
+// Endpoints do not affect each other. Each may have a few calls at a time. One that fails has only one call at a time, and uses
+// slots that failing endpoints share, so that any number of dead endpoints can't delay the others. The Client decides which
+// addresses may be called.
 //
-// A newcomer's likeliest mistake is to record each delivery by itself. Results go through one recorder, which writes
-// what has gathered in one transaction.
+// A newcomer's likeliest mistake is to record each delivery by itself. Results go through one recorder, which writes all
+// that have gathered in one transaction.
 package forward
 
 import (
@@ -26,11 +26,12 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Store is what the engine needs of the database.
+// Store is the part of the database that the engine needs.
 type Store interface {
-	// ClaimDeliveries takes deliveries that are due: at most each of an endpoint that takes what it is sent and one of an
-	// endpoint that fails, minus busy, and in all no more than healthy and failing of the two sorts. They are ours for the
-	// lease. The error may tell of some that are broken while the others are returned, with the secrets of each endpoint.
+	// ClaimDeliveries takes deliveries that are due: at most each of an endpoint that works and one of an endpoint that
+	// fails, minus busy. In all it takes at most healthy deliveries of endpoints that work, and failing of those that fail.
+	// They are ours for the lease. It returns the secrets of each endpoint too. An error may come together with deliveries: it
+	// is about others that are broken.
 	ClaimDeliveries(ctx context.Context, each, healthy, failing int, lease time.Duration, busy map[mail.ID]int) (
 		[]record.Delivery, map[mail.ID]map[string]seal.Secret, error)
 	// FinishDeliveries records results in one transaction, and returns the endpoints that it disabled. A result without
@@ -43,26 +44,26 @@ type Store interface {
 // Options shape an Engine. Store, Client and Log are required.
 type Options struct {
 	Store   Store
-	Client  *http.Client // calls public addresses only, and bounds each call in time
+	Client  *http.Client // calls public addresses only, and limits the time of each call
 	Log     *slog.Logger
-	Observe func(outcome string, took time.Duration) // of each try
-	Now     func() time.Time                         // default time.Now; for what takes time
-	Clock   func() time.Time                         // of the store, for what is dated and signed; default Now
+	Observe func(outcome string, took time.Duration) // called for each try
+	Now     func() time.Time                         // to measure durations; default time.Now
+	Clock   func() time.Time                         // the store's clock, for dates and signatures; default Now
 	Jitter  func() float64                           // in [0, 1), default random
 }
 
 const (
 	each       = 32   // deliveries of one endpoint held at a time
 	width      = 4    // calls to one endpoint at a time
-	calls      = 512  // calls to endpoints that take what they are sent
-	weakCalls  = 64   // calls to endpoints that fail
-	testCalls  = 16   // calls on request
+	calls      = 512  // calls at a time to endpoints that work
+	weakCalls  = 64   // calls at a time to endpoints that fail
+	testCalls  = 16   // calls at a time by Test
 	maxHeld    = 4096 // deliveries held at a time
 	lease      = 150 * time.Second
 	longCall   = 20 * time.Second // no call takes longer
 	busyPoll   = 250 * time.Millisecond
 	idlePoll   = time.Second
-	claimGap   = 20 * time.Millisecond // between claims at the least, so that each finds a batch
+	claimGap   = 20 * time.Millisecond // the least time between claims, so that each finds a batch
 	dbWait     = 5 * time.Second
 	recordMax  = 400 // results in one transaction
 	recordTry  = 5
@@ -73,11 +74,11 @@ const (
 type Engine struct {
 	Options
 	lanes   lanes
-	strong  chan struct{} // slots for calls
+	strong  chan struct{} // slots for calls to endpoints that work
 	weak    chan struct{} // slots for calls to endpoints that fail
-	tests   chan struct{} // slots for calls on request
+	tests   chan struct{} // slots for calls by Test
 	wake    chan struct{}
-	stop    chan struct{} // closed when no call may begin
+	stop    chan struct{} // closed when no further call may begin
 	results chan record.DeliveryResult
 	workers sync.WaitGroup
 }
@@ -106,8 +107,8 @@ func New(o Options) (*Engine, error) {
 	}, nil
 }
 
-// Run forwards until ctx ends. Then it begins no call, finishes those under way, which the Client's time limit bounds,
-// gives back what it holds beside, and returns.
+// Run forwards until ctx ends. Then it begins no further call, finishes those under way, which the Client's time limit bounds,
+// gives back the other deliveries that it holds, and returns.
 func (e *Engine) Run(ctx context.Context) {
 	var recorder sync.WaitGroup
 	recorder.Go(e.record)
@@ -121,7 +122,7 @@ func (e *Engine) Run(ctx context.Context) {
 	recorder.Wait()
 }
 
-// claimLoop claims as soon as a lane runs dry, and at every poll.
+// claimLoop claims as soon as a lane runs empty, and at every poll.
 func (e *Engine) claimLoop(ctx context.Context) {
 	pause := busyPoll
 	for {
@@ -141,7 +142,7 @@ func (e *Engine) claimLoop(ctx context.Context) {
 	}
 }
 
-// rest waits for d or a word on wake, and reports whether ctx goes on.
+// rest waits for d or a signal on wake, and reports whether ctx is still valid.
 func rest(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -153,10 +154,10 @@ func rest(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	return ctx.Err() == nil
 }
 
-// claim takes what there is room for and sets workers to it. It reports how much that was.
+// claim takes as many deliveries as there is room for, and starts workers for them. It reports how many it took.
 func (e *Engine) claim(ctx context.Context) (int, error) {
 	busy, held, failing := e.lanes.busy()
-	// What was claimed must not be forgotten because ctx ended meanwhile.
+	// If ctx ends now, the claimed deliveries must still be handled.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbWait)
 	defer cancel()
 	until := e.Now().Add(lease - longCall)
@@ -197,6 +198,7 @@ func (e *Engine) work(l *lane) {
 	}
 }
 
+// nudge makes claimLoop claim soon.
 func (e *Engine) nudge() {
 	select {
 	case e.wake <- struct{}{}:
@@ -204,8 +206,8 @@ func (e *Engine) nudge() {
 	}
 }
 
-// deliver makes one try in a slot. Without one before the stop the delivery is given back; one whose lease is about to
-// end is left alone, for another may have it.
+// deliver makes one try when it has a slot. If the engine stops before that, the delivery is given back. If its lease is about
+// to end, it is left alone, because another replica may take it; then deliver returns false.
 func (e *Engine) deliver(l *lane, j job) (record.DeliveryResult, bool) {
 	slots := e.strong
 	if e.lanes.failing(l) {
@@ -245,12 +247,13 @@ func (e *Engine) stopping() bool {
 	}
 }
 
+// giveBack is the result of a delivery that was not tried.
 func giveBack(j job) record.DeliveryResult {
 	return record.DeliveryResult{Endpoint: j.Endpoint.ID, Event: j.Event.ID, N: j.N}
 }
 
-// Test sends an example event to an endpoint of the tenant, disabled or not, at once and once. It is neither logged nor
-// does it change the endpoint. It returns record.ErrNotFound when there is no such endpoint.
+// Test sends an example event once and at once to an endpoint of the tenant, even to a disabled one. The try is not in the
+// endpoint's log and does not change the endpoint. Test returns record.ErrNotFound when there is no such endpoint.
 func (e *Engine) Test(ctx context.Context, tenant mail.TenantID, id mail.ID) (record.DeliveryResult, error) {
 	endpoint, secrets, err := e.Store.EndpointSecrets(ctx, tenant, id)
 	if errors.Is(err, seal.ErrSealed) {

@@ -9,21 +9,21 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// job is one delivery that is held.
+// job is one delivery that this replica holds.
 type job struct {
 	record.Delivery
 	secrets map[string]seal.Secret
 	until   time.Time // no call may begin later
 }
 
-// lane is what is held for one endpoint. It is guarded by lanes.
+// lane has the deliveries that are held for one endpoint. The mutex of lanes guards it.
 type lane struct {
 	id      mail.ID
 	queue   []job
-	held    int // queued, or with a worker
+	held    int // jobs that are queued or with a worker
 	workers int
 	failing bool
-	full    bool // the last claim found as much as it might take: there may be more
+	full    bool // the last claim took as many as it was allowed to: there may be more
 }
 
 // lanes are the endpoints for which something is held.
@@ -33,7 +33,7 @@ type lanes struct {
 	held int
 }
 
-// busy tells how much is held: for each endpoint, in all, and for those that fail.
+// busy says how many deliveries are held: for each endpoint, in all, and for those that fail.
 func (s *lanes) busy() (each map[mail.ID]int, all, failing int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,7 +47,7 @@ func (s *lanes) busy() (each map[mail.ID]int, all, failing int) {
 	return each, s.held, failing
 }
 
-// add queues a job of a claim that was full, or not. It returns its lane if that is to have one worker more.
+// add queues a job; full says whether its claim was full. It returns the job's lane if that needs one more worker.
 func (s *lanes) add(j job, full bool) *lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,7 +68,7 @@ func (s *lanes) add(j job, full bool) *lane {
 	return l
 }
 
-// width is how many workers a lane may have. A failing endpoint is tried gently.
+// width is how many workers a lane may have. A failing endpoint gets only one.
 func (l *lane) width() int {
 	if l.failing {
 		return 1
@@ -76,7 +76,7 @@ func (l *lane) width() int {
 	return width
 }
 
-// take gives a worker its next job, or ends it.
+// take gives a worker its next job. False ends the worker: the lane is empty or has too many workers.
 func (s *lanes) take(l *lane) (job, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,8 +90,8 @@ func (s *lanes) take(l *lane) (job, bool) {
 	return j, true
 }
 
-// done notes what came of a job, and reports whether the lane runs dry while more may wait for it. That of a failing
-// endpoint is left to the next poll.
+// done notes the result of a job, and reports whether the lane is nearly empty while more may wait in the store. For a failing
+// endpoint it reports false: the next poll is soon enough.
 func (s *lanes) done(l *lane, r record.DeliveryResult) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,8 +25,8 @@ func (e *Engine) record() {
 	}
 }
 
-// finish writes a batch, and again when the database can't take it for a moment. What can't be written is told again
-// when its lease is over.
+// finish writes a batch, and tries again if the database can't store it for a moment. Deliveries that can't be recorded are
+// sent again when their lease is over.
 func (e *Engine) finish(batch []record.DeliveryResult) {
 	var err error
 	for try := range recordTry {

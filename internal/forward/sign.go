@@ -27,9 +27,9 @@ var (
 	errHeaders = errors.New("the headers of the endpoint can't be read: set them again")
 )
 
-// sign sets the three headers of Standard Webhooks: the id, which is the event's and stays the same over all tries, the
-// time of this try, and a signature by each secret over id, time and body. While a secret is being replaced there are
-// two, and the receiver takes either.
+// sign sets the three headers of Standard Webhooks: the id, which is the event's and is the same for all tries; the time of
+// this try; and a signature with each secret over id, time and body. While a secret is being replaced there are two, and the
+// receiver accepts either.
 func sign(h http.Header, id string, at time.Time, body []byte, secrets map[string]seal.Secret) error {
 	if secrets[record.EndpointSecret].IsZero() {
 		return errSealed
@@ -55,6 +55,7 @@ func sign(h http.Header, id string, at time.Time, body []byte, secrets map[strin
 	return nil
 }
 
+// keyOf decodes the key in a secret.
 func keyOf(s seal.Secret) ([]byte, error) {
 	text, ok := strings.CutPrefix(s.Reveal(), secretPrefix)
 	if !ok {

@@ -1,10 +1,10 @@
-// Package lmtp takes bounces in over LMTP (RFC 2033), the protocol in which a mail server hands mail to a program and is
-// answered for each recipient. It decides what is refused before a body is read, what is bounded, and which reply follows
-// from an error; whose address it is and what a message means is decided by the functions that it is given.
+// Package lmtp receives bounces over LMTP (RFC 2033), the protocol in which a mail server hands mail to a program and gets an
+// answer for each recipient. It decides what is refused before a body is read, the limits, and which reply follows from an
+// error. The functions in Options decide whose an address is and what a message means.
 //
-// A newcomer's likeliest mistake is to answer 250 before the message is stored: the mail server forgets it then, and what
-// it told is lost. 250 follows a Receive that returned nil, 451 makes the mail server try again, and whoever receives has to
-// bear repetitions, since a reply may be lost.
+// A newcomer's likeliest mistake is to answer 250 before the message is stored: the mail server deletes it then, and the bounce
+// is lost. 250 is sent only after Receive returned nil; 451 makes the mail server try again. Receive must accept repetitions,
+// because a reply may be lost.
 package lmtp
 
 import (
@@ -27,30 +27,30 @@ import (
 // Caps. Postfix sends at most 50 recipients a transaction (postconf(5) default_destination_recipient_limit) over at most
 // 20 connections (default_destination_concurrency_limit), and waits 10 minutes for a reply (lmtp_data_done_timeout).
 const (
-	DefaultMaxBytes = 32 << 20 // bytes of a message that is taken at all
+	DefaultMaxBytes = 32 << 20 // bytes of the largest message that is accepted
 
 	maxConns       = 50
 	maxRecipients  = 100
-	maxLine        = 16 << 10 // bytes; beyond the 1000 of RFC 5321 section 4.5.3.1.6, as returned originals are
+	maxLine        = 16 << 10 // bytes; above the 1000 of RFC 5321 section 4.5.3.1.6, because returned originals have longer lines
 	readTimeout    = 5 * time.Minute
 	writeTimeout   = time.Minute
 	receiveTimeout = time.Minute
 )
 
-// Options say where to listen and who takes the mail.
+// Options say where to listen and what to do with the mail.
 type Options struct {
-	Listen      string // host:port, or unix:/path of a socket, which whoever may enter its folder may connect to
-	AllowRemote bool   // lets Listen be reached from other machines: LMTP has no authentication
-	Domain      string // what we call ourselves; default localhost
+	Listen      string // host:port, or unix:/path of a socket: all users who may enter its folder may connect
+	AllowRemote bool   // allows an address that other machines can reach: LMTP has no authentication
+	Domain      string // our own name; default localhost
 	MaxBytes    int64  // larger messages are refused; default DefaultMaxBytes
 
 	// Receive takes one message for one recipient. mailFrom is "" for the null address. body has at most provider.MaxHook
-	// bytes: of longer messages the rest is cut off, which in a report is the returned original. It is called by several
-	// goroutines at a time, with a context that ends after a minute or when Stop gives up. A *provider.HookError with a
-	// 4xx status refuses the message for good; after any other error the mail server tries again.
+	// bytes: the rest of a longer message is cut off; in a report that is the returned original. Several goroutines call it at
+	// a time, with a context that ends after a minute or when Stop gives up. A *provider.HookError with a 4xx status other than
+	// 429 refuses the message for good; after any other error the mail server tries again.
 	Receive func(ctx context.Context, mailFrom, rcptTo string, body []byte) error
 
-	// Knows says whether there is such a recipient at all, so that other mail is refused before it is sent; nil: all.
+	// Knows says whether there is such a recipient. Mail to others is refused before its body is sent. Nil means all exist.
 	Knows func(rcptTo string) bool
 
 	Log *slog.Logger
@@ -60,14 +60,14 @@ type Options struct {
 type Server struct {
 	opt    Options
 	smtp   *smtp.Server
-	ctx    context.Context // of the receiving, until Stop gives up
+	ctx    context.Context // for Receive; ends when Stop gives up
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	ln       net.Listener // nil before Start
 	stopping bool
-	busy     sync.WaitGroup // messages being received; nothing is added once stopping is set
-	served   chan struct{}  // closed when no connection is taken any more
+	busy     sync.WaitGroup // messages being received; none is added once stopping is set
+	served   chan struct{}  // closed when no connection is accepted any more
 	ended    chan struct{}  // closed when Stop is done
 }
 
@@ -99,7 +99,7 @@ func New(opt Options) (*Server, error) {
 	return s, nil
 }
 
-// address splits Listen into network and address. What other machines could reach needs remote.
+// address splits Listen into network and address. An address that other machines could reach is an error without remote.
 func address(listen string, remote bool) (network, addr string, err error) {
 	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
 		if path == "" {
@@ -118,7 +118,7 @@ func address(listen string, remote bool) (network, addr string, err error) {
 	return "tcp", listen, nil
 }
 
-// Start listens, and serves until Stop. It returns an error when the address can't be had.
+// Start listens, and serves until Stop. It returns an error if it can't listen on the address.
 func (s *Server) Start() error {
 	network, addr, err := address(s.opt.Listen, s.opt.AllowRemote)
 	if err != nil {
@@ -143,8 +143,8 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// mortal is a listener whose connections are closed when ctx ends. go-smtp closes those that it knows, and learns of one
-// a moment after it was accepted.
+// mortal is a listener whose connections are closed when ctx ends. go-smtp closes only those that it knows, and it learns of a
+// connection a moment after that was accepted.
 type mortal struct {
 	net.Listener
 	ctx context.Context //nolint:containedctx // the life of the connections
@@ -159,6 +159,7 @@ func (l *mortal) Accept() (net.Conn, error) {
 	return &mortalConn{c, context.AfterFunc(l.ctx, func() { _ = c.Close() })}, nil
 }
 
+// mortalConn is a connection of mortal; forget drops its hook on the context.
 type mortalConn struct {
 	net.Conn
 	forget func() bool
@@ -170,7 +171,7 @@ func (c *mortalConn) Close() error {
 	return c.Conn.Close()
 }
 
-// listen opens a socket. One of a process that is gone is replaced; anything else at its path stays.
+// listen opens a socket. It replaces the socket of a process that is gone; anything else at its path stays.
 func listen(network, addr string) (net.Listener, error) {
 	if network != "unix" {
 		return net.Listen(network, addr)
@@ -195,7 +196,7 @@ func listen(network, addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// Addr is where the server listens, nil before Start.
+// Addr is the address on which the server listens, nil before Start.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,8 +206,9 @@ func (s *Server) Addr() net.Addr {
 	return s.ln.Addr()
 }
 
-// Stop refuses new messages, waits for those being received until the context ends, and closes all connections. A message
-// that was received and whose reply was cut off comes again. Further calls wait for the first and return nil.
+// Stop refuses new messages, waits for those being received until the context ends, and closes all connections. If the reply
+// to a received message was cut off, the mail server sends it again. Further calls wait for the first and return nil, or the
+// context's error if that ends before.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.stopping
@@ -239,13 +241,13 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	// go-smtp closes the listener only if it has begun to serve, which Start does not wait for.
 	err = errors.Join(err, s.ln.Close())
-	<-s.served               // no connection is taken any more
-	s.cancel()               // ends them, and what is received still
-	_ = s.smtp.Shutdown(ctx) // waits until they are gone; that the listener is closed it calls an error
+	<-s.served               // no connection is accepted any more
+	s.cancel()               // ends all connections, and calls of Receive
+	_ = s.smtp.Shutdown(ctx) // waits until they are gone; it returns an error because the listener is closed already
 	return err
 }
 
-// begin counts a message in, unless the server stops.
+// begin counts a message as being received. It reports false if the server is stopping.
 func (s *Server) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,7 +258,7 @@ func (s *Server) begin() bool {
 	return true
 }
 
-// receive hands one message over and turns the outcome into a reply.
+// receive gives one message to Receive and turns the outcome into a reply.
 func (s *Server) receive(mailFrom, rcptTo string, body []byte) error {
 	ctx, cancel := context.WithTimeout(s.ctx, receiveTimeout)
 	defer cancel()
@@ -276,6 +278,7 @@ func (s *Server) receive(mailFrom, rcptTo string, body []byte) error {
 	return reply(451, 4, 3, 0, "Not stored, try again later")
 }
 
+// reply is an SMTP reply with its enhanced status code (RFC 3463).
 func reply(code, class, subject, detail int, text string) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{class, subject, detail}, Message: text}
 }

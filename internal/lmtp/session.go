@@ -11,8 +11,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// session is one connection; a transaction lasts from MAIL to Reset. go-smtp reads a body from a goroutine of its own,
-// while the connection may end.
+// session is one connection; a transaction lasts from MAIL to Reset. go-smtp calls LMTPData from a goroutine of its own, while
+// the connection may end.
 type session struct {
 	s *Server
 
@@ -59,7 +59,7 @@ func (c *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 	return nil
 }
 
-// readBody reads to the end and keeps the start. A message that did not come whole is none.
+// readBody reads a message to its end and keeps the first provider.MaxHook bytes. A partial message is an error.
 func readBody(r io.Reader) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, provider.MaxHook))
 	if err == nil {

@@ -16,34 +16,35 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// acceptWait is how long a caller waits for its commit, unless Options say otherwise. A message that is heavier than a
-// whole ordinary batch gets more time in proportion, or a slow disk could never take it.
+// acceptWait is how long a caller waits for its commit, unless Options say otherwise. A message that is larger than a
+// whole ordinary batch gets more time in proportion, or a slow disk could never store it.
 //
-// leastAttempt is the time that a batch gets once it was taken, even if some of its callers have less left. A batch that is
-// cut short has to be done again.
+// leastAttempt is the least time that a batch gets once it was taken, even if some of its callers have less left. A batch
+// that is cut short has to be done again.
 const (
 	acceptWait       = 5 * time.Second
 	acceptWaitPerMiB = 400 * time.Millisecond
 	leastAttempt     = 1500 * time.Millisecond
 )
 
+// heavyExtra is the additional time for the bytes beyond an ordinary batch.
 func heavyExtra(bytes int64) time.Duration {
 	return time.Duration(max(0, bytes-acceptWeight)>>20) * acceptWaitPerMiB
 }
 
-// acceptWeight bounds one transaction to what it can write in time: bytes as mail.Message.Bytes counts them, in which a
-// message to a thousand recipients has 65 kB.
+// acceptWeight bounds one transaction to what it can write in time, in bytes as mail.Message.Bytes counts them: 65 kB for a
+// message to a thousand recipients.
 const acceptWeight = 4 << 20
 
-// offer is a submission and until when its caller waits.
+// offer is a submission and the time until which its caller waits.
 type offer struct {
 	*record.Submission
 	until time.Time
 }
 
-// Accept makes a submission durable together with others that wait. It returns record.ErrMismatch when the idempotency
-// key was used with another request, and *record.Unavailable when the database does not take it in time: then it is not
-// stored, and never will be. It returns *record.OutcomeUnknown when nobody knows.
+// Accept makes a submission durable, in one transaction with others that wait. It returns record.ErrMismatch when the
+// idempotency key was used with another request. It returns *record.Unavailable when the database does not take it in time:
+// then it is not stored, and never will be. It returns *record.OutcomeUnknown when it can't find out whether it is stored.
 func (db *DB) Accept(ctx context.Context, s *record.Submission) (record.Accepted, error) {
 	size := s.Message.Bytes()
 	until := time.Now().Add(db.acceptWait + heavyExtra(size))
@@ -52,7 +53,7 @@ func (db *DB) Accept(ctx context.Context, s *record.Submission) (record.Accepted
 	return db.accepts.do(ctx, offer{s, until}, size)
 }
 
-// AcceptAll is Accept for many submissions at once, each answered on its own.
+// AcceptAll is Accept for many submissions at once. Each has its own answer.
 func (db *DB) AcceptAll(ctx context.Context, subs []*record.Submission) ([]record.Accepted, []error) {
 	until := time.Now().Add(db.acceptWait + heavyExtra(weigh(subs)))
 	ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(ctx), until, errSlow)
@@ -73,10 +74,11 @@ func (db *DB) AcceptAll(ctx context.Context, subs []*record.Submission) ([]recor
 	return accepted, errs
 }
 
+// errSlow is the cause when a commit took too long.
 var errSlow = errors.New("no commit in time")
 
-// acceptSQL writes a batch in one statement. Submissions that lost their idempotency key to an earlier one are left out of
-// everything and looked up afterwards: this statement's snapshot can't see the winner.
+// acceptSQL writes a batch in one statement. It skips submissions whose idempotency key an earlier submission has. They are
+// looked up afterwards, because this statement's snapshot may not see the earlier one.
 var acceptSQL = `
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
@@ -117,6 +119,7 @@ FROM win
 LEFT JOIN (SELECT message_id, array_agg(n ORDER BY n) AS gone FROM r WHERE status = 'suppressed' GROUP BY message_id) s
     ON s.message_id = win.id`
 
+// acceptBatch stores a batch in transactions of as many rows as the pace allows.
 func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]record.Accepted, []error) {
 	// Two batches with overlapping keys in different order would deadlock.
 	order := make([]int, len(offers))
@@ -145,25 +148,26 @@ func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]record.Accepte
 	return results, failures
 }
 
+// acceptOutcome is the answer to one submission of a batch.
 type acceptOutcome struct {
 	accepted record.Accepted
-	err      error // this row's own fate, the batch went through: record.ErrMismatch
+	err      error // of this row alone, while the batch was committed: record.ErrMismatch
 }
 
-// acceptOnce tries until a batch is committed, or until the last of its callers has no time left: a database that is away
-// for a moment costs them that moment and no more. An error means that nothing is stored, and is about all of them; errLarge
-// asks for fewer at a time.
+// acceptOnce tries until a batch is committed, or until the last of its callers has no time left. So a short outage of the
+// database delays the callers by no more than its own length. An error means that nothing of the batch is stored; errLarge
+// asks for a smaller batch.
 func (db *DB) acceptOnce(ctx context.Context, offers []offer) ([]acceptOutcome, error) {
 	out := make([]acceptOutcome, len(offers))
 	left := make([]int, len(offers)) // those without an outcome
 	for i := range offers {
 		left[i] = i
 	}
-	left = expired(time.Now(), offers, left, out, unavailable(errSlow)) // while others of their batch were tried
+	left = expired(time.Now(), offers, left, out, unavailable(errSlow)) // their time ended while other parts were tried
 	for made := false; len(left) > 0; {
 		by := attemptEnd(time.Now(), db.acceptWait, offers, left)
 		err := db.acceptTogether(ctx, offers, left, by, out)
-		if isCode(err, "23514") && !made { // no partition for these ids: the job that makes them ahead did not run
+		if isCode(err, "23514") && !made { // no partition for these ids: the job that makes partitions did not run
 			if _, err = db.EnsurePartitions(ctx); err == nil {
 				made = true
 				continue
@@ -185,8 +189,8 @@ func (db *DB) acceptOnce(ctx context.Context, offers []offer) ([]acceptOutcome, 
 	return out, nil
 }
 
-// attemptEnd is when an attempt at a batch has to be over: when the first of its callers has waited long enough, but not
-// before it had a chance.
+// attemptEnd is when an attempt at a batch has to be over: when the time of its first caller ends, but not before the batch
+// had its least time.
 func attemptEnd(now time.Time, wait time.Duration, offers []offer, left []int) time.Time {
 	first, weight := offers[left[0]].until, int64(0)
 	for _, i := range left {
@@ -201,7 +205,7 @@ func attemptEnd(now time.Time, wait time.Duration, offers []offer, left []int) t
 	return first
 }
 
-// expired tells those whose time is over why, and returns the others.
+// expired gives the error why to the offers whose time is over, and returns the others.
 func expired(now time.Time, offers []offer, left []int, out []acceptOutcome, why error) []int {
 	return slices.DeleteFunc(left, func(i int) bool {
 		late := !now.Before(offers[i].until)
@@ -212,8 +216,8 @@ func expired(now time.Time, offers []offer, left []int, out []acceptOutcome, why
 	})
 }
 
-// acceptTogether commits what is left of a batch, or nothing of it. What nobody knows the outcome of has that for its
-// outcome: to try it again could store it twice.
+// acceptTogether commits all that is left of a batch, or nothing of it. If the outcome of the commit is not known, that is
+// the answer to each: another try could store them twice.
 func (db *DB) acceptTogether(ctx context.Context, offers []offer, left []int, by time.Time, out []acceptOutcome) error {
 	subs := make([]*record.Submission, len(left))
 	for n, i := range left {
@@ -242,6 +246,7 @@ func (db *DB) acceptTogether(ctx context.Context, offers []offer, left []int, by
 	return nil
 }
 
+// weigh is the size of all messages, in bytes.
 func weigh(subs []*record.Submission) int64 {
 	sum := int64(0)
 	for _, s := range subs {
@@ -250,6 +255,7 @@ func weigh(subs []*record.Submission) int64 {
 	return sum
 }
 
+// collectAccepted reads the stored messages, each with the numbers of its suppressed recipients.
 func collectAccepted(rows pgx.Rows) (map[mail.ID][]int16, error) {
 	won := make(map[mail.ID][]int16)
 	var id [16]byte
@@ -261,14 +267,15 @@ func collectAccepted(rows pgx.Rows) (map[mail.ID][]int16, error) {
 	return won, err
 }
 
-// replay answers the submissions whose key was there already, with the first answer. Each has its own fate: the others of
-// the batch are committed. Something is stored under such a key, so that it is no answer that nothing is.
+// replay gives the first answer to the submissions whose key was there already. Each succeeds or fails on its own: the
+// others of the batch are committed. A message is stored under such a key, so the answer must not say that nothing is
+// stored: *record.Unavailable becomes *record.OutcomeUnknown.
 func (db *DB) replay(ctx context.Context, offers []offer, lost []int, out []acceptOutcome) {
 	ctx, cancel := context.WithTimeout(ctx, db.acceptWait+answerGrace)
 	defer cancel()
 	for _, i := range lost {
 		a, err := db.Replay(ctx, offers[i].Submission)
-		if errors.Is(err, record.ErrNotFound) { // deleted since the insert met it
+		if errors.Is(err, record.ErrNotFound) { // the key was deleted after the insert met it
 			err = &record.Unavailable{RetryAfter: time.Second, Reason: "database", Err: err}
 		} else if _, away := errors.AsType[*record.Unavailable](err); away {
 			err = &record.OutcomeUnknown{Err: err}
@@ -277,12 +284,12 @@ func (db *DB) replay(ctx context.Context, offers []offer, lost []int, out []acce
 	}
 }
 
-// Replay reads the first answer to a submission whose key is there already. It returns record.ErrMismatch when that had
-// another fingerprint, and record.ErrNotFound when the key is not there: it may have expired a moment ago. It needs no
-// body: that may be gone. A recipient that is suppressed and never changed since the message was made was so at
-// acceptance.
+// Replay reads the first answer to a submission whose key is there already. It returns record.ErrMismatch when the first
+// submission had another fingerprint, and record.ErrNotFound when the key is not there: it may have expired a moment ago. It
+// does not need the body, which may be deleted by then. A suppressed recipient that has not changed since the message was
+// made was suppressed at acceptance.
 //
-// The answer is a promise like the first one: the lock on the key is something to commit, see commitSQL.
+// The answer must be as durable as the first one: the lock on the key gives the transaction something to commit, see commitSQL.
 func (db *DB) Replay(ctx context.Context, s *record.Submission) (record.Accepted, error) {
 	const q = `
 SELECT k.fingerprint, m.id, coalesce(m.send_at > m.created_at, false), r.email, r.status = 'suppressed' AND r.updated_at = m.created_at
@@ -318,7 +325,7 @@ FOR KEY SHARE OF k`
 	return a, nil
 }
 
-// firstAnswer is what the caller is told at acceptance.
+// firstAnswer is the answer to the caller at acceptance.
 func firstAnswer(m *mail.Message, suppressed []int16) record.Accepted {
 	a := record.Accepted{ID: m.ID}
 	scheduled := m.SendAt.After(m.CreatedAt)
@@ -330,6 +337,7 @@ func firstAnswer(m *mail.Message, suppressed []int16) record.Accepted {
 	return a
 }
 
+// firstStatus is the status of a recipient at acceptance.
 func firstStatus(scheduled, suppressed bool) mail.Status {
 	switch {
 	case suppressed:
@@ -340,6 +348,7 @@ func firstStatus(scheduled, suppressed bool) mail.Status {
 	return mail.Queued
 }
 
+// foldAnswer computes the status of a message from those of its recipients.
 func foldAnswer(recipients []record.RecipientStatus) mail.Status {
 	all := make([]mail.Status, len(recipients))
 	for i, r := range recipients {
@@ -348,6 +357,7 @@ func foldAnswer(recipients []record.RecipientStatus) mail.Status {
 	return mail.Fold(all)
 }
 
+// acceptArgs gives the parameters of acceptSQL.
 func acceptArgs(subs []*record.Submission) ([]any, error) {
 	n := len(subs)
 	ids, tenants, lanes := make([][16]byte, n), make([]int32, n), make([]int32, n)
@@ -404,8 +414,8 @@ func textArray(items []string) string {
 	return b.String()
 }
 
-// rowFault reports whether a batch may do better in parts: the database refused it for the content of one of its rows, or it
-// took too long.
+// rowFault reports whether parts of a batch may succeed where the whole failed: the database refused it because of one of its
+// rows, or it took too long.
 func rowFault(err error) bool {
 	return errors.Is(err, errLarge) || isCode(err, "22021", "22P05", "22P02", "22001", "22003", "22023", "22P03", "23502", "23503", "23505", "23514", "54000")
 }

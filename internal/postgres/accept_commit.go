@@ -20,11 +20,11 @@ import (
 const (
 	// answerGrace is how long after its deadline a statement may still answer that it was stopped.
 	answerGrace = 500 * time.Millisecond
-	// commitGrace is how long after the deadline the answer to a COMMIT is waited for, or asked for.
+	// commitGrace is how long after the deadline we wait for the answer to a COMMIT, or ask what became of it.
 	commitGrace = 10 * time.Second
-	// askGrace is how long it is asked for at least.
+	// askGrace is the least time in which we ask.
 	askGrace = 2 * time.Second
-	// retryPause is how long a database that is away is left alone.
+	// retryPause is the pause between two tries when the database does not answer.
 	retryPause = 100 * time.Millisecond
 )
 
@@ -32,9 +32,9 @@ const (
 // that were stored, with their suppressed recipients: all but those whose key was there already. An error means that
 // nothing is stored and nothing will be, unless it is *record.OutcomeUnknown.
 //
-// Three things make that true. COMMIT is sent only while there is time. The server looks at its own clock directly before
-// it commits, so that one that stood still with the COMMIT in its socket refuses when it wakes up. And a COMMIT that was
-// sent is waited for; when its answer is lost, another connection finds out what became of it.
+// Three things make that true. We send COMMIT only while there is time. The server checks its own clock directly before it
+// commits: if it was frozen with the COMMIT in its socket, it refuses when it wakes up. And we wait for the answer to a
+// COMMIT; if that is lost, we find out through another connection what became of it.
 func (db *DB) insertSubmissions(ctx context.Context, subs []*record.Submission, by time.Time) (map[mail.ID][]int16, error) {
 	args, err := acceptArgs(subs)
 	if err != nil {
@@ -60,7 +60,7 @@ func (db *DB) commitBy(ctx context.Context, args []any, by time.Time, lock int64
 	if err != nil {
 		return nil, false, err
 	}
-	defer conn.Release() // one that was left inside its transaction is closed
+	defer conn.Release() // the pool closes a connection that is still inside a transaction
 	tx := conn.Conn()
 	won, latest, err := insertAccepted(work, tx, args, by, lock)
 	if err == nil && time.Now().After(by) {
@@ -82,7 +82,7 @@ func (db *DB) commitBy(ctx context.Context, args []any, by time.Time, lock int64
 	return won, false, err
 }
 
-// tooLate is the SQLSTATE by which commit fails.
+// tooLate is the SQLSTATE with which commit fails when it is too late.
 const tooLate = "22P02"
 
 // clockMicros reads the server's clock as a number that can be written back without a format.
@@ -91,9 +91,9 @@ const clockMicros = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
 // beginSQL bounds the statements that follow in the transaction, and takes the lock.
 const beginSQL = `SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', $1, true), pg_advisory_xact_lock($2)`
 
-// insertAccepted starts a transaction whose statements end by the deadline, and writes a batch in it: all in one round trip.
-// It returns what was written, and the deadline by the server's clock. That is never later than by ours: the time until
-// the server's answer came counts as passed.
+// insertAccepted starts a transaction whose statements end by the deadline, and writes a batch in it, all in one round trip.
+// It returns what was written, and the deadline by the server's clock. That is never later than the deadline by ours: the time
+// until the server's answer came counts as passed.
 func insertAccepted(ctx context.Context, tx *pgx.Conn, args []any, by time.Time, lock int64) (won map[mail.ID][]int16, latest int64, err error) {
 	var b pgx.Batch
 	b.Queue("begin")
@@ -111,7 +111,7 @@ func insertAccepted(ctx context.Context, tx *pgx.Conn, args []any, by time.Time,
 	return won, latest, err
 }
 
-// commit commits if it is not too late. The comparison fails by a cast whose error tells the reader of the server's log why.
+// commit commits if it is not too late. If it is, a cast fails, and its error text explains why in the server's log.
 func commit(ctx context.Context, tx *pgx.Conn, latest int64) error {
 	results, err := tx.PgConn().Exec(ctx, fmt.Sprintf(
 		`SELECT CASE WHEN `+clockMicros+` > %d THEN ('sendgate: too late to commit at ' || clock_timestamp())::int END; COMMIT`,
@@ -122,8 +122,8 @@ func commit(ctx context.Context, tx *pgx.Conn, latest int64) error {
 	return err
 }
 
-// refused reports whether the server itself says that it did not do as it was told, and lives to say so. One that ends the
-// session may have committed before.
+// refused reports whether the server itself refused the statement and kept the session. An error that ends the session proves
+// nothing: the server may have committed before.
 func refused(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pg.SeverityUnlocalized == "ERROR"
@@ -139,7 +139,7 @@ func rollBack(ctx context.Context, tx *pgx.Conn) {
 	_, _ = tx.Exec(ctx, "ROLLBACK") // without an answer the connection is closed
 }
 
-// outcome finds out what became of a COMMIT that ended in err: nil when it was done.
+// outcome finds out what became of a COMMIT that ended in err. It returns nil when the transaction is committed.
 func (db *DB) outcome(ctx context.Context, by time.Time, lock int64, won map[mail.ID][]int16, err error) error {
 	if len(won) == 0 { // nothing was written: there is nothing to find out
 		return nil
@@ -163,8 +163,8 @@ func (db *DB) outcome(ctx context.Context, by time.Time, lock int64, won map[mai
 	}
 }
 
-// ask reports whether a transaction that nobody hears from is committed. Whoever gets its lock knows that it has ended,
-// whichever server is the primary by now. What is there is told only when it is kept as durably as any commit, see commitSQL.
+// ask reports whether a transaction whose answer was lost is committed. If we get its lock, it has ended, whichever server is
+// the primary by now. ask reports its rows as stored only when they are as durable as any commit, see commitSQL.
 func (db *DB) ask(ctx context.Context, lock int64, won map[mail.ID][]int16) (stored bool, err error) {
 	var one mail.ID
 	for one = range won {
@@ -198,9 +198,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// pace is how many rows a transaction takes. A database that is slow, on a busy machine, gets fewer at a time: what is cut
-// short has to be done again, and a batch that is too large for its time would never come to an end. It is safe for
-// concurrent use.
+// pace is how many rows one transaction writes. A slow database, say on a busy machine, gets fewer at a time: a batch that is
+// cut short has to be done again, and one that is too large for its time would never finish. It is safe for concurrent use.
 type pace struct{ n atomic.Int64 } // 0 is mostRows
 
 // Bounds of pace. The upper one is the accept committer's batch.
@@ -211,7 +210,7 @@ const (
 
 func (p *pace) rows() int { return cmp.Or(int(p.n.Load()), mostRows) }
 
-// note halves the pace when n rows did not make it in time, and doubles it when they did.
+// note halves the pace when n rows took too long. It doubles the pace when they were in time and more than half of it.
 func (p *pace) note(n int, err error) {
 	switch {
 	case err == nil && 2*n > p.rows():
@@ -221,9 +220,10 @@ func (p *pace) note(n int, err error) {
 	}
 }
 
+// errLarge makes bisect halve a batch that took too long.
 var errLarge = errors.New("too much for its time")
 
-// outOfTime reports whether an attempt ended for want of time.
+// outOfTime reports whether an attempt ended because its time was over.
 func outOfTime(err error) bool {
 	return isCode(err, "57014", "55P03") || errors.Is(err, errSlow) || errors.Is(err, context.DeadlineExceeded)
 }

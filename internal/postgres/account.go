@@ -22,8 +22,8 @@ func affectedRow(err error, what string) error {
 	return err
 }
 
-// accountID finds and locks the account of that name, but not its key: claims refer to that while they hold what a
-// change waits for.
+// accountID finds the account of that name and locks its row, but not its key: claims refer to the key while they hold locks
+// that a change waits for.
 func accountID(ctx context.Context, tx pgx.Tx, name string) (int32, error) {
 	var id int32
 	err := tx.QueryRow(ctx, `SELECT id FROM account WHERE name = $1 AND deleted_at IS NULL FOR NO KEY UPDATE`, name).Scan(&id)
@@ -58,7 +58,7 @@ func settings(a route.Account) []byte {
 	return a.Settings
 }
 
-// accountDetail is what the audit keeps of an account: which secrets were set, never their values.
+// accountDetail is the detail of an account's audit entries. It names the secrets that were set, never their values.
 func accountDetail(a route.Account, secrets map[string]seal.Secret) any {
 	var fields []string
 	for f := range secrets {
@@ -67,6 +67,7 @@ func accountDetail(a route.Account, secrets map[string]seal.Secret) any {
 	return map[string]any{"kind": a.Kind, "settings": a.Settings, "concurrency": a.Concurrency, "secrets": fields, "limits": a.Limits}
 }
 
+// putSecrets seals secrets and stores them, by field.
 func (db *DB) putSecrets(ctx context.Context, tx pgx.Tx, id int32, secrets map[string]seal.Secret) error {
 	for field, s := range secrets {
 		_, err := tx.Exec(ctx, `INSERT INTO account_secret (account_id, field, sealed) VALUES ($1, $2, $3)
@@ -78,9 +79,9 @@ func (db *DB) putSecrets(ctx context.Context, tx pgx.Tx, id int32, secrets map[s
 	return nil
 }
 
-// putLimits replaces an account's windows. The account's limit state is locked, so that a call is counted either by the
-// seed of a new window or by the window itself. What an old window counted is forgotten with it. Each window has its row
-// from here on, so that one without has lost it.
+// putLimits replaces an account's windows. It locks the account's limit state, so that a call is counted either by the
+// seed of a new window or by the window itself. The count of an old window is deleted with it. From here on each window has a
+// row: a window without one has lost it.
 func putLimits(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Window) error {
 	b := &pgx.Batch{}
 	b.Queue(`SELECT FROM rate_account WHERE account_id = $1 FOR UPDATE`, id)
@@ -97,11 +98,11 @@ func putLimits(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Window)
 	return seedWindows(ctx, tx, id, windows)
 }
 
-// seedSQL books to a window that counts nothing yet what our attempts say, as if it had just happened: a limit that is
-// set late is not exceeded. Calls in flight count by themselves. N calls fill the window, so no more are looked at. Calls
-// end within a day of their start, and the index is on the start.
+// seedSQL gives a new window the calls that the attempts show, as if they had just been made: so a limit that is set late
+// is not exceeded. Calls in flight count by themselves. N calls fill the window, so no more are read. The condition on the
+// start is for the index; calls end within a day of their start.
 //
-// The same holds for a window whose row somebody deleted.
+// A window whose row somebody deleted is restored in the same way.
 const seedSQL = `
 INSERT INTO rate_window (account_id, unit, per_ms, bins, used)
 SELECT $1, $2::text, $3::bigint,
@@ -115,6 +116,7 @@ FROM (SELECT sum(cost)::bigint AS n FROM (
     LIMIT $5) c) s
 ON CONFLICT DO NOTHING`
 
+// seedWindows makes the rows of windows that have none, see seedSQL.
 func seedWindows(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Window) error {
 	for _, w := range windows {
 		if _, err := tx.Exec(ctx, seedSQL, id, string(w.Unit), w.Per.Milliseconds(), int64(w.BinWidth()), w.N); err != nil {
@@ -124,9 +126,9 @@ func seedWindows(ctx context.Context, tx pgx.Tx, id int32, windows []limit.Windo
 	return nil
 }
 
-// UpdateAccount stores settings, concurrency and the secrets that are given, and takes the account out of its parks: an
-// operator touched it. An account that was read before has its UpdatedAt; when somebody else changed it since, that is
-// record.ErrStale: what was judged of the change was judged of something else.
+// UpdateAccount stores settings, concurrency and the secrets that are given. It also unparks the account, because an operator
+// has looked at it. If a.UpdatedAt is set and somebody has changed the account since that time, it returns record.ErrStale:
+// the caller has checked the change against an older state.
 func (db *DB) UpdateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error {
 	return db.change(ctx, actor, "account.update", a.Name, accountDetail(a, secrets), func(tx pgx.Tx) error {
 		id, err := accountID(ctx, tx, a.Name)
@@ -149,7 +151,7 @@ func (db *DB) UpdateAccount(ctx context.Context, actor string, a route.Account, 
 	})
 }
 
-// SetLimits replaces an account's windows. A new one counts what was sent before it was set.
+// SetLimits replaces an account's windows. A new window also counts what was sent before it was set.
 func (db *DB) SetLimits(ctx context.Context, actor, account string, windows []limit.Window) error {
 	return db.change(ctx, actor, "account.limits", account, windows, func(tx pgx.Tx) error {
 		id, err := accountID(ctx, tx, account)
@@ -186,8 +188,8 @@ func (db *DB) setPaused(ctx context.Context, actor, action, account string, paus
 	})
 }
 
-// DeleteAccount takes an account out of all pools at once. Calls in flight finish; the row stays, for attempts name it.
-// Messages pinned to it will fail. The last account of a pool may go: its messages wait.
+// DeleteAccount takes an account out of all pools at once. Calls in flight finish; the row stays, because attempts refer to
+// it. Messages pinned to it will fail. The last account of a pool may be deleted: the pool's messages wait then.
 func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
 	return db.change(ctx, actor, "account.delete", account, nil, func(tx pgx.Tx) error {
 		id, err := accountID(ctx, tx, account)
@@ -206,8 +208,8 @@ func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
 	})
 }
 
-// Secrets opens the secrets of one account, by field. Where some were sealed with a key that we don't have, it returns the
-// others and seal.ErrSealed with the names.
+// Secrets opens the secrets of one account, by field. If some were sealed with a key that we don't have, it returns the
+// others and seal.ErrSealed with the names of the unreadable ones.
 func (db *DB) Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error) {
 	rows, err := db.api.Query(ctx, `SELECT field, sealed FROM account_secret WHERE account_id = $1 ORDER BY field`, account)
 	if err != nil {
@@ -234,9 +236,9 @@ func (db *DB) Secrets(ctx context.Context, account int32) (map[string]seal.Secre
 	return secrets, nil
 }
 
-// CheckKey returns seal.ErrSealed when none of the secrets opens with our key and another process is at work: that one has
-// another key, and what either of them stores the other can't use. A process that is alone may have a new key, because the
-// old one is lost; the secrets are stored again through it.
+// CheckKey returns seal.ErrSealed when none of the secrets opens with our key and another process is running: that process has
+// another key, and neither could use the secrets that the other stores. A process that runs alone may have a new key, because
+// the old one was lost; the secrets are then stored again through it.
 func (db *DB) CheckKey(ctx context.Context) error {
 	const q = `
 SELECT account_id, field, sealed FROM account_secret

@@ -14,27 +14,27 @@ import (
 // accountingLock lets one replica check the books at a time.
 const accountingLock = 7381003
 
-// accountingTimeout bounds each statement of Accounting. The longest of them takes about 2 µs for an open message, on two cores
-// that are busy.
+// accountingTimeout bounds each statement of Accounting. The longest of them takes about 2 µs per open message on two busy
+// cores.
 const accountingTimeout = "50s"
 
 // Accounting checks the books: that every accepted message is in exactly one of ready, inflight and unknown or settled,
 // and that every attempt without a result is a call under way.
 //
-// All of it reads one snapshot, and each move of a message is one transaction, so there is no passing state to allow for,
-// but one: evidence may settle a message that is queued or in a call again, since nobody knew. It leaves the queue with
-// the next claim or result, and is no violation.
+// It reads one snapshot, and each move of a message is one transaction, so no intermediate state is visible. There is one
+// exception: evidence may settle a message that is queued or in a call again because its outcome was unknown. Such a message
+// leaves the queue with the next claim or result, and is not a violation.
 //
-// Settled messages are not counted: the rules are checked by message, which says more than a sum. What is open by its
-// status is found by the index message_open, which holds nothing else, and met with the three queue tables in the order
-// of their ids; so the cost follows what is open, however much is kept. The index is paid by whoever moves a message: a
-// change of status writes its index entries anew, 7 % more WAL for a result, as measured.
+// Settled messages are not counted: the rules are checked for each message, which says more than a sum. The messages that are
+// open by their status are found by the index message_open, which holds nothing else, and are compared with the three queue
+// tables in the order of their ids. So the cost depends on the number of open messages, not on how many are kept. The price of
+// the index is paid by each change of status, which writes its entries anew: 7 % more WAL for a result, as measured.
 func (db *DB) Accounting(ctx context.Context) (queue.Accounting, error) {
 	a, _, err := db.accounting(ctx, false)
 	return a, err
 }
 
-// AccountingAlone is Accounting, unless another replica is at it: then it reports false at once.
+// AccountingAlone is Accounting, unless another replica is running it: then it reports false at once.
 func (db *DB) AccountingAlone(ctx context.Context) (queue.Accounting, bool, error) {
 	return db.accounting(ctx, true)
 }
@@ -58,7 +58,8 @@ func (db *DB) accounting(ctx context.Context, alone bool) (a queue.Accounting, m
 	return a, mine, nil
 }
 
-// planned has a statement planned each time. A plan that is kept from when a day was empty reads the whole of it later.
+// planned makes the server plan a statement at each run. A plan that was made while a day was empty would read the whole day
+// later.
 const planned = pgx.QueryExecModeExec
 
 func readAccounting(ctx context.Context, tx pgx.Tx, a *queue.Accounting) error {
@@ -87,7 +88,7 @@ func readAccounting(ctx context.Context, tx pgx.Tx, a *queue.Accounting) error {
 	return nil
 }
 
-// booksSQL counts what is open. Every row of the queue is read, from an index that is a fraction of its table.
+// booksSQL counts the open messages. It reads every row of the queue, from an index that is a fraction of its table.
 const booksSQL = `
 WITH c AS (
     SELECT tenant_id, count(*) AS ready, 0 AS unstarted, 0 AS started, 0 AS unknown FROM ready GROUP BY tenant_id
@@ -108,11 +109,11 @@ func readBooks(ctx context.Context, tx pgx.Tx) ([]queue.Book, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[queue.Book])
 }
 
-// inStepSQL has placesSQL read both sides in the order of their ids, and sort or hash neither.
+// inStepSQL makes placesSQL read both sides in the order of their ids, without a sort or a hash.
 const inStepSQL = `SET LOCAL enable_mergejoin = on; SET LOCAL enable_bitmapscan = off`
 
-// placesSQL meets the messages that are open by their status with the queue. Both come in the order of their ids. What
-// is queued and not open is rare, and looked up.
+// placesSQL compares the messages that are open by their status with the queue. Both come in the order of their ids. A queued
+// message that is not open is rare, so each is looked up.
 var placesSQL = grouped(`
 WITH q AS (
     SELECT id, tenant_id, 'ready' AS place FROM ready
@@ -137,7 +138,7 @@ WITH q AS (
     FROM x LEFT JOIN LATERAL (SELECT tenant_id AS owner FROM message WHERE id = x.id AND NOT x.open OFFSET 0) m ON true
 )`)
 
-// twiceSQL looks for the few that are in flight or unknown in the other places.
+// twiceSQL finds messages in two places: it looks up those in flight or unknown, which are few, in the other tables.
 var twiceSQL = grouped(`
 WITH v AS (
     SELECT f.id, f.tenant_id, 'twice' AS kind FROM inflight f
@@ -147,8 +148,8 @@ WITH v AS (
     WHERE EXISTS (SELECT FROM ready WHERE id = u.id OFFSET 0) AND NOT EXISTS (SELECT FROM inflight WHERE id = u.id OFFSET 0)
 )`)
 
-// attemptsSQL compares the attempts with what is in flight and unknown. Those without a result are found by the index
-// attempt_open, the others by their key.
+// attemptsSQL compares the attempts with the messages in flight and unknown. It finds attempts without a result by the index
+// attempt_open, and the others by their key.
 var attemptsSQL = grouped(`
 WITH v AS (
     SELECT t.message_id AS id, coalesce((SELECT tenant_id FROM message WHERE id = t.message_id), 0) AS tenant_id, 'open_attempt' AS kind

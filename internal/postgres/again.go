@@ -11,8 +11,8 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// repeatLostSQL gives calls that were lost with their replica a repeat, where their account takes one. What is over stays
-// so.
+// repeatLostSQL schedules a repeat of calls that were lost with their replica, if their account allows it. A call whose
+// repeats were given up gets no new one.
 const repeatLostSQL = `
 UPDATE unknown u SET policy = 'repeat', decide_at = now() + $3::interval, avoid = coalesce(u.avoid, '{}') || jsonb_build_object(x.name,
     coalesce(u.avoid -> x.name, '{}') || jsonb_build_object('why', 'the replica that made this call died', 'repeat', jsonb_build_object(
@@ -28,7 +28,7 @@ FROM (
 ) x
 WHERE u.id = x.id AND NOT x.over AND x.n < $5 AND now() + $3::interval + $4::interval < x.until`
 
-// repeatSQL makes messages ready whose call is to be made again.
+// repeatSQL makes messages ready again whose call is due to be repeated.
 const repeatSQL = `
 WITH d AS (
     DELETE FROM unknown WHERE id = ANY (ARRAY(
@@ -38,8 +38,8 @@ WITH d AS (
 INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid) SELECT id, lane, tenant_id, now(), n, tries, avoid FROM d
 RETURNING id, attempts`
 
-// RepeatUnknown makes unknown messages ready whose call is to be made again at its account, and first gives such a repeat
-// to those whose replica died. At most 500 at a time.
+// RepeatUnknown makes unknown messages ready whose call is to be repeated at its account. Before that it schedules such a
+// repeat for messages whose replica died. It handles at most 500 messages at a time, and 500 of each account that lost calls.
 func (db *DB) RepeatUnknown(ctx context.Context, rule queue.RepeatRule) (repeated int, err error) {
 	var accounts []int32
 	var within []time.Duration
@@ -80,7 +80,7 @@ func (db *DB) RepeatUnknown(ctx context.Context, rule queue.RepeatRule) (repeate
 	return repeated, nil
 }
 
-// lapseSQL makes messages unknown again that wait in vain for the repeat of their last call.
+// lapseSQL makes messages unknown again whose last call could not be repeated in time.
 const lapseSQL = `
 WITH d AS (
     DELETE FROM ready r USING attempt t
@@ -94,8 +94,8 @@ FROM d JOIN unnest($1::uuid[], $2::jsonb[]) AS i(id, avoid) ON i.id = d.id
 CROSS JOIN LATERAL (SELECT on_ambiguous, resends FROM message WHERE id = d.id OFFSET 0) m
 RETURNING id`
 
-// Lapse gives up repeats that could not be made in time: the messages are unknown again, and on_ambiguous decides after
-// its wait. One that is not waiting any more is left alone.
+// Lapse gives up repeats that could not be made in time: the messages are unknown again, and their on_ambiguous policy decides
+// after its wait. A message that does not wait any more is left alone.
 func (db *DB) Lapse(ctx context.Context, lapses []queue.Lapse, wait map[mail.Policy]time.Duration) error {
 	ids, avoids := make([][16]byte, len(lapses)), make([][]byte, len(lapses))
 	for i, l := range lapses {
@@ -107,7 +107,7 @@ func (db *DB) Lapse(ctx context.Context, lapses []queue.Lapse, wait map[mail.Pol
 	}
 	err := again(func() error {
 		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
-			// attempts before the queue, as proof does
+			// lock attempts before the queue, in the order in which events do
 			if _, err := tx.Exec(ctx, lockDoubtSQL, ids); err != nil {
 				return err
 			}
@@ -120,7 +120,7 @@ func (db *DB) Lapse(ctx context.Context, lapses []queue.Lapse, wait map[mail.Pol
 				return err
 			}
 			b := &pgx.Batch{}
-			// a call that is proved meanwhile has nothing to repeat: who is still open may go anywhere
+			// a call that was proved meanwhile needs no repeat: the recipients still open may be sent by any account
 			b.Queue(`UPDATE ready r SET avoid = i.avoid FROM unnest($1::uuid[], $2::jsonb[]) AS i(id, avoid)
 				WHERE r.id = ANY ($1) AND r.id = i.id`, ids, avoids)
 			b.Queue(`UPDATE recipient SET status = 'unknown', updated_at = now() WHERE message_id = ANY ($1) AND status = 'queued'`, moved)

@@ -13,8 +13,8 @@ import (
 
 func tenantID(n int32) mail.TenantID { return mail.TenantID(n) }
 
-// apply writes what events say: proof for the attempts, evidence for the recipients, suppressions, the events themselves,
-// and what is to be told of them.
+// apply writes the effects of events: proof for the attempts, evidence for the recipients, suppressions, the events themselves,
+// and their deliveries to endpoints.
 func (db *DB) apply(ctx context.Context, tx pgx.Tx, facts []*fact, out []takenOutcome) error {
 	var known, kept []*fact
 	for _, f := range facts {
@@ -57,13 +57,13 @@ func (db *DB) apply(ctx context.Context, tx pgx.Tx, facts []*fact, out []takenOu
 	return tx.SendBatch(ctx, b).Close()
 }
 
-// orphaned reports whether the message of an event may turn up yet.
+// orphaned reports whether the message of an event may still be found later.
 func (f *fact) orphaned() bool {
 	return !f.matched && !f.foreign && (!f.MessageID.IsZero() || f.ProviderMessageID != "")
 }
 
-// proveSQL notes that calls arrived, unless their own answer said so. What was unknown, or decided without evidence, is
-// accepted by it.
+// proveSQL notes that calls arrived, unless their own answer said so. An attempt that was unknown, or decided without
+// evidence, becomes accepted.
 const proveSQL = `
 UPDATE attempt t SET seen_at = now(), seen_by = i.seen_by,
     class = CASE WHEN t.class = 'uncertain' THEN 'accepted' ELSE t.class END,
@@ -73,9 +73,9 @@ FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) AS i(id, n, seen_by, 
 WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.seen_at IS NULL AND t.class IS DISTINCT FROM 'accepted'
 RETURNING t.message_id`
 
-// settleSeenSQL settles unknown messages whose call is proved to have arrived: its other recipients are sent as well, and
-// those who were surely not in it are sent to now. Of several calls that may have been made, one is enough, be it one
-// before the last.
+// settleSeenSQL settles unknown messages whose call is proved to have arrived: its other recipients become sent as well.
+// Recipients that were certainly not in the call are queued now. If several calls may have been made, one proved call is
+// enough, even if it is not the last.
 const settleSeenSQL = `
 WITH s AS (
     DELETE FROM unknown u USING attempt t
@@ -100,9 +100,9 @@ WITH s AS (
 )
 SELECT id FROM s`
 
-// prove marks the attempts that events speak of. A message whose call is proved leaves unknown; one that was given up is
-// sent after all; one that waits to be sent again, since nobody knew, is called back if nobody is left to be mailed. It
-// returns the messages whose recipients it changed, to be folded.
+// prove marks the attempts that events prove. A message whose call is proved leaves unknown. A message that was given up
+// becomes sent. A message that waits for a repeat because its outcome was unknown is later taken out of the queue if no
+// recipient is left to be mailed. prove returns the messages whose attempts it changed; their status must be folded.
 func prove(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome) ([][16]byte, error) {
 	var all [][16]byte
 	for some := range slices.Chunk(known, intakeChunk) {
@@ -140,6 +140,7 @@ func proveSome(ctx context.Context, tx pgx.Tx, known []*fact, out []takenOutcome
 	return proved, err
 }
 
+// proofs lists the attempts that events prove, each once, as columns.
 func proofs(known []*fact) (ids [][16]byte, ns []int32, by, pmid []string) {
 	type call struct {
 		id mail.ID
@@ -158,6 +159,7 @@ func proofs(known []*fact) (ids [][16]byte, ns []int32, by, pmid []string) {
 	return ids, ns, by, pmid
 }
 
+// countSettled counts each settled message for one request whose events are about it.
 func countSettled(known []*fact, settled [][16]byte, out []takenOutcome) {
 	for _, id := range settled {
 		for _, f := range known {
@@ -169,7 +171,7 @@ func countSettled(known []*fact, settled [][16]byte, out []takenOutcome) {
 	}
 }
 
-// evidenceSQL folds evidence into recipients: the greatest of (rank, time, key) stays, as mail.Evidence.Max has it.
+// evidenceSQL folds evidence into recipients: the greatest (rank, time, key) stays, as in mail.Evidence.Max.
 const evidenceSQL = `
 UPDATE recipient r SET event_rank = i.rank, event_at = i.at, event_key = i.key, status = i.status, detail = i.detail,
     bounce = i.bounce, updated_at = now()
@@ -188,24 +190,26 @@ CROSS JOIN LATERAL (
     LIMIT 1) f
 WHERE m.id = ANY ($1) AND m.id = i.id AND m.status <> f.status`
 
+// queueFoldChanged folds messages that may not have changed.
 func queueFoldChanged(b *pgx.Batch, ids [][16]byte) {
 	first, last := span(ids)
 	b.Queue(lockSQL, ids)
 	b.Queue(foldChangedSQL, ids, first, last)
 }
 
-// callBackSQL takes messages out of the queue that have nobody left to be mailed.
+// callBackSQL takes messages out of the queue that have no recipient left to be mailed.
 const callBackSQL = `
 DELETE FROM ready q WHERE q.id = ANY ($1)
 AND NOT EXISTS (SELECT 1 FROM recipient r WHERE r.message_id = q.id AND r.message_id BETWEEN $2 AND $3 AND r.status = 'queued' OFFSET 0)`
 
+// seat is one recipient of a message.
 type seat struct {
 	id mail.ID
 	n  int
 }
 
-// queueEvidence settles recipients, and folds their messages and those that were proved. All recipients come before the
-// first message, as they do when results are recorded.
+// queueEvidence settles recipients, and folds their messages and those that were proved. It writes all recipients before the
+// first message, as recordTx does.
 func queueEvidence(b *pgx.Batch, known []*fact, proved [][16]byte) error {
 	best := map[seat]mail.Evidence{}
 	var order []seat
@@ -234,7 +238,7 @@ func queueEvidence(b *pgx.Batch, known []*fact, proved [][16]byte) error {
 			return err
 		}
 	}
-	if len(rejected) > 0 { // by one provider, while another may have it
+	if len(rejected) > 0 { // rejected by one provider, but another may have sent it
 		queueKeepDoubt(b, rejected, false)
 	}
 	changed := slices.Clone(proved)
@@ -250,6 +254,7 @@ func queueEvidence(b *pgx.Batch, known []*fact, proved [][16]byte) error {
 	return nil
 }
 
+// queueBest queues the greatest evidence of each recipient.
 func queueBest(b *pgx.Batch, order []seat, best map[seat]mail.Evidence) error {
 	n := len(order)
 	ids, keys, at := make([][16]byte, n), make([][16]byte, n), make([]time.Time, n)
@@ -276,16 +281,17 @@ SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::int[], $5::int[
     $10::text[], $11::text[], $12::timestamptz[], $13::text[], $14::text[], $15::jsonb[], $16::boolean[], $17::text[], $18::uuid[],
     $19::bytea[])`
 
-// listenedSQL is the condition for an event e that an endpoint may want to be told of. Where there is none, fan_out is not
-// called: the plan of a function's statement is made at every call, which costs as much as ten events do.
+// listenedSQL is the condition that the tenant of an event e has an enabled endpoint. Without such an event fan_out is not
+// called: the statement in the function is planned at every call, which costs as much as ten events.
 const listenedSQL = `EXISTS (SELECT 1 FROM webhook_endpoint w WHERE w.tenant_id = e.tenant_id AND NOT w.disabled) HAVING count(*) > 0`
 
-// tellSQL tells the endpoints of events.
+// tellSQL queues events for the endpoints.
 const tellSQL = `
 SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream))
 FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) AS e(id, tenant_id, type, stream) WHERE type <> '' AND ` + listenedSQL
 
-// queueEvents writes events, the payload with the first that is kept of it, and tells the endpoints of their tenants.
+// queueEvents writes events and queues them for the endpoints of their tenants. The payload is stored with the first event
+// that is kept of it.
 func queueEvents(b *pgx.Batch, kept []*fact) error {
 	var c eventColumns
 	origins := map[[2]int]mail.ID{}
@@ -304,6 +310,7 @@ func queueEvents(b *pgx.Batch, kept []*fact) error {
 	return nil
 }
 
+// eventColumns are rows of the table event, as columns.
 type eventColumns struct {
 	ids, origins, keys, messages  [][16]byte
 	parts, ns                     []int16

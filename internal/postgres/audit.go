@@ -41,7 +41,7 @@ func (db *DB) changeWith(ctx context.Context, actor, action, target string, deta
 	return nil
 }
 
-// audit writes the entry of a change that is not one of configuration, in its transaction. Detail must hold no secret.
+// audit writes the entry of a change outside of the configuration, in its transaction. Detail must hold no secret.
 func audit(ctx context.Context, tx pgx.Tx, actor, action, target string, detail any) error {
 	raw, err := json.Marshal(detail)
 	if err != nil {
@@ -51,7 +51,8 @@ func audit(ctx context.Context, tx pgx.Tx, actor, action, target string, detail 
 	return err
 }
 
-// NoteFailedLogins adds what strangers tried to the audit, an entry for each address, which bounds them: see record.FailedLogins.
+// NoteFailedLogins adds failed logins to the audit, one entry for each address. That bounds their number, see
+// record.FailedLogins.
 func (db *DB) NoteFailedLogins(ctx context.Context, all []record.FailedLogins) error {
 	for _, f := range all {
 		raw, err := json.Marshal(f)
@@ -73,7 +74,7 @@ func affected(n int64, err error, what string) error {
 	return err
 }
 
-// Audit lists what was changed and who failed to log in, newest first.
+// Audit lists changes and failed logins, newest first.
 func (db *DB) Audit(ctx context.Context, f record.AuditFilter) ([]record.AuditEntry, error) {
 	if strings.Contains(f.Target, "@") {
 		f.Target = veiled(f.Target)

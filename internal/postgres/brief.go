@@ -7,10 +7,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// briefly runs f in a transaction that holds locks for which all replicas wait. Its last batch commits, see commitWith: each
-// exchange in which the locks are held costs everybody a turn of this process, which has other work to do.
+// briefly runs f in a transaction that holds locks for which all replicas wait. Its last batch commits, see commitWith: every
+// exchange while the locks are held makes all replicas wait for this process, which has other work to do.
 //
-// The commit does not wait for the disk, which may take longer than all else. Who needs that waits for it afterwards, see flush.
+// The commit may skip the wait for the disk (notSyncedSQL), which may take longer than all else. A caller that needs the wait
+// does it afterwards, see flush.
 func (db *DB) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 	conn, err := db.engine.Acquire(ctx)
 	if err != nil {
@@ -36,9 +37,10 @@ func (db *DB) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 	return nil
 }
 
+// notSyncedSQL makes the commit not wait for the disk.
 const notSyncedSQL = `SET LOCAL synchronous_commit = off`
 
-// commitWith sends the last batch of a transaction that briefly runs.
+// commitWith sends the last batch of a transaction under briefly, with the commit.
 func commitWith(ctx context.Context, tx pgx.Tx, b *pgx.Batch) error {
 	b.Queue("commit").Exec(func(done pgconn.CommandTag) error {
 		if done.String() != "COMMIT" {
@@ -49,7 +51,7 @@ func commitWith(ctx context.Context, tx pgx.Tx, b *pgx.Batch) error {
 	return tx.SendBatch(ctx, b).Close()
 }
 
-// flush returns when everything that was committed before it is kept as durably as any commit.
+// flush returns when everything that was committed before it is as durable as any commit.
 func (db *DB) flush(ctx context.Context) error {
 	_, err := db.engine.Exec(ctx, commitSQL)
 	return err

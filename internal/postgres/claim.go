@@ -14,16 +14,16 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// Decide is the caller's part of a claim: pure and quick, for it runs inside the transaction. It gets the database's
-// time, the messages that are due and the limit state of every account, from which it takes slots.
+// Decide is the caller's part of a claim. It must be pure and quick, because it runs inside the transaction. It gets the
+// database's time, the messages that are due and the limit state of every account, from which it takes slots.
 type Decide = func(now time.Time, due []queue.Due, limits map[int32]*limit.Account) queue.Claim
 
-// LaneQuota rows come first by due time within each lane; SKIP LOCKED keeps replicas out of each other's way. The
-// lateral sub-select is materialised by its LIMIT and row lock: no plan can lock more rows than it returns.
+// dueSQL takes the first rows of each lane by due time, up to its quota; SKIP LOCKED keeps replicas out of each other's way.
+// The lateral sub-select is materialised by its LIMIT and row lock: no plan can lock more rows than it returns.
 //
-// Here and in the other statements of the engine, each table that grows is read by a condition on its own key: the OFFSET
-// 0 that keeps a sub-select apart, or an = ANY beside the join. With a join alone the planner, where it believes a table
-// or a coming day's partition to be empty, reads the whole of it, and keeps that plan while it fills.
+// Here and in the other statements of the engine, each table that grows is read by a condition on its own key: an OFFSET 0
+// keeps a sub-select apart, or an = ANY stands beside the join. With a join alone, if the planner believes that a table or a
+// coming day's partition is empty, it reads the whole of it, and keeps that plan while the table fills.
 const dueSQL = `
 SELECT r.id, p.lane, p.tenant_id, r.due, r.attempts, r.tries, r.avoid, m.facts, m.on_ambiguous, m.expires_at, m.resends, m.resent_after
 FROM unnest($1::int[], $2::int[], $3::int[], $4::timestamptz[]) AS p(lane, tenant_id, quota, low)
@@ -37,9 +37,9 @@ CROSS JOIN LATERAL (
 ) r
 CROSS JOIN LATERAL (SELECT facts, on_ambiguous, expires_at, resends, resent_after FROM message WHERE id = r.id OFFSET 0) m`
 
-// Claim looks at due messages, asks decide what to do with them, and does it, in one transaction. The accounts' limit
-// rows are locked meanwhile, so that slots are granted in one order. The commit need not reach the disk: a claim
-// without its intents, whose commits do, sends nothing, and is rolled back with the slots that it took.
+// Claim reads due messages, lets decide choose what to do with them, and does it, in one transaction. The accounts' limit
+// rows are locked meanwhile, so that slots are granted in one order. The commit need not reach the disk: a claim sends nothing
+// before its intents, whose commits do reach the disk. If a crash loses the claim, the slots that it took are lost with it.
 func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []queue.LaneQuota, decide Decide) error {
 	err := db.briefly(ctx, func(tx pgx.Tx) error {
 		due, err := readDue(ctx, tx, lanes)
@@ -50,7 +50,7 @@ func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []queue.LaneQuota,
 		if err != nil {
 			return err
 		}
-		for _, acc := range limits { // now may be ahead by the round trip: a call that starts by it must not be early
+		for _, acc := range limits { // now may be ahead by the round trip: a call must not start too early because of that
 			acc.Lag = time.Since(c.asked)
 		}
 		return applyClaim(ctx, tx, owner, decide(c.now(), due, limits), limits)
@@ -61,6 +61,7 @@ func (db *DB) Claim(ctx context.Context, owner mail.ID, lanes []queue.LaneQuota,
 	return nil
 }
 
+// readDue takes the due messages of lanes, and makes the commit not wait for the disk.
 func readDue(ctx context.Context, tx pgx.Tx, lanes []queue.LaneQuota) ([]queue.Due, error) {
 	numbers, tenants, quotas := make([]int32, len(lanes)), make([]int32, len(lanes)), make([]int32, len(lanes))
 	lows := make([]time.Time, len(lanes))
@@ -104,6 +105,7 @@ func scanDue(row pgx.CollectableRow) (queue.Due, error) {
 	return d, nil
 }
 
+// applyClaim writes a claim and commits the transaction.
 func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c queue.Claim, limits map[int32]*limit.Account) error {
 	b := &pgx.Batch{}
 	queueLimits(b, limits)
@@ -130,6 +132,7 @@ func applyClaim(ctx context.Context, tx pgx.Tx, owner mail.ID, c queue.Claim, li
 	return commitWith(ctx, tx, b)
 }
 
+// queueTake moves messages from ready to inflight.
 func queueTake(b *pgx.Batch, owner mail.ID, take []queue.Assignment) error {
 	if len(take) == 0 {
 		return nil
@@ -167,7 +170,7 @@ func avoidJSON(avoid map[string]queue.Avoid) ([]byte, error) {
 	return b, nil
 }
 
-// Load reads what is needed to send claimed messages. Recipients that were suppressed since acceptance are shown so.
+// Load reads what is needed to send claimed messages. Recipients that were suppressed since acceptance have that status.
 func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded, error) {
 	raw := rawIDs(ids)
 	loaded := make(map[mail.ID]queue.Loaded, len(ids))
@@ -189,7 +192,7 @@ func (db *DB) Load(ctx context.Context, ids []mail.ID) (map[mail.ID]queue.Loaded
 		return nil, fmt.Errorf("load bodies: %w", unavailable(err))
 	}
 	if err := db.loadRecipients(ctx, raw, loaded); err != nil {
-		return nil, err // bodies without their recipients would look like messages that nobody is to get
+		return nil, err // bodies without their recipients would look like messages to nobody
 	}
 	return loaded, nil
 }
@@ -220,9 +223,9 @@ ORDER BY r.message_id, r.n`
 	return nil
 }
 
-// lanesSQL lists the lanes that hold ready rows, by a loose scan of the index: its cost follows the number of lanes, not
-// of messages. It comes from the end of each lane where the newest are: at the other end lies what was claimed, for as long as a
-// foreign transaction holds an old snapshot.
+// lanesSQL lists the lanes that hold ready rows, by a loose scan of the index: its cost depends on the number of lanes, not
+// of messages. It reads each lane from the end with the newest rows. At the other end the rows of claimed messages remain while
+// a foreign transaction holds an old snapshot.
 const lanesSQL = `
 WITH RECURSIVE l AS (
     (SELECT lane, tenant_id FROM ready ORDER BY lane DESC, tenant_id DESC LIMIT 1)

@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// clock is one reading of the database's clock, which showed at between asked and got of our own.
+// clock is one reading of the database's clock: it showed at when our own clock was between asked and got.
 type clock struct {
 	at         time.Time
 	asked, got time.Time
@@ -27,9 +27,9 @@ func readClock(ctx context.Context, tx pgx.Tx) (clock, error) {
 	return c, err
 }
 
-// ReadClock tells the Clock what the database's shows. The package's users read it every few seconds.
+// ReadClock sets the Clock by the database's clock. The package's users call it every few seconds.
 func (db *DB) ReadClock(ctx context.Context) error {
-	return pgx.BeginFunc(ctx, db.api, func(tx pgx.Tx) error { // the connection is there before the question
+	return pgx.BeginFunc(ctx, db.api, func(tx pgx.Tx) error { // connect before the time is measured
 		var at time.Time
 		asked := db.clock.Mono()
 		if err := tx.QueryRow(ctx, clockSQL).Scan(&at); err != nil {
@@ -43,35 +43,35 @@ func (db *DB) ReadClock(ctx context.Context) error {
 // Clock is the database's clock as it was read last.
 func (db *DB) Clock() *mail.Clock { return db.clock }
 
-// now is at or after the time that the clock showed when its answer came, by at most the round trip: who maps local times
-// onto the database's with it never dates a call too early.
+// now is the clock's time when its answer came, or later by at most the round trip. A call that is dated by it is never
+// dated too early.
 func (c clock) now() time.Time { return c.at.Add(c.got.Sub(c.asked)) }
 
-// when maps a local time from before the reading.
+// when gives the database's time for a local time before the reading.
 func (c clock) when(local time.Time) time.Time { return c.at.Add(local.Sub(c.asked)) }
 
-// watch remembers the last reading of the clock under each account's lock, and the last before a rescue. It is safe for
+// watch keeps the last reading of the clock under each account's lock, and the last one before a rescue. It is safe for
 // concurrent use.
 type watch struct {
 	mu     sync.Mutex
 	last   map[int32]limit.Reading
 	rescue limit.Reading
-	grace  time.Duration // in which every replica that lives renews its lease
-	until  time.Time     // local: leases that look run out may not be
+	grace  time.Duration // time in which every live replica renews its lease
+	until  time.Time     // local; before it, a lease that looks expired may be valid
 }
 
-// leaseJump is by how much the clock may be set forward without a thought for leases: most of each is left at any time.
+// leaseJump is how far the clock may be set forward without effect on leases: at any time most of each lease is left.
 const leaseJump = time.Second
 
-// beats tells how long leases are: their owners renew them five times in that time.
+// beats sets how long leases are. Their owners renew them five times in that time.
 func (w *watch) beats(lease time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.grace = lease / 2
 }
 
-// leases reports whether a lease that has run out by the clock may be taken for one. When the clock was set forward, all
-// have; those who live renew theirs in a moment, and their calls are under way meanwhile.
+// leases reports whether a lease that has run out by the clock has really run out. When the clock was set forward, all look
+// expired. Live replicas renew theirs in a moment, and their calls are still under way.
 func (w *watch) leases(c clock) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,8 +83,8 @@ func (w *watch) leases(c clock) bool {
 	return !c.got.Before(w.until)
 }
 
-// check tells the accounts whether the clock was set since. Should the transaction that writes it back fail, the next one
-// finds the same jump.
+// check corrects the accounts if the clock was set since the last reading. If the transaction that writes this back fails, the
+// next one finds the same jump.
 func (w *watch) check(limits map[int32]*limit.Account, c clock) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// committer is a group commit: many callers share one transaction. There is no timer; each worker takes whatever waits,
-// so that latency adapts to load by itself. The queue is bounded in entries and in bytes.
+// committer is a group commit: many callers share one transaction. There is no timer; each worker takes all that waits, so
+// latency adapts to load by itself. The queue is bounded in entries and in bytes.
 type committer[T, R any] struct {
 	opts    committerOptions
 	run     func(ctx context.Context, batch []T) ([]R, []error)
@@ -26,10 +26,11 @@ type committerOptions struct {
 	weight  int64 // bytes after which a transaction takes no more, 0 for no bound
 	queue   int
 	bytes   int64
-	sure    bool // callers wait for the end of what was taken: run has to come to one
+	sure    bool // once a value was taken, its caller waits until run has ended: run must end
 	observe func(name string, size int, took time.Duration)
 }
 
+// job is one submitted value and its result.
 type job[T, R any] struct {
 	value T
 	size  int64
@@ -46,8 +47,7 @@ const (
 	abandoned
 )
 
-// newCommitter starts the workers. run gets a batch and answers for each entry; it may use its context, which is not
-// a caller's.
+// newCommitter starts the workers. run gets a batch and answers for each entry; its context does not depend on any caller's.
 func newCommitter[T, R any](o committerOptions, run func(context.Context, []T) ([]R, []error)) *committer[T, R] {
 	c := &committer[T, R]{opts: o, run: run, jobs: make(chan *job[T, R], o.queue)}
 	for range o.workers {
@@ -56,13 +56,15 @@ func newCommitter[T, R any](o committerOptions, run func(context.Context, []T) (
 	return c
 }
 
+// close ends the queue, and waits until all jobs in it are done.
 func (c *committer[T, R]) close() {
 	close(c.jobs)
 	c.wg.Wait()
 }
 
-// do submits one value and waits for its commit. When the context ends before a worker took the value, it is never
-// written: *record.Unavailable. When it ends later, a sure committer is waited for; else the outcome is not known.
+// do submits one value and waits for its commit. If the context ends before a worker took the value, it is never written, and
+// do returns *record.Unavailable. If it ends later, do waits on when the committer is sure, and else returns
+// *record.OutcomeUnknown.
 func (c *committer[T, R]) do(ctx context.Context, value T, size int64) (R, error) {
 	j := c.job(value, size)
 	if err := c.submit(j); err != nil {
@@ -76,6 +78,7 @@ func (c *committer[T, R]) job(value T, size int64) *job[T, R] {
 	return &job[T, R]{value: value, size: size, sure: c.opts.sure, done: make(chan struct{})}
 }
 
+// submit puts a job into the queue, or returns *record.Unavailable when that is full.
 func (c *committer[T, R]) submit(j *job[T, R]) error {
 	full := &record.Unavailable{RetryAfter: time.Second, Reason: "queue_full"}
 	if c.pending.Add(j.size) > c.opts.bytes {
@@ -91,6 +94,7 @@ func (c *committer[T, R]) submit(j *job[T, R]) error {
 	}
 }
 
+// wait waits for the result of a job, as do describes.
 func (j *job[T, R]) wait(ctx context.Context) (R, error) {
 	select {
 	case <-j.done:
@@ -112,6 +116,7 @@ func (j *job[T, R]) wait(ctx context.Context) (R, error) {
 	}
 }
 
+// work commits batches until the queue is closed.
 func (c *committer[T, R]) work() {
 	for first := range c.jobs {
 		batch := c.gather(first)
@@ -124,7 +129,7 @@ func (c *committer[T, R]) work() {
 	}
 }
 
-// gather takes what waits, up to the size and weight of a batch, and leaves out what its caller gave up.
+// gather takes the jobs that wait, up to the size and weight of a batch, without those that their callers gave up.
 func (c *committer[T, R]) gather(first *job[T, R]) []*job[T, R] {
 	batch := make([]*job[T, R], 0, min(c.opts.batch, len(c.jobs)+1))
 	weight := int64(0)
@@ -150,6 +155,7 @@ func (c *committer[T, R]) gather(first *job[T, R]) []*job[T, R] {
 	return batch
 }
 
+// commit runs a batch and answers its jobs.
 func (c *committer[T, R]) commit(batch []*job[T, R]) {
 	values := make([]T, len(batch))
 	for i, j := range batch {
@@ -166,8 +172,8 @@ func (c *committer[T, R]) commit(batch []*job[T, R]) {
 	}
 }
 
-// bisect runs a batch and, when the database refuses it for one of its rows, halves it until only the culprits fail:
-// a batch is a shared fate that nobody asked for.
+// bisect runs a batch. If the database refuses it because of one of its rows, bisect halves it until only the bad rows fail:
+// the callers in a batch have nothing to do with each other.
 func bisect[T, R any](ctx context.Context, batch []T, run func(context.Context, []T) ([]R, error)) ([]R, []error) {
 	results, err := run(ctx, batch)
 	if err == nil {

@@ -22,7 +22,7 @@ func (db *DB) ConfigVersion(ctx context.Context) (int64, error) {
 }
 
 // Config reads accounts, pools and rules in one snapshot. Capabilities are left empty: they belong to the kind. Deleted
-// accounts are part of it, as draining, while something of theirs is still in flight or unknown.
+// accounts are included as draining while messages of theirs are still in flight or unknown.
 func (db *DB) Config(ctx context.Context) (*route.Config, error) {
 	c := &route.Config{}
 	err := unavailable(pgx.BeginTxFunc(ctx, db.api, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
@@ -62,7 +62,7 @@ func readAccounts(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 	return err
 }
 
-// readUnreadable tries all secrets: what was stored under a key that we don't have must not look usable.
+// readUnreadable tries to open all secrets: one that was sealed with a key that we don't have must not look usable.
 func (db *DB) readUnreadable(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 	if db.box == nil { // commands that need no secret
 		return nil
@@ -187,8 +187,8 @@ func (db *DB) CreatePool(ctx context.Context, actor string, p route.Pool) error 
 	})
 }
 
-// UpdatePool replaces a pool's overflow and weights and returns it with its new version. It returns record.ErrStale when
-// ifVersion, unless 0, is not the version in force.
+// UpdatePool replaces a pool's overflow and weights and returns it with its new version. If ifVersion is neither 0 nor the
+// version in force, it returns record.ErrStale.
 func (db *DB) UpdatePool(ctx context.Context, actor string, p route.Pool, ifVersion int64) (route.Pool, error) {
 	err := db.change(ctx, actor, "pool.update", p.Name, poolDetail(p), func(tx pgx.Tx) error {
 		var version int64
@@ -213,6 +213,7 @@ func poolDetail(p route.Pool) any {
 	return map[string]any{"overflow": p.Overflow, "accounts": p.Members}
 }
 
+// setMembers replaces the accounts of a pool.
 func setMembers(ctx context.Context, tx pgx.Tx, p route.Pool) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM pool_account WHERE pool_id = $1`, p.ID); err != nil {
 		return err

@@ -1,9 +1,9 @@
 // Package postgres holds every SQL statement of sendgate, a file per noun. It decides nothing about routing, retries or
-// what a caller may do; it keeps the invariants that only a transaction can keep: a 202 is a commit, a message is in
-// exactly one of ready, inflight and unknown or it is settled, an attempt exists before its call, and a slot is taken
-// in the transaction that claims the message it is for.
+// what a caller may do. It keeps the invariants that only a transaction can keep: a 202 is a commit; a message is settled
+// or in exactly one of ready, inflight and unknown; an attempt exists before its call; and a slot is taken in the
+// transaction that claims its message.
 //
-// Every decision reads the primary. Time that replicas must agree on is the database's: clock_timestamp() and now(), and
+// Every decision reads the primary. Replicas agree on time by the database's clock: clock_timestamp() and now() in SQL, and
 // in Go the Clock that reads it, which also makes the ids.
 //
 // A newcomer's likeliest mistake is to hold a transaction open while waiting for something outside the database.
@@ -37,14 +37,14 @@ type Options struct {
 	AcceptQueue      int           // submissions waiting for a commit, default 32,768
 	AcceptQueueBytes int64         // their bytes, default 64 MiB
 	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 5 s
-	SoftLimit        int           // soft bounces in a row that suppress; 0 never
-	Clock            *mail.Clock   // default this host's
+	SoftLimit        int           // soft bounces in a row before an address is suppressed; 0: never
+	Clock            *mail.Clock   // default: this host's clock
 	Observe          func(batch string, size int, took time.Duration)
-	AcceptedTwice    func(mail.ID) // a message of which two acceptances came to light; called once for each after the first
+	AcceptedTwice    func(mail.ID) // called for a message that was accepted more than once: once for each further acceptance
 }
 
 // DB is the store. It is safe for concurrent use. It keeps four pools, so that no kind of work starves another: accept,
-// engine, hooks (what comes in, and what goes out) and api. The planner is pinned to index plans in engine and hooks.
+// engine, hooks (events received and webhooks sent) and api. In engine and hooks the planner is pinned to index plans.
 type DB struct {
 	pools
 	softLimit   int
@@ -52,19 +52,19 @@ type DB struct {
 	box         *seal.Box
 	acceptWait  time.Duration
 	commitGrace time.Duration // see the constant
-	pace        pace          // of accepts
+	pace        pace          // rows of one accept transaction
 	accepts     *committer[offer, record.Accepted]
 	intents     *committer[ownedIntent, queue.Announced]
 	results     *committer[ownedResult, bool]
 	events      *committer[record.Intake, record.Taken]
-	watch       watch // over the database's clock
+	watch       watch // of the database's clock
 	mark        atomic.Pointer[openMark]
 	clock       *mail.Clock
 }
 
 type pools struct {
 	accept, engine, api *pgxpool.Pool
-	hooks               *pgxpool.Pool // events that come in
+	hooks               *pgxpool.Pool // events received and webhooks sent
 }
 
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.
@@ -77,21 +77,21 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return newDB(p, o), nil
 }
 
-// connections is how many the pools have together where nothing is said: with those of migrate and doctor beside them they fit
-// into PgBouncer's default pool of 20.
+// connections is the default total of all pools. Together with the connections of migrate and doctor it fits into PgBouncer's
+// default pool of 20.
 const connections = 18
 
-// openPools opens the pools, which share so many connections. Two each are enough to work, for a session that waits for a
-// lock must not hold up all others.
+// openPools opens the pools, which share the given number of connections. Each gets at least two: with one, a session that
+// waits for a lock would hold up all others.
 func openPools(ctx context.Context, url string, connections int, acceptWait time.Duration) (p pools, err error) {
 	if p.accept, err = acceptPool(ctx, url, connections, acceptWait); err != nil {
 		return p, err
 	}
 	share := func(of int) int32 { return share(connections, of) }
-	// Flipped plans cost these few statements a factor of ten on young statistics: pin their shape. A plan that is pinned
-	// looks dear to the planner, which would compile it at each run (a third of a second): hence no JIT, see newPool. A claim
-	// locks the limits of all: a replica that falls silent in one, paused or cut off, holds up the others until its session
-	// is ended.
+	// With young statistics the planner may choose other plans, which make these few statements ten times slower: pin their
+	// shape. A pinned plan looks expensive to the planner, so it would be JIT-compiled at each run (a third of a second):
+	// newPool turns JIT off. A claim locks the limits of all accounts: a replica that is paused or cut off during a claim
+	// holds up the others until its session ends, hence the short idle timeout.
 	pinned := map[string]string{
 		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 		"idle_in_transaction_session_timeout": "2s",
@@ -107,15 +107,16 @@ func openPools(ctx context.Context, url string, connections int, acceptWait time
 	return p, err
 }
 
-// acceptPool opens the pool of accepts, which wait that long.
+// acceptPool opens the pool of accepts. Its statements and lock waits end after the given wait.
 func acceptPool(ctx context.Context, url string, connections int, wait time.Duration) (*pgxpool.Pool, error) {
 	backstop := strconv.FormatInt(wait.Milliseconds(), 10)
 	return newPool(ctx, url, share(connections, 3), map[string]string{"statement_timeout": backstop, "lock_timeout": backstop})
 }
 
+// share gives a pool its part of the connections: so many of 18, but at least 2.
 func share(connections, of int) int32 { return int32(max(2, connections*of/18)) } //nolint:gosec // a few hundred
 
-// newDB gives a store over pools that are open.
+// newDB makes a store on open pools.
 func newDB(p pools, o Options) *DB {
 	db := &DB{pools: p, box: o.Box, softLimit: o.SoftLimit, acceptWait: o.AcceptWait, commitGrace: commitGrace, clock: o.Clock}
 	if db.clock == nil {
@@ -150,7 +151,7 @@ func newDB(p pools, o Options) *DB {
 	return db
 }
 
-// Close waits for running commits and closes the pools. Nothing may be submitted any more.
+// Close waits for running commits and closes the pools. The caller must submit nothing any more.
 func (db *DB) Close() {
 	db.stop()
 	db.close()
@@ -171,6 +172,7 @@ func (p pools) close() {
 	p.api.Close()
 }
 
+// newPool makes a pool whose sessions have our defaults, overridden by params.
 func newPool(ctx context.Context, dsn string, conns int32, params map[string]string) (*pgxpool.Pool, error) {
 	cfg, err := parseURL(dsn)
 	if err != nil {
@@ -186,7 +188,7 @@ func newPool(ctx context.Context, dsn string, conns int32, params map[string]str
 	}
 	maps.Copy(ours, params)
 	inSession(cfg.ConnConfig, ours)
-	// A server that takes no writes is not the primary any more: what was dialled to it is of no use, and is dialled anew.
+	// A server that refuses writes is not the primary any more: close the connection, so that a new one is dialled.
 	fatal := cfg.ConnConfig.OnPgError
 	cfg.ConnConfig.OnPgError = func(c *pgconn.PgConn, pe *pgconn.PgError) bool {
 		return pe.Code != readOnly && (fatal == nil || fatal(c, pe))
@@ -199,15 +201,15 @@ func newPool(ctx context.Context, dsn string, conns int32, params map[string]str
 	return pool, nil
 }
 
-// lockTimeout is how long a statement waits for a lock where nothing else is said.
+// lockTimeout is how long a statement waits for a lock, unless its pool says otherwise.
 const lockTimeout = "1s"
 
-// readOnly is the SQLSTATE of a write to a server, or in a transaction, that takes none.
+// readOnly is the SQLSTATE of a write to a read-only server or in a read-only transaction.
 const readOnly = "25006"
 
-// commitSQL gives a transaction something to commit that found all of its work done. Whoever did it may have been broken off
-// while its commit waited for a synchronous standby, which leaves rows that everybody sees and the standby lacks; what has
-// nothing to commit waits for nobody, and would say that they are kept.
+// commitSQL gives something to commit to a transaction that found its work already done. The earlier transaction may have been
+// interrupted while its commit waited for a synchronous standby: its rows are visible, but the standby may lack them. A
+// transaction without a write does not wait for the standby, and would report these rows as durable too early.
 const commitSQL = `SELECT pg_logical_emit_message(true, 'sendgate', '')`
 
 // Ping reports whether the database answers and has the schema that this binary needs.
@@ -237,7 +239,7 @@ func unavailable(err error) error {
 	return err
 }
 
-// ours reports whether err is one of the words of package mail, said by our own code inside a transaction.
+// ours reports whether err is an error that our own code returned inside a transaction.
 func ours(err error) bool {
 	for _, known := range []error{record.ErrNotFound, record.ErrConflict, record.ErrStale, record.ErrMismatch, seal.ErrSealed, ErrSchema, ErrReplicas, ErrPooled} {
 		if errors.Is(err, known) {

@@ -7,14 +7,14 @@ import (
 )
 
 // A call whose answer was lost may have sent its message. As long as nothing proves the contrary, its recipients must not
-// end as if nobody had mailed them, however they end: refused by another provider, expired, cancelled, suppressed. They
+// end as if they had not been mailed, even if another provider refuses them or they expire, are cancelled or suppressed. They
 // end as failed_unknown.
 
 // lockDoubtSQL locks the calls that keepDoubtSQL reads. Proof locks them too, so one of the two sees the other.
 const lockDoubtSQL = `SELECT FROM attempt WHERE message_id = ANY ($1) AND class = 'uncertain' ORDER BY message_id, n FOR NO KEY UPDATE`
 
-// keepDoubtSQL looks at the recipients that this transaction has ended, and turns their end into failed_unknown when a call
-// may have sent the message. When such a call is proved to have arrived meanwhile ($4: look for that), they are sent.
+// keepDoubtSQL looks at the recipients that this transaction has ended, and turns their end into failed_unknown if a call may
+// have sent the message. If such a call was proved to have arrived meanwhile (checked only if $4), they become sent.
 const keepDoubtSQL = `
 UPDATE recipient r SET status = d.status, detail = CASE WHEN d.status = 'sent' THEN ''
     ELSE left(r.status || ', but an earlier call may have sent it' || coalesce(': ' || nullif(r.detail, ''), ''), 500) END
@@ -30,24 +30,25 @@ WHERE r.message_id = ANY ($1) AND r.message_id = d.message_id AND r.updated_at =
   AND r.status IN ('failed', 'expired', 'cancelled', 'suppressed')`
 
 // provedLaterSQL is the condition for a call t that was closed without a verdict and then proved to have arrived: all
-// recipients that were open at its time are sent. Calls up to message.resent_after were for others than those who are
-// open now.
+// recipients that were open at its time are sent. Calls up to message.resent_after were for other recipients than those that
+// are open now.
 const provedLaterSQL = `t.class = 'accepted' AND t.seen_at >= t.finished_at`
 
-// sentAfterAllSQL corrects what was given up without knowing, once a call is proved to have arrived.
+// sentAfterAllSQL corrects recipients that were given up with an unknown outcome, once a call is proved to have arrived.
 const sentAfterAllSQL = `
 UPDATE recipient r SET status = 'sent', detail = '', updated_at = now()
 WHERE r.message_id = ANY ($1) AND r.status = 'failed_unknown' AND EXISTS (
     SELECT FROM attempt t WHERE t.message_id = r.message_id AND t.seen_at IS NOT NULL
     AND t.n > (SELECT resent_after FROM message WHERE id = r.message_id) OFFSET 0)`
 
+// queueKeepDoubt runs keepDoubtSQL for messages that this transaction has ended.
 func queueKeepDoubt(b *pgx.Batch, ids [][16]byte, proved bool) {
 	first, last := span(ids)
 	b.Queue(keepDoubtSQL, ids, first, last, proved)
 }
 
 // tellEndsSQL writes an event for each recipient that this transaction has ended without a call: expired, failed, or given
-// up without knowing. Who cancels a message needs not be told.
+// up with an unknown outcome. A cancelled one has no event: the caller who cancels knows.
 var tellEndsSQL = `
 WITH x AS MATERIALIZED (
     SELECT new_event_id() AS id, r.message_id, r.n, r.tenant_id, ` + foldedSQL("r") + ` AS email, r.status, r.detail, m.stream
@@ -61,15 +62,15 @@ WITH x AS MATERIALIZED (
 )
 SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(stream)) FROM e HAVING count(*) > 0`
 
-// queueEnds follows the statement of a transaction that ends recipients without a call: it keeps their doubt, tells of
-// them and folds their messages.
+// queueEnds comes after the statement that ends recipients without a call. It turns ends that are in doubt into
+// failed_unknown, writes the events, and folds the messages.
 func queueEnds(b *pgx.Batch, ids [][16]byte) {
 	queueKeepDoubt(b, ids, true)
 	b.Queue(tellEndsSQL, ids)
 	queueFold(b, ids)
 }
 
-// doubtful lists the messages of results that end recipients after an earlier call, whose outcome may be unknown.
+// doubtful lists the messages whose result ends recipients after an earlier call: the outcome of that may be unknown.
 func doubtful(batch []ownedResult, owned []*freed) [][16]byte {
 	var ids [][16]byte
 	for i, r := range batch {
@@ -86,22 +87,22 @@ func doubtful(batch []ownedResult, owned []*freed) [][16]byte {
 	return ids
 }
 
-// vouchSQL notes that a call which was taken for lost did arrive: its own answer said so, late.
+// vouchSQL notes that a call that was taken for lost did arrive: its own answer said so, but came late.
 const vouchSQL = `
 UPDATE attempt t SET seen_at = now()
 FROM unnest($1::uuid[], $2::int[], $3::uuid[]) AS i(id, n, owner)
 WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.owner = i.owner
   AND t.class = 'accepted' AND t.finished_at = now() AND t.seen_at IS NULL`
 
-// vouchedSQL settles those who wait to be mailed again, or were given up, although such a call has mailed them.
+// vouchedSQL settles recipients that wait to be mailed again, or were given up, although such a call has mailed them.
 const vouchedSQL = `
 UPDATE recipient r SET status = 'sent', detail = '', updated_at = now()
 FROM unnest($1::uuid[], $2::int[], $3::smallint[]) AS i(id, attempt, n)
 WHERE r.message_id = ANY ($1) AND r.message_id = i.id AND r.n = i.n AND r.status IN ('queued', 'failed_unknown')
   AND EXISTS (SELECT FROM attempt WHERE message_id = i.id AND n = i.attempt AND seen_at = now() OFFSET 0)`
 
-// queueLate settles messages by late answers, whose claims somebody else has closed: the call was taken for lost, and
-// perhaps the message was given up or made ready again. An answer that took everybody is proof, as an event is.
+// queueLate settles messages by late answers whose claims were closed by somebody else: the call was taken for lost, and the
+// message may have been given up or made ready again. An answer that accepted all recipients is proof, like an event.
 func queueLate(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 	var ids, owners, each [][16]byte
 	var ns, attempts []int32

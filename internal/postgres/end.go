@@ -10,7 +10,7 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// endSQL closes recipients that will not be mailed.
+// endSQL gives recipients that will not be mailed their final status.
 const endSQL = `
 UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
@@ -56,11 +56,11 @@ func end(ctx context.Context, tx pgx.Tx, endings []queue.Ending) error {
 	return tx.SendBatch(ctx, b).Close()
 }
 
-// foldSQL recomputes the status of messages from their recipients: the worst that is open, else the worst final one.
-// The order is that of mail.Fold; a test holds the two together.
+// statusOrder is the order of mail.Fold, the worst last; a test keeps the two equal.
 const statusOrder = `ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expired', 'failed', 'failed_unknown',
         'bounced', 'complained', 'deferred', 'scheduled', 'queued', 'sending', 'unknown']`
 
+// foldSQL computes the status of messages from their recipients: the worst open one, else the worst final one.
 const foldSQL = `
 UPDATE message m SET updated_at = now(), status = coalesce((
     SELECT r.status FROM recipient r WHERE r.message_id = m.id AND r.message_id BETWEEN $2 AND $3
@@ -74,6 +74,6 @@ func queueFold(b *pgx.Batch, ids [][16]byte) {
 	b.Queue(foldSQL, ids, first, last)
 }
 
-// lockSQL makes those who change recipients of one message fold it one after the other. The statement that folds has to
-// begin with the lock held: else it could wait for another's commit, and then write what it read before.
+// lockSQL makes transactions that change recipients of one message fold it one after the other. The statement that folds must
+// begin with the lock held: otherwise it could wait for another commit, and then write what it read before that commit.
 const lockSQL = `SELECT FROM message WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE`

@@ -14,19 +14,19 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// maxEndpoints is how many webhook endpoints a tenant may have. Every event is compared with each of them.
+// maxEndpoints is how many webhook endpoints a tenant may have. Each event is compared with all of them.
 const maxEndpoints = 20
 
-// shownPending is where the count of waiting deliveries stops: an exact one of millions would cost seconds.
+// shownPending is where the count of waiting deliveries stops: an exact count of millions would take seconds.
 const shownPending = 10_000
 
 const endpointColumns = `w.id, w.tenant_id, w.url, w.description, w.types, w.streams, w.header_names, w.disabled, w.disabled_reason,
 	w.failing_since, w.last_success_at, w.created_at, w.updated_at`
 
-// pendingColumn counts what waits for an endpoint, up to shownPending.
+// pendingColumn counts the deliveries that wait for an endpoint, up to shownPending.
 var pendingColumn = fmt.Sprintf(`(SELECT count(*) FROM (SELECT FROM outbox o WHERE o.endpoint_id = w.id LIMIT %d) p)`, shownPending)
 
-// scanEndpoint reads endpointColumns, and what comes after them into more.
+// scanEndpoint reads endpointColumns, and the columns after them into more.
 func scanEndpoint(row pgx.Row, more ...any) (e record.Endpoint, err error) {
 	var id [16]byte
 	var types []string
@@ -42,7 +42,7 @@ func scanEndpoint(row pgx.Row, more ...any) (e record.Endpoint, err error) {
 	return e, err
 }
 
-// endpointSecret is what a secret of an endpoint is bound to. One that was replaced stays bound to the same.
+// endpointSecret is the name to which a secret of an endpoint is bound when it is sealed. A replaced secret keeps its name.
 func endpointSecret(id mail.ID, name string) string {
 	if name == record.EndpointOldSecret {
 		name = record.EndpointSecret
@@ -70,7 +70,7 @@ func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]record.End
 	return list, nil
 }
 
-// Endpoint returns one webhook endpoint, or record.ErrNotFound; that of another tenant is not found.
+// Endpoint returns one webhook endpoint, or record.ErrNotFound, also for one of another tenant.
 func (db *DB) Endpoint(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.Endpoint, error) {
 	var pending int64
 	var secret, headers []byte
@@ -83,7 +83,7 @@ func (db *DB) Endpoint(ctx context.Context, tenant mail.TenantID, id mail.ID) (*
 	return &e, nil
 }
 
-// unreadable names the secrets of an endpoint that do not open. One that is being replaced is not missed.
+// unreadable names the secrets of an endpoint that do not open. A secret that is being replaced is not checked.
 func (db *DB) unreadable(id mail.ID, secret, headers []byte) (names []string) {
 	for _, s := range []struct {
 		name   string
@@ -99,7 +99,7 @@ func (db *DB) unreadable(id mail.ID, secret, headers []byte) (names []string) {
 	return names
 }
 
-// audited runs a change that replicas need not hear of: the change and its audit entry are one transaction. Detail must
+// audited runs a change that replicas need not learn of: the change and its audit entry are one transaction. Detail must
 // hold no secret.
 func (db *DB) audited(ctx context.Context, actor, action, target string, detail any, f func(pgx.Tx) error) error {
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
@@ -114,6 +114,7 @@ func (db *DB) audited(ctx context.Context, actor, action, target string, detail 
 	return nil
 }
 
+// writeAudit writes an audit entry in the transaction of its change.
 func writeAudit(ctx context.Context, tx pgx.Tx, actor, action, target string, detail any) error {
 	raw, err := json.Marshal(detail)
 	if err != nil {
@@ -123,19 +124,19 @@ func writeAudit(ctx context.Context, tx pgx.Tx, actor, action, target string, de
 	return err
 }
 
-// endpointDetail is what the audit keeps of an endpoint.
+// endpointDetail is the detail of an endpoint's audit entries.
 func endpointDetail(e *record.Endpoint) map[string]any {
 	return map[string]any{"tenant": e.Tenant, "url": e.URL, "types": e.Types, "streams": e.Streams, "headers": e.HeaderNames, "disabled": e.Disabled}
 }
 
-// CreateEndpoint stores a webhook endpoint and seals its secret and its headers, which may be none. It returns record.ErrConflict when the tenant has 20, and
-// record.ErrNotFound for a tenant that does not exist.
+// CreateEndpoint stores a webhook endpoint and seals its secret and its headers, if any. It returns record.ErrConflict when
+// the tenant has 20 endpoints, and record.ErrNotFound for a tenant that does not exist.
 func (db *DB) CreateEndpoint(ctx context.Context, actor string, e record.Endpoint, secret, headers seal.Secret) (*record.Endpoint, error) {
 	if e.ID.IsZero() {
 		e.ID = db.clock.NewID()
 	}
 	err := db.audited(ctx, actor, "webhook_endpoint.create", e.ID.String(), endpointDetail(&e), func(tx pgx.Tx) error {
-		// The tenant's row is locked by a statement of its own: the count must see what others made meanwhile.
+		// A statement of its own locks the tenant's row: the count must see endpoints that others made while it waited.
 		var have int
 		err := tx.QueryRow(ctx, `SELECT 0 FROM tenant WHERE id = $1 FOR NO KEY UPDATE`, e.Tenant).Scan(&have)
 		if err = affectedRow(err, fmt.Sprintf("tenant %d", e.Tenant)); err != nil {
@@ -159,7 +160,7 @@ func (db *DB) CreateEndpoint(ctx context.Context, actor string, e record.Endpoin
 	return &e, nil
 }
 
-// sealHeaders gives nil for none.
+// sealHeaders seals headers; it returns nil if there are none.
 func (db *DB) sealHeaders(id mail.ID, headers seal.Secret) []byte {
 	if headers.IsZero() {
 		return nil
@@ -183,9 +184,9 @@ func lockEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.
 }
 
 // UpdateEndpoint lets change alter URL, Description, Types, Streams, HeaderNames and Disabled of an endpoint, while its row
-// is locked. Headers replace those that are there, unless they are nil.
-// An error of change is returned and nothing stored. An endpoint that is enabled, or gets another URL, starts afresh: what
-// failed before does not count. What waits for it stays, also while it is disabled.
+// is locked. Headers replace the stored ones, unless they are nil. If change returns an error, UpdateEndpoint returns it and
+// stores nothing. An endpoint that is enabled or gets another URL starts anew: earlier failures do not count. Its waiting
+// deliveries stay, also while it is disabled.
 func (db *DB) UpdateEndpoint(
 	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, headers *seal.Secret, change func(*record.Endpoint) error,
 ) (*record.Endpoint, error) {
@@ -234,8 +235,8 @@ func (db *DB) UpdateEndpoint(
 // sweepBatch bounds one statement over an outbox.
 const sweepBatch = 5000
 
-// DeleteEndpoint removes an endpoint and what waits for it, or returns record.ErrNotFound. It is disabled first, so that
-// nothing comes after what is deleted in batches. Its log goes with the days.
+// DeleteEndpoint removes an endpoint and its waiting deliveries, or returns record.ErrNotFound. It disables the endpoint
+// first, so that no delivery is added while they are deleted in batches. Its log is dropped with the daily partitions.
 func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.TenantID, id mail.ID) error {
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
 		if _, err := lockEndpoint(ctx, tx, tenant, id); err != nil {
@@ -265,7 +266,7 @@ func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.Tena
 	return err
 }
 
-// RotateEndpoint makes secret the one that signs. The one before signs too for the overlap, the one before that no more.
+// RotateEndpoint makes secret the one that signs. The previous secret signs too during the overlap; older ones do not.
 func (db *DB) RotateEndpoint(
 	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, secret seal.Secret, overlap time.Duration,
 ) (*record.Endpoint, error) {
@@ -292,7 +293,7 @@ func (db *DB) RotateEndpoint(
 	return &e, nil
 }
 
-// EndpointSecrets returns an endpoint with the secrets that are used for what is sent to it now.
+// EndpointSecrets returns an endpoint with the secrets that deliveries to it use now.
 func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.Endpoint, map[string]seal.Secret, error) {
 	var secret, old, headers []byte
 	e, err := scanEndpoint(db.api.QueryRow(ctx, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w
@@ -307,6 +308,7 @@ func (db *DB) EndpointSecrets(ctx context.Context, tenant mail.TenantID, id mail
 	return &e, secrets, nil
 }
 
+// signerColumns are the sealed secrets that deliveries use now.
 const signerColumns = `w.secret, CASE WHEN w.old_secret_until > now() THEN w.old_secret END, w.headers`
 
 // openEndpoint opens signerColumns. A secret that is being replaced and does not open is left out: the new one signs.
@@ -328,7 +330,7 @@ func (db *DB) openEndpoint(id mail.ID, secret, old, headers []byte) (map[string]
 	return secrets, nil
 }
 
-// Deliveries lists the tries to tell an endpoint, newest first, of ids less than before (the zero id: from the newest).
+// Deliveries lists the delivery tries of an endpoint, newest first, with ids less than before (zero id: from the newest).
 func (db *DB) Deliveries(ctx context.Context, tenant mail.TenantID, id, before mail.ID, limit int) ([]record.DeliveryEntry, error) {
 	var entries []record.DeliveryEntry
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
@@ -356,6 +358,7 @@ func (db *DB) Deliveries(ctx context.Context, tenant mail.TenantID, id, before m
 	return entries, nil
 }
 
+// ownEndpoint returns record.ErrNotFound unless the endpoint is the tenant's.
 func ownEndpoint(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID) error {
 	err := tx.QueryRow(ctx, `SELECT FROM webhook_endpoint WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant).Scan()
 	return affectedRow(err, "webhook endpoint "+id.String())

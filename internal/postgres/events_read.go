@@ -15,8 +15,8 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// shownEvent are the columns of an event as the API tells it, without its payload. The tags are those of its message, as
-// long as that is kept.
+// shownEvent reads the columns of an event as the API shows it, without its payload. The tags are those of its message, as
+// long as the message is kept.
 const shownEvent = shownColumnsOfEvent + `
 FROM event e` + accountOfEvent
 
@@ -60,7 +60,7 @@ func (db *DB) Events(ctx context.Context, f record.EventFilter) ([]mail.Event, e
 	return list, nil
 }
 
-// listEventsSQL adds a condition per field that is set; every value is a parameter. takes does the same to events at hand.
+// listEventsSQL adds a condition per field that is set; every value is a parameter. takes is the same check in memory.
 func listEventsSQL(f record.EventFilter) (string, []any) {
 	q, args := shownEvent+` WHERE e.tenant_id = $1`, []any{f.Tenant}
 	if f.Recipient != "" {
@@ -103,8 +103,9 @@ func eventTypes(types []mail.EventType) []string {
 	return out
 }
 
-// aboutSQL are the events of tenant $1 about the folded address $2: those of messages to it by the indexes of recipients,
-// since that of all events has no address, and those about an address that is no recipient of its message.
+// aboutSQL selects the events of tenant $1 about the folded address $2. Those of messages to it are found by the indexes of
+// recipients, since the index of all events has no address. Those about an address that is not a recipient of its message are
+// found by their address.
 var aboutSQL = `
 FROM (
     SELECT * FROM event y WHERE y.tenant_id = $1 AND y.n IS NOT NULL AND y.recipient = $2 AND y.message_id IN (` + mailedSQL("$2") + `)
@@ -121,27 +122,27 @@ func takes(f *record.EventFilter, e *mail.Event) bool {
 }
 
 // position is a place in the order of a stream: the transaction that wrote an event, then the event. A place without an
-// event is before everything that its transaction wrote; its id then holds only when that place was the newest.
+// event is before everything that its transaction wrote; its id then holds only the time at which that place was the newest.
 //
-// Ids alone would lose events. They are made before their transaction commits, so that one may become visible after a
-// greater one was read. Transaction ids are no better by themselves, but they can be waited for: what is below
-// pg_snapshot_xmin(pg_current_snapshot()), the oldest transaction that is still open, has ended, and nothing can be added
-// there any more. So a stream reads up to there and no further. The price is that a transaction which writes for a minute
-// holds up all streams for that minute.
+// Ids alone would lose events. They are made before their transaction commits, so one may become visible after a
+// greater one was read. Transaction ids have the same problem, but we can wait for transactions: all those below
+// pg_snapshot_xmin(pg_current_snapshot()), the oldest transaction that is still open, have ended, and nothing can be added
+// there any more. So a stream reads up to there and no further. The price: a transaction that writes for a minute holds up
+// all streams for that minute.
 type position struct {
-	xid string // of a whole database cluster, 64 bits: it never wraps around
+	xid string // of the whole database cluster, 64 bits: it never wraps around
 	id  mail.ID
 }
 
-// adoption is how long after its receipt an event may still enter the stream: orphans are matched for a day.
+// adoption is how long after its receipt an event may still enter the stream. Orphans are matched for a day.
 const adoption = 48 * time.Hour
 
 func (p position) String() string { return p.xid + "-" + p.id.String() }
 
-// hasEvent tells ids of events, which are of version 7, from moments.
+// hasEvent reports whether the id is that of an event, a UUID of version 7, and not one that only holds a time.
 func (p position) hasEvent() bool { return p.id != mail.IDAt(p.id.Time()) }
 
-// after is the id to begin behind, among those of one transaction.
+// after is the id after which to read on, among those of one transaction.
 func (p position) after() mail.ID {
 	if p.hasEvent() {
 		return p.id
@@ -149,7 +150,7 @@ func (p position) after() mail.ID {
 	return mail.ID{}
 }
 
-// floor is an id that everything which comes is above, so that the partitions of days long over are spared.
+// floor is below the ids of all events that may still come, so that the partitions of days long past are not read.
 func (p position) floor() mail.ID {
 	if at := p.id.Time().Add(-adoption); at.Unix() > 0 {
 		return mail.IDAt(at)
@@ -169,6 +170,7 @@ func (p position) less(q position) bool {
 	return bytes.Compare(a[:], b[:]) < 0
 }
 
+// parsePosition reads a position, or returns record.ErrNotFound.
 func parsePosition(s string) (position, error) {
 	xid, rest, _ := strings.Cut(s, "-")
 	if n, err := strconv.ParseUint(xid, 10, 64); err != nil || strconv.FormatUint(n, 10) != xid {
@@ -183,6 +185,7 @@ func parsePosition(s string) (position, error) {
 
 const headSQL = `SELECT pg_snapshot_xmin(pg_current_snapshot())::text, clock_timestamp()`
 
+// scanHead reads headSQL as a position without an event.
 func scanHead(row pgx.Row) (position, error) {
 	var p position
 	var at time.Time
@@ -191,7 +194,7 @@ func scanHead(row pgx.Row) (position, error) {
 	return p, err
 }
 
-// EventHead returns the position behind all events that are there.
+// EventHead returns the position after all events that a stream can read now.
 func (db *DB) EventHead(ctx context.Context) (string, error) {
 	head, err := scanHead(db.api.QueryRow(ctx, headSQL))
 	if err != nil {
@@ -206,13 +209,13 @@ WHERE e.tenant_id = $1 AND (e.xid, e.id) > ($2::xid8, $3) AND e.id >= $4 AND e.x
 ORDER BY e.xid, e.id
 LIMIT $5`
 
-// maxSlices bounds how much of what the filter leaves out one call reads past.
+// maxSlices bounds how many slices one call reads while the filter leaves out all of their events.
 const maxSlices = 10
 
-// EventsAfter reads on in the stream of one tenant's events: up to limit of those behind the position that the filter
-// takes, and the position from which to go on. It may give none although there are more, when it read past many that the
-// filter leaves out; the position has moved on then. Since, Until, Before and Limit are not looked at. What is no
-// position, or one ahead of this database, is record.ErrNotFound.
+// EventsAfter reads on in the stream of one tenant's events. It returns up to limit events after the position that pass the
+// filter, and the position from which to go on. It may return none although there are more, when it skipped many that the
+// filter leaves out; the position has moved on then. Since, Until, Before and Limit of the filter are ignored. It returns
+// record.ErrNotFound for a position that is malformed or ahead of this database.
 func (db *DB) EventsAfter(ctx context.Context, f record.EventFilter, after string, limit int) ([]mail.Event, string, error) {
 	p, err := parsePosition(after)
 	if err != nil {
@@ -236,8 +239,8 @@ func (db *DB) EventsAfter(ctx context.Context, f record.EventFilter, after strin
 	return nil, p.String(), nil
 }
 
-// advance gives the position from which to go on. Unless there is more, that is the head, which was read before the
-// events: all that is below it is among them, and some may be above.
+// advance gives the position from which to go on. If the slice is not full, that is the head or the last event, whichever is
+// later. The head was read before the events: all events below it were read, and some may be above it.
 func advance(p, head position, slice []mail.Event, full bool) position {
 	if len(slice) > 0 {
 		xid, _, _ := strings.Cut(slice[len(slice)-1].Position, "-")
@@ -249,6 +252,7 @@ func advance(p, head position, slice []mail.Event, full bool) position {
 	return p
 }
 
+// readAfter reads the head, and then a slice of the stream.
 func (db *DB) readAfter(ctx context.Context, t mail.TenantID, p position, limit int) (head position, slice []mail.Event, err error) {
 	b := &pgx.Batch{}
 	b.Queue(headSQL).QueryRow(func(row pgx.Row) error {

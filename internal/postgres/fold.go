@@ -9,18 +9,18 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// foldedSQL is a recipient's address as mail.FoldAddress has it. Where the address is that itself, the column is null. So it
-// is in rows of earlier binaries, which go by their lower case in ASCII: that depends on no locale, and misses capitals
-// outside of ASCII only.
+// foldedSQL is a recipient's address as mail.FoldAddress gives it. The column is null if the address is in that form already.
+// It is also null in rows of earlier binaries: for these the address in lower case is used. The collation "C" makes that
+// independent of the locale, and it misses only capitals outside of ASCII.
 func foldedSQL(r string) string {
 	return `coalesce(` + r + `.folded, lower(` + r + `.email COLLATE "C"))`
 }
 
-// senderSQL is the same of the sender of message m.
+// senderSQL is the same for the sender of message m.
 const senderSQL = `coalesce(m.sender_folded, lower(m.sender COLLATE "C"))`
 
-// mailedSQL lists the messages of tenant $1 to a folded address. Most addresses are folded as they come, and are found by
-// the index of addresses; the others are in one of their own.
+// mailedSQL lists the messages of tenant $1 to a folded address. Most addresses are in folded form already and are found by
+// the index of addresses; the others have an index of their own.
 func mailedSQL(folded string) string {
 	return `SELECT x.message_id FROM recipient x WHERE x.tenant_id = $1 AND x.email = ` + folded + `
     UNION ALL SELECT x.message_id FROM recipient x WHERE x.tenant_id = $1 AND ` + foldedSQL("x") + ` = ` + folded + `
@@ -30,10 +30,10 @@ func mailedSQL(folded string) string {
 // refoldAtOnce bounds one round of RefoldSuppressions.
 const refoldAtOnce = 1000
 
-// RefoldSuppressions gives suppressions the key by which they are looked for, should an earlier binary have stored them
-// under another: it left that to SQL, whose capitals depend on the locale of the database. Only addresses that are not
-// ASCII can differ, and they are few. While such a binary still runs it writes more of them, hence the repetition. It
-// reports how many it changed.
+// RefoldSuppressions corrects suppressions that an earlier binary stored under another key than the one that is looked up now.
+// That binary folded in SQL, where capitals depend on the locale of the database. Only addresses that are not ASCII can
+// differ, and they are few. While such a binary still runs it writes more of them, so this has to be repeated. It reports how
+// many it changed.
 func (db *DB) RefoldSuppressions(ctx context.Context) (int, error) {
 	all := 0
 	for after := (address{}); ; {
@@ -49,7 +49,7 @@ func (db *DB) RefoldSuppressions(ctx context.Context) (int, error) {
 	}
 }
 
-// refoldSQL moves rows to their keys. Of two for the same address and stream the one that lasts longer stays.
+// refoldSQL moves rows to their right keys. Of two for the same address and stream, the one that lasts longer stays.
 const refoldSQL = `
 WITH old AS (
     DELETE FROM suppression s USING unnest($1::int[], $2::text[], $3::text[]) AS i(tenant_id, email, folded)

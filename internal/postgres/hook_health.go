@@ -39,8 +39,7 @@ ON CONFLICT (account_id) DO UPDATE SET events = h.events + EXCLUDED.events, refu
 	return nil
 }
 
-// HookHealth tells how the receivers of all accounts are doing, and when each account last sent (looked for in the last
-// day).
+// HookHealth reports the state of the receivers of all accounts, and when each account last sent (if within the last day).
 func (db *DB) HookHealth(ctx context.Context) ([]record.HookHealth, error) {
 	const q = `
 SELECT a.name, h.last_event_at, h.last_refused_at, coalesce(h.last_refusal, ''), coalesce(h.events, 0), coalesce(h.refused, 0), s.at

@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// intakeWait bounds how long a provider waits for the commit of its events: they give up after ten seconds or more.
+// intakeWait bounds how long a provider waits for the commit of its events. Providers give up after ten seconds or more.
 const intakeWait = 5 * time.Second
 
 // intakeWeight bounds one transaction of events, in bytes of payload: some thousand events.
@@ -23,13 +23,13 @@ const intakeWeight = 1 << 20
 // futureSkew is how far ahead of ours a provider's clock may be.
 const futureSkew = 10 * time.Minute
 
-// intakeChunk bounds the rows of one statement that joins a table that grows: its plan is pinned to one that compares
-// every row found with every row given.
+// intakeChunk bounds the rows of one statement that joins a growing table: its pinned plan compares every row found with
+// every row given.
 const intakeChunk = 250
 
-// ReceiveEvents makes what a provider reported durable and applies it, together with others that wait. It returns
-// record.ErrReplayed when a token came with another body before, and *record.Unavailable when the database can't take it:
-// nothing is stored then, and the provider comes again.
+// ReceiveEvents stores what a provider reported and applies it, in one transaction with others that wait. It returns
+// record.ErrReplayed if the token came with another body before. It returns *record.Unavailable if the database can't store
+// it: then nothing is stored, and the provider repeats its request.
 func (db *DB) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), intakeWait, errSlow)
 	defer cancel()
@@ -48,15 +48,16 @@ type fact struct {
 	byID, byContent  mail.ID
 	raw              []byte
 	matched, foreign bool
-	proves           bool  // that the call arrived, whoever it names
-	shared           bool  // known by what all recipients of its message know, so that any of them could have written it
+	proves           bool  // it proves that the call arrived, whatever recipient it names
+	shared           bool  // matched by data that all recipients of its message know: any of them could have forged it
 	attempt          int32 // number of the account's last attempt at the message, 0 none
 }
 
+// takenOutcome is the answer to one request of a batch.
 type takenOutcome struct {
 	taken record.Taken
 	err   error      // of this request alone: record.ErrReplayed
-	twins [][16]byte // of the whole batch, in the first
+	twins [][16]byte // of the whole batch; set in the first outcome only
 }
 
 func (db *DB) intakeBatch(ctx context.Context, batch []record.Intake) ([]record.Taken, []error) {
@@ -71,8 +72,8 @@ func (db *DB) intakeBatch(ctx context.Context, batch []record.Intake) ([]record.
 	return taken, errs
 }
 
-// intakeOnce is one transaction. It takes its locks in one order, which is that of the records of the same messages:
-// keys, attempts by message, then what hangs on them.
+// intakeOnce stores a batch in one transaction. It takes its locks in the same order as the recording of results: keys,
+// attempts by message, then the rows that depend on them.
 func (db *DB) intakeOnce(ctx context.Context, batch []record.Intake) ([]takenOutcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, intakeWait)
 	defer cancel()
@@ -104,7 +105,7 @@ func (db *DB) intakeOnce(ctx context.Context, batch []record.Intake) ([]takenOut
 	return out, nil
 }
 
-// again repeats what lost a deadlock, or waited too long for a lock, twice.
+// again repeats run up to twice if it lost a deadlock, could not be serialized, or waited too long for a lock.
 func again(run func() error) error {
 	err := run()
 	for range 2 {
@@ -116,7 +117,7 @@ func again(run func() error) error {
 	return err
 }
 
-// checkTokens notes the tokens that came, and marks the requests whose token came with another body before.
+// checkTokens stores the tokens of the requests, and marks requests whose token came with another body before.
 func checkTokens(ctx context.Context, tx pgx.Tx, batch []record.Intake, out []takenOutcome) error {
 	bodies := map[mail.ID][32]byte{}
 	for i, in := range batch {
@@ -162,7 +163,7 @@ func checkTokens(ctx context.Context, tx pgx.Tx, batch []record.Intake, out []ta
 	return err
 }
 
-// fresh lists the events of a batch that never came before: both of their keys are new. It counts the others.
+// fresh lists the events of a batch that are new: neither of their keys came before. It counts the others as duplicates.
 func (db *DB) fresh(ctx context.Context, tx pgx.Tx, batch []record.Intake, out []takenOutcome) ([]*fact, error) {
 	var all []*fact
 	for i, in := range batch {
@@ -200,8 +201,8 @@ func (db *DB) fresh(ctx context.Context, tx pgx.Tx, batch []record.Intake, out [
 	return facts, nil
 }
 
-// unpack gives the events of one request their ids and keys. Text that the database can't hold is mended: the payload
-// keeps it as it came.
+// unpack gives the events of one request their ids and keys. It replaces text that the database can't hold; the payload
+// keeps the original.
 func (db *DB) unpack(i int, in record.Intake) []*fact {
 	var facts []*fact
 	received := db.clock.Now()
@@ -216,7 +217,7 @@ func (db *DB) unpack(i int, in record.Intake) []*fact {
 				b.Code, b.Enhanced, b.Text = clean(b.Code), clean(b.Enhanced), clean(b.Text)
 				f.Bounce = &b
 			}
-			if e.At.Year() < 2000 || e.At.After(received.Add(futureSkew)) { // not told, or a lie that would outweigh all that comes
+			if e.At.Year() < 2000 || e.At.After(received.Add(futureSkew)) { // missing, or false: it would win over later ones
 				f.At = received
 			}
 			f.At = f.At.UTC().Truncate(time.Microsecond) // as it is stored, and compared
@@ -226,11 +227,12 @@ func (db *DB) unpack(i int, in record.Intake) []*fact {
 	return facts
 }
 
+// clean makes a string valid for a text column: no NUL, and valid UTF-8.
 func clean(s string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "�")
 }
 
-// byMessage orders facts as records order their rows.
+// byMessage sorts facts by message and recipient, the order in which results are recorded.
 func byMessage(facts []*fact) []*fact {
 	sorted := slices.Clone(facts)
 	slices.SortStableFunc(sorted, func(a, b *fact) int {

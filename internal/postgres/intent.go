@@ -16,24 +16,24 @@ type ownedIntent struct {
 	owner mail.ID
 }
 
-// intentWeight bounds the recipients that the intents of one transaction look up.
+// intentWeight bounds the recipients in the intents of one transaction; each costs a look-up.
 const intentWeight = 4000
 
 // Intend announces one call: it writes the attempt row and marks the claim as started, durably, before the caller may
-// write to the socket. It also tells who of the call's recipients was suppressed by then; if that is everybody, no call is
-// announced. Not OK without that means that the claim is no longer the owner's, or the owner's lease has run out: then
-// nothing may be sent. On an error the outcome is not known, and nothing may be sent either.
+// write to the socket. It also reports which of the call's recipients are suppressed by now; if all are, it announces no
+// call. If OK is false for another reason, the claim is no longer the owner's, or the owner's lease has run out: then nothing
+// may be sent. On an error the outcome is not known, and nothing may be sent either.
 func (db *DB) Intend(ctx context.Context, owner mail.ID, in queue.Intent) (queue.Announced, error) {
 	return db.intents.do(ctx, ownedIntent{in, owner}, int64(max(1, len(in.Open))))
 }
 
-// The inflight row is the lock between this and a rescuer: whoever updates or deletes it first wins. It is also that
-// between two claims of one replica for one call, the first of which was lost with a crash of the server: they may be for
-// different accounts, and the limits of the one in the row are charged. Of a call that the batch announces twice, one
-// announcer makes it.
+// intentSQL announces a batch. The inflight row is the lock between it and a rescuer: the first that updates or deletes the
+// row wins. It is also the lock between two claims of one replica for one call, if the first was lost in a crash of the
+// server: they may be for different accounts, and the limits of the account in the row are charged. If a batch announces a
+// call twice, only one of the two makes it.
 //
-// The recipients come with the intent, which reads no table for them: one look into the index of suppressions each. The
-// OFFSET 0 keeps that look a look, where a join might read all suppressions.
+// The recipients come with the intent, so no table is read for them: each takes one look into the index of suppressions. The
+// OFFSET 0 keeps it so; a join might read all suppressions.
 var intentSQL = `
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[], $5::uuid[], $6::int[]) WITH ORDINALITY
@@ -99,7 +99,7 @@ func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]queue.Anno
 	return out, nil
 }
 
-// seats are the recipients of the intents of a batch, as columns.
+// seats are the recipients in the intents of a batch, as columns.
 type seats struct {
 	rows, ns, tenants       []int32
 	folded, emails, streams []string

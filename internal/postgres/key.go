@@ -54,7 +54,7 @@ func (db *DB) KeyByID(ctx context.Context, id string) (*record.Key, error) {
 	return &k, nil
 }
 
-// maxKeyIDs is more keys than an installation has.
+// maxKeyIDs is more than any installation has.
 const maxKeyIDs = 100_000
 
 // KeyIDs lists the ids of the keys that are neither revoked nor expired.
@@ -110,7 +110,7 @@ func notNil[T any](s []T) []T {
 	return s
 }
 
-// SetKeyNetworks sets where a key is taken from; none is anywhere.
+// SetKeyNetworks sets the networks from which a key is accepted; no networks means anywhere.
 func (db *DB) SetKeyNetworks(ctx context.Context, actor, id string, networks []netip.Prefix) error {
 	return db.change(ctx, actor, "key.update", id, map[string]any{"networks": notNil(networks)}, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `UPDATE api_key SET networks = $2 WHERE id = $1`, id, notNil(networks))
@@ -118,8 +118,8 @@ func (db *DB) SetKeyNetworks(ctx context.Context, actor, id string, networks []n
 	})
 }
 
-// RotateKey makes a key that is as the one of that id is, but for its own id and hash. The one before ends after the overlap. It
-// returns record.ErrNotFound when that one has ended already.
+// RotateKey makes a copy of a key with another id and hash. The old key ends after the overlap. It returns record.ErrNotFound
+// when the old key does not exist or has ended already.
 func (db *DB) RotateKey(ctx context.Context, actor, id, next string, hash []byte, overlap time.Duration) error {
 	detail := map[string]any{"next": next, "overlap_seconds": int(overlap / time.Second)}
 	return db.change(ctx, actor, "key.rotate", id, detail, func(tx pgx.Tx) error {
@@ -133,7 +133,7 @@ func (db *DB) RotateKey(ctx context.Context, actor, id, next string, hash []byte
 	})
 }
 
-// RevokeKey ends a key at once.
+// RevokeKey makes a key invalid at once.
 func (db *DB) RevokeKey(ctx context.Context, actor, id string) error {
 	return db.change(ctx, actor, "key.revoke", id, nil, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `UPDATE api_key SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1`, id)

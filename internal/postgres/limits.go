@@ -16,25 +16,27 @@ import (
 )
 
 // lockLimits reads the limit state of accounts (nil: of all), keeps it locked until the end of the transaction, and reads
-// the database's clock. The accounts know whether that was set since. They don't know their open calls, see lockToTake.
+// the database's clock. The accounts take into account whether the clock was set since the last reading. They don't know their
+// open calls, see lockToTake.
 //
-// All replicas wait for these locks: they come last in a transaction, and go with its last exchange, see briefly.
+// All replicas wait for these locks: take them last in a transaction; its last exchange releases them, see briefly.
 func (db *DB) lockLimits(ctx context.Context, tx pgx.Tx, only []int32) (map[int32]*limit.Account, clock, error) {
 	return db.lockState(ctx, tx, only, false)
 }
 
-// lockToTake is lockLimits for whoever takes slots: of all accounts, and with the calls that are open.
+// lockToTake is lockLimits for a claim, which takes slots: it locks all accounts and also reads the open calls.
 func (db *DB) lockToTake(ctx context.Context, tx pgx.Tx) (map[int32]*limit.Account, clock, error) {
 	return db.lockState(ctx, tx, nil, true)
 }
 
+// lockState reads the state, and restores rows that are missing.
 func (db *DB) lockState(ctx context.Context, tx pgx.Tx, only []int32, taking bool) (map[int32]*limit.Account, clock, error) {
 	s, err := db.readState(ctx, tx, only, taking)
 	if err == nil && len(s.gone) > 0 {
 		if err = restoreState(ctx, tx, s.gone); err == nil {
 			s, err = db.readState(ctx, tx, only, taking)
 		}
-		if err == nil && len(s.gone) > 0 { // somebody deletes them at this moment: nothing is granted meanwhile
+		if err == nil && len(s.gone) > 0 { // somebody is deleting them at this moment: grant nothing meanwhile
 			err = errBeingDeleted
 		}
 	}
@@ -47,19 +49,21 @@ func (db *DB) lockState(ctx context.Context, tx pgx.Tx, only []int32, taking boo
 
 var errBeingDeleted = errors.New("limit state is being deleted")
 
-// state is the limit state of accounts. Gone are the windows whose row, or whose account's row, is not there.
+// state is the limit state of accounts. In gone are the windows whose row, or whose account's row, is missing.
 type state struct {
 	accounts map[int32]*limit.Account
 	gone     map[int32][]limit.Window
 	clock    clock
 }
 
-// lockAccountsSQL goes by account, and nobody who holds such a lock waits for a row of a message: this can't deadlock.
+// lockAccountsSQL locks in the order of accounts, and no transaction that holds such a lock waits for a row of a message: this
+// can't deadlock.
 const lockAccountsSQL = `SELECT account_id, blocked_until, ahead_us FROM rate_account
 WHERE $1::int[] IS NULL OR account_id = ANY ($1) ORDER BY account_id FOR UPDATE`
 
-// readState locks the accounts, and reads what others wrote until it had the locks: the clock without the wait for them, and
-// open calls before the windows, so that one that is recorded in between counts twice, never not at all.
+// readState locks the accounts, and then reads all that others wrote before it had the locks. It reads the clock after the
+// wait for the locks. It reads open calls before the windows: a call that is recorded in between counts twice, but is never
+// missed.
 func (db *DB) readState(ctx context.Context, tx pgx.Tx, only []int32, taking bool) (state, error) {
 	s := state{accounts: map[int32]*limit.Account{}}
 	b := &pgx.Batch{}
@@ -80,7 +84,7 @@ func (db *DB) readState(ctx context.Context, tx pgx.Tx, only []int32, taking boo
 		return s, err
 	}
 	s.clock.got = time.Now()
-	if taking && len(s.accounts) > 0 { // without any nothing was locked
+	if taking && len(s.accounts) > 0 { // without accounts nothing was locked
 		db.mark.Store(&mark)
 	}
 	if !s.limited() {
@@ -89,6 +93,7 @@ func (db *DB) readState(ctx context.Context, tx pgx.Tx, only []int32, taking boo
 	return s, nil
 }
 
+// limited reports whether any account has a window.
 func (s state) limited() bool {
 	for _, acc := range s.accounts {
 		if len(acc.Ledgers) > 0 {
@@ -98,20 +103,20 @@ func (s state) limited() bool {
 	return len(s.gone) > 0
 }
 
-// forgetOpen leaves it to each replica to count its calls. Where there is no limit to keep, that is enough, and newer by one
-// exchange: on a busy machine calls end meanwhile, and the places of an account with few would stay empty.
+// forgetOpen drops the open calls, so that each replica counts its own. Without limits that is enough, and newer by one
+// exchange: on a busy machine calls end meanwhile, and an account with few places would leave them empty.
 func (s state) forgetOpen() {
 	for _, acc := range s.accounts {
 		acc.Open = limit.Open{}
 	}
 }
 
-// restoreState makes rows anew that somebody deleted. What they counted is counted again from the attempts, as if it had
-// just happened, so that no window is filled twice.
+// restoreState makes rows anew that somebody deleted. It counts their calls again from the attempts, as if they had just
+// been made, so that no window is filled twice.
 func restoreState(ctx context.Context, tx pgx.Tx, gone map[int32][]limit.Window) error {
 	for _, id := range slices.Sorted(maps.Keys(gone)) {
 		made, err := tx.Exec(ctx, `INSERT INTO rate_account (account_id) VALUES ($1) ON CONFLICT DO NOTHING`, id)
-		if err == nil && made.RowsAffected() > 0 { // how far its clock was ahead is not known any more, by which its bins go
+		if err == nil && made.RowsAffected() > 0 { // ahead_us is lost, and bins are numbered by it
 			_, err = tx.Exec(ctx, `DELETE FROM rate_window WHERE account_id = $1`, id)
 		}
 		if err != nil {
@@ -135,15 +140,18 @@ func scanBlocks(rows pgx.Rows, accounts map[int32]*limit.Account) error {
 	return err
 }
 
-// newestSQL finds the row of a window from the far end of the index. Of the versions of a row, which all stay while a foreign
-// transaction holds an old snapshot, the one that counts was written last and mostly lies last: from the other end all are read.
+// newestSQL finds the row of a window from the far end of the index. While a foreign transaction holds an old snapshot, all
+// versions of a row stay. The valid one was written last and is mostly the last in the index: from the other end, all versions
+// would be read.
 //
-// With newestOnlySQL the planner can't take a bitmap of all of them and sort it, which it does with statistics of one row on a
-// thousand pages.
+// With newestOnlySQL the planner can't take a bitmap of all versions and sort it. It would do so when the statistics show one
+// row on a thousand pages.
 const newestSQL = `(account_id, unit, per_ms) <= (%s) ORDER BY account_id DESC, unit DESC, per_ms DESC LIMIT 1`
 
+// newestOnlySQL makes newestSQL use the index only.
 const newestOnlySQL = `SET LOCAL enable_bitmapscan = off`
 
+// windowsSQL reads the windows of accounts, with their rows if these exist.
 var windowsSQL = `
 SELECT l.account_id, l.unit, l.per_ms, l.n, w.bins, w.used, w.tat
 FROM account_limit l
@@ -187,7 +195,7 @@ UPDATE rate_window SET bins = $4, used = $5, tat = $6
 WHERE ctid = (SELECT ctid FROM rate_window WHERE ` + fmt.Sprintf(newestSQL, "$1::int, $2::text, $3::bigint") + `)
   AND account_id = $1 AND unit = $2 AND per_ms = $3`
 
-// wroteOne fails when a row was deleted that was read under the lock. It is made anew by whoever locks next.
+// wroteOne fails when a row that was read under the lock was deleted. The next transaction that locks the state makes it anew.
 func wroteOne(done pgconn.CommandTag) error {
 	if done.RowsAffected() != 1 {
 		return errBeingDeleted
@@ -195,7 +203,7 @@ func wroteOne(done pgconn.CommandTag) error {
 	return nil
 }
 
-// queueLimits writes back the accounts that gave slots or settled calls.
+// queueLimits writes back the accounts that gave slots or settled calls, and those whose clock was set.
 func queueLimits(b *pgx.Batch, limits map[int32]*limit.Account) {
 	for id, acc := range limits {
 		if acc.Jumped {
@@ -219,13 +227,13 @@ func queueLimits(b *pgx.Batch, limits map[int32]*limit.Account) {
 	}
 }
 
-// queueBlock pushes an account's next slot forward for every replica. It never shortens a block.
+// queueBlock blocks an account for all replicas until the wait is over. It never shortens a block.
 func queueBlock(b *pgx.Batch, account int32, wait time.Duration, reason string) {
 	b.Queue(`UPDATE rate_account SET blocked_until = clock_timestamp() + $2, reason = $3
 		WHERE account_id = $1 AND blocked_until < clock_timestamp() + $2`, account, wait, reason)
 }
 
-// Blocks tells how long each blocked account stays blocked.
+// Blocks says how long each blocked account stays blocked.
 func (db *DB) Blocks(ctx context.Context) (map[int32]time.Duration, error) {
 	rows, err := db.engine.Query(ctx, `SELECT account_id, blocked_until - clock_timestamp() FROM rate_account
 		WHERE blocked_until > clock_timestamp()`)

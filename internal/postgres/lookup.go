@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// lookupLease is how long a look-up is one replica's.
+// lookupLease is how long a look-up belongs to the replica that took it.
 const lookupLease = time.Minute
 
 // lookupsSQL takes unknown messages whose next look-up is due. The schedule counts from the end of the call.
@@ -32,8 +32,8 @@ FROM d
 CROSS JOIN LATERAL (SELECT sender FROM message WHERE id = d.id OFFSET 0) m
 CROSS JOIN LATERAL (SELECT started_at FROM attempt WHERE message_id = d.id AND n = d.n OFFSET 0) t`
 
-// restoredSQL takes calls that the lost database may have made, of messages that were restored. They are looked up twice:
-// at once, since they were made long ago if at all, and at the end of the schedule, when absence is proof.
+// restoredSQL takes calls of restored messages that may have been made with the lost database. Each is looked up twice: at
+// once, because it was made long ago if at all, and at the end of the schedule, when its absence is proof.
 const restoredSQL = `
 WITH d AS (
     UPDATE unknown_call c SET checks = c.checks + 1, due = CASE WHEN c.checks = 0 THEN
@@ -54,9 +54,8 @@ CROSS JOIN LATERAL (SELECT since FROM unknown WHERE id = d.id OFFSET 0) u
 CROSS JOIN LATERAL (SELECT sender FROM message WHERE id = d.id OFFSET 0) m
 CROSS JOIN LATERAL (SELECT started_at FROM attempt WHERE message_id = d.id AND n = d.n OFFSET 0) t`
 
-// DueLookups takes up to limit unknown messages under the policy reconcile whose next look-up is due by the schedule, of
-// the accounts given. Each look-up of a message is given out once. Those of restored messages come last: there may be
-// many.
+// DueLookups takes up to limit unknown messages of the given accounts under the policy reconcile whose next look-up is due by
+// the schedule. Each look-up is given out once. Restored messages come last, because there may be many.
 func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]record.Lookup, error) {
 	due, err := db.takeLookups(ctx, lookupsSQL, schedule, limit, accounts)
 	if err != nil || len(due) >= limit {
@@ -66,6 +65,7 @@ func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts
 	return append(due, restored...), err
 }
 
+// takeLookups runs lookupsSQL or restoredSQL.
 func (db *DB) takeLookups(ctx context.Context, q string, schedule []time.Duration, limit int, accounts []int32) ([]record.Lookup, error) {
 	rows, err := db.engine.Query(ctx, q, schedule, limit, lookupLease, accounts)
 	if err != nil {
@@ -84,8 +84,8 @@ func (db *DB) takeLookups(ctx context.Context, q string, schedule []time.Duratio
 	return due, nil
 }
 
-// ReturnLookup gives back a look-up that settled nothing. One that could not be made at all is to be made again after the
-// wait; else the next one is when the schedule says.
+// ReturnLookup gives back a look-up that settled nothing. With repeat, for one that could not be made at all, it is due again
+// after the wait; else the next one is due by the schedule, but not before the wait is over.
 func (db *DB) ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, wait time.Duration) error {
 	b := &pgx.Batch{}
 	b.Queue(`UPDATE unknown SET checks = CASE WHEN $3 THEN greatest(checks - 1, 0) ELSE checks END, busy_until = now() + $4::interval
@@ -100,9 +100,9 @@ func (db *DB) ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, 
 	return nil
 }
 
-// Resolve applies what a look-up proved. Found, the message is sent, and what the provider told beside is received as
-// events. Else the provider never took it, and it is ready again. It reports false when something else had settled the
-// message first.
+// Resolve applies what a look-up proved. If the message was found, it is sent, and whatever else the provider reported is
+// received as events. Otherwise the provider never took it, and it is ready again. Resolve reports false when something else
+// had settled the message first.
 func (db *DB) Resolve(ctx context.Context, v record.Verdict) (bool, error) {
 	var settled bool
 	var twins [][16]byte
@@ -127,6 +127,7 @@ func (db *DB) Resolve(ctx context.Context, v record.Verdict) (bool, error) {
 	return settled, err
 }
 
+// resolveFound settles a message that the provider has.
 func resolveFound(ctx context.Context, tx pgx.Tx, v record.Verdict) (found bool, twins [][16]byte, err error) {
 	ids := [][16]byte{v.ID}
 	if _, err := tx.Exec(ctx, proveSQL, ids, []int32{int32(v.N)}, []string{string(mail.FromLookup)}, []string{v.ProviderMessageID}); err != nil { //nolint:gosec // see queueTake
@@ -148,8 +149,8 @@ func resolveFound(ctx context.Context, tx pgx.Tx, v record.Verdict) (found bool,
 	return len(settled) > 0, twins, err
 }
 
-// absentSQL gives an unknown message back to the queue when none of its calls was made: its one call, or all that may have
-// been made of a restored message.
+// absentSQL gives an unknown message back to the queue if none of its calls was made: its one call, or all possible calls of a
+// restored message.
 const absentSQL = `
 WITH d AS (
     DELETE FROM unknown u WHERE u.id = $1 AND (u.account_id <> 0 AND u.n = $2
@@ -162,14 +163,14 @@ WITH d AS (
 INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid) SELECT id, lane, tenant_id, now(), n, tries + 1, avoid FROM d
 RETURNING id`
 
-// lockCallsSQL locks the attempts of the calls that a message may have been sent by.
+// lockCallsSQL locks the attempts of the calls that may have sent a message.
 const lockCallsSQL = `
 SELECT FROM attempt WHERE message_id = $1 AND (n = $2 OR n IN (SELECT n FROM unknown_call WHERE id = $1)) ORDER BY n FOR UPDATE`
 
+// closeAbsentSQL closes an attempt that the provider never took.
 const closeAbsentSQL = `UPDATE attempt SET class = 'transient', verdict_source = 'lookup' WHERE message_id = $1 AND n = $2`
 
-// strike notes that one of the calls that may have been made of a restored message was not, and reports whether it is
-// such a message.
+// strike notes that one of the possible calls of a restored message was not made. It reports whether it is a restored message.
 func strike(ctx context.Context, tx pgx.Tx, v record.Verdict) (bool, error) {
 	tag, err := tx.Exec(ctx, `UPDATE unknown_call SET absent = true, due = 'infinity' WHERE id = $1 AND n = $2`, [16]byte(v.ID), v.N)
 	if err != nil || tag.RowsAffected() == 0 {
@@ -179,8 +180,9 @@ func strike(ctx context.Context, tx pgx.Tx, v record.Verdict) (bool, error) {
 	return true, err
 }
 
+// resolveAbsent queues a message again that no call has sent.
 func resolveAbsent(ctx context.Context, tx pgx.Tx, v record.Verdict) (bool, error) {
-	// the lock that proof takes first: it waits for us, or we see it
+	// proof takes this lock first too: it waits for us, or we see it
 	if _, err := tx.Exec(ctx, lockCallsSQL, [16]byte(v.ID), v.N); err != nil {
 		return false, err
 	}

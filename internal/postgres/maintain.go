@@ -12,7 +12,7 @@ import (
 const partitionsAhead = 7
 
 // EnsurePartitions makes the day partitions from yesterday to a week ahead and returns how many it made. The day is the
-// database's. Ids are made by what replicas know of its clock, so yesterday belongs to the range.
+// database's. Replicas make ids by their last reading of its clock, so yesterday is included.
 func (db *DB) EnsurePartitions(ctx context.Context) (int, error) {
 	const q = `SELECT ensure_partitions(today - 1, today + $1::int) FROM (SELECT (now() AT TIME ZONE 'UTC')::date AS today) d`
 	var made int
@@ -23,8 +23,8 @@ func (db *DB) EnsurePartitions(ctx context.Context) (int, error) {
 	return made, nil
 }
 
-// RetentionNow is the time that retention goes by: the earliest by the database's clock, by that of this host, and by the
-// time that passed since this process began. What one clock that leaps ahead would delete can't be had back.
+// RetentionNow is the time that retention uses: the earliest of the database's clock, this host's clock, and the first reading
+// of the database's clock plus the time since. A clock that jumps ahead must not delete data, which could not be restored.
 func (db *DB) RetentionNow(ctx context.Context) (time.Time, error) {
 	if err := db.ReadClock(ctx); err != nil {
 		return time.Time{}, err
@@ -32,9 +32,9 @@ func (db *DB) RetentionNow(ctx context.Context) (time.Time, error) {
 	return db.clock.Earliest(), nil
 }
 
-// oldSQL lists the day tables of a parent that lie wholly before a time and hold no open message, and how each hangs on
-// its parent: attached, half detached (by a DETACH CONCURRENTLY that gave up, which comes first, for there can be only
-// one) or not at all; and whether they are ours.
+// oldSQL lists the day tables of a parent that lie wholly before a time and hold no open message. It says whether each is
+// attached to its parent, half detached (pending: a DETACH CONCURRENTLY gave up) or detached, and whether our role owns it. A
+// half detached table comes first, for there can be only one.
 const oldSQL = `
 WITH t AS MATERIALIZED (
     SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') AS day, i.inhparent IS NOT NULL AS attached,
@@ -54,8 +54,8 @@ ORDER BY pending DESC, day
 LIMIT 10`
 
 // DropPartitions drops the day partitions of a table that lie wholly before the given time, at most ten. A day on which
-// a message is still queued, in flight or unknown is kept. Detaching does not block the parent's readers and writers; one
-// that a long reader held up is finished the next time.
+// a message is still queued, in flight or unknown is kept. Detaching does not block the parent's readers and writers; if a
+// long reader held it up, the next run finishes it.
 func (db *DB) DropPartitions(ctx context.Context, table string, before time.Time) (int, error) {
 	rows, err := db.engine.Query(ctx, oldSQL, table, before)
 	if err != nil {
@@ -83,6 +83,7 @@ type oldPartition struct {
 // vacuum or analyze that works on it gives way. Nobody else needs that day.
 const dropPatience = "5s"
 
+// dropPartition detaches a day if it is attached, and drops it.
 func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) error {
 	if !p.Owned {
 		return db.askToDrop(ctx, table, p.Day)
@@ -103,7 +104,7 @@ func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) e
 	}
 	for _, q := range append(todo, `DROP TABLE `+child) {
 		if _, err := conn.Exec(ctx, q); err != nil {
-			_ = conn.Conn().Close(context.WithoutCancel(ctx)) // and its patience with it
+			_ = conn.Conn().Close(context.WithoutCancel(ctx)) // because its lock_timeout is changed
 			return err
 		}
 	}
@@ -111,13 +112,14 @@ func (db *DB) dropPartition(ctx context.Context, table string, p oldPartition) e
 	return err
 }
 
-// A role that does not own the tables has them dropped by a function of their owner. A function can't detach a day without a lock
-// on its parent, for which everybody has to wait: so it is asked for that briefly, and again.
+// If our role does not own the tables, a function of their owner drops them. A function can't detach a day without a lock on
+// the parent, and all others wait behind that lock request: so each try waits only briefly, and there are several.
 const (
 	dropTries  = 10
 	dropMoment = 200 * time.Millisecond
 )
 
+// askToDrop drops a day by the function of its owner.
 func (db *DB) askToDrop(ctx context.Context, table string, day time.Time) (err error) {
 	for range dropTries {
 		err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
@@ -146,14 +148,14 @@ DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
 	return int(tag.RowsAffected()), nil
 }
 
-// How long what makes events unique is kept: longer than any provider goes on repeating itself.
+// How long the keys that make events unique are kept: longer than any provider repeats an event.
 const (
 	eventKeyAge  = "7 days"
 	hookTokenAge = "2 days"
 )
 
-// Sweep deletes up to 5,000 rows each of what is past its time and too small for partitions: keys of events, tokens,
-// suppressions that have expired, counts of soft bounces. It reports how many.
+// Sweep deletes old rows of tables that are too small for partitions, up to 5,000 of each: keys of events, tokens,
+// suppressions that have expired, failed logins beyond the newest 20,000, counts of soft bounces. It reports how many.
 func (db *DB) Sweep(ctx context.Context) (int, error) {
 	var all int
 	for _, q := range []string{

@@ -11,10 +11,10 @@ import (
 )
 
 // matchSQL finds the message of an event, the account's attempt at it, and the recipient. The attempt is the one that
-// has the provider's id; else the last that may have it, since its answer was lost; else the last. The recipient is the one
-// that is named; else, for an event that is known by its message, the only one of the message. Authority is here: an event
-// counts only for a message that its account was given, and only for a recipient of that message. The last two columns are
-// for events of fact.shared: whether the message has several recipients, and whether the one that is named was in no call.
+// has the provider's id; else the last that may have it because its answer was lost; else the last. The recipient is the one
+// that the event names; else, for an event that is matched by its message, the only recipient of the message. This is the check
+// of authority: an event counts only for a message that its account was given, and only for a recipient of that message. The
+// last two columns are for fact.shared: whether the message has several recipients, and whether the named one was in no call.
 var matchSQL = `
 SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, o.n, -1), CASE WHEN r.n IS NULL THEN coalesce(o.email, '') ELSE '' END,
     o.n IS NULL,
@@ -31,8 +31,8 @@ LEFT JOIN LATERAL (SELECT n, status FROM recipient WHERE message_id = i.message_
 LEFT JOIN LATERAL (SELECT min(n) AS n, min(email) AS email FROM recipient WHERE i.by_message AND message_id = i.message_id
     AND message_id BETWEEN $5 AND $6 HAVING count(*) = 1) o ON true`
 
-// match finds the messages of events, and their recipients. An event that names an address which is no recipient of its
-// message may be forged or mistaken: it is kept as unmapped, and says no more than that the call arrived.
+// match finds the messages of events, and their recipients. An event that names an address that is not a recipient of its
+// message may be forged or mistaken: it is kept as unmapped, and proves only that the call arrived.
 func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	if err := matchTheirs(ctx, tx, facts); err != nil {
 		return err
@@ -70,7 +70,7 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 		f.Tenant, f.proves = tenantID(tenant), f.Evidence(f.byContent).Rank > 0 || f.Type == mail.EventUnsubscribed
 		f.shared = f.ByMessage && several
 		switch {
-		case f.shared && notMailed: // nothing can have come back of mail that was not sent
+		case f.shared && notMailed: // mail that was not sent can't bounce
 			f.N = -1
 			f.unmap()
 		case only != "":
@@ -87,7 +87,7 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	return err
 }
 
-// report is what tells a payload about one message from others of a batch.
+// report identifies, within a batch, the events of one payload about one message.
 type report struct {
 	origin, message mail.ID
 	intake, payload int
@@ -97,9 +97,9 @@ func (f *fact) report() report { return report{f.Origin, f.MessageID, f.intake, 
 
 func (f *fact) unmap() { f.Type, f.Bounce = mail.EventUnmapped, nil }
 
-// keepMildest judges events that named a stranger, or nobody, and stand for the one recipient of their message. They say
-// nothing where their report names the recipient as well. Else a report counts as the mildest thing that it says: mail that
-// was forwarded to two addresses, and reached one of them, has reached the recipient.
+// keepMildest judges events that named no recipient of their message, but are taken for its only one. They become unmapped if
+// their report names the recipient as well. Otherwise only the mildest event of a report counts: mail that was forwarded to two
+// addresses, and reached one of them, has reached the recipient.
 func keepMildest(standIns []*fact, named map[report]bool) {
 	mildest := map[report]*fact{}
 	for _, f := range standIns {
@@ -122,7 +122,7 @@ func keepMildest(standIns []*fact, named map[report]bool) {
 	}
 }
 
-// harm orders events by what they do to an address.
+// harm orders events by how bad their effect on an address is.
 func (f *fact) harm() int {
 	h := 2 * f.Evidence(f.byContent).Rank
 	if reason, _ := suppressionOf(&f.Event); reason != "" {
@@ -131,8 +131,9 @@ func (f *fact) harm() int {
 	return h
 }
 
-// span gives the first and the last of some ids. Statements that look at one message after the other name it, since only
-// what is known beforehand keeps the planner from planning for every day that there is, which costs more than they do.
+// span gives the least and the greatest of some ids. Statements that look at one message after the other have it as a
+// condition: only with bounds that are known beforehand does the planner leave out the other days, and to plan for all of them
+// costs more than the statement itself.
 func span(ids [][16]byte) (first, last [16]byte) {
 	if len(ids) == 0 {
 		return first, last
@@ -149,7 +150,7 @@ func span(ids [][16]byte) (first, last [16]byte) {
 	return first, last
 }
 
-// theirsSQL finds messages by the provider's id. The id is asked not to be empty for the sake of the index.
+// theirsSQL finds messages by the provider's id. The condition that the id is not empty is for the index.
 const theirsSQL = `
 SELECT i.row, t.message_id
 FROM unnest($1::int[], $2::int[], $3::text[]) AS i(row, account_id, pmid)
@@ -157,7 +158,7 @@ CROSS JOIN LATERAL (SELECT message_id FROM attempt
     WHERE message_id >= $4 AND provider_message_id = i.pmid AND provider_message_id <> '' AND account_id = i.account_id
     LIMIT 1) t`
 
-// theirsAge is how old a message may be that is found by the provider's id: each day costs a look into its index.
+// theirsAge is the greatest age of a message that is found by the provider's id: each day costs a look into its index.
 const theirsAge = 31 * 24 * time.Hour
 
 // maxTheirs bounds how many events of one batch are matched by the provider's id.

@@ -13,18 +13,18 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// shownStatus is the status of a message as the API tells it: one that waits for its time is scheduled, one that an
+// shownStatus is the status of a message as the API shows it: one that waits for its time is scheduled, one that an
 // engine holds is sending.
 const shownStatus = `
 CASE WHEN m.status = 'queued' AND EXISTS (SELECT 1 FROM inflight f WHERE f.id = m.id) THEN 'sending'
      WHEN m.status = 'queued' AND m.send_at > now() THEN 'scheduled' ELSE m.status END`
 
-// shownColumns are what a view holds of a message without its body.
+// shownColumns are the columns of a view of a message without its body.
 const shownColumns = `m.id, m.tenant_id, ` + shownStatus + `, m.created_at, m.updated_at, m.send_at, m.expires_at, m.sender, m.subject,
 	m.stream, m.tags, m.on_ambiguous, coalesce(m.facts->>'acc', '')`
 
-// Message returns one message with its recipients and attempts, or record.ErrNotFound; that of another tenant is not found.
-// A message outlives its body: then it is shown as in a listing.
+// Message returns one message with its recipients and attempts, or record.ErrNotFound, also for one of another tenant.
+// A message outlives its body: without it, it is shown as in a listing.
 func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*record.View, error) {
 	v := &record.View{}
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
@@ -75,7 +75,7 @@ func readRecipients(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Recipien
 	})
 }
 
-// eventOrder is the order of what happens to a message, for events of one time: SendGrid tells times in whole seconds.
+// eventOrder is the natural order of events at the same time: SendGrid reports times in whole seconds.
 const eventOrder = `ARRAY['accepted', 'deferred', 'rejected', 'delivered', 'bounced', 'opened', 'clicked', 'unsubscribed', 'complained']`
 
 // readEvents lists the events of a message by the time at which they happened.
@@ -184,7 +184,7 @@ func scanListed(row pgx.CollectableRow) (v record.View, err error) {
 	return v, scanShown(row, &v)
 }
 
-// scanShown reads shownColumns, and what comes after them into more.
+// scanShown reads shownColumns, and the columns after them into more.
 func scanShown(row pgx.Row, v *record.View, more ...any) error {
 	m := &mail.Message{}
 	v.Message = m
@@ -228,8 +228,8 @@ func listRecipients(ctx context.Context, tx pgx.Tx, views []record.View) error {
 	return err
 }
 
-// Cancel ends a message that no engine holds. It returns record.ErrConflict when it is too late, record.ErrNotFound when
-// there is no such message of the tenant.
+// Cancel ends a message that no engine holds. It returns record.ErrConflict when it is too late, and record.ErrNotFound when
+// the tenant has no such message.
 func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) error {
 	return db.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `DELETE FROM ready WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant)
@@ -247,10 +247,10 @@ func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 	})
 }
 
-// Resend makes a message ready again for those of its recipients that failed, expired or were cancelled, unless that was a
-// provider's own verdict by an event: what is folded stays, and who tries again sends a new message. It returns
-// record.ErrConflict when there are none, the message is still open or its body is gone, record.ErrNotFound when there is no
-// such message. Without force it returns record.ErrMaybeSent when a provider may have sent the message.
+// Resend makes a message ready again for those of its recipients that failed, expired or were cancelled. Recipients whose
+// status a provider's event has set stay as they are; to try these again takes a new message. It returns record.ErrConflict
+// when there are no recipients to resend to, the message is still open or its body is gone, and record.ErrNotFound when there
+// is no such message. Without force it returns record.ErrMaybeSent when a provider may have sent the message.
 func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID, force bool) error {
 	const failed = `('failed', 'failed_unknown', 'expired', 'cancelled')`
 	return db.inTx(ctx, func(tx pgx.Tx) error {
@@ -293,6 +293,7 @@ func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID, forc
 	})
 }
 
+// missingOr returns record.ErrNotFound if the tenant has no such message, and else record.ErrConflict with the reason why.
 func missingOr(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, id mail.ID, why string) error {
 	var there bool
 	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM message WHERE id = $1 AND tenant_id = $2)`, [16]byte(id), tenant).Scan(&there)

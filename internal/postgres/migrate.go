@@ -14,10 +14,10 @@ import (
 	"github.com/sendgate/sendgate/migrations"
 )
 
-// SchemaVersion is the newest migration that this binary knows, and the oldest schema that it runs on.
+// SchemaVersion is the newest migration that this binary knows. It is also the oldest schema that it runs on.
 const SchemaVersion = 17
 
-// Migrate brings the schema up. Several replicas may call it at once: an advisory lock lets one of them work. Out gets
+// Migrate brings the schema up to date. Several replicas may call it at once: an advisory lock lets one of them work. Out gets
 // a line per migration.
 func Migrate(ctx context.Context, dsn string, out io.Writer) error {
 	if _, err := CheckSessions(ctx, dsn); err != nil {

@@ -10,17 +10,17 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// openSQL counts the open calls of each account from a ticket on. The row of account 0 has the last ticket that was drawn.
+// openSQL counts the open calls of each account, from a ticket on. The row of account 0 has the last ticket that was drawn.
 const openSQL = `
 SELECT account_id, count(*), coalesce(sum(recipients), 0), min(ticket) FROM inflight WHERE ticket >= $1 GROUP BY account_id
 UNION ALL
 SELECT 0, 0, 0, last_value FROM inflight_ticket`
 
-// openMark is the least ticket that was open at a time, or that will be: no row below it is there, or will come. Tickets are
-// drawn while all accounts are locked, and so was the reading.
+// openMark is a lower bound for the tickets of open calls: no row below it exists, and none will be added. Tickets are drawn
+// while all accounts are locked, and it was read under these locks.
 //
-// It holds for sessions that were there at that time, and still are. A crash of the server, which can set a sequence back, or
-// a failover ends all of them.
+// It is valid for sessions that existed at that time and still do. A failover ends all of them, and so does a crash of the
+// server, which can set a sequence back.
 type openMark struct {
 	ticket int64
 	at     time.Time // local, before the reading
@@ -37,7 +37,7 @@ func dated(cfg *pgxpool.Config) {
 	}
 }
 
-// openFrom is the ticket to count open calls from, over a connection.
+// openFrom is the ticket from which a connection has to count open calls: the mark, or 0 if that is not valid for it.
 func (db *DB) openFrom(c *pgx.Conn) int64 {
 	m := db.mark.Load()
 	since, ok := c.PgConn().CustomData()[sinceKey].(time.Time)

@@ -10,14 +10,15 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// Orphans of events are matched again soon, in case the event overtook our own record, then each time after a quarter of
-// their age: an account that others send with too has orphans whose message never comes.
+// Orphaned events are matched again soon, because an event may overtake our own record. After that they are matched each time
+// after a quarter of their age: if others send with the account too, some orphans never find a message.
 const (
 	orphanFirst = "5 seconds"
 	orphanAgain = "1 minute"
 	orphanAge   = "24 hours"
 )
 
+// queueOrphans notes the events whose message may still be found later.
 func queueOrphans(b *pgx.Batch, kept []*fact) {
 	var ids [][16]byte
 	var byMessage []bool
@@ -33,7 +34,7 @@ func queueOrphans(b *pgx.Batch, kept []*fact) {
 	}
 }
 
-// orphansSQL takes orphans that are due and puts them off, so that another replica does not take them too.
+// orphansSQL takes orphans that are due and puts off their next try, so that another replica does not take them too.
 const orphansSQL = `
 WITH d AS (
     UPDATE orphan SET retry_at = now() + greatest(interval '` + orphanAgain + `', (now() - expires_at + interval '` + orphanAge + `') / 4)
@@ -44,13 +45,13 @@ SELECT e.id, e.origin, e.account_id, e.message_id, e.type, e.name, e.recipient, 
 FROM d CROSS JOIN LATERAL (SELECT * FROM event WHERE id = d.event_id OFFSET 0) e
 ORDER BY e.message_id, e.id`
 
-// forgetSQL forgets orphans that are old. They are due every minute, by which they are found.
+// forgetSQL deletes orphans that are past their age. It finds them among those that are due.
 const forgetSQL = `
 DELETE FROM orphan WHERE event_id = ANY (ARRAY(
     SELECT event_id FROM orphan WHERE retry_at <= now() AND expires_at <= now() ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))`
 
-// MatchOrphans tries again to find the messages of up to limit events that came before them, and forgets those that are
-// a day old; the events themselves are kept. It reports how many it matched.
+// MatchOrphans tries again to find the messages of up to limit orphaned events, and gives up on those that are a day old; the
+// events themselves are kept. It reports how many it matched.
 func (db *DB) MatchOrphans(ctx context.Context, limit int) (matched int, err error) {
 	var twins [][16]byte
 	err = again(func() error {
@@ -111,7 +112,7 @@ func readBounce(raw []byte) (*mail.Bounce, error) {
 	return b, nil
 }
 
-// adopt applies the events that found their message now. One of another account's message is an orphan no more either.
+// adopt applies the events whose message was found now. An event about a message of another account stops being an orphan too.
 func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (n int, twins [][16]byte, err error) {
 	var known []*fact
 	var done, ids, messages [][16]byte

@@ -15,9 +15,9 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// claimOutboxSQL takes deliveries that are due, and puts their next time off by the lease. The endpoints that have any
-// are found by a loose scan of the index, whose cost follows their number, not that of the rows; they come in random
-// order, so that none is always last when there is more than can be taken. Each gives no more than its room.
+// claimOutboxSQL takes deliveries that are due, and puts off their next time by the lease. It finds the endpoints that have
+// deliveries by a loose scan of the index, whose cost depends on the number of endpoints, not of rows. They come in random
+// order, so that none is always last when there is more than can be taken. From each it takes no more than its room.
 const claimOutboxSQL = `
 WITH RECURSIVE w AS (
     (SELECT endpoint_id AS id FROM outbox ORDER BY endpoint_id LIMIT 1)
@@ -47,11 +47,11 @@ FROM d
 WHERE o.endpoint_id = d.endpoint_id AND o.event_id = d.event_id
 RETURNING o.endpoint_id, o.event_id, o.tries, o.first_at`
 
-// ClaimDeliveries takes deliveries that are due: at most each of any endpoint that takes what it is sent and one of any
-// that fails, minus those that this replica holds already, and in all no more than healthy and failing of the two sorts.
-// They are this replica's for the lease; after it they are due again. It returns them by the time of their events, with
-// the secrets of each endpoint. An endpoint whose secrets do not open has none, and the error
-// says so beside the deliveries.
+// ClaimDeliveries takes deliveries that are due: at most each of any endpoint that works and one of any that fails, minus
+// those that this replica holds already. In all it takes at most healthy deliveries of endpoints that work, and failing of
+// those that fail. They are this replica's for the lease; after it they are due again. It returns them by the time of their
+// events, with the secrets of each endpoint. If the secrets of an endpoint do not open, they are missing, and the error, which
+// is returned together with the deliveries, says so.
 func (db *DB) ClaimDeliveries(
 	ctx context.Context, each, healthy, failing int, lease time.Duration, busy map[mail.ID]int,
 ) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
@@ -73,7 +73,7 @@ func (db *DB) ClaimDeliveries(
 	return db.fillDeliveries(ctx, claimed)
 }
 
-// claimed runs the claims of a batch. They are one transaction.
+// claimed runs the claims of a batch in one transaction.
 func (db *DB) claimed(ctx context.Context, b *pgx.Batch) ([]record.Delivery, error) {
 	results := db.hooks.SendBatch(ctx, b)
 	var all []record.Delivery
@@ -102,8 +102,8 @@ func (db *DB) claimed(ctx context.Context, b *pgx.Batch) ([]record.Delivery, err
 	return all, nil
 }
 
-// fillDeliveries reads the endpoints and the events of what was claimed. What is due of an event that is past its
-// retention is dropped: nobody can tell of it any more.
+// fillDeliveries reads the endpoints and the events of the claimed deliveries. It drops deliveries whose event is past its
+// retention: there is nothing left to send.
 func (db *DB) fillDeliveries(ctx context.Context, claimed []record.Delivery) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
 	var endpointIDs, eventIDs []mail.ID
 	for i := range claimed {
@@ -130,8 +130,8 @@ func (db *DB) fillDeliveries(ctx context.Context, claimed []record.Delivery) ([]
 	return ready, secrets, errors.Join(broken, db.dropStale(ctx, stale))
 }
 
-// endpointsOf reads endpoints with their secrets. Broken tells of secrets that do not open; one such endpoint must not
-// stop the others.
+// endpointsOf reads endpoints with their secrets. The error broken names secrets that do not open; one such endpoint must
+// not stop the others.
 func (db *DB) endpointsOf(ctx context.Context, ids []mail.ID) (all map[mail.ID]record.Endpoint, secrets map[mail.ID]map[string]seal.Secret, broken, err error) {
 	rows, err := db.hooks.Query(ctx, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w WHERE w.id = ANY ($1)`, rawIDs(ids))
 	if err != nil {
@@ -154,7 +154,7 @@ func (db *DB) endpointsOf(ctx context.Context, ids []mail.ID) (all map[mail.ID]r
 	return all, secrets, broken, nil
 }
 
-// eventsOf reads events as they are told, by id.
+// eventsOf reads events as webhooks show them, by id.
 func (db *DB) eventsOf(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Event, error) {
 	const q = `
 SELECT e.id, e.tenant_id, e.message_id, coalesce(e.n, -1), e.stream, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id,
@@ -190,6 +190,7 @@ WHERE e.id = ANY ($1)`
 	return events, nil
 }
 
+// dropStale deletes deliveries whose event is gone.
 func (db *DB) dropStale(ctx context.Context, stale []record.Delivery) error {
 	if len(stale) == 0 {
 		return nil
@@ -208,10 +209,10 @@ const deleteOutboxSQL = `
 DELETE FROM outbox o USING unnest($1::uuid[], $2::uuid[]) AS d(endpoint_id, event_id)
 WHERE o.endpoint_id = d.endpoint_id AND o.event_id = d.event_id`
 
-// FinishDeliveries records tries, in one transaction: a line of the log for each; what was told or given up goes from the
-// outbox, the rest is due later; and what the tries say of their endpoints. An endpoint that is to be disabled is so at
-// once, with an event that tells the tenant's other endpoints, and an audit entry. It returns the endpoints that were
-// disabled by this call. A result with the outcome "" was no try: the delivery is due again, now.
+// FinishDeliveries records tries in one transaction. Each gets a row in the log. Deliveries that succeeded or were given up
+// leave the outbox; the others are due later. The state of their endpoints is updated. An endpoint that is to be disabled is
+// disabled at once, with an audit entry and an event for the tenant's other endpoints. It returns the endpoints that this call
+// disabled. A result with the outcome "" was not a try: the delivery is due again at once.
 func (db *DB) FinishDeliveries(ctx context.Context, results []record.DeliveryResult) ([]mail.ID, error) {
 	if len(results) == 0 {
 		return nil, nil
@@ -220,7 +221,7 @@ func (db *DB) FinishDeliveries(ctx context.Context, results []record.DeliveryRes
 	err := again(func() error {
 		return pgx.BeginFunc(ctx, db.hooks, func(tx pgx.Tx) (err error) {
 			t := db.tally(results)
-			// One order for all who change several endpoints.
+			// All transactions that change several endpoints lock them in this order.
 			_, err = tx.Exec(ctx, `SELECT FROM webhook_endpoint WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE`, rawIDs(t.touched()))
 			if err != nil {
 				return err
@@ -244,24 +245,24 @@ func (db *DB) FinishDeliveries(ctx context.Context, results []record.DeliveryRes
 	return disabled, nil
 }
 
-// tallied are results, sorted by what they change.
+// tallied are results of tries, grouped by the rows that they change.
 type tallied struct {
 	log             logColumns
 	done, again     pairs
 	tries           []int32
 	waits           []time.Duration
-	success, failed []mail.ID // endpoints; one with a success did not fail
+	success, failed []mail.ID // endpoints; one with a success counts as not failed
 	disable         []record.DeliveryResult
 }
 
-// pairs name rows of the outbox.
+// pairs are keys of rows of the outbox, as columns.
 type pairs struct{ endpoints, events [][16]byte }
 
 func (p *pairs) add(r *record.DeliveryResult) {
 	p.endpoints, p.events = append(p.endpoints, r.Endpoint), append(p.events, r.Event)
 }
 
-// logColumns are rows of the log.
+// logColumns are rows of the log, as columns.
 type logColumns struct {
 	ids [][16]byte
 	pairs
@@ -278,6 +279,7 @@ func (c *logColumns) add(id mail.ID, r *record.DeliveryResult) {
 	c.outcomes, c.errors = append(c.outcomes, r.Outcome), append(c.errors, clean(r.Error))
 }
 
+// tally groups results by the rows that they change.
 func (db *DB) tally(results []record.DeliveryResult) *tallied {
 	t := &tallied{}
 	for i := range results {
@@ -307,6 +309,7 @@ func (db *DB) tally(results []record.DeliveryResult) *tallied {
 	return t
 }
 
+// later puts a delivery off; tries is how many it has had.
 func (t *tallied) later(r *record.DeliveryResult, tries int) {
 	t.again.add(r)
 	t.tries, t.waits = append(t.tries, int32(max(tries, 0))), append(t.waits, r.RetryIn) //nolint:gosec // ten at most
@@ -336,8 +339,8 @@ func (t *tallied) queueSuccess(b *pgx.Batch) {
 	}
 }
 
-// disableEndpoints disables those that are not yet. One that said 410 is disabled whatever happened before; one that
-// failed for too long only if nothing was told to it meanwhile.
+// disableEndpoints disables those that are not disabled yet. An endpoint that answered 410 is disabled in any case; one that
+// failed for too long is disabled only if no delivery to it has succeeded meanwhile.
 func (db *DB) disableEndpoints(ctx context.Context, tx pgx.Tx, why []record.DeliveryResult) ([]mail.ID, error) {
 	var disabled []mail.ID
 	for _, r := range why {
@@ -362,7 +365,8 @@ func (db *DB) disableEndpoints(ctx context.Context, tx pgx.Tx, why []record.Deli
 
 const statusGone = 410 // RFC 9110 section 15.5.11
 
-// announceDisabled makes the event of ours that says so. Its url is the endpoint's, its name the reason.
+// announceDisabled writes the event that an endpoint was disabled, and its audit entry. The url of the event is the
+// endpoint's, and its name is the reason.
 func (db *DB) announceDisabled(ctx context.Context, tx pgx.Tx, tenant mail.TenantID, url string, r record.DeliveryResult) error {
 	id := [16]byte(db.clock.NewID())
 	b := &pgx.Batch{}

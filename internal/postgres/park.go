@@ -10,18 +10,18 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// What is parked on an account is named by account_park.sender_domain: an address, a domain, or '' for the whole account.
+// account_park.sender_domain names what is parked on an account: an address, a domain, or '' for the whole account.
 
-// addressParks is how many addresses of one domain are parked on an account one by one; with the next one it is the domain.
+// addressParks is how many addresses of one domain are parked on an account one by one. The next one parks the domain.
 const addressParks = 20
 
-// parkDetailSQL is what the audit keeps of a park p.
+// parkDetailSQL is the detail of the audit entry of a park p.
 const parkDetailSQL = `jsonb_strip_nulls(jsonb_build_object('reason', p.reason,
         'sender_domain', regexp_replace(p.sender_domain, '^.*@', ''),
         'sender', CASE WHEN p.sender_domain LIKE '%@%' THEN p.sender_domain END))`
 
-// parkSQL parks an account, and tells everybody if it was not parked so already: many calls fail at once. A probe that found
-// the park still right puts the next probe off, twice as long each time.
+// parkSQL parks an account. Only if it was not parked so already does it raise the configuration version, because many calls
+// fail at once. A probe that failed puts off the next probe, twice as long each time, up to a bound.
 const parkSQL = `
 WITH p AS (
     INSERT INTO account_park AS old (account_id, sender_domain, reason, probe_at)
@@ -39,7 +39,7 @@ WITH p AS (
 )
 UPDATE config_state SET version = version + 1, at = now() WHERE EXISTS (SELECT 1 FROM p WHERE p.probes = 0)`
 
-// endParksSQL ends parks p, tells everybody and keeps it in the audit.
+// endParksSQL ends the parks that meet a condition, raises the configuration version and writes audit entries.
 func endParksSQL(which string) string {
 	return `
 WITH p AS (
@@ -56,7 +56,7 @@ UPDATE config_state SET version = version + 1, at = now() WHERE EXISTS (SELECT 1
 var (
 	// unparkSQL ends the parks whose probe was accepted, if nobody did before.
 	unparkSQL = endParksSQL(`account_id = $1 AND sender_domain = ANY ($2::text[])`)
-	// unusedSQL ends the parks of senders for whom no message came in a day that could be a probe: the next one is.
+	// unusedSQL ends the parks of senders that had no message for a probe in a day: the next message is the probe.
 	unusedSQL = endParksSQL(`sender_domain <> '' AND tried_at < now() - interval '1 day'`)
 )
 
@@ -73,7 +73,7 @@ WHERE (p.account_id, p.sender_domain) IN (
 RETURNING p.account_id, p.sender_domain`
 
 // TakeProbes gives this process the right to let one message through each park whose next probe is due, by account. No other
-// process gets it for the length of the lease; a process that finds no message, or dies, loses it with that.
+// process gets that right during the lease. A process that finds no message, or dies, loses it when the lease ends.
 func (db *DB) TakeProbes(ctx context.Context, lease time.Duration) (map[int32][]string, error) {
 	taken := map[int32][]string{}
 	b := &pgx.Batch{}

@@ -9,11 +9,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TakesNoWrites reports whether the server refused a write since its disk is full, or since it takes none at all.
+// TakesNoWrites reports whether the server refused a write because its disk is full, or because it is read-only.
 func TakesNoWrites(err error) bool { return isCode(err, "53100", readOnly) }
 
-// ProbeWrite reports whether the database can store anything: a table of 256 kB, since a full disk
-// still has room in the pages that are there, which is gone again at once; and a commit.
+// ProbeWrite returns an error if the database can't store anything. It writes a table of 256 kB, because a full disk still has
+// room in existing pages, and rolls that back at once. Then it commits.
 func (db *DB) ProbeWrite(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
 	defer cancel()
@@ -32,4 +32,5 @@ func (db *DB) ProbeWrite(ctx context.Context) error {
 	return nil
 }
 
+// errProbed rolls back the table of ProbeWrite.
 var errProbed = errors.New("undo the probe")

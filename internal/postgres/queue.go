@@ -10,8 +10,8 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// queueSQL looks into the queue lane by lane: what is due, what is not, and what is next are each one stretch of a lane in
-// the index. Looked for in the whole queue, the few that are scheduled would be found only at the end of all that is due.
+// queueSQL looks into the queue lane by lane: the rows that are due, those that are not, and the oldest are each one range of
+// a lane in the index. In the whole queue, the few that are scheduled would be found only after all that are due.
 const queueSQL = `
 WITH l AS (SELECT * FROM unnest($1::int[], $2::int[]) AS l(lane, tenant_id))
 SELECT (SELECT count(*) FROM (SELECT FROM l CROSS JOIN LATERAL (
@@ -23,10 +23,10 @@ SELECT (SELECT count(*) FROM (SELECT FROM l CROSS JOIN LATERAL (
             SELECT due FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT 1) r),
        pg_stat_get_dead_tuples('ready'::regclass) + pg_stat_get_dead_tuples('inflight'::regclass)`
 
-// tenantsCounted is how many rows are counted again, by tenant, over all lanes: more would double what looking costs.
+// tenantsCounted is how many rows of all lanes are counted again by tenant: more would double the cost of Queue.
 const tenantsCounted = 10_000
 
-// tenantsSQL counts what is due of each tenant, up to $3 in each of its lanes.
+// tenantsSQL counts the due messages of each tenant, up to $3 in each of its lanes.
 const tenantsSQL = `
 SELECT t.name, sum(c.n)::bigint, bool_or(c.n = $3)
 FROM unnest($1::int[], $2::int[]) AS l(lane, tenant_id) JOIN tenant t ON t.id = l.tenant_id
@@ -35,8 +35,8 @@ CROSS JOIN LATERAL (SELECT count(*) AS n FROM (
 WHERE c.n > 0
 GROUP BY t.name ORDER BY 2 DESC, 1 LIMIT 100`
 
-// Queue counts the messages that are ready, scheduled, in flight and unknown, each up to record.MaxCounted, and those that
-// are ready of each tenant.
+// Queue counts the messages that are ready, scheduled, in flight and unknown (all but those in flight up to record.MaxCounted),
+// and the ready messages of each tenant.
 func (db *DB) Queue(ctx context.Context) (record.QueueState, error) {
 	var s record.QueueState
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
@@ -67,7 +67,7 @@ func readDepth(ctx context.Context, tx pgx.Tx, s *record.QueueState) error {
 	for i, l := range lanes {
 		numbers[i], tenants[i] = l.Number, int32(l.Tenant)
 	}
-	if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil { // one would read all of a lane before its first row
+	if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil { // a bitmap scan reads the whole lane first
 		return err
 	}
 	var oldest *time.Time

@@ -13,34 +13,37 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
+// ownedResult is a result with the replica that claimed its message.
 type ownedResult struct {
 	queue.Result
 	owner mail.ID
 }
 
 // Record closes one claim: attempt, recipients, message, and the next place of the message, if any. It reports whether
-// the claim was still ours to close. When a rescuer took it meanwhile, because our lease had run out, the result is
-// evidence all the same: it settles the message if nothing else did, else it only tells what became of its own attempt.
+// the claim was still ours to close. A rescuer may have taken it meanwhile, because our lease had run out. The result is
+// still evidence: it settles the message if nothing else did; else it only closes its own attempt.
 func (db *DB) Record(ctx context.Context, owner mail.ID, r queue.Result) (bool, error) {
 	return db.results.do(ctx, ownedResult{r, owner}, 1)
 }
 
-// recordSQL frees claims from inflight and returns what it freed with what the next place needs. A release, which made no
-// call, frees only what is not started: its number is used again, so a release that is repeated could meet the next call.
+// recordSQL deletes claims from inflight and returns them with the columns that the next place needs. A release, for which no
+// call was made, frees only a claim that is not started. Its number is used again, so a repeated release could otherwise free
+// the next call.
 const recordSQL = `
 DELETE FROM inflight f
 USING unnest($1::uuid[], $2::int[], $3::uuid[], $4::boolean[]) WITH ORDINALITY AS i(id, n, owner, release, row)
 WHERE f.id = ANY ($1) AND f.id = i.id AND f.n = i.n AND f.owner = i.owner AND (f.started_at IS NULL OR NOT i.release)
 RETURNING i.row, f.lane, f.tenant_id, f.account_id, f.tries`
 
-// lateSQL does so from unknown, where a rescuer had put them. It is a statement of its own: one that waited for that
-// rescuer can't see what he wrote.
+// lateSQL does the same in unknown, where a rescuer put the claims. It is a statement of its own: recordSQL, if it waited for
+// the rescuer's lock, can't see what the rescuer wrote.
 const lateSQL = `
 DELETE FROM unknown u
 USING unnest($1::uuid[], $2::int[], $3::uuid[], $4::boolean[]) WITH ORDINALITY AS i(id, n, owner, silent, row)
 WHERE u.id = ANY ($1) AND u.id = i.id AND u.n = i.n AND u.owner = i.owner AND NOT i.silent
 RETURNING i.row, u.lane, u.tenant_id, u.account_id, u.tries`
 
+// closeAttemptSQL closes attempts that have no verdict yet. If an event has proved a call, an uncertain result becomes accepted.
 const closeAttemptSQL = `
 UPDATE attempt t SET finished_at = now(), status = i.status, code = i.code, error = i.error,
     class = CASE WHEN i.class = 'uncertain' AND t.seen_at IS NOT NULL THEN 'accepted' ELSE i.class END,
@@ -50,11 +53,13 @@ FROM unnest($1::uuid[], $2::int[], $3::text[], $4::int[], $5::text[], $6::text[]
     AS i(id, n, class, status, code, error, pmid, owner)
 WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.owner = i.owner AND (t.class IS NULL OR t.class = 'uncertain' AND i.class <> 'uncertain')`
 
+// recipientSQL changes recipients that are still open.
 const recipientSQL = `
 UPDATE recipient r SET status = i.status, detail = i.detail, updated_at = now()
 FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[]) AS i(id, n, status, detail)
 WHERE r.message_id = ANY ($1) AND r.message_id = i.id AND r.n = i.n AND r.status IN ('queued', 'unknown')`
 
+// requeueSQL puts messages back into ready.
 const requeueSQL = `
 INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid, held)
 SELECT i.id, i.lane, i.tenant_id, now() + i.wait, i.n, i.tries, i.avoid, i.held
@@ -62,6 +67,7 @@ FROM unnest($1::uuid[], $2::int[], $3::int[], $4::interval[], $5::int[], $6::int
     AS i(id, lane, tenant_id, wait, n, tries, avoid, held)
 ON CONFLICT (id) DO NOTHING`
 
+// hangSQL puts messages into unknown.
 const hangSQL = `
 INSERT INTO unknown (id, lane, tenant_id, account_id, n, tries, policy, decide_at, owner, avoid)
 SELECT i.id, i.lane, i.tenant_id, i.account_id, i.n, i.tries, i.policy, now() + i.wait, i.owner, i.avoid
@@ -69,7 +75,7 @@ FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[], $
     AS i(id, lane, tenant_id, account_id, n, tries, policy, wait, owner, avoid)
 ON CONFLICT (id) DO NOTHING`
 
-// recordBatch sorts the batch by message: whoever locks attempts, and events do too, takes them in that order.
+// recordBatch sorts the batch by message. All transactions that lock attempts, those of events too, lock them in this order.
 func (db *DB) recordBatch(ctx context.Context, batch []ownedResult) ([]bool, []error) {
 	order := make([]int, len(batch))
 	for i := range order {
@@ -88,12 +94,13 @@ func (db *DB) recordBatch(ctx context.Context, batch []ownedResult) ([]bool, []e
 	return out, errs
 }
 
-// freed is a claim that this result closes, and where it lay.
+// freed is a claim that a result closes, and where it was.
 type freed struct {
 	lane, tenant, account, tries int32
 	wasUnknown                   bool
 }
 
+// recordOnce records a batch, and repeats it after a deadlock.
 func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -115,8 +122,9 @@ func (db *DB) recordOnce(ctx context.Context, batch []ownedResult) ([]bool, erro
 	return out, nil
 }
 
+// recordTx records a batch in one transaction.
 func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed, twins [][16]byte, err error) {
-	later := false // does it wait for the disk
+	later := false // whether to wait for the disk after the commit, see briefly
 	err = db.briefly(ctx, func(tx pgx.Tx) error {
 		var err error
 		if owned, err = freeClaims(ctx, tx, batch); err != nil {
@@ -125,7 +133,7 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 		b := &pgx.Batch{}
 		if later = len(touched(batch, owned)) > 0; later {
 			b.Queue(notSyncedSQL)
-		} else if slices.Contains(owned, nil) { // what is recorded already, if it is
+		} else if slices.Contains(owned, nil) { // this one may be recorded already
 			b.Queue(commitSQL)
 		}
 		doubted := doubtful(batch, owned)
@@ -153,7 +161,7 @@ func (db *DB) recordTx(ctx context.Context, batch []ownedResult) (owned []*freed
 	return owned, twins, err
 }
 
-// recordAccounts writes what the results mean for their accounts. It comes last: all replicas wait for the locks of limits.
+// recordAccounts writes the effects on accounts. It comes last, because all replicas wait for the locks of limits.
 func (db *DB) recordAccounts(ctx context.Context, tx pgx.Tx, batch []ownedResult, owned []*freed) error {
 	b := &pgx.Batch{}
 	if err := db.settle(ctx, tx, b, batch, owned); err != nil {
@@ -163,8 +171,8 @@ func (db *DB) recordAccounts(ctx context.Context, tx pgx.Tx, batch []ownedResult
 	return commitWith(ctx, tx, b)
 }
 
-// freeClaims gives for each result of the batch what it freed, or nil. One message may be in a batch twice, with a late
-// result of an earlier call.
+// freeClaims frees the claims of a batch and returns for each result the claim that it freed, or nil. A message may be in a
+// batch twice, with a late result of an earlier call.
 func freeClaims(ctx context.Context, tx pgx.Tx, batch []ownedResult) ([]*freed, error) {
 	n := len(batch)
 	ids, owners, ns := make([][16]byte, n), make([][16]byte, n), make([]int32, n)
@@ -178,7 +186,7 @@ func freeClaims(ctx context.Context, tx pgx.Tx, batch []ownedResult) ([]*freed, 
 		return nil, err
 	}
 	late := false
-	for i, r := range batch { // a result that says nothing of what is unknown leaves it there
+	for i, r := range batch { // an uncertain result does not move a message out of unknown
 		silent[i] = owned[i] != nil || release[i] || r.Unknown != nil
 		late = late || !silent[i]
 	}
@@ -204,7 +212,7 @@ func scanFreed(ctx context.Context, tx pgx.Tx, owned []*freed, wasUnknown bool, 
 	return err
 }
 
-// settle books the calls of freed claims to their accounts' windows, in the transaction in which they cease to be open.
+// settle counts the calls of freed claims in their accounts' windows, in the transaction that closes them.
 func (db *DB) settle(ctx context.Context, tx pgx.Tx, b *pgx.Batch, batch []ownedResult, owned []*freed) error {
 	accounts := touched(batch, owned)
 	if len(accounts) == 0 {
@@ -227,8 +235,8 @@ func (db *DB) settle(ctx context.Context, tx pgx.Tx, b *pgx.Batch, batch []owned
 	return nil
 }
 
-// touched lists the accounts whose limit rows a batch writes: those of settled calls and those that are blocked. All are
-// locked at once, for the sake of one order.
+// touched lists the accounts whose limit rows a batch writes: those of settled calls and those that are blocked. They are
+// locked by one statement, so that all transactions lock them in one order.
 func touched(batch []ownedResult, owned []*freed) []int32 {
 	var accounts []int32
 	add := func(id int32) {
@@ -250,12 +258,13 @@ func touched(batch []ownedResult, owned []*freed) []int32 {
 	return accounts
 }
 
+// queueAttempts closes the attempts of all calls that were made.
 func queueAttempts(b *pgx.Batch, batch []ownedResult) {
 	var ids, owners [][16]byte
 	var ns, status []int32
 	var class, code, errs, pmid []string
 	for _, r := range batch {
-		if r.Class == "" { // nothing was announced
+		if r.Class == "" { // no call was announced
 			continue
 		}
 		ids, ns, status = append(ids, r.ID), append(ns, int32(r.N)), append(status, int32(r.Status)) //nolint:gosec // three digits
@@ -267,8 +276,8 @@ func queueAttempts(b *pgx.Batch, batch []ownedResult) {
 	}
 }
 
-// queueRecipients settles recipients. The status of the message is folded anew and not taken from the result: an event
-// may have settled some of them first.
+// queueRecipients settles recipients. The status of the message is computed from all of its recipients and not taken from
+// the result, because an event may have settled some of them first.
 func (db *DB) queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed, doubted [][16]byte) error {
 	told := reports{newID: db.clock.NewID}
 	var ids, messages [][16]byte
@@ -299,8 +308,8 @@ func (db *DB) queueRecipients(b *pgx.Batch, batch []ownedResult, owned []*freed,
 	return nil
 }
 
-// queueSeen settles what was put among the unknown although an event had proved it first. The attempt's row, which both
-// sides lock, makes one of them see the other.
+// queueSeen settles the messages that this batch moves to unknown although an event has proved their call already. Both sides
+// lock the attempt's row, so one of them sees the other.
 func queueSeen(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 	var ids [][16]byte
 	for i, r := range batch {
@@ -314,6 +323,7 @@ func queueSeen(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 	}
 }
 
+// queueNext puts messages back into ready, or into unknown.
 func queueNext(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
 	var again, hang nextRows
 	var settled [][16]byte
@@ -346,7 +356,7 @@ func queueNext(b *pgx.Batch, batch []ownedResult, owned []*freed) error {
 	if len(again.ids) > 0 {
 		b.Queue(requeueSQL, again.ids, again.lanes, again.tenants, again.waits, again.ns, again.tries, again.avoid, again.held)
 	}
-	if len(settled) > 0 { // the late answer says that nothing was sent
+	if len(settled) > 0 { // the late answer proves that nothing was sent
 		b.Queue(`UPDATE recipient SET status = 'queued', updated_at = now() WHERE message_id = ANY($1) AND status = 'unknown'`, settled)
 		queueFold(b, settled)
 	}
@@ -376,8 +386,8 @@ func (x *nextRows) add(r ownedResult, f *freed, wait time.Duration) {
 	x.ns, x.waits = append(x.ns, int32(n)), append(x.waits, wait) //nolint:gosec // see queueTake
 }
 
-// queueSideEffects blocks, parks and unparks accounts, for the results that closed their claims. Blocks go by account, one each,
-// and before the configuration version: others lock the same rows in that order.
+// queueSideEffects blocks, parks and unparks accounts for the results that closed their claims. Blocks come in the order of
+// accounts, one each, and before the configuration version: other transactions lock the same rows in that order.
 func queueSideEffects(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 	blocks := map[int32]*queue.Block{}
 	var parks []*queue.Park
@@ -407,5 +417,5 @@ func queueSideEffects(b *pgx.Batch, batch []ownedResult, owned []*freed) {
 	}
 }
 
-// bumpSQL moves the configuration version: every replica reads the configuration again.
+// bumpSQL raises the configuration version, which makes every replica read the configuration again.
 const bumpSQL = `UPDATE config_state SET version = version + 1, at = now()`

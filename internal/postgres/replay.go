@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// replaySQL queues one batch of events for an endpoint, by the filter that fan_out has. Without an event there is no row.
+// replaySQL queues one batch of events for an endpoint, with the filter of fan_out. It returns no row when no event is left.
 const replaySQL = `
 WITH e AS (
     SELECT id, type, stream FROM event WHERE tenant_id = $2 AND id > $3 AND id < $4 ORDER BY id LIMIT $5
@@ -28,9 +28,9 @@ WITH e AS (
 )
 SELECT e.id, (SELECT count(*) FROM o) FROM e ORDER BY e.id DESC LIMIT 1`
 
-// ReplayEndpoint queues what the endpoint's filter takes of the events received in [since, until), told before or not,
-// in batches, and returns how many; what waits already is not queued twice. When ctx ends it returns what was queued so
-// far with ctx's error. An endpoint of another tenant is not found.
+// ReplayEndpoint queues the events received in [since, until) that pass the endpoint's filter, delivered before or not. It
+// works in batches and returns how many it queued; a delivery that waits already is not queued twice. When ctx ends, it
+// returns how many it has queued so far, with ctx's error. An endpoint of another tenant is not found.
 func (db *DB) ReplayEndpoint(
 	ctx context.Context, actor string, tenant mail.TenantID, id mail.ID, since, until time.Time,
 ) (int64, error) {
@@ -42,7 +42,7 @@ func (db *DB) ReplayEndpoint(
 		return 0, err
 	}
 	var queued int64
-	after, end := mail.IDAt(since), mail.IDAt(until) // no event has such an id, for want of a version
+	after, end := mail.IDAt(since), mail.IDAt(until) // no event has such an id: it has no UUID version
 	for {
 		var n int64
 		var last [16]byte
@@ -55,10 +55,10 @@ func (db *DB) ReplayEndpoint(
 		case ctx.Err() != nil:
 			return queued, fmt.Errorf("replay: %w", context.Cause(ctx))
 		case err != nil:
-			return queued, fmt.Errorf("replay: %w", &record.OutcomeUnknown{Err: err}) // what was queued stays queued
+			return queued, fmt.Errorf("replay: %w", &record.OutcomeUnknown{Err: err}) // earlier batches stay queued
 		}
 	}
 }
 
-// replayBatch is how many events one statement looks at: a fraction of its time limit.
+// replayBatch is how many events one statement reads. That takes a fraction of its time limit.
 const replayBatch = 2000

@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// Register announces a replica under a new id with a lease on the database's clock.
+// Register announces a replica under a new id, with a lease by the database's clock.
 func (db *DB) Register(ctx context.Context, id mail.ID, host string, lease time.Duration) error {
 	db.watch.beats(lease)
 	_, err := db.engine.Exec(ctx, `INSERT INTO replica (id, host, lease_until) VALUES ($1, $2, clock_timestamp() + $3)`,
@@ -49,10 +49,10 @@ func (db *DB) Unregister(ctx context.Context, id mail.ID) error {
 	return nil
 }
 
-// Rescue returns the work of replicas whose lease has run out: what they had not started is ready again at once; what
-// they had started may have been sent, so it becomes unknown. wait tells for how long each policy waits before it
-// decides. One rescuer works at a time; the others return at once. After the clock was set forward it waits until those who
-// live have renewed their leases.
+// Rescue takes back the work of replicas whose lease has run out. Messages whose call had not started are ready again at once;
+// the others may have been sent, so they become unknown. wait says how long each policy waits before it decides. One rescuer
+// works at a time; the others return at once. After the clock was set forward, Rescue does nothing until the live replicas have
+// had time to renew their leases.
 func (db *DB) Rescue(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error) {
 	for {
 		u, s, err := db.rescueSome(ctx, wait)
@@ -63,6 +63,7 @@ func (db *DB) Rescue(ctx context.Context, wait map[mail.Policy]time.Duration) (u
 	}
 }
 
+// rescueSome is one transaction of Rescue.
 func (db *DB) rescueSome(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error) {
 	err = again(func() error {
 		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
@@ -88,8 +89,8 @@ func (db *DB) rescueSome(ctx context.Context, wait map[mail.Policy]time.Duration
 	return unstarted, started, nil
 }
 
-// Orphans returns claims of a living replica that it does not know of: the commit of a claim whose answer was lost.
-// Known are the claims that the replica holds. Claims younger than ten seconds are left alone.
+// Orphans takes back claims of a live replica that the replica does not know of, because the answer to the commit of its claim
+// was lost. It reports how many. known lists the claims that the replica holds. Claims younger than ten seconds are left alone.
 func (db *DB) Orphans(ctx context.Context, owner mail.ID, known []mail.ID, wait map[mail.Policy]time.Duration) (int, error) {
 	n := 0
 	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
@@ -107,9 +108,9 @@ func (db *DB) Orphans(ctx context.Context, owner mail.ID, known []mail.ID, wait 
 // takeBackMax bounds one transaction: its statements compare every row with every row.
 const takeBackMax = 500
 
-// takeBack empties inflight of rows that match the condition, at most takeBackMax. It moves them in one statement, so that a claim that
-// is started meanwhile is seen as started: the intent and this delete lock the same row. Attempts and recipients follow
-// in others: the first can't see the attempt of an intent that it waited for.
+// takeBack moves rows that meet the condition out of inflight, at most takeBackMax. It does so in one statement, so that a
+// claim that is started meanwhile is seen as started: the intent and this delete lock the same row. Attempts and recipients
+// follow in other statements: the first can't see the attempt of an intent that it waited for.
 func (db *DB) takeBack(ctx context.Context, tx pgx.Tx, condition string, wait map[mail.Policy]time.Duration, args ...any) (int, int, error) {
 	q := `
 WITH d AS (
@@ -166,7 +167,7 @@ UPDATE attempt t SET class = 'uncertain', finished_at = now(), verdict_source = 
 FROM unnest($1::uuid[], $2::int[]) AS i(id, n)
 WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.class IS NULL`
 
-// closeLost notes that nobody knows what became of the calls.
+// closeLost marks the calls as uncertain and their recipients as unknown.
 func closeLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error {
 	ids, ns := make([][16]byte, len(lost)), make([]int32, len(lost))
 	for i, c := range lost {
@@ -180,6 +181,7 @@ func closeLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error {
 	return tx.SendBatch(ctx, b).Close()
 }
 
+// settleLost counts lost calls in the windows of their accounts, as if they had arrived now.
 func (db *DB) settleLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error {
 	limits, now, err := db.lockLimits(ctx, tx, nil)
 	if err != nil {

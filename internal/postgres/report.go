@@ -10,9 +10,9 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// reportSQL writes events of our own: what the answer to a call, or the end of the waiting, says of recipients. Whoever
-// listens for events hears of every end this way, whichever provider it was. An address that does not exist is suppressed,
-// as by a hard bounce, for good. An end whose doubt was kept is told as that, see keepDoubtSQL.
+// reportSQL writes events of our own about recipients, from the answer to a call or the end of the wait. So a listener gets an
+// event for every end, whichever provider was used. An address that does not exist is suppressed for good, as by a hard
+// bounce. A recipient that keepDoubtSQL has turned into failed_unknown is reported as that.
 var reportSQL = `
 WITH e AS (
     INSERT INTO event (id, origin, tenant_id, account_id, message_id, n, stream, type, name, recipient, at, source, provider_message_id, bounce, key)
@@ -41,11 +41,11 @@ type reports struct {
 	accounts           []int32
 	types, names, pmid []string
 	bounces            [][]byte
-	at                 []*time.Time // when the call began: what the provider tells of it comes after that
+	at                 []*time.Time // when the call began: so the provider's own events about it are later
 }
 
-// add reports one recipient's new status, if it is one that callers are told of. The event's name is that status: should
-// an event have settled the recipient first, there is nothing to report.
+// add reports one recipient's new status, if that has an event. The event's name is that status: if another event has settled
+// the recipient first, nothing is reported.
 func (r *reports) add(of queue.Result, account int32, c queue.RecipientChange) error {
 	e, bounce := reported(c, of.Announce)
 	if e == mail.EventUnmapped {
@@ -62,7 +62,7 @@ func (r *reports) add(of queue.Result, account int32, c queue.RecipientChange) e
 	return nil
 }
 
-// reported says which event a new status is, if any, and why.
+// reported says which event reports a new status, and with which reason. It is EventUnmapped if none does.
 func reported(c queue.RecipientChange, announce bool) (mail.EventType, *mail.Bounce) {
 	why := c.Bounce
 	switch {

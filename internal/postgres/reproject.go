@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// RawEvents lists payloads as they came, oldest first, after an id: those of one account, or of all.
+// RawEvents lists payloads as they came, oldest first, after an id, of one account or of all.
 func (db *DB) RawEvents(ctx context.Context, account string, since time.Time, after mail.ID, limit int) ([]record.RawEvent, error) {
 	const q = `
 SELECT e.id, a.name, e.raw FROM event e JOIN account a ON a.id = e.account_id
@@ -39,12 +39,12 @@ ORDER BY e.id LIMIT $3`
 	return list, nil
 }
 
-// errDryRun rolls a rehearsal back.
+// errDryRun rolls back a dry run.
 var errDryRun = errors.New("dry run")
 
-// Reproject stores what the parser makes of payloads today, and rebuilds the state of every recipient of the messages that
-// are concerned from all of their events. Nothing is told to endpoints again, and no suppression is taken back: an
-// operator does that. It reports how many events read otherwise now, and how many messages they are of.
+// Reproject stores the events that the parser reads in payloads today, and rebuilds the state of all recipients of the
+// affected messages from all of their events. Endpoints get nothing again, and no suppression is removed: an operator has to
+// do that. It reports how many events have changed, and how many messages they belong to.
 func (db *DB) Reproject(ctx context.Context, in []record.Reprojected, dryRun bool) (changed, messages int, err error) {
 	err = again(func() error {
 		return inTx(ctx, db.hooks, func(tx pgx.Tx) error {
@@ -66,7 +66,7 @@ func (db *DB) Reproject(ctx context.Context, in []record.Reprojected, dryRun boo
 	return changed, messages, nil
 }
 
-// keptSQL reads the events of payloads: the first lies at the payload's own id, the others name it.
+// keptSQL reads the events of payloads: the first has the payload's id as its own, the others have it as their origin.
 const keptSQL = `
 WITH k AS (
     SELECT * FROM event WHERE id = ANY ($1)
@@ -76,14 +76,14 @@ WITH k AS (
 SELECT id, origin, part, tenant_id, account_id, message_id, coalesce(n, -1), stream, source, type, name, recipient, at, provider_message_id, bounce, machine, url, key
 FROM k`
 
-// place is one event's place: which payload tells of it, as which part.
+// place identifies an event by its payload and its part in that.
 type place struct {
 	origin mail.ID
 	part   int
 }
 
-// rewrite brings the events of payloads in line with what is read in them today: those that read otherwise are written,
-// those that there are more of are added with what the payload's first event knows, those that are gone become unmapped.
+// rewrite updates the events of payloads to what the parser reads in them today. It writes events that have changed. It adds
+// new ones with the account and message of the payload's first event. Events that are gone become unmapped.
 func (db *DB) rewrite(ctx context.Context, tx pgx.Tx, in []record.Reprojected) (int, [][16]byte, error) {
 	kept, err := readKept(ctx, tx, in)
 	if err != nil {
@@ -110,14 +110,14 @@ func (db *DB) rewrite(ctx context.Context, tx pgx.Tx, in []record.Reprojected) (
 	for _, f := range read {
 		have := kept[place{f.Origin, f.Part}]
 		delete(kept, place{f.Origin, f.Part})
-		if !f.matched && have != nil { // nothing new is known of its message
+		if !f.matched && have != nil { // its message is not found anew: keep the old one
 			f.MessageID, f.N = have.MessageID, have.N
 		}
 		if !f.foreign && (have == nil || !readsAlike(have, f)) {
 			write = append(write, f)
 		}
 	}
-	for p, f := range kept { // what is left is read in no payload any more
+	for p, f := range kept { // the rest is no longer read in any payload
 		if p.part >= 0 && f.Type != mail.EventUnmapped {
 			f.Type, f.Name = mail.EventUnmapped, "reprojected away"
 			write = append(write, f)
@@ -164,12 +164,14 @@ func scanKept(row pgx.CollectableRow) (*fact, error) {
 	return f, err
 }
 
+// readsAlike reports whether two events are the same in all that the parser decides.
 func readsAlike(a, b *fact) bool {
 	same := a.Bounce == b.Bounce || a.Bounce != nil && b.Bounce != nil && *a.Bounce == *b.Bounce
 	return same && a.MessageID == b.MessageID && a.N == b.N && a.Type == b.Type && a.Name == b.Name && mail.FoldAddress(a.Recipient) == mail.FoldAddress(b.Recipient) && a.At.Equal(b.At) &&
 		a.Machine == b.Machine && a.URL == b.URL
 }
 
+// concerned lists the messages of events, each once.
 func concerned(facts []*fact) [][16]byte {
 	var ids [][16]byte
 	for _, f := range facts {
@@ -180,7 +182,7 @@ func concerned(facts []*fact) [][16]byte {
 	return ids
 }
 
-// overwrite replaces events by their ids. Endpoints are not told again.
+// overwrite replaces events by their ids. Endpoints do not get them again.
 func overwrite(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	if len(facts) == 0 {
 		return nil
@@ -197,8 +199,7 @@ func overwrite(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	return err
 }
 
-// refold rebuilds recipients from their events. A recipient of whom events told was taken by a provider: without them it
-// is sent.
+// refold rebuilds recipients from their events. A recipient that had events was accepted by a provider: without them it is sent.
 func refold(ctx context.Context, tx pgx.Tx, messages [][16]byte) error {
 	if len(messages) == 0 {
 		return nil

@@ -11,10 +11,10 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// vault is one column of sealed values. Whoever adds another to the schema adds it here: a test looks at every column of bytes.
+// vault is one column of sealed values. Add each new one of the schema here; a test looks at every column of bytes.
 type vault struct {
 	table, column string
-	id, name      string // expressions, of text: what tells the row, and the field that a value is bound to
+	id, name      string // expressions of type text: the row's id, and the field to which a value is bound
 	binding       func(id, name string) string
 }
 
@@ -35,9 +35,9 @@ type sealedValue struct {
 
 const resealBatch = 500
 
-// Reseal seals every value anew that is sealed under a previous key, and counts. It tells done after each batch. It takes no lock
-// for longer than one value: one that somebody stores meanwhile is left as it is. Broken off, it is finished by a repetition.
-// Without write it counts only.
+// Reseal seals anew every value that is sealed under a previous key, and counts them. It calls done after each batch. It holds
+// no lock for longer than one value takes: a value that somebody stores meanwhile stays as it is. If it is interrupted, another
+// run finishes the work. Without write it only counts.
 func (db *DB) Reseal(ctx context.Context, write bool, done func(record.Sealed)) (record.Sealed, error) {
 	var count record.Sealed
 	for _, v := range vaults {
@@ -62,6 +62,7 @@ func (db *DB) Reseal(ctx context.Context, write bool, done func(record.Sealed)) 
 	return count, nil
 }
 
+// read reads the next values after one, at most resealBatch.
 func (v *vault) read(ctx context.Context, db *DB, after sealedValue) ([]sealedValue, error) {
 	rows, err := db.api.Query(ctx, fmt.Sprintf(`SELECT %s, %s, %s FROM %s WHERE %[3]s IS NOT NULL AND (%[1]s, %[2]s) > ($1, $2)
 		ORDER BY 1, 2 LIMIT %[5]d`, v.id, v.name, v.column, v.table, resealBatch), after.id, after.name)
@@ -73,6 +74,7 @@ func (v *vault) read(ctx context.Context, db *DB, after sealedValue) ([]sealedVa
 	})
 }
 
+// reseal seals one value anew if needed, and counts it.
 func (v *vault) reseal(ctx context.Context, db *DB, s *sealedValue, write bool, count *record.Sealed) error {
 	fresh, err := db.box.Reseal(s.sealed, v.binding(s.id, s.name))
 	switch {
@@ -93,7 +95,7 @@ func (v *vault) reseal(ctx context.Context, db *DB, s *sealedValue, write bool, 
 	switch {
 	case err != nil:
 		return err
-	case tag.RowsAffected() == 0: // it was stored anew, by a process that has the present key or a previous one
+	case tag.RowsAffected() == 0: // another process stored a new value meanwhile, under the present key or a previous one
 		count.Changed++
 	default:
 		count.Resealed++

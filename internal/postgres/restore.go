@@ -17,34 +17,34 @@ import (
 
 // Restoration says what a restored database may have missed.
 type Restoration struct {
-	Since  time.Time // the point in time that the restored data reach
-	LostAt time.Time // nothing was sent after it; zero: until the first run began
+	Since  time.Time // the point in time up to which the restored data go
+	LostAt time.Time // nothing was sent after it; zero: when the first run began
 	Actor  string    // for the audit
 	Wait   map[mail.Policy]time.Duration
 }
 
-// RestoreCounts counts messages that are open and were accepted before Restoration.Since, by where they are, and those
-// that stay as they are.
+// RestoreCounts counts the open messages. Those that were accepted before Restoration.Since are moved and are counted by where
+// they are; the others stay as they are.
 type RestoreCounts struct {
 	Ready    int // may have been sent since
 	Inflight int // in a call, or about to be
-	Unknown  int // their call may have been decided since, and another made
+	Unknown  int // their call may have been decided since, and another one made
 
 	Later   int // due only after the loss: nobody has sent them
-	Done    int // an earlier run for the same loss had them
-	Younger int // accepted at Since or later; none, unless Since is too early or the service has run again
+	Done    int // moved by an earlier run for the same loss
+	Younger int // accepted at Since or later; 0, unless Since is too early or the service has run again
 }
 
 // Open is how many messages Restore moves.
 func (c RestoreCounts) Open() int { return c.Ready + c.Inflight + c.Unknown }
 
-// ErrReplicas says that processes of sendgate work on the database; its text names them.
+// ErrReplicas says that sendgate processes use the database; the text of the error names them.
 var ErrReplicas = errors.New("replicas hold leases")
 
 // restoreChunk is how many messages one transaction moves.
 const restoreChunk = 500
 
-// maxRestoreWait caps the deadline of what is reconciled, however much there is to look up.
+// maxRestoreWait caps the deadline of messages that are reconciled, however many there are to look up.
 const maxRestoreWait = 7 * 24 * time.Hour
 
 // openQueues lists the tables of open messages.
@@ -86,10 +86,12 @@ func (db *DB) CountRestore(ctx context.Context, r Restoration) (RestoreCounts, e
 	return c, nil
 }
 
+// at is the counter of one queue.
 func (c *RestoreCounts) at(place string) *int {
 	return map[string]*int{"ready": &c.Ready, "inflight": &c.Inflight, "unknown": &c.Unknown}[place]
 }
 
+// lostAt is LostAt, or when the first run began.
 func (r Restoration) lostAt(began time.Time) time.Time {
 	if r.LostAt.IsZero() {
 		return began
@@ -97,7 +99,7 @@ func (r Restoration) lostAt(began time.Time) time.Time {
 	return r.LostAt
 }
 
-// longTx runs f in a transaction that may take its time.
+// longTx runs f in a transaction without a limit on its time.
 func (db *DB) longTx(ctx context.Context, f func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, db.api, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`)
@@ -130,12 +132,13 @@ func liveReplicas(ctx context.Context, tx pgx.Tx) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// Restore moves every open message that was accepted before r.Since, and may have been sent after it, to unknown, with an
-// attempt at each account that may have been given it, and books the limits of all accounts as spent. It works batch by
-// batch and calls progress with how many messages were moved so far; what was broken off is finished by the next run, and
-// a run for a loss that was dealt with changes nothing.
+// Restore moves to unknown every open message that was accepted before r.Since and may have been sent after it. Each gets an
+// attempt at every account that may have been given it. The limits of all accounts are set as spent. Restore works in batches
+// and calls progress with how many messages were moved so far. If it is interrupted, the next run finishes the work; a run for
+// a loss that was dealt with already changes nothing.
 //
-// No process can register meanwhile, so that none sends what is not moved yet. Those that live are ErrReplicas.
+// No process can register meanwhile, so none sends a message that is not moved yet. If processes are alive, it returns
+// ErrReplicas.
 func (db *DB) Restore(ctx context.Context, r Restoration, progress func(moved int)) (RestoreCounts, error) {
 	counts, err := db.CountRestore(ctx, r)
 	if err != nil {
@@ -148,7 +151,7 @@ func (db *DB) Restore(ctx context.Context, r Restoration, progress func(moved in
 	run := &restoreRun{
 		db: db, Restoration: r, config: c, owner: mail.NewID(), progress: progress, wait: maps.Clone(r.Wait), moved: map[string]int{},
 	}
-	// Two look-ups at each account, at two a second.
+	// Each message takes two look-ups at each account, at two a second.
 	more := time.Duration(counts.Open()) * time.Second
 	run.wait[mail.Reconcile] = max(min(run.wait[mail.Reconcile]+more, maxRestoreWait), run.wait[mail.Reconcile])
 	err = db.longTx(ctx, func(guard pgx.Tx) error {
@@ -165,8 +168,8 @@ func (db *DB) Restore(ctx context.Context, r Restoration, progress func(moved in
 	return counts, nil
 }
 
-// holdOff keeps processes from registering until the transaction ends. Those that live are ErrReplicas. A vacuum of the
-// table gives way within a second.
+// holdOff keeps processes from registering until the transaction ends. It returns ErrReplicas if some are alive. A vacuum of
+// the table gives way to its lock within a second.
 func holdOff(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '10s'; LOCK TABLE replica IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		return err
@@ -186,16 +189,16 @@ type restoreRun struct {
 	Restoration
 	db       *DB
 	config   *route.Config
-	guard    pgx.Tx // holds off those who would send
+	guard    pgx.Tx // its lock keeps processes that would send from registering
 	owner    mail.ID
 	began    time.Time // of the first run for this loss, on the database's clock
 	wait     map[mail.Policy]time.Duration
 	moved    map[string]int
-	after    [16]byte // the last id of the queue that was moved
+	after    [16]byte // the last id of the queue that was moved so far
 	progress func(int)
 }
 
-// all does the whole work. What the lost replicas were is forgotten with its end.
+// all does the whole work. At its end it deletes the rows of the lost replicas.
 func (r *restoreRun) all(ctx context.Context) error {
 	if err := r.begin(ctx); err != nil {
 		return err
@@ -209,15 +212,15 @@ func (r *restoreRun) all(ctx context.Context) error {
 	return r.note(ctx, r.guard, "restore.end", r.moved)
 }
 
-// restoreBegan gives when the first run for a loss began: now, unless there was one since the data end, and whether there
-// was. What the lost database did is over by then.
+// restoreBegan gives the time at which the first run for a loss began, and whether there was one: the first that began at
+// r.Since or later, else now. The lost database does nothing any more at that time.
 func restoreBegan(ctx context.Context, tx pgx.Tx, r Restoration) (began time.Time, again bool, err error) {
 	err = tx.QueryRow(ctx, `SELECT coalesce(min(at), clock_timestamp()), count(*) > 0 FROM audit WHERE action = 'restore.begin' AND at >= $1`,
 		r.Since).Scan(&began, &again)
 	return began, again, err
 }
 
-// begin notes the run and, if it is the first for this loss, books the limits as spent.
+// begin writes an audit entry for the run and, if it is the first for this loss, sets the limits as spent.
 func (r *restoreRun) begin(ctx context.Context) error {
 	return pgx.BeginFunc(ctx, r.db.engine, func(tx pgx.Tx) error {
 		var again bool
@@ -258,11 +261,11 @@ func (r *restoreRun) note(ctx context.Context, tx pgx.Tx, action string, moved m
 	return err
 }
 
-// moveAll moves what lies in each queue, batch by batch.
+// moveAll moves the messages of each queue, batch by batch.
 func (r *restoreRun) moveAll(ctx context.Context) error {
 	for _, place := range openQueues() {
 		for r.after = [16]byte{}; ; {
-			if _, err := r.guard.Exec(ctx, `SELECT`); err != nil { // the lock that holds the others off is gone
+			if _, err := r.guard.Exec(ctx, `SELECT`); err != nil { // the lock that keeps other processes off is gone
 				return fmt.Errorf("guard: %w", err)
 			}
 			var ids [][16]byte

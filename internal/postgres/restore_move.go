@@ -11,8 +11,8 @@ import (
 	"github.com/sendgate/sendgate/internal/route"
 )
 
-// Where each queue keeps what is needed of its rows: the number of the last attempt that was made, if any, the account of
-// the one that is open (0: none), and which rows move.
+// restorePlaces gives, for each queue, the statement that reads the rows that move: with the number of the last attempt that
+// was made, if any, and the account of the open one (0: none).
 func restorePlaces() map[string]string {
 	return map[string]string{
 		"ready":    `SELECT id, lane, tenant_id, tries, avoid, attempts AS n, 0 AS account_id FROM ready WHERE due <= $2 OR held`,
@@ -21,7 +21,7 @@ func restorePlaces() map[string]string {
 	}
 }
 
-// openMessage is one message that may have been sent by processes of which nothing is left.
+// openMessage is one message that may have been sent by processes that are lost.
 type openMessage struct {
 	id                   [16]byte
 	lane, tenant, tries  int32
@@ -58,7 +58,7 @@ ORDER BY q.id LIMIT $3 FOR UPDATE OF q`, r.Since, r.lostAt(r.began), restoreChun
 
 // moveSome moves up to restoreChunk messages of one queue and returns their ids in order.
 func (r *restoreRun) moveSome(ctx context.Context, tx pgx.Tx, place string) ([][16]byte, error) {
-	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '2min'`); err != nil { // there may be many to pass over
+	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '2min'`); err != nil { // there may be many rows to skip
 		return nil, err
 	}
 	open, err := r.readOpen(ctx, tx, place)
@@ -81,7 +81,7 @@ func (r *restoreRun) moveSome(ctx context.Context, tx pgx.Tx, place string) ([][
 	return ids, tx.SendBatch(ctx, b).Close()
 }
 
-// restoreRows are the columns of what a batch writes.
+// restoreRows are the rows that a batch writes, as columns.
 type restoreRows struct {
 	ids                         [][16]byte // of the messages
 	lanes, tenants, tops, tries []int32
@@ -95,12 +95,12 @@ type restoreRows struct {
 	decisions, avoid            [][]byte
 }
 
-// candidates gives a message an attempt at each account that it has none open at, and lists all of its calls.
+// candidates gives a message an attempt at each account where it may have been sent and has no open one, and lists all its calls.
 func (r *restoreRun) candidates(o *openMessage, m *restoreRows) {
 	if o.account != 0 {
 		o.calls[o.account] = o.n
 	}
-	for i, n := range o.oldNumbers { // of a loss before this one
+	for i, n := range o.oldNumbers { // calls of an earlier loss
 		o.calls[o.oldPlace[i]] = n
 	}
 	top := o.n
@@ -123,15 +123,17 @@ func (r *restoreRun) candidates(o *openMessage, m *restoreRows) {
 	m.policies, m.waits = append(m.policies, string(o.policy)), append(m.waits, r.wait[o.policy])
 }
 
-// What an attempt says that the lost database may have made, or that it may have finished.
+// restoreWords is the error of an attempt that the lost database may have made or finished.
 const restoreWords = `restored from a backup: the message may have been sent to this account after the backup ends`
 
 const (
+	// makeAttemptsSQL makes the attempts that candidates adds.
 	makeAttemptsSQL = `
 INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at, finished_at, class, verdict_source, error)
 SELECT i.id, i.n, $5, i.account_id, i.decision, $6, greatest(now(), $6), 'uncertain', 'restore', '` + restoreWords + `'
 FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[]) AS i(id, n, account_id, decision)`
 
+	// openAttemptsSQL makes attempts uncertain that have no verdict.
 	openAttemptsSQL = `
 UPDATE attempt t SET class = 'uncertain', finished_at = coalesce(t.finished_at, now()), verdict_source = 'restore',
     error = CASE WHEN t.error = '' THEN '` + restoreWords + `' ELSE t.error END

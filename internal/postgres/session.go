@@ -14,22 +14,22 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrPooled says that a pooler gives each transaction another session of the server.
+// ErrPooled says that a pooler may give each transaction another session of the server.
 var ErrPooled = errors.New("a pooler in transaction or statement mode is in between: " +
 	"use pool_mode = session there for this database, or name PostgreSQL itself; sendgate's settings, prepared statements and locks belong to a session")
 
-// sessionWait is how long a new connection waits for its session where the URL says nothing.
+// sessionWait is how long a new connection waits for its session, unless the URL says otherwise.
 const sessionWait = 15 * time.Second
 
-// inSession gives each new connection the parameters of the URL, and ours above them. They are set by a statement: PgBouncer
-// refuses a startup message with parameters that it does not know. It clears the session when the connection ends.
+// inSession gives each new connection the parameters of the URL, overridden by ours. A statement sets them, because PgBouncer
+// refuses a startup message with parameters that it does not know. PgBouncer clears the session when the connection ends.
 func inSession(cfg *pgx.ConnConfig, ours map[string]string) {
 	params, rest := spread(cfg.RuntimeParams)
 	name := cmp.Or(params[appName], "sendgate")
 	delete(params, appName)
 	maps.Copy(params, ours)
 	cfg.RuntimeParams = rest
-	rest[appName] = name // every pooler takes it, and the server's log has it from the start
+	rest[appName] = name // every pooler accepts it, and so the server's log has it from the start
 	if len(params) == 0 {
 		return
 	}
@@ -67,8 +67,8 @@ func setParams(ctx context.Context, c *pgconn.PgConn, names, values []string) er
 	return nil
 }
 
-// spread takes startup parameters apart, "options" included, by their names in small letters. Rest is what only a startup
-// message can say.
+// spread splits startup parameters, "options" included, into those that a statement can set, by their names in small letters,
+// and the rest, which only a startup message can set.
 func spread(startup map[string]string) (params, rest map[string]string) {
 	params, rest = map[string]string{}, map[string]string{}
 	for name, value := range startup {
@@ -86,7 +86,7 @@ func spread(startup map[string]string) (params, rest map[string]string) {
 			continue
 		}
 		for n, v := range options {
-			if _, own := params[n]; !own { // as the server has it: a parameter of its own comes after the options
+			if _, own := params[n]; !own { // as in the server, a parameter overrides the options
 				params[n] = v
 			}
 		}
@@ -94,7 +94,7 @@ func spread(startup map[string]string) (params, rest map[string]string) {
 	return params, rest
 }
 
-// parseOptions reads "-c name=value", "-cname=value" and "--name=value", as the server does. It is not ok for anything else.
+// parseOptions reads "-c name=value", "-cname=value" and "--name=value", as the server does. For anything else ok is false.
 func parseOptions(s string) (params map[string]string, ok bool) {
 	params = map[string]string{}
 	words := splitOptions(s)
@@ -120,7 +120,7 @@ func parseOptions(s string) (params map[string]string, ok bool) {
 	return params, true
 }
 
-// splitOptions splits at white space. A backslash takes the character after it as it is.
+// splitOptions splits at white space. A backslash escapes the character after it.
 func splitOptions(s string) []string {
 	var words []string
 	var word strings.Builder
@@ -149,8 +149,8 @@ func splitOptions(s string) []string {
 	return words
 }
 
-// CheckSessions reports ErrPooled when transactions of one connection run in sessions of several, and whether a pooler is in
-// between at all. It uses no prepared statement and sets nothing, so that it works and leaves nothing behind in any mode.
+// CheckSessions returns ErrPooled when transactions of one connection run in several sessions, and reports whether there is a
+// pooler at all. It uses no prepared statement and sets nothing, so it works in any mode and leaves nothing behind.
 func CheckSessions(ctx context.Context, dsn string) (pooler bool, err error) {
 	cfg, err := parseURL(dsn)
 	if err != nil {
@@ -163,6 +163,7 @@ func CheckSessions(ctx context.Context, dsn string) (pooler bool, err error) {
 	return pooler, nil
 }
 
+// lookForPooler opens two connections and checks their sessions.
 func lookForPooler(ctx context.Context, cfg *pgx.ConnConfig) (pooler bool, err error) {
 	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, sessionWait)
 	_, cfg.RuntimeParams = spread(cfg.RuntimeParams)
@@ -177,12 +178,12 @@ func lookForPooler(ctx context.Context, cfg *pgx.ConnConfig) (pooler bool, err e
 	return checkSessions(ctx, conns)
 }
 
-// sessionRounds is how often both connections are asked for their session. An idle pooler shows itself in the first round,
-// by giving both the same one; a busy one gives any, and a connection rarely gets the same so often.
+// sessionRounds is how often both connections are asked for their session. An idle pooler is found in the first round, because
+// it gives both the same session. A busy one gives any, and a connection rarely gets the same one so often.
 const sessionRounds = 8
 
-// checkSessions asks each connection twice before it asks the other: a pooler that gives its sessions by turns would give
-// each of the two always the same otherwise.
+// checkSessions asks each connection twice before it asks the other: otherwise a pooler that gives its sessions in turn would
+// always give each of the two the same one.
 func checkSessions(ctx context.Context, conns [2]*pgconn.PgConn) (pooler bool, err error) {
 	var have [2]backend
 	for range sessionRounds {
@@ -191,18 +192,18 @@ func checkSessions(ctx context.Context, conns [2]*pgconn.PgConn) (pooler bool, e
 			if err != nil {
 				return pooler, err
 			}
-			// Two connections that live never have one session, and none that lives changes its own.
+			// Without a pooler, two open connections never share a session, and a connection never changes its session.
 			if got == have[1-i] || have[i] != (backend{}) && got != have[i] {
 				return true, ErrPooled
 			}
 			have[i] = got
-			pooler = pooler || got.pid != fmt.Sprint(conns[i].PID()) // a pooler has numbers of its own
+			pooler = pooler || got.pid != fmt.Sprint(conns[i].PID()) // a pooler reports process ids of its own
 		}
 	}
 	return pooler, nil
 }
 
-// backend is a process of one run of one server.
+// backend identifies a server process: its id, and when its server was started.
 type backend struct{ pid, since string }
 
 func askBackend(ctx context.Context, c *pgconn.PgConn) (backend, error) {

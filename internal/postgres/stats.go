@@ -14,16 +14,16 @@ import (
 // statsTimeout bounds the one statement of Stats.
 const statsTimeout = "10s"
 
-// statsKeys are the expressions of what statistics are told by.
+// statsKeys are the SQL expressions by which statistics can be grouped.
 var statsKeys = map[string]string{
 	"account": "coalesce(t.account, '')",
 	"stream":  "m.stream",
 	"domain":  "substr(r.email, length(r.email) - strpos(reverse(r.email), '@') + 2)",
 }
 
-// statsSQL counts recipients by where they stand now. Their account is that of the message's accepted call, or of the last
-// one. What was taken by a provider shows by its status, or because an event came. A recipient that is bounced without an
-// event was refused in the call, which only addresses that can't be mailed are.
+// statsSQL counts recipients by their present status. Their account is that of the message's accepted call, or of the last
+// one. A recipient was sent if its status says so, or if an event came for it. A recipient that is bounced without an event was
+// refused in the call, which happens only to addresses that can't be mailed.
 const statsSQL = `
 WITH m AS MATERIALIZED (
     SELECT id, stream, greatest(created_at, send_at) AS due FROM message WHERE tenant_id = $1 AND id >= $2 AND id < $3
@@ -65,8 +65,8 @@ SELECT key, count(*),
     coalesce(percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY greatest(delivered_ms, 0)::bigint) FILTER (WHERE delivered_ms IS NOT NULL), '{0,0}')
 FROM r GROUP BY key ORDER BY count(*) DESC, key LIMIT $4`
 
-// Stats counts the recipients of the messages that a tenant had accepted in [f.Since, f.Until), by account, stream or
-// domain, the largest number first. A span that is too much for statsTimeout is *mail.Invalid.
+// Stats counts the recipients of the messages of a tenant that were accepted in [f.Since, f.Until), by account, stream or
+// domain, the largest number first. If that takes longer than statsTimeout, it returns *mail.Invalid.
 func (db *DB) Stats(ctx context.Context, f record.StatsFilter) ([]record.Stat, error) {
 	key, ok := statsKeys[f.By]
 	if !ok {

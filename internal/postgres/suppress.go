@@ -12,18 +12,18 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// suppressedSQL is the one condition for an address that must not be mailed, over expressions for its tenant, the address
-// as mail.FoldAddress has it, and the message's stream. For a row of an earlier binary the address is given as that binary
-// had it as well. The condition is asked at acceptance, at the claim, and with the intent of the call.
+// suppressedSQL is the only condition for an address that must not be mailed. Its arguments are expressions for the tenant, the
+// address as mail.FoldAddress gives it, and the message's stream. For rows of earlier binaries, folded also lists the form that
+// those stored. The condition is checked at acceptance, at the claim, and with the intent of the call.
 func suppressedSQL(tenant, folded, stream string) string {
 	return `EXISTS (SELECT 1 FROM suppression s WHERE s.tenant_id = ` + tenant + ` AND s.email IN (` + folded + `)
         AND (s.stream = '' OR s.stream = ` + stream + `) AND (s.expires_at IS NULL OR s.expires_at > now()))`
 }
 
-// A soft bounce in a row of them within softSpan suppresses for as long.
+// softSpan is the time within which soft bounces in a row are counted, and how long they suppress.
 const softSpan = 30 * 24 * time.Hour
 
-// suppressSQL adds suppressions. One that expires gives way, and so does any to a complaint; of others the first stays.
+// suppressSQL adds suppressions. A new one replaces one that expires, and a complaint replaces any other; else the first stays.
 const suppressSQL = `
 INSERT INTO suppression (tenant_id, email, stream, reason, origin, account, message_id, detail)
 SELECT i.tenant_id, i.email, i.stream, i.reason, i.origin, coalesce(a.name, ''), i.message_id, i.detail
@@ -34,7 +34,7 @@ ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = ` + complaintSQL +
     message_id = EXCLUDED.message_id, detail = EXCLUDED.detail, created_at = now(), expires_at = NULL
     WHERE suppression.expires_at IS NOT NULL OR suppression.reason <> 'complaint' AND EXCLUDED.reason = 'complaint'`
 
-// softSQL counts soft bounces, and suppresses for a while whoever has too many in a row.
+// softSQL counts soft bounces, and suppresses for a while each address that has too many in a row.
 const softSQL = `
 WITH c AS (
     INSERT INTO soft_bounce AS b (tenant_id, email, n)
@@ -48,14 +48,15 @@ INSERT INTO suppression (tenant_id, email, reason, origin, detail, expires_at)
 SELECT tenant_id, email, 'soft_bounce', 'webhook', n || ' soft bounces without a delivery', now() + $5::interval FROM c WHERE n >= $4
 ` + longerStaysSQL
 
+// address is a folded address of a tenant.
 type address struct {
 	tenant mail.TenantID
 	email  string
 }
 
-// queueSuppressions applies the rules: hard bounces and complaints stop all mail to the address, unsubscribing that of
-// the stream, and soft bounces in a row all mail for a while. What any recipient of a message could have written of the others
-// (fact.shared) says too little for that: with it one of them would stop the mail of all of them, for good.
+// queueSuppressions applies the rules: hard bounces and complaints stop all mail to the address, unsubscribing stops the mail
+// of the stream, and soft bounces in a row stop all mail for a while. An event that any recipient of the message could have
+// forged (fact.shared) is not enough: one recipient could stop the mail of all others for good.
 func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 	var tenants, accounts []int32
 	var emails, streams, reasons, origins, details []string
@@ -63,7 +64,7 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 	soft, delivered := map[address]int32{}, map[address]bool{}
 	seen := map[[3]string]bool{}
 	for _, f := range byAddress(known) {
-		if f.N < 0 || f.shared { // nobody of the message's, whatever address it names; or perhaps forged
+		if f.N < 0 || f.shared { // not a recipient of the message, whatever address it names; or perhaps forged
 			continue
 		}
 		who := address{f.Tenant, mail.FoldAddress(f.Recipient)}
@@ -93,8 +94,8 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 	}
 }
 
-// byAddress orders facts as every replica does before it locks what is kept by address: counts of soft bounces first, then
-// suppressions, each by tenant and address. Those of one address stay in order.
+// byAddress sorts facts by tenant and address, and keeps the order of those of one address. Every replica locks rows in this
+// order: first the counts of soft bounces, then suppressions.
 func byAddress(facts []*fact) []*fact {
 	sorted := slices.Clone(facts)
 	slices.SortStableFunc(sorted, func(a, b *fact) int {
@@ -103,6 +104,7 @@ func byAddress(facts []*fact) []*fact {
 	return sorted
 }
 
+// originOf is the origin of a suppression that an event causes.
 func originOf(s mail.EventSource) string {
 	if s == mail.FromUnsubscribe {
 		return "unsubscribe"
@@ -110,7 +112,7 @@ func originOf(s mail.EventSource) string {
 	return "webhook"
 }
 
-// suppressionOf says what an event suppresses: the reason, and the stream, "" for all of them.
+// suppressionOf gives the reason ("" for none) and the stream ("" for all) of the suppression that an event causes.
 func suppressionOf(e *mail.Event) (reason, stream string) {
 	switch e.Type {
 	case mail.EventComplained:
@@ -127,11 +129,12 @@ func suppressionOf(e *mail.Event) (reason, stream string) {
 	return "", ""
 }
 
-// countsAsSoft leaves out what the message, and not the address, is to blame for.
+// countsAsSoft reports whether a bounce counts as soft: not one whose cause is the message rather than the address.
 func countsAsSoft(b *mail.Bounce) bool {
 	return b != nil && b.Class == mail.Soft && b.Reason != mail.Content && b.Reason != mail.MessageTooLarge
 }
 
+// queueSoft counts soft bounces, and resets the counts of addresses that had a delivery.
 func (db *DB) queueSoft(b *pgx.Batch, soft map[address]int32, delivered map[address]bool) {
 	if db.softLimit <= 0 {
 		return
@@ -153,7 +156,7 @@ func (db *DB) queueSoft(b *pgx.Batch, soft map[address]int32, delivered map[addr
 	}
 }
 
-// sortedAddresses gives the keys in one order, for the sake of locks.
+// sortedAddresses gives the keys in the one order in which rows are locked.
 func sortedAddresses[V any](m map[address]V) []address {
 	all := make([]address, 0, len(m))
 	for a := range m {

@@ -14,19 +14,19 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// complaintSQL is the reason of a suppression that another takes the place of: a complaint in force is remembered, since to
-// lift it takes a scope of its own.
+// complaintSQL is the reason after a suppression is replaced. A complaint in force stays the reason, because lifting it needs a
+// scope of its own.
 const complaintSQL = `CASE WHEN suppression.reason = 'complaint' AND suppression.expires_at > now() THEN 'complaint' ELSE EXCLUDED.reason END`
 
-// longerStaysSQL decides between a suppression and the one that is there: the one that lasts longer stays, and of two that
-// last as long a complaint.
+// longerStaysSQL decides between a new suppression and the existing one: the one that lasts longer stays. If both last equally
+// long, a complaint stays.
 const longerStaysSQL = `ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = ` + complaintSQL + `, origin = EXCLUDED.origin, account = EXCLUDED.account,
     message_id = EXCLUDED.message_id, detail = EXCLUDED.detail, created_at = EXCLUDED.created_at, expires_at = EXCLUDED.expires_at
     WHERE suppression.expires_at < coalesce(EXCLUDED.expires_at, 'infinity') OR suppression.reason <> 'complaint' AND EXCLUDED.reason = 'complaint'
         AND coalesce(suppression.expires_at, 'infinity') = coalesce(EXCLUDED.expires_at, 'infinity')`
 
-// addSuppressionsSQL adds suppressions, each address and stream once. Of two for the same the one that lasts longer
-// stays, and of two that last as long a complaint, or else the first.
+// addSuppressionsSQL adds suppressions, each address and stream once. Of two for the same, the one that lasts longer stays. If
+// both last equally long, a complaint stays, or else the first.
 const addSuppressionsSQL = `
 INSERT INTO suppression (tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
 SELECT DISTINCT ON (i.email, i.stream) $1::int, i.email, i.stream, i.reason, i.origin, i.account, i.message_id, i.detail,
@@ -36,8 +36,8 @@ FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid
 ORDER BY i.email, i.stream, i.expires_at DESC NULLS FIRST, i.reason <> 'complaint'
 ` + longerStaysSQL
 
-// Suppress stops mail of a tenant to an address, however it is spelled: see mail.FoldAddress. The first reason is kept,
-// unless what is there expires earlier, or the new one is a complaint.
+// Suppress stops mail of a tenant to an address, however it is spelled: see mail.FoldAddress. The existing suppression is kept,
+// unless it expires earlier, or the new one is a complaint and lasts as long.
 func (db *DB) Suppress(ctx context.Context, s record.Suppression) error {
 	_, err := db.addSuppressions(ctx, s.Tenant, []record.Suppression{s}, func(tx pgx.Tx, added int64) error {
 		if s.By == "" || added == 0 {
@@ -53,9 +53,9 @@ func (db *DB) Suppress(ctx context.Context, s record.Suppression) error {
 	return nil
 }
 
-// ImportSuppressions adds many at once, in one statement, to one tenant whatever they name. It returns how many were
-// new or last longer now; the others were there already. A few thousand are a good number. The audit has an entry for each
-// call, by the key that the first one names.
+// ImportSuppressions adds many suppressions in one statement, all to the given tenant: their own Tenant is ignored. It returns
+// how many were new or have replaced others; the rest were there already. A few thousand are a good number. Each call writes one
+// audit entry, with By of the first suppression as the actor.
 func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list []record.Suppression) (int64, error) {
 	return db.addSuppressions(ctx, tenant, list, func(tx pgx.Tx, added int64) error {
 		if len(list) == 0 || list[0].By == "" {
@@ -65,6 +65,7 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 	})
 }
 
+// addSuppressions adds suppressions in a transaction, in which note writes the audit entry.
 func (db *DB) addSuppressions(ctx context.Context, tenant mail.TenantID, list []record.Suppression, note func(tx pgx.Tx, added int64) error) (int64, error) {
 	n := len(list)
 	emails, streams, reasons, origins := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
@@ -94,16 +95,16 @@ func (db *DB) addSuppressions(ctx context.Context, tenant mail.TenantID, list []
 	return added, nil
 }
 
-// lifted is a suppression that was forgotten, as the audit has it.
+// lifted is a deleted suppression, as shown in the audit.
 type lifted struct {
 	Stream string `json:"stream"`
 	Reason string `json:"reason"`
 }
 
-// Unsuppress allows mail to an address again, or returns record.ErrNotFound. Without streams it forgets every row of the
-// address; with streams the rows of exactly these, of which "" is the one for all streams. Where one of them is a complaint's
-// and complaints is not set, it forgets none and returns record.ErrForbidden. The audit has what was forgotten, and whether there
-// was a complaint among it.
+// Unsuppress allows mail to an address again, or returns record.ErrNotFound. Without streams it deletes all suppressions of
+// the address; with streams only those of exactly these, where "" is the one for all streams. If one of them is a complaint in
+// force and complaints is false, it deletes none and returns record.ErrForbidden. The audit entry lists the deleted ones and says
+// whether there was a complaint among them.
 func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID, email string, complaints bool, streams ...string) error {
 	const rows = ` FROM suppression WHERE tenant_id = $1 AND email = $2 AND ($3::text[] IS NULL OR stream = ANY ($3))`
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
@@ -116,7 +117,7 @@ func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID
 		if err != nil {
 			return err
 		}
-		var left bool // only a complaint's can be
+		var left bool // only a complaint can be left
 		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT`+rows+`)`, tenant, mail.FoldAddress(email), streams).Scan(&left); err != nil {
 			return err
 		}
@@ -166,8 +167,8 @@ LIMIT $7`
 	return list, nil
 }
 
-// veiled is an address as the audit has it, such as a***@example.org: the audit outlives the mail, and who asks for an address
-// knows it already.
+// veiled is an address as the audit shows it, such as a***@example.org. The audit is kept longer than the mail, and a reader who
+// looks for an address knows it already.
 func veiled(address string) string {
 	folded := mail.FoldAddress(address)
 	at := strings.LastIndexByte(folded, '@')

@@ -6,10 +6,10 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// twinsSQL lists the messages, of those given, of which this transaction made known that a provider accepted them twice:
-// a call that was closed without a verdict turned out to be accepted, and so did a later one, which was made since nobody
-// knew. A later call for recipients that an earlier one put off is none: what became of the earlier one was known before
-// it began. Nor is one that the same account answered with the same id: it repeated the earlier one.
+// twinsSQL lists those of the given messages that this transaction has shown to be accepted twice: a call that was closed
+// without a verdict turned out to be accepted, and so was a later one, which was made because the outcome was unknown. A later
+// call for recipients that an earlier one put off does not count: the outcome of the earlier one was known before it began. Nor
+// does a call that the same account answered with the same id: it repeated the earlier one.
 const twinsSQL = `
 SELECT DISTINCT t.message_id
 FROM attempt t
@@ -23,8 +23,8 @@ WHERE t.message_id = ANY ($1) AND (t.class = 'accepted' AND t.finished_at = now(
       AND NOT (a.account_id = b.account_id AND a.provider_message_id <> '' AND a.provider_message_id = b.provider_message_id)
     OFFSET 0)`
 
-// queueTwins looks for them when the batch runs, and has them in twins afterwards. They count once the transaction is
-// committed: see reportTwins.
+// queueTwins looks for such messages when the batch runs, and then stores them in twins. They count only after the transaction
+// is committed: see reportTwins.
 func queueTwins(b *pgx.Batch, ids [][16]byte, twins *[][16]byte) {
 	*twins = nil
 	if len(ids) == 0 {
@@ -38,14 +38,15 @@ func queueTwins(b *pgx.Batch, ids [][16]byte, twins *[][16]byte) {
 	})
 }
 
+// reportTwins calls Options.AcceptedTwice for each message.
 func (db *DB) reportTwins(twins [][16]byte) {
 	for _, id := range twins {
 		db.twice(mail.ID(id))
 	}
 }
 
-// mayBeTwins lists the messages of results by which a second acceptance may come to light: those of a later call, or of
-// one that was taken for lost. The first call of a message, whose claim is closed by its own result, is neither.
+// mayBeTwins lists the messages of results that may show a second acceptance: those of a later call, or of one that was taken
+// for lost. The first call of a message, whose claim is closed by its own result, is neither.
 func mayBeTwins(batch []ownedResult, owned []*freed) [][16]byte {
 	var ids [][16]byte
 	for i, r := range batch {

@@ -10,10 +10,10 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// DecideUnknown ends the wait of unknown messages for which no evidence came in time: they are sent again when their
-// policy is resend, or reconcile with the fallback resend, and that was not done most times before; else they are
-// failed_unknown. The account whose call is unknown comes last then, since it may have the message. Recipients who were
-// surely not in the call are sent to now. The verdict's source is the deadline. At most 500 at a time.
+// DecideUnknown ends the wait of unknown messages for which no evidence came in time. They are sent again if their policy is
+// resend, or reconcile with the fallback resend, and they were resent fewer than most times; else they become failed_unknown.
+// For a resend, the account whose call is unknown comes last, because it may have the message. Recipients that were certainly
+// not in the call are queued in any case. The verdict's source is the deadline. At most 500 at a time.
 func (db *DB) DecideUnknown(ctx context.Context, resendAfterReconcile bool, most int) (resent, failed int, err error) {
 	const q = `
 WITH d AS (
@@ -69,7 +69,7 @@ SELECT id, n, again FROM x`
 	return resent, failed, nil
 }
 
-// decideAttemptSQL notes what decided about the call, or about all that may have been made of a restored message.
+// decideAttemptSQL notes that the deadline decided about the call, or about all possible calls of a restored message.
 const decideAttemptSQL = `
 UPDATE attempt t SET verdict_source = 'deadline'
 FROM unnest($1::uuid[], $2::int[]) AS d(id, n)
@@ -81,8 +81,8 @@ UPDATE recipient c SET updated_at = now(), status = CASE WHEN d.again THEN 'queu
 FROM unnest($1::uuid[], $2::boolean[]) AS d(id, again)
 WHERE c.message_id = ANY ($1) AND c.message_id = d.id AND c.status = 'unknown'`
 
-// FreeHeld makes held messages due again: a change of configuration may have made room for them. Those of one lane
-// first keep their order. At most limit rows; it reports whether that was all.
+// FreeHeld makes held messages due again, because a change of configuration may have made room for them. It takes those that
+// are due first, at most limit, and reports whether these were all.
 func (db *DB) FreeHeld(ctx context.Context, limit int) (bool, error) {
 	const q = `
 UPDATE ready SET due = now(), held = false WHERE id = ANY (ARRAY(
@@ -94,8 +94,8 @@ UPDATE ready SET due = now(), held = false WHERE id = ANY (ARRAY(
 	return tag.RowsAffected() < int64(limit), nil
 }
 
-// Relane moves up to limit ready messages of a lane elsewhere, by what the function says of their facts, starting after
-// an id. It returns the last id that it looked at, or the zero id at the end.
+// Relane looks at up to limit ready messages of any lane, starting after an id, and moves each to the lane that the function
+// gives for its facts. It returns the last id that it looked at, or the zero id at the end.
 func (db *DB) Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (mail.ID, error) {
 	var last mail.ID
 	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {

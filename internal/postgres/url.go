@@ -15,8 +15,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// parseURL reads a URL or DSN. The driver's own error could repeat a part of it that is a password, so that only a file that
-// can't be read is told.
+// parseURL reads a URL or DSN. The driver's own error could repeat a part that is a password, so it is not shown, except for a
+// file that can't be read.
 func parseURL(dsn string) (*pgxpool.Config, error) {
 	if garbled(dsn) {
 		return nil, errors.New("database URL: / ? # and @ in its user or password have to be written as %2F %3F %23 and %40")
@@ -31,8 +31,8 @@ func parseURL(dsn string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// SafeURL tells where a URL or DSN leads, for errors and logs: servers, database and user, and nothing else of it. So no
-// password is told, wherever it stands. What can't be read is not repeated.
+// SafeURL says where a URL or DSN leads, for errors and logs: servers, database and user, and nothing else. So it never shows a
+// password, wherever that stands. If the URL can't be parsed, it shows nothing of it.
 func SafeURL(dsn string) string {
 	cfg, err := pgconn.ParseConfig(dsn)
 	if err != nil || garbled(dsn) {
@@ -43,7 +43,7 @@ func SafeURL(dsn string) string {
 		u.User = url.User(cfg.User)
 	}
 	hosts := hostsOf(cfg)
-	if strings.HasPrefix(hosts[0], "/") { // a socket's folder can't stand before the database
+	if strings.HasPrefix(hosts[0], "/") { // the folder of a socket can't be the host of a URL
 		u.RawQuery = "host=" + strings.Join(hosts, ",")
 		return u.String()
 	}
@@ -54,7 +54,7 @@ func SafeURL(dsn string) string {
 // hostsOf lists the servers of a configuration, as host:port or the path of a socket.
 func hostsOf(cfg *pgconn.Config) []string {
 	var hosts []string
-	add := func(host string, port uint16) { // without TLS a server is tried a second time
+	add := func(host string, port uint16) { // the same server may come twice, with and without TLS
 		at := net.JoinHostPort(host, strconv.Itoa(int(port)))
 		if strings.HasPrefix(host, "/") {
 			at = path.Join(host, ".s.PGSQL."+strconv.Itoa(int(port)))
@@ -70,8 +70,8 @@ func hostsOf(cfg *pgconn.Config) []string {
 	return hosts
 }
 
-// garbled reports whether a URL is read otherwise than it was meant: a / ? # or @ in the password that is not written in percent
-// ends the server, or begins it, within the password. It shows by a second @, one behind the server, or a #.
+// garbled reports whether a URL is parsed otherwise than it was meant: a / ? # or @ in the password that is not
+// percent-encoded ends or begins the server's name within the password. Its signs are a second @, an @ after the server, or a #.
 func garbled(dsn string) bool {
 	scheme, rest, ok := strings.Cut(dsn, "://")
 	if !ok || scheme != "postgres" && scheme != "postgresql" {
@@ -83,7 +83,7 @@ func garbled(dsn string) bool {
 	}
 	database, query, _ := strings.Cut(behind, "?")
 	for parameter := range strings.SplitSeq(query, "&") {
-		key, _, _ := strings.Cut(parameter, "=") // its value may well be an address
+		key, _, _ := strings.Cut(parameter, "=") // a value may contain an @
 		database += key
 	}
 	return strings.Count(server, "@") > 1 || strings.ContainsAny(database, "@#") || strings.Contains(query, "#")

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Vitals is what the server says about itself that durability and time depend on.
+// Vitals are facts about the server that durability and time depend on.
 type Vitals struct {
 	Version                                  string
 	VersionNum                               int
@@ -16,15 +16,15 @@ type Vitals struct {
 	Fsync, FullPageWrites, SynchronousCommit string
 	MaxConnections                           int
 	Now                                      time.Time     // by the database's clock
-	ClockSkew                                time.Duration // this host's clock less that
-	IdleInTransaction                        string        // how long sessions other than ours may leave a transaction open; "0": for ever
-	Standbys                                 int           // that are connected
-	SynchronousStandbys                      string        // which of them a commit waits for
-	Superuser                                bool          // whether we are
+	ClockSkew                                time.Duration // this host's clock minus the database's
+	IdleInTransaction                        string        // how long other sessions may leave a transaction open; "0": for ever
+	Standbys                                 int           // standbys that are connected
+	SynchronousStandbys                      string        // the standbys that a commit waits for
+	Superuser                                bool          // whether our role is a superuser
 }
 
-// Hosts lists the servers that a URL or DSN names, as host:port, and reports whether it says which of them is meant by
-// target_session_attrs.
+// Hosts lists the servers that a URL or DSN names, as host:port or the path of a socket. It reports whether the URL chooses
+// among them by target_session_attrs.
 func Hosts(dsn string) (hosts []string, chosen bool, err error) {
 	pool, err := parseURL(dsn)
 	if err != nil {
@@ -33,7 +33,7 @@ func Hosts(dsn string) (hosts []string, chosen bool, err error) {
 	return hostsOf(&pool.ConnConfig.Config), pool.ConnConfig.ValidateConnect != nil, nil
 }
 
-// Vitals asks the server. The skew is right to about half the round trip.
+// Vitals asks the server. The skew is accurate to about half the round trip.
 func (db *DB) Vitals(ctx context.Context) (Vitals, error) {
 	const q = `
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(),
@@ -57,7 +57,7 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 	return v, err
 }
 
-// othersIdle asks for a timeout that our own connections set for themselves, on one that does not.
+// othersIdle reads a timeout that our own connections override, on a connection that does not override it.
 func (db *DB) othersIdle(ctx context.Context) (string, error) {
 	const name = "idle_in_transaction_session_timeout"
 	cfg := db.api.Config().ConnConfig
@@ -74,7 +74,7 @@ func (db *DB) othersIdle(ctx context.Context) (string, error) {
 	return timeout, nil
 }
 
-// MissingPrivileges names the tables, sequences and functions of the schema that our role may not use as serve does.
+// MissingPrivileges names the tables, sequences and functions of the schema that our role may not use in the way serve needs.
 func (db *DB) MissingPrivileges(ctx context.Context) ([]string, error) {
 	const q = `
 SELECT c.relname FROM pg_class c

@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// waitingSQL looks for a message wherever it can be. Those before it in its lane are counted up to $2, by their index.
+// waitingSQL looks for a message in all places where it can be. Messages before it in its lane are counted up to $2, by index.
 const waitingSQL = `
 SELECT m.facts, r.id IS NOT NULL, r.due, coalesce(r.held, false), coalesce(r.tries, 0), coalesce(r.avoid, u.avoid),
        CASE WHEN r.due <= now() THEN (SELECT count(*) FROM (
@@ -27,7 +27,7 @@ LEFT JOIN unknown u ON u.id = m.id
 LEFT JOIN account a ON a.id = coalesce(f.account_id, u.account_id)
 WHERE m.id = $1`
 
-// Waiting says where a message of any tenant stands, with the facts that it is routed by, or returns record.ErrNotFound.
+// Waiting says where a message of any tenant is, with the facts by which it is routed, or returns record.ErrNotFound.
 func (db *DB) Waiting(ctx context.Context, id mail.ID) (*queue.Waiting, error) {
 	w, err := readWaiting(ctx, db.api, id)
 	if err != nil {
@@ -40,6 +40,7 @@ type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
+// readWaiting does the work of Waiting on a pool or in a transaction.
 func readWaiting(ctx context.Context, on rowQuerier, id mail.ID) (*queue.Waiting, error) {
 	w := &queue.Waiting{Facts: &mail.Facts{}}
 	var facts, avoid []byte

@@ -19,17 +19,17 @@ type Metrics struct {
 	ClaimSeconds prometheus.Histogram     // one claim statement
 	SlotsGranted *prometheus.CounterVec   // account
 	SlotsUsed    *prometheus.CounterVec   // account; a call was made
-	SlotsDropped *prometheus.CounterVec   // account; granted and not used for a call
+	SlotsDropped *prometheus.CounterVec   // account; granted but not used for a call
 
 	ReadyDepth prometheus.Gauge // messages due
-	DeadRows   prometheus.Gauge // of the queue, all replicas: what the server has not cleaned up
+	DeadRows   prometheus.Gauge // rows of the queue that the server has not cleaned up yet, all replicas
 	Inflight   prometheus.Gauge // calls running in this process
 	Unknown    prometheus.Gauge // messages whose outcome is not known, all replicas
 
 	UnknownTotal     *prometheus.CounterVec   // kind, cause: answer, timeout, broken; attempts that ended Uncertain
 	Resolved         *prometheus.CounterVec   // by: webhook, lookup, deadline, rescue, operator; verdict: sent, failed, resent
 	Rescued          *prometheus.CounterVec   // kind: unstarted, started; attempts taken over from a dead lease
-	DuplicateAccepts prometheus.Counter       // messages of which a second acceptance came to light
+	DuplicateAccepts prometheus.Counter       // messages that turned out to be accepted twice
 	BreakerState     *prometheus.GaugeVec     // account; 0 closed, 1 half open, 2 open
 	Parked           *prometheus.GaugeVec     // account; 1 while it, or a sender on it, is parked
 	BatchSize        *prometheus.HistogramVec // batch: accept, intent, record, events; rows in one transaction
@@ -40,10 +40,10 @@ type Metrics struct {
 	Deliveries   *prometheus.CounterVec // outcome: delivered, retry, failed, disabled
 	Streams      prometheus.Gauge       // event streams that are open in this process
 
-	Booked     *prometheus.GaugeVec // state: ready, unstarted, started, unknown; open messages as of the last check of the books
-	Violations *prometheus.GaugeVec // kind: queue.ViolationKinds; contradictions that it found
+	Booked     *prometheus.GaugeVec // state: ready, unstarted, started, unknown; open messages at the last check of the books
+	Violations *prometheus.GaugeVec // kind: queue.ViolationKinds; contradictions that this check found
 	BooksAt    prometheus.Gauge     // when this process checked the books last, in Unix seconds
-	UnknownAge prometheus.Gauge     // how long the oldest unknown message has been so, in seconds
+	UnknownAge prometheus.Gauge     // how long the oldest unknown message has been unknown, in seconds
 }
 
 // Label values of the fixed sets.
@@ -58,8 +58,8 @@ const (
 
 const namespace = "sendgate"
 
-// New makes the metrics and registers them. It panics if reg already has them, since two of them in one registry would
-// hide each other.
+// New makes the metrics and registers them. It panics if reg already has them, because two sets in one registry would hide
+// each other.
 func New(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		Accepted:      counters("accepted_total", "Messages submitted, those of batches each, by what their sender was told.", "result"),
@@ -123,6 +123,7 @@ func NewRegistry() *prometheus.Registry {
 	return reg
 }
 
+// all lists all metrics, to register them.
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.Accepted, m.AcceptSeconds, m.HTTPRequests, m.HTTPSeconds, m.Attempts, m.CallSeconds, m.Claimed, m.ClaimSeconds,
@@ -145,12 +146,12 @@ func (m *Metrics) zero() {
 	}
 }
 
-// fast covers what has to be done in milliseconds, 0.5 ms to 10 s.
+// fast covers work that should take milliseconds: 0.5 ms to 10 s.
 func fast() []float64 {
 	return []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}
 }
 
-// slow covers a call over the internet, 5 ms to 60 s.
+// slow covers a call over the internet: 5 ms to 60 s.
 func slow() []float64 { return []float64{.005, .01, .025, .05, .1, .2, .5, 1, 2, 5, 10, 20, 30, 60} }
 
 // sizes covers batches of 1 to 1,024 rows.

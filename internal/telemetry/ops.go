@@ -14,24 +14,24 @@ import (
 	"github.com/sendgate/sendgate/internal/hostcheck"
 )
 
-// readyTimeout caps one readiness check. It is below the default period of a Kubernetes probe, 10 s, and above what a
-// busy database needs for a ping.
+// readyTimeout caps one readiness check. It is below the default period of a Kubernetes probe, 10 s, and above the time that
+// a busy database needs for a ping.
 const readyTimeout = 2 * time.Second
 
 // maxReason caps the reason of a 503, in bytes.
 const maxReason = 200
 
-// Degraded says why a process can't do some of its work. No other process could do it either, so this one should get
-// requests all the same.
+// Degraded says why a process can't do some of its work. No other process could do it either, so this one should still get
+// requests.
 type Degraded string
 
 // Error implements error.
 func (d Degraded) Error() string { return string(d) }
 
 // Ops serves the listener for operations. /healthz says that the process runs. /readyz says that it can do its work: it is a
-// 503 with the reason in one line if ready returns an error, or a 200 with the reason if that is Degraded. /metrics has what
-// reg gathers. The listener needs no key, so it belongs on a loopback or an inside address. Pages in a browser
-// there are kept out by the rule: they get no metrics, and of readiness only the status.
+// 503 with the reason in one line if ready returns an error, or a 200 with the reason if that error is Degraded. /metrics has
+// the metrics of reg. The listener needs no key, so it belongs on a loopback or an internal address. The rule keeps out web
+// pages in a browser there: they get no metrics, and of readiness only the status.
 func Ops(reg prometheus.Gatherer, ready func(context.Context) error, rule hostcheck.Rule) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
@@ -53,7 +53,7 @@ func Ops(reg prometheus.Gatherer, ready func(context.Context) error, rule hostch
 		}
 		answer(w, http.StatusOK, "ready")
 	})
-	// A collector that fails must not hide the others, so what could be gathered is served.
+	// A collector that fails must not hide the others, so all metrics that could be gathered are served.
 	mux.Handle("GET /metrics", rule.Guard(promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
 	return mux
 }
@@ -66,6 +66,7 @@ func answer(w http.ResponseWriter, status int, line string) {
 	_, _ = io.WriteString(w, line+"\n")
 }
 
+// reason is the error in one line, of at most maxReason bytes.
 func reason(err error) string {
 	line := strings.Join(strings.Fields(err.Error()), " ")
 	if len(line) > maxReason {

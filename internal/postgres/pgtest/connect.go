@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// connect finds the server, or joins the shared one, and makes sure of the template.
+// connect finds the server of the environment or joins the shared one, and makes the template if there is none.
 func connect() (*host, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startGrace)
 	defer cancel()

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// connect finds the server: here there is no private one to share.
+// connect uses the server of the environment: on this system there is no private one to share.
 func connect() (*host, error) {
 	h := &host{admin: os.Getenv("SENDGATE_TEST_DATABASE_URL"), external: true}
 	if h.admin == "" {

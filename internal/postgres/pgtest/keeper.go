@@ -16,12 +16,12 @@ import (
 	"github.com/sendgate/sendgate/internal/devpg"
 )
 
-// linger is for the server of a run: the next test binary of a run is often moments away.
+// linger is how long the server of a run stays up without users: the next test binary of the run often starts in a moment.
 const linger = 3 * time.Second
 
-// init turns a test binary that was started as the keeper into one, before any test sees it. It is the one init of the
-// project: the server has to outlive the binary that starts it, the binary is all there is at run time, and a TestMain
-// would have to be repeated in every package that uses this one.
+// init makes a test binary that was started as the keeper run as the keeper, before any test begins. It is the only init of
+// the project: the server has to outlive the binary that starts it, there is no other program at run time, and a TestMain would
+// have to be repeated in every package that uses this one.
 func init() { //nolint:gochecknoinits // see above
 	dir := os.Getenv(superviseEnv)
 	if dir == "" {
@@ -38,7 +38,7 @@ func init() { //nolint:gochecknoinits // see above
 	os.Exit(0)
 }
 
-// keep runs the shared server until it had no user for a while.
+// keep runs the shared server until it has had no user for as long as it lingers.
 func keep(s shared) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -64,7 +64,7 @@ func keep(s shared) (err error) {
 	if err := cluster.Stop(); err != nil {
 		return err
 	}
-	if strings.HasPrefix(s.dir, memory) { // which others may need
+	if strings.HasPrefix(s.dir, memory) { // memory that others may need
 		if err := os.RemoveAll(s.cluster()); err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func keep(s shared) (err error) {
 }
 
 // start starts the server on the data of the last run, which saves a second or more. Data that were left in use are not
-// trusted, for the server does not sync: they are thrown away, and so are data that it does not start on.
+// trusted, because the server does not sync: they are deleted, and so are data on which it does not start.
 func (s shared) start(ctx context.Context) (*devpg.Cluster, error) {
 	options := devpg.Options{
 		Dir: s.cluster(), Fast: true,
@@ -105,7 +105,7 @@ func (s shared) start(ctx context.Context) (*devpg.Cluster, error) {
 	return devpg.Start(ctx, options)
 }
 
-// publish writes the address for those who wait for it, in one step.
+// publish writes the address for the processes that wait for it, in one step.
 func (s shared) publish(url string) error {
 	half := s.url() + ".new"
 	if err := os.WriteFile(half, []byte(url), 0o600); err != nil {
@@ -117,8 +117,8 @@ func (s shared) publish(url string) error {
 	return nil
 }
 
-// awaitIdle returns when there was no user for a while, with the lock that keeps users out, or, without it,
-// when ctx ends or the server exits.
+// awaitIdle waits until there has been no user for as long as the server lingers, and returns the lock that keeps users out. It
+// returns nil when ctx ends or the server exits.
 func (s shared) awaitIdle(ctx context.Context, cluster *devpg.Cluster) *os.File {
 	tick := time.NewTicker(max(s.linger/12, poll))
 	defer tick.Stop()

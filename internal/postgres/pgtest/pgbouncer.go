@@ -18,8 +18,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PgBouncer starts PgBouncer with its default settings but those given, in front of the server of a connection string, and
-// returns the string that goes through it. It is stopped when the test ends. Without the program the test is skipped.
+// PgBouncer starts PgBouncer in front of the server of a connection string, with its default settings except those given. It
+// returns the connection string through it. PgBouncer is stopped when the test ends. Without the program the test is skipped.
 func PgBouncer(t testing.TB, dsn string, settings map[string]string) string {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
@@ -68,8 +68,8 @@ func PgBouncer(t testing.TB, dsn string, settings map[string]string) string {
 	return through.String()
 }
 
-// bouncerPlace makes a folder for PgBouncer, and says as whom it runs: it refuses to be root, so it is whoever owns the folder of
-// the server's socket, or else nobody.
+// bouncerPlace makes a folder for PgBouncer, and says which user runs it. PgBouncer refuses to run as root, so for root that is
+// the owner of the folder of the server's socket, or else nobody.
 func bouncerPlace(t testing.TB, server string) (dir string, as *syscall.SysProcAttr) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sendgate-pgbouncer-") // the folders of t.TempDir are closed to other users
@@ -98,6 +98,7 @@ func write(t testing.TB, path, text string) {
 	}
 }
 
+// freePort returns a TCP port on loopback that was free a moment ago.
 func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -109,7 +110,7 @@ func freePort(t testing.TB) int {
 	return addr.Port
 }
 
-// await waits until something listens.
+// await waits until something listens on addr.
 func await(t testing.TB, addr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -1,12 +1,12 @@
 // Package pgtest gives each test a migrated PostgreSQL database of its own.
 //
-// It decides where the server comes from and how databases are made; what is tested, and whether in parallel, is left
-// to the tests. The server is that of SENDGATE_TEST_DATABASE_URL, whose role may create databases, or else a private
-// one that all test binaries of a run share, started by the first and stopped a few seconds after the last. A database
-// is a copy of a template that has every migration, made once for each content of package migrations: a copy takes
-// tens of milliseconds where the migrations take seconds.
+// It decides where the server comes from and how databases are made. The tests decide what they test, and whether in
+// parallel. The server is that of SENDGATE_TEST_DATABASE_URL, whose role must be allowed to create databases, or else a private
+// one that all test binaries of a run share. The first starts it, and it stops a few seconds after the last. A database is a
+// copy of a template that has every migration, made once for each content of package migrations: a copy takes tens of
+// milliseconds, the migrations take seconds.
 //
-// The mistake a newcomer makes: to skip a test when there is no server. A store that was not tested is not known to
+// A newcomer's likeliest mistake is to skip a test when there is no server. A store that was not tested is not known to
 // work, so without a server a test fails and says how to get one.
 package pgtest
 
@@ -28,19 +28,19 @@ import (
 	"github.com/sendgate/sendgate/internal/devpg"
 )
 
-// closeGrace is how long a pool may take to close before the test is told that it kept a connection.
+// closeGrace is how long a pool may take to close before the test fails because it kept a connection.
 const closeGrace = 5 * time.Second
 
-// server is where the databases of this process are made. The first test finds or starts it; all wait for that.
+// server is where the databases of this process are made. The first test finds or starts it; all tests wait for that.
 var server = sync.OnceValues(connect)
 
 // host is a server that is ready to make databases.
 type host struct {
 	admin    string   // connection string that may create databases
 	template string   // the database that has every migration
-	external bool     // it is not ours to stop, so that databases can outlive the run
-	use      *os.File // held open for the life of this process: it keeps the shared server running
-	session  *session // to admin
+	external bool     // we do not stop it, so databases can outlive the run
+	use      *os.File // open for the life of this process: it keeps the shared server running
+	session  *session // a connection to admin
 }
 
 // New returns a pool on a fresh migrated database. The pool is closed and the database dropped when the test ends; on
@@ -66,7 +66,7 @@ func NewURL(t testing.TB) string {
 	return d.URL
 }
 
-// Database is a migrated database whose end its user decides, so that several tests can use it.
+// Database is a migrated database that its user has to drop, so that several tests can use it.
 type Database struct {
 	URL  string
 	host *host
@@ -87,17 +87,18 @@ func Make(ctx context.Context) (*Database, error) {
 	return &Database{URL: url, host: h, name: name}, err
 }
 
-// Drop drops the database, whoever is connected.
+// Drop drops the database, even if somebody is connected to it.
 func (d *Database) Drop(ctx context.Context) error { return d.host.drop(ctx, d.name) }
 
-// Finish drops the database after its last test, or says where it is if that failed.
+// Finish drops the database after its last test. If that failed, a database on an external server is kept, and Finish logs its
+// name.
 func (d *Database) Finish(t testing.TB) {
 	t.Helper()
 	d.host.finish(t, d.name)
 }
 
-// Parallel sets how many tests run at a time, unless the command line says it. Tests with a database wait more than they work, so
-// that more of them than there are processors may run. It is for TestMain.
+// Parallel sets how many tests run at a time, unless the command line does. Tests with a database mostly wait, so more of them
+// may run than there are processors. It is for TestMain.
 func Parallel(tests int) {
 	flag.Parse()
 	asked := false
@@ -112,12 +113,12 @@ func databaseName(template string) string {
 	return strings.Join([]string{clonePrefix, hashOf(template), stamp(time.Now()), strings.ToLower(rand.Text()[:10])}, "_")
 }
 
-// clone copies the template. STRATEGY file_copy is quicker than the default where data need not be written to disk.
+// clone copies the template. STRATEGY file_copy is quicker than the default when data need not be written to disk.
 func (h *host) clone(ctx context.Context, name string) error {
 	return h.session.exec(ctx, "CREATE DATABASE "+quote(name)+" TEMPLATE "+quote(h.template)+" STRATEGY file_copy")
 }
 
-// finish drops a test's database, or says where a failed test's database is.
+// finish drops a test's database, or keeps that of a failed test on an external server and logs its name.
 func (h *host) finish(t testing.TB, name string) {
 	t.Helper()
 	if t.Failed() && h.external {
@@ -141,7 +142,7 @@ func (h *host) drop(ctx context.Context, name string) error {
 // quote returns name as an SQL identifier.
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// closePool closes pool. A connection that the test never gave back would block that for good: it is an error instead.
+// closePool closes pool. A connection that the test did not give back would block that forever: the test fails instead.
 func closePool(t testing.TB, pool *pgxpool.Pool, grace time.Duration) {
 	t.Helper()
 	closed := make(chan struct{})

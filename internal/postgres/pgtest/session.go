@@ -9,8 +9,8 @@ import (
 )
 
 // session is one connection to the server that is kept for the life of the process: a new one for each CREATE and DROP
-// DATABASE costs more than the database. It is safe for concurrent use: those who use it take turns. An idle connection
-// has no goroutine, so that a test's check for leaks finds nothing.
+// DATABASE would cost more than the database. It is safe for concurrent use: its users take turns. An idle connection has no
+// goroutine, so a test's check for leaks finds nothing.
 type session struct {
 	url  string
 	mu   sync.Mutex
@@ -27,8 +27,8 @@ func (s *session) exec(ctx context.Context, statement string) error {
 	})
 }
 
-// do calls use with the connection. A kept connection that turns out to be broken, as after a restart of the server, is
-// replaced, and use is called again.
+// do calls use with the connection. If the kept connection turns out to be broken, for example after a restart of the server,
+// do replaces it and calls use again.
 func (s *session) do(ctx context.Context, use func(*pgx.Conn) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,23 +18,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// superviseEnv turns a test binary into the keeper of the shared server in the directory it names, which lingers as long as
-// lingerEnv says.
+// superviseEnv makes a test binary the keeper of the shared server in the directory that it names. lingerEnv says how long the
+// server lingers.
 const (
 	superviseEnv = "SENDGATE_PGTEST_SUPERVISE"
 	lingerEnv    = "SENDGATE_PGTEST_LINGER"
 )
 
-// startGrace is how long a process waits for its turn and for the server: a first start may have to download it.
+// startGrace is how long a process waits for its turn and for the server. The first start may have to download it.
 const startGrace = 3 * time.Minute
 
 // poll is the time between two looks at a lock or a file.
 const poll = 25 * time.Millisecond
 
-// shared is a directory that all test binaries of one user meet in.
+// shared is a directory that all test binaries of one user share.
 //
-// Each holds users shared for as long as it lives, and the kernel lets go for it however it ends. The keeper holds
-// keeper for as long as the server runs, and stops it when it can have users for itself. turn is held to start a keeper.
+// Each of them holds a shared lock on users as long as it lives; the kernel releases it however the process ends. The keeper
+// holds keeper as long as the server runs, and stops the server when it can lock users exclusively. Whoever starts a keeper
+// holds turn.
 type shared struct {
 	dir    string
 	linger time.Duration // how long the server outlives its last user
@@ -48,8 +49,8 @@ func (s shared) log() string     { return filepath.Join(s.dir, "keeper.log") }
 func (s shared) cluster() string { return filepath.Join(s.dir, "pg") }
 func (s shared) inUse() string   { return filepath.Join(s.dir, "in-use") }
 
-// join makes this process a user of the shared server, for the rest of its life, and returns the server's address. The
-// file it returns holds the lock and must stay open.
+// join makes this process a user of the shared server for the rest of its life, and returns the server's address. The
+// file that it returns holds the lock and must stay open.
 func join(ctx context.Context, s shared) (string, *os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, startGrace)
 	defer cancel()
@@ -67,8 +68,8 @@ func join(ctx context.Context, s shared) (string, *os.File, error) {
 	return url, use, nil
 }
 
-// prepare makes the directory, and refuses one that somebody else put there under our name. Its mode lets the user
-// pass that runs the server for root.
+// prepare makes the directory, and refuses one that another user put there under our name. Its mode gives access to the user
+// that runs the server for root.
 func (s shared) prepare() error {
 	if err := os.Mkdir(s.dir, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("create shared directory: %w", err)
@@ -103,7 +104,7 @@ func (s shared) server(ctx context.Context) (string, error) {
 	return s.await(ctx, pid)
 }
 
-// running returns the address of a server that has a living keeper and accepts connections.
+// running returns the address of the server if it has a live keeper and accepts connections.
 func (s shared) running(ctx context.Context) (string, error) {
 	if f, err := tryLock(s.keeper(), syscall.LOCK_EX); err == nil {
 		return "", errors.Join(errors.New("no keeper"), unlock(f))
@@ -119,8 +120,8 @@ func (s shared) running(ctx context.Context) (string, error) {
 	return string(url), conn.Close(ctx)
 }
 
-// spawn starts this program again as the keeper: in a session of its own and with none of our files, so that neither a
-// terminal's signal nor the end of this process reaches it and `go test` does not wait for it.
+// spawn starts this program again as the keeper. It has a session of its own and none of our files: so neither a terminal's
+// signal nor the end of this process reaches it, and `go test` does not wait for it.
 func (s shared) spawn() (int, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -153,7 +154,7 @@ func (s shared) await(ctx context.Context, pid int) (string, error) {
 			return string(url), nil
 		}
 		if gone, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); gone == pid || errors.Is(err, syscall.ECHILD) {
-			why, _ := os.ReadFile(s.log()) // an empty reason says as much as one that cannot be read
+			why, _ := os.ReadFile(s.log()) // if it can't be read, the reason is empty
 			return "", errors.New(strings.TrimSpace(string(why)))
 		}
 		select {
@@ -164,7 +165,7 @@ func (s shared) await(ctx context.Context, pid int) (string, error) {
 	}
 }
 
-// lock waits for a lock on the file at path. Polling keeps the wait bounded, which flock(2) itself is not.
+// lock waits for a lock on the file at path. It polls, because flock(2) itself can't wait with a time limit.
 func lock(ctx context.Context, path string, how int) (*os.File, error) {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
@@ -181,8 +182,8 @@ func lock(ctx context.Context, path string, how int) (*os.File, error) {
 	}
 }
 
-// unlock releases a lock. Closing the file alone would not do for a moment: until it runs its program, a child that some
-// other goroutine is just starting has a copy of the file, and a lock belongs to all copies.
+// unlock releases a lock. To close the file alone might not release it at once: a child that another goroutine is just starting
+// has a copy of the file until it runs its program, and a lock belongs to all copies.
 func unlock(f *os.File) error {
 	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
 }
@@ -199,14 +200,14 @@ func tryLock(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// memory is a file system in memory, where there is one. A database of its own for each test is seven hundred files to make
-// and to remove, which costs half as much there.
+// memory is a file system in memory, on systems that have it. Each test's database is seven hundred files to make and to
+// remove, which costs half as much there.
 const memory = "/dev/shm"
 
-// room is how much of it must be free.
+// room is how many bytes must be free in it.
 const room = 4 << 30
 
-// sharedDir is where the test binaries of this user meet.
+// sharedDir is the directory that the test binaries of this user share.
 func sharedDir() string {
 	dir := os.TempDir()
 	var fs syscall.Statfs_t

@@ -20,13 +20,13 @@ import (
 	"github.com/sendgate/sendgate/migrations"
 )
 
-// Names are PREFIX_HASH_TIME or PREFIX_HASH_TIME_RANDOM: which migrations a database has, and since when it exists.
+// Names are PREFIX_HASH_TIME or PREFIX_HASH_TIME_RANDOM. They say which migrations a database has and when it was made.
 const (
 	templatePrefix = "sendgate_template"
 	clonePrefix    = "sendgate_test"
 )
 
-// keepFor is how long databases stay that no running test drops: those of failed tests and of killed ones.
+// keepFor is how long databases are kept that no test drops: those of failed and of killed tests.
 const keepFor = 24 * time.Hour
 
 // templateLock is the key of the advisory lock under which templates are made and old databases dropped.
@@ -57,7 +57,7 @@ func madeAt(name string) (time.Time, bool) {
 	return time.Unix(seconds, 0), err == nil
 }
 
-// hashMigrations names the content of fsys: a template is good for exactly one content.
+// hashMigrations gives a hash of the migrations in fsys: a template is good for exactly one content.
 func hashMigrations(fsys fs.FS) (string, error) {
 	names, err := fs.Glob(fsys, "*.sql")
 	if err != nil {
@@ -87,7 +87,7 @@ func ensureTemplate(ctx context.Context, admin *session) (name string, err error
 	return name, err
 }
 
-// findOrBuild does what ensureTemplate promises. Every process that shares the server takes turns.
+// findOrBuild does the work of ensureTemplate. The processes that share the server take turns.
 func findOrBuild(ctx context.Context, conn *pgx.Conn, admin, hash string) (string, error) {
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(templateLock)); err != nil {
 		return "", fmt.Errorf("lock templates: %w", err)
