@@ -1,4 +1,4 @@
-// Package postgres holds every SQL statement of sendgate, a file per noun. It decides nothing about routing, retries or
+// Package postgres holds every SQL statement of sendgate. It decides nothing about routing, retries or
 // what a caller may do. It keeps the invariants that only a transaction can keep: a 202 is a commit; a message is settled
 // or in exactly one of ready, inflight and unknown; an attempt exists before its call; and a slot is taken in the
 // transaction that claims its message.

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -106,22 +105,12 @@ func (db *DB) audited(ctx context.Context, actor, action, target string, detail 
 		if err := f(tx); err != nil {
 			return err
 		}
-		return writeAudit(ctx, tx, actor, action, target, detail)
+		return audit(ctx, tx, actor, action, target, detail)
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", action, err)
 	}
 	return nil
-}
-
-// writeAudit writes an audit entry in the transaction of its change.
-func writeAudit(ctx context.Context, tx pgx.Tx, actor, action, target string, detail any) error {
-	raw, err := json.Marshal(detail)
-	if err != nil {
-		return fmt.Errorf("encode audit detail: %w", err)
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO audit (actor, action, target, detail) VALUES ($1, $2, $3, $4)`, actor, action, target, raw)
-	return err
 }
 
 // endpointDetail is the detail of an endpoint's audit entries.
@@ -221,7 +210,7 @@ func (db *DB) UpdateEndpoint(
 			return err
 		}
 		e.Unreadable = db.unreadable(id, secret, kept)
-		return writeAudit(ctx, tx, actor, "webhook_endpoint.update", id.String(), endpointDetail(&e))
+		return audit(ctx, tx, actor, "webhook_endpoint.update", id.String(), endpointDetail(&e))
 	})
 	switch {
 	case refused != nil:

@@ -376,6 +376,6 @@ func (db *DB) announceDisabled(ctx context.Context, tx pgx.Tx, tenant mail.Tenan
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	return writeAudit(ctx, tx, "system", "webhook_endpoint.disable", r.Endpoint.String(),
+	return audit(ctx, tx, "system", "webhook_endpoint.disable", r.Endpoint.String(),
 		map[string]any{"tenant": tenant, "url": url, "reason": r.Disable, "status": r.Status})
 }
