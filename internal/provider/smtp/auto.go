@@ -55,8 +55,8 @@ var (
 )
 
 // isAutoReply reports whether the message is an automatic reply: the owner of the mailbox is away, or a help desk answers. That
-// is not a bounce, whatever its subject says. Many servers also mark their free-text bounces as automatic replies, and Postfix marks
-// its reports. So mail from a mail daemon does not count as one, nor does mail that names a recipient with a reply.
+// is not a bounce, whatever its subject says. Many servers also mark their free-text bounces as automatic replies, and Postfix
+// marks its reports. So mail from a mail daemon does not count as one, nor does mail that names a recipient with a reply.
 func (r *report) isAutoReply() bool {
 	if r.status != nil || r.feedback != nil || r.receipt || r.header.Has("X-Failed-Recipients") {
 		return false

@@ -47,9 +47,9 @@ const (
 )
 
 // Receive implements provider.EventParser for one report, which came by LMTP or, with its envelope in header fields, by HTTP. It
-// is authentic in two cases: its recipient is our bounce address of a message that is at most 30 days old, or its recipient is the
-// complaint box and the complaint quotes such an address. Any other mail to these addresses that is not a report (RFC 3834,
-// RFC 6522) is accepted and ignored.
+// is authentic if its recipient is our bounce address of a message that is at most 30 days old. It is also authentic if its
+// recipient is the complaint box and the complaint quotes such an address. Any other mail to these addresses that is not a
+// report (RFC 3834, RFC 6522) is accepted and ignored.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
 	if h.RcptTo == "" {
 		if err := c.CheckHeader(h.Header, h.Now); err != nil {

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxReplies caps what a server may send between two of our writes, in bytes: go-smtp caps a line's length, not the number of lines.
+// maxReplies caps what a server may send between two of our writes, in bytes: go-smtp caps the length of a line, not the number.
 const maxReplies = 1 << 20
 
 var errTooMuch = errors.New("server sent more than 1 MiB without being asked")
