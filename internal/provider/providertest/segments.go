@@ -14,8 +14,9 @@ import (
 var segmentCalls = flag.Int("segment-calls", 300, "calls of each adapter against the server that answers in two segments")
 
 // answerInSegments calls a server whose answers come in two segments, first the header and then the body. A busy server does
-// that, and so does one behind a proxy. Between the two an SDK may drop data that the connection still needs: up to one in ten
-// calls of the AWS SDK lost the answer to a message that had been taken. Load does not matter: calls one after the other find it soonest.
+// that, and so does one behind a proxy. Between the two an SDK may drop data that the connection still needs: up to one in
+// ten calls of the AWS SDK lost the answer to a message that had been taken. Load does not matter: calls one after the other
+// find it soonest.
 func answerInSegments(t *testing.T, s Suite) {
 	t.Helper()
 	_, p := start(t, s, inSegments(s.Accept))
