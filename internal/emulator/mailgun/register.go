@@ -7,7 +7,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// webhook has the URLs of one name, 3 at most.
+// webhook holds the URLs of one name, at most 3.
 type webhook struct {
 	name    string
 	targets []*emulator.Target

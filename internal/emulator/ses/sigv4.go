@@ -20,15 +20,15 @@ const (
 	sigMaxSkew   = 5 * time.Minute
 )
 
-// signature is a taken-apart Authorization header.
+// signature is a parsed Authorization header.
 type signature struct {
 	keyID, date, region, service string
 	headers                      []string
 	value                        string
 }
 
-// verify computes the signature of a request to a service anew, after "AWS Signature Version 4 for API requests" of the IAM User
-// Guide, and returns the error code and message of AWS, or "".
+// verify recomputes the signature of a request to a service, as in "AWS Signature Version 4 for API requests" of the IAM User
+// Guide. It returns the error code and message of AWS, or "".
 func (a *api) verify(r *http.Request, body []byte, service string) (code, message string) {
 	if r.Header.Get("Authorization") == "" {
 		return "MissingAuthenticationTokenException", "Missing Authentication Token"
@@ -108,7 +108,7 @@ func canonicalRequest(r *http.Request, body []byte, signed []string) string {
 	return b.String()
 }
 
-// canonicalPath encodes the path as sent once more, which is the rule of every service but S3.
+// canonicalPath encodes the path as sent a second time, which is the rule of every service except S3.
 func canonicalPath(u *url.URL) string {
 	path := u.EscapedPath()
 	if path == "" {

@@ -122,8 +122,8 @@ func badCertificate(err error) bool {
 }
 
 // words is the error's text, with the URL of a url.Error cut to scheme, host and path. Only texts of our own or of the network
-// are reported: net/http quotes bytes that came in place of an answer, and SDKs quote answers. If base_url leads somewhere else, that
-// may be a secret.
+// are reported: net/http quotes bytes that came in place of an answer, and SDKs quote answers. If base_url leads somewhere
+// else, that may be a secret.
 func words(err error) string {
 	target := ""
 	var wrapped *url.Error

@@ -183,7 +183,7 @@ var rules = []rule{
 		name: "account_off", party: Unknown, reason: mail.BlockedPolicy, enhanced: []string{"", "5.[03457].*"},
 		words: oneOf(`^(((this|the|that|sorry|error|sl|e\d+)\b)\W*)*account (is |was |has been |currently |administratively )*(disabled|deactivated|suspended|terminated|blocked)([^\w@]*$|[.;][^@]*$)`, `^(la |l'|el |a |le |das |het |il )?(cuenta|conta|compte|konto|hesap|аккаунт|уч.тная запись|帐号|账号|帳號|계정|contul|akun)(\PL+\pL+){0,3}?\PL*(d[ei]s?[hs]?abil|desa[ct]|d.sact|deaktiv|dezactiv|disatt|suspen|sospes|gesperrt|geblokk|uitgesch|gedeact|отключ|деактив|已?被?(停用|禁用)|비활성|devre|dinonakt)\pL*\W*$`),
 	},
-	{name: "one_of_two", party: Unknown, reason: mail.BlockedPolicy, words: oneOf( // the reply gives two reasons and does not say which one applies
+	{name: "one_of_two", party: Unknown, reason: mail.BlockedPolicy, words: oneOf( // it does not say which reason applies
 		`(unknown|invalid|found|unavailable|available|exists?|valid|inactive)( \w+)?,? or (\w+ ){0,4}`+barred,
 		barred+`( \w+){0,3},? or (\w+ ){0,4}(unknown|invalid|no such|not found|unavailable|not available|not exist|n't exist|nonexist|non-exist)`,
 	)},
