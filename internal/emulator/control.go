@@ -90,6 +90,7 @@ func (e *Emulator) getLedger(w http.ResponseWriter, r *http.Request) {
 	writeControl(w, entries)
 }
 
+// queryLedger reads the parameters of a ledger request and returns the matching entries.
 func (e *Emulator) queryLedger(r *http.Request) ([]Entry, error) {
 	var since time.Time
 	limit := -1
@@ -117,6 +118,7 @@ func (e *Emulator) queryLedger(r *http.Request) ([]Entry, error) {
 	return filterLedger(e.ledger.snapshot(), q.Get("provider"), since, limit), nil
 }
 
+// filterLedger returns up to limit entries of a provider since a time; a limit of -1 means all.
 func filterLedger(all []Entry, provider string, since time.Time, limit int) []Entry {
 	found := []Entry{}
 	for i := range all {

@@ -190,6 +190,7 @@ func (e *Emulator) Stop(ctx context.Context) error {
 	return e.shutdown(ctx)
 }
 
+// shutdown stops the servers and queues, and then closes the ledger, so that accepted messages are still written.
 func (e *Emulator) shutdown(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()

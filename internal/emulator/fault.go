@@ -156,6 +156,7 @@ func (f *Fault) checkPath(k *Kind) error {
 	return nil
 }
 
+// check names the first field that is not allowed for the kind and the mode. It also sets the path if the mode implies it.
 func (f *Fault) check(k *Kind) error {
 	latency := time.Duration(f.Latency)
 	switch {
@@ -211,6 +212,7 @@ func (f *Fault) checkAnswer(k *Kind) error {
 	return nil
 }
 
+// checkStage checks the stage, which only SMTP errors have.
 func (f *Fault) checkStage(k *Kind) error {
 	stages := []string{StageMail, StageRcpt, StageData}
 	needs := k.SMTP && f.Mode == ModeError

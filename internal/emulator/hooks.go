@@ -124,6 +124,7 @@ type hooksView struct {
 	Keys       map[string]string   `json:"keys"`
 }
 
+// getHooks shows the hooks, the registered receivers and the keys.
 func (e *Emulator) getHooks(w http.ResponseWriter, r *http.Request) {
 	hosts, err := e.hostsOf(r)
 	if err != nil {

@@ -120,6 +120,7 @@ func encodeLines(entries []Entry) ([]byte, error) {
 	return b, nil
 }
 
+// commitLoop writes pending appends until close. It then writes the last ones and ends.
 func (l *ledger) commitLoop() {
 	defer close(l.done)
 	for {
@@ -133,6 +134,7 @@ func (l *ledger) commitLoop() {
 	}
 }
 
+// commitPending writes all pending appends in one batch and gives each its result.
 func (l *ledger) commitPending() {
 	l.io.Lock()
 	defer l.io.Unlock()

@@ -64,6 +64,7 @@ func mailKey(n *Entry) string {
 	return n.Provider + "\n" + n.ProviderMessageID + "\n" + strings.Join(n.To, ",")
 }
 
+// keep stores the mails of messages, and drops the oldest ones beyond maxMails.
 func (s *mails) keep(messages []*Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

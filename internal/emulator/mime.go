@@ -84,6 +84,7 @@ func (m *MIME) part(parent string, header textproto.MIMEHeader, body io.Reader) 
 	return calendar, err == nil
 }
 
+// multipart reads the parts of a multipart. An invitation counts only if it is the last alternative, or in a nested multipart.
 func (m *MIME) multipart(media string, r *multipart.Reader) (calendar string, ok bool) {
 	nested := ""
 	for {

@@ -46,6 +46,7 @@ func (o *Options) complete() error {
 	return errors.Join(checkListen(o.Listen, o.AllowRemote), checkListen(o.SMTPListen, o.AllowRemote))
 }
 
+// checkListen refuses an address that is not loopback, unless remote is set.
 func checkListen(addr string, remote bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

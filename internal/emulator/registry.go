@@ -122,6 +122,7 @@ func (g *Registry[T]) Update(r *http.Request, body []byte) *Reply {
 	return g.store(Updated, r, body, old)
 }
 
+// store reads and checks a registration, and stores it if nothing refuses it. The caller holds writing.
 func (g *Registry[T]) store(did Action, r *http.Request, body []byte, old *T) *Reply {
 	v, refused := g.Read(r, body, old)
 	if refused == nil && old == nil && g.Exists != nil && g.Find(g.ID(v)) != nil {

@@ -86,6 +86,7 @@ type exchange struct {
 	at time.Time
 }
 
+// run handles the request in the order that Send documents.
 func (x *exchange) run(read func(r *http.Request, body []byte) *Submission) {
 	body, err := readBody(x.w, x.r, x.kind.MaxBody)
 	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
@@ -116,6 +117,7 @@ func (x *exchange) run(read func(r *http.Request, body []byte) *Submission) {
 	x.accept(sub)
 }
 
+// readBody reads up to limit bytes. A longer body is an error.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	src := http.MaxBytesReader(w, r.Body, limit)
 	n := r.ContentLength

@@ -81,7 +81,7 @@ type Capabilities struct {
 	ForbiddenExtensions []string `json:"forbidden_extensions,omitempty"` // lower case, without the dot
 	ForbiddenInLocal    string   `json:"forbidden_in_local,omitempty"`   // characters of a local part
 	SMTPUTF8            bool     `json:"smtputf8"`                       // carries non-ASCII local parts
-	Calendar            bool     `json:"calendar"`                       // carries an invitation beside the text
+	Calendar            bool     `json:"calendar"`                       // carries an invitation next to the text
 }
 
 // Refuse says in one phrase why a message with these facts can't go here, or "".

@@ -26,6 +26,7 @@ type form struct {
 // maxFormParts keeps a malicious body from making millions of map entries.
 const maxFormParts = 10_000
 
+// parseForm reads a body as a form, by its content type.
 func parseForm(contentType string, body []byte) (*form, error) {
 	media, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -164,6 +165,7 @@ func (f *form) recipients(m *mail) string {
 	return bad
 }
 
+// fillFromFields takes sender and subject from the fields of the form. It returns the error message, or "".
 func (f *form) fillFromFields(m *mail) string {
 	from := f.get("from")
 	if from == "" {

@@ -187,6 +187,7 @@ func (a *api) overlaps(from, to time.Time) func(*emulator.Entry) bool {
 	return func(n *emulator.Entry) bool { return !n.At.After(to) && !n.At.Before(from.Add(-longest)) }
 }
 
+// logsPage answers with one page of log items, whose form differs slightly from that of a webhook.
 func (a *api) logsPage(in *logs, from, to time.Time, all []emulator.Event, offset int) *emulator.Reply {
 	items := []map[string]any{}
 	for _, h := range cutPage(all, offset, in.Pagination.Limit) {
@@ -296,6 +297,7 @@ func moment(s string, absent time.Time) (time.Time, bool) {
 	return t, err == nil
 }
 
+// eventsPage answers with one page of events and the URLs of its neighbours.
 func (a *api) eventsPage(r *http.Request, all []emulator.Event, offset, limit int) *emulator.Reply {
 	items := []map[string]any{}
 	for _, h := range cutPage(all, offset, limit) {

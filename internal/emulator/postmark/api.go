@@ -211,6 +211,7 @@ func (a *api) readBatch(body []byte, test bool) *emulator.Submission {
 	return sub
 }
 
+// settleBatch sets the answer, the messages and the end from the results of the items.
 func settleBatch(sub *emulator.Submission, items []*item) {
 	results := make([]result, len(items))
 	sub.Messages, sub.End = nil, emulator.EndRejected
@@ -232,6 +233,7 @@ func chosen(f *emulator.Fault, i int, to []string) bool {
 	return f.Matches(to)
 }
 
+// batchFault returns the ErrorCode and Message of a partial fault, or the defaults.
 func batchFault(f *emulator.Fault) (code int, message string) {
 	code, message = f.Status, f.Body
 	if code == 0 {

@@ -52,6 +52,7 @@ type item struct {
 	result result
 }
 
+// newItem checks a message and makes its result, without the inactive recipients.
 func newItem(m *mail, now time.Time, test bool) *item {
 	it := &item{mail: m, test: test}
 	if code, message := it.check(); code != 0 {
@@ -95,6 +96,7 @@ func (it *item) inactivate(inactive func(int, string) bool) {
 	}
 }
 
+// messages returns the message for the ledger, or none if it was refused or is a test.
 func (it *item) messages() []*emulator.Message {
 	if it.test || it.result.ErrorCode != 0 {
 		return nil

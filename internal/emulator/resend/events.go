@@ -91,6 +91,7 @@ func sign(secret, id, at string, body []byte) string {
 
 func timeText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
+// payload is the body of a webhook ("Event Types").
 func payload(v *emulator.Event) map[string]any {
 	m := v.Message
 	data := map[string]any{

@@ -61,6 +61,7 @@ func (k *keyring) guard(next http.Handler) http.Handler {
 	})
 }
 
+// begin reports whether no other request with the key is in progress, and marks the key as busy.
 func (k *keyring) begin(text string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

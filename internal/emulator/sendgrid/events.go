@@ -117,6 +117,7 @@ func record(h *emulator.Event) map[string]any {
 	return m
 }
 
+// details adds the fields that only some types of events have.
 func details(h *emulator.Event, m map[string]any) {
 	switch h.Type {
 	case emulator.Delivered:

@@ -182,6 +182,7 @@ func (a *api) oneLog(r *http.Request, _ []byte) *emulator.Search {
 	}}
 }
 
+// logDetails answers with one message to one recipient and its events.
 func (*api) logDetails(s *emulator.Found, to string) *emulator.Reply {
 	events := []map[string]any{}
 	for _, h := range s.Of(to) {

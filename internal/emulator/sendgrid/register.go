@@ -150,6 +150,7 @@ func (w *webhook) change(set map[string]any) (wrong string) {
 	return ""
 }
 
+// checkWebhook refuses a webhook beyond maxWebhooks, and a second one with the same URL.
 func checkWebhook(others []*webhook, w *webhook) *emulator.Reply {
 	if len(others) >= maxWebhooks {
 		return refuse(http.StatusBadRequest, "", "you have reached the maximum number of webhooks")

@@ -106,6 +106,7 @@ func (*api) Failure(status int) *emulator.Reply {
 
 func (*api) Decorate(p *emulator.Reply) { p.With("x-amzn-RequestId", uuid.NewString()) }
 
+// unknown answers a call that does not exist.
 func (a *api) unknown(r *http.Request, _ []byte) *emulator.Reply {
 	p := refuse(http.StatusNotFound, "UnknownOperationException", "unknown operation "+r.Method)
 	a.Decorate(p)

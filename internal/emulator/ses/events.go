@@ -95,6 +95,7 @@ func mailRecord(l *emulator.Message, region string) map[string]any {
 	}
 }
 
+// details is the part of a record that depends on its type.
 func details(h *emulator.Event) map[string]any {
 	at := timeText(h.At)
 	switch h.Type {

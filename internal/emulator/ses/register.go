@@ -113,6 +113,7 @@ func (a *api) Registered(v *emulator.Event) []*emulator.Target {
 	return all
 }
 
+// wants reports whether the destination publishes the event to the topic.
 func (d *destination) wants(v *emulator.Event, topic string) bool {
 	matches := func(name string) bool { return strings.EqualFold(strings.ReplaceAll(name, "_", ""), names[v.Type]) }
 	return d.Enabled && d.set == v.Message.Channel && d.SnsDestination.TopicArn == topic && slices.ContainsFunc(d.MatchingEventTypes, matches)
@@ -241,6 +242,7 @@ func (a *api) query(r *http.Request, body []byte) *emulator.Reply {
 	return snsError(http.StatusBadRequest, "InvalidAction", "the action is not one of Subscribe, ConfirmSubscription")
 }
 
+// confirm confirms the subscription that the token belongs to.
 func (a *api) confirm(topic, token string) *emulator.Reply {
 	for _, s := range a.subscriptions.All() {
 		if s.topic() == topic && emulator.Same(token, s.token) {

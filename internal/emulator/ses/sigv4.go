@@ -60,6 +60,7 @@ func (a *api) verify(r *http.Request, body []byte, service string) (code, messag
 	return "", ""
 }
 
+// parseAuthorization reads the header. It returns false if a part is missing or malformed.
 func parseAuthorization(h string) (signature, bool) {
 	rest, ok := strings.CutPrefix(h, sigAlgorithm+" ")
 	if !ok {
@@ -84,6 +85,7 @@ func parseAuthorization(h string) (signature, bool) {
 	return s, s.keyID != "" && len(s.headers) > 0 && s.value != ""
 }
 
+// sign computes the signature of a canonical request.
 func (s *signature) sign(secret, stamp, canonical string) string {
 	scope := strings.Join([]string{s.date, s.region, s.service, "aws4_request"}, "/")
 	sum := sha256.Sum256([]byte(canonical))
@@ -97,6 +99,7 @@ func (s *signature) sign(secret, stamp, canonical string) string {
 	return hex.EncodeToString(key)
 }
 
+// canonicalRequest builds the canonical request from the signed headers and the hash of the body.
 func canonicalRequest(r *http.Request, body []byte, signed []string) string {
 	var b strings.Builder
 	b.WriteString(r.Method + "\n" + canonicalPath(r.URL) + "\n" + canonicalQuery(r.URL) + "\n")

@@ -35,7 +35,8 @@ type wish struct {
 const maxReturnedHeader = 8 << 10
 
 // Notified includes failures and delays unless the sender asked for none, deliveries only if the sender asked for them, and
-// nothing for a null sender (RFC 5321 section 4.5.5). A complaint comes from the receiving side, so the sender's wishes do not matter.
+// nothing for a null sender (RFC 5321 section 4.5.5). A complaint comes from the receiving side,
+// so the sender's wishes do not matter.
 func (v *envelope) Notified(t emulator.EventType, to []string) []string {
 	reason := notifications[t]
 	switch {
@@ -117,6 +118,7 @@ func deliver(ctx context.Context, p *emulator.Post) (int, error) {
 	return deliverLMTP(c, p)
 }
 
+// deliverLMTP sends the report over an open connection. It returns the code of a refusal, or 250.
 func deliverLMTP(c *smtp.Client, p *emulator.Post) (int, error) {
 	h := &p.Events[0]
 	from, to := "", envelopeOf(h).sender

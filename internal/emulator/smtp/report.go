@@ -21,6 +21,7 @@ type report struct {
 	boundary string
 }
 
+// newReport begins a report with its header.
 func newReport(h *emulator.Event, kind string, header ...string) *report {
 	r := &report{boundary: h.Message.ProviderMessageID + fmt.Sprintf(".%d/", h.At.UnixMicro()) + relayName}
 	r.lines(header...)
@@ -103,6 +104,7 @@ func deliveryReport(h *emulator.Event) []byte {
 	return r.returned(h)
 }
 
+// reportNotice is Postfix's text for people, by action.
 func reportNotice(action string) []string {
 	switch action {
 	case "delayed":

@@ -169,6 +169,7 @@ func (s *session) close(how emulator.End) {
 	}
 }
 
+// atRcpt reports whether a fault applies at RCPT. A partial fault without a pattern applies to every second recipient.
 func (s *session) atRcpt(f *emulator.Fault) bool {
 	switch f.Mode {
 	case emulator.ModeThrottle:
@@ -181,10 +182,12 @@ func (s *session) atRcpt(f *emulator.Fault) bool {
 	return false
 }
 
+// atMail reports whether a fault applies at MAIL.
 func atMail(f *emulator.Fault) bool {
 	return f.Mode == emulator.ModeThrottle && f.Match == "" || f.Mode == emulator.ModeError && f.Stage == emulator.StageMail
 }
 
+// atData reports whether a fault applies after the final dot.
 func atData(f *emulator.Fault) bool {
 	switch f.Mode {
 	case emulator.ModeLatency, emulator.ModeDropBefore, emulator.ModeBlackHole:

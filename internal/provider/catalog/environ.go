@@ -70,6 +70,7 @@ func (e *environment) key(variable string, kind provider.Kind, secret string) {
 	}
 }
 
+// mailgun makes an account from the key and the domain, which must be set together.
 func (e *environment) mailgun() {
 	key, domain := e.values[envMailgunKey], e.values[envMailgunDomain]
 	switch {
@@ -136,6 +137,7 @@ func (e *environment) add(variable string, kind provider.Kind, settings map[stri
 	e.account(variable, kind, text, secrets)
 }
 
+// account validates the account by opening its adapter, and adds it.
 func (e *environment) account(variable string, kind provider.Kind, settings []byte, secrets map[string]seal.Secret) {
 	p, can, err := New(kind, settings, secrets)
 	if err == nil {

@@ -45,7 +45,7 @@ func OnlySecrets(secrets map[string]seal.Secret, known ...string) error {
 	return nil
 }
 
-// CheckCredential returns an error unless the secret is set and can stand in a header: no spaces, no control
+// CheckCredential returns an error unless the secret is set and is valid in a header: no spaces, no control
 // characters. The error names the setting and never holds the value.
 func CheckCredential(name string, s seal.Secret) error {
 	if s.IsZero() {

@@ -22,7 +22,7 @@ type Trace struct {
 	mu       sync.Mutex
 	requests int
 	wrote    bool
-	legs     []*leg // requests under way
+	legs     []*leg // requests in progress
 	status   int
 	header   http.Header
 	body     []byte
@@ -74,7 +74,7 @@ func (t *Trace) Header() http.Header {
 	return t.header.Clone()
 }
 
-// Body returns the first 4 KiB of the last response's body, as far as someone read it.
+// Body returns the first 4 KiB of the last response's body. It has only the bytes that a caller has read.
 func (t *Trace) Body() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -89,6 +89,7 @@ func (c *Client) Fail(tr *Trace, err error) *provider.Error {
 
 var errNoVerdict = errors.New("no verdict from the provider")
 
+// failClass is the class of a call without a verdict, as Fail documents it.
 func failClass(tr *Trace, err error) provider.Class {
 	switch {
 	case tr.Wrote() && !peerDisowned(err):

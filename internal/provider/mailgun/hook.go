@@ -120,6 +120,7 @@ func (b *hookBody) authentic(keys []seal.Secret) *triple {
 	return nil
 }
 
+// signedBy reports whether one of the keys made the signature.
 func (t *triple) signedBy(keys []seal.Secret) bool {
 	mac, err := hex.DecodeString(string(t.Signature))
 	if err != nil || len(mac) != sha256.Size || len(t.Timestamp) > maxStampLen || t.Token == "" || len(t.Token) > maxTokenLen {

@@ -77,6 +77,7 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	return c.judge(a, s, time.Now())
 }
 
+// judge turns an answer into a receipt or an error, with scrubbed texts.
 func (c *Client) judge(a answer, s *provider.Send, now time.Time) (provider.Receipt, error) {
 	receipt, perr := a.verdict(s, now)
 	if perr == nil {
@@ -215,6 +216,7 @@ func (c *Client) callJSON(ctx context.Context, method, address string, in, into 
 	return c.do(ctx, method, address, "application/json", bytes.NewReader(body), into)
 }
 
+// do makes the call with any body, and reads the JSON of a success into its last argument.
 func (c *Client) do(ctx context.Context, method, address, kind string, content io.Reader, into any) *provider.Error {
 	ctx, tr := esphttp.Track(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, address, content)

@@ -28,7 +28,7 @@ func (f *fields) add(name string, tokens ...string) {
 	b = append(b, ':')
 	line := len(b)
 	for i, t := range tokens {
-		// The first token stays beside the name unless the line would get too long for any server: some readers
+		// The first token stays on the line of the name unless that gets too long for any server: some readers
 		// drop a field whose first line is empty.
 		if limit := softLine; (i > 0 && line+1+len(t) > limit) || line+1+len(t) > hardLine {
 			b = append(b, '\r', '\n')

@@ -79,6 +79,7 @@ func (w *writer) bracketed(s string) {
 	w.literal(percentNonASCII(s))
 }
 
+// flush writes the collected text as encoded words.
 func (w *writer) flush() {
 	if w.coded == "" {
 		return
@@ -116,6 +117,7 @@ func unquoted(s string) string {
 	return regexp.MustCompile(`\\(.)`).ReplaceAllString(s[1:len(s)-1], "$1")
 }
 
+// percentNonASCII percent-encodes the characters beyond ASCII.
 func percentNonASCII(s string) string {
 	if printable(s, "\t") {
 		return s

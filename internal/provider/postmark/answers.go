@@ -88,6 +88,7 @@ func (a answer) byStatus(got said) provider.Class {
 	return class
 }
 
+// pause sets how long to wait, by the answer's Retry-After or by our own default for the status.
 func (a answer) pause(perr *provider.Error, now time.Time) {
 	if perr.Class != provider.Throttled && perr.Class != provider.Transient {
 		return

@@ -105,6 +105,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// checkWebhook checks the settings and secrets of the webhook.
 func (c Config) checkWebhook() []error {
 	var errs []error
 	for name, s := range map[string]seal.Secret{

@@ -135,6 +135,7 @@ func headers(m *mail.Message) []header {
 	return append(out, own, header{"X-PM-KeepID", "true"})
 }
 
+// trackLinks maps our setting to Postmark's value; "" leaves it to the server.
 func trackLinks(clicks *bool) string {
 	switch {
 	case clicks == nil:

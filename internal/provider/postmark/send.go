@@ -51,6 +51,7 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	return c.judge(answer(a), s, time.Now())
 }
 
+// judge turns an answer into a receipt or an error, with scrubbed texts.
 func (c *Client) judge(a answer, s *provider.Send, now time.Time) (provider.Receipt, error) {
 	receipt, perr := a.verdict(s, now)
 	if perr == nil {

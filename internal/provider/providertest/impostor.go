@@ -50,6 +50,7 @@ func impostorsAreNotBelieved(t *testing.T, s Suite) {
 // foreignWord marks answers of services that are not a provider, such as those that a base_url in a private network leads to.
 const foreignWord = "iNtErNaL-7Qx"
 
+// foreign are the answers of such services, by content type.
 func foreign() map[string]string {
 	return map[string]string{
 		"text/plain":       foreignWord,

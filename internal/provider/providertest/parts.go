@@ -111,6 +111,7 @@ func goldenRequests(t *testing.T, s Suite) {
 	}
 }
 
+// everyStatus checks the class of every HTTP status, and that each call makes one request.
 func everyStatus(t *testing.T, s Suite) {
 	t.Helper()
 	srv, p := start(t, s, s.Accept)
@@ -142,6 +143,7 @@ func everyStatus(t *testing.T, s Suite) {
 	}
 }
 
+// documentedCodes checks the error or receipt of each documented answer.
 func documentedCodes(t *testing.T, s Suite) {
 	t.Helper()
 	for _, c := range s.Codes {
@@ -290,6 +292,7 @@ func truncatedAnswer(t *testing.T, s Suite) {
 	}
 }
 
+// parallelSends checks that parallel sends do not mix their contents.
 func parallelSends(t *testing.T, s Suite) {
 	t.Helper()
 	const n = 100

@@ -69,6 +69,7 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	return c.judge(a, m, time.Now())
 }
 
+// judge turns an answer into a receipt or an error, with scrubbed texts.
 func (c *Client) judge(a answer, m *sgmail.SGMailV3, now time.Time) (provider.Receipt, error) {
 	receipt, perr := a.verdict(m, c.cfg.Sandbox, now)
 	if perr == nil {

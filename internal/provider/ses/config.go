@@ -126,6 +126,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// checkCredentials requires either the two keys or use_default_credentials, not both.
 func (c Config) checkCredentials() error {
 	if c.UseDefaultCredentials {
 		if !c.AccessKeyID.IsZero() || !c.SecretAccessKey.IsZero() || !c.SessionToken.IsZero() {

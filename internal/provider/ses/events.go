@@ -159,6 +159,7 @@ func (r *record) unsubscribed() []mail.Event {
 	return events
 }
 
+// leftTopic reports whether the recipient opted out of another topic between the two states.
 func leftTopic(before, after preferences) bool {
 	var out []string
 	for _, t := range before.TopicSubscriptionStatus {

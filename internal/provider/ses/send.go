@@ -247,6 +247,7 @@ func bars() jail.Options { return jail.Options{Ports: []uint16{80}, Timeout: sns
 // ask the instance that it runs on.
 const loadTimeout = 5 * time.Second
 
+// credentials returns the static keys, or the AWS default chain with a cache.
 func (c *Client) credentials() (aws.CredentialsProvider, error) {
 	if !c.config.UseDefaultCredentials {
 		return credentials.NewStaticCredentialsProvider(

@@ -166,6 +166,7 @@ type mechanism struct {
 	answer  func(challenge string, said int) string // said is how many responses we have sent so far
 }
 
+// mechanismOf returns the client side of a mechanism by its name.
 func mechanismOf(name string, l login) mechanism {
 	switch name {
 	case "PLAIN":
@@ -222,6 +223,7 @@ type exchange struct {
 	why   string // the challenge with which XOAUTH2 refuses
 }
 
+// run sends AUTH, with the initial response if early is set, and answers challenges until the final reply.
 func (x *exchange) run(name string, m mechanism, early bool) error {
 	line, said := "AUTH "+name, 0
 	if early {

@@ -155,7 +155,7 @@ func (r *report) subject() string {
 	return strings.TrimSpace(strings.ToLower(s))
 }
 
-// quotesReply reports whether a reply of a server stands in the text, outside of what is quoted of a mail.
+// quotesReply reports whether the text contains a server's reply, outside of quoted mail.
 func (p *prose) quotesReply() bool {
 	for line := range strings.Lines(p.text) {
 		line = strings.TrimSpace(line)
@@ -166,7 +166,7 @@ func (p *prose) quotesReply() bool {
 	return false
 }
 
-// namesReply reports whether a reply stands by a recipient.
+// namesReply reports whether a recipient's block has a server's reply.
 func (p *prose) namesReply() bool {
 	for _, b := range p.blocks {
 		if code, enhanced := smtpcode.Find(replyIn(b.lines)); code != "" || enhanced != "" {

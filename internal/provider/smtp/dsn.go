@@ -70,6 +70,7 @@ func (r *report) deliveries(base mail.Event) []mail.Event {
 // waits reports whether a group names recipients without saying what happened.
 func waits(g textproto.MIMEHeader) bool { return action(g) == "" && len(reported(g)) > 0 }
 
+// delivery makes the event of one recipient from its group of fields.
 func (r *report) delivery(base mail.Event, recipient string, g textproto.MIMEHeader) mail.Event {
 	e := base
 	e.Recipient, e.Name = recipient, action(g)

@@ -64,6 +64,7 @@ func (p *pool) open(ctx context.Context) (*session, *provider.Error) {
 	return s, perr
 }
 
+// take returns the most recently used idle session, or nil.
 func (p *pool) take() *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -61,6 +61,7 @@ func plain(text string) string {
 	return html.UnescapeString(tag.ReplaceAllString(lineBreak.ReplaceAllString(text, "\n"), ""))
 }
 
+// readProse splits a text into blocks and the rest. It skips lists of recipients that were reached.
 func readProse(text string) *prose {
 	if at := returned.FindStringIndex(text); at != nil {
 		text = text[:at[0]]

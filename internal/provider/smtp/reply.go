@@ -99,6 +99,7 @@ var rules = []rule{
 	{from: 500, to: 599, class: provider.Rejected},
 }
 
+// matches reports whether the rule applies to a reply at a stage.
 func (r *rule) matches(at stage, p reply) bool {
 	if r.at != 0 && r.at&at == 0 || r.from != 0 && (p.code < r.from || p.code > r.to) {
 		return false

@@ -137,6 +137,7 @@ func (r *report) searchFields(raw []byte) {
 	}
 }
 
+// walk takes the parts of a message, down to maxDepth levels.
 func (r *report) walk(e *gomessage.Entity, depth int) {
 	parts := e.MultipartReader()
 	if parts == nil || depth == maxDepth {
@@ -182,6 +183,7 @@ func (r *report) prose() *prose {
 	return r.words
 }
 
+// readPart reads up to limit bytes of a part, unless one was read before.
 func readPart(to *[]byte, e *gomessage.Entity, limit int64) {
 	if len(*to) > 0 {
 		return

@@ -182,7 +182,7 @@ func (s *session) accepted(text string) provider.Receipt {
 	return provider.Receipt{ProviderMessageID: queueID(text), Detail: text}
 }
 
-// blame names the one accepted recipient that the server refused after the body, beside those refused before.
+// blame names the one accepted recipient that the server refused after the body, besides those refused before.
 func (s *session) blame(j *job, refused []provider.Refusal, perr *provider.Error) []provider.Refusal {
 	out := append([]provider.Refusal(nil), j.refused...)
 	was := map[string]bool{}
@@ -242,6 +242,7 @@ type tally struct {
 	full     bool            // the server takes no more recipients
 }
 
+// refuse records the refusal of a recipient, by its class.
 func (t *tally) refuse(rcpt string, e *provider.Error) {
 	class := e.Class
 	if t.accepted > 0 && takesNoMore(e) {

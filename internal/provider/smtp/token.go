@@ -33,6 +33,7 @@ type tokens struct {
 	current *oauth2.Token // nil before the first
 }
 
+// newTokens chooses how tokens are fetched: by a refresh token, by client credentials, or not at all.
 func newTokens(cfg Config) *tokens {
 	t := &tokens{now: time.Now, busy: make(chan struct{}, 1), current: &oauth2.Token{AccessToken: cfg.AccessToken.Reveal()}}
 	if cfg.TokenURL == "" {

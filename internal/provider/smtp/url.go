@@ -53,6 +53,7 @@ func ParseURL(raw string) ([]byte, map[string]seal.Secret, error) {
 	return out, secrets, err
 }
 
+// fromQuery reads the parameters of the query. Each may occur once.
 func (s *settings) fromQuery(raw string) error {
 	query, err := url.ParseQuery(raw)
 	if err != nil {

@@ -37,6 +37,7 @@ func oneOf(patterns ...string) phrases {
 	return all
 }
 
+// phraseOf makes a phrase that compiles its pattern at the first use.
 func phraseOf(re *syntax.Regexp) phrase {
 	p := phrase{needs: needed(re)}
 	if re.Op != syntax.OpLiteral {
@@ -81,6 +82,7 @@ func shortest(words []string) int {
 	return len(slices.MinFunc(words, func(a, b string) int { return len(a) - len(b) }))
 }
 
+// match reports whether one of the phrases is in the text.
 func (ps phrases) match(text string) bool {
 	return slices.ContainsFunc(ps, func(p phrase) bool {
 		for _, set := range p.needs {

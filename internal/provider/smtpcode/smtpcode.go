@@ -21,7 +21,7 @@ import (
 // maxText caps how much of a reply's text is read, in bytes. Reports that passed several hops have been seen with 2 kB.
 const maxText = 4096
 
-// Party is who is at fault.
+// Party says who or what is at fault.
 type Party string
 
 // The parties. The zero value is Unknown.
@@ -147,6 +147,7 @@ var (
 	said = regexp.MustCompile(`(?i)\b(?:(?:remote )?host|(?:remote )?server)(?: \S+)?(?: ?[\[(][0-9a-f.:]+[\])])? (?:said|responded|returned|replied|refused to talk to me)\b:?|to (?:the )?sender\b|\(in reply to (?:rcpt|data|end of)[^)]*\)`)
 )
 
+// speechOf takes addresses, links, host names and codes out of a reply.
 func speechOf(text string) speech {
 	text = said.ReplaceAllString(text, " ")
 	text = addressForm.ReplaceAllString(text, " @ ")

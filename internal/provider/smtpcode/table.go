@@ -221,7 +221,7 @@ var rules = []rule{
 	{name: "refused", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(
 		`polic(y|ies)`, `block`, `administrative`, `access denied|permission|berechtigung|autoris|autorizad`, `den(y|ied)\b`, `not (allowed|permitted|authori[sz]ed|accepted here)|unsafe for|suppression`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
 	)},
-	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: append(oneOf( // the words of RFC 5321 for 550, so servers use them for many things
+	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: append(oneOf( // the words of RFC 5321 for 550, so used for much else
 		`(mail ?box|mail box|address|recipient|user|account) (@ )?(is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
 	), abroad(func(l language) string { return l.unavailable })...)},
 	{name: "bad_dialogue", party: Host, reason: mail.Technical, words: oneOf(`protocol`, `syntax`, `command`, `sequence of`, `need rcpt`, `routing\.(noconnector|unreachable)|smtpsend\.dns\.invaliddata`)},
