@@ -102,8 +102,8 @@ type Scope string
 // The scopes.
 const (
 	ScopeAccount Scope = ""        // the whole account is parked
-	ScopeSender  Scope = "sender"  // only this sender address: others in the domain may be known there
-	ScopeAddress Scope = "address" // only this sender address: its neighbours in the domain may be known there
+	ScopeSender  Scope = "sender"  // only this sender domain is parked on this account
+	ScopeAddress Scope = "address" // only this sender address: others in the domain may be known there
 )
 
 // Error is any outcome of a call that is not an acceptance. It never holds a credential or a message body.
@@ -116,7 +116,7 @@ type Error struct {
 	RetryAfter time.Duration // for Throttled and Transient: earliest next try, 0 unknown
 	Refused    []Refusal     // for BadRecipient: those concerned; empty means all. For Uncertain: those that were surely not taken
 	Elsewhere  bool          // for Rejected: a cap of this provider; another account may take the message
-	Suspect    bool          // for both: one message proves nothing, but if others get the same in a row, Scope is at fault
+	Suspect    bool          // for Misconfigured and Rejected: one message proves nothing; if others get the same in a row, Scope is at fault
 	Final      bool          // for Uncertain: the same call would bring the same answer, so it is not repeated
 	Err        error         // cause, if any
 }

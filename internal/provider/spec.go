@@ -69,7 +69,7 @@ type Capabilities struct {
 	MaxRecipients       int      `json:"max_recipients"`
 	MaxFromLen          int      `json:"max_from_len,omitempty"` // name and address together, in UTF-16 units
 	MaxAttachments      int      `json:"max_attachments"`
-	MaxTags             int      `json:"max_tags"` // we keep more than these and do not pass them on
+	MaxTags             int      `json:"max_tags"` // tags beyond these are kept by us and not passed on
 	MaxTagLen           int      `json:"max_tag_len"`
 	MaxMetadataKeys     int      `json:"max_metadata_keys"` // our own key is already subtracted
 	MaxMetadataKeyLen   int      `json:"max_metadata_key_len"`

@@ -179,7 +179,7 @@ func Spec() provider.Spec {
 		},
 		Settings: esphttp.Settings([]string{"server_token", "webhook_password", "webhook_token"}, nil, // Register sends the latter
 			"message_stream", "streams", "tracking", "webhook_username", "webhook_header", "concurrency"),
-		Guessable: []string{"webhook_password", "webhook_token"}, // the previous ones may be too short, and so being replaced
+		Guessable: []string{"webhook_password", "webhook_token"}, // a previous one may be one that is replaced because it is too short
 		Events:    provider.EventSpec{Delivered: true},
 		Lookup:    provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Capabilities: provider.Capabilities{

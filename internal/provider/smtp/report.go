@@ -24,7 +24,7 @@ const (
 	maxParts = 50
 	maxText  = 8 << 10
 
-	maxPartHeader = 2 << 10   // of a part header that search looks for
+	maxPartHeader = 2 << 10   // of the header of a part that search looks for
 	maxStatus     = 256 << 10 // a group has about 300 bytes, a transaction at most 1000 recipients
 )
 
@@ -33,7 +33,7 @@ type report struct {
 	header   gomessage.Header
 	status   []byte // message/delivery-status (RFC 3464) or its form for SMTPUTF8 (RFC 6533)
 	feedback []byte // message/feedback-report (RFC 5965)
-	original []byte // the start of the returned original
+	original []byte // the start of the returned message
 	text     []byte // the start of the first human-readable part
 	receipt  bool   // message/disposition-notification: the message was read (RFC 8098)
 	digest   [sha256.Size]byte
