@@ -124,7 +124,7 @@
 //
 //	hook_duplicate      it is sent once more, or copies times (up to 100), with the same id
 //	hook_new_id         each copy and each repetition has an id of its own
-//	hook_delay          it is sent later by latency
+//	hook_delay          it is sent later, by latency
 //	hook_shuffle        the events of the message are sent in reverse; each keeps its own time
 //	hook_drop           it is never sent
 //	hook_bad_signature  the signature is not ours. Postmark: the password or token is wrong. SMTP: the last character of the
@@ -178,6 +178,7 @@
 // /ses/SimpleNotificationService-<32 hex>.pem. The relay reports to the envelope sender by LMTP, like a Postfix with a transport
 // for the bounce domain and delay_warning_time: failures and delays unless NOTIFY says otherwise, deliveries if NOTIFY=SUCCESS
 // was asked for, nothing to a null sender. It returns the message's header, never its body.
+//
 // # Look-ups
 //
 // These answer from the ledger, including messages read back from its file. Of the sender's own values they show only gw_msg, and

@@ -116,7 +116,7 @@ type Error struct {
 	RetryAfter time.Duration // for Throttled and Transient: earliest next try, 0 unknown
 	Refused    []Refusal     // for BadRecipient: those concerned; empty means all. For Uncertain: those that were surely not taken
 	Elsewhere  bool          // for Rejected: a cap of this provider; another account may take the message
-	Suspect    bool          // for Misconfigured and Rejected: one message proves nothing; if others get the same in a row, Scope is at fault
+	Suspect    bool          // for Misconfigured, Rejected: one proves nothing; if others in a row get the same, Scope is at fault
 	Final      bool          // for Uncertain: the same call would bring the same answer, so it is not repeated
 	Err        error         // cause, if any
 }
