@@ -88,7 +88,7 @@ func (e *Emulator) SetHooks(all map[string]Hook) error {
 	return nil
 }
 
-// ownHook is the operator's, or nil.
+// ownHook is the operator's hook, or nil.
 func (h *Host) ownHook() *Target {
 	h.e.hooks.RLock()
 	defer h.e.hooks.RUnlock()

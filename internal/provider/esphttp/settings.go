@@ -70,7 +70,7 @@ func Settings(secrets, directing []string, others ...string) map[string][]string
 	return all
 }
 
-// Reach widens where the base_url of an account may lead. Adapters embed it in their Config.
+// Reach widens the set of addresses that the base_url of an account may lead to. Adapters embed it in their Config.
 type Reach struct {
 	AllowPlaintext bool `json:"allow_plaintext,omitempty"` // http: everybody on the way can read credentials and mail
 	AllowPrivate   bool `json:"allow_private,omitempty"`   // addresses that are not on the public internet

@@ -197,7 +197,7 @@ func isAlnum(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// retryDate finds the date in "try again after Mon, 23 Nov 2026 10:00:00 UTC", in lower case as rows see it.
+// retryDate finds the date in "try again after Mon, 23 Nov 2026 10:00:00 UTC", in lower case, like the texts in rows.
 var retryDate = regexp.MustCompile(`try again after ([a-z]{3}, \d{1,2} [a-z]{3} \d{4} \d\d:\d\d:\d\d (?:gmt|utc|[+-]\d{4}))`)
 
 // pause is how long to wait: until the date in the text, else as Retry-After says, else throttlePause. The date is by Mailgun's

@@ -154,7 +154,7 @@ func (t *triple) id() mail.ID {
 	return mail.ID(sum[:len(mail.ID{})])
 }
 
-// scalar is a JSON string or number as text. Anything else is "": a field of the wrong kind must not cost the event.
+// scalar is a JSON string or number as text. Anything else is "": a field of the wrong kind must not make the event unreadable.
 type scalar string
 
 // UnmarshalJSON implements json.Unmarshaler. It never fails.

@@ -179,7 +179,7 @@ func (c Config) checkSNS() error {
 	}
 	if c.SNSBaseURL != "" {
 		if err := c.CheckBaseURL(c.SNSBaseURL); err != nil {
-			errs = append(errs, fmt.Errorf("sns_%w", err)) // it says base_url
+			errs = append(errs, fmt.Errorf("sns_%w", err)) // the error says base_url
 		}
 	}
 	return errors.Join(append(errs, c.checkCA())...)

@@ -29,7 +29,7 @@ const (
 	verpKeyName      = "verp_key"
 )
 
-// TLSMode is how the connection is protected.
+// TLSMode says how the connection is protected.
 type TLSMode string
 
 // The modes. None is for loopback; for any other host it needs allow_plaintext.
@@ -232,7 +232,7 @@ func (c Config) Validate() error {
 	return err
 }
 
-// Capabilities is what this relay can carry.
+// Capabilities says what this relay can carry.
 func (c Config) Capabilities() provider.Capabilities {
 	c = c.withDefaults()
 	return provider.Capabilities{MaxBytes: c.MaxBytes, MaxRecipients: maxRecipients, SMTPUTF8: c.SMTPUTF8, Calendar: true}
@@ -303,7 +303,7 @@ func isName(s string) bool {
 	return true
 }
 
-// isHelo takes a name or an address literal (RFC 5321 section 4.1.3).
+// isHelo accepts a name or an address literal (RFC 5321 section 4.1.3).
 func isHelo(s string) bool {
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		inner, ok = strings.CutSuffix(inner, "]")

@@ -18,7 +18,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// Caps on taking a report apart.
+// Caps on parsing a report.
 const (
 	maxDepth = 4 // a list server or a gateway may have wrapped it
 	maxParts = 50

@@ -224,7 +224,7 @@ func (s *session) lostConnection(ctx context.Context, at stage, err error) *prov
 	return unreachable(ctx, at.String(), err)
 }
 
-// quit says goodbye and closes.
+// quit sends QUIT and closes the connection.
 func (s *session) quit() {
 	s.client.CommandTimeout = quitTimeout
 	if s.broken || s.client.Quit() != nil {

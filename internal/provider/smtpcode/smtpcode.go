@@ -35,7 +35,7 @@ const (
 	Host    Party = "host"    // the receiving host, the network, the name servers
 )
 
-// Verdict is what a reply means.
+// Verdict is the meaning of a reply.
 type Verdict struct {
 	Reason mail.Reason
 	Class  mail.BounceClass
