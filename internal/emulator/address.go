@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// BareAddress checks an addr-spec as all the providers do at their door: one at sign outside quotes, a local part of
-// up to 64 bytes, a domain of letters, digits, hyphens and dots (or beyond ASCII), 254 bytes in all.
+// BareAddress checks an addr-spec as all the providers do: one at sign outside quotes, a local part of up to 64 bytes, a domain
+// of letters, digits, hyphens and dots (or beyond ASCII), at most 254 bytes in total.
 func BareAddress(s string) bool {
 	if len(s) > 254 || strings.ContainsAny(s, " \t\r\n<>,;") || !utf8.ValidString(s) {
 		return false
@@ -40,7 +40,7 @@ func validDomain(d string) bool {
 	return true
 }
 
-// ASCIILocal reports whether the local part needs no SMTPUTF8.
+// ASCIILocal reports whether the local part does not need SMTPUTF8.
 func ASCIILocal(addr string) bool {
 	return ASCII(addr[:max(strings.LastIndexByte(addr, '@'), 0)])
 }
@@ -91,7 +91,7 @@ func Unique(list []string) []string {
 	return out
 }
 
-// ValidBase64 checks without keeping the decoded bytes.
+// ValidBase64 checks a text without keeping the decoded bytes.
 func ValidBase64(s string) bool {
 	_, err := io.Copy(io.Discard, base64.NewDecoder(base64.StdEncoding, strings.NewReader(s)))
 	return err == nil

@@ -15,7 +15,7 @@ import (
 	"github.com/sendgate/sendgate/internal/hostcheck"
 )
 
-// control adds the calls of the control API, which all begin with an underscore.
+// control adds the calls of the control API. All of them begin with an underscore.
 func (e *Emulator) control(mux *http.ServeMux) {
 	mux.HandleFunc("GET /_ledger", e.getLedger)
 	mux.HandleFunc("DELETE /_ledger", e.deleteLedger)
@@ -31,7 +31,7 @@ func (e *Emulator) control(mux *http.ServeMux) {
 	mux.HandleFunc("DELETE /_hooks/held", e.releaseHeld)
 }
 
-// handler is the whole HTTP surface: the control API, and the calls that the providers have added.
+// handler is the whole HTTP side: the control API, and the calls that the providers have added.
 func (e *Emulator) handler() http.Handler {
 	rule := hostcheck.Rule{Inside: e.opt.AllowRemote, Names: e.opt.AllowHosts, Setting: "--allow-host"}
 	return e.tracked(rule.Guard(e.mux))
@@ -48,7 +48,7 @@ func (e *Emulator) tracked(next http.Handler) http.Handler {
 	})
 }
 
-// hostsOf lists the provider of the parameter provider, or all without it.
+// hostsOf lists the provider in the parameter provider, or all if there is none.
 func (e *Emulator) hostsOf(r *http.Request) ([]*Host, error) {
 	kind := r.URL.Query().Get("provider")
 	if kind == "" {
@@ -58,7 +58,7 @@ func (e *Emulator) hostsOf(r *http.Request) ([]*Host, error) {
 	return []*Host{h}, err
 }
 
-// each does something to the providers that a request is about.
+// each calls do for the providers that a request is about.
 func (e *Emulator) each(w http.ResponseWriter, r *http.Request, do func(*Host)) {
 	hosts, err := e.hostsOf(r)
 	if err != nil {
@@ -90,6 +90,7 @@ func (e *Emulator) getLedger(w http.ResponseWriter, r *http.Request) {
 	writeControl(w, entries)
 }
 
+// queryLedger reads the parameters of a ledger request and returns the matching entries.
 func (e *Emulator) queryLedger(r *http.Request) ([]Entry, error) {
 	var since time.Time
 	limit := -1
@@ -117,6 +118,7 @@ func (e *Emulator) queryLedger(r *http.Request) ([]Entry, error) {
 	return filterLedger(e.ledger.snapshot(), q.Get("provider"), since, limit), nil
 }
 
+// filterLedger returns up to limit entries of a provider since a time; a limit of -1 means all.
 func filterLedger(all []Entry, provider string, since time.Time, limit int) []Entry {
 	found := []Entry{}
 	for i := range all {
@@ -161,10 +163,10 @@ func (e *Emulator) deleteFaults(w http.ResponseWriter, r *http.Request) {
 	e.releaseUnheld()
 }
 
-// maxControlBody caps what the control API is sent.
+// maxControlBody caps the body of a request to the control API, in bytes.
 const maxControlBody = 1 << 20
 
-// decodeControl reads JSON strictly. form says what it is to look like.
+// decodeControl reads JSON strictly. form describes the expected form.
 func decodeControl[T any](r io.Reader, form string) (T, error) {
 	var v T
 	body, err := io.ReadAll(io.LimitReader(r, maxControlBody+1))
@@ -189,7 +191,7 @@ func writeControl(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // a client that has left is no concern of ours
+	_ = enc.Encode(v) // if the client has left, nothing can be done
 }
 
 func controlError(w http.ResponseWriter, err error) {
@@ -198,7 +200,7 @@ func controlError(w http.ResponseWriter, err error) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Error()})
 }
 
-// getMails shows the messages of an id, the sender's or the provider's, with their mails.
+// getMails shows the messages with an id, the sender's or the provider's, with their mails.
 func (e *Emulator) getMails(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	found := e.mailsOf(r.PathValue("id"))
@@ -208,7 +210,7 @@ func (e *Emulator) getMails(w http.ResponseWriter, r *http.Request) {
 	writeControl(w, found)
 }
 
-// showMail shows the newest mail of an id as a browser would, but without scripts and without anything from elsewhere.
+// showMail shows the newest mail with an id as a browser would, but without scripts and without content from other hosts.
 func (e *Emulator) showMail(w http.ResponseWriter, r *http.Request) {
 	for _, m := range slices.Backward(e.mailsOf(r.PathValue("id"))) {
 		if m.Mail == nil {

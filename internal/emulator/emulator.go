@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Emulator is the providers of one process. Its methods are safe for concurrent use.
+// Emulator runs the providers of one process. Its methods are safe for concurrent use.
 type Emulator struct {
 	opt    Options
 	log    *slog.Logger
@@ -24,8 +24,8 @@ type Emulator struct {
 	hooks  sync.RWMutex // guards Host.hook
 	client *http.Client // of hooks
 
-	stopping chan struct{} // closed when Stop begins: wakes what is held by a fault
-	gate     sync.RWMutex  // HTTP handlers hold it for reading; the end of Stop takes it for good
+	stopping chan struct{} // closed when Stop begins: wakes requests that a fault holds
+	gate     sync.RWMutex  // HTTP handlers hold it for reading; the end of Stop takes it permanently
 	serving  sync.WaitGroup
 	sending  sync.WaitGroup // the hook queues
 
@@ -40,9 +40,9 @@ type Emulator struct {
 
 // SMTPServer is a provider of a kind with SMTP.
 type SMTPServer interface {
-	// Serve takes connections until the listener is closed.
+	// Serve accepts connections until the listener is closed.
 	Serve(l net.Listener) error
-	// Shutdown comes after it. It closes the connections when their messages are through, or when grace ends.
+	// Shutdown is called after that. It closes the connections when their messages are done, or when grace ends.
 	Shutdown(grace context.Context) error
 }
 
@@ -54,7 +54,7 @@ const (
 	stateStopped
 )
 
-// New checks the options and makes the providers of these kinds, of which one at most has SMTP. It opens nothing.
+// New checks the options and makes the providers of these kinds. At most one of them has SMTP. It opens nothing.
 func New(kinds []Kind, opt Options) (*Emulator, error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
@@ -113,8 +113,8 @@ func (e *Emulator) Start(ctx context.Context) error {
 	return nil
 }
 
-// closeChunked closes the connection after a request with a Transfer-Encoding: net/http hides a Content-Length beside it, and what
-// follows may be a request that somebody smuggles in. No adapter sends one.
+// closeChunked closes the connection after a request with a Transfer-Encoding. net/http hides a Content-Length next to it, so the
+// bytes after it may be a smuggled request. No adapter sends one.
 func closeChunked(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TransferEncoding) > 0 {
@@ -124,7 +124,7 @@ func closeChunked(h http.Handler) http.Handler {
 	})
 }
 
-// acquire opens the ledger and binds both listeners, or leaves nothing open.
+// acquire opens the ledger and binds both listeners. On an error it leaves nothing open.
 func (e *Emulator) acquire(ctx context.Context) (httpSide, smtpSide net.Listener, err error) {
 	if err := e.ledger.open(e.opt.LedgerPath); err != nil {
 		return nil, nil, err
@@ -161,11 +161,12 @@ func (e *Emulator) serve(name string, run func() error) {
 	})
 }
 
-// stopGrace is how long Stop waits for answers under way before it closes their connections.
+// stopGrace is how long Stop waits for answers in progress before it closes their connections.
 const stopGrace = time.Second
 
-// Stop ends faults that hold requests, drops the events that are not sent yet, closes the listeners, lets answers under way
-// finish for up to a second and closes the ledger. When it returns nil no goroutine is left. Further calls wait for the first and return nil.
+// Stop ends faults that hold requests, drops the events that are not sent yet and closes the listeners. It lets answers in
+// progress finish for up to a second and closes the ledger. When it returns nil, no goroutine is left. Further calls wait for
+// the first and return nil.
 func (e *Emulator) Stop(ctx context.Context) error {
 	e.mu.Lock()
 	before := e.state
@@ -189,6 +190,7 @@ func (e *Emulator) Stop(ctx context.Context) error {
 	return e.shutdown(ctx)
 }
 
+// shutdown stops the servers and queues, and then closes the ledger, so that accepted messages are still written.
 func (e *Emulator) shutdown(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()
@@ -196,22 +198,22 @@ func (e *Emulator) shutdown(ctx context.Context) error {
 		_ = e.httpSrv.Close()
 	}
 	err := e.smtpSide.Close()
-	e.serving.Wait()      // no listener takes a connection any more
+	e.serving.Wait()      // no listener accepts connections any more
 	_ = e.httpSrv.Close() // the last one may have come too late for Shutdown
 	for _, s := range e.smtp {
 		err = errors.Join(err, s.Shutdown(grace))
 	}
 	e.sending.Wait()
 	e.client.CloseIdleConnections()
-	e.gate.Lock() // handlers whose connections were closed under them are still running: wait, and let no new one in
+	e.gate.Lock() // handlers of closed connections may still run: wait for them, and let no new one in
 	if err := errors.Join(err, e.ledger.close()); err != nil {
 		return fmt.Errorf("stop emulator: %w", err)
 	}
 	return nil
 }
 
-// URL is the base of the HTTP side, such as http://127.0.0.1:40123; a provider's base URL is this plus "/sendgrid" and
-// so on. It is "" before Start.
+// URL is the base of the HTTP side, such as http://127.0.0.1:40123. A provider's base URL is this plus "/sendgrid" and so on. It
+// is "" before Start.
 func (e *Emulator) URL() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -231,7 +233,7 @@ func (e *Emulator) SMTPAddr() string {
 	return e.smtpSide.Addr().String()
 }
 
-// Accounts describes an account at each provider as they stand after Start, in the order of the kinds.
+// Accounts describes an account at each provider with the addresses after Start, in the order of the kinds.
 func (e *Emulator) Accounts() []Account {
 	var all []Account
 	for _, h := range e.hosts {
@@ -252,7 +254,7 @@ func (e *Emulator) Secret(kind, name string) string {
 	return ""
 }
 
-// Ledger lists what was accepted, in order of acceptance. The caller must not change the entries' To.
+// Ledger lists the accepted messages, in order of acceptance. The caller must not change the entries' To.
 func (e *Emulator) Ledger() []Entry {
 	return append([]Entry(nil), e.ledger.snapshot()...)
 }

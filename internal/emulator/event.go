@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// Message is an accepted message with what its events repeat of it. It does not change once it is accepted.
+// Message is an accepted message with the values that its events repeat. It does not change after acceptance.
 type Message struct {
 	Entry
-	Args     map[string]string // custom_args, v:, Metadata, EmailTags
+	Args     map[string]string // custom_args, v:, Metadata, EmailTags, Resend's tags
 	Tags     []string          // categories, o:tag, Tag
 	Channel  string            // Postmark: MessageStream; SES: configuration set
-	Envelope Envelope          // of SMTP; else nil
+	Envelope Envelope          // for SMTP; else nil
 	Mail     Mail
 }
 
-// Envelope is what a relay keeps of a message to report on it.
+// Envelope is the part of a message that a relay keeps for its reports.
 type Envelope interface {
-	// Notified lists the recipients of an event of which the sender asked to be notified.
+	// Notified lists the recipients of an event for which the sender asked for a notification.
 	Notified(t EventType, to []string) []string
 }
 
-// messageOf makes the message that a look-up shows: of the sender's own values the ledger has the message id only.
+// messageOf makes the message that a look-up shows. Of the sender's own values, the ledger has only the message id.
 func messageOf(n *Entry) *Message {
 	m := &Message{Entry: *n, Args: map[string]string{}, Tags: []string{}}
 	if n.MessageID != "" {
@@ -34,7 +34,7 @@ func messageOf(n *Entry) *Message {
 	return m
 }
 
-// EventType is what can become of a message.
+// EventType is something that can happen to a message.
 type EventType string
 
 // The types of events.
@@ -43,15 +43,15 @@ const (
 	Delivered   EventType = "delivered"
 	Deferred    EventType = "deferred"
 	Bounced     EventType = "bounced"      // hard, 5.1.1
-	SoftBounced EventType = "soft_bounced" // for good, but the address is fine: 5.2.2
+	SoftBounced EventType = "soft_bounced" // final, but the address is fine: 5.2.2
 	Dropped     EventType = "dropped"      // by the provider's own suppression list
 	Complained  EventType = "complained"
-	Deactivated EventType = "deactivated" // the address went to the provider's suppression list
+	Deactivated EventType = "deactivated" // the address was put on the provider's suppression list
 	Opened      EventType = "opened"
 	Clicked     EventType = "clicked"
 )
 
-// Course is what becomes of a recipient with an outcome at any provider, in order.
+// Course lists what happens to a recipient with an outcome at any provider, in order.
 func Course(outcome string) []EventType {
 	switch outcome {
 	case OutcomeBounce:
@@ -72,13 +72,13 @@ func Course(outcome string) []EventType {
 	return []EventType{Delivered}
 }
 
-// Event is what became of some recipients of a message.
+// Event is what happened to some recipients of a message.
 type Event struct {
 	Message *Message
 	Type    EventType
 	To      []string  // one, unless the kind is Grouped
 	At      time.Time // when it happened
-	due     time.Time // when it is to be sent
+	due     time.Time // when it should be sent
 	salt    uint16    // not 0 in a copy with an id of its own
 }
 
@@ -93,12 +93,12 @@ func (v *Event) Hash(purpose string) []byte {
 	return sum.Sum(nil)
 }
 
-// Number is an id for providers that count.
+// Number is an id for providers with numeric ids.
 func (v *Event) Number(purpose string) int64 {
 	return int64(binary.BigEndian.Uint64(v.Hash(purpose)) >> 24) // 40 bits: exact in every JSON reader
 }
 
-// size is about how many bytes it takes in JSON.
+// size is the approximate size of the event in JSON, in bytes.
 func (v *Event) size() int {
 	n := 1000
 	for name, value := range v.Message.Args {
@@ -110,7 +110,7 @@ func (v *Event) size() int {
 	return n
 }
 
-// gap is between half and double the pace, by the message and not by chance: a look-up must tell the same times.
+// gap is between half and double the pace. It depends on the message and is not random: a look-up must show the same times.
 func (o *Options) gap(m *Message, to string, t EventType) time.Duration {
 	sum := fnv.New64a()
 	for _, s := range []string{m.ProviderMessageID, to, string(t)} {
@@ -118,10 +118,10 @@ func (o *Options) gap(m *Message, to string, t EventType) time.Duration {
 	}
 	share := float64(sum.Sum64()%1000) / 1000
 	gap := time.Duration(float64(o.EventPace) * (0.5 + 1.5*share)).Truncate(time.Millisecond)
-	return max(gap, time.Millisecond) // which is how finely the providers tell times
+	return max(gap, time.Millisecond) // the precision of times at the providers
 }
 
-// plan lists what becomes of a message, in order of time.
+// plan lists the events of a message, in order of time.
 func (h *Host) plan(m *Message) []Event {
 	var all []Event
 	start := m.At
@@ -157,10 +157,10 @@ func (h *Host) plan(m *Message) []Event {
 	return all
 }
 
-// Longest is how long after a message its last event may come.
+// Longest is how long after a message its last event may happen.
 func (h *Host) Longest() time.Duration { return h.e.opt.DeferFor + 10*h.e.opt.EventPace }
 
-// groups splits the recipients into those that share their events.
+// groups splits the recipients into groups that share their events.
 func (h *Host) groups(m *Message) [][]string {
 	var all [][]string
 	index := map[string]int{}
@@ -177,7 +177,7 @@ func (h *Host) groups(m *Message) [][]string {
 	return all
 }
 
-// shuffle sends a plan in reverse: each event keeps its time, but is sent when its mirror image would be.
+// shuffle sends a plan in reverse: each event keeps its time, but is sent at the time of its mirror image.
 func shuffle(plan []Event) {
 	n := len(plan)
 	for i := range n / 2 {

@@ -33,8 +33,8 @@ const (
 	modeHookHold         = "hook_hold"
 )
 
-// The queues of faults that wait for each other: those of sends and those of look-ups. The modes of events have a queue
-// each, since one event may meet several.
+// The queues in which faults wait for each other: one for sends and one for look-ups. Each mode of events has its own queue,
+// because one event may meet several.
 const (
 	queueSend   = "send"
 	queueLookup = "lookup"
@@ -50,7 +50,7 @@ const (
 // Fault is one line of a provider's script; see the package comment.
 type Fault struct {
 	Mode    string            `json:"mode"`
-	Count   int               `json:"count"`           // requests it meets, 0 until deleted
+	Count   int               `json:"count"`           // number of requests that it applies to, 0 until deleted
 	Match   string            `json:"match,omitempty"` // pattern for any recipient's address
 	Latency Duration          `json:"latency,omitzero"`
 	Status  int               `json:"status,omitempty"`
@@ -59,8 +59,8 @@ type Fault struct {
 	Seconds int               `json:"seconds,omitempty"` // throttle: how long from the first hit, 0..86400
 	Stage   string            `json:"stage,omitempty"`   // SMTP error: mail, rcpt or data
 	Path    string            `json:"path,omitempty"`    // "" or "send", or "lookup"
-	Copies  int               `json:"copies,omitempty"`  // hook_duplicate: how many more, 1..100, 0 is 1
-	Hits    int               `json:"hits"`              // requests met so far; shown only
+	Copies  int               `json:"copies,omitempty"`  // hook_duplicate: number of extra copies, 1..100, 0 is 1
+	Hits    int               `json:"hits"`              // requests so far; shown only
 }
 
 // Duration is a time.Duration written as "250ms".
@@ -79,7 +79,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Ranges of a fault's numbers.
+// Limits of the numbers in a fault.
 const (
 	maxFaultCount   = 1_000_000_000
 	maxFaultLatency = 10 * time.Minute
@@ -87,7 +87,7 @@ const (
 	maxFaultCopies  = 100
 )
 
-// checkFaults names the first thing that is wrong, and what is allowed there.
+// checkFaults names the first error, and what is allowed there.
 func (e *Emulator) checkFaults(all map[string][]Fault) error {
 	for kind, list := range all {
 		h, err := e.host(kind)
@@ -103,6 +103,7 @@ func (e *Emulator) checkFaults(all map[string][]Fault) error {
 	return nil
 }
 
+// modes lists the fault modes of the kind.
 func (k *Kind) modes() []string {
 	modes := []string{ModeLatency, ModeThrottle, ModeError, ModeDropBefore, ModeAcceptThenDrop, ModeBlackHole, ModeSlow}
 	if !k.SMTP {
@@ -122,7 +123,7 @@ func (f *Fault) isHook() bool { return strings.HasPrefix(f.Mode, "hook_") }
 
 func (f *Fault) isLookup() bool { return f.Mode == modeLookupDelay || f.Mode == modeLookupEmpty }
 
-// queue names the faults that it waits for.
+// queue names the queue of faults in which it waits.
 func (f *Fault) queue() string {
 	switch {
 	case f.isHook():
@@ -133,7 +134,7 @@ func (f *Fault) queue() string {
 	return f.Path
 }
 
-// checkPath also completes the path of the modes that are for look-ups alone.
+// checkPath checks the path. It also sets the path of the modes that are only for look-ups.
 func (f *Fault) checkPath(k *Kind) error {
 	if f.isLookup() && f.Path == "" {
 		f.Path = queueLookup
@@ -155,6 +156,7 @@ func (f *Fault) checkPath(k *Kind) error {
 	return nil
 }
 
+// check names the first field that is not allowed for the kind and the mode. It also sets the path if the mode implies it.
 func (f *Fault) check(k *Kind) error {
 	latency := time.Duration(f.Latency)
 	switch {
@@ -180,7 +182,7 @@ func (f *Fault) check(k *Kind) error {
 	return cmp.Or(f.checkPath(k), f.checkAnswer(k), f.checkStage(k))
 }
 
-// checkAnswer checks what depends on whether the mode answers at all.
+// checkAnswer checks the fields that depend on whether the mode answers at all.
 func (f *Fault) checkAnswer(k *Kind) error {
 	answers := []string{ModeError, ModeAcceptThen500, ModePartial}
 	if !slices.Contains(answers, f.Mode) && (f.Status != 0 || f.Body != "" || len(f.Headers) != 0) {
@@ -210,6 +212,7 @@ func (f *Fault) checkAnswer(k *Kind) error {
 	return nil
 }
 
+// checkStage checks the stage, which only SMTP errors have.
 func (f *Fault) checkStage(k *Kind) error {
 	stages := []string{StageMail, StageRcpt, StageData}
 	needs := k.SMTP && f.Mode == ModeError
@@ -231,7 +234,7 @@ func (f *Fault) Matches(to []string) bool {
 	})
 }
 
-// glob matches s against a pattern in which * stands for any run of characters and nothing else is special.
+// glob matches s against a pattern, in which only * is special: it stands for any sequence of characters.
 func glob(pattern, s string) bool {
 	head, rest, star := strings.Cut(pattern, "*")
 	if !strings.HasPrefix(s, head) {

@@ -14,20 +14,20 @@ import (
 type Post struct {
 	Target *Target
 	Events []Event
-	Forged bool   // signed with a key that is not ours
+	Forged bool   // signed with a wrong key
 	Mode   string // the fault mode of Kind.HookModes that the event met, "" if none
 
-	Header http.Header // made at the first try, and kept: a repetition is the same request
+	Header http.Header // made at the first try and kept: a repetition is the same request
 	Body   []byte
 
 	freshIDs bool // each repetition gets ids of its own
 	tries    uint16
 }
 
-// SlowRetries are the pauses of those who try again for a day and more, longer and longer apart.
+// SlowRetries are the pauses of providers that retry for a day and more, with growing pauses.
 var SlowRetries = []int{1, 2, 5, 10, 10, 10, 10, 10, 10, 10}
 
-// sort turns what is due into posts, and applies the faults to events that they have not met.
+// sort turns due tasks into posts, and applies faults to the events that have not met them.
 func (q *hookQueue) sort(due []*task) []*Post {
 	var posts []*Post
 	var plain []Event
@@ -54,7 +54,7 @@ func (q *hookQueue) sort(due []*task) []*Post {
 	return posts
 }
 
-// putOff applies the faults that keep an event from being sent now, and reports whether one does.
+// putOff applies the faults that keep an event from being sent now, and reports whether one of them did.
 func (q *hookQueue) putOff(v *Event) bool {
 	later := &task{plan: []Event{*v}, faultsMet: true}
 	if q.takeHook(modeHookDrop, v.To) != nil {
@@ -73,8 +73,8 @@ func (q *hookQueue) putOff(v *Event) bool {
 	return f != nil
 }
 
-// distort applies the faults that change how an event is sent. It returns the posts that they make, and whether the event
-// is sent in the ordinary way as well.
+// distort applies the faults that change how an event is sent. It returns the posts that they make, and whether the event is also
+// sent in the ordinary way.
 func (q *hookQueue) distort(v *Event) (odd []*Post, ordinary bool) {
 	one := Post{
 		Events:   []Event{*v},
@@ -103,10 +103,10 @@ func (q *hookQueue) distort(v *Event) (odd []*Post, ordinary bool) {
 	return odd, ordinary
 }
 
-// maxBatchBytes is about how large a body may get: SendGrid posts at 768 KB at the latest.
+// maxBatchBytes is about how large a body may get; SendGrid posts at 768 KB at the latest.
 const maxBatchBytes = 512 << 10
 
-// split makes a post for each target, with the events that it wants; a batch that gets too large goes on in another.
+// split makes a post for each target, with the events that it wants. A batch that gets too large continues in another post.
 func (q *hookQueue) split(p *Post) []*Post {
 	var posts []*Post
 	open := map[*Target]*Post{}
@@ -127,12 +127,12 @@ func (q *hookQueue) split(p *Post) []*Post {
 	return posts
 }
 
-// deliver makes a post once, and plans its repetition.
+// deliver sends a post once, and plans its repetition.
 func (q *hookQueue) deliver(ctx context.Context, p *Post) {
 	if p.freshIDs && p.tries > 0 {
 		p.Body = nil
 		for i := range p.Events {
-			p.Events[i].salt += 1000 * p.tries // apart from the numbers of copies
+			p.Events[i].salt += 1000 * p.tries // distinct from the numbers of copies
 		}
 	}
 	if p.Body == nil {
@@ -144,7 +144,7 @@ func (q *hookQueue) deliver(ctx context.Context, p *Post) {
 	}
 	status, err := q.post(ctx, p)
 	if ctx.Err() != nil {
-		return // Stop: what is pending is dropped
+		return // Stop: pending events are dropped
 	}
 	if err != nil {
 		status = 0
@@ -183,12 +183,12 @@ func (s *HookStats) tally(p *Post, status int, taken, again bool) {
 	}
 }
 
-// Publish sends a target something that is not an event.
+// Publish sends a target a message that is not an event.
 func (h *Host) Publish(t *Target, header http.Header, body []byte) {
 	h.queue.add(false, &task{due: h.e.now(), repeat: &Post{Target: t, Header: header, Body: body}})
 }
 
-// hookTimeout is how long an answer may take. SNS documents 15 s; of the others nothing is known.
+// hookTimeout is how long an answer may take. SNS documents 15 s; for the others nothing is known.
 const hookTimeout = 15 * time.Second
 
 // maxHookAnswer is how much of an answer is read.
@@ -206,7 +206,7 @@ func newHookClient() *http.Client {
 	}
 }
 
-// post makes the request of a post and returns the status of the answer; an error is no answer.
+// post makes the request of a post and returns the status of the answer. An error means that there was no answer.
 func (h *Host) post(ctx context.Context, p *Post) (int, error) {
 	if h.kind.Deliver != nil {
 		return h.kind.Deliver(ctx, p)
@@ -225,7 +225,7 @@ func (h *Host) post(ctx context.Context, p *Post) (int, error) {
 	return res.StatusCode, nil
 }
 
-// Verify sends a target at once an event of a made-up message, and returns the status of the answer.
+// Verify sends a target an event of a made-up message at once, and returns the status of the answer.
 func (h *Host) Verify(ctx context.Context, t *Target, m *Message, what EventType) (int, error) {
 	m.Provider, m.At = h.kind.Name, h.e.now()
 	p := &Post{Target: t, Events: []Event{{Message: m, Type: what, To: m.To, At: m.At}}}

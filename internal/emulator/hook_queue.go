@@ -8,35 +8,35 @@ import (
 	"time"
 )
 
-// maxPendingEvents is how many events of one provider may wait; events of messages beyond are counted as dropped.
+// maxPendingEvents is how many events of one provider may wait; events of further messages are counted as dropped.
 const maxPendingEvents = 200_000
 
-// hookWorkers is how many requests of one provider are under way at a time.
+// hookWorkers is how many requests of one provider run at the same time.
 const hookWorkers = 32
 
-// HookStats is what became of one provider's events since Start.
+// HookStats counts what happened to one provider's events since Start.
 type HookStats struct {
-	Events  int64         `json:"events"`   // sent, with an answer that the provider takes for success
-	Posted  int64         `json:"posted"`   // requests, repetitions included
-	OK      int64         `json:"ok"`       // of them, taken
-	Refused map[int]int64 `json:"refused"`  // of them, by the status of the answer
-	Failed  int64         `json:"failed"`   // of them, without an answer
-	Retried int64         `json:"retried"`  // of them, repetitions
-	GivenUp int64         `json:"given_up"` // events that are tried no more
-	Dropped int64         `json:"dropped"`  // events never sent: by mode hook_drop, or because too many waited
-	Pending int           `json:"pending"`  // events that wait for their time
+	Events  int64         `json:"events"`   // sent, with an answer that means success to the provider
+	Posted  int64         `json:"posted"`   // requests, including repetitions
+	OK      int64         `json:"ok"`       // those that were taken
+	Refused map[int]int64 `json:"refused"`  // those that were refused, by the status of the answer
+	Failed  int64         `json:"failed"`   // those without an answer
+	Retried int64         `json:"retried"`  // those that were repetitions
+	GivenUp int64         `json:"given_up"` // events that are not tried any more
+	Dropped int64         `json:"dropped"`  // events never sent: by mode hook_drop, or because too many were waiting
+	Pending int           `json:"pending"`  // events that are waiting for their time
 	Held    int           `json:"held"`     // events that mode hook_hold keeps
 }
 
-// task is one thing that a queue has to do at some time: tell what is next in a plan, or repeat a post.
+// task is one job of a queue at some time: to send the next event of a plan, or to repeat a post.
 type task struct {
 	due       time.Time
 	plan      []Event
-	faultsMet bool // the plan is one event that has met the faults that keep it from being sent now
+	faultsMet bool // the plan is one event, and the faults that keep it from being sent now were applied
 	repeat    *Post
 }
 
-// size is how many events wait in it.
+// size is how many events wait in the task.
 func (x *task) size() int {
 	if x.repeat != nil {
 		return len(x.repeat.Events)
@@ -63,12 +63,12 @@ func (a *tasks) Pop() any {
 	return last
 }
 
-// hookQueue sends the events of one provider. Its one standing goroutine waits for what is due and starts a goroutine per
-// post; when all workers are busy the rest waits in the heap, and nobody else does.
+// hookQueue sends the events of one provider. Its one permanent goroutine waits for due tasks and starts a goroutine per post.
+// When all workers are busy, the rest waits in the heap. No other code has to wait.
 type hookQueue struct {
 	*Host
 	wake chan struct{}
-	busy chan struct{} // as many as there are posts under way
+	busy chan struct{} // has an item for each post in progress
 
 	mu      sync.Mutex
 	tasks   tasks
@@ -81,7 +81,7 @@ func newHookQueue(h *Host) *hookQueue {
 	return &hookQueue{Host: h, wake: make(chan struct{}, 1), busy: make(chan struct{}, hookWorkers)}
 }
 
-// add puts tasks into the heap, as far as there is room; limited is false for what was counted before.
+// add puts tasks into the heap if there is room. limited is false for tasks that were counted before.
 func (q *hookQueue) add(limited bool, more ...*task) {
 	q.mu.Lock()
 	for _, x := range more {
@@ -99,7 +99,7 @@ func (q *hookQueue) add(limited bool, more ...*task) {
 	}
 }
 
-// run works until ctx ends, and then waits for the posts under way.
+// run works until ctx ends, and then waits for the posts in progress.
 func (q *hookQueue) run(ctx context.Context) {
 	var posts sync.WaitGroup
 	defer posts.Wait()
@@ -121,12 +121,12 @@ func (q *hookQueue) run(ctx context.Context) {
 			})
 		}
 		if len(due) < q.kind.Batch {
-			sleep(ctx, nil, q.e.opt.EventPace) // lets a batch gather, as SendGrid does for up to 30 s
+			sleep(ctx, nil, q.e.opt.EventPace) // lets a batch fill, as SendGrid does for up to 30 s
 		}
 	}
 }
 
-// sleep waits for the given time, for a wake-up, or for the end.
+// sleep waits for the given time, for a wake-up, or until ctx ends.
 func sleep(ctx context.Context, wake <-chan struct{}, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -137,8 +137,8 @@ func sleep(ctx context.Context, wake <-chan struct{}, d time.Duration) {
 	}
 }
 
-// next takes what is due out of the heap: one task, or as many as go into a batch. What is left of a plan goes back.
-// When nothing is due it says how long to wait.
+// next takes the due tasks out of the heap: one task, or as many as fit into a batch. The rest of a plan goes back. If nothing is
+// due, it returns how long to wait.
 func (q *hookQueue) next(now time.Time) (due []*task, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -165,7 +165,7 @@ func (q *hookQueue) next(now time.Time) (due []*task, wait time.Duration) {
 	return nil, q.tasks[0].due.Sub(now)
 }
 
-// release lets held events go.
+// release sends the held events.
 func (q *hookQueue) release() {
 	q.mu.Lock()
 	held := q.held
@@ -194,7 +194,7 @@ func (q *hookQueue) snapshot() HookStats {
 	return s
 }
 
-// schedule plans what becomes of accepted messages, if there is a receiver.
+// schedule plans the events of accepted messages, if there is a receiver.
 func (h *Host) schedule(messages []*Message) {
 	if h.ownHook() == nil && len(h.provider.Registered(nil)) == 0 {
 		return

@@ -11,18 +11,18 @@ import (
 	"strings"
 )
 
-// Hook is where the events of one provider go, as an operator of the emulator sets it: it gets all events. It has "url",
-// which is http or https, or of a relay lmtp://host:port, and may have the fields of the kind; what is missing is filled
-// in with HookKeys.
+// Hook is the destination of one provider's events, as set by an operator of the emulator: it gets all events. It has "url",
+// which is http or https, or lmtp://host:port for a relay. It may have the fields of the kind; missing ones are filled in with
+// HookKeys.
 type Hook map[string]string
 
 // Target is one receiver of events.
 type Target struct {
 	Hook
-	Registration any // by which the provider's own API made it; nil for a hook of the operator
+	Registration any // the registration in the provider's own API; nil for a hook of the operator
 }
 
-// checkHook says what is wrong with a hook, and what is allowed there. It fills in what is missing.
+// checkHook says what is wrong with a hook, and what is allowed. It fills in missing fields.
 func (h *Host) checkHook(hook Hook) error {
 	fields := append([]string{"url"}, h.kind.HookFields...)
 	for name := range hook {
@@ -36,7 +36,7 @@ func (h *Host) checkHook(hook Hook) error {
 	return h.provider.CompleteHook(hook)
 }
 
-// CheckURL keeps an emulator from posting to hosts of others: without AllowRemote it posts to this machine only.
+// CheckURL keeps an emulator from posting to other people's hosts: without AllowRemote it posts only to this machine.
 func (h *Host) CheckURL(raw string) error {
 	schemes := []string{"http", "https"}
 	if h.kind.SMTP {
@@ -65,8 +65,8 @@ func ValidHeader(name, value string) bool {
 		!strings.ContainsAny(value, "\r\n\x00")
 }
 
-// SetHooks replaces the hooks of all providers, as PUT /_hooks does; what was registered by the providers' own APIs
-// stays. It may be called before Start. The error names what is wrong and what is allowed; the old hooks stay then.
+// SetHooks replaces the hooks of all providers, like PUT /_hooks. Registrations by the providers' own APIs stay. It may be called
+// before Start. An error names what is wrong and what is allowed; then the old hooks stay.
 func (e *Emulator) SetHooks(all map[string]Hook) error {
 	targets := map[*Host]*Target{}
 	for kind, hook := range all {
@@ -88,14 +88,14 @@ func (e *Emulator) SetHooks(all map[string]Hook) error {
 	return nil
 }
 
-// ownHook is the operator's, or nil.
+// ownHook is the operator's hook, or nil.
 func (h *Host) ownHook() *Target {
 	h.e.hooks.RLock()
 	defer h.e.hooks.RUnlock()
 	return h.hook
 }
 
-// targets lists who gets an event, each URL once.
+// targets lists the receivers of an event, each URL once.
 func (h *Host) targets(v *Event) []*Target {
 	registered := h.provider.Registered(v)
 	all := make([]*Target, 0, len(registered)+1)
@@ -107,7 +107,7 @@ func (h *Host) targets(v *Event) []*Target {
 	return all
 }
 
-// HookKeys are what receivers check events with, of all providers. They are made anew by New.
+// HookKeys are the values with which receivers check events, of all providers. New makes new ones.
 func (e *Emulator) HookKeys() map[string]string {
 	all := map[string]string{}
 	for _, h := range e.hosts {
@@ -116,13 +116,15 @@ func (e *Emulator) HookKeys() map[string]string {
 	return all
 }
 
-// hooksView is what GET /_hooks shows. It has the secrets: whoever asks is on this machine, and no page in a browser there, and they open nothing else.
+// hooksView is the answer of GET /_hooks. It shows the secrets. That is safe: the caller is on this machine and not a page in a
+// browser, and the secrets give access to nothing else.
 type hooksView struct {
 	Hooks      map[string]Hook     `json:"hooks"`
-	Registered map[string][]string `json:"registered"` // URLs, by the providers' own APIs
+	Registered map[string][]string `json:"registered"` // URLs that were registered by the providers' own APIs
 	Keys       map[string]string   `json:"keys"`
 }
 
+// getHooks shows the hooks, the registered receivers and the keys.
 func (e *Emulator) getHooks(w http.ResponseWriter, r *http.Request) {
 	hosts, err := e.hostsOf(r)
 	if err != nil {
@@ -145,7 +147,7 @@ func (e *Emulator) getHooks(w http.ResponseWriter, r *http.Request) {
 	writeControl(w, v)
 }
 
-// putHooks replaces all hooks, or with ?provider= that one's alone.
+// putHooks replaces all hooks, or with ?provider= only that one.
 func (e *Emulator) putHooks(w http.ResponseWriter, r *http.Request) {
 	hosts, err := e.hostsOf(r)
 	var all map[string]Hook
@@ -172,7 +174,7 @@ func (e *Emulator) putHooks(w http.ResponseWriter, r *http.Request) {
 	e.getHooks(w, r)
 }
 
-// deleteHooks forgets hooks and registrations.
+// deleteHooks removes hooks and registrations.
 func (e *Emulator) deleteHooks(w http.ResponseWriter, r *http.Request) {
 	e.each(w, r, func(h *Host) {
 		e.hooks.Lock()
@@ -182,7 +184,7 @@ func (e *Emulator) deleteHooks(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// releaseHeld sends the events that mode hook_hold keeps.
+// releaseHeld sends the events that mode hook_hold holds.
 func (e *Emulator) releaseHeld(w http.ResponseWriter, r *http.Request) {
 	e.each(w, r, func(h *Host) { h.queue.release() })
 }

@@ -15,9 +15,9 @@ type Entry struct {
 	Provider          string    `json:"provider"`
 	At                time.Time `json:"at"`                  // arrival of the request, UTC, to the microsecond
 	MessageID         string    `json:"message_id"`          // the sender's own id: gw_msg, SMTP the local part of Message-ID; may be ""
-	ProviderMessageID string    `json:"provider_message_id"` // as the answer and later events name it
+	ProviderMessageID string    `json:"provider_message_id"` // the id in the answer and in later events
 	From              string    `json:"from"`                // bare address of the From header
-	To                []string  `json:"to"`                  // the whole envelope that was taken, bare addresses
+	To                []string  `json:"to"`                  // the whole accepted envelope, bare addresses
 	Subject           string    `json:"subject"`
 	Outcome           string    `json:"outcome"`
 	Stream            string    `json:"stream,omitempty"`   // Postmark's message stream, if it is not "outbound"
@@ -38,17 +38,17 @@ func (n Entry) MarshalJSON() ([]byte, error) {
 
 var errLedgerClosed = errors.New("ledger is closed")
 
-// ledger keeps the entries, and with a file makes them durable before append returns. Entries of appends that wait at
-// the same time share one write and one fsync: the committer takes whatever is there, without a timer.
+// ledger keeps the entries. With a file, they are durable before append returns. Appends that wait at the same time share one
+// write and one fsync: the committer takes all pending ones, without a timer.
 type ledger struct {
 	io   sync.Mutex // held over a write with its fsync, over clear and over close
 	file *os.File   // nil in memory; guarded by io
-	size int64      // bytes known to be good; guarded by io
+	size int64      // bytes that are known to be valid; guarded by io
 
 	mu      sync.Mutex
-	entries []Entry // only ever appended to, or replaced as a whole
+	entries []Entry // only appended to, or replaced as a whole
 	pending []*commit
-	broken  error // set when a write or an fsync failed: nothing can be promised any more
+	broken  error // set when a write or an fsync failed: from then on nothing can be promised
 	wake    chan struct{}
 	quit    chan struct{} // closed by close
 	done    chan struct{} // closed when the committer has ended; nil in memory
@@ -64,7 +64,7 @@ func newLedger() *ledger {
 	return &ledger{wake: make(chan struct{}, 1), quit: make(chan struct{})}
 }
 
-// open reads the file, cuts off a torn end and starts the committer. An empty path is a ledger in memory.
+// open reads the file, cuts off an incomplete last line and starts the committer. An empty path means a ledger in memory.
 func (l *ledger) open(path string) error {
 	if path == "" {
 		return nil
@@ -79,7 +79,7 @@ func (l *ledger) open(path string) error {
 	return nil
 }
 
-// append takes the entries; when it returns nil they are on disk and visible.
+// append adds the entries. When it returns nil, they are on disk and visible.
 func (l *ledger) append(entries []Entry) error {
 	if l.done == nil {
 		l.mu.Lock()
@@ -120,6 +120,7 @@ func encodeLines(entries []Entry) ([]byte, error) {
 	return b, nil
 }
 
+// commitLoop writes pending appends until close. It then writes the last ones and ends.
 func (l *ledger) commitLoop() {
 	defer close(l.done)
 	for {
@@ -133,6 +134,7 @@ func (l *ledger) commitLoop() {
 	}
 }
 
+// commitPending writes all pending appends in one batch and gives each its result.
 func (l *ledger) commitPending() {
 	l.io.Lock()
 	defer l.io.Unlock()
@@ -160,8 +162,8 @@ func (l *ledger) commitPending() {
 	}
 }
 
-// write makes a batch durable. After an error the file is cut back to its last good line; the ledger stays broken, since
-// the kernel may have dropped the pages of a failed fsync.
+// write makes a batch durable. After an error the file is cut back to its last valid line. The ledger stays broken, because the
+// kernel may have dropped the pages of a failed fsync.
 func (l *ledger) write(batch []*commit) error {
 	var b bytes.Buffer
 	for _, c := range batch {
@@ -178,14 +180,14 @@ func (l *ledger) write(batch []*commit) error {
 	return nil
 }
 
-// snapshot returns the entries so far; the slice is shared and read-only.
+// snapshot returns the entries so far. The slice is shared and read-only.
 func (l *ledger) snapshot() []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.entries[:len(l.entries):len(l.entries)]
 }
 
-// clear forgets everything, in the file too. Appends that are under way come after it.
+// clear removes everything, also from the file. Appends in progress come after it.
 func (l *ledger) clear() error {
 	l.io.Lock()
 	defer l.io.Unlock()
@@ -201,7 +203,7 @@ func (l *ledger) clear() error {
 	return nil
 }
 
-// close writes what waits and closes the file. Later appends fail; snapshot still works.
+// close writes the pending entries and closes the file. Later appends fail; snapshot still works.
 func (l *ledger) close() error {
 	l.mu.Lock()
 	if l.broken == nil {

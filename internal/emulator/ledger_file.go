@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 )
 
-// openLedgerFile opens or makes the file, reads its entries and cuts off its torn end, if it has one.
+// openLedgerFile opens or creates the file, reads its entries and cuts off an incomplete last line.
 func openLedgerFile(path string) (*os.File, []Entry, int64, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -36,8 +36,8 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// readLedger returns the entries and the length of the good part. Only the end may be damaged, by a write that a crash
-// cut short; a good line after a bad one means that somebody else wrote to the file, and nothing is cut then.
+// readLedger returns the entries and the length of the valid part. Only the end may be damaged, because a crash interrupted a
+// write. A valid line after an invalid one means that another program wrote to the file; then nothing is cut.
 func readLedger(r io.Reader) ([]Entry, int64, error) {
 	var entries []Entry
 	var good int64

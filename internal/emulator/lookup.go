@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// Search is a look-up that has been read: what it asks for, and how the provider shows what is found.
+// Search is a look-up after parsing: what it searches for, and how the provider shows the result.
 type Search struct {
 	Refused   *Reply
-	Recipient string                // asked for, "" any
-	Match     func(*Entry) bool     // beside the recipient
+	Recipient string                // to search for, "" any
+	Match     func(*Entry) bool     // the conditions besides the recipient
 	Show      func([]*Found) *Reply // oldest first
 }
 
 // Found is an accepted message as a look-up sees it at some moment.
 type Found struct {
 	*Message
-	Past []Event // what has become of it so far, in order of time
+	Past []Event // what has happened to it so far, in order of time
 }
 
-// Of lists what has become of one recipient.
+// Of lists what has happened to one recipient.
 func (f *Found) Of(to string) []Event {
 	return slices.DeleteFunc(slices.Clone(f.Past), func(v Event) bool { return !slices.Contains(v.To, to) })
 }
@@ -52,7 +52,7 @@ func (h *Host) Lookup(read func(r *http.Request, body []byte) *Search) http.Hand
 	})
 }
 
-// failLookup waits as a fault says, and gives its answer if it has one.
+// failLookup waits for the latency of a fault, and returns its answer if it has one.
 func (h *Host) failLookup(f *AppliedFault) *Reply {
 	h.Hold(time.Duration(f.Latency))
 	switch f.Mode {
@@ -64,7 +64,7 @@ func (h *Host) failLookup(f *AppliedFault) *Reply {
 	return nil
 }
 
-// find lists the entries that a search asks for.
+// find lists the entries that match a search.
 func (h *Host) find(s *Search) []*Entry {
 	all := h.e.ledger.snapshot()
 	var found []*Entry
@@ -78,7 +78,7 @@ func (h *Host) find(s *Search) []*Entry {
 	return found
 }
 
-// concerned lists the recipients by whom a fault may match.
+// concerned lists the recipients that a fault may match.
 func (s *Search) concerned(found []*Entry) []string {
 	var all []string
 	if s.Recipient != "" {
@@ -90,7 +90,7 @@ func (s *Search) concerned(found []*Entry) []string {
 	return all
 }
 
-// seen shows the entries that are old enough, with what happened up to as much earlier.
+// seen shows the entries that are older than delay, with their events that are older than delay.
 func (h *Host) seen(found []*Entry, delay time.Duration) []*Found {
 	until := h.e.now().Add(-delay)
 	var all []*Found

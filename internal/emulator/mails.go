@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// Mail is what a recipient of a message would see of it.
+// Mail is what a recipient of a message would see.
 type Mail struct {
 	Text        string            `json:"text,omitempty"`
 	HTML        string            `json:"html,omitempty"`
-	Headers     map[string]string `json:"headers,omitempty"` // beside From, To and Subject
+	Headers     map[string]string `json:"headers,omitempty"` // besides From, To and Subject
 	Attachments []Attachment      `json:"attachments,omitempty"`
 }
 
@@ -23,7 +23,7 @@ func NewMail(text, html, replyTo string) Mail {
 	return m
 }
 
-// Attach adds a file in base64.
+// Attach adds a file whose content is in base64.
 func (m *Mail) Attach(name, mediaType, content string) {
 	size := base64.StdEncoding.DecodedLen(len(content)) - strings.Count(content[max(len(content)-2, 0):], "=")
 	m.Attachments = append(m.Attachments, Attachment{name, mediaType, size})
@@ -36,7 +36,7 @@ type Attachment struct {
 	Size int    `json:"size"` // bytes
 }
 
-// size is about how many bytes it takes in memory.
+// size is the approximate size in memory, in bytes.
 func (m *Mail) size() int {
 	n := 200 + len(m.Text) + len(m.HTML)
 	for name, value := range m.Headers {
@@ -48,7 +48,7 @@ func (m *Mail) size() int {
 	return n
 }
 
-// maxMails is how many bytes of mails are kept. Beyond it the oldest are dropped; their lines stay in the ledger.
+// maxMails is how many bytes of mails are kept. Beyond that the oldest are dropped; their lines stay in the ledger.
 const maxMails = 64 << 20
 
 // mails keeps the mails of messages, in memory only.
@@ -59,11 +59,12 @@ type mails struct {
 	size int
 }
 
-// mailKey names an entry: a provider may give several messages of one call the same id.
+// mailKey identifies an entry: a provider may give several messages of one call the same id.
 func mailKey(n *Entry) string {
 	return n.Provider + "\n" + n.ProviderMessageID + "\n" + strings.Join(n.To, ",")
 }
 
+// keep stores the mails of messages, and drops the oldest ones beyond maxMails.
 func (s *mails) keep(messages []*Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +99,7 @@ func (s *mails) clear() {
 	s.keys, s.kept, s.size = nil, nil, 0
 }
 
-// keptMail is a line of the ledger with its mail, nil if it is not kept any more.
+// keptMail is a line of the ledger with its mail. The mail is nil if it is no longer kept.
 type keptMail struct {
 	Entry *Entry `json:"entry"`
 	Mail  *Mail  `json:"mail"`

@@ -7,27 +7,27 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// Stats is what came in for one provider since Start. Requests is the sum of the five ends, once all are answered.
+// Stats counts what came in for one provider since Start. Requests is the sum of the five ends, once all are answered.
 type Stats struct {
 	Requests  int64         `json:"requests"`  // send calls; for SMTP transactions, counted at MAIL
-	Accepted  int64         `json:"accepted"`  // at least one message went into the ledger, whatever was answered
+	Accepted  int64         `json:"accepted"`  // at least one message went into the ledger, whatever the answer was
 	Rejected  int64         `json:"rejected"`  // answered with an error other than a throttle, or abandoned
 	Throttled int64         `json:"throttled"` // 429, SMTP 450 4.7.1 or 421
 	Tested    int64         `json:"tested"`    // accepted in a test mode: nobody is mailed
 	Faulted   int64         `json:"faulted"`   // no answer, nothing accepted
 	Windows   []WindowStats `json:"windows"`
-	Lookups   int64         `json:"lookups"` // look-ups with a good credential, whatever was answered
+	Lookups   int64         `json:"lookups"` // look-ups with a valid credential, whatever the answer was
 	Hooks     HookStats     `json:"hooks"`
 }
 
-// WindowStats is one configured window and how full it was.
+// WindowStats is one configured window and its counts.
 type WindowStats struct {
 	limit.Window     // per is in nanoseconds
 	Used         int `json:"used"` // admitted in the window that ends now
-	Peak         int `json:"peak"` // the highest count ever in one window, refused requests included
+	Peak         int `json:"peak"` // the highest count ever in one window, including refused requests
 }
 
-// Cost is what one call charges, by unit.
+// Cost is what one call counts as, by unit.
 type Cost struct{ Requests, Messages, Recipients int }
 
 func (c Cost) in(u limit.Unit) int {
@@ -42,7 +42,7 @@ func (c Cost) in(u limit.Unit) int {
 	return 0
 }
 
-// End is how a call ended, for Stats.
+// End says how a call ended, for Stats.
 type End int
 
 // The ends of a call.
@@ -54,8 +54,8 @@ const (
 	EndFaulted
 )
 
-// meter counts one provider's calls and holds its windows. Each call reads the clock under the lock, so that the
-// windows' hits are in order of time.
+// meter counts one provider's calls and holds its windows. Each call reads the clock under the lock, so that the windows' hits
+// are in order of time.
 type meter struct {
 	now     func() time.Time
 	mu      sync.Mutex
@@ -96,7 +96,7 @@ func (m *meter) Finish(e End) {
 	*[]*int64{&total.Accepted, &total.Rejected, &total.Throttled, &total.Tested, &total.Faulted}[e]++
 }
 
-// See counts an authenticated call for the peaks, whatever becomes of it.
+// See counts an authenticated call for the peaks, whatever its result.
 func (m *meter) See(c Cost) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -107,13 +107,13 @@ func (m *meter) See(c Cost) {
 	}
 }
 
-// Full is a window that has no room, and when it will have.
+// Full is a window without room, and the time when it has room again.
 type Full struct {
 	limit.Window
 	Until time.Time
 }
 
-// Admit charges all windows, or none and returns the one that has room last.
+// Admit charges all windows. If one has no room, it charges none and returns the one that has room last.
 func (m *meter) Admit(c Cost) *Full {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -134,7 +134,7 @@ func (m *meter) Admit(c Cost) *Full {
 	return nil
 }
 
-// Tightest is the window with the least room, how much that is, and when it next gets more; nil without windows.
+// Tightest returns the window with the least room, its remaining room, and when it next gets more; nil without windows.
 func (m *meter) Tightest() (w *Full, remaining int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -164,7 +164,7 @@ func (m *meter) stats() Stats {
 	return s
 }
 
-// Stats is what came in for each kind.
+// Stats returns the counts of each kind.
 func (e *Emulator) Stats() map[string]Stats {
 	all := map[string]Stats{}
 	for _, h := range e.hosts {
@@ -183,8 +183,8 @@ type window struct {
 	peak  int
 }
 
-// roomAt is when n more fit: now, or when enough of the oldest have left. What is larger than the whole window never
-// fits; the answer says to come back when the window is empty.
+// roomAt is the time when n more fit: now, or when enough of the oldest hits have expired. A charge larger than the whole window
+// never fits; then the result is when the window is empty.
 func (w *window) roomAt(now time.Time, n int) time.Time {
 	over := w.taken.sum + n - w.N
 	if over <= 0 {
@@ -219,8 +219,8 @@ func (t *track) add(now time.Time, per time.Duration, n int) {
 	}
 }
 
-// expire drops what is per or older. The memory stays in proportion to the window, since append copies only what is
-// left when it grows.
+// expire drops hits that are per or older. The memory stays in proportion to the window, because append copies only the rest when
+// it grows.
 func (t *track) expire(now time.Time, per time.Duration) {
 	dead := 0
 	for dead < len(t.hits) && now.Sub(t.hits[dead].at) >= per {

@@ -15,18 +15,18 @@ import (
 	"strings"
 )
 
-// MIME is what the ledger needs of a MIME message.
+// MIME holds the parts of a MIME message that the ledger needs.
 type MIME struct {
 	From      string // bare
 	MessageID string // without angle brackets
 	Subject   string // decoded
 	To        []string
-	BadTo     bool   // the lists in To, Cc and Bcc can't all be read
+	BadTo     bool   // a list in To, Cc or Bcc can't be read
 	Calendar  string // see Entry
 	Mail      Mail
 }
 
-// ReadMIME reads a message. A body that can't be taken apart is left out.
+// ReadMIME reads a message. A body that can't be parsed is left out.
 func ReadMIME(raw []byte) (MIME, error) {
 	msg, err := netmail.ReadMessage(bytes.NewReader(raw))
 	if err != nil {
@@ -59,7 +59,7 @@ func decoded(header string) string {
 	return header
 }
 
-// part reads one part, and what is in it, into the mail. It returns the invitation in it, which clients show if it is the
+// part reads one part, with its nested parts, into the mail. It returns the invitation in it, which clients show if it is the
 // last of the alternatives, and false if the part can't be read.
 func (m *MIME) part(parent string, header textproto.MIMEHeader, body io.Reader) (calendar string, ok bool) {
 	media, params, err := mime.ParseMediaType(header.Get("Content-Type"))
@@ -84,6 +84,7 @@ func (m *MIME) part(parent string, header textproto.MIMEHeader, body io.Reader) 
 	return calendar, err == nil
 }
 
+// multipart reads the parts of a multipart. An invitation counts only if it is the last alternative, or in a nested multipart.
 func (m *MIME) multipart(media string, r *multipart.Reader) (calendar string, ok bool) {
 	nested := ""
 	for {
@@ -99,12 +100,12 @@ func (m *MIME) multipart(media string, r *multipart.Reader) (calendar string, ok
 			nested, inner = cmp.Or(nested, inner), ""
 		}
 		if media == "multipart/alternative" {
-			calendar = inner // "" if something comes behind the invitation
+			calendar = inner // "" if another part follows the invitation
 		}
 	}
 }
 
-// decodedBody is "" for what is not in the encoding that it claims.
+// decodedBody returns the decoded body, or "" if it does not have the encoding that it declares.
 func decodedBody(header textproto.MIMEHeader, r io.Reader) string {
 	switch strings.ToLower(header.Get("Content-Transfer-Encoding")) {
 	case "base64":
@@ -119,7 +120,7 @@ func decodedBody(header textproto.MIMEHeader, r io.Reader) string {
 	return string(b)
 }
 
-// Invitation is the method of an invitation that clients show as one, or what is wrong with it.
+// Invitation returns the method of an invitation that clients show as one, or what is wrong with it.
 func Invitation(method, content string) string {
 	switch {
 	case method == "":
@@ -134,7 +135,7 @@ func Invitation(method, content string) string {
 	return method
 }
 
-// BareMessageID strips the angle brackets of RFC 5322 section 3.6.4, and is "" for what is not of the form left@right.
+// BareMessageID strips the angle brackets of RFC 5322 section 3.6.4. It returns "" if the form is not left@right.
 func BareMessageID(s string) string {
 	s = strings.TrimSpace(s)
 	s = strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">")

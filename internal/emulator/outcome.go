@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// The outcomes, as Entry.Outcome has them.
+// The outcomes, as in Entry.Outcome.
 const (
 	OutcomeDelivered  = "delivered"
 	OutcomeBounce     = "bounce"
@@ -18,13 +18,13 @@ const (
 	OutcomeClick      = "click"
 )
 
-// gravity lists the outcomes other than delivered, the gravest first.
+// gravity lists the outcomes other than delivered, the most serious first.
 var gravity = []string{
 	OutcomeReject, OutcomeSuppressed, OutcomeBounce, OutcomeComplaint, OutcomeSoftBounce, OutcomeDefer, OutcomeClick, OutcomeOpen,
 }
 
-// OutcomeOf is what becomes of one bare address: the word before the at sign, or before a plus sign in front of
-// it, if that is one of the outcomes of the package comment, else "delivered".
+// OutcomeOf is what happens to one bare address. It is the local part up to a plus sign, if that is one of the outcomes in the
+// package comment; otherwise it is "delivered".
 func OutcomeOf(address string) string {
 	local := address
 	if at := strings.LastIndexByte(address, '@'); at >= 0 {

@@ -14,71 +14,71 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// OurID is the name under which a sender gives its own message id: in custom_args, v:, Metadata and EmailTags.
+// OurID is the name under which a sender gives its own message id: in custom_args, v:, Metadata, EmailTags and Resend's tags.
 const OurID = "gw_msg"
 
 // Kind describes a provider to the emulator. catalog.Kinds lists them all.
 type Kind struct {
 	Name        string
 	SMTP        bool              // it has a listener for SMTP, its faults have a stage, and it reports by LMTP
-	MaxBody     int64             // largest request of a send
-	Credentials map[string]string // what callers must show, by name; Options.Credentials replaces them
-	HookFields  []string          // what a Hook of this kind may have beside url
+	MaxBody     int64             // largest send request, in bytes
+	Credentials map[string]string // what callers must send, by name; Options.Credentials replaces them
+	HookFields  []string          // the fields that a Hook of this kind may have besides url
 
-	Lookups   bool     // it has an API to look up messages
-	Partial   [2]int   // lowest and highest status of fault mode partial; zero without that mode
+	Lookups   bool     // it has an API for look-ups of messages
+	Partial   [2]int   // lowest and highest status of fault mode partial; zero if it lacks that mode
 	HookModes []string // fault modes of events that no other kind has
 
 	Batch        int  // most events in one request; 0 is one
 	Grouped      bool // one event is about all recipients with the same outcome
 	AcceptedOnce bool // one accepted event is about the whole message
 
-	// Course lists what becomes of a recipient with an outcome, in order. Nil is the function Course.
+	// Course lists what happens to a recipient with an outcome, in order. Nil means the function Course.
 	Course func(outcome string) []EventType
-	// Deliver makes the request of a post and returns the status of the answer. Nil is an HTTP POST.
+	// Deliver makes the request of a post and returns the status of the answer. Nil means an HTTP POST.
 	Deliver func(context.Context, *Post) (int, error)
 	// New makes the provider of one emulator and adds its calls to the host.
 	New func(*Host) (Provider, error)
 }
 
-// Provider is one provider of a running emulator: its words and its checks. Methods may be called at the same time.
+// Provider is one provider of a running emulator: its texts and its checks. Its methods may be called concurrently.
 type Provider interface {
-	// Account is what a service must be told to send through this provider, given the address where it stands: a base URL,
-	// or host:port of the SMTP side. The names are those of the account settings of sendgate.
+	// Account returns what a service needs to send through this provider at the given address: a base URL, or host:port of
+	// the SMTP side. The names are those of the account settings of sendgate.
 	Account(at string) Account
-	// Keys are what a receiver needs to check events, by the names that GET /_hooks shows.
+	// Keys are the values that a receiver needs to check events, by the names that GET /_hooks shows.
 	Keys() map[string]string
 
-	// Authenticate returns the refusal of a bad credential, or nil.
+	// Authenticate returns the refusal of an invalid credential, or nil.
 	Authenticate(r *http.Request, body []byte) *Reply
 	// Throttled refuses a call because a window is full.
 	Throttled(f *Full) *Reply
-	// Failure is the provider's own answer of a status.
+	// Failure is the provider's own answer with a status.
 	Failure(status int) *Reply
-	// Decorate adds what the provider sends with every answer to an authenticated call.
+	// Decorate adds the headers that the provider sends with every answer to an authenticated call.
 	Decorate(p *Reply)
 
-	// CompleteHook checks the fields of a hook and fills in those that are missing with the provider's own keys.
+	// CompleteHook checks the fields of a hook and fills in missing ones with the provider's own keys.
 	CompleteHook(h Hook) error
-	// Registered lists the receivers that were registered by the provider's API and want an event; nil asks for all of them.
+	// Registered lists the receivers that were registered by the provider's API and want an event; nil lists all of them.
 	Registered(ev *Event) []*Target
 	// Forget drops everything that was registered.
 	Forget()
 	// Compose fills header and body of a post.
 	Compose(p *Post) error
-	// Answered says whether the status of an answer to a post means that the receiver has it, and otherwise the pauses before
-	// the repetitions of such a post, in units of Options.RetryPace. Status 0 is no answer.
+	// Answered says whether the status of an answer means that the receiver has the post. If not, it returns the pauses before
+	// the repetitions of such a post, in units of Options.RetryPace. Status 0 means no answer.
 	Answered(p *Post, status int) (taken bool, pauses []int)
 }
 
-// Account is what an account at a provider needs.
+// Account holds the settings and secrets of an account at a provider.
 type Account struct {
 	Kind     string
 	Settings map[string]any
 	Secrets  map[string]string
 }
 
-// Host is what the emulator gives to one provider.
+// Host is the emulator's side for one provider.
 type Host struct {
 	*meter
 	kind     *Kind
@@ -88,7 +88,7 @@ type Host struct {
 	hook     *Target // of the operator; guarded by Emulator.hooks
 }
 
-// newHosts makes the providers. Their calls are below the base URL of each.
+// newHosts makes the providers. The calls of each are below its base URL.
 func (e *Emulator) newHosts(kinds []Kind) error {
 	for i := range kinds {
 		k := &kinds[i]
@@ -113,7 +113,7 @@ func (e *Emulator) newHosts(kinds []Kind) error {
 	return nil
 }
 
-// host finds a provider, or says which there are.
+// host finds a provider. Its error lists the existing ones.
 func (e *Emulator) host(name string) (*Host, error) {
 	var names []string
 	for _, h := range e.hosts {
@@ -137,7 +137,7 @@ func (h *Host) Handle(pattern string, handler http.Handler) {
 // HandleRoot adds an HTTP call whose path is below the root of the emulator.
 func (h *Host) HandleRoot(pattern string, handler http.Handler) { h.e.mux.Handle(pattern, handler) }
 
-// At is where the provider stands: its base URL, or host:port of the SMTP side.
+// At is the address of the provider: its base URL, or host:port of the SMTP side.
 func (h *Host) At() string {
 	if h.kind.SMTP {
 		return h.e.SMTPAddr()
@@ -148,7 +148,7 @@ func (h *Host) At() string {
 // Root is the URL of the emulator.
 func (h *Host) Root() string { return h.e.URL() }
 
-// Credential is what a caller must show, "" if nothing is right.
+// Credential is the value that a caller must send, or "" if no value is right.
 func (h *Host) Credential(name string) string {
 	if own, ok := h.e.opt.Credentials[h.kind.Name]; ok {
 		return own[name]
@@ -156,21 +156,21 @@ func (h *Host) Credential(name string) string {
 	return h.kind.Credentials[name]
 }
 
-// Now is the time.
+// Now is the current time.
 func (h *Host) Now() time.Time { return h.e.now() }
 
-// Log is where a provider writes.
+// Log is the logger for a provider.
 func (h *Host) Log() *slog.Logger { return h.e.log }
 
 // Limits are the windows of the provider.
 func (h *Host) Limits() []limit.Window { return h.e.opt.Limits[h.kind.Name] }
 
-// Sent lists the messages of the provider that arrived at a time or later.
+// Sent lists the messages of the provider that arrived at the given time or later.
 func (h *Host) Sent(since time.Time) []Entry {
 	return filterLedger(h.e.ledger.snapshot(), h.kind.Name, since, -1)
 }
 
-// Hold waits for d, or until Stop begins; it reports whether the whole time passed.
+// Hold waits for d, or until Stop begins. It reports whether the whole time passed.
 func (h *Host) Hold(d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -190,7 +190,7 @@ func RandomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-// Same compares a shown credential with the wanted one in constant time. An empty wanted one equals nothing.
+// Same compares a given credential with the wanted one in constant time. An empty wanted one equals nothing.
 func Same(shown, wanted string) bool {
 	return wanted != "" && subtle.ConstantTimeCompare([]byte(shown), []byte(wanted)) == 1
 }

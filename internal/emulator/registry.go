@@ -7,10 +7,10 @@ import (
 	"sync/atomic"
 )
 
-// maxCallBody caps what registrations and look-ups send.
+// maxCallBody caps the body of registrations and look-ups, in bytes.
 const maxCallBody = 1 << 20
 
-// Call serves a call of a provider that is not a send: read, check the credential, answer.
+// Call serves a call of a provider that is not a send: it reads, checks the credential and answers.
 func (h *Host) Call(call func(r *http.Request, body []byte) *Reply) http.Handler {
 	return h.Open(func(r *http.Request, body []byte) *Reply {
 		p := h.provider.Authenticate(r, body)
@@ -45,20 +45,20 @@ const (
 	Deleted Action = "deleted"
 )
 
-// Registry keeps what was registered by a provider's API, in order. What is in it is replaced and never changed. The
-// functions are how the provider words its API; those that no handler needs may be nil.
+// Registry keeps the registrations of a provider's API, in order. Registrations are replaced, never changed. The functions hold
+// the provider's own answers; a function that no handler needs may be nil.
 type Registry[T any] struct {
-	ID     func(*T) string               // names a registration
-	Path   func(*http.Request) string    // the ID that a request is about
-	Show   func(did Action, v *T) *Reply // the answer when it worked
-	Exists func(v *T) *Reply             // refuses a new one when there is one of its ID
-	Gone   func(id string) *Reply        // the answer when there is none of an ID
-	// Read makes a registration out of a request, from the old one or from nil, or refuses it.
+	ID     func(*T) string               // returns the ID of a registration
+	Path   func(*http.Request) string    // the ID in a request
+	Show   func(did Action, v *T) *Reply // the answer of a successful call
+	Exists func(v *T) *Reply             // refuses a new one if its ID exists
+	Gone   func(id string) *Reply        // the answer if the ID does not exist
+	// Read makes a registration from a request, based on the old one or nil, or refuses it.
 	Read func(r *http.Request, body []byte, old *T) (*T, *Reply)
-	// Check refuses a registration beside the others. It may be nil.
+	// Check refuses a registration because of the others. It may be nil.
 	Check func(others []*T, v *T) *Reply
 
-	writing sync.Mutex // held over Read, Check and the change: all changes come one after another
+	writing sync.Mutex // held over Read, Check and the change, so that changes come one after another
 	list    atomic.Pointer[[]*T]
 }
 
@@ -70,7 +70,7 @@ func (g *Registry[T]) All() []*T {
 	return nil
 }
 
-// Find returns the registration of an ID, or nil.
+// Find returns the registration with an ID, or nil.
 func (g *Registry[T]) Find(id string) *T {
 	for _, v := range g.All() {
 		if g.ID(v) == id {
@@ -122,6 +122,7 @@ func (g *Registry[T]) Update(r *http.Request, body []byte) *Reply {
 	return g.store(Updated, r, body, old)
 }
 
+// store reads and checks a registration, and stores it if nothing refuses it. The caller holds writing.
 func (g *Registry[T]) store(did Action, r *http.Request, body []byte, old *T) *Reply {
 	v, refused := g.Read(r, body, old)
 	if refused == nil && old == nil && g.Exists != nil && g.Find(g.ID(v)) != nil {
@@ -137,7 +138,7 @@ func (g *Registry[T]) store(did Action, r *http.Request, body []byte, old *T) *R
 	return g.Show(did, v)
 }
 
-// Get answers a call that asks for one registration.
+// Get answers a call that reads one registration.
 func (g *Registry[T]) Get(r *http.Request, _ []byte) *Reply {
 	if v := g.Find(g.Path(r)); v != nil {
 		return g.Show(Shown, v)
@@ -145,7 +146,7 @@ func (g *Registry[T]) Get(r *http.Request, _ []byte) *Reply {
 	return g.Gone(g.Path(r))
 }
 
-// Delete answers a call that drops a registration.
+// Delete answers a call that removes a registration.
 func (g *Registry[T]) Delete(r *http.Request, _ []byte) *Reply {
 	g.writing.Lock()
 	defer g.writing.Unlock()

@@ -21,13 +21,13 @@ func (f *scripted) over(now time.Time) bool {
 	return f.Count > 0 && f.Hits >= f.Count || !f.until.IsZero() && !now.Before(f.until)
 }
 
-// AppliedFault is a fault that met a request.
+// AppliedFault is a fault that was applied to a request.
 type AppliedFault struct {
 	Fault
 	Until time.Time // when a throttle ends
 }
 
-// set replaces everything.
+// set replaces the whole script.
 func (s *script) set(all map[string][]Fault) {
 	faults := map[string][]*scripted{}
 	for kind, list := range all {
@@ -47,7 +47,7 @@ func (s *script) drop(kind string) {
 	delete(s.faults, kind)
 }
 
-// left lists what is not used up.
+// left lists the faults that are not used up.
 func (s *script) left(now time.Time) map[string][]Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,9 +65,9 @@ func (s *script) prune(kind string, now time.Time) {
 	s.faults[kind] = slices.DeleteFunc(s.faults[kind], func(f *scripted) bool { return f.over(now) })
 }
 
-// take finds the first fault of a queue that matches one of the recipients, and uses it if fits says so; a nil fits takes
-// it in any case. A nil result means that the request goes on: a fault that does not fit belongs to another stage of the
-// request, and the ones behind it wait their turn.
+// take finds the first fault of a queue that matches one of the recipients, and uses it if fits allows it; a nil fits always
+// allows it. A nil result means that the request continues. A fault that does not fit belongs to another stage of the request,
+// and the faults after it have to wait.
 func (s *script) take(kind, queue string, to []string, now time.Time, fits func(*Fault) bool) *AppliedFault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,18 +95,18 @@ func (s *script) take(kind, queue string, to []string, now time.Time, fits func(
 	return nil
 }
 
-// Take finds the first fault of a send for these recipients, and uses it if fits says so.
+// Take finds the first fault of a send for these recipients, and uses it if fits allows it.
 func (h *Host) Take(to []string, fits func(*Fault) bool) *AppliedFault {
 	return h.e.faults.take(h.kind.Name, queueSend, to, h.e.now(), fits)
 }
 
-// takeHook finds a fault of a mode that meets events.
+// takeHook finds and uses a fault of a mode for events.
 func (h *Host) takeHook(mode string, to []string) *AppliedFault {
 	return h.e.faults.take(h.kind.Name, mode, to, h.e.now(), nil)
 }
 
-// SetFaults replaces the script of all providers, as PUT /_faults does. The error names what is wrong and what is
-// allowed; the old script stays then.
+// SetFaults replaces the script of all providers, like PUT /_faults. An error names what is wrong and what is allowed; then the
+// old script stays.
 func (e *Emulator) SetFaults(all map[string][]Fault) error {
 	if err := e.checkFaults(all); err != nil {
 		return err
@@ -116,7 +116,7 @@ func (e *Emulator) SetFaults(all map[string][]Fault) error {
 	return nil
 }
 
-// releaseUnheld lets go what was held by a fault that is gone.
+// releaseUnheld sends the events that were held by a fault that no longer exists.
 func (e *Emulator) releaseUnheld() {
 	left := e.faults.left(e.now())
 	for _, h := range e.hosts {

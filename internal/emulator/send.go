@@ -17,7 +17,7 @@ type Reply struct {
 	Body   []byte
 }
 
-// JSON is an answer in JSON.
+// JSON returns an answer in JSON.
 func JSON(status int, v any) *Reply {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -28,7 +28,7 @@ func JSON(status int, v any) *Reply {
 	return &Reply{status, map[string]string{"Content-Type": "application/json"}, bytes.TrimSuffix(b.Bytes(), []byte("\n"))}
 }
 
-// Text is an answer in plain text.
+// Text returns an answer in plain text.
 func Text(status int, text string) *Reply {
 	return &Reply{status, map[string]string{"Content-Type": "text/plain; charset=utf-8"}, []byte(text)}
 }
@@ -51,8 +51,8 @@ func (p *Reply) writeTo(w http.ResponseWriter) {
 	_, _ = w.Write(p.Body) //nolint:gosec // no browser reads what a provider answers; and a client that has left is no concern of ours
 }
 
-// Submission is one send request after the provider's checks. Either Refused is set, or Accepted with the messages that
-// it promises. Test modes have none, nor has a batch of which nothing is taken; End says so.
+// Submission is one send request after the provider's checks. Either Refused is set, or Accepted with the messages that were
+// accepted. A test mode has no messages, nor has a batch without an accepted one; End says so.
 type Submission struct {
 	Cost     Cost
 	To       []string // every recipient that could be read, for faults
@@ -60,15 +60,15 @@ type Submission struct {
 	Messages []*Message // without Provider, At and Outcome
 	Accepted *Reply
 	End      End
-	Degrade  func(*Fault) // refuses a part, for mode partial
-	Taken    func()       // called when the messages are in the ledger. It may be nil
+	Degrade  func(*Fault) // refuses a part of the request, for mode partial
+	Taken    func()       // called when the messages are in the ledger; it may be nil
 }
 
-// Refuse is a request that could not be read.
+// Refuse is the submission of a request that could not be read.
 func Refuse(p *Reply) *Submission { return &Submission{Cost: Cost{Requests: 1}, Refused: p} }
 
-// Send serves a send: credential, checks, faults, limits, ledger, answer. read takes the request apart and checks it as
-// the provider does; it changes nothing.
+// Send serves a send: credential, checks, faults, limits, ledger, answer. read parses the request and checks it as the provider
+// does; it changes nothing.
 func (h *Host) Send(read func(r *http.Request, body []byte) *Submission) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{Host: h, w: w, r: r, at: h.e.now()}
@@ -77,8 +77,8 @@ func (h *Host) Send(read func(r *http.Request, body []byte) *Submission) http.Ha
 	})
 }
 
-// exchange is one send request on its way. Its end is counted before the answer leaves, so that whoever has the answer
-// finds it in the statistics.
+// exchange is one send request in progress. Its end is counted before the answer leaves, so that a client with the answer finds
+// it in the statistics.
 type exchange struct {
 	*Host
 	w  http.ResponseWriter
@@ -86,13 +86,14 @@ type exchange struct {
 	at time.Time
 }
 
+// run handles the request in the order that Send documents.
 func (x *exchange) run(read func(r *http.Request, body []byte) *Submission) {
 	body, err := readBody(x.w, x.r, x.kind.MaxBody)
 	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
 		x.finish(EndRejected, x.provider.Failure(http.StatusRequestEntityTooLarge))
 		return
 	}
-	if err != nil { // the client left in the middle
+	if err != nil { // the client left before the end
 		x.Finish(EndRejected)
 		return
 	}
@@ -116,10 +117,11 @@ func (x *exchange) run(read func(r *http.Request, body []byte) *Submission) {
 	x.accept(sub)
 }
 
+// readBody reads up to limit bytes. A longer body is an error.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	src := http.MaxBytesReader(w, r.Body, limit)
 	n := r.ContentLength
-	if n > limit { // to its end all the same, for a client that reads the answer after that; but nothing of it is kept
+	if n > limit { // read to its end anyway, for a client that reads the answer after that; but nothing is kept
 		_, err := io.Copy(io.Discard, src)
 		return nil, err
 	}
@@ -161,7 +163,7 @@ func (x *exchange) accept(sub *Submission) {
 	x.write(sub.Accepted)
 }
 
-// Accept writes messages into the ledger, keeps their mails and plans their events. On an error it has done nothing.
+// Accept writes messages into the ledger, keeps their mails and plans their events. On an error nothing was done.
 func (h *Host) Accept(at time.Time, messages ...*Message) error {
 	if len(messages) == 0 {
 		return nil

@@ -55,12 +55,12 @@ func (x *exchange) abandon() {
 	x.drop()
 }
 
-// scriptedWindow is the window that a scripted throttle pretends to be full.
+// scriptedWindow is the full window of a scripted throttle.
 func scriptedWindow(f *AppliedFault) *Full {
 	return &Full{limit.Window{N: 1, Per: time.Second, Unit: limit.Requests}, f.Until}
 }
 
-// failAfter answers a message that is in the ledger.
+// failAfter applies a fault to a message that is in the ledger, and answers it.
 func (x *exchange) failAfter(f *AppliedFault, sub *Submission) {
 	if f.Mode == ModeSlow {
 		x.trickle(sub.Accepted, f)
@@ -73,7 +73,7 @@ func (x *exchange) failAfter(f *AppliedFault, sub *Submission) {
 	x.write(x.scripted(f, cmp.Or(f.Status, http.StatusInternalServerError)))
 }
 
-// scripted is the answer that a fault asks for: its own body, or the provider's for the status.
+// scripted is the answer of a fault: its own body, or the provider's for the status.
 func (h *Host) scripted(f *AppliedFault, status int) *Reply {
 	p := h.provider.Failure(status)
 	if f.Body != "" {
@@ -96,7 +96,7 @@ func sniff(body string) string {
 	return "text/plain; charset=utf-8"
 }
 
-// drop resets the connection: the client sees neither an answer nor an orderly end.
+// drop resets the connection: the client sees neither an answer nor a regular close.
 func (x *exchange) drop() {
 	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
@@ -105,7 +105,7 @@ func (x *exchange) drop() {
 	Reset(conn)
 }
 
-// Reset closes a TCP connection with RST: with linger 0 the kernel throws away what is still unsent.
+// Reset closes a TCP connection with RST: with linger 0 the kernel discards unsent data.
 func Reset(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
@@ -124,7 +124,7 @@ func (x *exchange) trickle(p *Reply, f *AppliedFault) {
 	_ = conn.Close()
 }
 
-// Trickle writes byte by byte over the time of a fault, or over 10 s if it has none.
+// Trickle writes byte by byte over the latency of a fault, or over 10 s if it has none.
 func (h *Host) Trickle(f *AppliedFault, w io.Writer, b []byte) (int, error) {
 	over := cmp.Or(time.Duration(f.Latency), 10*time.Second)
 	for i := range b {
@@ -147,6 +147,6 @@ func rawResponse(p *Reply) []byte {
 		res.Header.Set(name, value)
 	}
 	var b bytes.Buffer
-	_ = res.Write(&b) // a bytes.Buffer takes everything
+	_ = res.Write(&b) // a bytes.Buffer accepts everything
 	return b.Bytes()
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// What the hosts and people at the far end are and say, alike at all providers. The addresses are those of RFC 5737.
+// The hosts, people and texts at the receiving side, the same for all providers. The addresses are those of RFC 5737.
 const (
 	SendingIP    = "192.0.2.10"
 	RemoteIP     = "198.51.100.25"
@@ -15,20 +15,20 @@ const (
 	TextDeferred = "451 4.3.0 Temporary server error. Please try again later"
 )
 
-// TextBounced refuses an address for good.
+// TextBounced is the reply that refuses an unknown address.
 func TextBounced(to string) string {
 	return "550 5.1.1 <" + to + ">: Recipient address rejected: User unknown"
 }
 
-// TextFull refuses an address whose mailbox is full.
+// TextFull is the reply that refuses an address because its mailbox is full.
 func TextFull(to string) string {
 	return "552 5.2.2 <" + to + ">: Recipient address rejected: Mailbox full"
 }
 
-// QueueID is what the far end calls a message that it took.
+// QueueID is the id that the receiving host gives a message.
 func QueueID(v *Event) string { return fmt.Sprintf("%X", v.Hash("queue")[:6]) }
 
-// DomainOf is the part of an address behind the at sign.
+// DomainOf is the part of an address after the at sign.
 func DomainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
 // MXOf is the host that takes mail for an address.

@@ -25,39 +25,39 @@ type Hook struct {
 	MailFrom, RcptTo string
 }
 
-// Batch is what an authentic request holds.
+// Batch is the content of an authentic request.
 type Batch struct {
 	Payloads []mail.Payload
 	Once     *mail.Once // nil, or a token that may come with this body only
-	Note     string     // what it was if it was no event: "subscription confirmed"
-	Dropped  int        // events that were not read, since one request may have too many
+	Note     string     // the reason why there is no event: "subscription confirmed"
+	Dropped  int        // events that were not read, because one request may have too many
 }
 
-// EventParser reads what a provider reports of messages. Implementations are safe for concurrent use, and build on the
-// client of the account, so that a change of settings binds at once.
+// EventParser reads what a provider reports about messages. Implementations are safe for concurrent use. They build on the client
+// of the account, so that a change of settings takes effect at once.
 type EventParser interface {
-	// Receive checks that a request is the provider's, on its raw bytes and before anything in it is believed, and reads
-	// it. An error is a *HookError with the status that makes this provider stop or come back, as it should. What is
-	// authentic but can't be read is one payload with one unmapped event, never an error.
+	// Receive checks that a request is from the provider, on its raw bytes and before anything in it is trusted, and reads it.
+	// An error is a *HookError; its status makes this provider stop or retry, whichever is right. An authentic request that
+	// can't be read is one payload with one unmapped event, never an error.
 	Receive(ctx context.Context, h *Hook) (Batch, error)
-	// Parse reads one payload that was kept, again. For each payload of a Batch it returns the events that came with it.
+	// Parse reads one stored payload again. For each payload of a Batch it returns the events that came with it.
 	Parse(raw []byte) []mail.Event
 }
 
-// HeaderChecker is an EventParser that can refuse some requests by their header, before a body is read. What it lets through
-// Receive checks again, as a whole. Implementations are safe for concurrent use.
+// HeaderChecker is an EventParser that can refuse some requests by their header, before a body is read. Receive checks requests
+// that pass again, as a whole. Implementations are safe for concurrent use.
 type HeaderChecker interface {
 	CheckHeader(h http.Header, now time.Time) error
 }
 
-// HookError refuses a request. Reason is short, fit for a log and a metric: it never quotes the request.
+// HookError refuses a request. Reason is short and fit for a log and a metric: it never quotes the request.
 type HookError struct {
 	Status int    // of the answer
 	Reason string // "signature", "timestamp", "unconfigured", "topic", "certificate", "too_large", ...
 	Err    error
 
-	Hint       string        // for the caller: a setting that turns this on. Any stranger may read it
-	Guess      bool          // a password or token was wrong: whoever has many of these refused may be guessing
+	Hint       string        // for the caller: a setting that turns this on; any stranger may read it
+	Guess      bool          // a password or token was wrong: a caller with many such refusals may be guessing
 	RetryAfter time.Duration // with a 429
 }
 
@@ -86,25 +86,25 @@ type Query struct {
 type Finding struct {
 	Found             bool
 	ProviderMessageID string
-	Payloads          []mail.Payload // what it tells of the message beside, if anything
+	Payloads          []mail.Payload // what else the provider reports about the message, if anything
 }
 
-// Finder looks up what became of a call whose answer was lost. An error is an *Error: Throttled and Transient are tried
-// again, Misconfigured (a key that may not look up) leaves the decision to the deadline.
+// Finder looks up what happened to a call whose answer was lost. An error is an *Error. Throttled and Transient are tried again;
+// Misconfigured (a key without the right to look up) leaves the decision to the deadline.
 type Finder interface {
 	Find(ctx context.Context, q *Query) (Finding, error)
 }
 
 // Registration is what a Registrar did at the provider.
 type Registration struct {
-	Again    bool              // store Settings and Secrets, then call Register once more
-	Done     []string          // what was changed, a line each
-	Steps    []string          // what is left for a human
-	Settings map[string]any    // settings of the account that follow from it, such as a public key
-	Secrets  map[string]string // secrets that follow from it; shown to nobody
+	Again    bool              // store Settings and Secrets, then call Register again
+	Done     []string          // what was changed, one line each
+	Steps    []string          // what a human still has to do
+	Settings map[string]any    // resulting settings of the account, such as a public key
+	Secrets  map[string]string // resulting secrets; never shown
 }
 
-// Registrar sets up at the provider that events come to our URL, by the provider's own API. URLs of others stay. It is
+// Registrar sets up the provider through its own API, so that events come to our URL. It keeps the URLs of others. It is
 // idempotent.
 type Registrar interface {
 	Register(ctx context.Context, url string) (Registration, error)

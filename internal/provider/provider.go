@@ -1,18 +1,18 @@
-// Package provider is the seam between the engine and the email service providers (ESPs): what an adapter is given,
-// what it answers, and the closed set of classes that its answers fall into.
+// Package provider is the interface between the engine and the email service providers (ESPs): the input of an adapter, its
+// answers, and the closed set of classes for those answers.
 //
-// An adapter makes exactly one try per Send: no retry of its own, of its SDK's or of net/http's. It reads its
-// provider's words and turns them into one Class; nobody else parses them.
+// An adapter makes exactly one try per Send, with no retry by itself, by its SDK or by net/http. It turns its provider's
+// words into one Class; no other code parses them.
 //
 // # How to add a provider
 //
 //  1. A folder with config.go (Config, Validate, secrets as seal.Secret), send.go and Spec, each naming the provider's
 //     documentation page on top.
 //  2. The table from the provider's own codes to Class, as data, one entry per documented code.
-//  3. providertest.Run green: golden requests, every HTTP status, cancellation, dropped connections, parallel sends.
+//  3. providertest.Run passes: golden requests, every HTTP status, cancellation, dropped connections, parallel sends.
 //  4. One line in package catalog, one value in api/openapi.yaml, one row in the README's provider table.
 //  5. An emulator written from the provider's documentation: a folder in internal/emulator and one line in its catalog.
-//  6. If package deliver had to be touched, the seam is wrong: say so and mend the seam first.
+//  6. If package deliver had to be changed, this interface is wrong: say so and fix the interface first.
 package provider
 
 import (
@@ -39,15 +39,15 @@ type Provider interface {
 	Close() error
 }
 
-// Send is the work of one call. Message is shared and read-only; To, Cc and Bcc are the recipients of this attempt,
-// those of the message that are not settled yet. At least one of the three is not empty.
+// Send is the work of one call. Message is shared and read-only. To, Cc and Bcc are the recipients of this attempt: those of the
+// message that are not settled yet. At least one of the three is not empty.
 type Send struct {
 	Message     *mail.Message
 	To, Cc, Bcc []mail.Address
 	Attempt     int // 1-based
 
-	// Key is the same for all calls of a message whose earlier calls may have sent it. An adapter whose Spec.Repeat is set
-	// gives it to the provider, and its request depends on nothing but Message, the recipients and the settings.
+	// Key is the same for all calls of a message whose earlier calls may have sent it. An adapter with Spec.Repeat passes it
+	// to the provider, and its request then depends only on Message, the recipients and the settings.
 	Key string
 }
 
@@ -59,7 +59,7 @@ func (s *Send) Envelope() []mail.Address {
 
 // Receipt is the provider's acceptance.
 type Receipt struct {
-	ProviderMessageID string    // as later events name it; "" when the provider gives none
+	ProviderMessageID string    // the id that later events use; "" when the provider gives none
 	Detail            string    // the reply in the provider's words, at most 500 bytes
 	Refused           []Refusal // recipients that were not taken although the message was
 }
@@ -72,12 +72,12 @@ type Refusal struct {
 	Code       string      // provider's code or enhanced status
 	Detail     string      // at most 500 bytes
 	Suppressed bool        // the provider has the address on a suppression list
-	Full       bool        // of Transient: the call had room for no more; the recipient may go in another one at once
-	Reason     mail.Reason // of BadRecipient, if the reply tells it; a hard one keeps the address from being mailed again
-	Rule       string      // what decided on Reason
+	Full       bool        // of Transient: the call had no more room; the recipient may go in another one at once
+	Reason     mail.Reason // of BadRecipient, if the reply says it; a hard one keeps the address from being mailed again
+	Rule       string      // the rule that decided on Reason
 }
 
-// Class is what an adapter says happened. The engine acts on it and on nothing else.
+// Class is what happened, as the adapter reports it. The engine acts on the class and on nothing else.
 type Class string
 
 // The classes. The zero value is not a class.
@@ -96,14 +96,14 @@ func Classes() []Class {
 	return []Class{Accepted, Transient, Throttled, Rejected, BadRecipient, Misconfigured, Uncertain}
 }
 
-// Scope is how far a Misconfigured, or a Rejected that is Suspect, reaches.
+// Scope says how much a Misconfigured affects, or a Rejected that is Suspect.
 type Scope string
 
 // The scopes.
 const (
 	ScopeAccount Scope = ""        // the whole account is parked
 	ScopeSender  Scope = "sender"  // only this sender domain is parked on this account
-	ScopeAddress Scope = "address" // only this sender address: its neighbours in the domain may be known there
+	ScopeAddress Scope = "address" // only this sender address: others in the domain may be known there
 )
 
 // Error is any outcome of a call that is not an acceptance. It never holds a credential or a message body.
@@ -114,9 +114,9 @@ type Error struct {
 	Code       string        // the provider's own code: "406", "MessageRejected", "5.7.1"
 	Detail     string        // the provider's words, at most 500 bytes, scrubbed
 	RetryAfter time.Duration // for Throttled and Transient: earliest next try, 0 unknown
-	Refused    []Refusal     // for BadRecipient: whom; empty means all of them. For Uncertain: who was surely not taken
+	Refused    []Refusal     // for BadRecipient: those concerned; empty means all. For Uncertain: those that were surely not taken
 	Elsewhere  bool          // for Rejected: a cap of this provider; another account may take the message
-	Suspect    bool          // for both: one message proves nothing, but when others meet the same in a row, Scope is to blame
+	Suspect    bool          // for Misconfigured, Rejected: one proves nothing; if others in a row get the same, Scope is at fault
 	Final      bool          // for Uncertain: the same call would bring the same answer, so it is not repeated
 	Err        error         // cause, if any
 }
@@ -145,7 +145,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // MaxDetail caps Detail fields, in bytes.
 const MaxDetail = 500
 
-// Cut shortens s to MaxDetail bytes on a rune border and replaces control characters by spaces.
+// Cut shortens s to MaxDetail bytes at a rune boundary and replaces control characters by spaces.
 func Cut(s string) string {
 	b := make([]rune, 0, min(len(s), MaxDetail))
 	n := 0

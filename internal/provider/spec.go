@@ -15,11 +15,11 @@ type Spec struct {
 	Capabilities Capabilities
 	Concurrency  int      // default cap on calls in flight per account
 	Secrets      []string // names of the settings that are sealed and never shown
-	Guessable    []string // those of Secrets that people choose, and by which strangers could pass for the provider
+	Guessable    []string // those of Secrets that people choose; with one of them a stranger could pose as the provider
 
-	// Settings names every setting of the kind, and of each the secrets whose way it decides: to whom they are sent, or how they
-	// are protected from others. Most decide of none. Whoever changes one has to give its secrets again, or he could send those
-	// that are stored to himself.
+	// Settings names every setting of the kind, each with the secrets that it directs: it decides to whom they are sent, or how
+	// they are protected. Most settings direct none. A change of one needs its secrets again; otherwise the person who changes it
+	// could have the stored secrets sent to themselves.
 	Settings map[string][]string
 
 	Events EventSpec
@@ -27,8 +27,8 @@ type Spec struct {
 	Repeat RepeatSpec
 }
 
-// Refuse answers for the provider where its caps are known, nil if it would take the message. Routing asks before it plans; an
-// adapter asks for what routing did not check, such as a message that is pinned to its account.
+// Refuse answers in place of the provider if its caps are known; nil means that it would take the message. Routing asks before it
+// plans. An adapter asks for messages that routing did not check, such as one that is pinned to its account.
 func (s Spec) Refuse(send *Send) *Error {
 	facts := send.Message.Facts()
 	facts.Recipients = len(send.Envelope())
@@ -39,49 +39,49 @@ func (s Spec) Refuse(send *Send) *Error {
 	return &Error{Class: Rejected, Detail: Cut(string(s.Kind) + ": " + why), Elsewhere: true}
 }
 
-// MinGuessable is how many characters a secret of Spec.Guessable has to have when it is set. Shorter ones that are stored
-// stay valid, and doctor warns of them.
+// MinGuessable is the minimum length in characters of a secret of Spec.Guessable when it is set. Shorter secrets that are stored
+// stay valid, and doctor warns about them.
 const MinGuessable = 16
 
-// EventSpec says what a kind reports by itself.
+// EventSpec says what a kind reports on its own.
 type EventSpec struct {
-	Accepted  bool // it reports its own acceptance; else our call's answer is that event
-	Delivered bool // it reports deliveries; else Sent is the last we hear of a good message
+	Accepted  bool // it reports its own acceptance; else the answer to our call is that event
+	Delivered bool // it reports deliveries; else Sent is the last event of a good message
 }
 
-// LookupSpec says what a Finder of this kind is worth.
+// LookupSpec says how reliable a Finder of this kind is.
 type LookupSpec struct {
-	Works   bool          // there is one
-	Settled time.Duration // after the call, when not to be found is proof; 0 never
-	Kept    time.Duration // after the call, for how long it is: no plan of the provider forgets sooner; 0 for good
+	Works   bool          // there is a Finder
+	Settled time.Duration // how long after the call "not found" becomes proof; 0 never
+	Kept    time.Duration // how long after the call it can be found: no plan of the provider forgets sooner; 0 for good
 }
 
-// RepeatSpec says whether a call of this kind can be made again without harm: the provider takes calls with one Send.Key
-// for one.
+// RepeatSpec says whether a call of this kind can be repeated without harm, because the provider treats calls with the same
+// Send.Key as one.
 type RepeatSpec struct {
 	Within time.Duration // after the first of them; 0 never
 }
 
-// Capabilities is what a kind can carry. Zero means no limit known to us.
+// Capabilities says what a kind can carry. Zero means no limit known to us.
 type Capabilities struct {
 	MaxBytes            int64    `json:"max_bytes"` // whole message, encoded
 	MaxBodyBytes        int      `json:"max_body_bytes,omitempty"`
 	MaxRecipients       int      `json:"max_recipients"`
 	MaxFromLen          int      `json:"max_from_len,omitempty"` // name and address together, in UTF-16 units
 	MaxAttachments      int      `json:"max_attachments"`
-	MaxTags             int      `json:"max_tags"` // more than these are kept by us and not passed on
+	MaxTags             int      `json:"max_tags"` // tags beyond these are kept by us and not passed on
 	MaxTagLen           int      `json:"max_tag_len"`
-	MaxMetadataKeys     int      `json:"max_metadata_keys"` // ours is already taken off
+	MaxMetadataKeys     int      `json:"max_metadata_keys"` // our own key is already subtracted
 	MaxMetadataKeyLen   int      `json:"max_metadata_key_len"`
 	MaxMetadataValueLen int      `json:"max_metadata_value_len"`
 	MaxMetadataBytes    int      `json:"max_metadata_bytes"`
-	FoldsMetadataKeys   bool     `json:"folds_metadata_keys,omitempty"`  // keys that differ in case only are one
+	FoldsMetadataKeys   bool     `json:"folds_metadata_keys,omitempty"`  // keys that differ only in case are the same
 	NeedsSubject        bool     `json:"needs_subject,omitempty"`        // refuses an empty one
 	RefusesEmptyFiles   bool     `json:"refuses_empty_files,omitempty"`  // attachments without a byte
 	ForbiddenExtensions []string `json:"forbidden_extensions,omitempty"` // lower case, without the dot
 	ForbiddenInLocal    string   `json:"forbidden_in_local,omitempty"`   // characters of a local part
 	SMTPUTF8            bool     `json:"smtputf8"`                       // carries non-ASCII local parts
-	Calendar            bool     `json:"calendar"`                       // carries an invitation beside the text
+	Calendar            bool     `json:"calendar"`                       // carries an invitation next to the text
 }
 
 // Refuse says in one phrase why a message with these facts can't go here, or "".

@@ -1,7 +1,7 @@
-// Package catalog knows which providers are emulated. It is the one place that imports every kind of emulator.
+// Package catalog knows which providers are emulated. It is the only place that imports every kind of emulator.
 //
-// It decides nothing: what differs between kinds is in their folders. The mistake a newcomer would make is to ask for a
-// kind by its name somewhere else.
+// It decides nothing: the differences between kinds are in their folders. The most likely mistake of a newcomer is to check for
+// a kind by its name somewhere else.
 package catalog
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator/smtp"
 )
 
-// Kinds describes every provider, in the order in which they are shown.
+// Kinds describes every provider, in display order.
 func Kinds() []emulator.Kind {
 	return []emulator.Kind{sendgrid.Kind(), mailgun.Kind(), postmark.Kind(), resend.Kind(), ses.Kind(), smtp.Kind()}
 }

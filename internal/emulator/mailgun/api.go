@@ -1,8 +1,8 @@
 // Package mailgun emulates the Mailgun API, written from its reference: "Messages", "Webhooks", "Securing Webhooks", "Events",
 // "List logs" and "Get webhook signing key saved on the account".
 //
-// It decides what Mailgun would answer and tell, and leaves ledger, limits and faults to package emulator. The mistake a
-// newcomer would make is to make every error JSON: the one of a bad key is plain text.
+// It decides what Mailgun would answer and report, and leaves ledger, limits and faults to package emulator. The most likely
+// mistake of a newcomer is to make every error JSON: the error for a bad key is plain text.
 package mailgun
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// Kind describes Mailgun. It takes 52.4 MiB as a request.
+// Kind describes Mailgun. It accepts requests of up to 52.4 MiB.
 func Kind() emulator.Kind {
 	return emulator.Kind{
 		Name: "mailgun", MaxBody: 54_945_382, Lookups: true, HookFields: []string{"signing_key"}, Course: course, New: open,
@@ -62,20 +62,20 @@ func refuse(status int, message string) *emulator.Reply {
 	return emulator.JSON(status, map[string]string{"message": message})
 }
 
-// Authenticate answers a bad key in plain text: the one error of Mailgun that is not JSON.
+// Authenticate answers a bad key in plain text: this is Mailgun's only error that is not JSON.
 func (a *api) Authenticate(r *http.Request, _ []byte) *emulator.Reply {
 	user, key, ok := r.BasicAuth()
 	if !ok || user != "api" || !emulator.Same(key, a.host.Credential("api_key")) {
 		return emulator.Text(http.StatusUnauthorized, "Forbidden").With("WWW-Authenticate", `Basic realm="MG API"`)
 	}
 	domain := r.PathValue("domain")
-	if domain != "" && !strings.EqualFold(domain, a.domain()) { // a call about the account has none
+	if domain != "" && !strings.EqualFold(domain, a.domain()) { // a call about the account has no domain
 		return refuse(http.StatusNotFound, "Domain not found: "+domain)
 	}
 	return nil
 }
 
-// Throttled names the end in the text; Mailgun has no header for it.
+// Throttled gives the end in the text; Mailgun has no header for it.
 func (a *api) Throttled(f *emulator.Full) *emulator.Reply {
 	what := "request"
 	if f.Unit == limit.Recipients {
@@ -95,7 +95,7 @@ func (*api) Failure(status int) *emulator.Reply {
 
 func (*api) Decorate(*emulator.Reply) {}
 
-// unknown greets at the root, as the real one does: a wrong base URL there looks like a success.
+// unknown greets at the root, as Mailgun does: a wrong base URL looks like a success there.
 func (*api) unknown(r *http.Request, _ []byte) *emulator.Reply {
 	switch {
 	case r.URL.Path == "/mailgun/":
@@ -106,7 +106,7 @@ func (*api) unknown(r *http.Request, _ []byte) *emulator.Reply {
 	return emulator.Text(http.StatusNotFound, "404 page not found")
 }
 
-// mail is a call's parameters, put in order.
+// mail holds a call's parameters after parsing.
 type mail struct {
 	from, subject, messageID string
 	calendar                 string // see Entry
@@ -118,6 +118,7 @@ type mail struct {
 	shown                    emulator.Mail
 }
 
+// read parses a send request and checks it.
 func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 	form, err := parseForm(r.Header.Get("Content-Type"), body)
 	if err != nil {
@@ -148,7 +149,7 @@ func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 	return sub
 }
 
-// messages has one message, or one per recipient if each gets a copy of its own.
+// messages returns one message, or one per recipient if each gets its own copy.
 func (m *mail) messages(id string) []*emulator.Message {
 	base := emulator.Message{Args: m.vars, Tags: m.tags, Mail: m.shown, Entry: emulator.Entry{
 		MessageID: m.vars[emulator.OurID], ProviderMessageID: id, From: m.from, To: m.to, Subject: m.subject,
@@ -173,7 +174,7 @@ func (m *mail) messages(id string) []*emulator.Message {
 	return all
 }
 
-// fillVariables puts one recipient's values into %recipient.name% marks.
+// fillVariables puts one recipient's values in place of the %recipient.name% marks.
 func fillVariables(s string, vars map[string]any) string {
 	if !strings.Contains(s, "%recipient.") {
 		return s

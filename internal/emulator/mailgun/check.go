@@ -18,14 +18,15 @@ import (
 // form is a body, multipart or urlencoded.
 type form struct {
 	values   map[string][]string
-	message  []byte // the first file of this name
+	message  []byte // the first file with this name
 	attached []emulator.Attachment
-	size     int // bytes of texts and files
+	size     int // total bytes of texts and files
 }
 
-// maxFormParts keeps a hostile body from making millions of map entries.
+// maxFormParts keeps a malicious body from making millions of map entries.
 const maxFormParts = 10_000
 
+// parseForm reads a body as a form, by its content type.
 func parseForm(contentType string, body []byte) (*form, error) {
 	media, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -78,7 +79,7 @@ func (f *form) get(name string) string {
 	return ""
 }
 
-// mail checks the form and puts it in order. Next to a refusal the mail has at least the recipients that could be read.
+// mail checks the form and reads it into a mail. Even with a refusal the mail has the recipients that could be read.
 func (f *form) mail(isMIME bool) (mail, *emulator.Reply) {
 	m := mail{
 		vars: map[string]string{}, tags: f.values["o:tag"], test: f.get("o:testmode") == "yes",
@@ -147,8 +148,8 @@ func lowerKeys(in map[string]map[string]any) map[string]map[string]any {
 	return out
 }
 
-// recipients reads to, cc and bcc, each repeated or separated by commas, and drops duplicates as Mailgun does. It
-// returns the field that has a bad address.
+// recipients reads to, cc and bcc, each repeated or separated by commas, and drops duplicates as Mailgun does. It returns the
+// first field with a bad address.
 func (f *form) recipients(m *mail) string {
 	bad := ""
 	for _, field := range []string{"to", "cc", "bcc"} {
@@ -164,6 +165,7 @@ func (f *form) recipients(m *mail) string {
 	return bad
 }
 
+// fillFromFields takes sender and subject from the fields of the form. It returns the error message, or "".
 func (f *form) fillFromFields(m *mail) string {
 	from := f.get("from")
 	if from == "" {

@@ -15,13 +15,13 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// course begins with accepted.
+// course lists accepted first.
 func course(outcome string) []emulator.EventType {
 	return append([]emulator.EventType{emulator.Accepted}, emulator.Course(outcome)...)
 }
 
-// Answered takes exactly 200 and never comes back after 406. The six repetitions, of 5, 10 and 15 minutes, 1, 2 and 4 hours,
-// are documented "for webhooks other than for delivery notification": delivered is posted once.
+// Answered accepts only 200 and never retries after 406. The six repetitions, after 5, 10 and 15 minutes, 1, 2 and 4 hours, are
+// documented "for webhooks other than for delivery notification": delivered is posted once.
 func (*api) Answered(p *emulator.Post, status int) (bool, []int) {
 	if status == http.StatusNotAcceptable || p.Events[0].Type == emulator.Delivered {
 		return status == http.StatusOK, nil
@@ -29,7 +29,7 @@ func (*api) Answered(p *emulator.Post, status int) (bool, []int) {
 	return status == http.StatusOK, []int{1, 2, 5, 10, 15, 30}
 }
 
-// Compose signs timestamp and token. The event is not under the signature: that is how it is.
+// Compose signs timestamp and token. As at Mailgun, the signature does not cover the event.
 func (a *api) Compose(p *emulator.Post) error {
 	stamp, token := strconv.FormatInt(a.host.Now().Unix(), 10), emulator.RandomHex(25)
 	key := p.Target.Hook["signing_key"]
@@ -65,7 +65,7 @@ var webhookNames = map[emulator.EventType]string{
 	emulator.Clicked:     "clicked",
 }
 
-// nameOf is the word of an event, and of a failure its severity.
+// nameOf returns the name of an event, and the severity of a failure.
 func nameOf(t emulator.EventType) (event, severity string) {
 	severity, failed := strings.CutSuffix(webhookNames[t], "_fail")
 	if failed {
@@ -74,7 +74,7 @@ func nameOf(t emulator.EventType) (event, severity string) {
 	return webhookNames[t], ""
 }
 
-// record is the event structure of the page "Events".
+// record is the event structure on the page "Events".
 func record(h *emulator.Event) map[string]any {
 	to, l := h.To[0], h.Message
 	m := map[string]any{
@@ -110,7 +110,7 @@ func record(h *emulator.Event) map[string]any {
 	return m
 }
 
-// delivery has what a delivery came to.
+// delivery adds the result of a delivery.
 func delivery(h *emulator.Event, m map[string]any) {
 	status := map[string]any{
 		"attempt-no": 1, "description": "", "mx-host": emulator.MXOf(h.To[0]), "session-seconds": 0.42, "tls": true, "utf8": true,
@@ -146,7 +146,7 @@ func delivery(h *emulator.Event, m map[string]any) {
 	m["delivery-status"] = status
 }
 
-// reader has who opened or clicked.
+// reader adds the data of the person who opened or clicked.
 func reader(h *emulator.Event, m map[string]any) {
 	m["ip"] = emulator.ReaderIP
 	m["geolocation"] = map[string]string{"country": "US", "region": "TX", "city": "Austin"}

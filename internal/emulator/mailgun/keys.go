@@ -15,7 +15,7 @@ func (a *api) CompleteHook(h emulator.Hook) error {
 	return nil
 }
 
-// showSigningKey answers as the page "Get webhook signing key saved on the account" says.
+// showSigningKey answers as described on the page "Get webhook signing key saved on the account".
 func (a *api) showSigningKey(*http.Request, []byte) *emulator.Reply {
 	return emulator.JSON(http.StatusOK, map[string]string{"message": "success", "http_signing_key": a.signingKey})
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// page is a place in a list of events: how many come before it.
+// page is the token of a place in a list of events: the number of events before it.
 func page(offset int) string {
 	return base64.RawURLEncoding.EncodeToString([]byte("offset:" + strconv.Itoa(offset)))
 }
@@ -30,7 +30,7 @@ func parsePage(token string) (offset int, ok bool) {
 	return offset, err == nil && offset >= 0
 }
 
-// history lists the events of messages in order of time.
+// history lists the events of messages in order of time, if keep accepts them.
 func history(found []*emulator.Found, keep func(*emulator.Event) bool) []emulator.Event {
 	var all []emulator.Event
 	for _, s := range found {
@@ -77,7 +77,7 @@ type predicate struct {
 	} `json:"values"`
 }
 
-// holds compares one attribute. Which there are is documented by examples only; those of the event itself are here.
+// holds compares one attribute. The documentation lists attributes only in examples; here are those of the event itself.
 func (p *predicate) holds(h *emulator.Event, domain string) (holds, known bool) {
 	var has string
 	if !slices.Contains([]string{"=", "!=", "contains", "not contains"}, p.Comparator) {
@@ -109,7 +109,7 @@ func (p *predicate) holds(h *emulator.Event, domain string) (holds, known bool) 
 	return found != negated, true
 }
 
-// window reads start and end, or end and duration; without, the last day.
+// window reads start and end, or end and duration. The default is the last day.
 func (in *logs) window(now time.Time) (from, to time.Time, ok bool) {
 	from, to = now.AddDate(0, 0, -1), now
 	var err error
@@ -117,7 +117,7 @@ func (in *logs) window(now time.Time) (from, to time.Time, ok bool) {
 		if to, err = netmail.ParseDate(in.End); err != nil {
 			return from, to, false
 		}
-		to = to.Add(time.Second - time.Nanosecond) // the second it names is in it
+		to = to.Add(time.Second - time.Nanosecond) // it includes the whole second
 	}
 	if in.Start != "" {
 		if from, err = netmail.ParseDate(in.Start); err != nil {
@@ -181,12 +181,13 @@ func (a *api) searchLogs(_ *http.Request, body []byte) *emulator.Search {
 	}}
 }
 
-// overlaps rules out messages that can't have an event in the window.
+// overlaps excludes messages that can't have an event in the window.
 func (a *api) overlaps(from, to time.Time) func(*emulator.Entry) bool {
 	longest := a.host.Longest()
 	return func(n *emulator.Entry) bool { return !n.At.After(to) && !n.At.Before(from.Add(-longest)) }
 }
 
+// logsPage answers with one page of log items, whose form differs slightly from that of a webhook.
 func (a *api) logsPage(in *logs, from, to time.Time, all []emulator.Event, offset int) *emulator.Reply {
 	items := []map[string]any{}
 	for _, h := range cutPage(all, offset, in.Pagination.Limit) {
@@ -195,7 +196,7 @@ func (a *api) logsPage(in *logs, from, to time.Time, all []emulator.Event, offse
 		m["@timestamp"] = h.At.UTC().Format("2006-01-02T15:04:05.000Z")
 		m["domain"] = map[string]string{"name": a.domain()}
 		m["account"] = map[string]string{"id": "emulator"}
-		// Here the values are JSON in a string, as clients have found; in a webhook they are an object.
+		// Here the values are JSON in a string, as clients have found. In a webhook they are an object.
 		vars, _ := json.Marshal(h.Message.Args, json.Deterministic(true)) //nolint:errcheck // strings always encode
 		m["user-variables"] = string(vars)
 		items = append(items, m)
@@ -260,7 +261,7 @@ func (a *api) searchEvents(r *http.Request, _ []byte) *emulator.Search {
 	}}
 }
 
-// eventsRange reads a range as the section "Time Range" says: from begin to end in their order, or from begin on.
+// eventsRange reads a range as the section "Time Range" says: from begin to end in that direction, or from begin on.
 func (a *api) eventsRange(q url.Values) (begin, end time.Time, ascending, ok bool) {
 	now := a.host.Now()
 	begin, end = now, now.AddDate(0, 0, -30)
@@ -284,7 +285,7 @@ func (a *api) eventsRange(q url.Values) (begin, end time.Time, ascending, ok boo
 	return begin, end, ascending, true
 }
 
-// moment reads epoch seconds, with a fraction or without, or a date of RFC 2822.
+// moment reads epoch seconds, with or without a fraction, or a date of RFC 2822.
 func moment(s string, absent time.Time) (time.Time, bool) {
 	if s == "" {
 		return absent, true
@@ -296,6 +297,7 @@ func moment(s string, absent time.Time) (time.Time, bool) {
 	return t, err == nil
 }
 
+// eventsPage answers with one page of events and the URLs of its neighbours.
 func (a *api) eventsPage(r *http.Request, all []emulator.Event, offset, limit int) *emulator.Reply {
 	items := []map[string]any{}
 	for _, h := range cutPage(all, offset, limit) {

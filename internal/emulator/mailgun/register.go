@@ -7,7 +7,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// webhook has the URLs of one name, 3 at most.
+// webhook holds the URLs of one name, at most 3.
 type webhook struct {
 	name    string
 	targets []*emulator.Target
@@ -71,6 +71,7 @@ func (a *api) listWebhooks(*http.Request, []byte) *emulator.Reply {
 	return emulator.JSON(http.StatusOK, map[string]any{"webhooks": all})
 }
 
+// readWebhook makes the webhook of a name from a form. It refuses unknown names and too many URLs.
 func (a *api) readWebhook(r *http.Request, body []byte, old *webhook) (*webhook, *emulator.Reply) {
 	form, err := parseForm(r.Header.Get("Content-Type"), body)
 	if err != nil {

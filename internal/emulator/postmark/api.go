@@ -1,8 +1,8 @@
 // Package postmark emulates the Postmark API, written from its developer documentation: "Email API", "API error codes",
 // "Messages API", "Webhooks" and "Webhooks API".
 //
-// It decides what Postmark would answer and tell, and leaves ledger, limits and faults to package emulator. The mistake a
-// newcomer would make is to answer a bad message of a batch with an error: a batch is a 200 with a result per message.
+// It decides what Postmark would answer and report, and leaves ledger, limits and faults to package emulator. The most likely
+// mistake of a newcomer is to answer a bad message of a batch with an error: a batch is a 200 with one result per message.
 package postmark
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Kind describes Postmark. A batch may have 50 MB; a single message has its own, lower cap. The status of a partial fault
-// is an ErrorCode.
+// Kind describes Postmark. A batch may have 50 MB; a single message has a lower cap of its own. The status of a partial fault is
+// an ErrorCode.
 func Kind() emulator.Kind {
 	return emulator.Kind{
 		Name: "postmark", MaxBody: 50 << 20, Lookups: true, Partial: [2]int{1, 9999}, Course: course, New: open,
@@ -51,7 +51,7 @@ func (a *api) Account(at string) emulator.Account {
 	}
 }
 
-// Postmark's error codes, as far as the emulator gives them by itself.
+// Postmark's error codes that the emulator gives without a script.
 const (
 	badToken     = 10
 	maintenance  = 100
@@ -98,7 +98,7 @@ func (a *api) Authenticate(r *http.Request, _ []byte) *emulator.Reply {
 	return nil
 }
 
-// Throttled is bare: Postmark documents neither a number nor a Retry-After.
+// Throttled has no body or header: Postmark documents neither a number nor a Retry-After.
 func (*api) Throttled(*emulator.Full) *emulator.Reply {
 	return &emulator.Reply{Status: http.StatusTooManyRequests}
 }
@@ -128,6 +128,7 @@ func (*api) unknown(r *http.Request, _ []byte) *emulator.Reply {
 	return emulator.Text(http.StatusNotFound, "")
 }
 
+// read parses a send request and checks it.
 func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 	isJSON := func(name string) bool {
 		return strings.Contains(strings.ToLower(r.Header.Get(name)), "application/json")
@@ -149,7 +150,7 @@ func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 	return a.single(newItem(&m, a.host.Now(), test))
 }
 
-// decode answers broken JSON with 402, and JSON of another shape with 403.
+// decode answers broken JSON with 402, and JSON of the wrong form with 403.
 func decode(body []byte, into any) *emulator.Reply {
 	err := json.Unmarshal(body, into)
 	if err == nil {
@@ -181,7 +182,7 @@ func (a *api) single(it *item) *emulator.Submission {
 	return sub
 }
 
-// readBatch answers 200 with one result per item, in order, whatever became of them.
+// readBatch answers 200 with one result per item, in order, whatever the results are.
 func (a *api) readBatch(body []byte, test bool) *emulator.Submission {
 	var mails []mail
 	if p := decode(body, &mails); p != nil {
@@ -210,6 +211,7 @@ func (a *api) readBatch(body []byte, test bool) *emulator.Submission {
 	return sub
 }
 
+// settleBatch sets the answer, the messages and the end from the results of the items.
 func settleBatch(sub *emulator.Submission, items []*item) {
 	results := make([]result, len(items))
 	sub.Messages, sub.End = nil, emulator.EndRejected
@@ -223,7 +225,7 @@ func settleBatch(sub *emulator.Submission, items []*item) {
 	sub.Accepted = emulator.JSON(http.StatusOK, results)
 }
 
-// chosen says which parts a partial fault refuses: those that match, or without a pattern every second one.
+// chosen reports whether a partial fault refuses a part: one that matches, or without a pattern every second one.
 func chosen(f *emulator.Fault, i int, to []string) bool {
 	if f.Match == "" {
 		return i%2 == 1
@@ -231,6 +233,7 @@ func chosen(f *emulator.Fault, i int, to []string) bool {
 	return f.Matches(to)
 }
 
+// batchFault returns the ErrorCode and Message of a partial fault, or the defaults.
 func batchFault(f *emulator.Fault) (code int, message string) {
 	code, message = f.Status, f.Body
 	if code == 0 {

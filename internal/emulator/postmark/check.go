@@ -37,7 +37,7 @@ const (
 	maxMetaValue  = 80
 )
 
-// stream is the transactional stream that every server has.
+// stream is the transactional stream of every server.
 const stream = "outbound"
 
 const inactiveTail = ". Inactive recipients are ones that have generated a hard bounce, a spam complaint, or a manual suppression."
@@ -52,6 +52,7 @@ type item struct {
 	result result
 }
 
+// newItem checks a message and makes its result, without the inactive recipients.
 func newItem(m *mail, now time.Time, test bool) *item {
 	it := &item{mail: m, test: test}
 	if code, message := it.check(); code != 0 {
@@ -74,7 +75,7 @@ func (it *item) refuse(code int, message string) {
 	it.taken, it.result = nil, result{ErrorCode: code, Message: message}
 }
 
-// inactivate takes recipients out of an accepted message; when none is left the message is refused with 406.
+// inactivate removes recipients from an accepted message. If none is left, the message is refused with 406.
 func (it *item) inactivate(inactive func(int, string) bool) {
 	var left, out []string
 	for i, addr := range it.taken {
@@ -95,6 +96,7 @@ func (it *item) inactivate(inactive func(int, string) bool) {
 	}
 }
 
+// messages returns the message for the ledger, or none if it was refused or is a test.
 func (it *item) messages() []*emulator.Message {
 	if it.test || it.result.ErrorCode != 0 {
 		return nil
@@ -115,7 +117,7 @@ func (it *item) messages() []*emulator.Message {
 	return []*emulator.Message{l}
 }
 
-// shown is what a recipient sees.
+// shown is the mail that a recipient sees.
 func (m *mail) shown() emulator.Mail {
 	v := emulator.NewMail(m.TextBody, m.HtmlBody, m.ReplyTo)
 	for _, h := range m.Headers {
@@ -161,8 +163,8 @@ func (it *item) checkAddresses() (code int, message string) {
 			return invalid, fmt.Sprintf("Invalid '%s' address: '%s'.", f.name, f.value)
 		}
 	}
-	// The page calls To required, and the API takes a message to Cc or Bcc only: users of several client libraries have
-	// seen it, and their authors lifted the check for it.
+	// The page calls To required, but the API accepts a message with only Cc or Bcc: users of several client libraries have
+	// seen it, and the authors removed the check for it.
 	if it.all = emulator.Unique(it.all); len(it.all) == 0 {
 		return invalid, "Zero recipients specified"
 	}
@@ -175,7 +177,7 @@ func (it *item) checkAddresses() (code int, message string) {
 	return 0, ""
 }
 
-// mailboxes holds local parts to the pattern of the support page "What does Error Code: '300' mean?".
+// mailboxes checks local parts against the pattern of the support page "What does Error Code: '300' mean?".
 func mailboxes(list []string) bool {
 	return !slices.ContainsFunc(list, func(a string) bool {
 		return strings.Trim(strings.ToLower(a[:strings.LastIndexByte(a, '@')]), "abcdefghijklmnopqrstuvwxyz0123456789.!#$%&'`*+-/=^_{}|~") != ""
@@ -186,7 +188,7 @@ func allASCIILocal(list []string) bool {
 	return !slices.ContainsFunc(list, func(a string) bool { return !emulator.ASCIILocal(a) })
 }
 
-// units counts as Postmark does: in UTF-16 code units.
+// units counts in UTF-16 code units, as Postmark does.
 func units(s string) int { return len(utf16.Encode([]rune(s))) }
 
 func (it *item) checkTexts() (code int, message string) {

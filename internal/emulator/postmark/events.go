@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// course has no event for an accepted message, and one more for an address that Postmark deactivates.
+// course lists no event for an accepted message, and one more for an address that Postmark deactivates.
 func course(outcome string) []emulator.EventType {
 	all := emulator.Course(outcome)
 	if outcome == emulator.OutcomeBounce || outcome == emulator.OutcomeComplaint {
@@ -21,8 +21,8 @@ func course(outcome string) []emulator.EventType {
 	return all
 }
 
-// Answered takes exactly 200 and never comes back after 403. The repetitions are ten for bounces, and three, of 1, 5 and
-// 15 minutes, for the rest.
+// Answered accepts only 200 and never retries after 403. There are ten repetitions for bounces, and three, after 1, 5 and 15
+// minutes, for the rest.
 func (*api) Answered(p *emulator.Post, status int) (bool, []int) {
 	switch {
 	case status == http.StatusForbidden:
@@ -33,7 +33,7 @@ func (*api) Answered(p *emulator.Post, status int) (bool, []int) {
 	return status == http.StatusOK, []int{1, 5, 15}
 }
 
-// Compose shows a password or a header, or a wrong one: there is no signature.
+// Compose adds a password or a header, or a wrong one: there is no signature.
 func (*api) Compose(p *emulator.Post) error {
 	body, err := json.Marshal(record(&p.Events[0]), json.Deterministic(true))
 	if err != nil {
@@ -59,7 +59,7 @@ func (*api) Compose(p *emulator.Post) error {
 	return nil
 }
 
-// triggers are the switches of events in a webhook's settings; deferred and bounces share one.
+// triggers are the names of the switches in a webhook's settings, by event; deferred and bounces share one.
 var triggers = map[emulator.EventType]string{
 	emulator.Delivered:   "Delivery",
 	emulator.Bounced:     "Bounce",
@@ -71,7 +71,7 @@ var triggers = map[emulator.EventType]string{
 	emulator.Clicked:     "Click",
 }
 
-// timeText has seven digits after the second.
+// timeText writes seven digits after the second.
 func timeText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.0000000Z") }
 
 func record(h *emulator.Event) map[string]any {
@@ -103,7 +103,7 @@ func record(h *emulator.Event) map[string]any {
 	return m
 }
 
-// bounce has the types of the page "Bounce webhook".
+// bounce adds the fields of the page "Bounce webhook".
 func bounce(h *emulator.Event, m map[string]any) {
 	typed := func(name string, code int, title, description, details string, inactive bool) {
 		m["Type"], m["TypeCode"], m["Name"] = name, code, title

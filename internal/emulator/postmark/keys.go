@@ -7,14 +7,14 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// hookUsername is shown with a password that is made anew each time.
+// hookUsername goes with a password that is new in each emulator.
 const hookUsername = "sendgate"
 
 func (a *api) Keys() map[string]string {
 	return map[string]string{"postmark_username": hookUsername, "postmark_password": a.hookPassword}
 }
 
-// CompleteHook fills in username and password, unless a header and its token stand for them.
+// CompleteHook fills in username and password, unless a header and its token are used instead.
 func (a *api) CompleteHook(h emulator.Hook) error {
 	switch {
 	case (h["header"] == "") != (h["token"] == ""):

@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Postmark's caps on a page: count, and count and offset together.
+// Postmark's caps on a page: count, and count plus offset.
 const (
 	maxCount  = 500
 	maxOffset = 10_000
@@ -20,7 +20,7 @@ const (
 // pagination is the error for a page that is too large.
 const pagination = 13
 
-// searchOutbound answers GET /messages/outbound as the page "Messages API" says.
+// searchOutbound answers GET /messages/outbound as described on the page "Messages API".
 func (a *api) searchOutbound(r *http.Request, _ []byte) *emulator.Search {
 	q := r.URL.Query()
 	count, err1 := strconv.Atoi(q.Get("count"))
@@ -47,8 +47,8 @@ func (a *api) searchOutbound(r *http.Request, _ []byte) *emulator.Search {
 	}}
 }
 
-// filters reads what the query asks for. The ledger has no tags and, of the metadata, the message id only; whatever else
-// is asked for is not found. Without a stream only the transactional one is searched.
+// filters reads the conditions of the query. The ledger has no tags and, of the metadata, only the message id; a search for
+// anything else finds nothing. Without a stream only the transactional one is searched.
 func (a *api) filters(r *http.Request) (func(*emulator.Entry) bool, *emulator.Reply) {
 	from, to := time.Time{}, a.host.Now().AddDate(100, 0, 0)
 	var all []func(*emulator.Entry) bool
@@ -86,7 +86,7 @@ func (a *api) filters(r *http.Request) (func(*emulator.Entry) bool, *emulator.Re
 	}, nil
 }
 
-// date reads a day or a moment in Eastern Time; as an end it takes in all of the day, or of the second.
+// date reads a day or a moment in Eastern Time. As an end it includes the whole day, or the whole second.
 func date(s string, end bool) (time.Time, bool) {
 	zone, err := time.LoadLocation("America/New_York")
 	if err != nil { // a machine without time zones

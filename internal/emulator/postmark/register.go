@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// webhook is one webhook, as the page "Webhooks API" of the Postmark developer documentation has it.
+// webhook is one webhook, in the form of the page "Webhooks API" of the Postmark developer documentation.
 type webhook struct {
 	settings
 	id      int
@@ -39,7 +39,7 @@ type triggerSwitch struct {
 
 const verifyFailed = 1364
 
-// triggerEvents has an event of each trigger.
+// triggerEvents holds one event for each trigger.
 var triggerEvents = []emulator.EventType{
 	emulator.Opened, emulator.Clicked, emulator.Delivered, emulator.Bounced, emulator.Complained, emulator.Deactivated,
 }
@@ -110,7 +110,7 @@ func (a *api) listWebhooks(r *http.Request, _ []byte) *emulator.Reply {
 }
 
 // readWebhook reads settings over older ones and calls the URL once per enabled trigger: Postmark saves a webhook only
-// if all of them are answered 200.
+// if all the answers are 200.
 func (a *api) readWebhook(r *http.Request, body []byte, old *webhook) (*webhook, *emulator.Reply) {
 	w := &webhook{settings: settings{MessageStream: stream}, headers: http.Header{}}
 	if old != nil {
@@ -154,7 +154,7 @@ func (a *api) readWebhook(r *http.Request, body []byte, old *webhook) (*webhook,
 	return w, nil
 }
 
-// verify sends a webhook an event of a made-up message.
+// verify sends an event of a made-up message to a webhook.
 func (a *api) verify(ctx context.Context, target *emulator.Target, t emulator.EventType) error {
 	m := &emulator.Message{Channel: stream, Tags: []string{"Test"}, Args: map[string]string{}, Entry: emulator.Entry{
 		ProviderMessageID: uuid.NewString(), From: "sender@example.com", To: []string{"john@example.com"}, Subject: "Test subject",

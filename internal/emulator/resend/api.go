@@ -1,9 +1,9 @@
 // Package resend emulates the Resend API, written from its documentation: "Send Email", "Idempotency Keys", "Errors",
 // "List Sent Emails", "Retrieve Sent Email", "Event Types", "Verify Webhooks Requests" and "Create Webhook".
 //
-// It decides what Resend would answer and tell, and leaves ledger, limits and faults to package emulator. The mistake a
-// newcomer would make is to remember an idempotency key before its email is in the ledger: a call that is refused, or
-// fails, may be made again with the same key.
+// It decides what Resend would answer and report, and leaves ledger, limits and faults to package emulator. The most likely
+// mistake of a newcomer is to remember an idempotency key before its email is in the ledger: a call that is refused, or fails,
+// may be repeated with the same key.
 package resend
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Kind describes Resend. An email may have 40 MB with its attachments in base64.
+// Kind describes Resend. An email may have 40 MB, including its attachments in base64.
 func Kind() emulator.Kind {
 	return emulator.Kind{
 		Name: "resend", MaxBody: 40 << 20, Lookups: true, HookFields: []string{"secret"}, Course: course, New: open,
@@ -29,7 +29,7 @@ func Kind() emulator.Kind {
 // api is Resend in one emulator.
 type api struct {
 	host     *emulator.Host
-	secret   string // of webhooks that the operator set
+	secret   string // for webhooks that the operator set
 	webhooks emulator.Registry[webhook]
 	keys     keyring
 }
@@ -71,7 +71,7 @@ func (a *api) Authenticate(r *http.Request, _ []byte) *emulator.Reply {
 	return nil
 }
 
-// Throttled names the window by the headers of "Usage Limits".
+// Throttled describes the window in the headers of "Usage Limits".
 func (a *api) Throttled(f *emulator.Full) *emulator.Reply {
 	wait := strconv.Itoa(int(max(f.Until.Sub(a.host.Now())+time.Second-1, time.Second) / time.Second))
 	p := refuse(http.StatusTooManyRequests, "rate_limit_exceeded", "Too many requests. You can only make "+
@@ -93,7 +93,7 @@ func (*api) Failure(status int) *emulator.Reply {
 
 func (*api) Decorate(*emulator.Reply) {}
 
-// read takes a send apart. A key that is known brings back its first answer, and no second email.
+// read parses a send request and checks it. For a known key it returns the first answer again, and makes no second email.
 func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 	k := keyOf(r)
 	switch known := a.keys.find(k, a.host.Now()); {

@@ -8,7 +8,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// oneOrMore is a text, or a list of them.
+// oneOrMore is one text, or a list of texts.
 type oneOrMore []string
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -57,7 +57,7 @@ const (
 	maxTag        = 256
 )
 
-// check holds the email to "Send Email", and reads its addresses.
+// check checks the email against "Send Email", and reads its addresses.
 func (m *email) check() *emulator.Reply {
 	for _, c := range []func() *emulator.Reply{m.checkAddresses, m.checkContent, m.checkTags} {
 		if p := c(); p != nil {
@@ -143,7 +143,7 @@ func (m *email) checkTags() *emulator.Reply {
 	return nil
 }
 
-// message is what goes into the ledger.
+// message is the message for the ledger.
 func (m *email) message(id string) *emulator.Message {
 	args := map[string]string{}
 	for _, t := range m.Tags {

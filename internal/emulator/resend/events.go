@@ -18,7 +18,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// course begins with email.sent, but for an address on the suppression list.
+// course lists email.sent first, except for an address on the suppression list.
 func course(outcome string) []emulator.EventType {
 	all := emulator.Course(outcome)
 	if outcome == emulator.OutcomeSuppressed {
@@ -40,7 +40,7 @@ var words = map[emulator.EventType]string{
 	emulator.Clicked:     "email.clicked",
 }
 
-// Answered takes every success. The repetitions are those of Svix: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h.
+// Answered accepts every success. The repetitions are those of Svix: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h.
 func (*api) Answered(_ *emulator.Post, status int) (bool, []int) {
 	return status >= 200 && status < 300, emulator.SlowRetries
 }
@@ -91,6 +91,7 @@ func sign(secret, id, at string, body []byte) string {
 
 func timeText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
+// payload is the body of a webhook ("Event Types").
 func payload(v *emulator.Event) map[string]any {
 	m := v.Message
 	data := map[string]any{

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// What "Idempotency Keys" says: a key has 1 to 256 characters and is known for a day after its email was sent.
+// The rules of "Idempotency Keys": a key has 1 to 256 characters and is remembered for a day after its email was sent.
 const (
 	maxKey  = 256
 	keyLife = 24 * time.Hour
 )
 
-// keyring remembers the keys of emails that were sent, and which requests are under way.
+// keyring remembers the keys of emails that were sent, and the requests in progress.
 type keyring struct {
 	mu   sync.Mutex
 	sent map[string]*keyed
@@ -28,7 +28,7 @@ type keyed struct {
 	at   time.Time
 }
 
-// key is the idempotency key of one request. Busy says that another request with it is under way.
+// key is the idempotency key of one request. Busy says that another request with the same key is in progress.
 type key struct {
 	text  string
 	given bool
@@ -46,7 +46,7 @@ func keyOf(r *http.Request) key {
 
 func digest(body []byte) [32]byte { return sha256.Sum256(body) }
 
-// guard lets one request with a key through at a time, and marks the others.
+// guard lets only one request with a key through at a time, and marks the others.
 func (k *keyring) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		values := r.Header.Values("Idempotency-Key")
@@ -61,6 +61,7 @@ func (k *keyring) guard(next http.Handler) http.Handler {
 	})
 }
 
+// begin reports whether no other request with the key is in progress, and marks the key as busy.
 func (k *keyring) begin(text string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -91,7 +92,7 @@ func (k *keyring) find(of key, now time.Time) *keyed {
 	return known
 }
 
-// keep remembers a key, and forgets the old ones now and then.
+// keep remembers a key, and sometimes removes the old ones.
 func (k *keyring) keep(of key, body [32]byte, id string, now time.Time) {
 	if !of.given {
 		return

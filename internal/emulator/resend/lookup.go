@@ -37,7 +37,7 @@ func pageOf(r *http.Request) (page, *emulator.Reply) {
 	return p, nil
 }
 
-// cut takes the page out of a list by its ids, and reports whether there is more in its direction.
+// cut selects the page from a list by its ids, and reports whether there is more in its direction.
 func (p page) cut(ids []string) (from, to int, more bool) {
 	if p.before != "" {
 		to = max(slices.Index(ids, p.before), 0)
@@ -93,7 +93,7 @@ func (*api) retrieve(r *http.Request, _ []byte) *emulator.Search {
 	}}
 }
 
-// sent shows an email. The ledger does not tell To from Cc and Bcc.
+// sent shows an email. The ledger does not distinguish To from Cc and Bcc.
 func sent(f *emulator.Found) map[string]any {
 	last := "sent"
 	for _, v := range f.Past {

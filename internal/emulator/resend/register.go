@@ -10,7 +10,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// webhook is one endpoint, as "Create Webhook" and "Retrieve Webhook" have it.
+// webhook is one endpoint, in the form of "Create Webhook" and "Retrieve Webhook".
 type webhook struct {
 	ID        string   `json:"id"`
 	Endpoint  string   `json:"endpoint"`
@@ -96,7 +96,7 @@ func (a *api) listWebhooks(r *http.Request, _ []byte) *emulator.Reply {
 	return listed(more, data)
 }
 
-// readWebhook reads an endpoint over an older one.
+// readWebhook makes an endpoint from a request, based on an older one if there is one.
 func (a *api) readWebhook(_ *http.Request, body []byte, old *webhook) (*webhook, *emulator.Reply) {
 	w := &webhook{ID: uuid.NewString(), Status: "enabled", CreatedAt: timeText(a.host.Now()), Secret: newSecret()}
 	if old != nil {

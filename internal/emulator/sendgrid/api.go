@@ -1,9 +1,9 @@
 // Package sendgrid emulates the SendGrid API v3, written from its reference: "Mail Send", "Errors", "Filter All Messages"
 // of the Email Logs API, "Create an Event Webhook", "Event Webhook Reference" and "Event Webhook Security Features".
 //
-// It decides what SendGrid would answer and tell, and leaves ledger, limits and faults to package emulator. The mistake a
-// newcomer would make is to take a field without the check that SendGrid has for it: then an adapter that breaks the rule
-// passes here and fails there.
+// It decides what SendGrid would answer and report, and leaves ledger, limits and faults to package emulator. The most likely
+// mistake of a newcomer is to accept a field without the check that SendGrid has for it: then an adapter that breaks the rule
+// passes here and fails at SendGrid.
 package sendgrid
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Kind describes SendGrid. The largest request is the 30 MB that it gives as the largest message, attachments included.
+// Kind describes SendGrid. The largest request is 30 MB, SendGrid's limit for a message including attachments.
 func Kind() emulator.Kind {
 	return emulator.Kind{
 		Name: "sendgrid", MaxBody: 30 << 20, Lookups: true, Batch: 500, Course: course, New: open,
@@ -62,7 +62,7 @@ type problem struct {
 	Help    *string `json:"help"`
 }
 
-// refuse is an error body; an empty field is null, as in errors that concern no field.
+// refuse returns an error body. An empty field becomes null, as in errors about no field.
 func refuse(status int, field, message string) *emulator.Reply {
 	item := problem{Message: message}
 	if field != "" {
@@ -89,7 +89,7 @@ func (*api) Throttled(f *emulator.Full) *emulator.Reply {
 	return p
 }
 
-// window adds the headers about a window. The end is rounded up, so that whoever waits until that second finds room.
+// window adds the headers about a window. The end is rounded up, so that a caller who waits until that second finds room.
 func window(p *emulator.Reply, f *emulator.Full, left int) {
 	p.With("X-RateLimit-Limit", strconv.Itoa(f.N)).
 		With("X-RateLimit-Remaining", strconv.Itoa(max(left, 0))).
@@ -103,7 +103,7 @@ func (*api) Failure(status int) *emulator.Reply {
 	return refuse(status, "", strings.ToLower(http.StatusText(status)))
 }
 
-// Decorate shows the fullest window. SendGrid has these headers on every answer of a limited endpoint.
+// Decorate shows the fullest window. SendGrid sends these headers with every answer of a limited endpoint.
 func (a *api) Decorate(p *emulator.Reply) {
 	if p.Header["X-Ratelimit-Limit"] != "" {
 		return
@@ -165,13 +165,14 @@ type mail struct {
 	} `json:"mail_settings"`
 }
 
+// read parses a send request and checks it.
 func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 	if ct := r.Header.Get("Content-Type"); !strings.HasPrefix(strings.ToLower(ct), "application/json") {
 		return emulator.Refuse(refuse(http.StatusUnsupportedMediaType, "", "Content-Type should be application/json."))
 	}
 	var m mail
-	// Names are compared with their case, which encoding/json would not do: a misspelt field must not be taken here.
-	// A value of the wrong type, such as a number in custom_args, gets the same answer as broken JSON: it names nothing.
+	// Names are case-sensitive here, which encoding/json does not do: a misspelt field must not be accepted. A value of the wrong
+	// type, such as a number in custom_args, gets the same answer as broken JSON, which names no field.
 	if json.Unmarshal(body, &m) != nil {
 		return emulator.Refuse(refuse(http.StatusBadRequest, "", "Bad Request"))
 	}
@@ -205,7 +206,7 @@ func (p *personalization) envelope() []string {
 	return all
 }
 
-// message is one personalization; its own values go before those of the whole request.
+// message makes the message of one personalization. Its own values have priority over those of the whole request.
 func (m *mail) message(p *personalization, id string) *emulator.Message {
 	args := make(map[string]string, len(m.CustomArgs)+len(p.CustomArgs))
 	maps.Copy(args, m.CustomArgs)
@@ -223,7 +224,7 @@ func (m *mail) message(p *personalization, id string) *emulator.Message {
 	return n
 }
 
-// shown is what a recipient sees.
+// shown is the mail that a recipient sees.
 func (m *mail) shown(p *personalization) emulator.Mail {
 	v := emulator.NewMail("", "", "")
 	maps.Copy(v.Headers, m.Headers)

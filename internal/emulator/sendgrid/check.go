@@ -23,7 +23,7 @@ const (
 	maxAhead            = 72 * time.Hour
 )
 
-// check finds the first thing that SendGrid refuses; every such answer is a 400 with the field's path.
+// check finds the first error that SendGrid refuses; each such answer is a 400 with the field's path.
 func (m *mail) check(now time.Time) *emulator.Reply {
 	checks := []func() (field, message string){
 		m.checkCounts,
@@ -61,8 +61,7 @@ func (m *mail) checkCounts() (field, message string) {
 	return "", ""
 }
 
-// checkRecipients has the rule of the page "Errors": each unique address only once in the personalizations of a
-// request.
+// checkRecipients checks the rule of the page "Errors": each address may occur only once in the personalizations of a request.
 func (m *mail) checkRecipients() (field, message string) {
 	seen := map[string]bool{}
 	for i := range m.Personalizations {
@@ -151,8 +150,8 @@ func (m *mail) checkContent() (field, message string) {
 	return "", ""
 }
 
-// withoutMethod takes off the one parameter that SendGrid lets pass, which calendar parts need; it refuses a charset even
-// there (issues 298 of sendgrid-ruby and 150 of django-anymail).
+// withoutMethod removes the one parameter that SendGrid accepts, which calendar parts need. SendGrid refuses a charset even there
+// (issues 298 of sendgrid-ruby and 150 of django-anymail).
 func withoutMethod(contentType string) string {
 	bare, method, ok := strings.Cut(contentType, "; method=")
 	if !ok || !strings.EqualFold(bare, "text/calendar") || strings.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
@@ -161,7 +160,7 @@ func withoutMethod(contentType string) string {
 	return bare
 }
 
-// calendar is the invitation among the content.
+// calendar returns the invitation in the content.
 func (m *mail) calendar() string {
 	for _, c := range m.Content {
 		if method, ok := strings.CutPrefix(c.Type, "text/calendar; method="); ok {
@@ -171,11 +170,12 @@ func (m *mail) calendar() string {
 	return ""
 }
 
+// contentRank is the required position of a content type: text/plain, then text/html, then the others.
 func contentRank(contentType string) int {
 	return slices.Index([]string{"text/plain", "text/html", strings.ToLower(contentType)}, strings.ToLower(contentType))
 }
 
-// reserved finds a header of the list that the schema of "headers" forbids.
+// reserved finds a header that the schema of "headers" forbids.
 func reserved(headers map[string]string) string {
 	for name := range headers {
 		switch strings.ToLower(name) {
@@ -187,7 +187,7 @@ func reserved(headers map[string]string) string {
 	return ""
 }
 
-// checkSettings looks at what a request sets for all, and at what each personalization sets over it.
+// checkSettings checks the settings of the whole request, and those with which each personalization overrides them.
 func (m *mail) checkSettings(now time.Time) (field, message string) {
 	all := personalization{Headers: m.Headers, SendAt: m.SendAt}
 	if field, message := all.checkSettings("", now); message != "" {

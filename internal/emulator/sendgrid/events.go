@@ -18,7 +18,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// course begins with processed, which what is dropped never was.
+// course lists processed first, except for a dropped message, which was never processed.
 func course(outcome string) []emulator.EventType {
 	all := emulator.Course(outcome)
 	if outcome == emulator.OutcomeSuppressed {
@@ -27,13 +27,13 @@ func course(outcome string) []emulator.EventType {
 	return append([]emulator.EventType{emulator.Accepted}, all...)
 }
 
-// Answered takes every 2xx; anything else is posted again for up to 24 hours.
+// Answered accepts every 2xx. Anything else is posted again for up to 24 hours.
 func (*api) Answered(_ *emulator.Post, status int) (bool, []int) {
 	return status/100 == 2, emulator.SlowRetries
 }
 
-// Compose writes the array with a line end after each event, the last one included: a receiver that verifies anything
-// but the raw bytes fails.
+// Compose writes the array with a line end after each event, including the last one. A receiver fails if it verifies anything but
+// the raw bytes.
 func (a *api) Compose(p *emulator.Post) error {
 	var b bytes.Buffer
 	for i := range p.Events {
@@ -51,7 +51,7 @@ func (a *api) Compose(p *emulator.Post) error {
 	return a.sign(p)
 }
 
-// sign is ECDSA over the SHA-256 of the timestamp and the body.
+// sign signs with ECDSA over the SHA-256 of the timestamp and the body.
 func (a *api) sign(p *emulator.Post) error {
 	key := a.keys.private
 	if p.Forged {
@@ -72,7 +72,7 @@ func (a *api) sign(p *emulator.Post) error {
 	return nil
 }
 
-// names are the words for event, and their switches in a webhook's settings.
+// names are the values of "event", and their switches in a webhook's settings.
 var names = map[emulator.EventType]struct{ event, setting string }{
 	emulator.Accepted:    {"processed", "processed"},
 	emulator.Delivered:   {"delivered", "delivered"},
@@ -85,14 +85,14 @@ var names = map[emulator.EventType]struct{ event, setting string }{
 	emulator.Clicked:     {"click", "click"},
 }
 
-// messageID begins with the id that the send was answered, and is another one for each recipient.
+// messageID begins with the id in the answer to the send, and differs for each recipient.
 func messageID(l *emulator.Message, to string) string {
 	h := emulator.Event{Message: l, To: []string{to}}
 	return l.ProviderMessageID + ".recvd-" + fmt.Sprintf("%x", h.Hash("recvd")[:5]) + "-1-" +
 		strings.ToUpper(strconv.FormatInt(l.At.Unix(), 16)) + "-3B.0"
 }
 
-// record is one element of the array. The sender's custom arguments stand beside the rest, which wins.
+// record is one element of the array. The sender's custom arguments are next to the other members, which have priority.
 func record(h *emulator.Event) map[string]any {
 	m := map[string]any{}
 	for name, v := range h.Message.Args {
@@ -117,6 +117,7 @@ func record(h *emulator.Event) map[string]any {
 	return m
 }
 
+// details adds the fields that only some types of events have.
 func details(h *emulator.Event, m map[string]any) {
 	switch h.Type {
 	case emulator.Delivered:

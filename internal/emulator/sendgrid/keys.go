@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// keys sign the events. All webhooks here share one key; the real ones have one each.
+// keys sign the events. Here all webhooks share one key; at SendGrid each has its own.
 type keys struct {
 	private *ecdsa.PrivateKey
 	public  string // base64 of an SPKI
@@ -33,5 +33,5 @@ func (a *api) Keys() map[string]string {
 	return map[string]string{"sendgrid_public_key": a.keys.public}
 }
 
-// CompleteHook has nothing to add: every hook is signed by the one key.
+// CompleteHook has nothing to add: every hook is signed with the one key.
 func (*api) CompleteHook(emulator.Hook) error { return nil }

@@ -13,8 +13,8 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// query is a query of the page "Filter All Messages" of the Email Logs API, taken apart. Conditions are joined by
-// AND; there is neither OR nor nesting.
+// query is a parsed query of the page "Filter All Messages" of the Email Logs API. Its conditions are joined by AND; there is
+// neither OR nor nesting.
 type query struct {
 	equal map[string]string   // sg_message_id, subject, to_email, reason
 	in    map[string][]string // status, categories
@@ -26,7 +26,7 @@ type timeCondition struct {
 	at       time.Time
 }
 
-// The three forms of a condition. A string is in single or double quotes; a quote within is doubled.
+// The three forms of a condition. A string is in single or double quotes; a quote inside is doubled.
 var (
 	equalForm = regexp.MustCompile(`^(sg_message_id|subject|to_email|reason)\s*=\s*('(?:[^']|'')*'|"(?:[^"]|"")*")`)
 	inForm    = regexp.MustCompile(`^(status|categories)\s+IN\s*\(\s*((?:'[^']*'|"[^"]*")(?:\s*,\s*(?:'[^']*'|"[^"]*"))*)\s*\)`)
@@ -34,7 +34,7 @@ var (
 	andForm   = regexp.MustCompile(`^\s+AND\s+`)
 )
 
-// parseQuery reads a query; false is a query that SendGrid would refuse.
+// parseQuery reads a query. It returns false if SendGrid would refuse the query.
 func parseQuery(s string) (*query, bool) {
 	q := &query{equal: map[string]string{}, in: map[string][]string{}}
 	s = strings.TrimSpace(s)
@@ -56,7 +56,7 @@ func parseQuery(s string) (*query, bool) {
 	return q, true
 }
 
-// condition reads one condition from the front and returns its length, 0 if there is none.
+// condition reads one condition from the start of s and returns its length, or 0 if there is none.
 func (q *query) condition(s string) int {
 	if m := equalForm.FindStringSubmatch(s); m != nil {
 		q.equal[m[1]] = unquote(m[2])
@@ -96,7 +96,7 @@ func (c timeCondition) holds(t time.Time) bool {
 	return !t.After(c.at)
 }
 
-// match compares what the ledger knows; the status is compared when it is known.
+// match compares the values that the ledger has. The status is compared later.
 func (q *query) match(n *emulator.Entry) bool {
 	if v, ok := q.equal["subject"]; ok && v != n.Subject {
 		return false
@@ -104,13 +104,13 @@ func (q *query) match(n *emulator.Entry) bool {
 	if v, ok := q.equal["sg_message_id"]; ok && v != n.ProviderMessageID && !strings.HasPrefix(v, n.ProviderMessageID+".") {
 		return false
 	}
-	if len(q.in["categories"]) > 0 { // the ledger has none
+	if len(q.in["categories"]) > 0 { // the ledger has no categories
 		return false
 	}
 	return !slices.ContainsFunc(q.times, func(c timeCondition) bool { return !c.holds(n.At) })
 }
 
-// statuses are those of the schema EmailLogsMessageStatus, by the last event that changes it.
+// statuses are those of the schema EmailLogsMessageStatus, by the last event that changes the status.
 var statuses = map[emulator.EventType]string{
 	emulator.Delivered:   "delivered",
 	emulator.Opened:      "delivered",
@@ -182,11 +182,12 @@ func (a *api) oneLog(r *http.Request, _ []byte) *emulator.Search {
 	}}
 }
 
+// logDetails answers with one message to one recipient and its events.
 func (*api) logDetails(s *emulator.Found, to string) *emulator.Reply {
 	events := []map[string]any{}
 	for _, h := range s.Of(to) {
 		e := record(&h)
-		for name := range s.Args { // here they have an object of their own
+		for name := range s.Args { // here the custom arguments have an object of their own
 			delete(e, name)
 		}
 		e["custom_args"] = s.Args

@@ -13,20 +13,20 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// webhook is one Event Webhook, as the page "Create an Event Webhook" of the SendGrid API reference has it.
+// webhook is one Event Webhook, in the form of the page "Create an Event Webhook" of the SendGrid API reference.
 type webhook struct {
 	id       string
 	url      string
 	enabled  bool
 	name     string
-	signed   bool            // SendGrid signs only when asked to
+	signed   bool            // SendGrid signs only if this is turned on
 	switches map[string]bool // by setting
 	created  time.Time
 	updated  time.Time
 	target   *emulator.Target
 }
 
-// maxWebhooks is what the larger plans allow.
+// maxWebhooks is the number of webhooks that the larger plans allow.
 const maxWebhooks = 5
 
 func settings() []string {
@@ -101,7 +101,7 @@ func (a *api) listWebhooks(*http.Request, []byte) *emulator.Reply {
 	return emulator.JSON(http.StatusOK, map[string]any{"max_allowed": maxWebhooks, "webhooks": views})
 }
 
-// readWebhook changes what a request sets, or of a request about the signature whether there is one.
+// readWebhook changes the values in the request. In a request about the signature, it turns the signature on or off.
 func (a *api) readWebhook(r *http.Request, body []byte, old *webhook) (*webhook, *emulator.Reply) {
 	w := &webhook{id: uuid.NewString(), switches: map[string]bool{}, created: a.host.Now()}
 	if old != nil {
@@ -129,7 +129,7 @@ func (a *api) readWebhook(r *http.Request, body []byte, old *webhook) (*webhook,
 	return w, nil
 }
 
-// change takes what a request sets; it returns the name of a field of the wrong type.
+// change applies the values in the request. It returns the name of a field with a wrong type.
 func (w *webhook) change(set map[string]any) (wrong string) {
 	for name, v := range set {
 		ok := true
@@ -150,6 +150,7 @@ func (w *webhook) change(set map[string]any) (wrong string) {
 	return ""
 }
 
+// checkWebhook refuses a webhook beyond maxWebhooks, and a second one with the same URL.
 func checkWebhook(others []*webhook, w *webhook) *emulator.Reply {
 	if len(others) >= maxWebhooks {
 		return refuse(http.StatusBadRequest, "", "you have reached the maximum number of webhooks")

@@ -1,8 +1,8 @@
 // Package ses emulates the Amazon SES API v2 and the part of SNS that carries its events, written from the API references
 // and developer guides of both, and from "AWS Signature Version 4 for API requests" of the IAM User Guide.
 //
-// It decides what SES and SNS would answer and tell, and leaves ledger, limits and faults to package emulator. The mistake
-// a newcomer would make is to compare the access key alone: the signature of a request is computed and compared.
+// It decides what SES and SNS would answer and report, and leaves ledger, limits and faults to package emulator. The most likely
+// mistake of a newcomer is to compare only the access key: the signature of a request is computed and compared.
 package ses
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// Kind describes SES. A request may have the 40 MB of a message, in base64 inside JSON, and a margin for the rest.
+// Kind describes SES. A request may have the 40 MB of a message, in base64 inside JSON, plus a margin for the rest.
 func Kind() emulator.Kind {
 	return emulator.Kind{
 		Name: "ses", MaxBody: maxMessage/3*4 + 1<<20, HookFields: []string{"topic_arn"}, HookModes: []string{signatureV1},
@@ -63,7 +63,7 @@ func (a *api) Account(at string) emulator.Account {
 	}
 }
 
-// refuse has the code in a header, as in every REST-JSON service of AWS.
+// refuse puts the code into a header, as every REST-JSON service of AWS does.
 func refuse(status int, code, message string) *emulator.Reply {
 	return emulator.JSON(status, map[string]string{"message": message}).With("x-amzn-ErrorType", code)
 }
@@ -79,7 +79,7 @@ func (a *api) Authenticate(r *http.Request, body []byte) *emulator.Reply {
 	return nil
 }
 
-// Throttled names the daily quota when a window of an hour or more is full, else the rate.
+// Throttled mentions the daily quota if the full window is an hour or longer, and else the rate.
 func (*api) Throttled(f *emulator.Full) *emulator.Reply {
 	message := "Maximum sending rate exceeded."
 	if f.Per >= time.Hour {
@@ -106,6 +106,7 @@ func (*api) Failure(status int) *emulator.Reply {
 
 func (*api) Decorate(p *emulator.Reply) { p.With("x-amzn-RequestId", uuid.NewString()) }
 
+// unknown answers a call that does not exist.
 func (a *api) unknown(r *http.Request, _ []byte) *emulator.Reply {
 	p := refuse(http.StatusNotFound, "UnknownOperationException", "unknown operation "+r.Method)
 	a.Decorate(p)
@@ -138,6 +139,7 @@ type mail struct {
 	}
 }
 
+// read parses a send request and checks it.
 func (a *api) read(_ *http.Request, body []byte) *emulator.Submission {
 	var m mail
 	if json.Unmarshal(body, &m) != nil {
@@ -171,7 +173,7 @@ func (a *api) read(_ *http.Request, body []byte) *emulator.Submission {
 	return sub
 }
 
-// content finds sender, subject and, for Raw, the header.
+// content finds sender, subject and, for Raw, the parsed message.
 func (m *mail) content() (from, subject string, head emulator.MIME, refused *emulator.Reply) {
 	c, from := &m.Content, m.FromEmailAddress
 	switch {
@@ -201,7 +203,7 @@ func (m *mail) content() (from, subject string, head emulator.MIME, refused *emu
 	return from, "", emulator.MIME{}, badRequest("Content must have one of Simple, Raw or Template.")
 }
 
-// recipients lists the envelope: the Destination, which for Raw goes before the header's.
+// recipients lists the envelope: the Destination, which has priority over the header of Raw.
 func (m *mail) recipients(head emulator.MIME) ([]string, *emulator.Reply) {
 	d := m.Destination
 	if d == nil || len(d.ToAddresses)+len(d.CcAddresses)+len(d.BccAddresses) == 0 {
@@ -231,7 +233,7 @@ func (m *mail) recipients(head emulator.MIME) ([]string, *emulator.Reply) {
 	return all, refused
 }
 
-// shown is what a recipient sees.
+// shown is the mail that a recipient sees.
 func (m *mail) shown(head emulator.MIME) emulator.Mail {
 	c := m.Content.Simple
 	if c == nil {
@@ -260,8 +262,8 @@ func (m *mail) shown(head emulator.MIME) emulator.Mail {
 	return v
 }
 
-// account answers GetAccount from the configured windows: MaxSendRate is the recipients (else requests) of a window of
-// up to a minute, per second; Max24HourSend the recipients of a window of a day, -1 without one.
+// account answers GetAccount from the configured windows. MaxSendRate is the recipients (else requests) of a window of up to a
+// minute, per second. Max24HourSend is the recipients of a window of a day, or -1 without one.
 func (a *api) account(*http.Request, []byte) *emulator.Reply {
 	rate, daily, unit := 1000.0, -1.0, limit.Unit("")
 	for _, w := range a.host.Limits() {

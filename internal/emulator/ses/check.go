@@ -8,7 +8,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// The caps of SendEmail: recipients, message, tag name and value, configuration set name.
+// The caps of SendEmail: recipients, message, tag name and value, number of tags, configuration set name, headers.
 const (
 	maxRecipients = 50
 	maxMessage    = 40 << 20
@@ -54,8 +54,8 @@ func (m *mail) check(from string, to []string) *emulator.Reply {
 	return nil
 }
 
-// checkHeaders has the constraints of the types Message and MessageHeader: at most 15; name 126, value 1 to 995 of printable
-// ASCII, both 996.
+// checkHeaders checks the constraints of the types Message and MessageHeader: at most 15 headers; name up to 126 characters,
+// value 1 to 995 of printable ASCII, both together up to 996.
 func (m *mail) checkHeaders() *emulator.Reply {
 	if m.Content.Simple == nil {
 		return nil
@@ -76,7 +76,7 @@ func (m *mail) checkHeaders() *emulator.Reply {
 	return nil
 }
 
-// checkAttachments has the constraints of the type Attachment, and some of the page "Amazon SES unsupported attachment types".
+// checkAttachments checks the constraints of the type Attachment, and some of the page "Amazon SES unsupported attachment types".
 func (m *mail) checkAttachments() *emulator.Reply {
 	if m.Content.Simple == nil {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Answered is as SNS does it: it takes 2xx, repeats after 5xx, and takes everything else for a final refusal. The repetitions
-// are those of a topic with a delivery policy of ten; without a policy there are three.
+// Answered works like SNS: it accepts 2xx, retries after 5xx, and treats everything else as a final refusal. The repetitions are
+// those of a topic with a delivery policy of ten; without a policy there are three.
 func (*api) Answered(_ *emulator.Post, status int) (bool, []int) {
 	if status != 0 && status < 500 {
 		return status/100 == 2, nil
@@ -24,8 +24,8 @@ func (*api) Answered(_ *emulator.Post, status int) (bool, []int) {
 // signatureV1 is the fault mode of notifications with SignatureVersion 1.
 const signatureV1 = "hook_signature_v1"
 
-// Compose writes a record as the page "Contents of event data that Amazon SES publishes to Amazon SNS" of the Developer
-// Guide says, in a notification of SNS.
+// Compose writes a record in a notification of SNS. The form is that of the page "Contents of event data that Amazon SES
+// publishes to Amazon SNS" of the Developer Guide.
 func (a *api) Compose(p *emulator.Post) error {
 	h := &p.Events[0]
 	message, err := json.Marshal(record(h, a.region()), json.Deterministic(true))
@@ -47,7 +47,7 @@ func (a *api) Compose(p *emulator.Post) error {
 	return err
 }
 
-// names are the words in the record. In MatchingEventTypes they are in capitals, with an underscore between two words.
+// names are the event names in the record. In MatchingEventTypes they are in capitals, with an underscore between two words.
 var names = map[emulator.EventType]string{
 	emulator.Accepted:    "Send",
 	emulator.Delivered:   "Delivery",
@@ -95,6 +95,7 @@ func mailRecord(l *emulator.Message, region string) map[string]any {
 	}
 }
 
+// details is the part of a record that depends on its type.
 func details(h *emulator.Event) map[string]any {
 	at := timeText(h.At)
 	switch h.Type {
@@ -152,7 +153,7 @@ func bounce(h *emulator.Event) map[string]any {
 	return b
 }
 
-// recipients lists recipients with what was said of each.
+// recipients lists recipients with the reply about each.
 func recipients(to []string, said func(string) (status, code string), action string) []map[string]string {
 	list := make([]map[string]string, len(to))
 	for i, address := range to {

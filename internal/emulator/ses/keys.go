@@ -20,7 +20,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// keys are of SNS.
+// keys holds the topic and the certificate of SNS.
 type keys struct {
 	topic    string
 	certName string // SimpleNotificationService-<32 hex>.pem
@@ -37,7 +37,7 @@ func (a *api) Keys() map[string]string {
 	return map[string]string{"sns_topic_arn": a.keys.topic, "sns_ca_pem": a.caPEM()}
 }
 
-// caPEM is the certificate of the authority, "" if none could be made.
+// caPEM is the certificate of the authority, or "" if it could not be made.
 func (a *api) caPEM() string {
 	id, err := a.keys.sns()
 	if err != nil {
@@ -57,7 +57,7 @@ func (a *api) CompleteHook(h emulator.Hook) error {
 	return nil
 }
 
-// certificate serves the certificate that notifications name.
+// certificate serves the certificate that notifications refer to.
 func (a *api) certificate(r *http.Request, body []byte) *emulator.Reply {
 	if r.PathValue("name") != a.keys.certName {
 		return a.unknown(r, body)
@@ -72,15 +72,15 @@ func (a *api) certificate(r *http.Request, body []byte) *emulator.Reply {
 // identity signs notifications.
 type identity struct {
 	key     *rsa.PrivateKey
-	certPEM []byte // as SNS serves it: the leaf alone
+	certPEM []byte // as SNS serves it: only the leaf
 	caPEM   []byte
 }
 
-// keyBits is what a signature costs: 2048 bits, as the real ones have, take 1.2 ms of a core for each notification,
-// which the service beside us would miss. The key protects nothing.
+// keyBits is the size of the signing key. Real keys have 2048 bits, which costs 1.2 ms of a core for each notification; the
+// service on the same machine would miss that time. The key protects nothing.
 const keyBits = 1024
 
-// newIdentity makes an authority and a certificate in the names of the real one. It is called when first needed.
+// newIdentity makes an authority and a certificate with the names of the real one. It is called at the first use.
 func newIdentity(region string, now time.Time) (*identity, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -114,6 +114,6 @@ func newIdentity(region string, now time.Time) (*identity, error) {
 
 func pemOf(der []byte) []byte {
 	var b bytes.Buffer
-	_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a bytes.Buffer takes everything
+	_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a bytes.Buffer accepts everything
 	return b.Bytes()
 }

@@ -28,7 +28,7 @@ type destination struct {
 	} `json:",omitempty"`
 }
 
-// subscription is an HTTP endpoint of a topic. Nothing is published to it before it is confirmed.
+// subscription is an HTTP endpoint of a topic. SNS publishes nothing to it until it is confirmed.
 type subscription struct {
 	target    *emulator.Target
 	token     string
@@ -82,7 +82,7 @@ func (a *api) registrations() {
 	h.Handle("GET "+base+"/{set}/event-destinations", h.Call(a.listDestinations))
 	h.Handle("POST "+base+"/{set}/event-destinations", h.Call(d.Create))
 	h.Handle("PUT "+base+"/{set}/event-destinations/{name}", h.Call(d.Update))
-	// Of a service whose base URL has no path, the certificate and the confirmation are at the root.
+	// If the base URL of a service has no path, the certificate and the confirmation are at the root.
 	for _, root := range []string{"/", "/ses/"} {
 		h.HandleRoot("GET "+root+"{name}", h.Open(a.certificate))
 		h.HandleRoot("GET "+root+"{$}", h.Open(a.query))
@@ -113,6 +113,7 @@ func (a *api) Registered(v *emulator.Event) []*emulator.Target {
 	return all
 }
 
+// wants reports whether the destination publishes the event to the topic.
 func (d *destination) wants(v *emulator.Event, topic string) bool {
 	matches := func(name string) bool { return strings.EqualFold(strings.ReplaceAll(name, "_", ""), names[v.Type]) }
 	return d.Enabled && d.set == v.Message.Channel && d.SnsDestination.TopicArn == topic && slices.ContainsFunc(d.MatchingEventTypes, matches)
@@ -181,7 +182,7 @@ func (a *api) readDestination(r *http.Request, body []byte, old *destination) (*
 	return d, nil
 }
 
-// greet publishes what SES says to a topic that it is allowed to publish to.
+// greet publishes the message with which SES tests that it may publish to a topic.
 func (a *api) greet(topic string) {
 	for _, s := range a.subscriptions.All() {
 		if s.confirmed && s.topic() == topic {
@@ -201,9 +202,9 @@ func (a *api) publish(s *subscription, n *snsMessage) {
 	a.host.Publish(s.target, header, body)
 }
 
-// subscribe makes an HTTP endpoint a subscriber of a topic: it is posted a SubscriptionConfirmation, and once it has
-// confirmed by the action ConfirmSubscription it gets the events of the configuration sets that have an event destination
-// with this topic.
+// subscribe makes an HTTP endpoint a subscriber of a topic and posts a SubscriptionConfirmation to it. After the endpoint has
+// confirmed by the action ConfirmSubscription, it gets the events of the configuration sets that have an event destination with
+// this topic.
 func (a *api) subscribe(topic, endpoint string) *emulator.Reply {
 	if err := a.host.CheckURL(endpoint); err != nil {
 		return snsError(http.StatusBadRequest, "InvalidParameter", "Endpoint: "+err.Error())
@@ -222,7 +223,7 @@ func (a *api) subscribe(topic, endpoint string) *emulator.Reply {
 	return snsResult("Subscribe", "pending confirmation")
 }
 
-// query serves the actions of SNS, which speaks the AWS Query protocol: parameters in the URL or a form, answers in XML.
+// query serves the actions of SNS, which uses the AWS Query protocol: parameters in the URL or a form, answers in XML.
 func (a *api) query(r *http.Request, body []byte) *emulator.Reply {
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
@@ -230,7 +231,7 @@ func (a *api) query(r *http.Request, body []byte) *emulator.Reply {
 	}
 	param := func(name string) string { return form.Get(name) + r.URL.Query().Get(name) }
 	switch param("Action") {
-	case "ConfirmSubscription": // whoever has the token may
+	case "ConfirmSubscription": // anyone with the token may confirm
 		return a.confirm(param("TopicArn"), param("Token"))
 	case "Subscribe":
 		if code, message := a.verify(r, body, "sns"); code != "" {
@@ -241,6 +242,7 @@ func (a *api) query(r *http.Request, body []byte) *emulator.Reply {
 	return snsError(http.StatusBadRequest, "InvalidAction", "the action is not one of Subscribe, ConfirmSubscription")
 }
 
+// confirm confirms the subscription that the token belongs to.
 func (a *api) confirm(topic, token string) *emulator.Reply {
 	for _, s := range a.subscriptions.All() {
 		if s.topic() == topic && emulator.Same(token, s.token) {
@@ -253,10 +255,10 @@ func (a *api) confirm(topic, token string) *emulator.Reply {
 	return snsError(http.StatusBadRequest, "InvalidParameter", "Invalid parameter: Token")
 }
 
-// xmlText escapes what stands between tags.
+// xmlText escapes text between tags.
 func xmlText(s string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a strings.Builder takes everything
+	_ = xml.EscapeText(&b, []byte(s)) // a strings.Builder accepts everything
 	return b.String()
 }
 

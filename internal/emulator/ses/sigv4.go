@@ -20,15 +20,15 @@ const (
 	sigMaxSkew   = 5 * time.Minute
 )
 
-// signature is a taken-apart Authorization header.
+// signature is a parsed Authorization header.
 type signature struct {
 	keyID, date, region, service string
 	headers                      []string
 	value                        string
 }
 
-// verify computes the signature of a request to a service anew, after "AWS Signature Version 4 for API requests" of the IAM User
-// Guide, and returns the error code and message of AWS, or "".
+// verify recomputes the signature of a request to a service, as in "AWS Signature Version 4 for API requests" of the IAM User
+// Guide. It returns the error code and message of AWS, or "".
 func (a *api) verify(r *http.Request, body []byte, service string) (code, message string) {
 	if r.Header.Get("Authorization") == "" {
 		return "MissingAuthenticationTokenException", "Missing Authentication Token"
@@ -60,6 +60,7 @@ func (a *api) verify(r *http.Request, body []byte, service string) (code, messag
 	return "", ""
 }
 
+// parseAuthorization reads the header. It returns false if a part is missing or malformed.
 func parseAuthorization(h string) (signature, bool) {
 	rest, ok := strings.CutPrefix(h, sigAlgorithm+" ")
 	if !ok {
@@ -84,6 +85,7 @@ func parseAuthorization(h string) (signature, bool) {
 	return s, s.keyID != "" && len(s.headers) > 0 && s.value != ""
 }
 
+// sign computes the signature of a canonical request.
 func (s *signature) sign(secret, stamp, canonical string) string {
 	scope := strings.Join([]string{s.date, s.region, s.service, "aws4_request"}, "/")
 	sum := sha256.Sum256([]byte(canonical))
@@ -97,6 +99,7 @@ func (s *signature) sign(secret, stamp, canonical string) string {
 	return hex.EncodeToString(key)
 }
 
+// canonicalRequest builds the canonical request from the signed headers and the hash of the body.
 func canonicalRequest(r *http.Request, body []byte, signed []string) string {
 	var b strings.Builder
 	b.WriteString(r.Method + "\n" + canonicalPath(r.URL) + "\n" + canonicalQuery(r.URL) + "\n")
@@ -108,7 +111,7 @@ func canonicalRequest(r *http.Request, body []byte, signed []string) string {
 	return b.String()
 }
 
-// canonicalPath encodes the path as sent once more, which is the rule of every service but S3.
+// canonicalPath encodes the path as sent a second time, which is the rule of every service except S3.
 func canonicalPath(u *url.URL) string {
 	path := u.EscapedPath()
 	if path == "" {

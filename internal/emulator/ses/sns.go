@@ -20,7 +20,7 @@ const (
 	snsConfirmation = "SubscriptionConfirmation"
 )
 
-// snsMessage is what SNS posts, in the order of the page "HTTP/HTTPS notification JSON format" of its Developer Guide.
+// snsMessage is the body that SNS posts, in the order of the page "HTTP/HTTPS notification JSON format" of its Developer Guide.
 type snsMessage struct {
 	Type             string `json:"Type"`
 	MessageID        string `json:"MessageId"`
@@ -39,8 +39,8 @@ type snsMessage struct {
 	forged  bool
 }
 
-// toSign is the string of the page "Verifying the signatures of Amazon SNS messages": names and values in byte order,
-// each with a line end.
+// toSign is the string from the page "Verifying the signatures of Amazon SNS messages": names and values in byte order, each
+// followed by a line end.
 func (n *snsMessage) toSign() string {
 	pairs := [][2]string{{"Message", n.Message}, {"MessageId", n.MessageID}}
 	if n.Type == snsNotification {
@@ -59,7 +59,7 @@ func (n *snsMessage) toSign() string {
 	return b.String()
 }
 
-// sign signs a message and makes it a request.
+// sign signs a message and makes a request from it.
 func (a *api) sign(n *snsMessage) ([]byte, http.Header, error) {
 	id, err := a.keys.sns()
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package smtp emulates an SMTP relay: a Postfix submission server with a transport for the bounce domain, after RFC 3461,
 // RFC 3464, RFC 5321 and RFC 5965.
 //
-// It decides what the relay would reply and report, and leaves ledger, limits and faults to package emulator. The mistake a
-// newcomer would make is to report every delivery: a relay reports failures and delays, and deliveries only when asked to.
+// It decides what the relay would reply and report, and leaves ledger, limits and faults to package emulator. The most likely
+// mistake of a newcomer is to report every delivery: a relay reports failures and delays, and deliveries only if asked to.
 package smtp
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// Kind describes the relay. With an empty username it asks for no AUTH, as a relay on the local network does.
+// Kind describes the relay. With an empty username it requires no AUTH, like a relay on a local network.
 func Kind() emulator.Kind {
 	return emulator.Kind{
 		Name: "smtp", SMTP: true, Partial: [2]int{400, 599}, Grouped: true, Deliver: deliver, New: open,
@@ -41,7 +41,7 @@ func open(h *emulator.Host) (emulator.Provider, error) {
 	return r, nil
 }
 
-// Account has a key for bounce addresses: nobody but the service needs it, and it is made anew each time.
+// Account includes a key for bounce addresses. Only the service needs it, and each emulator makes a new one.
 func (r *relay) Account(at string) emulator.Account {
 	host, port, _ := net.SplitHostPort(at) //nolint:errcheck // the address of a listener has a port
 	number, _ := strconv.Atoi(port)        //nolint:errcheck // as above
@@ -65,7 +65,7 @@ func (*relay) CompleteHook(emulator.Hook) error                   { return nil }
 func (*relay) Registered(*emulator.Event) []*emulator.Target      { return nil }
 func (*relay) Forget()                                            {}
 
-// The settings of a Postfix: message_size_limit, smtpd_recipient_limit.
+// The settings of a Postfix (message_size_limit, smtpd_recipient_limit), and how long a connection may be idle.
 const (
 	maxBytes      = 10_240_000
 	maxRecipients = 1000

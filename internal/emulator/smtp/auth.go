@@ -44,7 +44,7 @@ func (s *session) letIn(user, password string) error {
 	return nil
 }
 
-// login is LOGIN as Cyrus SASL speaks it: it takes the user name with the command, or asks for it.
+// login is LOGIN in the form of Cyrus SASL: it accepts the user name with the command, or asks for it.
 type login struct {
 	user  *string
 	asked bool
@@ -82,7 +82,7 @@ func (c *cramMD5) Next(response []byte) (challenge []byte, done bool, err error)
 	mac := hmac.New(md5.New, []byte(password))
 	mac.Write([]byte(c.challenge))
 	if !emulator.Same(digest, hex.EncodeToString(mac.Sum(nil))) {
-		password = "" // lets nobody in
+		password = "" // no login succeeds with this
 	}
 	return nil, true, c.s.letIn(user, password)
 }

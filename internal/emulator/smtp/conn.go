@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// listener knows its connections, so that Stop can end them.
+// listener keeps track of its connections, so that Stop can close them.
 type listener struct {
 	net.Listener
 	mu    sync.Mutex
@@ -36,13 +36,13 @@ func (l *listener) Accept() (net.Conn, error) {
 	return sc, nil
 }
 
-// Close implements net.Listener. The emulator, too, closes it: the second time is no error.
+// Close implements net.Listener. The emulator also closes it, so a second close is not an error.
 func (l *listener) Close() error {
 	_ = l.Listener.Close()
 	return nil
 }
 
-// closeAll closes connections between two messages at once and the others when they get there, or when ctx ends.
+// closeAll closes idle connections at once, and the others when their transaction ends or when ctx ends.
 func (l *listener) closeAll(ctx context.Context) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -71,14 +71,14 @@ func (l *listener) list() []*conn {
 	return slices.Collect(maps.Keys(l.conns))
 }
 
-// conn lets a session decide how its next reply is written.
+// conn lets a session control how its next reply is written.
 type conn struct {
 	net.Conn
 	list *listener
 	busy atomic.Bool // inside a transaction
 
-	// These are set by the session and read by the same goroutine when go-smtp writes the reply.
-	last    bool // the connection is closed after it
+	// The session sets these, and the same goroutine reads them when go-smtp writes the reply.
+	last    bool // the connection is closed after the reply
 	trickle func([]byte) (int, error)
 }
 
@@ -104,7 +104,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// host names the client as Postfix does in its replies.
+// host names the client in the form of Postfix's replies.
 func (c *conn) host() string {
 	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
 	if err != nil {
@@ -113,16 +113,16 @@ func (c *conn) host() string {
 	return "unknown[" + host + "]"
 }
 
-// reset closes with RST.
+// reset closes the connection with RST.
 func (c *conn) reset() {
 	emulator.Reset(c.Conn)
 	_ = c.Close()
 }
 
-// untilGone reads and throws away until the client or Stop closes the connection.
+// untilGone reads and discards data until the client or Stop closes the connection.
 func (c *conn) untilGone() {
 	_ = c.SetReadDeadline(time.Time{})
-	c.busy.Store(false) // Stop need not wait
+	c.busy.Store(false) // so that Stop does not wait
 	var b [512]byte
 	for {
 		if _, err := c.Read(b[:]); err != nil {

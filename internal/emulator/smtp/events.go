@@ -17,7 +17,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// envelope is what a relay keeps of a message to report on it.
+// envelope is the part of a message that a relay keeps for its reports.
 type envelope struct {
 	sender string // the return path
 	id     string // ENVID
@@ -27,15 +27,16 @@ type envelope struct {
 
 // wish is what a sender asked for at RCPT (RFC 3461 sections 4.1 and 4.2).
 type wish struct {
-	notify   []smtp.DSNNotify // empty: not asked
+	notify   []smtp.DSNNotify // empty: nothing was asked for
 	original string           // ORCPT, "rfc822;ann@example.org"
 }
 
 // maxReturnedHeader caps the part of the message that a report returns.
 const maxReturnedHeader = 8 << 10
 
-// Notified has failures and delays unless it was asked not to, deliveries only when it was asked to, and nothing to a null
-// sender (RFC 5321 section 4.5.5). A complaint comes from the far end, whatever was asked.
+// Notified includes failures and delays unless the sender asked for none, deliveries only if the sender asked for them, and
+// nothing for a null sender (RFC 5321 section 4.5.5). A complaint comes from the receiving side,
+// so the sender's wishes do not matter.
 func (v *envelope) Notified(t emulator.EventType, to []string) []string {
 	reason := notifications[t]
 	switch {
@@ -56,7 +57,7 @@ func (v *envelope) Notified(t emulator.EventType, to []string) []string {
 	return told
 }
 
-// notifications are what a sender asks for to be told of an event.
+// notifications maps events to the notification that the sender must ask for.
 var notifications = map[emulator.EventType]smtp.DSNNotify{
 	emulator.Bounced:     smtp.DSNNotifyFailure,
 	emulator.SoftBounced: smtp.DSNNotifyFailure,
@@ -64,13 +65,13 @@ var notifications = map[emulator.EventType]smtp.DSNNotify{
 	emulator.Delivered:   smtp.DSNNotifySuccess,
 }
 
-// envelopeOf is that of the message of an event; every message of a relay has one.
+// envelopeOf returns the envelope of an event's message; every message of a relay has one.
 func envelopeOf(h *emulator.Event) *envelope {
 	v, _ := h.Message.Envelope.(*envelope) //nolint:errcheck // no other type implements it
 	return v
 }
 
-// headerOf cuts the header out of a message.
+// headerOf returns the header of a message.
 func headerOf(raw []byte) []byte {
 	head := raw[:min(len(raw), maxReturnedHeader)]
 	if i := bytes.Index(head, []byte("\r\n\r\n")); i >= 0 {
@@ -79,7 +80,7 @@ func headerOf(raw []byte) []byte {
 	return bytes.Clone(head[:bytes.LastIndexByte(head, '\n')+1])
 }
 
-// Answered takes 2yz; 4yz is tried again and 5yz is not (RFC 5321 section 4.2.1).
+// Answered accepts 2yz. It retries after 4yz but not after 5yz (RFC 5321 section 4.2.1).
 func (*relay) Answered(_ *emulator.Post, status int) (bool, []int) {
 	if status/100 == 5 {
 		return false, nil
@@ -97,10 +98,10 @@ func (*relay) Compose(p *emulator.Post) error {
 	return nil
 }
 
-// lmtpTimeout bounds a whole delivery.
+// lmtpTimeout caps a whole delivery.
 const lmtpTimeout = 15 * time.Second
 
-// deliver opens a connection for each report: there are few.
+// deliver opens a connection for each report, because there are few.
 func deliver(ctx context.Context, p *emulator.Post) (int, error) {
 	u, err := url.Parse(p.Target.Hook["url"])
 	if err != nil {
@@ -117,6 +118,7 @@ func deliver(ctx context.Context, p *emulator.Post) (int, error) {
 	return deliverLMTP(c, p)
 }
 
+// deliverLMTP sends the report over an open connection. It returns the code of a refusal, or 250.
 func deliverLMTP(c *smtp.Client, p *emulator.Post) (int, error) {
 	h := &p.Events[0]
 	from, to := "", envelopeOf(h).sender
@@ -150,7 +152,7 @@ func deliverLMTP(c *smtp.Client, p *emulator.Post) (int, error) {
 	return 250, nil
 }
 
-// replyCode takes the code out of a refusal; what is none is a failure.
+// replyCode returns the code of a refusal. An error without a code is a failure.
 func replyCode(err error) (int, error) {
 	if refused := (*smtp.SMTPError)(nil); errors.As(err, &refused) {
 		return refused.Code, nil
@@ -161,7 +163,7 @@ func replyCode(err error) (int, error) {
 	return 0, fmt.Errorf("deliver report: %w", err)
 }
 
-// forgeSender changes the last character before the at sign, where an address with a signature has it.
+// forgeSender changes the last character before the at sign, because a signed address has its signature there.
 func forgeSender(address string) string {
 	at := strings.LastIndexByte(address, '@')
 	if at < 1 {

@@ -9,18 +9,19 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// relayName is what the relay calls itself.
+// relayName is the host name of the relay.
 const relayName = "relay.emulator.local"
 
-// reportDate is the form of dates in mail, with Postfix's remark.
+// reportDate formats a date as in mail, with the time zone name that Postfix adds.
 func reportDate(t time.Time) string { return t.UTC().Format("Mon, _2 Jan 2006 15:04:05 -0700 (MST)") }
 
-// report writes a multipart/report (RFC 6522) of three parts.
+// report writes a multipart/report (RFC 6522) with three parts.
 type report struct {
 	bytes.Buffer
 	boundary string
 }
 
+// newReport begins a report with its header.
 func newReport(h *emulator.Event, kind string, header ...string) *report {
 	r := &report{boundary: h.Message.ProviderMessageID + fmt.Sprintf(".%d/", h.At.UnixMicro()) + relayName}
 	r.lines(header...)
@@ -43,12 +44,12 @@ func (r *report) lines(all ...string) {
 	}
 }
 
-// part begins a part.
+// part begins a new part.
 func (r *report) part(description, contentType string) {
 	r.lines("--"+r.boundary, "Content-Description: "+description, "Content-Type: "+contentType, "")
 }
 
-// returned is the last part: the header of the message, as after bounce_size_limit.
+// returned writes the last part: the message's header, as Postfix does for messages over bounce_size_limit.
 func (r *report) returned(h *emulator.Event) []byte {
 	r.part("Undelivered Message Headers", "text/rfc822-headers")
 	r.lines("Return-Path: <" + envelopeOf(h).sender + ">")
@@ -57,8 +58,8 @@ func (r *report) returned(h *emulator.Event) []byte {
 	return r.Bytes()
 }
 
-// deliveryReport is what Postfix sends when a message could not be delivered, is late, or was delivered (RFC 3464): all
-// recipients with the same end in one.
+// deliveryReport is the report that Postfix sends when a message could not be delivered, is late, or was delivered (RFC 3464).
+// One report covers all recipients with the same result.
 func deliveryReport(h *emulator.Event) []byte {
 	subject, status, action := "Undelivered Mail Returned to Sender", "5.1.1", "failed"
 	said := emulator.TextBounced
@@ -103,6 +104,7 @@ func deliveryReport(h *emulator.Event) []byte {
 	return r.returned(h)
 }
 
+// reportNotice is Postfix's text for people, by action.
 func reportNotice(action string) []string {
 	switch action {
 	case "delayed":
@@ -122,7 +124,7 @@ func reportNotice(action string) []string {
 	}
 }
 
-// recipient is one group of the delivery status.
+// recipient writes one group of the delivery status.
 func (r *report) recipient(h *emulator.Event, to, action, status, said string) {
 	r.lines("Final-Recipient: rfc822; " + to)
 	original := envelopeOf(h).to[to].original
@@ -132,7 +134,7 @@ func (r *report) recipient(h *emulator.Event, to, action, status, said string) {
 	r.lines("Original-Recipient: "+original, "Action: "+action, "Status: "+status, "Remote-MTA: dns; "+emulator.MXOf(to))
 	code := "Diagnostic-Code: smtp; " + said
 	if cut := strings.LastIndexByte(code[:min(len(code), 72)], ' '); len(code) > 72 {
-		code = code[:cut] + "\r\n   " + code[cut:] // Postfix folds long ones
+		code = code[:cut] + "\r\n   " + code[cut:] // Postfix folds long lines
 	}
 	r.lines(code)
 	if action == "delayed" {
@@ -141,7 +143,7 @@ func (r *report) recipient(h *emulator.Event, to, action, status, said string) {
 	r.lines("")
 }
 
-// feedbackReport is a complaint in the Abuse Reporting Format (RFC 5965), as a feedback loop sends it.
+// feedbackReport is a complaint in the Abuse Reporting Format (RFC 5965), in the form that a feedback loop sends.
 func feedbackReport(h *emulator.Event) []byte {
 	from := h.To[0]
 	r := newReport(h, "feedback-report",
@@ -166,7 +168,7 @@ func feedbackReport(h *emulator.Event) []byte {
 	return r.returned(h)
 }
 
-// asciiOnly keeps a header plain; what is beyond ASCII becomes a question mark.
+// asciiOnly keeps a header plain: it replaces characters beyond printable ASCII by question marks.
 func asciiOnly(s string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {

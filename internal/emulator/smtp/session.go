@@ -18,24 +18,24 @@ type session struct {
 	host *emulator.Host
 	conn *conn
 
-	mu     sync.Mutex // go-smtp calls Data from a goroutine of its own when the message comes by BDAT
+	mu     sync.Mutex // go-smtp calls Data from its own goroutine when the message comes by BDAT
 	authed bool
 
-	open  bool // a transaction has begun and is not counted as ended
+	open  bool // a transaction has begun and its end is not counted yet
 	at    time.Time
 	from  string
 	utf8  bool
 	to    []string
 	env   *envelope
 	asked int          // RCPT commands of this transaction
-	last  emulator.End // how it ends if no message follows
+	last  emulator.End // the end of the transaction if no message follows
 }
 
 func reply(code, class, subject, detail int, text string) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{class, subject, detail}, Message: text}
 }
 
-// Mail opens a transaction: it is a request and a message for the windows.
+// Mail opens a transaction. For the windows it counts as a request and a message.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	return nil
 }
 
-// Rcpt takes one recipient, which is what recipient windows count.
+// Rcpt handles one recipient. Recipient windows count it.
 func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +89,8 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 		return reply(501, 5, 1, 3, "Bad recipient address syntax")
 	case !s.utf8 && !emulator.ASCII(to):
 		return reply(553, 5, 6, 7, "Must have SMTPUTF8 to use a non-ASCII address")
-	case emulator.OutcomeOf(to) == emulator.OutcomeReject, emulator.OutcomeOf(to) == emulator.OutcomeSuppressed: // a relay has no suppression list of its own
+	case emulator.OutcomeOf(to) == emulator.OutcomeReject, emulator.OutcomeOf(to) == emulator.OutcomeSuppressed:
+		// A relay has no suppression list of its own.
 		return reply(550, 5, 1, 1, "<"+to+">: Recipient address rejected: User unknown in virtual mailbox table")
 	}
 	s.to = append(s.to, to)
@@ -103,7 +104,7 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	return nil
 }
 
-// Data reads the message to its final dot, writes the ledger and answers with a queue id.
+// Data reads the whole message, writes the ledger and answers with a queue id.
 func (s *session) Data(r io.Reader) error {
 	raw, err := io.ReadAll(r)
 	if err != nil {
@@ -126,7 +127,7 @@ func (s *session) Data(r io.Reader) error {
 	return reply(250, 2, 0, 0, "Ok: queued as "+m.ProviderMessageID)
 }
 
-// message describes the message. Like a relay it takes what it can't parse; such a line has no subject.
+// message makes the message for the ledger. Like a relay it accepts a message that it can't parse; that line has no subject.
 func (s *session) message(raw []byte) *emulator.Message {
 	s.env.header = headerOf(raw)
 	m := &emulator.Message{Envelope: s.env, Entry: emulator.Entry{
@@ -168,6 +169,7 @@ func (s *session) close(how emulator.End) {
 	}
 }
 
+// atRcpt reports whether a fault applies at RCPT. A partial fault without a pattern applies to every second recipient.
 func (s *session) atRcpt(f *emulator.Fault) bool {
 	switch f.Mode {
 	case emulator.ModeThrottle:
@@ -180,10 +182,12 @@ func (s *session) atRcpt(f *emulator.Fault) bool {
 	return false
 }
 
+// atMail reports whether a fault applies at MAIL.
 func atMail(f *emulator.Fault) bool {
 	return f.Mode == emulator.ModeThrottle && f.Match == "" || f.Mode == emulator.ModeError && f.Stage == emulator.StageMail
 }
 
+// atData reports whether a fault applies after the final dot.
 func atData(f *emulator.Fault) bool {
 	switch f.Mode {
 	case emulator.ModeLatency, emulator.ModeDropBefore, emulator.ModeBlackHole:
@@ -192,7 +196,7 @@ func atData(f *emulator.Fault) bool {
 	return f.Mode == emulator.ModeError && f.Stage == emulator.StageData
 }
 
-// fault applies the first fault that belongs to this stage and returns its reply, if it has one.
+// fault applies the first fault for this stage and returns its reply, if it has one.
 func (s *session) fault(stage string, to []string, fits func(*emulator.Fault) bool) error {
 	f := s.host.Take(to, fits)
 	if f == nil {
@@ -204,7 +208,7 @@ func (s *session) fault(stage string, to []string, fits func(*emulator.Fault) bo
 	switch f.Mode {
 	case emulator.ModeThrottle:
 		s.close(emulator.EndThrottled)
-		s.conn.last = true // as a 421 asks for (RFC 5321 section 3.8)
+		s.conn.last = true // as a 421 requires (RFC 5321 section 3.8)
 		return reply(421, 4, 7, 0, "Error: too many connections from "+s.conn.host())
 	case emulator.ModeError:
 		return scriptedReply(f, f.Status, "Error: scripted fault at "+stage)
@@ -222,7 +226,7 @@ func (s *session) fault(stage string, to []string, fits func(*emulator.Fault) bo
 	return nil
 }
 
-// failAfter treats the answer of a message that is in the ledger.
+// failAfter applies a fault to the answer of a message that is in the ledger.
 func (s *session) failAfter(f *emulator.AppliedFault) {
 	if f.Mode == emulator.ModeSlow {
 		s.conn.trickle = func(b []byte) (int, error) { return s.host.Trickle(f, s.conn.Conn, b) }
@@ -232,14 +236,14 @@ func (s *session) failAfter(f *emulator.AppliedFault) {
 	s.conn.reset()
 }
 
-// abandon resets the connection; the reply that go-smtp then writes goes nowhere.
+// abandon resets the connection; the reply that go-smtp writes after it is lost.
 func (s *session) abandon() error {
 	s.close(emulator.EndFaulted)
 	s.conn.reset()
 	return reply(421, 4, 4, 2, "Connection lost")
 }
 
-// scriptedReply takes an enhanced code from the front of the body, if there is one.
+// scriptedReply makes a reply from the body. If the body begins with an enhanced code, it becomes the code of the reply.
 func scriptedReply(f *emulator.AppliedFault, code int, fallback string) *smtp.SMTPError {
 	text := cmp.Or(f.Body, fallback)
 	e := &smtp.SMTPError{Code: code, Message: text}

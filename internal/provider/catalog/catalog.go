@@ -1,8 +1,8 @@
-// Package catalog knows which kinds of provider exist. It is the one place that imports every adapter: from here on
-// there are only provider.Spec, provider.Provider and settings in JSON.
+// Package catalog knows which kinds of provider exist. It is the one place that imports every adapter. All other code uses
+// provider.Spec, provider.Provider and settings in JSON.
 //
-// It decides nothing about a single provider but its documented limits, which are this project's defaults and not the
-// adapters' business. A newcomer's likeliest mistake is to switch on a Kind somewhere else: what differs between kinds
+// It decides nothing about a single provider except its documented limits, which are this project's defaults and not the
+// adapters' concern. The most likely mistake of a newcomer is to switch on a Kind somewhere else: a difference between kinds
 // belongs in the adapter, or in a column of table.
 package catalog
 
@@ -29,12 +29,12 @@ type entry struct {
 	limits []limit.Window
 	open   func(settings []byte, secrets map[string]seal.Secret) (provider.Provider, provider.Capabilities, error)
 
-	// messageID is the Message-ID header that the kind puts in the place of ours; nil where it keeps ours.
+	// messageID is the Message-ID header with which the kind replaces ours; nil if it keeps ours.
 	messageID func(settings []byte, providerID string) string
 }
 
-// table lists the kinds. The limits are what their documentation states, or states for a common plan, and what an
-// account starts with; operators change them per account. SES counts recipients beside calls.
+// table lists the kinds. The limits are those in their documentation, or those of a common plan. An account starts with them, and
+// operators change them per account. SES counts recipients as well as calls.
 func table() []entry {
 	window := func(n int, per time.Duration, unit limit.Unit) limit.Window {
 		return limit.Window{N: n, Per: per, Unit: unit}
@@ -72,14 +72,14 @@ func kind[C any, P provider.Provider](
 				return nil, provider.Capabilities{}, err
 			}
 			if c, ok := any(config).(interface{ Capabilities() provider.Capabilities }); ok {
-				return client, c.Capabilities(), nil // they hang on the settings
+				return client, c.Capabilities(), nil // they depend on the settings
 			}
 			return client, spec.Capabilities, nil
 		},
 	}
 }
 
-// replacing adds what the kind puts in the place of our Message-ID.
+// replacing sets the Message-ID with which the kind replaces ours.
 func (e entry) replacing(messageID func(settings []byte, providerID string) string) entry {
 	e.messageID = messageID
 	return e
@@ -94,14 +94,14 @@ func Specs() []provider.Spec {
 	return specs
 }
 
-// Spec describes one kind, or reports that there is none of this name.
+// Spec describes one kind; false means that there is none of this name.
 func Spec(kind provider.Kind) (provider.Spec, bool) {
 	e, err := find(kind)
 	return e.spec, err == nil
 }
 
-// New builds the adapter of an account and says what it can carry. An error is for the operator's eyes: it names the
-// kind and the setting, and no secret. New opens no connection; the caller closes the provider.
+// New builds the adapter of an account and says what it can carry. An error is for the operator: it names the kind and the
+// setting, and no secret. New opens no connection; the caller closes the provider.
 func New(kind provider.Kind, settings []byte, secrets map[string]seal.Secret) (provider.Provider, provider.Capabilities, error) {
 	e, err := find(kind)
 	if err != nil {
@@ -135,7 +135,7 @@ func find(kind provider.Kind) (entry, error) {
 	return entry{}, fmt.Errorf("kind %.40q is unknown; want one of %s", string(kind), strings.Join(known, ", "))
 }
 
-// named makes sure that the error names the kind, once.
+// named makes sure that the error names the kind exactly once.
 func named(kind provider.Kind, err error) error {
 	if strings.HasPrefix(err.Error(), string(kind)) {
 		return err
@@ -143,13 +143,13 @@ func named(kind provider.Kind, err error) error {
 	return fmt.Errorf("%s: %w", kind, err)
 }
 
-// Catalog is the catalog as a value, for those that are handed one.
+// Catalog is the catalog as a value, for code that takes one as an argument.
 type Catalog struct{}
 
-// Spec describes one kind, or reports that there is none of this name.
+// Spec describes one kind; false means that there is none of this name.
 func (Catalog) Spec(kind provider.Kind) (provider.Spec, bool) { return Spec(kind) }
 
-// Validate builds the adapter and throws it away. It makes no call: a wrong credential shows at the first send.
+// Validate builds the adapter and closes it. It makes no call: a wrong credential shows at the first send.
 func (Catalog) Validate(kind provider.Kind, settings []byte, secrets map[string]seal.Secret) error {
 	p, _, err := New(kind, settings, secrets)
 	if err != nil {
@@ -161,8 +161,8 @@ func (Catalog) Validate(kind provider.Kind, settings []byte, secrets map[string]
 // DocumentedLimits returns the windows that an account of the kind starts with.
 func (Catalog) DocumentedLimits(kind provider.Kind) []limit.Window { return DocumentedLimits(kind) }
 
-// MessageIDHeader returns the Message-ID under which recipients have a mail that an account took, with its angle brackets, or
-// "" where that is not known. Ours and the provider's ids are given without; settings is asked only where they matter.
+// MessageIDHeader returns the Message-ID that recipients see on a mail that an account took, with its angle brackets, or "" if it
+// is not known. ours and providerID come without brackets; settings is called only if they are needed.
 func (Catalog) MessageIDHeader(kind provider.Kind, settings func() []byte, ours, providerID string) string {
 	e, err := find(kind)
 	if err != nil || e.messageID == nil {

@@ -28,10 +28,10 @@ const (
 	envRelay         = "SMTP_RELAY_URL"
 )
 
-// Accounts turns the conventional variables of the environment (the form of os.Environ) into accounts, each named as
-// its kind, with the documented limits and the concurrency of its kind, and into their secrets by account name. The
-// error joins all problems, one line each: it names the variable and holds no secret. A variable that is set but empty
-// counts as not set.
+// Accounts turns the conventional variables of the environment (the form of os.Environ) into accounts and their secrets by
+// account name. Each account has the name of its kind, with the documented limits and the concurrency of its kind. The error
+// joins all problems, one line each: it names the variable and holds no secret. A variable that is set but empty counts as not
+// set.
 func Accounts(environ []string) ([]route.Account, map[string]map[string]seal.Secret, error) {
 	e := environment{values: values(environ), secrets: map[string]map[string]seal.Secret{}}
 	e.key(envSendGridKey, "sendgrid", "api_key")
@@ -70,6 +70,7 @@ func (e *environment) key(variable string, kind provider.Kind, secret string) {
 	}
 }
 
+// mailgun makes an account from the key and the domain, which must be set together.
 func (e *environment) mailgun() {
 	key, domain := e.values[envMailgunKey], e.values[envMailgunDomain]
 	switch {
@@ -87,7 +88,7 @@ func (e *environment) mailgun() {
 	}
 }
 
-// ses wants to be asked for: AWS_REGION is set in many places that have no business with mail.
+// ses must be requested explicitly: AWS_REGION is set in many places that have nothing to do with mail.
 func (e *environment) ses() {
 	value := e.values[envSES]
 	if value == "" {
@@ -136,6 +137,7 @@ func (e *environment) add(variable string, kind provider.Kind, settings map[stri
 	e.account(variable, kind, text, secrets)
 }
 
+// account validates the account by opening its adapter, and adds it.
 func (e *environment) account(variable string, kind provider.Kind, settings []byte, secrets map[string]seal.Secret) {
 	p, can, err := New(kind, settings, secrets)
 	if err == nil {
@@ -157,7 +159,7 @@ func (e *environment) complain(variable, format string, args ...any) {
 	e.problems = append(e.problems, oneLine(fmt.Errorf(variable+": "+format, args...)))
 }
 
-// oneLine keeps the message of joined errors together.
+// oneLine puts the message of joined errors on one line.
 func oneLine(err error) error {
 	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 }

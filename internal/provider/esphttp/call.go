@@ -17,10 +17,10 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	Cut    error // what ended the body early, nil if nothing did
+	Cut    error // the error that ended the body early, or nil
 }
 
-// Ask makes the request and reads the response to its end. The error is that of a call that brought none, for Fail.
+// Ask makes the request and reads the whole response. Its error, for Fail, means that there was no response.
 func (c *Client) Ask(req *http.Request) (Answer, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -50,16 +50,16 @@ func JSON(ctx context.Context, method, url string, header http.Header, in any) (
 	return req, nil
 }
 
-// Query is a call that may be made again without harm, for look-ups and registration.
+// Query is a call that can be repeated without harm, for look-ups and registration.
 type Query struct {
 	Method, URL string
 	Header      http.Header
 	In          any                // the body as JSON, nil for none
-	Judge       func(Answer) error // gives the *provider.Error of an answer that is no success
+	Judge       func(Answer) error // returns the *provider.Error of an answer that is not a success
 }
 
-// Do makes the call and reads the JSON of a success into out. An error is a *provider.Error and never Uncertain: where it is not
-// known whether the provider took the call, it is to be made again.
+// Do makes the call and reads the JSON of a success into out. An error is a *provider.Error and never Uncertain: if it is not
+// known whether the provider took the call, it should be repeated.
 func (c *Client) Do(ctx context.Context, q Query, out any) error {
 	ctx, tr := Track(ctx)
 	req, err := JSON(ctx, q.Method, q.URL, q.Header, q.In)
@@ -83,7 +83,7 @@ func (c *Client) Do(ctx context.Context, q Query, out any) error {
 	return nil
 }
 
-// repeatable turns what may have arrived into what may be tried again.
+// repeatable turns Uncertain into Transient.
 func repeatable(err error) error {
 	if perr, ok := errors.AsType[*provider.Error](err); ok && perr.Class == provider.Uncertain {
 		perr.Class = provider.Transient

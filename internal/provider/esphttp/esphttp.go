@@ -1,12 +1,12 @@
-// Package esphttp is the HTTP that adapters and their SDKs speak to providers: one client per account with timeouts,
-// a cap on every answer, no redirects, no cookies, and a Trace that knows whether any byte of a request left.
+// Package esphttp is the HTTP client of adapters and their SDKs: one client per account with timeouts, a cap on every answer,
+// no redirects, no cookies, and a Trace that knows whether any byte of a request left.
 //
-// It decides what a call without a verdict means (Fail) and what a bare status means (ByStatus). It leaves the
-// provider's own codes, which come first, to the adapter.
+// It decides what a call without a verdict means (Fail) and what a bare status means (ByStatus). The provider's own codes,
+// which come first, are left to the adapter.
 //
-// A newcomer's likeliest mistake is to hand an SDK some other http.Client: without this one a POST may be sent twice.
-// net/http replays a POST that carries an Idempotency-Key header, and over HTTP/2 replays any POST whose stream the
-// peer reset with PROTOCOL_ERROR. Here the header is taken off and the body can't be read a second time.
+// The most likely mistake of a newcomer is to give an SDK another http.Client: without this one a POST may be sent twice.
+// net/http replays a POST with an Idempotency-Key header, and over HTTP/2 it replays any POST whose stream the peer reset with
+// PROTOCOL_ERROR. Here the header is removed (unless KeepIdempotencyKey is set) and the body can't be read a second time.
 package esphttp
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// The timeouts of one call. The context of the call is expected to be tighter; these are what holds without it.
+// The timeouts of one call. The context of the call should be tighter; these apply without it.
 const (
 	DialTimeout    = 5 * time.Second
 	TLSTimeout     = 5 * time.Second
@@ -41,18 +41,18 @@ const maxHeader = 64 << 10
 
 // Options shape a Client. The zero value works.
 type Options struct {
-	Concurrency int               // calls in flight, which is how many idle connections are kept; default 16
+	Concurrency int               // calls in flight, and how many idle connections are kept; default 16
 	Secrets     []seal.Secret     // replaced by [secret] in every text that Scrub or Fail returns
 	MaxResponse int64             // cap on any response body after decompression, in bytes; default DefaultMaxResponse
 	Transport   http.RoundTripper // for tests; nil makes one
 
-	// BaseURL is what an administrator put in the place of the provider's own address, "" for none. It was checked by
-	// Reach.CheckBaseURL; here the addresses that its name leads to are, each time one is called. The provider's own name may
-	// lead into a private network, which is how clouds offer it.
+	// BaseURL is the address that an administrator set in place of the provider's own, "" for none. Reach.CheckBaseURL has
+	// checked it. The addresses of its name are checked here, at each call. The provider's own name may lead into a private
+	// network, because clouds offer it that way.
 	BaseURL string
 	Reach   Reach
 
-	// KeepIdempotencyKey lets the header Idempotency-Key pass, for a provider that honours it.
+	// KeepIdempotencyKey keeps the header Idempotency-Key, for a provider that supports it.
 	KeepIdempotencyKey bool
 }
 
@@ -111,8 +111,8 @@ func newTransport(o Options) *http.Transport {
 	}
 }
 
-// bars are what the addresses are held to that we call ourselves, nil for all. A proxy of the environment is the operator's
-// choice, and sees to the rest.
+// bars are the restrictions on the addresses that we call ourselves; nil means none. A proxy from the environment is the
+// operator's choice, and is responsible for the addresses it calls.
 func (o Options) bars() *jail.Options {
 	base, err := url.Parse(o.BaseURL)
 	if o.BaseURL == "" || err != nil {
@@ -121,12 +121,12 @@ func (o Options) bars() *jail.Options {
 	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: base}); err != nil || proxy != nil {
 		return nil
 	}
-	bars, _ := o.Reach.bars(base) // CheckBaseURL has seen to the port
+	bars, _ := o.Reach.bars(base) // CheckBaseURL has checked the port
 	return bars
 }
 
-// HTTP returns the client that SDKs are given. It follows no redirect (a 3xx is returned as it came), keeps no
-// cookies, and gives up after OverallTimeout whatever the context says.
+// HTTP returns the client for SDKs. It follows no redirect (a 3xx is returned unchanged), keeps no cookies, and stops after
+// OverallTimeout whatever the context says.
 func (c *Client) HTTP() *http.Client { return c.http }
 
 // Close closes the idle connections. It always returns nil.
@@ -151,7 +151,7 @@ func (t *onceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	out := req.Clone(httptrace.WithClientTrace(req.Context(), leg.hooks()))
 	out.GetBody = nil // what can't be read again can't be sent again
 	out.Body = onlyRead(out.Body)
-	if !t.keepKey { // where it stays, net/http still can't replay the request: it has a body, and no GetBody
+	if !t.keepKey { // if it is kept, net/http still can't replay the request: it has a body, and no GetBody
 		dropReplayHeaders(out.Header)
 	}
 
@@ -164,9 +164,9 @@ func (t *onceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// onlyRead hides every method of a request body but Read and Close. net/http looks for surplus bytes after a body, by
-// WriteTo where there is one, and takes an error there for a failed write: it closes the connection under the answer. The
-// AWS SDK closes its body as soon as the header of the answer is there, and from then on its WriteTo returns io.EOF.
+// onlyRead hides all methods of a request body except Read and Close. After a body, net/http checks for extra bytes, with WriteTo
+// if there is one. It treats an error there as a failed write, and closes the connection before the answer is read. The AWS SDK
+// closes its body as soon as the header of the answer has come, and its WriteTo then returns io.EOF.
 func onlyRead(body io.ReadCloser) io.ReadCloser {
 	if body == nil || body == http.NoBody { // net/http knows these two by identity
 		return body
@@ -181,7 +181,7 @@ func (t *onceTransport) CloseIdleConnections() {
 	}
 }
 
-// dropReplayHeaders removes the headers that make net/http take a POST for replayable, in any spelling.
+// dropReplayHeaders removes the headers that make net/http treat a POST as replayable, in any spelling.
 func dropReplayHeaders(h http.Header) {
 	for key := range h {
 		if strings.EqualFold(key, "Idempotency-Key") || strings.EqualFold(key, "X-Idempotency-Key") {
@@ -190,7 +190,7 @@ func dropReplayHeaders(h http.Header) {
 	}
 }
 
-// cappedBody ends after max bytes as if the response ended there, and keeps its first bytes in the trace.
+// cappedBody ends after max bytes, like a response that ends there, and keeps its first bytes in the trace.
 type cappedBody struct {
 	body  io.ReadCloser
 	left  int64
@@ -211,5 +211,5 @@ func (b *cappedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer. A body that was not read to its end costs its connection.
+// Close implements io.Closer. If the body was not read to its end, the connection can't be reused.
 func (b *cappedBody) Close() error { return b.body.Close() }

@@ -10,9 +10,8 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Scrub makes a text fit to be stored and shown: the account's secrets become [secret], the local part of an email
-// address keeps its first character (x***@domain), control characters become spaces, and the whole is cut to
-// provider.MaxDetail bytes.
+// Scrub makes a text safe to store and show: the account's secrets become [secret], the local part of an email address keeps
+// only its first character (x***@domain), control characters become spaces, and the text is cut to provider.MaxDetail bytes.
 func (c *Client) Scrub(s string) string {
 	for _, secret := range c.secrets {
 		s = strings.ReplaceAll(s, secret, "[secret]")
@@ -20,8 +19,8 @@ func (c *Client) Scrub(s string) string {
 	return provider.Cut(maskAddresses(s))
 }
 
-// secretForms lists the ways in which a secret may stand in a text, longest first so that a secret that contains
-// another is replaced whole.
+// secretForms lists the forms in which a secret may appear in a text. The longest is first, so that a secret that contains
+// another is replaced completely.
 func secretForms(secrets []seal.Secret) []string {
 	var forms []string
 	for _, secret := range secrets {
@@ -35,7 +34,7 @@ func secretForms(secrets []seal.Secret) []string {
 	return slices.Compact(forms)
 }
 
-// maskAddresses hides local parts. It would rather hide too much ("a@b" in a URL) than too little.
+// maskAddresses hides local parts. It prefers to hide too much ("a@b" in a URL) over too little.
 func maskAddresses(s string) string {
 	var b strings.Builder
 	done := 0
@@ -58,7 +57,7 @@ func maskAddresses(s string) string {
 	return b.String()
 }
 
-// localStart returns where the local part that ends s begins, or len(s) when there is none.
+// localStart returns the start of the local part that ends s, or len(s) if there is none.
 func localStart(s string) int {
 	if strings.HasSuffix(s, `"`) {
 		if open := strings.LastIndexByte(s[:len(s)-1], '"'); open >= 0 {

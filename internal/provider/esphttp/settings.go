@@ -14,8 +14,8 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// DecodeSettings reads an account's settings strictly: an unknown field, a value of another type or anything after the
-// object is an error. Nothing at all, or null, leaves the settings as they are.
+// DecodeSettings reads an account's settings strictly: an unknown field, a value of another type or anything after the object is
+// an error. An empty text or null leaves the settings unchanged.
 func DecodeSettings(settings []byte, into any) error {
 	if len(bytes.TrimSpace(settings)) == 0 {
 		return nil
@@ -45,7 +45,7 @@ func OnlySecrets(secrets map[string]seal.Secret, known ...string) error {
 	return nil
 }
 
-// CheckCredential returns an error unless the secret is set and can stand in a header: no spaces, no control
+// CheckCredential returns an error unless the secret is set and is valid in a header: no spaces, no control
 // characters. The error names the setting and never holds the value.
 func CheckCredential(name string, s seal.Secret) error {
 	if s.IsZero() {
@@ -57,8 +57,8 @@ func CheckCredential(name string, s seal.Secret) error {
 	return nil
 }
 
-// Settings is the declaration of provider.Spec.Settings for an adapter that calls one API: base_url, what is allowed of it, and
-// the directing ones decide where the secrets go; the others do not.
+// Settings declares provider.Spec.Settings for an adapter that calls one API. base_url, the settings that widen it, and the
+// directing ones decide where the secrets go; the others do not.
 func Settings(secrets, directing []string, others ...string) map[string][]string {
 	all := map[string][]string{}
 	for _, name := range append(directing, "base_url", "allow_plaintext", "allow_private") {
@@ -70,15 +70,15 @@ func Settings(secrets, directing []string, others ...string) map[string][]string
 	return all
 }
 
-// Reach widens where the base_url of an account may lead. Adapters embed it in their Config.
+// Reach widens the set of addresses that the base_url of an account may lead to. Adapters embed it in their Config.
 type Reach struct {
-	AllowPlaintext bool `json:"allow_plaintext,omitempty"` // http, by which everybody on the way can read credentials and mail
-	AllowPrivate   bool `json:"allow_private,omitempty"`   // addresses that are no place on the internet
+	AllowPlaintext bool `json:"allow_plaintext,omitempty"` // http: everybody on the way can read credentials and mail
+	AllowPrivate   bool `json:"allow_private,omitempty"`   // addresses that are not on the public internet
 }
 
-// CheckBaseURL returns an error unless s is an absolute https URL of a public host, without user, query and fragment. Plain
-// http is for emulators on this machine; beyond it, and for addresses that are not public, Reach has to say so. Where a name
-// leads is seen when it is called (Options.BaseURL).
+// CheckBaseURL returns an error unless s is an absolute https URL of a public host, without user, query and fragment. Plain http
+// is for emulators on this machine. For other hosts, and for addresses that are not public, Reach must allow it. The addresses
+// of a name are checked when it is called (Options.BaseURL).
 func (r Reach) CheckBaseURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
@@ -104,7 +104,7 @@ func (r Reach) CheckBaseURL(s string) error {
 	return nil
 }
 
-// bars are what the addresses of a base URL are held to, nil for all.
+// bars are the restrictions on the addresses of a base URL; nil means none.
 func (r Reach) bars(base *url.URL) (*jail.Options, error) {
 	text := base.Port()
 	if text == "" {

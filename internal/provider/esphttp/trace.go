@@ -17,12 +17,12 @@ const keptBody = 4 << 10
 
 type traceKey struct{}
 
-// Trace records what became of the requests made under one context. It is safe for concurrent use.
+// Trace records what happened to the requests made under one context. It is safe for concurrent use.
 type Trace struct {
 	mu       sync.Mutex
 	requests int
 	wrote    bool
-	legs     []*leg // requests under way
+	legs     []*leg // requests in progress
 	status   int
 	header   http.Header
 	body     []byte
@@ -42,8 +42,8 @@ func traceFrom(ctx context.Context) *Trace {
 	return &Trace{}
 }
 
-// Wrote reports whether any byte of a request may have left this machine. It never says false when one did. Over
-// HTTP/1 it counts bytes given to the socket, so that a request which died in a buffer is not taken for sent.
+// Wrote reports whether any byte of a request may have left this machine. It is never false if one did. Over HTTP/1 it counts
+// bytes given to the socket, so a request that stayed in a buffer does not count as sent.
 func (t *Trace) Wrote() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -74,7 +74,7 @@ func (t *Trace) Header() http.Header {
 	return t.header.Clone()
 }
 
-// Body returns the first 4 KiB of the last response's body, as far as someone read it.
+// Body returns the first 4 KiB of the last response's body. It has only the bytes that a caller has read.
 func (t *Trace) Body() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -90,7 +90,7 @@ func (t *Trace) begin() *leg {
 	return l
 }
 
-// end settles the leg: its connection may serve another request from now on, whose bytes must not count here.
+// end closes the leg: its connection may serve another request from now on, whose bytes must not count here.
 func (t *Trace) end(l *leg, resp *http.Response) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,8 +116,8 @@ type leg struct {
 	claimed bool         // WroteHeaders was called since the last GotConn
 }
 
-// hooks returns the client trace of the request. Over HTTP/1, WroteHeaders means only "written to a buffer": the count
-// of the connection is believed instead.
+// hooks returns the client trace of the request. Over HTTP/1, WroteHeaders means only "written to a buffer", so the connection's
+// own count decides instead.
 func (l *leg) hooks() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { l.got(info.Conn) },
@@ -174,7 +174,7 @@ func counted(c net.Conn) *countedConn {
 	}
 }
 
-// countedConn counts the bytes that the kernel took.
+// countedConn counts the bytes that the kernel accepted.
 type countedConn struct {
 	net.Conn
 	writing atomic.Int32

@@ -17,20 +17,20 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// MaxRetryAfter caps what a provider may ask us to wait.
+// MaxRetryAfter caps the wait that a provider may ask for.
 const MaxRetryAfter = 24 * time.Hour
 
-// NotTheirs is what adapters tell of an answer that is not of the form that their provider documents. Its body is not told: a
-// base_url may lead to another service, whose answers are not for those who read about mail.
+// NotTheirs is the text that adapters report for an answer without their provider's documented form. The body is not reported: a
+// base_url may lead to another service, whose answers are not for readers of mail logs.
 const NotTheirs = "an answer that is not in the provider's form"
 
-// ByStatus is the class of an HTTP status (RFC 9110 section 15) when the provider's own code says nothing. Accepted
-// means only that the status is 2xx; whether the body holds an acceptance is the adapter's to see. A status that can
-// come after the message was taken is Uncertain.
+// ByStatus is the class of an HTTP status (RFC 9110 section 15) if the provider's own code says nothing. Accepted only means that
+// the status is 2xx; the adapter checks whether the body holds an acceptance. A status that can come after the message was
+// taken is Uncertain.
 func ByStatus(status int) provider.Class {
 	switch {
 	case status == http.StatusSeeOther:
-		return provider.Uncertain // the outcome of what was done stands elsewhere, section 15.4.4
+		return provider.Uncertain // the outcome of the action is at another address, section 15.4.4
 	case status >= 100 && status < 200, status >= 300 && status < 400:
 		return provider.Misconfigured // no send API redirects: the base URL is wrong
 	case status >= 200 && status < 300:
@@ -40,7 +40,7 @@ func ByStatus(status int) provider.Class {
 	case http.StatusTooManyRequests:
 		return provider.Throttled
 	case http.StatusServiceUnavailable,
-		http.StatusRequestTimeout,     // the request did not arrive whole, section 15.5.9
+		http.StatusRequestTimeout,     // the request did not arrive completely, section 15.5.9
 		http.StatusMisdirectedRequest, // wrong connection, section 15.5.20
 		http.StatusTooEarly:           // not processed, RFC 8470 section 5.2
 		return provider.Transient
@@ -55,8 +55,8 @@ func ByStatus(status int) provider.Class {
 	return provider.Uncertain
 }
 
-// RetryAfter reads the Retry-After header (RFC 9110 section 10.2.3), seconds or a date. It returns 0 when there is
-// none that makes sense, never less, and at most MaxRetryAfter.
+// RetryAfter reads the Retry-After header (RFC 9110 section 10.2.3), seconds or a date. It returns 0 if there is no valid one,
+// never less, and at most MaxRetryAfter.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	v := strings.TrimSpace(h.Get("Retry-After"))
 	if v == "" {
@@ -76,8 +76,9 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 	return min(max(at.Sub(now), 0), MaxRetryAfter)
 }
 
-// Fail turns a call that brought no verdict into an Error. Nothing was written: Transient, or Misconfigured when the
-// server's certificate is not to be trusted. Something may have been: Uncertain. The text holds no secret and no query.
+// Fail turns a call without a verdict into an Error. If nothing was written, it is Transient, or Misconfigured if the server's
+// certificate can't be trusted or the address is forbidden. If something may have been written, it is Uncertain. The text holds
+// no secret and no query.
 func (c *Client) Fail(tr *Trace, err error) *provider.Error {
 	if err == nil {
 		err = errNoVerdict
@@ -88,6 +89,7 @@ func (c *Client) Fail(tr *Trace, err error) *provider.Error {
 
 var errNoVerdict = errors.New("no verdict from the provider")
 
+// failClass is the class of a call without a verdict, as Fail documents it.
 func failClass(tr *Trace, err error) provider.Class {
 	switch {
 	case tr.Wrote() && !peerDisowned(err):
@@ -99,17 +101,17 @@ func failClass(tr *Trace, err error) provider.Class {
 	}
 }
 
-// peerDisowned reports whether the peer vowed that it did nothing with the HTTP/2 stream: REFUSED_STREAM, or a graceful
-// GOAWAY below the stream (RFC 9113 sections 6.8 and 8.7). Load balancers do the latter routinely. net/http wants to
-// replay such a request, finds no GetBody and says so with these words; it has no error value for them.
+// peerDisowned reports whether the peer confirmed that it did nothing with the HTTP/2 stream: REFUSED_STREAM, or a graceful
+// GOAWAY below the stream (RFC 9113 sections 6.8 and 8.7). Load balancers do the latter routinely. net/http wants to replay
+// such a request, finds no GetBody and says so with these words; it has no error value for it.
 func peerDisowned(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "http2: Transport: cannot retry err [") &&
 		(strings.Contains(text, "REFUSED_STREAM") || strings.Contains(text, "graceful shutdown GOAWAY"))
 }
 
-// badCertificate reports a handshake that failed on the server's certificate: a wrong base URL, a missing CA, or
-// someone in between.
+// badCertificate reports a handshake that failed because of the server's certificate: a wrong base URL, a missing CA, or someone
+// in between.
 func badCertificate(err error) bool {
 	var (
 		verification *tls.CertificateVerificationError
@@ -120,9 +122,9 @@ func badCertificate(err error) bool {
 	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
 }
 
-// words is the error's text, with the URL of a url.Error cut to scheme, host and path. Only what is our own or the network's
-// is told: net/http quotes what came in the place of an answer, SDKs quote answers, and where base_url leads somewhere else
-// that is somebody's secret.
+// words is the error's text, with the URL of a url.Error cut to scheme, host and path. Only texts of our own or of the network
+// are reported: net/http quotes bytes that came in place of an answer, and SDKs quote answers. If base_url leads somewhere
+// else, that may be a secret.
 func words(err error) string {
 	target := ""
 	var wrapped *url.Error
@@ -142,10 +144,10 @@ func words(err error) string {
 	return target + "no answer of HTTP that can be read"
 }
 
-// networks reports an error that quotes nothing of an answer.
+// networks reports an error whose text quotes no part of an answer.
 func networks(err error) bool {
 	var (
-		network net.Error // of package net, and whatever timed out
+		network net.Error // of package net, and all timeouts
 		record  tls.RecordHeaderError
 		alert   tls.AlertError
 	)

@@ -1,7 +1,7 @@
-// Package eventjson holds what the events of all providers need alike that come as JSON.
+// Package eventjson holds what the events of all providers that come as JSON have in common.
 //
-// It decides in which form an address, a link and an event that nobody could read are kept. It leaves the meaning of every field
-// to the adapter whose provider wrote it.
+// It decides how an address, a link and an unreadable event are stored. The meaning of every field is left to the adapter of
+// the provider that wrote it.
 package eventjson
 
 import (
@@ -13,14 +13,14 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// Unreadable is the name of an event that is authentic and cannot be read.
+// Unreadable is the name of an event that is authentic but cannot be read.
 const Unreadable = "unreadable"
 
 // maxLink caps the address of a click, in bytes.
 const maxLink = 2000
 
-// Address is the canonical form of an address, or the text itself, shortened, if it is none: some events name nobody, or
-// somebody in another form.
+// Address is the canonical form of an address. If the text is not an address, it is the text itself, shortened: some events name
+// nobody, or use another form.
 func Address(s string) string {
 	if a, err := mail.ParseAddress(s); err == nil {
 		return a.Email
@@ -28,7 +28,7 @@ func Address(s string) string {
 	return provider.Cut(s)
 }
 
-// Link caps a URL and takes out what no URL holds, so that it can be stored and shown.
+// Link caps a URL and removes characters that no URL has, so that it can be stored and shown.
 func Link(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r <= ' ' || r == 0x7f {
@@ -42,7 +42,7 @@ func Link(s string) string {
 	return s
 }
 
-// Digest tells events apart that have nothing else to tell them by.
+// Digest distinguishes events that have no other distinguishing value.
 func Digest(raw []byte) string {
 	sum := sha256.Sum256(raw)
 	return hex.EncodeToString(sum[:])

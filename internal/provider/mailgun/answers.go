@@ -12,22 +12,22 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
-// throttlePause is our wait after a 429 that gives no time we can read.
+// throttlePause is our wait after a 429 without a readable time.
 const throttlePause = time.Minute
 
-// row maps answers to a class: those with the status, or any 4xx for 0, and with the text in lower case.
+// row maps answers to a class: those with the status, or any 4xx for 0, and with the lower-case text.
 type row struct {
 	status int
 	text   string
 	class  provider.Class
 
 	elsewhere bool // a cap of Mailgun's; another provider may take the message
-	address   bool // about recipients, perhaps named in the text
-	doubt     bool // a single message may be all that is wrong; the account is to blame when others meet the same
+	address   bool // about recipients; the text may name them
+	doubt     bool // perhaps only this message is wrong; the account is at fault if others get the same
 }
 
-// rows are tried in order, the first match decides; what none matches has its class by status. Mailgun has no error
-// codes: its texts are all there is ("Error Codes", "Messages"). "Domain" in them is the account's sending domain.
+// rows are tried in order; the first match decides. An answer without a match has its class by status. Mailgun has no error
+// codes, only texts ("Error Codes", "Messages"). "Domain" in them is the account's sending domain.
 var rows = []row{
 	{text: "try again after", class: provider.Throttled}, // "Domain X is not allowed to send: request limit exceeded, try again after <date>"
 	{status: 429, class: provider.Throttled},
@@ -72,7 +72,7 @@ type answer struct {
 type said struct {
 	ID      string `json:"id"`
 	Message string `json:"message"`
-	Reason  string `json:"reason"` // instead, of calls about webhooks
+	Reason  string `json:"reason"` // instead of Message, in calls about webhooks
 }
 
 // verdict turns the answer into a receipt or an error, whose texts are not scrubbed yet.
@@ -102,7 +102,7 @@ func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *pro
 	return provider.Receipt{}, perr
 }
 
-// plain reads an answer that is no JSON: Mailgun has two such texts, one for a wrong key and one for a wrong path.
+// plain reads an answer that is not JSON: Mailgun has two such texts, one for a wrong key and one for a wrong path.
 func plain(body []byte) string {
 	if text := strings.TrimSpace(string(body)); text == "Forbidden" || text == greeting {
 		return text
@@ -110,11 +110,11 @@ func plain(body []byte) string {
 	return esphttp.NotTheirs
 }
 
-// greeting is what Mailgun answers, with 200, to a path that is none of its API's.
+// greeting is Mailgun's answer, with status 200, to a path outside its API.
 const greeting = "Mailgun Magnificent API"
 
-// success tells an acceptance, JSON with an id, from Mailgun's greeting, which proves that nothing was sent. Any other 2xx
-// leaves it open: a proxy may have answered before the call or in place of Mailgun.
+// success separates an acceptance, JSON with an id, from Mailgun's greeting, which proves that nothing was sent. Any other 2xx is
+// Uncertain: a proxy may have answered before the call or in place of Mailgun.
 func (a answer) success(got said) (provider.Receipt, *provider.Error) {
 	if id := strings.Trim(strings.TrimSpace(got.ID), "<>"); id != "" && a.cut == nil {
 		// Events name the id without angle brackets.
@@ -128,7 +128,7 @@ func (a answer) success(got said) (provider.Receipt, *provider.Error) {
 	return provider.Receipt{}, perr
 }
 
-// byStatus is the class where no row speaks. A 5xx, 503 included, has been seen for a message that was delivered.
+// byStatus is the class if no row matches. A 5xx, including 503, has been seen for a message that was delivered.
 func (a answer) byStatus() provider.Class {
 	if a.status >= 500 {
 		return provider.Uncertain
@@ -136,8 +136,8 @@ func (a answer) byStatus() provider.Class {
 	return esphttp.ByStatus(a.status)
 }
 
-// blame finds whom "is not a valid address" is about. Mailgun refuses the whole call for one bad address and often does
-// not say which: with one recipient it is that one, with several another provider may say.
+// blame finds the recipients that "is not a valid address" is about. Mailgun refuses the whole call for one bad address and often
+// does not say which. A sole recipient must be the bad one. With several, another provider may say which.
 func blame(perr *provider.Error, s *provider.Send) {
 	all := s.Envelope()
 	var bad []string
@@ -176,7 +176,7 @@ func mentions(text, email string) bool {
 	}
 }
 
-// endsInLocal tells "xann@" from "'ann@": the apostrophe may be part of a local part, but here it quotes.
+// endsInLocal tells "xann@" from "'ann@": an apostrophe may be part of a local part, but here it is a quote.
 func endsInLocal(before string) bool {
 	return before != "" && isAlnum(before[len(before)-1]) || strings.HasSuffix(before, ".") || strings.HasSuffix(before, "+") ||
 		strings.HasSuffix(before, "-") || strings.HasSuffix(before, "_")
@@ -197,11 +197,11 @@ func isAlnum(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// retryDate finds the date in "try again after Mon, 23 Nov 2026 10:00:00 UTC", in lower case as rows see it.
+// retryDate finds the date in "try again after Mon, 23 Nov 2026 10:00:00 UTC", in lower case, like the texts in rows.
 var retryDate = regexp.MustCompile(`try again after ([a-z]{3}, \d{1,2} [a-z]{3} \d{4} \d\d:\d\d:\d\d (?:gmt|utc|[+-]\d{4}))`)
 
-// pause is how long to wait: until the date in the text, else as Retry-After says, else throttlePause. The date is
-// Mailgun's, so it is measured by Mailgun's clock where the answer has a Date. At least a second, at most a day.
+// pause is how long to wait: until the date in the text, else as Retry-After says, else throttlePause. The date is by Mailgun's
+// clock, so it is compared with the Date of the answer if there is one. The wait is at least a second and at most a day.
 func (a answer) pause(text string, now time.Time) time.Duration {
 	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
 		now = date

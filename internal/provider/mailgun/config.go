@@ -1,17 +1,17 @@
 // Package mailgun sends through Mailgun's HTTP API, as MIME: POST /v3/{domain}/messages.mime with the bytes of package
-// mime. The other endpoint would build the message itself, and then an attachment has no content type, an inline image
-// is found by its file name only, and the bytes differ from what every other provider sends.
+// mime. The other endpoint would build the message itself. There an attachment has no content type, an inline image is
+// found only by its file name, and the bytes differ from those that every other provider sends.
 //
 // It decides how a message becomes one call and what each documented answer means (the table in answers.go), whether a
-// webhook is Mailgun's (hook.go), what its events mean (events.go), where a lost
-// call is looked up (find.go) and how webhooks are set up (register.go). It leaves retrying, limits and the state of
+// webhook is from Mailgun (hook.go), what its events mean (events.go), where a lost call is looked up (find.go) and how
+// webhooks are set up (register.go). It leaves retrying, limits and the state of
 // messages to others. Mailgun's documentation pages: "Messages", "Events", "Domain Webhooks" and "Account Management"
 // (API reference), "Sending Messages", "Batch Sending", "Error Codes", "Webhooks", "Securing Webhooks" and "Events".
 //
-// A newcomer's likeliest mistakes: to leave Cc and Bcc out of "to", which is the envelope here and must list everyone;
-// to put anything confidential into metadata, because Mailgun shows variables to recipients in the header
-// X-Mailgun-Variables; to trust a 200, which a wrong path answers too ("Mailgun Magnificent API"); and to trust a signed
-// event, because the signature covers a token and not the event.
+// The most likely mistakes of a newcomer: to leave Cc and Bcc out of "to", which is the envelope here and must list everyone;
+// to put confidential data into metadata, because Mailgun shows variables to recipients in the header X-Mailgun-Variables; to
+// trust a 200, which a wrong path also returns ("Mailgun Magnificent API"); and to trust a signed event, because the signature
+// covers a token and not the event.
 package mailgun
 
 import (
@@ -45,23 +45,23 @@ const (
 type Config struct {
 	esphttp.Reach // of BaseURL
 
-	APIKey     seal.Secret `json:"-"`          // secret "api_key"; to send, a domain sending key is enough
+	APIKey     seal.Secret `json:"-"`          // secret "api_key"; for sending, a domain sending key is enough
 	Domain     string      `json:"domain"`     // as set up at Mailgun: mg.example.com
-	BaseURL    string      `json:"base_url"`   // default: the host of Region; a /v3 at its end is taken off
+	BaseURL    string      `json:"base_url"`   // default: the host of Region; a /v3 at its end is removed
 	Region     string      `json:"region"`     // "us" (default) or "eu"; not together with BaseURL
 	Subaccount string      `json:"subaccount"` // id, sent as X-Mailgun-On-Behalf-Of
-	TestMode   bool        `json:"test_mode"`  // Mailgun takes messages, bills them and delivers none
+	TestMode   bool        `json:"test_mode"`  // Mailgun accepts and bills messages but delivers none
 	Tracking   Tracking    `json:"tracking"`
 
 	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
 
-	// The HTTP webhook signing key, which is not the API key, and the one before it while both are in use. Secrets
-	// "webhook_signing_key" and "webhook_signing_key_previous"; without either no event is taken.
+	// The HTTP webhook signing key, which is not the API key, and the previous one while both are in use. Secrets
+	// "webhook_signing_key" and "webhook_signing_key_previous"; without either, no event is accepted.
 	SigningKey         seal.Secret `json:"-"`
 	PreviousSigningKey seal.Secret `json:"-"`
 }
 
-// Tracking overrides the domain's own tracking settings. What is not set is left to the domain.
+// Tracking overrides the domain's own tracking settings. Unset fields leave the decision to the domain.
 type Tracking struct {
 	Opens  *bool `json:"opens"`
 	Clicks *bool `json:"clicks"`
@@ -84,7 +84,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 	return c, nil
 }
 
-// Validate reports what is wrong with the configuration, all of it in one error.
+// Validate reports everything that is wrong with the configuration in one error.
 func (c Config) Validate() error {
 	errs := []error{esphttp.CheckCredential("api_key", c.APIKey)}
 	for _, key := range c.signingKeys() {
@@ -117,7 +117,7 @@ func (c Config) Validate() error {
 // signingKeyName is the secret that verifies webhooks.
 const signingKeyName = "webhook_signing_key"
 
-// signingKeys are those that are set, the newer first.
+// signingKeys are the keys that are set, the newer first.
 func (c Config) signingKeys() []seal.Secret {
 	var keys []seal.Secret
 	for _, key := range []seal.Secret{c.SigningKey, c.PreviousSigningKey} {
@@ -128,8 +128,8 @@ func (c Config) signingKeys() []seal.Secret {
 	return keys
 }
 
-// isDomain wants at least two labels of letters, digits and hyphens. The domain becomes a part of the path: a slash in
-// it would call another endpoint, and a wrong path answers 200.
+// isDomain requires at least two labels of letters, digits and hyphens. The domain becomes a part of the path: a slash in it
+// would call another endpoint, and a wrong path answers 200.
 func isDomain(s string) bool {
 	if len(s) > 253 || !strings.Contains(s, ".") {
 		return false
@@ -143,7 +143,7 @@ func isDomain(s string) bool {
 	return true
 }
 
-// apiBase is what mailgun-go wants: with the version.
+// apiBase is the base URL for mailgun-go, with the version.
 func (c Config) apiBase() string {
 	host := globalURL
 	if c.Region == "eu" {
@@ -153,15 +153,14 @@ func (c Config) apiBase() string {
 	return strings.TrimSuffix(base, "/v3") + "/v3"
 }
 
-// Capabilities is what the account can carry: the same for every Mailgun account.
+// Capabilities says what the account can carry: the same for every Mailgun account.
 func (Config) Capabilities() provider.Capabilities {
 	return provider.Capabilities{
 		MaxBytes:      maxBytes,
 		MaxRecipients: maxRecipients,
 		MaxTags:       maxTags,
 		MaxTagLen:     maxTagLen,
-		// What the cap on parameters leaves when tags, options, our own id and the prefixes of some dozens of keys are
-		// taken off. Send counts exactly.
+		// The cap on parameters, minus tags, options, our own id and the prefixes of some dozens of keys. Send counts exactly.
 		MaxMetadataBytes: maxParameters - maxTags*(maxTagLen+len("o:tag")) - 512,
 		Calendar:         true,
 	}
@@ -177,8 +176,8 @@ func Spec() provider.Spec {
 		Settings: esphttp.Settings([]string{"api_key"}, []string{"region"}, // the signing keys are sent nowhere
 			"domain", "subaccount", "test_mode", "tracking", "concurrency"),
 		Events: provider.EventSpec{Accepted: true, Delivered: true},
-		// "Events", "Event Polling": only events of half an hour ago and more are sure to be all there.
-		// The smallest plan keeps them for a day.
+		// "Events", "Event Polling": the list of events is complete only up to half an hour ago. The smallest plan keeps them
+		// for a day.
 		Lookup: provider.LookupSpec{Works: true, Settled: 30 * time.Minute, Kept: 24 * time.Hour},
 	}
 }

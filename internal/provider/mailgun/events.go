@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// eventData is one event of a webhook or of the events API, as far as it is read ("Event Structure").
+// eventData is one event of a webhook or of the events API, with the fields that we read ("Event Structure").
 type eventData struct {
 	Event     scalar          `json:"event"`
 	ID        scalar          `json:"id"`        // unique within a day
@@ -47,13 +47,13 @@ type eventData struct {
 	} `json:"reject"`
 }
 
-// types maps Mailgun's events, failed ones with their severity. What is not listed (stored, list_uploaded, ...) is not
-// about a message of ours.
+// types maps Mailgun's events; failed ones have their severity in the key. An event that is not listed (stored,
+// list_uploaded, ...) is not about a message of ours.
 var types = map[string]mail.EventType{
 	"accepted":         mail.EventAccepted,
 	"delivered":        mail.EventDelivered,
 	"failed/temporary": mail.EventDeferred,
-	"failed/permanent": mail.EventBounced, // or rejected, by its cause
+	"failed/permanent": mail.EventBounced, // or rejected, depending on the cause
 	"rejected":         mail.EventRejected,
 	"complained":       mail.EventComplained,
 	"unsubscribed":     mail.EventUnsubscribed,
@@ -61,17 +61,17 @@ var types = map[string]mail.EventType{
 	"clicked":          mail.EventClicked,
 }
 
-// Parse implements provider.EventParser. What it can't make sense of is one unmapped event.
+// Parse implements provider.EventParser. An event that it does not understand is one unmapped event.
 func (c *Client) Parse(raw []byte) []mail.Event { return parse(raw) }
 
-// parse reads one event. It gives one for each recipient, of which only a rejection has several.
+// parse reads one event. It returns one event for each recipient; only a rejection has several.
 func parse(raw []byte) []mail.Event {
 	var d eventData
-	_ = json.Unmarshal(raw, &d) // what is no JSON leaves all of it empty, a field of another kind than documented itself
+	_ = json.Unmarshal(raw, &d) // invalid JSON leaves all fields empty; a field of an undocumented kind leaves only itself empty
 	e := d.base()
 	recipients := d.recipients()
 	if len(recipients) == 0 || e.At.IsZero() {
-		e.Type = mail.EventUnmapped // of a mapped one these are known
+		e.Type = mail.EventUnmapped // a mapped event has both
 	}
 	if len(recipients) == 0 {
 		return []mail.Event{e}
@@ -104,7 +104,7 @@ func (d *eventData) base() mail.Event {
 	return e
 }
 
-// link caps a URL and takes out what no URL holds, so that it can be stored and shown.
+// link caps a URL and removes characters that no URL has, so that it can be stored and shown.
 func link(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r <= ' ' || r == 0x7f {
@@ -128,7 +128,7 @@ func (d *eventData) kind() (kind, name string) {
 	return kind, kind + "/" + string(d.Reason)
 }
 
-// at is when it happened, to the millisecond, or zero when it does not say so.
+// at is when it happened, to the millisecond, or zero if the event does not say so.
 func (d *eventData) at() time.Time {
 	seconds, err := strconv.ParseFloat(string(d.Timestamp), 64)
 	if err != nil || !(seconds > 0 && seconds < 1<<33) { // until the year 2242
@@ -142,8 +142,8 @@ func (d *eventData) messageID() string {
 	return provider.Cut(strings.Trim(strings.TrimSpace(string(d.Message.Headers.MessageID)), "<>"))
 }
 
-// ours is our id: the variable that Send sets, else the local part of the Message-ID, for events that come without
-// variables. The name is looked up as it is: a caller's own "GW_MSG" is another variable.
+// ours is our id: the variable that Send sets, or else the local part of the Message-ID, for events without variables. The name
+// is matched exactly: a caller's own "GW_MSG" is another variable.
 func (d *eventData) ours() mail.ID {
 	variables := []byte(d.Variables)
 	var text string
@@ -163,14 +163,14 @@ func (d *eventData) ours() mail.ID {
 	return id
 }
 
-// The caps of what an event holds, in bytes.
+// Caps on the fields of an event, in bytes.
 const (
 	maxList = 64 << 10 // recipients that are parsed
 	maxLink = 2000     // the URL of a click
 )
 
-// recipients are the canonical addresses that the event is about. A rejection has no recipient of its own: it concerns
-// the envelope, or where that is missing, whom the message was written to.
+// recipients are the canonical addresses that the event is about. A rejection has no recipient of its own: it is about the
+// envelope or, if that is missing, about the addresses in To.
 func (d *eventData) recipients() []string {
 	if d.Recipient != "" {
 		a, err := mail.ParseMailbox(string(d.Recipient))
@@ -198,7 +198,7 @@ func (d *eventData) targets() string {
 	return string(one)
 }
 
-// addresses reads a header field with a list of mailboxes, each one once.
+// addresses reads a header field with a list of mailboxes. It returns each address once.
 func addresses(field string) []string {
 	if len(field) > maxList {
 		return nil
@@ -220,17 +220,17 @@ func addresses(field string) []string {
 	return all
 }
 
-// cause maps failures: those with the code, Mailgun's reason and the lower-case text, each if given.
+// cause maps failures with the given code, Mailgun's reason and lower-case text. An empty field matches everything.
 type cause struct {
 	code, reason, text string
 
 	is      mail.Reason
-	byReply bool // the receiving host's reply decides; is holds when that says nothing, and if hard only when there is none
+	byReply bool // the receiving host's reply decides; is applies if it says nothing, and a hard one only if there is no reply
 }
 
-// causes are tried in order, the first match decides. Codes from 498 are Mailgun's own and none of SMTP ("Tracking
-// Failures"); the reasons are those of mailgun-go's events.Failed. A row that condemns the address is passed over where
-// the failure is temporary. Mailgun says "bounce" of every 5xx.
+// causes are tried in order; the first match decides. Codes from 498 are Mailgun's own and not SMTP's ("Tracking Failures"). The
+// reasons are those of mailgun-go's events.Failed. A row with a hard reason is skipped if the failure is temporary. Mailgun uses
+// "bounce" for every 5xx.
 var causes = []cause{
 	{code: "605", is: mail.SuppressedBounce},
 	{code: "606", is: mail.SuppressedUnsubscribe},
@@ -241,22 +241,22 @@ var causes = []cause{
 	{code: "498", text: "no mx", is: mail.InvalidDomain},
 	{code: "498", is: mail.Connection},
 	{code: "499", is: mail.TimedOut},
-	{reason: "old", is: mail.TimedOut}, // retried for 8 hours in vain
+	{reason: "old", is: mail.TimedOut}, // retried for 8 hours without success
 	{reason: "espblock", is: mail.BlockedPolicy},
 	{reason: "blacklisted", is: mail.Reputation},
 	{reason: "greylisted", is: mail.ThrottledThere},
 	{reason: "bounce", is: mail.InvalidAddress, byReply: true},
 	{reason: "hardfail", is: mail.InvalidAddress, byReply: true},
-	{is: mail.Undetermined, byReply: true}, // generic, and what is new
+	{is: mail.Undetermined, byReply: true}, // generic, and new reasons
 }
 
-// failure is what an event says of why.
+// failure is what an event says about the cause.
 type failure struct {
 	code, enhanced, reason, text string
 	temporary                    bool
 }
 
-// bounce says why, for the types that tell why. Its Class is "" when Mailgun did not try.
+// bounce says why, for the types that say why. Its Class is "" when Mailgun did not try.
 func (d *eventData) bounce(t mail.EventType) *mail.Bounce {
 	if t == mail.EventRejected {
 		text := cmp.Or(d.Reject.Description, d.Reject.Reason)
@@ -281,6 +281,7 @@ func (f failure) bounce() *mail.Bounce {
 	return f.because().Bounce(provider.Cut(f.code), provider.Cut(f.enhanced), provider.Cut(f.text))
 }
 
+// because returns the verdict of the first matching cause.
 func (f failure) because() smtpcode.Verdict {
 	for _, c := range causes {
 		if !f.matches(c) {
@@ -307,11 +308,11 @@ func (f failure) matches(c cause) bool {
 		(c.text == "" || strings.Contains(strings.ToLower(f.text), c.text))
 }
 
-// byReply never condemns the address for a failure that Mailgun itself calls temporary.
+// byReply is the verdict on the reply. It is never hard for a failure that Mailgun itself calls temporary.
 func (f failure) byReply() smtpcode.Verdict {
 	code := f.code
 	if len(code) != 3 || code[0] != '4' && code[0] != '5' {
-		code = "" // of Mailgun's own
+		code = "" // one of Mailgun's own
 	}
 	said := smtpcode.Classify(code, f.enhanced, f.text)
 	if f.temporary {

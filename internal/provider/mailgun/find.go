@@ -15,14 +15,14 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// The bounds of a look-up. An item carries up to 16 KiB of variables, and an answer is read up to 1 MiB.
+// The bounds of a look-up. An item has up to 16 KiB of variables, and an answer is read up to 1 MiB.
 const (
 	pageItems = 50
 	maxPages  = 10
 	skew      = time.Minute // between our clock and Mailgun's
 )
 
-// eventPage is an answer of the events API. Paging.Next is there on the last page too, and leads to an empty one.
+// eventPage is an answer of the events API. The last page also has a Paging.Next, which leads to an empty page.
 type eventPage struct {
 	Items  []json.RawMessage `json:"items"`
 	Paging struct {
@@ -30,11 +30,11 @@ type eventPage struct {
 	} `json:"paging"`
 }
 
-// Find implements provider.Finder, by the logs API and by the events API before it, which is deprecated but documents a
-// filter by message. What the logs show is found. What they do not show, or can't be asked for, the events API decides as
-// long as it is there: to be wrong about "not found" would mail somebody twice.
+// Find implements provider.Finder. It uses the logs API first, and then the older events API, which is deprecated but documents a
+// filter by message. A message in the logs is found. If the logs do not show it, or can't be read, the events API decides as long
+// as it exists: a wrong "not found" would mail somebody twice.
 //
-// A sending key may not look up: Misconfigured.
+// A sending key has no right to look up: Misconfigured.
 func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding, error) {
 	found, sure, perr := c.findInLogs(ctx, q)
 	if found.Found {
@@ -55,7 +55,7 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 	return older, err
 }
 
-// ended reports whether a status says that there is no such API (any more).
+// ended reports whether a status says that the API does not exist, or no longer exists.
 func ended(status int) bool {
 	return status == http.StatusNotFound || status == http.StatusGone || status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented
 }
@@ -66,7 +66,7 @@ func (c *Client) findInEvents(ctx context.Context, q *provider.Query) (provider.
 	at := "?" + url.Values{
 		"message-id": {q.InternetID},
 		"begin":      {strconv.FormatInt(q.From.Add(-skew).Unix(), 10)},
-		"ascending":  {"yes"}, // and no end: what came of it later is welcome
+		"ascending":  {"yes"}, // no end: later events of the message are useful too
 		"limit":      {strconv.Itoa(pageItems)},
 	}.Encode()
 	for page := 0; page < maxPages && at != ""; page++ {
@@ -85,7 +85,7 @@ func (c *Client) findInEvents(ctx context.Context, q *provider.Query) (provider.
 	})
 }
 
-// sureOf keeps what earlier pages proved.
+// sureOf returns what earlier pages proved; otherwise the error.
 func sureOf(found provider.Finding, perr *provider.Error) (provider.Finding, error) {
 	if found.Found {
 		return found, nil
@@ -103,8 +103,8 @@ func (c *Client) events(ctx context.Context, at string, page *eventPage) *provid
 	return nil
 }
 
-// next is what follows /events in the URL of the next page: a token in the path, or a query. The URL itself is not
-// followed, since the API key would go wherever it points.
+// next is the part after /events in the URL of the next page: a token in the path, or a query. The URL itself is not followed:
+// the API key would go wherever it points.
 func (p *eventPage) next() string {
 	u, err := url.Parse(p.Paging.Next)
 	if err != nil {
@@ -123,7 +123,7 @@ func (p *eventPage) next() string {
 	return ""
 }
 
-// collect adds the items that are about our message. Others are there if the filter was not heeded.
+// collect adds the items that are about our message. There may be others if the API ignored the filter.
 func collect(found *provider.Finding, q *provider.Query, items []json.RawMessage) {
 	for _, raw := range items {
 		events := parse(raw)
@@ -138,8 +138,8 @@ func collect(found *provider.Finding, q *provider.Query, items []json.RawMessage
 	}
 }
 
-// proves reports whether the event shows that this call arrived. Every attempt of a message has the same Message-ID, so
-// an event of somebody else's, or one that may follow an earlier attempt by days, proves nothing.
+// proves reports whether the event shows that this call arrived. Every attempt of a message has the same Message-ID. So an event
+// of another recipient proves nothing, nor does one that may follow an earlier attempt by days.
 func proves(q *provider.Query, e *mail.Event) bool {
 	if e.At.Before(q.From.Add(-skew)) {
 		return false
@@ -156,7 +156,7 @@ func proves(q *provider.Query, e *mail.Event) bool {
 const (
 	logItems = 100
 	logPages = 10
-	logAfter = 5 * time.Minute // after the call, when it can't be first heard of any more
+	logAfter = 5 * time.Minute // how long after the call its first event may still appear
 )
 
 // logQuery is the request of POST /v1/analytics/logs ("List logs").
@@ -195,8 +195,8 @@ type logPage struct {
 	} `json:"pagination"`
 }
 
-// findInLogs reads the domain's log from the call on, because a filter by message is not documented there. Sure says that
-// the log was read as far as the call could be in it.
+// findInLogs reads the domain's log from the call on, because no filter by message is documented there. sure says that the log
+// was read to the point after which the call can't appear.
 func (c *Client) findInLogs(ctx context.Context, q *provider.Query) (found provider.Finding, sure bool, perr *provider.Error) {
 	in := logQuery{
 		Start: q.From.Add(-skew).UTC().Format(time.RFC1123Z), End: time.Now().UTC().Format(time.RFC1123Z),
@@ -231,7 +231,7 @@ func (c *Client) findInLogs(ctx context.Context, q *provider.Query) (found provi
 	}
 }
 
-// asEvent gives a log item the timestamp of an event: here it is a date under another name.
+// asEvent gives a log item the timestamp of an event: in the log it is a date under another name.
 func asEvent(raw json.RawMessage) json.RawMessage {
 	var item map[string]json.RawMessage
 	var date time.Time

@@ -21,14 +21,14 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// How far the timestamp of a webhook may be off. Mailgun retries for 8 hours ("Webhooks"), and whether it signs anew for
-// a retry is not documented.
+// How far the timestamp of a webhook may be off. Mailgun retries for 8 hours ("Webhooks"). It is not documented whether a retry
+// gets a new signature.
 const (
 	maxAhead = 10 * time.Minute
 	maxAge   = 9 * time.Hour
 )
 
-// The caps of a signature, in bytes. A real one has 10, 50 and 64.
+// The caps of a signature, in bytes. Real ones have 10, 50 and 64.
 const (
 	maxStampLen = 12
 	maxTokenLen = 256
@@ -37,7 +37,7 @@ const (
 // hookBody is the body of a webhook, one event.
 type hookBody struct {
 	Signature triple          `json:"signature"`
-	Parent    *triple         `json:"parent-signature"` // of a subaccount's events, made with the key of its parent
+	Parent    *triple         `json:"parent-signature"` // of a subaccount's event, made with the key of its parent
 	Event     json.RawMessage `json:"event-data"`
 }
 
@@ -48,11 +48,11 @@ type triple struct {
 	Signature scalar `json:"signature"` // HMAC-SHA256 of the two, in hex
 }
 
-// Receive implements provider.EventParser. A bad signature is answered 406, which ends Mailgun's retries; what a change
-// of our settings or of our clock would mend is answered 401, which Mailgun retries.
+// Receive implements provider.EventParser. A bad signature is answered with 406, which ends Mailgun's retries. A problem that a
+// change of our settings or our clock can fix is answered with 401, which Mailgun retries.
 //
-// Since the signature does not cover the event, the Batch binds it to this body: whoever gets hold of one signature can
-// not sign another event with it.
+// The signature does not cover the event, so the Batch binds it to this body. A stolen signature can't be used for another
+// event.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
 	if err := c.CheckHeader(h.Header, h.Now); err != nil {
 		return provider.Batch{}, err
@@ -74,7 +74,7 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	}
 	raw := []byte(body.Event)
 	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
-		raw = h.Body // kept to be looked at: there is no event in it
+		raw = h.Body // stored for inspection: it has no event
 	}
 	return provider.Batch{
 		Payloads: []mail.Payload{{Raw: raw, Events: parse(raw)}},
@@ -82,7 +82,7 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	}, nil
 }
 
-// CheckHeader implements provider.HeaderChecker. What proves a request stands in its body.
+// CheckHeader implements provider.HeaderChecker. The proof of a request is in its body, so only our settings are checked.
 func (c *Client) CheckHeader(http.Header, time.Time) error {
 	if len(c.cfg.signingKeys()) == 0 {
 		return refuse(http.StatusUnauthorized, "unconfigured", "set the secret webhook_signing_key")
@@ -90,10 +90,10 @@ func (c *Client) CheckHeader(http.Header, time.Time) error {
 	return nil
 }
 
-// legacy reads the signature of a legacy webhook, which is a form and not JSON: url-encoded, or multipart where it carries
-// files. It returns nil for anything else.
+// legacy reads the signature of a legacy webhook. That is a form and not JSON: url-encoded, or multipart if it has files. It
+// returns nil for anything else.
 func legacy(h *provider.Hook) *triple {
-	form, _ := url.ParseQuery(string(h.Body)) // what is well-formed of it counts
+	form, _ := url.ParseQuery(string(h.Body)) // its well-formed part counts
 	kind, params, err := mime.ParseMediaType(h.Header.Get("Content-Type"))
 	if err == nil && kind == "multipart/form-data" {
 		parts, err := multipart.NewReader(bytes.NewReader(h.Body), params["boundary"]).ReadForm(provider.MaxHook)
@@ -110,7 +110,7 @@ func refuse(status int, reason, why string) error {
 	return &provider.HookError{Status: status, Reason: reason, Err: errors.New("mailgun: " + why)}
 }
 
-// authentic returns the signature that one of the keys made, or nil. The parent's counts only where the other fails.
+// authentic returns the signature that one of the keys made, or nil. The parent's signature counts only if the other fails.
 func (b *hookBody) authentic(keys []seal.Secret) *triple {
 	for _, t := range []*triple{&b.Signature, b.Parent} {
 		if t != nil && t.signedBy(keys) {
@@ -120,6 +120,7 @@ func (b *hookBody) authentic(keys []seal.Secret) *triple {
 	return nil
 }
 
+// signedBy reports whether one of the keys made the signature.
 func (t *triple) signedBy(keys []seal.Secret) bool {
 	mac, err := hex.DecodeString(string(t.Signature))
 	if err != nil || len(mac) != sha256.Size || len(t.Timestamp) > maxStampLen || t.Token == "" || len(t.Token) > maxTokenLen {
@@ -134,7 +135,7 @@ func (t *triple) signedBy(keys []seal.Secret) bool {
 	return found
 }
 
-// fresh also keeps anyone from moving digits between the timestamp and the token, which are signed as one string.
+// fresh also requires digits only. So nobody can move digits between the timestamp and the token, which are signed as one string.
 func (t *triple) fresh(now time.Time) bool {
 	if strings.Trim(string(t.Timestamp), "0123456789") != "" {
 		return false
@@ -147,13 +148,13 @@ func (t *triple) fresh(now time.Time) bool {
 	return -maxAhead <= age && age <= maxAge
 }
 
-// id names what was signed, the same for every account that it is shown to.
+// id identifies the signed timestamp and token. It is the same for every account that receives them.
 func (t *triple) id() mail.ID {
 	sum := sha256.Sum256([]byte(t.Timestamp + t.Token))
 	return mail.ID(sum[:len(mail.ID{})])
 }
 
-// scalar is a JSON string or number as text. Anything else is "": a field of the wrong kind must not cost the event.
+// scalar is a JSON string or number as text. Anything else is "": a field of the wrong kind must not make the event unreadable.
 type scalar string
 
 // UnmarshalJSON implements json.Unmarshaler. It never fails.

@@ -12,19 +12,19 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// webhookNames are the webhooks of a domain, all there are ("Domain Webhooks"). A rejection has none.
+// webhookNames are all webhooks of a domain ("Domain Webhooks"). There is none for rejections.
 var webhookNames = []string{
 	"accepted", "delivered", "opened", "clicked", "unsubscribed", "complained", "permanent_fail", "temporary_fail",
 }
 
-// maxURLs is how many URLs a webhook takes ("Domain Webhooks").
+// maxURLs is how many URLs a webhook can have ("Domain Webhooks").
 const maxURLs = 3
 
 // webhooks is the answer of GET /v3/domains/{domain}/webhooks, by name.
 type webhooks struct {
 	Webhooks map[string]struct {
 		URLs []string `json:"urls"`
-		URL  string   `json:"url"` // the older form, of one
+		URL  string   `json:"url"` // the older form, with one URL
 	} `json:"webhooks"`
 }
 
@@ -36,8 +36,8 @@ func (w *webhooks) urls(name string) []string {
 	return hook.URLs
 }
 
-// Register implements provider.Registrar: our URL is added to each webhook of the domain, and the account's signing key
-// is fetched. It needs an API key of the account; a sending key is refused.
+// Register implements provider.Registrar. It adds our URL to each webhook of the domain, and fetches the account's signing
+// key. It needs an API key of the account; a sending key is refused.
 func (c *Client) Register(ctx context.Context, hook string) (provider.Registration, error) {
 	var (
 		reg  provider.Registration
@@ -61,7 +61,7 @@ func (c *Client) webhooksURL() string {
 	return c.cfg.apiBase() + "/domains/" + c.cfg.Domain + "/webhooks"
 }
 
-// subscribe adds the URL to one webhook. POST makes a webhook, PUT replaces the URLs of one that is there.
+// subscribe adds the URL to one webhook. POST makes a webhook; PUT replaces the URLs of an existing one.
 func (c *Client) subscribe(ctx context.Context, reg *provider.Registration, name string, have []string, hook string) *provider.Error {
 	switch {
 	case slices.Contains(have, hook):
@@ -84,7 +84,7 @@ func (c *Client) subscribe(ctx context.Context, reg *provider.Registration, name
 	return nil
 }
 
-// refused adds what to do where the key may not manage webhooks.
+// refused adds advice if the key may not manage webhooks.
 func refused(perr *provider.Error) *provider.Error {
 	if perr.Status == http.StatusUnauthorized || perr.Status == http.StatusForbidden {
 		perr.Detail = provider.Cut("mailgun: this API key may not manage webhooks (" + perr.Detail +
@@ -93,8 +93,8 @@ func refused(perr *provider.Error) *provider.Error {
 	return perr
 }
 
-// signingKey fetches the key that signs webhooks: GET /v5/accounts/http_signing_key ("Account Management"). One that
-// is in use and differs stays as the previous. A key is never made: that would end the one which others verify with.
+// signingKey fetches the key that signs webhooks: GET /v5/accounts/http_signing_key ("Account Management"). If a different key is
+// in use, that one becomes the previous key. It never makes a new key: that would end the key that others verify with.
 func (c *Client) signingKey(ctx context.Context, reg *provider.Registration) *provider.Error {
 	var got struct {
 		Key string `json:"http_signing_key"`

@@ -21,14 +21,14 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/mime"
 )
 
-// What the program asks for beside provider.Provider.
+// The interfaces that Client has besides provider.Provider.
 var (
 	_ provider.EventParser = (*Client)(nil)
 	_ provider.Finder      = (*Client)(nil)
 	_ provider.Registrar   = (*Client)(nil)
 )
 
-// Client sends through one domain, and hears what became of it. It is safe for concurrent use.
+// Client sends through one domain, and reads the events of its messages. It is safe for concurrent use.
 type Client struct {
 	cfg  Config
 	http *esphttp.Client
@@ -46,7 +46,7 @@ func New(cfg Config) (*Client, error) {
 	secrets := append(cfg.signingKeys(), cfg.APIKey)
 	hc := esphttp.New(esphttp.Options{Concurrency: cfg.Concurrency, Secrets: secrets, BaseURL: cfg.BaseURL, Reach: cfg.Reach})
 	api := mailgun.NewMailgun(cfg.Domain, cfg.APIKey.Reveal())
-	api.SetClient(hc.HTTP()) // its own would be http.DefaultClient, which never times out
+	api.SetClient(hc.HTTP()) // the default would be http.DefaultClient, which never times out
 	api.SetAPIBase(cfg.apiBase())
 	if cfg.Subaccount != "" {
 		api.SetOnBehalfOfSubaccount(cfg.Subaccount)
@@ -57,7 +57,7 @@ func New(cfg Config) (*Client, error) {
 // Close implements provider.Provider.
 func (c *Client) Close() error { return c.http.Close() }
 
-// Send implements provider.Provider: POST /v3/{domain}/messages.mime. Mailgun takes a message whole or not at all.
+// Send implements provider.Provider: POST /v3/{domain}/messages.mime. Mailgun accepts or refuses a message as a whole.
 func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, error) {
 	p, perr := c.parcel(s)
 	if perr != nil {
@@ -72,11 +72,12 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	case tr.Status() == 0:
 		return provider.Receipt{}, c.http.Fail(tr, err)
 	}
-	// The answer is read from the trace: mailgun-go keeps no header, and of a 200 that is not JSON it keeps nothing.
+	// The answer is read from the trace: mailgun-go keeps no header, and it keeps nothing of a 200 that is not JSON.
 	a := answer{status: tr.Status(), header: tr.Header(), body: tr.Body(), cut: cutShort(err)}
 	return c.judge(a, s, time.Now())
 }
 
+// judge turns an answer into a receipt or an error, with scrubbed texts.
 func (c *Client) judge(a answer, s *provider.Send, now time.Time) (provider.Receipt, error) {
 	receipt, perr := a.verdict(s, now)
 	if perr == nil {
@@ -90,8 +91,8 @@ func (c *Client) judge(a answer, s *provider.Send, now time.Time) (provider.Rece
 	return provider.Receipt{}, perr
 }
 
-// cutShort returns the error that ended the reading of an answer, or nil when the answer was read whole: what
-// mailgun-go says about a whole one is about its status or its JSON.
+// cutShort returns an error if the reading of an answer was cut short. It returns nil if the answer was read completely: then
+// mailgun-go's error is about its status or its JSON.
 func cutShort(err error) error {
 	var (
 		status *mailgun.UnexpectedResponseError
@@ -104,7 +105,7 @@ func cutShort(err error) error {
 	return errors.New("the answer was cut short")
 }
 
-// parcel makes mailgun-go's message, or refuses what is over Mailgun's caps: routing does not check a pinned account.
+// parcel makes mailgun-go's message. It refuses a message over Mailgun's caps: routing does not check a pinned account.
 func (c *Client) parcel(s *provider.Send) (*mailgun.Message, *provider.Error) {
 	facts := s.Message.Facts()
 	facts.Recipients = len(s.Envelope())
@@ -142,8 +143,8 @@ func overCap(why string) *provider.Error {
 	return &provider.Error{Class: provider.Rejected, Detail: "mailgun: " + why, Elsewhere: true}
 }
 
-// envelope lists every recipient, bare, in one field separated by commas ("Messages", parameter to). mailgun-go would
-// make a part of the form of each, and many servers take no form of a thousand parts.
+// envelope lists the bare addresses of all recipients in one field, separated by commas ("Messages", parameter to). mailgun-go
+// would make a form part for each, and many servers do not accept a form of a thousand parts.
 func envelope(s *provider.Send) string {
 	all := s.Envelope()
 	to := make([]string, 0, len(all))
@@ -153,7 +154,7 @@ func envelope(s *provider.Send) string {
 	return strings.Join(to, ", ")
 }
 
-// options sets what the account overrides and returns its size in bytes. SetTrackingOptions is not used: it sends an
+// options sets the overrides of the account and returns their size in bytes. SetTrackingOptions is not used: it sends an
 // empty o:tracking-clicks.
 func (c *Client) options(p *mailgun.Message) int {
 	size := 0
@@ -172,8 +173,8 @@ func (c *Client) options(p *mailgun.Message) int {
 	return size
 }
 
-// tags are the first three that Mailgun takes: ASCII, at most 128 characters. mailgun-go checks the number only before
-// it adds, so they are added one by one.
+// tags are the first three tags that Mailgun accepts: ASCII, at most 128 characters. The caller adds them one by one, because
+// mailgun-go checks the number only before it adds.
 func tags(m *mail.Message) []string {
 	var out []string
 	for _, tag := range m.Tags {
@@ -195,9 +196,9 @@ func variables(m *mail.Message) map[string]string {
 	return out
 }
 
-// call makes one call that changes no message, with a form if there is one, and reads the JSON of the answer. mailgun-go
-// is not asked: it leaves the subaccount out of every call but the sending, has no call for the signing key, and its
-// iterator over events fails on a name that it does not know and follows whatever URL the answer names.
+// call makes one call that changes no message, with a form if there is one, and reads the JSON of the answer. It does not use
+// mailgun-go: that omits the subaccount from every call except the sending, and has no call for the signing key. Its iterator
+// over events fails on an unknown name, and follows any URL in the answer.
 func (c *Client) call(ctx context.Context, method, address string, form url.Values, into any) *provider.Error {
 	kind := ""
 	if form != nil {
@@ -215,6 +216,7 @@ func (c *Client) callJSON(ctx context.Context, method, address string, in, into 
 	return c.do(ctx, method, address, "application/json", bytes.NewReader(body), into)
 }
 
+// do makes the call with any body, and reads the JSON of a success into its last argument.
 func (c *Client) do(ctx context.Context, method, address, kind string, content io.Reader, into any) *provider.Error {
 	ctx, tr := esphttp.Track(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, address, content)
@@ -240,7 +242,7 @@ func (c *Client) do(ctx context.Context, method, address, kind string, content i
 	return c.failed(tr, err)
 }
 
-// failed judges such a call: nil for a success, else Throttled or Transient where it may be made again, and Misconfigured.
+// failed judges such a call: nil for a success, Throttled or Transient if it may be made again, else Misconfigured.
 func (c *Client) failed(tr *esphttp.Trace, err error) *provider.Error {
 	status := tr.Status()
 	if status == 0 || status/100 == 2 && cutShort(err) != nil {

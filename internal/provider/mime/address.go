@@ -9,8 +9,8 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// quotedLimit is the longest display name that is written as a quoted string; a longer one could not be folded without
-// changing it, so it goes as encoded words.
+// quotedLimit is the longest display name that is written as a quoted string. A longer one could not be folded without a change,
+// so it becomes encoded words.
 const quotedLimit = 60
 
 // addAddresses appends an address list (RFC 5322 section 3.4), or nothing for an empty one.
@@ -38,8 +38,8 @@ func (f *fields) addAddresses(name string, list []mail.Address) error {
 	return nil
 }
 
-// mailbox returns the tokens of one mailbox: the bare address, or the name as atoms, quoted string or encoded words,
-// whichever is the plainest that keeps it exact.
+// mailbox returns the tokens of one mailbox: the bare address, or the name as atoms, quoted string or encoded words. It uses the
+// plainest form that keeps the name exact.
 func mailbox(a mail.Address, room int) []string {
 	addr := "<" + a.Email + ">"
 	switch {
@@ -81,9 +81,9 @@ func quoted(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// checkEmail holds the canonical form of an address to what may stand in a header without quoting: a dot-atom, whose
-// local part may have characters beyond ASCII (RFC 6532), and a domain of LDH labels (RFC 1123 section 2.1). Quoted
-// local parts and address literals are refused. The address stays out of the error.
+// checkEmail checks that the canonical form of an address may stand in a header without quoting. The local part is a dot-atom,
+// which may have characters beyond ASCII (RFC 6532). The domain has LDH labels (RFC 1123 section 2.1). Quoted local parts and
+// address literals are refused. The error does not contain the address.
 func checkEmail(email string) error {
 	at := strings.LastIndexByte(email, '@')
 	if at < 1 || at == len(email)-1 {

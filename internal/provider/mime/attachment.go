@@ -13,8 +13,8 @@ import (
 
 const octetStream = "application/octet-stream"
 
-// attachment makes the leaf of one file, always base64. n is its 1-based position, which names a file that came
-// without a name: Mailgun drops parts that have none.
+// attachment makes the leaf of one file, always base64. n is its 1-based position, which gives a name to a file without one:
+// Mailgun drops parts without a name.
 func attachment(a *mail.Attachment, n int, inline bool) (*part, error) {
 	name := a.Filename
 	if name == "" {
@@ -40,9 +40,9 @@ func attachment(a *mail.Attachment, n int, inline bool) (*part, error) {
 	return p, nil
 }
 
-// contentType returns the tokens of the field: the type as given, its parameters, and a plain ASCII name for readers
-// that don't know RFC 2231. Composite types may not be base64 (RFC 2045 section 6.4), so a message or multipart file is
-// labelled as bytes, as is one whose type does not parse.
+// contentType returns the tokens of the field: the type as given, its parameters, and a plain ASCII name for readers that don't
+// know RFC 2231. Composite types may not be base64 (RFC 2045 section 6.4), so a message or multipart file gets the type of plain
+// bytes, and so does a file with an invalid type.
 func contentType(given, filename string) []string {
 	typ, params, err := stdmime.ParseMediaType(given)
 	if err != nil || !printable(typ, "") || !strings.Contains(typ, "/") ||
@@ -58,7 +58,7 @@ func contentType(given, filename string) []string {
 	sort.Strings(keys)
 	tokens := []string{typ}
 	for _, k := range keys {
-		// FormatMediaType writes one parameter with its quoting or RFC 2231 encoding, "" when it can't.
+		// FormatMediaType writes one parameter with its quoting or RFC 2231 encoding, and returns "" if it can't.
 		if p, ok := strings.CutPrefix(stdmime.FormatMediaType("x/x", map[string]string{k: params[k]}), "x/x; "); ok && len(p) < hardLine/2 {
 			tokens = append(tokens, p)
 		}
@@ -66,8 +66,8 @@ func contentType(given, filename string) []string {
 	return semicolons(append(tokens, "name="+quoted(asciiName(filename))))
 }
 
-// filenameParams writes filename as a short quoted string, else in RFC 2231 form, over several numbered sections when
-// it is long.
+// filenameParams writes filename as a short quoted string, or else in RFC 2231 form, with several numbered sections if it is
+// long.
 func filenameParams(name string) []string {
 	const chunk = 48
 	if len(name) <= quotedLimit && printable(name, "") && !strings.ContainsAny(name, `"\%`) && !strings.Contains(name, "=?") {
@@ -96,7 +96,7 @@ func filenameParams(name string) []string {
 	return semicolons(sections)
 }
 
-// percent encodes all but the attribute characters that every reader agrees on (RFC 2231 section 7).
+// percent encodes all characters except the attribute characters that every reader accepts (RFC 2231 section 7).
 func percent(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -110,7 +110,7 @@ func percent(s string) string {
 	return b.String()
 }
 
-// asciiName is the fallback: every other character becomes "_", and a long name keeps its end, where the extension is.
+// asciiName is the fallback: every other character becomes "_", and a long name keeps its end, which has the extension.
 func asciiName(name string) string {
 	s := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || strings.ContainsRune(`"\%=?`, r) {
@@ -128,7 +128,7 @@ func semicolons(tokens []string) []string {
 	return tokens
 }
 
-// checkContentID wants a stored id: no angle brackets, visible ASCII only (RFC 2392 puts it into a URL).
+// checkContentID requires a stored id: no angle brackets, only visible ASCII (RFC 2392 puts it into a URL).
 func checkContentID(id string) error {
 	if len(id) > 255 {
 		return fmt.Errorf("content id of %d characters, want at most 255", len(id))

@@ -10,25 +10,25 @@ import (
 )
 
 const (
-	softLine = 76  // RFC 5322 section 2.1.1 asks for 78, RFC 2047 section 2 for 76 where there are encoded words
+	softLine = 76  // RFC 5322 section 2.1.1 asks for 78, RFC 2047 section 2 for 76 with encoded words
 	hardLine = 998 // RFC 5322 section 2.1.1
 )
 
 // fields is a list of header fields, each folded and closed by CRLF.
 //
-// We fold ourselves and hand go-message the raw field: its own folding breaks a token that is too long by inserting a
-// space, which changes the value, and its parameters are encoded as RFC 2047 words where RFC 2231 is the rule.
+// We fold fields ourselves and give go-message the raw field. Its own folding breaks a long token by inserting a space, which
+// changes the value, and it encodes parameters as RFC 2047 words although RFC 2231 is the rule.
 type fields struct{ list [][]byte }
 
-// add appends a field whose tokens are joined by single spaces, each of which may become a fold (RFC 5322 section
-// 2.2.3). The caller has checked the tokens.
+// add appends a field. Its tokens are joined by single spaces, each of which may become a fold (RFC 5322 section 2.2.3). The
+// caller has checked the tokens.
 func (f *fields) add(name string, tokens ...string) {
 	b := make([]byte, 0, len(name)+2+len(tokens)*32)
 	b = append(b, name...)
 	b = append(b, ':')
 	line := len(b)
 	for i, t := range tokens {
-		// The first token stays beside the name unless the line would get too long for any server: some readers
+		// The first token stays on the line of the name unless that gets too long for any server: some readers
 		// drop a field whose first line is empty.
 		if limit := softLine; (i > 0 && line+1+len(t) > limit) || line+1+len(t) > hardLine {
 			b = append(b, '\r', '\n')
@@ -41,7 +41,7 @@ func (f *fields) add(name string, tokens ...string) {
 	f.list = append(f.list, append(b, '\r', '\n'))
 }
 
-// addText appends a field whose value is the caller's.
+// addText appends a field with a value from the caller.
 func (f *fields) addText(name, value string) error {
 	if err := checkName(name); err != nil {
 		return err
@@ -53,13 +53,13 @@ func (f *fields) addText(name, value string) error {
 	return nil
 }
 
-// Value returns the value of a field in ASCII, for providers that write the field themselves and put into it what they
-// are given. It is the value that Build writes, without its folds.
+// Value returns the value of a field in ASCII, for providers that write the field themselves and use the value unchanged. It is
+// the value that Build writes, without its folds.
 func Value(name, value string) string { return strings.Join(valueTokens(name, value), " ") }
 
-// valueTokens splits a value where it may be folded. A text arrives at a reader as given: whatever could change on the way
-// (characters beyond ASCII, leading or trailing space, a literal "=?", a stretch that is too long for a line) goes as RFC
-// 2047 encoded words. A structured value has its own rules.
+// valueTokens splits a value where it may be folded. A reader gets the text as given. So everything that could change on the way
+// (characters beyond ASCII, leading or trailing space, a literal "=?", a part that is too long for a line) becomes RFC 2047
+// encoded words. A structured value has its own rules.
 func valueTokens(name, value string) []string {
 	if value == "" {
 		return nil
@@ -76,7 +76,7 @@ func valueTokens(name, value string) []string {
 	return encodedWords(value, room)
 }
 
-// checkName holds a field name to RFC 5322 section 3.6.8 and to a length that leaves room on the line.
+// checkName checks a field name against RFC 5322 section 3.6.8 and against a length that leaves room on the line.
 func checkName(name string) error {
 	if name == "" || len(name) > softLine {
 		return fmt.Errorf("header name of %d characters, want 1..%d", len(name), softLine)
@@ -89,8 +89,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// checkValue refuses what could end the field or be read differently by the next server: control characters and
-// invalid UTF-8. The value itself stays out of the error.
+// checkValue refuses characters that could end the field or that the next server could read differently: control characters and
+// invalid UTF-8. The error does not contain the value.
 func checkValue(name, value string) error {
 	for i := range len(value) {
 		if c := value[i]; (c < ' ' && c != '\t') || c == 0x7f {
@@ -103,8 +103,8 @@ func checkValue(name, value string) error {
 	return nil
 }
 
-// foldable splits a value at the spaces where a fold changes nothing: single ones between visible characters. It reports
-// false when a token is too long for a line.
+// foldable splits a value at the spaces where a fold changes nothing: single ones between visible characters. It returns false if
+// a token is too long for a line.
 func foldable(value string, maxToken int) ([]string, bool) {
 	var tokens []string
 	start := 0

@@ -1,13 +1,13 @@
-// Package mime turns a mail.Message into the bytes of an RFC 5322 message. It decides the shape (which multiparts, which
-// transfer encoding) and how each header is written; it leaves to others what a valid message is (package mail), who
-// gets it (the envelope, which is the adapter's) and DKIM (package smtp, the ESPs themselves).
+// Package mime turns a mail.Message into the bytes of an RFC 5322 message. It decides the structure (which multiparts, which
+// transfer encoding) and how each header is written. It does not decide what a valid message is (package mail), who gets it
+// (the envelope, which is the adapter's) or DKIM (package smtp, the ESPs themselves).
 //
-// Every byte follows from the message alone: boundaries come from its id, and the date is the later of its acceptance and
-// its send_at. So each attempt at each provider sends the same bytes. The output is 7-bit with CRLF line ends only; the one
-// exception is an address whose local part is not ASCII, which RFC 6532 puts into the header as it is and which only
-// SMTPUTF8 carries.
+// Every byte depends on the message alone: boundaries come from its id, and the date is the later of its acceptance and its
+// send_at. So each attempt at each provider sends the same bytes. The output is 7-bit with only CRLF line ends. The one
+// exception is an address whose local part is not ASCII: RFC 6532 puts it into the header unchanged, and only SMTPUTF8 carries
+// it.
 //
-// A newcomer's likeliest mistake is to write Bcc here: those recipients exist in the envelope and nowhere else.
+// The most likely mistake of a newcomer is to write Bcc here: those recipients exist only in the envelope.
 package mime
 
 import (
@@ -24,10 +24,10 @@ import (
 // dateLayout is RFC 5322 section 3.3 with a numeric zone.
 const dateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
 
-// Build returns the message: To, Cc and Reply-To of the message as accepted, whichever recipients this attempt has.
-// Bodies get CRLF line ends (a bare CR, a bare LF and a CRLF each count as one), attachments keep their bytes. An error
-// means that this message can never be built: a header with CR, LF, NUL or another control character, a header that
-// Build owns, an address or content id that does not fit its syntax. Build is safe for concurrent use.
+// Build returns the message: To, Cc and Reply-To of the message as accepted, not those of this attempt. Bodies get CRLF line
+// ends (a bare CR, a bare LF and a CRLF each count as one); attachments keep their bytes. An error means that this message can
+// never be built: a header with CR, LF, NUL or another control character, a header that Build owns, or an address or content
+// id with invalid syntax. Build is safe for concurrent use.
 func Build(m *mail.Message) ([]byte, error) {
 	h, err := messageHeader(m)
 	if err != nil {
@@ -38,7 +38,7 @@ func Build(m *mail.Message) ([]byte, error) {
 		return nil, err
 	}
 	var b bytes.Buffer
-	b.Grow(int(m.Bytes())) // an estimate: the buffer grows when it falls short
+	b.Grow(int(m.Bytes())) // an estimate: the buffer grows if it is too small
 	h.add("MIME-Version", "1.0")
 	if err := textproto.WriteHeader(&b, join(h, root.header)); err != nil {
 		return nil, fmt.Errorf("write message header: %w", err)
@@ -60,7 +60,7 @@ func messageHeader(m *mail.Message) (*fields, error) {
 		date = m.ID.Time()
 	}
 	if m.SendAt.After(date) {
-		date = m.SendAt // a mail of the future must not look days old when it arrives
+		date = m.SendAt // a scheduled mail must not look days old when it arrives
 	}
 	h.add("Date", strings.Split(date.UTC().Truncate(time.Second).Format(dateLayout), " ")...)
 	if err := addressFields(h, m); err != nil {
@@ -81,8 +81,8 @@ func messageHeader(m *mail.Message) (*fields, error) {
 	return h, nil
 }
 
-// addressFields adds From, To, Cc and Reply-To. A message to hidden recipients only gets the empty group that RFC 5322
-// section 3.4 has for it, because some receivers distrust mail without a To.
+// addressFields adds From, To, Cc and Reply-To. A message with only hidden recipients gets the empty group of RFC 5322 section
+// 3.4, because some receivers distrust mail without a To.
 func addressFields(h *fields, m *mail.Message) error {
 	if err := h.addAddresses("From", []mail.Address{m.From}); err != nil {
 		return err
@@ -101,7 +101,7 @@ func addressFields(h *fields, m *mail.Message) error {
 	return nil
 }
 
-// reserved reports whether a custom header would double or forge a field that Build, the signer or a server writes.
+// reserved reports whether a custom header would duplicate or forge a field that Build, the signer or a server writes.
 func reserved(name string, m *mail.Message) bool {
 	switch n := strings.ToLower(name); n {
 	case "from", "to", "cc", "bcc", "date", "subject", "message-id", "mime-version", "received", "return-path", "dkim-signature":

@@ -22,7 +22,7 @@ type part struct {
 	content  []byte
 }
 
-// write writes what stands below the header.
+// write writes everything below the header.
 func (p *part) write(w io.Writer) error {
 	if p.children == nil {
 		if _, err := w.Write(p.content); err != nil {
@@ -49,8 +49,8 @@ func (p *part) write(w io.Writer) error {
 	return nil
 }
 
-// body builds the tree: mixed(related(alternative(text, html, calendar), inline…), attachment…), leaving out each level that
-// would have one child only.
+// body builds the tree: mixed(related(alternative(text, html, calendar), inline…), attachment…). It leaves out each level that
+// would have only one child.
 func body(m *mail.Message) (*part, error) {
 	var inline, attached []*part
 	for i := range m.Attachments {
@@ -86,8 +86,8 @@ func body(m *mail.Message) (*part, error) {
 	return root, nil
 }
 
-// texts returns the text, the HTML and the invitation, as alternatives if they are more than one, the richer one last (RFC
-// 2046 section 5.1.4). The part names the method of the invitation (RFC 6047 section 2.4).
+// texts returns the text, the HTML and the invitation. Several of them become alternatives, the richest one last (RFC 2046
+// section 5.1.4). The part names the method of the invitation (RFC 6047 section 2.4).
 func texts(m *mail.Message) *part {
 	var parts []*part
 	if m.Text != "" || m.HTML == "" {
@@ -133,8 +133,8 @@ func text(subtype, s string, params ...string) *part {
 	return p
 }
 
-// crlf makes each CRLF, bare CR and bare LF one CRLF. This comes before any encoding, so no server ever gets to decide
-// what a lone CR or LF means (SMTP smuggling).
+// crlf turns each CRLF, bare CR and bare LF into one CRLF. It runs before any encoding, so no server can decide what a lone CR or
+// LF means (SMTP smuggling).
 func crlf(s string) []byte {
 	var b bytes.Buffer
 	b.Grow(len(s) + len(s)/32)
@@ -168,7 +168,7 @@ func encodeQP(b []byte) []byte {
 	var out bytes.Buffer
 	out.Grow(len(b) + len(b)/16)
 	w := quotedprintable.NewWriter(&out)
-	_, _ = w.Write(b) // a bytes.Buffer takes every write
+	_, _ = w.Write(b) // a bytes.Buffer accepts every write
 	_ = w.Close()
 	return out.Bytes()
 }

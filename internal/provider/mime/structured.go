@@ -7,9 +7,9 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// structured returns the tokens of a structured value, in ASCII. Of the text in names and comments the words that need it
-// become encoded words. Everything else stays as it is, with characters beyond ASCII as in a URL (RFC 3987 section 3.1): a
-// value that holds some where no URL stands was accepted before that was refused.
+// structured returns the tokens of a structured value, in ASCII. In names and comments, the words that need it become encoded
+// words. Everything else stays as it is, with characters beyond ASCII as in a URL (RFC 3987 section 3.1). A value may have such
+// characters outside a URL if it was accepted before they were refused.
 func structured(name, value string, first int) []string {
 	w := &writer{syntax: mail.SyntaxOf(name), first: first}
 	comment := 0
@@ -41,9 +41,9 @@ type writer struct {
 	syntax mail.HeaderSyntax
 	first  int // room for the first encoded word
 	tokens []string
-	token  strings.Builder // the one under way
+	token  strings.Builder // the current one
 	coded  string          // text to encode that is not written yet
-	space  bool            // stands before what comes next
+	space  bool            // a space stands before the next piece
 }
 
 // takesWords reports whether an encoded word may stand here.
@@ -51,7 +51,7 @@ func (w *writer) takesWords(comment bool) bool {
 	return w.syntax == mail.Named || w.syntax == mail.URLs && comment
 }
 
-// text takes a piece to encode. Spaces between two of them belong to the text: readers drop those between encoded words.
+// text takes a piece to encode. Spaces between two pieces belong to the text: readers drop spaces between encoded words.
 func (w *writer) text(s string) {
 	switch {
 	case w.coded == "":
@@ -71,7 +71,7 @@ func (w *writer) literal(s string) {
 	}
 }
 
-// bracketed writes what stands in angle brackets, which a space may precede wherever it comes after another or a comma.
+// bracketed writes a text in angle brackets. A space may precede it wherever it follows another one or encoded text.
 func (w *writer) bracketed(s string) {
 	if w.coded != "" || strings.HasSuffix(w.token.String(), ">") {
 		w.space = true
@@ -79,6 +79,7 @@ func (w *writer) bracketed(s string) {
 	w.literal(percentNonASCII(s))
 }
 
+// flush writes the collected text as encoded words.
 func (w *writer) flush() {
 	if w.coded == "" {
 		return
@@ -99,7 +100,7 @@ func (w *writer) gap() {
 	w.space = false
 }
 
-// end closes a token. One that fits on no line is cut.
+// end closes a token. It cuts a token that fits on no line.
 func (w *writer) end() {
 	for s := w.token.String(); s != ""; {
 		n := min(len(s), hardLine-1)
@@ -108,7 +109,7 @@ func (w *writer) end() {
 	w.token.Reset()
 }
 
-// unquoted returns what a quoted string means, and every other text as it is.
+// unquoted returns the content of a quoted string, and any other text unchanged.
 func unquoted(s string) string {
 	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
 		return s
@@ -116,6 +117,7 @@ func unquoted(s string) string {
 	return regexp.MustCompile(`\\(.)`).ReplaceAllString(s[1:len(s)-1], "$1")
 }
 
+// percentNonASCII percent-encodes the characters beyond ASCII.
 func percentNonASCII(s string) string {
 	if printable(s, "\t") {
 		return s

@@ -11,18 +11,18 @@ const (
 	wordOpenB = "=?utf-8?b?"
 	wordClose = "?="
 	wordLimit = 75 // RFC 2047 section 2: an encoded word is at most 75 characters
-	wordFloor = 32 // room for the envelope of a word and its longest character, 12 bytes in q
+	wordFloor = 32 // room for the delimiters of a word and its longest character, 12 bytes in q
 )
 
-// LooksEncoded reports whether a reader might take a part of s for an encoded word. Such a text is encoded itself, or it
-// would not arrive as it was given.
+// LooksEncoded reports whether a reader might decode a part of s as an encoded word. Such a text must be encoded itself, or it
+// would change on the way.
 func LooksEncoded(s string) bool { return strings.Contains(s, "=?") }
 
 // Words encodes a text as encoded words with single spaces between. They may stand in a display name, without quotes.
 func Words(s string) string { return strings.Join(encodedWords(s, wordLimit), " ") }
 
-// encodedWords encodes a value as RFC 2047 words of UTF-8, each of whole characters. first bounds the first word, which
-// shares its line with the field name. The spaces between words are dropped by every reader.
+// encodedWords encodes a value as RFC 2047 words of UTF-8, each of whole characters. first bounds the first word, which shares
+// its line with the field name. Every reader drops the spaces between words.
 func encodedWords(value string, first int) []string {
 	q := cheaperInQ(value)
 	limit := min(max(first, wordFloor), wordLimit)
@@ -76,7 +76,7 @@ func encodeWord(s string, q bool) string {
 	return b.String()
 }
 
-// qSafe lists what RFC 2047 section 5 (3) lets stand for itself inside a phrase, the strictest place.
+// qSafe lists the characters that RFC 2047 section 5 (3) allows unencoded in a phrase, the strictest place.
 func qSafe(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.IndexByte("!*+-/", c) >= 0
 }

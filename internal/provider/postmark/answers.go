@@ -13,29 +13,29 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
-// throttlePause is our wait after a 429: Postmark documents neither a rate nor a Retry-After.
+// throttlePause is our wait after a 429: Postmark documents neither a rate nor a Retry-After header.
 const throttlePause = time.Second
 
-// firewallPause is our wait after the firewall in front of the API turned us away.
+// firewallPause is our wait after the firewall in front of the API refused a call.
 const firewallPause = time.Minute
 
 // answer is Postmark's response to one call.
 type answer esphttp.Answer
 
-// said is the JSON of a response. ErrorCode is missing from some acceptances while Postmark has an incident.
+// said is the JSON of a response. Some acceptances lack ErrorCode while Postmark has an incident.
 type said struct {
 	ErrorCode *int
 	Message   string
 	MessageID string
 }
 
-// parse reads the body, or returns what the header says when the body is not Postmark's.
+// parse reads the body. If the body has no ErrorCode, it takes the one in the header.
 func (a answer) parse() said {
 	var s said
 	if err := json.Unmarshal(a.Body, &s); err != nil {
 		s = said{}
 	}
-	if s.ErrorCode == nil { // an acceptance must stand in the body, so a 0 does not count
+	if s.ErrorCode == nil { // an acceptance must be in the body, so a 0 in the header does not count
 		if n, err := strconv.Atoi(strings.TrimSpace(a.Header.Get("X-PM-ApiErrorCode"))); err == nil && n != 0 {
 			s.ErrorCode = &n
 		}
@@ -56,7 +56,7 @@ func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *pro
 		Class: a.byStatus(got), Status: a.Status, Detail: got.Message, Err: a.Cut,
 		Elsewhere: a.Status == http.StatusRequestEntityTooLarge,
 	}
-	if got.ErrorCode == nil { // with none, others' JSON may have a message too
+	if got.ErrorCode == nil { // without a code it may be other JSON, which may have a message too
 		perr.Detail = esphttp.NotTheirs
 	}
 	if got.ErrorCode != nil && *got.ErrorCode != 0 {
@@ -69,25 +69,26 @@ func (a answer) verdict(s *provider.Send, now time.Time) (provider.Receipt, *pro
 	return provider.Receipt{}, perr
 }
 
-// accepts reports an acceptance: 200 with a MessageID and ErrorCode 0, which is missing while Postmark has an incident.
-// A 200 that is cut short, or is no JSON of Postmark's, is none.
+// accepts reports an acceptance: 200 with a MessageID and ErrorCode 0, or no ErrorCode while Postmark has an incident. A 200
+// that is cut short, or is not Postmark's JSON, is not an acceptance.
 func (a answer) accepts(got said) bool {
 	return a.Status == http.StatusOK && got.MessageID != "" && (got.ErrorCode == nil || *got.ErrorCode == 0)
 }
 
-// byStatus is the class where no ErrorCode tells. A 403 without one comes from the firewall in front of the API
-// (support: "403 Forbidden"), which turns away single calls; one with a code is about us.
+// byStatus is the class if no ErrorCode decides. A 403 without one comes from the firewall in front of the API (support: "403
+// Forbidden"), which refuses single calls. A 403 with a code is about us.
 func (a answer) byStatus(got said) provider.Class {
 	class := esphttp.ByStatus(a.Status)
 	switch {
 	case class == provider.Accepted:
-		return provider.Uncertain // a success, but not in Postmark's words
+		return provider.Uncertain // a success, but not in Postmark's form
 	case a.Status == http.StatusForbidden && got.ErrorCode == nil:
 		return provider.Transient
 	}
 	return class
 }
 
+// pause sets how long to wait, by the answer's Retry-After or by our own default for the status.
 func (a answer) pause(perr *provider.Error, now time.Time) {
 	if perr.Class != provider.Throttled && perr.Class != provider.Transient {
 		return
@@ -104,7 +105,7 @@ func (a answer) pause(perr *provider.Error, now time.Time) {
 	}
 }
 
-// apply puts the table's word into the error, and names recipients.
+// apply copies the table's entry into the error, and names recipients.
 func (c code) apply(perr *provider.Error, got said, s *provider.Send) {
 	perr.Class, perr.Scope, perr.Elsewhere, perr.Suspect = c.class, c.scope, c.rule, c.doubt
 	if perr.Detail == "" {
@@ -121,9 +122,9 @@ func (c code) apply(perr *provider.Error, got said, s *provider.Send) {
 	}
 }
 
-// allInactive reads a 406. It is documented for messages whose recipients are all inactive. One that names only some
-// has been reported although the others were mailed (a suppressed Bcc): that is no verdict on the others, and to send
-// to them again might be once too often. One that names nobody we know is about all.
+// allInactive reads a 406. It is documented for messages whose recipients are all inactive. But a 406 that names only some has
+// been reported, although the others were mailed (a suppressed Bcc). It decides nothing about the others, and another send could
+// mail them twice. A 406 that names no known recipient is about all.
 func allInactive(perr *provider.Error, got said, s *provider.Send) {
 	found, all := named(got.Message, s), s.Envelope()
 	if len(found) > 0 && len(found) < len(all) {
@@ -138,7 +139,7 @@ func allInactive(perr *provider.Error, got said, s *provider.Send) {
 }
 
 // suppressed are the recipients that an acceptance leaves out: "Message OK, but will not deliver to these inactive
-// addresses: a@x.test, b@x.test. Inactive recipients are ones that ...". Only such a text has any.
+// addresses: a@x.test, b@x.test. Inactive recipients are ones that ...". Only such a text names any.
 func suppressed(message string, s *provider.Send) []provider.Refusal {
 	if !strings.Contains(strings.ToLower(message), inactiveLabel) {
 		return nil
@@ -160,21 +161,21 @@ func refusals(emails []string, number int, message string) []provider.Refusal {
 // inactive is the ErrorCode of recipients on a suppression list.
 const inactive = 406
 
-// code is one documented answer: an ErrorCode, and words of its Message where the code alone does not tell.
+// code is one documented answer: an ErrorCode, and words of its Message if the code alone does not decide.
 type code struct {
 	number int
 	text   string // lower case, "" for any
 	class  provider.Class
 	scope  provider.Scope
 	rule   bool // a cap or rule of Postmark's own: another provider may take the message
-	names  bool // the Message names recipients, and they are what is wrong
-	doubt  bool // a single message may be all that is wrong: scope is to blame when others meet the same
+	names  bool // the Message names recipients, and they are at fault
+	doubt  bool // perhaps only this message is wrong; scope is at fault if others get the same
 	why    string
 }
 
-// codes is the table of Postmark's ErrorCodes ("API overview", API error codes), first match wins. The numbers are not
-// HTTP statuses, though some look like it. What is not listed is decided by the status. 400, 401, 405 and 409 are no
-// longer documented and still met.
+// codes is the table of Postmark's ErrorCodes ("API overview", API error codes); the first match wins. The numbers are not
+// HTTP statuses, although some look like them. For a code that is not listed, the status decides. 400, 401, 405 and 409 are no
+// longer documented but still occur.
 func codes() []code {
 	const (
 		transient, uncertain, rejected = provider.Transient, provider.Uncertain, provider.Rejected
@@ -238,8 +239,8 @@ func lookUp(number int, message string) (code, bool) {
 // inactiveLabel stands before the list of suppressed addresses in Postmark's texts, in lower case.
 const inactiveLabel = "inactive addresses:"
 
-// named returns the recipients of the attempt that stand in a text of Postmark's, in the order of the envelope. Postmark
-// prints them in lower case. Where the text has a list of inactive addresses, only that list counts.
+// named returns the recipients of the attempt that a text of Postmark's names, in the order of the envelope. Postmark prints
+// them in lower case. If the text has a list of inactive addresses, only that list counts.
 func named(text string, s *provider.Send) []string {
 	text = inactiveList(strings.ToLower(text))
 	all := s.Envelope()
@@ -247,7 +248,7 @@ func named(text string, s *provider.Send) []string {
 	for _, a := range all {
 		emails = append(emails, a.Email)
 	}
-	// The longest first, each taken out where it stands: brien@x.test is a part of o'brien@x.test.
+	// The longest first, and each one is removed: brien@x.test is a part of o'brien@x.test.
 	byLength := slices.SortedFunc(slices.Values(emails), func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	found := map[string]bool{}
 	for _, email := range byLength {
@@ -265,7 +266,7 @@ func inactiveList(text string) string {
 	return list
 }
 
-// takeOut replaces the address by a space wherever it stands as a whole, and reports whether it did.
+// takeOut replaces the address by a space wherever it stands as a whole word, and reports whether it found one.
 func takeOut(text, email string) (string, bool) {
 	var b strings.Builder
 	found := false
@@ -286,8 +287,8 @@ func takeOut(text, email string) (string, bool) {
 	}
 }
 
-// startsWord reports whether an address may begin after before. A quote may stand there, though it may also be part of
-// a local part.
+// startsWord reports whether an address may begin after before. A quote may stand there, although it could also be part of a
+// local part.
 func startsWord(before string) bool {
 	if before == "" {
 		return true
@@ -296,7 +297,7 @@ func startsWord(before string) bool {
 	return !alnum(c) && c < 0x80 && !strings.ContainsRune(".!#$%&*+-/=?^_`{|}~", rune(c))
 }
 
-// endsWord reports whether a domain may end before after: a full stop may follow, but no further label.
+// endsWord reports whether a domain may end at the start of after. A full stop may follow, but not another label.
 func endsWord(after string) bool {
 	if after == "" {
 		return true

@@ -1,15 +1,15 @@
-// Package postmark sends through Postmark's email API, and reads what comes back by its webhooks and its Messages API.
+// Package postmark sends through Postmark's email API, and reads events from its webhooks and its Messages API.
 //
 // It decides how a message becomes one call to /email, what each documented answer means (the table in answers.go) and
 // what each documented event means (the tables in events.go). It leaves retrying, limits, batching and the keeping of
 // events to others. Postmark's documentation pages: "Email API", "API overview" (error codes), "Message Streams API",
-// "Webhooks overview" and the page of each webhook, "Webhooks API", "Messages API", "Bounce API". The client is our own
-// because no other shows status, code and body together, and the class hangs on all three.
+// "Webhooks overview" and the page of each webhook, "Webhooks API", "Messages API", "Bounce API". We have our own client
+// because no other returns status, code and body together, and the class depends on all three.
 //
-// A newcomer's likeliest mistake is to mix up the two namespaces: ErrorCode 403 in the body of a 422 is an unknown
-// field in the request, status 403 is a firewall, ErrorCode 422 is a wrong server. And a 200 may refuse recipients: the
-// addresses stand in the text of its Message, nowhere else. The next is to answer a webhook with 403: Postmark takes that
-// for a wish never to be told again.
+// The most likely mistake of a newcomer is to mix up the two kinds of codes: ErrorCode 403 in the body of a 422 is an unknown
+// field in the request, status 403 is a firewall, ErrorCode 422 is a wrong server. And a 200 may refuse recipients: their
+// addresses are in the text of its Message, nowhere else. The next mistake is to answer a webhook with 403: Postmark then
+// stops retrying for good.
 package postmark
 
 import (
@@ -43,8 +43,8 @@ type Config struct {
 	Streams       map[string]string `json:"streams"`        // our stream -> Postmark's
 	Tracking      Tracking          `json:"tracking"`
 
-	// Webhooks carry no signature. They prove themselves by basic auth with WebhookUsername, or by a header of the name
-	// WebhookHeader, or by either where both are set. The previous secrets are taken too, while one is changed.
+	// Webhooks carry no signature. They authenticate by basic auth with WebhookUsername, or by the header named WebhookHeader,
+	// or by either if both are set. The previous secrets are accepted too, during a change.
 	WebhookUsername         string      `json:"webhook_username"` // default "sendgate"
 	WebhookHeader           string      `json:"webhook_header"`   // name of a header that holds WebhookToken
 	WebhookPassword         seal.Secret `json:"-"`                // secret "webhook_password"
@@ -55,15 +55,15 @@ type Config struct {
 	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
 }
 
-// Tracking overrides the server's own tracking settings. What is not set is left to the server. Postmark does not let a
-// message turn open tracking off where the server has it on.
+// Tracking overrides the server's own tracking settings. Unset fields leave the decision to the server. If the server has open
+// tracking on, Postmark does not let a message turn it off.
 type Tracking struct {
 	Opens  *bool `json:"opens"`
 	Clicks *bool `json:"clicks"`
 }
 
-// ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "server_token", and those of
-// the webhook if events are to come.
+// ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "server_token", and those of the webhook
+// if events should come.
 func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error) {
 	var c Config
 	if err := esphttp.DecodeSettings(settings, &c); err != nil {
@@ -81,7 +81,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 	return c, nil
 }
 
-// Validate reports what is wrong with the configuration, all of it in one error.
+// Validate reports everything that is wrong with the configuration in one error.
 func (c Config) Validate() error {
 	errs := []error{esphttp.CheckCredential("server_token", c.ServerToken)}
 	if c.BaseURL != "" {
@@ -105,6 +105,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// checkWebhook checks the settings and secrets of the webhook.
 func (c Config) checkWebhook() []error {
 	var errs []error
 	for name, s := range map[string]seal.Secret{
@@ -130,11 +131,11 @@ func (c Config) checkWebhook() []error {
 	return errs
 }
 
-// username is what basic auth of a webhook has to name.
+// username is the user name that basic auth of a webhook must have.
 func (c Config) username() string { return cmp.Or(c.WebhookUsername, "sendgate") }
 
-// validStream holds to what "Message Streams API" says of ids: lower-case letters, digits, hyphen and underscore,
-// beginning with a letter, at most 30 characters.
+// validStream checks the rules of "Message Streams API" for ids: lower-case letters, digits, hyphen and underscore, beginning
+// with a letter, at most 30 characters.
 func validStream(id string) bool {
 	if len(id) == 0 || len(id) > 30 || id[0] < 'a' || id[0] > 'z' {
 		return false
@@ -159,16 +160,16 @@ func (c Config) endpoint() string { return c.host() + "/email" }
 // host is the base URL without a trailing slash.
 func (c Config) host() string { return strings.TrimRight(cmp.Or(c.BaseURL, defaultURL), "/") }
 
-// settled is how long after a call a search is believed that does not show its message. Messages show at once as a
-// rule, and Postmark gives no figure, so this is ours.
+// settled is how long after a call a search without its message becomes proof. Messages usually appear at once. Postmark gives
+// no figure, so this one is ours.
 const settled = 5 * time.Minute
 
-// kept is the shortest retention that a server can be set to; 45 days is what it has by itself.
+// kept is the shortest retention that a server can be set to; the default is 45 days.
 const kept = 7 * 24 * time.Hour
 
-// Spec describes the kind. Source: "Email API", message limits, metadata and forbidden file types. Its caps of 2,000
-// characters for a subject and of 1,000 for a tag are above ours. "Zero-sized attachments not allowed." is undocumented, and
-// reported by many.
+// Spec describes the kind. Source: "Email API", message limits, metadata and forbidden file types. Its caps of 2,000 characters
+// for a subject and of 1,000 for a tag are above ours. "Zero-sized attachments not allowed." is undocumented, and many users
+// reported it.
 func Spec() provider.Spec {
 	return provider.Spec{
 		Kind:        "postmark",
@@ -178,7 +179,7 @@ func Spec() provider.Spec {
 		},
 		Settings: esphttp.Settings([]string{"server_token", "webhook_password", "webhook_token"}, nil, // Register sends the latter
 			"message_stream", "streams", "tracking", "webhook_username", "webhook_header", "concurrency"),
-		Guessable: []string{"webhook_password", "webhook_token"}, // a previous one may be one that is given up as too short
+		Guessable: []string{"webhook_password", "webhook_token"}, // a previous one may be one that is replaced because it is too short
 		Events:    provider.EventSpec{Delivered: true},
 		Lookup:    provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Capabilities: provider.Capabilities{

@@ -12,8 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// Parse implements provider.EventParser. Raw is one request of Postmark's, or one event that a look-up brought: one
-// event, always.
+// Parse implements provider.EventParser. Raw is one request of Postmark's, or one event from a look-up. It is always one event.
 func (c *Client) Parse(raw []byte) []mail.Event { return []mail.Event{parse(raw)} }
 
 func parse(raw []byte) mail.Event {
@@ -45,7 +44,7 @@ func parse(raw []byte) mail.Event {
 	return e
 }
 
-// bounce goes by Type. For the words of the receiving host there is Details, and Description is Postmark's own.
+// bounce goes by Type. Details has the words of the receiving host; Description is Postmark's own text.
 func (f fields) bounce(e *mail.Event) {
 	kind := f.text("Type")
 	e.Name = name("Bounce", kind)
@@ -61,8 +60,8 @@ func (t bounceType) bounce(kind, text string) *mail.Bounce {
 	return t.why(kind, code, enhanced, text).Bounce(provider.Cut(code), provider.Cut(enhanced), provider.Cut(text))
 }
 
-// subscription tells a recipient who left, or was taken off, from what mirrors a bounce or a complaint, which has an
-// event of its own and must not count twice. Mail that is allowed again is no event of ours either.
+// subscription reports recipients who unsubscribed or were removed. An entry that mirrors a bounce or a complaint has an event of
+// its own and must not count twice. Mail that is allowed again is not an event of ours either.
 func (f fields) subscription(e *mail.Event) {
 	reason := f.text("SuppressionReason")
 	e.Name = name("SubscriptionChange", reason)
@@ -71,7 +70,7 @@ func (f fields) subscription(e *mail.Event) {
 	}
 }
 
-// messageEvent reads what a look-up brought. A delivery goes by the name of its webhook, so that the two are one.
+// messageEvent reads an event from a look-up. A delivery gets the name of its webhook, so that the two are the same event.
 func (f fields) messageEvent(e *mail.Event) {
 	kind := f.text("Type")
 	e.Name = name(messageEvent, kind)
@@ -81,7 +80,7 @@ func (f fields) messageEvent(e *mail.Event) {
 		e.Name, e.Detail = "Delivery", ""
 	case mail.EventDeferred:
 		var d fields
-		_ = json.Unmarshal(f["Details"], &d) // without them there is still the event
+		_ = json.Unmarshal(f["Details"], &d) // without Details it is still an event
 		e.Bounce = t.bounce(kind, d.text("DeliveryMessage"))
 	case mail.EventUnmapped, mail.EventAccepted, mail.EventBounced, mail.EventRejected, mail.EventComplained,
 		mail.EventUnsubscribed, mail.EventOpened, mail.EventClicked, mail.EventFailedUnknown, mail.EventEndpointDisabled:
@@ -98,7 +97,7 @@ func name(record, kind string) string {
 // fields are the members of an object by their exact names.
 type fields map[string]json.RawMessage
 
-// text is a member that is a string or a number, else "".
+// text is a member that is a string or a number; otherwise "".
 func (f fields) text(name string) string {
 	var s string
 	if json.Unmarshal(f[name], &s) == nil {
@@ -111,8 +110,8 @@ func (f fields) text(name string) string {
 	return ""
 }
 
-// time reads RFC 3339, to the microsecond: Postmark gives seven digits, and Postgres keeps six. A year that Postmark
-// can't mean is no time.
+// time reads RFC 3339, to the microsecond: Postmark gives seven digits, and Postgres keeps six. An implausible year is no
+// time.
 func (f fields) time(name string) time.Time {
 	t, err := time.Parse(time.RFC3339Nano, f.text(name))
 	if t = t.UTC(); err != nil || t.Year() < 2000 || t.Year() > 2200 {
@@ -121,7 +120,7 @@ func (f fields) time(name string) time.Time {
 	return t.Truncate(time.Microsecond)
 }
 
-// messageID is our own id, which travels in the metadata.
+// messageID is our own id, from the metadata.
 func (f fields) messageID() mail.ID {
 	var metadata fields
 	if json.Unmarshal(f["Metadata"], &metadata) != nil {
@@ -134,7 +133,7 @@ func (f fields) messageID() mail.ID {
 	return id
 }
 
-// join puts members together, to tell two events apart and not to be read.
+// join concatenates members. The result distinguishes two events; nobody reads it.
 func (f fields) join(names []string) string {
 	var b strings.Builder
 	for _, name := range names {
@@ -143,20 +142,20 @@ func (f fields) join(names []string) string {
 	return provider.Cut(b.String())
 }
 
-// record is what one RecordType means, and where its members are ("Delivery webhook" and its neighbours).
+// record says what one RecordType means, and where its members are ("Delivery webhook" and the other webhook pages).
 type record struct {
 	event     mail.EventType
 	at        string   // member that holds the time
 	recipient string   // member that holds the address
 	numbered  bool     // "ID" is an id of the event
-	tells     []string // members that tell apart two events of one time
+	tells     []string // members that distinguish two events of the same time
 }
 
 // messageEvent is our word for an entry of MessageEvents in "Messages API", outbound message details.
 const messageEvent = "MessageEvent"
 
-// records is the table of RecordTypes. What a Bounce and a SubscriptionChange mean stands in the tables below. What is
-// not listed has no word of ours.
+// records is the table of RecordTypes. The tables below say what a Bounce and a SubscriptionChange mean. A RecordType that is
+// not listed is an unmapped event.
 func records() map[string]record {
 	return map[string]record{
 		"Delivery":           {event: mail.EventDelivered, at: "DeliveredAt", recipient: "Recipient"},
@@ -169,18 +168,18 @@ func records() map[string]record {
 	}
 }
 
-// bounceType is what one Type of a bounce means.
+// bounceType says what one Type of a bounce means.
 type bounceType struct {
 	event   mail.EventType
-	reason  mail.Reason // when the words of the receiving host tell nothing, or are not asked
-	byReply bool        // the words decide
-	soft    bool        // whatever they say, the address is not condemned
+	reason  mail.Reason // used if the receiving host's words say nothing, or are not read
+	byReply bool        // the host's words decide
+	soft    bool        // the verdict is never hard, whatever the words say
 }
 
-// bounceTypes is the table of bounce types ("Bounce API", bounce types). It goes by Type, never by TypeCode. Those
-// without an event are about something else than delivery; what is not listed has no word of ours.
+// bounceTypes is the table of bounce types ("Bounce API", bounce types). It goes by Type, never by TypeCode. Types without an
+// event are not about delivery; a Type that is not listed is unmapped.
 //
-// SpamNotification is a host's verdict on the content. The recipient complained of nothing and stays mailable.
+// SpamNotification is a host's verdict on the content. The recipient did not complain, and can still be mailed.
 func bounceTypes() map[string]bounceType {
 	return map[string]bounceType{
 		"HardBounce":              {event: mail.EventBounced, reason: mail.InvalidAddress, byReply: true},
@@ -208,7 +207,7 @@ func bounceTypes() map[string]bounceType {
 	}
 }
 
-// messageEvents is the table of the Types of MessageEvents that tell something. A bounce is told by "Bounce API".
+// messageEvents is the table of the useful Types of MessageEvents. Bounces come from "Bounce API".
 func messageEvents() map[string]bounceType {
 	return map[string]bounceType{
 		"Delivered": {event: mail.EventDelivered},
@@ -216,8 +215,8 @@ func messageEvents() map[string]bounceType {
 	}
 }
 
-// why makes the verdict on a bounce out of its type, named kind, and the reply. A reply that says nothing leaves it to the
-// type, but a HardBounce condemns the address only where there is no reply at all.
+// why makes the verdict on a bounce from its type, named kind, and the reply. If the reply says nothing, the type decides, but a
+// HardBounce is hard only if there is no reply at all.
 func (t bounceType) why(kind, code, enhanced, text string) smtpcode.Verdict {
 	own := smtpcode.Own(t.reason, "postmark/"+kind)
 	said := smtpcode.Classify(code, enhanced, text)

@@ -20,9 +20,9 @@ type outbound struct {
 	Metadata  map[string]json.RawMessage
 }
 
-// Find implements provider.Finder, by a search for our own metadata, which is exact. Without a stream Postmark searches
-// its default one only, and which one the message went by is not known here, so each is asked. What became of the message
-// is told beside; that it can't be read changes nothing about the finding.
+// Find implements provider.Finder, by a search for our own metadata, which is exact. Without a stream Postmark searches only its
+// default one. The stream of the message is not known here, so each one is searched. The finding includes what happened to the
+// message, if that can be read; a failure there does not change the finding.
 func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding, error) {
 	for _, stream := range c.cfg.streams() {
 		params := url.Values{
@@ -32,7 +32,7 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 		if err := c.call(ctx, http.MethodGet, "/messages/outbound?"+params.Encode(), nil, &page); err != nil {
 			return provider.Finding{}, esphttp.LookupError(err)
 		}
-		if page.Messages == nil { // somebody else's JSON, which must not prove that there is no message
+		if page.Messages == nil { // other JSON, which must not prove that there is no message
 			return provider.Finding{}, &provider.Error{
 				Class: provider.Transient, Detail: "postmark: not an answer of the Messages API; check base_url",
 			}
@@ -48,7 +48,7 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 	return provider.Finding{}, nil
 }
 
-// history reads what became of the message, as far as that can be read.
+// history reads what happened to the message, as far as it can be read.
 func (c *Client) history(ctx context.Context, id string, ours mail.ID) []mail.Payload {
 	var details struct{ MessageEvents []json.RawMessage }
 	if c.call(ctx, http.MethodGet, "/messages/outbound/"+url.PathEscape(id)+"/details", nil, &details) != nil {
@@ -73,7 +73,7 @@ func (c *Client) history(ctx context.Context, id string, ours mail.ID) []mail.Pa
 	return found
 }
 
-// bounceID is under which "Bounce API" has the entry, "" when it is about no bounce.
+// bounceID is the id of the entry in "Bounce API", or "" if it is not a bounce.
 func bounceID(raw []byte) string {
 	var entry, details fields
 	if json.Unmarshal(raw, &entry) != nil || json.Unmarshal(entry["Details"], &details) != nil || entry.text("Type") != "Bounced" {
@@ -82,7 +82,7 @@ func bounceID(raw []byte) string {
 	return details.text("BounceID")
 }
 
-// asWebhook adds what a webhook would say of the message and the API does not, so that Parse reads both alike.
+// asWebhook adds the fields that a webhook has and the API lacks, so that Parse reads both alike.
 func asWebhook(raw []byte, record, id string, ours mail.ID) []byte {
 	var f fields
 	if json.Unmarshal(raw, &f) != nil || f == nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Receive implements provider.EventParser. Postmark tries again after every answer but 200, and never again after 403
-// ("Webhooks overview", retries), so credentials that are wrong are answered with 401: they may be right tomorrow.
+// Receive implements provider.EventParser. Postmark retries after every answer except 200, and never after 403 ("Webhooks
+// overview", retries). So wrong credentials are answered with 401: they may be right tomorrow.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
 	if err := c.CheckHeader(h.Header, h.Now); err != nil {
 		return provider.Batch{}, err
@@ -24,7 +24,7 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	return provider.Batch{Payloads: []mail.Payload{{Raw: h.Body, Events: c.Parse(h.Body)}}}, nil
 }
 
-// CheckHeader implements provider.HeaderChecker: the credentials are all that a request proves itself by.
+// CheckHeader implements provider.HeaderChecker: the credentials are the only proof of a request.
 func (c *Client) CheckHeader(header http.Header, _ time.Time) error {
 	switch {
 	case !c.cfg.receives():
@@ -35,13 +35,14 @@ func (c *Client) CheckHeader(header http.Header, _ time.Time) error {
 	return nil
 }
 
-// receives reports whether there is a secret by which a webhook could prove itself.
+// receives reports whether there is a secret that a webhook can authenticate with.
 func (c Config) receives() bool { return len(c.passwords())+len(c.tokens()) > 0 }
 
 func (c Config) passwords() []seal.Secret { return set(c.WebhookPassword, c.WebhookPasswordPrevious) }
 
 func (c Config) tokens() []seal.Secret { return set(c.WebhookToken, c.WebhookTokenPrevious) }
 
+// set drops the secrets that are empty.
 func set(secrets ...seal.Secret) []seal.Secret {
 	var out []seal.Secret
 	for _, s := range secrets {
@@ -52,7 +53,7 @@ func set(secrets ...seal.Secret) []seal.Secret {
 	return out
 }
 
-// authentic compares with every secret that may be meant, each in a time that hangs on nothing but the request.
+// authentic compares with every possible secret. The time of each comparison depends only on the request.
 func (c *Client) authentic(header http.Header) bool {
 	user, password, _ := (&http.Request{Header: header}).BasicAuth()
 	named := same(user, c.cfg.username())
@@ -66,7 +67,7 @@ func (c *Client) authentic(header http.Header) bool {
 	return ok == 1
 }
 
-// same is 1 for equal texts, else 0. Hashing makes the time independent of how long the secret is.
+// same is 1 for equal texts, else 0. Hashing makes the time independent of the length of the secret.
 func same(got, want string) int {
 	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
 	return subtle.ConstantTimeCompare(a[:], b[:])

@@ -54,10 +54,10 @@ func build(cfg Config, s *provider.Send) *email {
 	return out
 }
 
-// visible fills the place of To when all of To is settled: by Cc, whom everybody may see, or by the only Bcc that is
-// left, who sees nobody but himself. Several Bcc stay where they are and To stays empty: Postmark takes such a message,
-// though "Email API" calls To required (seen by the authors of two client libraries), and refuses it whole if it ever
-// does not. Nobody's address is put where another can read it.
+// visible fills an empty To when all of To is settled. It uses Cc, whom everybody may see, or a sole remaining Bcc, who then sees
+// only their own address. Several Bcc stay where they are and To stays empty. Postmark accepts such a message, although "Email
+// API" calls To required (the authors of two client libraries saw this). If it ever does not, it refuses the whole message. No
+// address is put where another recipient can read it.
 func visible(s *provider.Send) (to, cc, bcc []mail.Address) {
 	switch {
 	case len(s.To) > 0:
@@ -79,8 +79,8 @@ func list(as []mail.Address) string {
 	return strings.Join(parts, ", ")
 }
 
-// one writes an address with its name. Postmark wants the name as it reads, not as encoded words, and in quotes where
-// it holds a comma; quotes never hurt. But a name that looks like an encoded word would be read as one.
+// one writes an address with its name. Postmark wants the name as plain text, not as encoded words, and in quotes if it has a
+// comma; quotes never hurt. But a name that looks like an encoded word would be decoded, so it is encoded here.
 func one(a mail.Address) string {
 	if a.Name == "" {
 		return a.Email
@@ -91,7 +91,7 @@ func one(a mail.Address) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.Name) + `" <` + a.Email + ">"
 }
 
-// subject is encoded by Postmark, which leaves alone what looks encoded already.
+// subject encodes only a text that looks encoded: Postmark encodes the others, and leaves such a text alone.
 func subject(s string) string {
 	if mime.LooksEncoded(s) {
 		return mime.Words(s)
@@ -99,7 +99,7 @@ func subject(s string) string {
 	return s
 }
 
-// tag is the first tag: Postmark knows one. The others are kept by us.
+// tag is the first tag: Postmark has only one per message. We keep the others.
 func tag(tags []string) string {
 	if len(tags) == 0 || utf8.RuneCountInString(tags[0]) > Spec().Capabilities.MaxTagLen {
 		return ""
@@ -107,7 +107,7 @@ func tag(tags []string) string {
 	return tags[0]
 }
 
-// metadata carries our id and the caller's metadata; every event repeats it.
+// metadata holds our id and the caller's metadata; every event repeats it.
 func metadata(m *mail.Message) map[string]string {
 	out := map[string]string{provider.MessageKey: m.ID.String()}
 	for k, v := range m.Metadata {
@@ -118,8 +118,8 @@ func metadata(m *mail.Message) map[string]string {
 	return out
 }
 
-// headers are the caller's, and our Message-ID unless the caller set one. X-PM-KeepID asks Postmark not to put its own
-// in its place.
+// headers are the caller's, and our Message-ID unless the caller set one. X-PM-KeepID asks Postmark not to replace it with its
+// own.
 func headers(m *mail.Message) []header {
 	out := make([]header, 0, len(m.Headers)+2)
 	own := header{"Message-ID", "<" + m.MessageID() + ">"}
@@ -135,6 +135,7 @@ func headers(m *mail.Message) []header {
 	return append(out, own, header{"X-PM-KeepID", "true"})
 }
 
+// trackLinks maps our setting to Postmark's value; "" leaves it to the server.
 func trackLinks(clicks *bool) string {
 	switch {
 	case clicks == nil:

@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// webhook is what "Webhooks API" takes. MessageStream is fixed when it is made.
+// webhook is the input of "Webhooks API". MessageStream can't change after creation.
 type webhook struct {
 	URL           string    `json:"Url"`
 	MessageStream string    `json:",omitempty"`
@@ -31,7 +31,7 @@ type triggers struct {
 	SubscriptionChange trigger
 }
 
-// trigger is one type of event. The content of messages stays away: a request would grow over every cap.
+// trigger is one type of event. The content of messages is not included: a request would exceed every cap.
 type trigger struct {
 	Enabled           bool
 	PostFirstOpenOnly *bool `json:",omitempty"`
@@ -39,8 +39,8 @@ type trigger struct {
 }
 
 // Register implements provider.Registrar ("Webhooks API", list, create, edit), for each message stream that the account
-// sends by. Postmark calls the URL before it takes a webhook, and wants 200, so the receiver must know the password by
-// then: where there is none yet, Register makes one and does nothing else, until it is called again.
+// sends by. Postmark calls the URL before it accepts a webhook, and wants 200, so the receiver must know the password by
+// then. If there is no password yet, Register only makes one, and must be called again.
 func (c *Client) Register(ctx context.Context, target string) (provider.Registration, error) {
 	if c.cfg.WebhookToken.IsZero() && c.cfg.WebhookPassword.IsZero() {
 		random := make([]byte, 32)
@@ -62,7 +62,7 @@ func (c *Client) Register(ctx context.Context, target string) (provider.Registra
 	return r, nil
 }
 
-// registerStream makes our webhook of one stream, or brings the one with our URL up to date.
+// registerStream makes our webhook of one stream, or updates the one with our URL.
 func (c *Client) registerStream(ctx context.Context, target, stream string) (string, error) {
 	var list struct {
 		Webhooks []struct {
@@ -86,6 +86,7 @@ func (c *Client) registerStream(ctx context.Context, target, stream string) (str
 	return "made a webhook for the stream " + stream, err
 }
 
+// wanted is the webhook that we want to have.
 func (c *Client) wanted(target string) webhook {
 	no := false
 	on := trigger{Enabled: true}

@@ -33,8 +33,8 @@ func New(cfg Config) (*Client, error) {
 // Close implements provider.Provider.
 func (c *Client) Close() error { return c.http.Close() }
 
-// Send implements provider.Provider: POST /email. Recipients that Postmark has suppressed come back in Receipt.Refused
-// when others are left, and as BadRecipient when none is.
+// Send implements provider.Provider: POST /email. If some recipients are suppressed at Postmark, they are in Receipt.Refused. If
+// all are, the error is BadRecipient.
 func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, error) {
 	if perr := Spec().Refuse(s); perr != nil {
 		return provider.Receipt{}, perr
@@ -51,6 +51,7 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	return c.judge(answer(a), s, time.Now())
 }
 
+// judge turns an answer into a receipt or an error, with scrubbed texts.
 func (c *Client) judge(a answer, s *provider.Send, now time.Time) (provider.Receipt, error) {
 	receipt, perr := a.verdict(s, now)
 	if perr == nil {
@@ -69,15 +70,15 @@ func (c *Client) scrub(refused []provider.Refusal) {
 	}
 }
 
-// header holds what Postmark answers 401, or 415, without.
+// header holds the headers without which Postmark answers 401 or 415.
 func (c *Client) header() http.Header {
 	return http.Header{
 		"Accept": {"application/json"}, "Content-Type": {"application/json"}, "X-Postmark-Server-Token": {c.cfg.ServerToken.Reveal()},
 	}
 }
 
-// call makes one call that may be made again without harm, with in as its JSON unless that is nil, and reads the answer
-// into out. Target is a path with its query.
+// call makes one call that can be repeated without harm. It sends in as JSON unless that is nil, and reads the answer into out.
+// Target is a path with its query.
 func (c *Client) call(ctx context.Context, method, target string, in, out any) error {
 	return c.http.Do(ctx, esphttp.Query{
 		Method: method, URL: c.cfg.host() + target, Header: c.header(), In: in,

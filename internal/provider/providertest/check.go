@@ -15,7 +15,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// callTimeout bounds one Send of the suite. It is there to end a hung test, not to be reached.
+// callTimeout bounds one Send of the suite. It ends a hung test; no test should reach it.
 const callTimeout = 30 * time.Second
 
 // AsError returns the provider.Error in err, or fails the test. Every adapter's error is one.
@@ -40,8 +40,8 @@ func CheckClass(t *testing.T, err error, want provider.Class) {
 	}
 }
 
-// CheckError compares err with want but for Err, and for Detail, Status and RetryAfter when want leaves them zero. It
-// also fails on a Detail over provider.MaxDetail.
+// CheckError compares err with want except for Err. It skips Detail, Status and RetryAfter if want leaves them zero. It also
+// fails if Detail is over provider.MaxDetail.
 func CheckError(t *testing.T, err error, want provider.Error) {
 	t.Helper()
 	got := *AsError(t, err)
@@ -62,7 +62,7 @@ func CheckError(t *testing.T, err error, want provider.Error) {
 	}
 }
 
-// CheckReceipt compares receipts, but for Detail when want leaves it empty.
+// CheckReceipt compares receipts. It skips Detail if want leaves it empty.
 func CheckReceipt(t *testing.T, got, want provider.Receipt) {
 	t.Helper()
 	checkDetail(t, got.Detail)
@@ -75,7 +75,7 @@ func CheckReceipt(t *testing.T, got, want provider.Receipt) {
 	}
 }
 
-// refusals compares the Detail of refusals only when one of those wanted has any.
+// refusals compares the Detail of refusals only if one of the wanted refusals has any.
 func refusals(want []provider.Refusal) cmp.Option {
 	for _, r := range want {
 		if r.Detail != "" {
@@ -128,8 +128,8 @@ func Parallel(t *testing.T, p provider.Provider, n int) {
 	wg.Wait()
 }
 
-// CheckUnmixed takes the searchable body of each received message by its id, and fails the test unless the Numbered
-// sends 0..n-1 all arrived, each with its own marker and nobody else's.
+// CheckUnmixed takes the searchable body of each received message by its id. It fails the test unless the Numbered sends 0..n-1
+// all arrived, each with its own marker and no other.
 func CheckUnmixed(t *testing.T, received map[string]string, n int) {
 	t.Helper()
 	if len(received) != n {

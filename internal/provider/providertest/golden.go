@@ -45,9 +45,9 @@ func Golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// Render writes a request as text: method, path with query, the media type, and the body. JSON is indented; the fields
-// of a form are listed in their order, decoded; all else stands as it came. Credentials stand in other headers, which
-// are left out.
+// Render writes a request as text: method, path with query, the media type, and the body. JSON is indented. The fields of a
+// form are decoded and listed in their order. Any other body is not changed. Other headers are left out, because they hold
+// credentials.
 func Render(t *testing.T, r *http.Request, body []byte) []byte {
 	t.Helper()
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))

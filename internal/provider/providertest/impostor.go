@@ -10,7 +10,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
-// impostors are what a proxy, a firewall or the login page of a network answers with a success.
+// impostors are successful answers of a proxy, a firewall or the login page of a network.
 func impostors() map[string]string {
 	return map[string]string{
 		"nothing":         "",
@@ -28,8 +28,8 @@ func impostors() map[string]string {
 	}
 }
 
-// impostorsAreNotBelieved holds that a success without the provider's own id is nobody's acceptance, and no proof that
-// nothing was sent either: who answered may have passed the message on.
+// impostorsAreNotBelieved checks that a success without the provider's own id is not an acceptance. It is also no proof that
+// nothing was sent: the impostor may have passed the message on.
 func impostorsAreNotBelieved(t *testing.T, s Suite) {
 	t.Helper()
 	srv, p := start(t, s, s.Accept)
@@ -47,9 +47,10 @@ func impostorsAreNotBelieved(t *testing.T, s Suite) {
 	}
 }
 
-// foreign are answers of services that are no provider's, such as those that a base_url within a private network leads to.
+// foreignWord marks answers of services that are not a provider, such as those that a base_url in a private network leads to.
 const foreignWord = "iNtErNaL-7Qx"
 
+// foreign are the answers of such services, by content type.
 func foreign() map[string]string {
 	return map[string]string{
 		"text/plain":       foreignWord,
@@ -64,8 +65,8 @@ func foreign() map[string]string {
 	}
 }
 
-// foreignAnswersAreNotTold holds that nothing of an answer is told that is not of the provider's form: what is told of a call is
-// for those who read about mail, and who may choose the address is not to read with their eyes.
+// foreignAnswersAreNotTold checks that a part of an answer is reported only if it has the provider's form. Reports about a call
+// are for readers of mail logs. A person who may choose the address must not read the answers of other services through them.
 func foreignAnswersAreNotTold(t *testing.T, s Suite) {
 	t.Helper()
 	srv, p := start(t, s, s.Accept)
@@ -84,7 +85,7 @@ func foreignAnswersAreNotTold(t *testing.T, s Suite) {
 	}
 }
 
-// redirectsAreNotFollowed holds that no message and no credential goes where an answer points.
+// redirectsAreNotFollowed checks that no message and no credential is sent to the target of a redirect.
 func redirectsAreNotFollowed(t *testing.T, s Suite) {
 	t.Helper()
 	srv, p := start(t, s, s.Accept)

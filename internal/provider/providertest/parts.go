@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
-// start makes a server that answers by h, and the adapter against it.
+// start makes a server that answers with h, and an adapter that calls it.
 func start(t *testing.T, s Suite, h http.Handler) (*server, provider.Provider) {
 	t.Helper()
 	srv := newServer(t, h)
@@ -29,7 +29,7 @@ func (s Suite) open(t *testing.T, url string) provider.Provider {
 	return p
 }
 
-// send makes one call and looks at what holds for every error.
+// send makes one call and checks what holds for every error.
 func (s Suite) send(ctx context.Context, t *testing.T, p provider.Provider, work *provider.Send) (provider.Receipt, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -64,8 +64,8 @@ func accepts(t *testing.T, s Suite) {
 	}
 }
 
-// repeatsAreTheSame makes each sample's call twice, as the engine does after an answer that was lost: the provider takes
-// the second for the first only if nothing differs.
+// repeatsAreTheSame makes each sample's call twice, as the engine does after a lost answer. The provider recognises the repeat
+// only if nothing differs.
 func repeatsAreTheSame(t *testing.T, s Suite) {
 	t.Helper()
 	if s.KeyHeader == "" {
@@ -111,6 +111,7 @@ func goldenRequests(t *testing.T, s Suite) {
 	}
 }
 
+// everyStatus checks the class of every HTTP status, and that each call makes one request.
 func everyStatus(t *testing.T, s Suite) {
 	t.Helper()
 	srv, p := start(t, s, s.Accept)
@@ -142,6 +143,7 @@ func everyStatus(t *testing.T, s Suite) {
 	}
 }
 
+// documentedCodes checks the error or receipt of each documented answer.
 func documentedCodes(t *testing.T, s Suite) {
 	t.Helper()
 	for _, c := range s.Codes {
@@ -196,7 +198,7 @@ func refusedConnection(t *testing.T, s Suite) {
 	CheckClass(t, err, provider.Transient)
 }
 
-// hanging answers nothing until the caller is gone, and says when the request has arrived.
+// hanging does not answer until the caller is gone. It signals when the request has arrived.
 func hanging(arrived chan<- struct{}) http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		arrived <- struct{}{}
@@ -252,7 +254,7 @@ func (c *pulledDeadline) Err() error {
 	}
 }
 
-// droppedConnection drops on a fresh connection, and on a used one: that is where net/http is tempted to replay.
+// droppedConnection drops a fresh connection, and a used one: on a used one net/http may replay the request.
 func droppedConnection(t *testing.T, s Suite) {
 	t.Helper()
 	for name, reset := range map[string]bool{"reset": true, "close": false} {
@@ -275,7 +277,7 @@ func droppedConnection(t *testing.T, s Suite) {
 	}
 }
 
-// truncatedAnswer holds that half an answer is never taken for "nothing was sent".
+// truncatedAnswer checks that half an answer never counts as "nothing was sent".
 func truncatedAnswer(t *testing.T, s Suite) {
 	t.Helper()
 	srv, p := start(t, s, cut(http.StatusOK))
@@ -290,6 +292,7 @@ func truncatedAnswer(t *testing.T, s Suite) {
 	}
 }
 
+// parallelSends checks that parallel sends do not mix their contents.
 func parallelSends(t *testing.T, s Suite) {
 	t.Helper()
 	const n = 100
@@ -310,7 +313,7 @@ func parallelSends(t *testing.T, s Suite) {
 	CheckUnmixed(t, received, n)
 }
 
-// secretsStayOut lets the provider quote the credentials in every place where it may put words.
+// secretsStayOut makes the provider quote the credentials in every place where it may put text.
 func secretsStayOut(t *testing.T, s Suite) {
 	t.Helper()
 	quoted := `"bad key ` + strings.Join(s.Secrets, " and ") + ` of ann.smith@example.org"`
@@ -333,7 +336,7 @@ func secretsStayOut(t *testing.T, s Suite) {
 	}
 }
 
-// endlessAnswer offers far more than any cap and counts what was taken. What the sockets hold is no more than a few MB.
+// endlessAnswer offers far more than any cap and counts what was read. The sockets buffer no more than a few MB.
 func endlessAnswer(t *testing.T, s Suite) {
 	t.Helper()
 	const offer, most = 128 << 20, 48 << 20

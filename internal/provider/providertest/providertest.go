@@ -1,13 +1,12 @@
-// Package providertest is the conformance suite that every adapter runs. It decides what all adapters owe the engine:
-// one request per Send whatever happens, the right Class for every HTTP status and every documented code, Transient
-// before the first byte and Uncertain after, and no credential in any text. What is peculiar to one provider stays in
-// that adapter's own tests.
+// Package providertest is the conformance suite that every adapter runs. It checks what all adapters owe the engine:
+// exactly one request per Send, the right Class for every HTTP status and every documented code, Transient before the first
+// byte and Uncertain after it, and no credential in any text. Tests for one provider's own features are in that adapter.
 //
-// HTTP adapters call Run. An adapter that speaks something else uses the parts: Samples, Numbered, Parallel, CheckError,
+// HTTP adapters call Run. An adapter with another protocol uses the parts: Samples, Numbered, Parallel, CheckError,
 // CheckNoSecret, Golden.
 //
-// A newcomer's likeliest mistake is to list a wrong class in WantByStatus to make a status pass. Only what the
-// provider's documentation says belongs there.
+// The most likely mistake of a newcomer is to list a wrong class in WantByStatus to make a status pass. Only classes that the
+// provider's documentation gives belong there.
 package providertest
 
 import (
@@ -19,27 +18,27 @@ import (
 
 // Suite is what Run needs to know of an adapter. Fields that say "optional" may be left zero.
 type Suite struct {
-	// New builds the adapter against a server at baseURL (no trailing slash), with credentials that are in Secrets.
+	// New builds the adapter for a server at baseURL (no trailing slash), with the credentials in Secrets.
 	New func(t *testing.T, baseURL string) provider.Provider
-	// Accept answers a send as the provider does when it takes the message. The body of the request can be read.
+	// Accept answers a send as the provider does when it takes the message. It can read the body of the request.
 	Accept http.Handler
 	// Answer gives the body and the header that go with a bare status. Optional: "{}" as JSON.
 	Answer func(status int) (string, http.Header)
-	// WantByStatus overrides the class of single statuses when the body is Answer's. Statuses not listed are expected to
-	// have the class of esphttp.ByStatus.
+	// WantByStatus overrides the class of single statuses when the body is Answer's. Any other status must have the class of
+	// esphttp.ByStatus.
 	WantByStatus map[int]provider.Class
 	// Codes holds one case for each documented code or text.
 	Codes []CodeCase
-	// Secrets must not be found in any error.
+	// Secrets must not appear in any error.
 	Secrets []string
 	// ExtractID finds our message id in a request as the provider receives it.
 	ExtractID func(r *http.Request, body []byte) string
-	// KeyHeader is the header in which Send.Key travels, of an adapter with Spec.Repeat. Then a repeated call has the same
-	// header and the same body. Optional: without it no such header may be sent.
+	// KeyHeader is the header that carries Send.Key, for an adapter with Spec.Repeat. Then a repeated call has the same header
+	// and the same body. Optional: without it no such header may be sent.
 	KeyHeader string
-	// Decode makes the texts of a request searchable, where the body hides them (base64). Optional.
+	// Decode makes the texts of a request searchable if the body hides them (base64). Optional.
 	Decode func(r *http.Request, body []byte) []byte
-	// Normalise renders a request for the golden files, without what changes from run to run. Optional: see Render.
+	// Normalise renders a request for the golden files, without the parts that change from run to run. Optional: see Render.
 	Normalise func(t *testing.T, r *http.Request, body []byte) []byte
 }
 
@@ -51,11 +50,11 @@ type CodeCase struct {
 	Body   string
 	Send   *provider.Send // optional: the sample "plain"
 
-	// Want is compared with the error but for Err; Detail, Status and RetryAfter are compared only when set here. With
-	// Class Accepted, Receipt is compared with the receipt instead, but for Detail when it is not set.
+	// Want is compared with the error except for Err. Detail, Status and RetryAfter are compared only if they are set here. With
+	// Class Accepted, Receipt is compared with the receipt instead, except for Detail if it is not set.
 	Want    provider.Error
 	Receipt provider.Receipt
-	// Check looks at what Want can't say. Optional; err is nil after an acceptance.
+	// Check checks what Want can't express. Optional; err is nil after an acceptance.
 	Check func(t *testing.T, r provider.Receipt, err *provider.Error)
 }
 

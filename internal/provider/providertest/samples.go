@@ -14,7 +14,7 @@ type Sample struct {
 	Send *provider.Send
 }
 
-// Samples returns fresh copies of the sample sends, which cover what adapters translate. Their names: plain, rich,
+// Samples returns fresh copies of the sample sends. They cover everything that adapters translate. Their names: plain, rich,
 // addressed, bcc_left, cc_left.
 func Samples() []Sample {
 	return []Sample{
@@ -26,7 +26,7 @@ func Samples() []Sample {
 	}
 }
 
-// Plain is a message of one recipient and one line.
+// Plain is a message with one recipient and one line.
 func Plain() *mail.Message {
 	m := base("0199c0de-0000-7000-8000-000000000001")
 	m.To = []mail.Address{{Email: "ann@example.org"}}
@@ -35,7 +35,7 @@ func Plain() *mail.Message {
 	return m
 }
 
-// rich has both bodies, a file, an inline image, and characters outside ASCII wherever they may stand.
+// rich has both bodies, a file, an inline image, and characters outside ASCII wherever they are allowed.
 func rich() *mail.Message {
 	m := base("0199c0de-0000-7000-8000-000000000002")
 	m.From.Name = "Käse & Söhne, GmbH"
@@ -89,7 +89,7 @@ func mustID(s string) mail.ID {
 	return id
 }
 
-// whole is the first attempt of a message: all of its recipients.
+// whole is the first attempt of a message, to all of its recipients.
 func whole(m *mail.Message) *provider.Send {
 	return &provider.Send{Message: m, To: m.To, Cc: m.Cc, Bcc: m.Bcc, Attempt: 1, Key: m.ID.String()}
 }
@@ -107,5 +107,5 @@ func Numbered(n int) *provider.Send {
 	return whole(m)
 }
 
-// Marker is the text by which the body of a Numbered send is known.
+// Marker is the text that identifies the body of a Numbered send.
 func Marker(id string) string { return "marker" + id[max(0, len(id)-12):] }

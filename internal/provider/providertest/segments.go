@@ -13,10 +13,10 @@ import (
 // segmentCalls is a flag of the test binary, which is why it is a global.
 var segmentCalls = flag.Int("segment-calls", 300, "calls of each adapter against the server that answers in two segments")
 
-// answerInSegments calls a server whose answers come in two segments, the header and then the body, as those of a busy
-// server or of one behind a proxy do. In between an SDK may drop what the connection still needs: of the AWS SDK's calls
-// up to one in ten lost the answer to a message that had been taken. It is no matter of load: calls one after the other find
-// it soonest.
+// answerInSegments calls a server whose answers come in two segments, first the header and then the body. A busy server does
+// that, and so does one behind a proxy. Between the two an SDK may drop data that the connection still needs: up to one in
+// ten calls of the AWS SDK lost the answer to a message that had been taken. Load does not matter: calls one after the other
+// find it soonest.
 func answerInSegments(t *testing.T, s Suite) {
 	t.Helper()
 	_, p := start(t, s, inSegments(s.Accept))

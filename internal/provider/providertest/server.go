@@ -16,7 +16,7 @@ type request struct {
 	body []byte
 }
 
-// server records every request and answers by the handler it holds at that time.
+// server records every request and answers with its current handler.
 type server struct {
 	*httptest.Server
 
@@ -36,7 +36,7 @@ func newServer(t *testing.T, h http.Handler) *server {
 func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // the request did not arrive whole, so it was not made
+		return // the request did not arrive completely, so it does not count
 	}
 	s.mu.Lock()
 	s.requests = append(s.requests, request{r, body})
@@ -69,7 +69,7 @@ func (s *server) takeOne(t *testing.T) {
 	}
 }
 
-// fixed answers the same each time.
+// fixed gives the same answer each time.
 func fixed(status int, header http.Header, body string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -81,7 +81,7 @@ func fixed(status int, header http.Header, body string) http.Handler {
 	})
 }
 
-// drop ends the connection without an answer: with a reset, or as if the process had ended.
+// drop ends the connection without an answer: with a reset, or as if the process had exited.
 func drop(reset bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()

@@ -9,8 +9,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// CheckSettings holds a Spec to the struct that the settings are read into: each of its fields is declared, with secrets that
-// the kind has, and nothing else is. What is not declared could send secrets elsewhere without being asked for them.
+// CheckSettings compares a Spec with the struct that the settings are read into: each field is declared, with secrets that the
+// kind has, and nothing else is declared. An undeclared setting could send secrets elsewhere without a request for them.
 func CheckSettings(t *testing.T, spec provider.Spec, settings reflect.Type) {
 	t.Helper()
 	read := fieldNames(settings)
@@ -31,7 +31,7 @@ func CheckSettings(t *testing.T, spec provider.Spec, settings reflect.Type) {
 	}
 }
 
-// fieldNames are the names of a struct's fields in JSON, those of embedded ones included.
+// fieldNames returns the JSON names of a struct's fields, including those of embedded structs.
 func fieldNames(t reflect.Type) []string {
 	var names []string
 	for f := range t.Fields() {

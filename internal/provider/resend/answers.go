@@ -12,15 +12,15 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
-// Our waits where a 429 names none, and while a first call with the same key is under way.
+// Our waits if a 429 gives none, and while a first call with the same key is in progress.
 const (
 	ratePause       = time.Second
 	concurrentPause = 5 * time.Second
 	dailyPause      = time.Hour      // a daily quota counts the last 24 hours
-	monthlyPause    = 24 * time.Hour // nothing shorter frees it
+	monthlyPause    = 24 * time.Hour // nothing shorter restores it
 )
 
-// problem is one documented error: its name, and words of its message where the name alone does not say enough.
+// problem is one documented error: its name, and words of its message if the name alone does not decide.
 type problem struct {
 	name   string
 	status int    // 0 for any
@@ -28,14 +28,14 @@ type problem struct {
 	class  provider.Class
 	scope  provider.Scope
 	rule   bool // a cap or rule of Resend's own: another provider may take the message
-	doubt  bool // a single message may be all that is wrong: scope is to blame when others meet the same
+	doubt  bool // perhaps only this message is wrong; scope is at fault if others get the same
 	final  bool // of uncertain: the same call brings the same answer
 	pause  time.Duration
 	why    string
 }
 
-// problems is the table of "Errors", first match wins. What is not listed is decided by the status. A name stands for
-// several things: validation_error is a field, a key, or a sender, by its status and its words.
+// problems is the table of "Errors"; the first match wins. For an error that is not listed, the status decides. One name can mean
+// several things: validation_error is about a field, a key, or a sender, depending on its status and its words.
 func problems() []problem {
 	const (
 		misconfigured, rejected = provider.Misconfigured, provider.Rejected
@@ -76,7 +76,7 @@ func problems() []problem {
 // answer is Resend's response to one call.
 type answer esphttp.Answer
 
-// acceptance is the id in an acceptance, "" when the answer is none.
+// acceptance is the id in an acceptance, or "" if the answer is not one.
 func (a answer) acceptance() string {
 	var got struct {
 		ID string `json:"id"`
@@ -93,7 +93,7 @@ type said struct {
 	Message string `json:"message"`
 }
 
-// failure turns an answer that is no acceptance into an error, whose text is not scrubbed yet.
+// failure turns an answer that is not an acceptance into an error, whose text is not scrubbed yet.
 func (a answer) failure(now time.Time) *provider.Error {
 	var got said
 	if json.Unmarshal(a.Body, &got) != nil {
@@ -104,9 +104,9 @@ func (a answer) failure(now time.Time) *provider.Error {
 		Elsewhere: a.Status == http.StatusRequestEntityTooLarge,
 	}
 	if perr.Class == provider.Accepted {
-		perr.Class = provider.Uncertain // a success, but not in Resend's words
+		perr.Class = provider.Uncertain // a success, but not in Resend's form
 	}
-	if got.Name == "" { // without one, others' JSON may have a message too
+	if got.Name == "" { // without a name it may be other JSON, which may have a message too
 		perr.Detail = esphttp.NotTheirs
 	}
 	pause := time.Duration(0)
@@ -136,7 +136,7 @@ func lookUp(status int, got said) (problem, bool) {
 	return problem{}, false
 }
 
-// wait is what a response asks us to wait: Retry-After, or when the rate limit is whole again.
+// wait is how long the response asks us to wait: by Retry-After, or until the rate limit resets.
 func (a answer) wait(now time.Time) time.Duration {
 	if wait := esphttp.RetryAfter(a.Header, now); wait > 0 {
 		return wait

@@ -1,13 +1,13 @@
-// Package resend sends through Resend's email API, and reads what comes back by its webhooks and its list of sent emails.
+// Package resend sends through Resend's email API, and reads events from its webhooks and its list of sent emails.
 //
 // It decides how a message becomes one call to /emails, what each documented error means (the table in answers.go) and
 // what each documented event means (the table in events.go). It leaves retrying, limits, batching and the keeping of
 // events to others. Resend's documentation pages: "Send Email", "Errors", "Usage Limits", "Idempotency Keys", "Event
-// Types", "Verify Webhooks Requests", "List Sent Emails", "Retrieve Sent Email", "Create Webhook". The client is our own:
+// Types", "Verify Webhooks Requests", "List Sent Emails", "Retrieve Sent Email", "Create Webhook". We have our own client:
 // the official SDK drops the name of an error that comes with 429, and the class depends on the name.
 //
-// A newcomer's likeliest mistake is to change the body from one call of a message to the next: Resend compares it with
-// the body that came first with the same idempotency key, and refuses one that differs.
+// The most likely mistake of a newcomer is to let the body differ between two calls of a message. Resend compares it with the
+// first body for the same idempotency key, and refuses a different one.
 package resend
 
 import (
@@ -32,7 +32,7 @@ type Config struct {
 	APIKey  seal.Secret `json:"-"`        // secret "api_key"
 	BaseURL string      `json:"base_url"` // default https://api.resend.com
 
-	// Webhooks are signed with the secret of their endpoint. The previous secret is taken too, while it is changed.
+	// Webhooks are signed with the secret of their endpoint. The previous secret is accepted too, during a change.
 	WebhookSecret         seal.Secret `json:"-"` // secret "webhook_secret", as Resend shows it: whsec_...
 	WebhookSecretPrevious seal.Secret `json:"-"` // secret "webhook_secret_previous"
 
@@ -40,7 +40,7 @@ type Config struct {
 }
 
 // ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "api_key", and "webhook_secret" if
-// events are to come.
+// events should come.
 func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error) {
 	var c Config
 	if err := esphttp.DecodeSettings(settings, &c); err != nil {
@@ -57,7 +57,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 	return c, nil
 }
 
-// Validate reports what is wrong with the configuration, all of it in one error.
+// Validate reports everything that is wrong with the configuration in one error.
 func (c Config) Validate() error {
 	errs := []error{esphttp.CheckCredential("api_key", c.APIKey)}
 	if c.BaseURL != "" {
@@ -76,7 +76,7 @@ func (c Config) Validate() error {
 // secretPrefix stands before the base64 of a signing secret.
 const secretPrefix = "whsec_"
 
-// minKey is the shortest signing key that is taken, in bytes, as Standard Webhooks demands.
+// minKey is the length of the shortest accepted signing key, in bytes, as Standard Webhooks demands.
 const minKey = 24
 
 func checkSecret(name string, s seal.Secret) error {
@@ -105,18 +105,16 @@ func signingKey(s seal.Secret) []byte {
 // host is the base URL without a trailing slash.
 func (c Config) host() string { return strings.TrimRight(cmp.Or(c.BaseURL, defaultURL), "/") }
 
-// keyKept is how long Resend remembers an idempotency key. The margin is for its clock, and for a call that is long
-// under way.
+// keyKept is how long Resend remembers an idempotency key. The margin allows for its clock, and for a call that takes long.
 const (
 	keyKept   = 24 * time.Hour
 	keyMargin = time.Hour
 )
 
-// settled is how long after a call the list is believed that does not show its message. Resend gives no figure, so this
-// is ours.
+// settled is how long after a call a list without its message becomes proof. Resend gives no figure, so this one is ours.
 const settled = 5 * time.Minute
 
-// kept is the shortest time for which a plan of Resend's keeps sent emails.
+// kept is the shortest time that a plan of Resend's keeps sent emails.
 const kept = 24 * time.Hour
 
 // Spec describes the kind. Sources: "Send Email" (recipients, size, tags, headers) and "Idempotency Keys".
@@ -138,6 +136,6 @@ func Spec() provider.Spec {
 	}
 }
 
-// MessageIDHeader is the Message-ID header of a mail that Resend took. Resend writes its own, and the answer to a call
-// does not name it.
+// MessageIDHeader is the Message-ID header of a mail that Resend took. Resend writes its own, and its answer does not contain
+// it.
 func MessageIDHeader([]byte, string) string { return "" }

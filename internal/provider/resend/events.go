@@ -11,8 +11,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// types is the table of "Event Types" that tell of an email that was sent. The others (email.scheduled, email.received,
-// contact.* and domain.*) have no word of ours.
+// types is the table of the "Event Types" that are about a sent email. The others (email.scheduled, email.received, contact.* and
+// domain.*) are unmapped.
 func types() map[string]mail.EventType {
 	return map[string]mail.EventType{
 		"email.sent":             mail.EventAccepted,
@@ -27,8 +27,8 @@ func types() map[string]mail.EventType {
 	}
 }
 
-// reasons is the table of the types and subtypes of email.bounced ("Email Bounces"). Only Permanent may condemn the
-// address. The words of the receiving host go first where they say something.
+// reasons is the table of the types and subtypes of email.bounced ("Email Bounces"). Only Permanent may be hard. The words of the
+// receiving host have priority if they say something.
 func reasons() map[string]mail.Reason {
 	return map[string]mail.Reason{
 		"Permanent/General":            mail.InvalidAddress,
@@ -50,7 +50,7 @@ type webhook struct {
 
 type eventData struct {
 	EmailID    string          `json:"email_id"`
-	To         []string        `json:"to"` // whom the event is about
+	To         []string        `json:"to"` // the recipients that the event is about
 	Tags       json.RawMessage `json:"tags"`
 	Bounce     *diagnosis      `json:"bounce"`
 	Suppressed *diagnosis      `json:"suppressed"`
@@ -64,7 +64,7 @@ type eventData struct {
 	} `json:"click"`
 }
 
-// diagnosis is why an email bounced or was suppressed.
+// diagnosis says why an email bounced or was suppressed.
 type diagnosis struct {
 	Type       string   `json:"type"`
 	SubType    string   `json:"subType"`
@@ -96,7 +96,7 @@ func parse(raw []byte) []mail.Event {
 		mail.EventUnsubscribed, mail.EventOpened, mail.EventFailedUnknown, mail.EventEndpointDisabled:
 	}
 	engaged := e.Type == mail.EventOpened || e.Type == mail.EventClicked
-	if len(w.Data.To) == 0 || engaged && len(w.Data.To) > 1 { // of several who have the mail, nobody knows who opened it
+	if len(w.Data.To) == 0 || engaged && len(w.Data.To) > 1 { // with several recipients, nobody knows which one opened it
 		return []mail.Event{e}
 	}
 	events := make([]mail.Event, 0, len(w.Data.To))
@@ -109,7 +109,7 @@ func parse(raw []byte) []mail.Event {
 	return events
 }
 
-// bounce says why recipient i was not reached, nil where the event is about something else.
+// bounce says why recipient i was not reached. It is nil if the event is about something else.
 func (w *webhook) bounce(event mail.EventType, i int) *mail.Bounce {
 	switch {
 	case event == mail.EventDeferred:
@@ -135,7 +135,7 @@ func (w *webhook) bounce(event mail.EventType, i int) *mail.Bounce {
 	return nil
 }
 
-// bounced weighs Resend's type against the words of the receiving host.
+// bounced weighs Resend's type against the receiving host's words.
 func (d *diagnosis) bounced(i int) *mail.Bounce {
 	kind := d.Type
 	if d.SubType != "" {
@@ -162,7 +162,7 @@ func (d *diagnosis) bounced(i int) *mail.Bounce {
 	switch {
 	case reason == mail.Undetermined && said.Reason != mail.Undetermined:
 		verdict = said
-	case kind == "Permanent/General" && (code != "" || enhanced != ""): // a general word does not condemn where there is a reply
+	case kind == "Permanent/General" && (code != "" || enhanced != ""): // a general word is not hard if there is a reply
 		verdict = said
 	case code != "" || enhanced != "":
 		verdict = smtpcode.Weigh(own, said, smtpcode.Temporary(code, enhanced))
@@ -170,7 +170,7 @@ func (d *diagnosis) bounced(i int) *mail.Bounce {
 	return verdict.Bounce(provider.Cut(code), provider.Cut(enhanced), provider.Cut(text))
 }
 
-// messageID is our own id in the tags of an event, which are an object, or of an email, which are a list.
+// messageID is our own id in the tags of an event, which are an object, or in those of an email, which are a list.
 func messageID(raw json.RawMessage) mail.ID {
 	var text string
 	var object map[string]string
@@ -191,7 +191,7 @@ func messageID(raw json.RawMessage) mail.ID {
 	return id
 }
 
-// moment reads a time in the forms that Resend writes, to the microsecond. A year that Resend cannot mean is no time.
+// moment reads a time in Resend's formats, to the microsecond. An implausible year counts as no time.
 func moment(s string) time.Time {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07", "2006-01-02 15:04:05.999999999Z07:00"} {
 		if t, err := time.Parse(layout, s); err == nil && t.Year() >= 2000 && t.Year() <= 2200 {
@@ -201,7 +201,7 @@ func moment(s string) time.Time {
 	return time.Time{}
 }
 
-// address is the canonical form if it is an address, alone or behind a name.
+// address is the canonical form if s is an address, alone or after a name. Otherwise it is s, shortened.
 func address(s string) string {
 	if open := strings.LastIndexByte(s, '<'); open >= 0 && strings.HasSuffix(s, ">") {
 		s = s[open+1 : len(s)-1]

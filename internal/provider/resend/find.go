@@ -14,8 +14,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
-// The list of sent emails is read back to the time of the call, newest first, in so many pages of that size. A team that
-// sends more in the meantime gets no look-up, which is better than a wrong one.
+// The list of sent emails is read back to the time of the call, newest first, up to this many pages of this size. If a team has
+// sent more since then, there is no look-up, which is better than a wrong one.
 const (
 	pageSize = 100
 	maxPages = 20
@@ -39,8 +39,8 @@ type list struct {
 	Data    []sent `json:"data"`
 }
 
-// Find implements provider.Finder. Resend has no search: the list names sender, recipients and time, and the email that
-// they lead to names our id in its tags. One that fits and has no tags to tell by proves nothing either way.
+// Find implements provider.Finder. Resend has no search. The list has sender, recipients and time; each email that matches is
+// then read, because its tags hold our id. A match without such tags proves nothing.
 func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding, error) {
 	after, doubtful := "", false
 	for range maxPages {
@@ -52,7 +52,7 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 		if err := c.call(ctx, http.MethodGet, "/emails?"+params.Encode(), nil, &page); err != nil {
 			return provider.Finding{}, esphttp.LookupError(err)
 		}
-		if page.Data == nil { // somebody else's JSON, which must not prove that there is no message
+		if page.Data == nil { // other JSON, which must not prove that there is no message
 			return provider.Finding{}, unclear("not an answer of Resend's list of emails; check base_url")
 		}
 		for _, m := range page.Data {
@@ -83,7 +83,7 @@ func (l list) past(q *provider.Query) bool {
 	return !at.IsZero() && at.Before(q.From)
 }
 
-// fits reports whether an email may be the message asked for.
+// fits reports whether an email may be the message that the query is about.
 func (m *sent) fits(q *provider.Query) bool {
 	at := moment(m.CreatedAt)
 	if !at.IsZero() && (at.Before(q.From) || at.After(q.To)) || !strings.EqualFold(address(m.From), q.Sender) {
@@ -96,7 +96,7 @@ func (m *sent) fits(q *provider.Query) bool {
 	return !slices.ContainsFunc(q.Recipients, func(r string) bool { return !slices.Contains(theirs, strings.ToLower(r)) })
 }
 
-// look reads one email. It reports whether the email could be told apart from others.
+// look reads one email. The second result reports whether the email has an id of ours that tells it apart.
 func (c *Client) look(ctx context.Context, id string, ours mail.ID) (provider.Finding, bool, error) {
 	var m sent
 	if err := c.call(ctx, http.MethodGet, "/emails/"+url.PathEscape(id), nil, &m); err != nil {
@@ -109,7 +109,7 @@ func (c *Client) look(ctx context.Context, id string, ours mail.ID) (provider.Fi
 	return provider.Finding{Found: true, ProviderMessageID: provider.Cut(id)}, true, nil
 }
 
-// unclear is a look-up that proves nothing: the deadline decides.
+// unclear is the error of a look-up that proves nothing: the deadline decides.
 func unclear(why string) error {
 	return &provider.Error{Class: provider.Misconfigured, Detail: "resend: " + why}
 }

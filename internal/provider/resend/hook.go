@@ -18,11 +18,11 @@ import (
 // tolerance is how far the time in a signature may be from ours (Standard Webhooks, "Verifying webhook authenticity").
 const tolerance = 5 * time.Minute
 
-// maxSignatures caps how many signatures of one request are compared. There are several while a secret is rotated.
+// maxSignatures caps how many signatures of one request are compared. There are several during the rotation of a secret.
 const maxSignatures = 10
 
-// Receive implements provider.EventParser. The signature is over the id, the time and the raw body ("Verify Webhooks
-// Requests"). Resend tries again after every answer but a success, so what may be right tomorrow is answered with 401.
+// Receive implements provider.EventParser. The signature is over the id, the time and the raw body ("Verify Webhooks Requests").
+// Resend retries after every answer except a success. Problems that may be fixed tomorrow are answered with 401.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
 	if err := c.CheckHeader(h.Header, h.Now); err != nil {
 		return provider.Batch{}, err
@@ -40,7 +40,7 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	return provider.Batch{Payloads: []mail.Payload{{Raw: h.Body, Events: events}}}, nil
 }
 
-// CheckHeader implements provider.HeaderChecker: without an id, a signature and a time near ours no body is read.
+// CheckHeader implements provider.HeaderChecker: no body is read without an id, a signature and a time near ours.
 func (c *Client) CheckHeader(header http.Header, now time.Time) error {
 	seconds, err := strconv.ParseInt(signatureHeader(header, "timestamp"), 10, 64)
 	switch {
@@ -62,7 +62,7 @@ func signatureHeader(h http.Header, name string) string {
 	return h.Get("webhook-" + name)
 }
 
-// signed compares every signature of the request with that of every secret.
+// signed compares every signature of the request with one made with each secret.
 func (c *Client) signed(h *provider.Hook) bool {
 	signed := signatureHeader(h.Header, "id") + "." + signatureHeader(h.Header, "timestamp") + "."
 	var given [][]byte

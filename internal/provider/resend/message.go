@@ -13,8 +13,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/mime"
 )
 
-// email is the body of POST /emails ("Send Email"). It depends on nothing but the message and the recipients of the
-// call: each call of one message has the same bytes.
+// email is the body of POST /emails ("Send Email"). It depends only on the message and the recipients of the call: each call of
+// one message has the same bytes.
 type email struct {
 	From        string            `json:"from"`
 	To          []string          `json:"to"`
@@ -58,8 +58,8 @@ func build(s *provider.Send) *email {
 	return out
 }
 
-// visible fills the place of To, which Resend requires, when all of To is settled: by Cc, whom everybody may see, or by
-// one Bcc. Several Bcc must not see each other, so each of them goes in a call of its own: see later.
+// visible fills an empty To, which Resend requires, when all of To is settled. It uses Cc, whom everybody may see, or one Bcc.
+// Several Bcc must not see each other, so each of them goes in a call of its own; see later.
 func visible(s *provider.Send) (to, cc, bcc []mail.Address) {
 	switch {
 	case len(s.To) > 0:
@@ -70,7 +70,7 @@ func visible(s *provider.Send) (to, cc, bcc []mail.Address) {
 	return s.Bcc[:1], nil, nil
 }
 
-// later are the recipients for whom the call has no room.
+// later are the recipients that the call has no room for.
 func later(s *provider.Send) []provider.Refusal {
 	if len(s.To)+len(s.Cc) > 0 {
 		return nil
@@ -101,7 +101,7 @@ func addresses(as []mail.Address) []string {
 	return out
 }
 
-// one writes an address with its name in quotes, which a comma needs and which never hurt.
+// one writes an address with its name in quotes. A comma needs quotes, and they never hurt.
 func one(a mail.Address) string {
 	switch {
 	case a.Name == "":
@@ -112,7 +112,7 @@ func one(a mail.Address) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.Name) + `" <` + a.Email + ">"
 }
 
-// literal keeps a text that looks like an encoded word from being read as one.
+// literal encodes a text that looks like an encoded word, so that it is not decoded.
 func literal(s string) string {
 	if mime.LooksEncoded(s) {
 		return mime.Words(s)
@@ -131,8 +131,8 @@ func headers(m *mail.Message) map[string]string {
 	return out
 }
 
-// tags carry our id, which every event repeats, and those of the caller's tags and metadata that Resend takes: names
-// and values of ASCII letters, digits, underscores and hyphens. All of them are kept by us.
+// tags carry our id, which every event repeats, and the caller's tags and metadata that Resend accepts: names and values of ASCII
+// letters, digits, underscores and hyphens. We keep all of them.
 func tags(m *mail.Message) []tag {
 	out := []tag{{provider.MessageKey, m.ID.String()}}
 	used := map[string]bool{strings.ToLower(provider.MessageKey): true}

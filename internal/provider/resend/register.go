@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// endpoint is a webhook as "Create Webhook", "List Webhooks" and "Retrieve Webhook" have it.
+// endpoint is a webhook in the form of "Create Webhook", "List Webhooks" and "Retrieve Webhook".
 type endpoint struct {
 	ID            string   `json:"id,omitempty"`
 	Endpoint      string   `json:"endpoint"`
@@ -20,8 +20,8 @@ type endpoint struct {
 	SigningSecret string   `json:"signing_secret,omitempty"`
 }
 
-// Register implements provider.Registrar: it makes our webhook, or brings the one with our URL up to date. Its signing
-// secret comes with it.
+// Register implements provider.Registrar: it makes our webhook, or updates the one with our URL. It also returns the webhook's
+// signing secret.
 func (c *Client) Register(ctx context.Context, target string) (provider.Registration, error) {
 	have, err := c.webhook(ctx, target)
 	if err != nil {
@@ -71,7 +71,7 @@ func (c *Client) webhook(ctx context.Context, target string) (endpoint, error) {
 	return endpoint{}, nil
 }
 
-// registered keeps the secret where it is new to us. The one that it replaces is taken for a while yet.
+// registered returns the secret if it is new to us. The replaced one is still accepted for a while.
 func (c *Client) registered(done, secret string) provider.Registration {
 	r := provider.Registration{Done: []string{done}}
 	switch old := c.cfg.WebhookSecret; {

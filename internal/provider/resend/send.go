@@ -59,7 +59,7 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	return provider.Receipt{ProviderMessageID: provider.Cut(id), Refused: later(s)}, nil
 }
 
-// without adds to an error of unknown outcome who was surely not in the call.
+// without adds the recipients that were surely not in the call to an error, unless the message was rejected.
 func without(perr *provider.Error, s *provider.Send) *provider.Error {
 	if perr.Class != provider.Rejected {
 		perr.Refused = later(s)
@@ -67,7 +67,7 @@ func without(perr *provider.Error, s *provider.Send) *provider.Error {
 	return perr
 }
 
-// header holds what every request needs. Resend turns away those without a User-Agent.
+// header holds what every request needs. Resend refuses requests without a User-Agent.
 func (c *Client) header() http.Header {
 	return http.Header{
 		"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"sendgate"},
@@ -75,7 +75,7 @@ func (c *Client) header() http.Header {
 	}
 }
 
-// call makes one call that may be made again without harm, and reads the answer into out.
+// call makes one call that can be repeated without harm, and reads the answer into out.
 func (c *Client) call(ctx context.Context, method, target string, in, out any) error {
 	return c.http.Do(ctx, esphttp.Query{
 		Method: method, URL: c.cfg.host() + target, Header: c.header(), In: in,

@@ -13,13 +13,13 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
-// blockPause is how long we stay away after SendGrid's temporary block, whose length it does not tell.
+// blockPause is our pause after a temporary block by SendGrid, which does not say how long it lasts.
 const blockPause = 15 * time.Minute
 
-// code is one documented answer: a status, and words of the message where the status alone does not tell.
+// code is one documented answer: a status, and words of the message if the status alone does not decide.
 type code struct {
 	status int
-	field  string // of the first complaint, "" for any
+	field  string // of the first error, "" for any
 	text   string // lower case, "" for any
 	class  provider.Class
 	scope  provider.Scope
@@ -28,8 +28,8 @@ type code struct {
 	source string
 }
 
-// codes is the table of what SendGrid says, first match wins. SendGrid has no machine-readable codes, so texts decide
-// where one status has several meanings. What is not listed is decided by esphttp.ByStatus.
+// codes is the table of SendGrid's answers; the first match wins. SendGrid has no machine-readable codes, so texts decide if one
+// status has several meanings. An answer that is not listed is decided by esphttp.ByStatus.
 func codes() []code {
 	const (
 		mailErrors = "Mail Send errors"
@@ -56,7 +56,7 @@ func codes() []code {
 		{status: 413, class: provider.Rejected, size: true, source: mailErrors},
 		{status: 415, class: provider.Misconfigured, source: mailErrors},
 		{status: 429, class: provider.Throttled, source: rateLimits},
-		{status: 451, class: provider.Misconfigured, source: apiErrors}, // data residency: this region may not send it
+		{status: 451, class: provider.Misconfigured, source: apiErrors}, // data residency: this region is not allowed to send it
 		{status: 500, class: provider.Uncertain, source: mailErrors},
 		{status: 502, class: provider.Uncertain, source: mailErrors},
 		{status: 503, class: provider.Transient, source: mailErrors},
@@ -67,8 +67,8 @@ func codes() []code {
 // answer is SendGrid's response to one call.
 type answer esphttp.Answer
 
-// verdict turns the answer into a receipt or an error, whose texts are not scrubbed yet. M is the request, in which a
-// complaint about a field is looked up.
+// verdict turns the answer into a receipt or an error, whose texts are not scrubbed yet. M is the request; the field of an error
+// refers to it.
 func (a answer) verdict(m *sgmail.SGMailV3, sandbox bool, now time.Time) (provider.Receipt, *provider.Error) {
 	if a.Status >= 200 && a.Status < 300 {
 		return a.acceptance(sandbox)
@@ -93,9 +93,9 @@ func (a answer) verdict(m *sgmail.SGMailV3, sandbox bool, now time.Time) (provid
 	return provider.Receipt{}, perr
 }
 
-// acceptance reads a 2xx. SendGrid accepts with 202, an empty body and X-Message-Id; in sandbox mode, where nothing is
-// sent, with an empty 200. Any other 2xx may be a proxy's or a login page's, before the call or in place of SendGrid's
-// answer: it proves nothing either way.
+// acceptance reads a 2xx. SendGrid accepts with 202, an empty body and X-Message-Id. In sandbox mode, which sends nothing, it
+// answers an empty 200. Any other 2xx may come from a proxy or a login page, before the call or in place of SendGrid's answer: it
+// proves nothing.
 func (a answer) acceptance(sandbox bool) (provider.Receipt, *provider.Error) {
 	id := a.Header.Get("X-Message-Id")
 	switch {
@@ -113,7 +113,7 @@ type fieldError struct {
 	Field   string `json:"field"`
 }
 
-// errors reads the entries, or none when the body is not SendGrid's (a gateway's HTML, a cut text).
+// errors reads the entries. It returns none if the body is not SendGrid's (a gateway's HTML, a cut text).
 func (a answer) errors() []fieldError {
 	var body struct {
 		Errors []fieldError `json:"errors"`
@@ -124,7 +124,7 @@ func (a answer) errors() []fieldError {
 	return body.Errors
 }
 
-// words is what SendGrid said.
+// words joins the messages of the errors.
 func words(errs []fieldError) string {
 	var said []string
 	for _, e := range errs {
@@ -138,8 +138,8 @@ func words(errs []fieldError) string {
 	return strings.Join(said, "; ")
 }
 
-// recipients names the addresses that every one of the errors is about, or none when one of them is about anything
-// else. SendGrid points at them as personalizations.N.to.M.email.
+// recipients names the addresses that the errors are about. It returns none if one of the errors is about anything else. SendGrid
+// refers to an address as personalizations.N.to.M.email.
 func recipients(errs []fieldError, m *sgmail.SGMailV3) []provider.Refusal {
 	var refused []provider.Refusal
 	seen := map[string]bool{}
@@ -158,6 +158,7 @@ func recipients(errs []fieldError, m *sgmail.SGMailV3) []provider.Refusal {
 	return refused
 }
 
+// recipientAt returns the address that a field refers to, or "" if it refers to none.
 func recipientAt(m *sgmail.SGMailV3, field string) string {
 	parts := strings.Split(field, ".")
 	if len(parts) != 5 || parts[0] != "personalizations" || parts[4] != "email" {
@@ -185,8 +186,8 @@ func lookUp(status int, field, text string) (code, bool) {
 	return code{}, false
 }
 
-// retryAfter reads X-RateLimit-Reset, which is in Unix seconds ("Rate Limits"), else Retry-After. A reset that has
-// passed means now, which is a second from now: 0 would mean that nobody knows.
+// retryAfter reads X-RateLimit-Reset, which is in Unix seconds ("Rate Limits"), or else Retry-After. A reset in the past means
+// now; the result is then one second, because 0 would mean unknown.
 func (a answer) retryAfter(now time.Time) time.Duration {
 	reset, err := strconv.ParseInt(strings.TrimSpace(a.Header.Get("X-Ratelimit-Reset")), 10, 64)
 	if a.Status != http.StatusTooManyRequests || err != nil || reset <= 0 {

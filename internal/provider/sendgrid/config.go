@@ -1,15 +1,15 @@
-// Package sendgrid sends through Twilio SendGrid's v3 mail send API, and reads what comes back by its Event Webhook and
-// its Email Logs.
+// Package sendgrid sends through Twilio SendGrid's v3 mail send API, and reads events from its Event Webhook and its Email
+// Logs.
 //
 // It decides how a message becomes one call, what each documented answer means (the table in answers.go) and what each
 // documented event means (the tables in events.go). It leaves retrying, limits and the keeping of events to others.
 // Twilio's documentation pages: "Mail Send", "Mail Send errors", "Event Webhook Reference", "Getting Started with the
 // Event Webhook Security Features", "Email Logs", "Webhooks".
 //
-// A newcomer's likeliest mistake is to share a sendgrid.Client: its SendWithContext stores the body on the receiver, so
-// that two goroutines may send the same body twice and the other never. Here each call builds its own rest.Request. The
-// next is to read an event into a struct: encoding/json does not mind the case of names, and a custom argument "Event"
-// of somebody's metadata would then be the event.
+// The most likely mistake of a newcomer is to share a sendgrid.Client. Its SendWithContext stores the body on the receiver, so
+// two goroutines may send the same body twice, and the other body never. Here each call builds its own rest.Request. The next
+// mistake is to read an event into a struct: encoding/json ignores the case of names, and a custom argument "Event" in the
+// metadata would then count as the event.
 package sendgrid
 
 import (
@@ -39,18 +39,18 @@ type Config struct {
 	Region   string      `json:"region"`   // "global" (default) or "eu"; not together with BaseURL
 	Subuser  string      `json:"subuser"`  // sent as On-Behalf-Of
 	IPPool   string      `json:"ip_pool"`  // 2 to 64 characters
-	Sandbox  bool        `json:"sandbox"`  // SendGrid checks messages and delivers none
+	Sandbox  bool        `json:"sandbox"`  // SendGrid checks messages but delivers none
 	Tracking Tracking    `json:"tracking"`
 
-	// WebhookPublicKeys verify the Event Webhook: base64 of SPKI, ECDSA on P-256, at most 5. Any of them may have
-	// signed, so that webhooks can be changed one after the other. Without a key no event is taken.
+	// WebhookPublicKeys verify the Event Webhook: base64 of SPKI, ECDSA on P-256, at most 5. Any of them may have signed, so
+	// that webhooks can be changed one after the other. Without a key no event is accepted.
 	WebhookPublicKeys []string `json:"webhook_public_keys"`
 
 	Concurrency      int `json:"concurrency"`        // calls in flight; default Spec().Concurrency
-	LookupsPerMinute int `json:"lookups_per_minute"` // requests to Email Logs, up to 6000; default 6, which SendGrid allows
+	LookupsPerMinute int `json:"lookups_per_minute"` // requests to Email Logs, up to 6000; default 6, which is SendGrid's limit
 }
 
-// Tracking overrides the account's own tracking settings. What is not set is left to the account.
+// Tracking overrides the account's own tracking settings. Unset fields leave the decision to the account.
 type Tracking struct {
 	Opens  *bool `json:"opens"`
 	Clicks *bool `json:"clicks"`
@@ -72,7 +72,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 	return c, nil
 }
 
-// Validate reports what is wrong with the configuration, all of it in one error.
+// Validate reports everything that is wrong with the configuration in one error.
 func (c Config) Validate() error {
 	errs := []error{esphttp.CheckCredential("api_key", c.APIKey)}
 	if c.BaseURL != "" {
@@ -114,11 +114,11 @@ func (c Config) host() string {
 	return strings.TrimRight(cmp.Or(c.BaseURL, region), "/")
 }
 
-// settled is how long after a call Email Logs are believed when they do not show its message. The documentation says
-// "near real time" and no figure, so this is ours.
+// settled is how long after a call Email Logs without its message become proof. The documentation says "near real time" but
+// gives no figure, so this one is ours.
 const settled = 30 * time.Minute
 
-// kept is for how long Email Logs are, whatever the plan.
+// kept is how long Email Logs are kept, on any plan.
 const kept = 30 * 24 * time.Hour
 
 // Spec describes the kind. Sources: "Mail Send" and its schema (recipients, subject, attachments, categories, custom_args);
@@ -137,7 +137,7 @@ func Spec() provider.Spec {
 			MaxRecipients:     1000, // over all personalizations
 			MaxTags:           10,
 			MaxTagLen:         255,
-			MaxMetadataBytes:  9950, // custom_args may have 10,000 bytes, ours among them
+			MaxMetadataBytes:  9950, // custom_args may have 10,000 bytes, including ours
 			NeedsSubject:      true, // "subject", minLength 1
 			RefusesEmptyFiles: true, // "attachments", content, minLength 1
 			Calendar:          true,

@@ -13,11 +13,11 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// maxUnix is the latest time that an event may name, in the year 2242. What is beyond is no time.
+// maxUnix is the latest time that an event may have, in the year 2242. A later time counts as none.
 const maxUnix = 1 << 33
 
-// Parse implements provider.EventParser. Raw is one element of the array that SendGrid sent, or one event of Email
-// Logs: one event, always.
+// Parse implements provider.EventParser. Raw is one element of the array that SendGrid sent, or one event of Email Logs. It is
+// always one event.
 func (c *Client) Parse(raw []byte) []mail.Event { return []mail.Event{parse(raw)} }
 
 func parse(raw []byte) mail.Event {
@@ -51,7 +51,7 @@ func parse(raw []byte) mail.Event {
 	return e
 }
 
-// fill adds what only events of some types have.
+// fill adds the fields that only some types of events have.
 func (f fields) fill(e *mail.Event) {
 	switch e.Type {
 	case mail.EventDeferred:
@@ -69,10 +69,10 @@ func (f fields) fill(e *mail.Event) {
 	}
 }
 
-// fields are the members of an event by their exact names. Custom arguments stand among them.
+// fields are the members of an event by their exact names. Custom arguments are among them.
 type fields map[string]json.RawMessage
 
-// text is a member that is a string or a number, else "".
+// text is a member that is a string or a number; otherwise "".
 func (f fields) text(name string) string {
 	var s string
 	if json.Unmarshal(f[name], &s) == nil {
@@ -85,7 +85,7 @@ func (f fields) text(name string) string {
 	return ""
 }
 
-// time reads Unix seconds, or nothing that Postgres or we could not hold.
+// time reads Unix seconds. It is zero for a time that Postgres or we could not hold.
 func (f fields) time(name string) time.Time {
 	sec, err := strconv.ParseInt(f.text(name), 10, 64)
 	if err != nil || sec <= 0 || sec > maxUnix {
@@ -94,8 +94,8 @@ func (f fields) time(name string) time.Time {
 	return time.Unix(sec, 0).UTC()
 }
 
-// messageID is our own id, which travels as a custom argument: beside the other members in the webhook, in an object of
-// its own in Email Logs.
+// messageID is our own id, which travels as a custom argument: next to the other members in the webhook, in an object of its own
+// in Email Logs.
 func (f fields) messageID() mail.ID {
 	text := f.text(provider.MessageKey)
 	if _, ok := f[provider.MessageKey]; !ok {
@@ -111,7 +111,7 @@ func (f fields) messageID() mail.ID {
 	return id
 }
 
-// join puts members together, to tell two events apart and not to be read.
+// join concatenates members. The result distinguishes two events; nobody reads it.
 func (f fields) join(names []string) string {
 	var b strings.Builder
 	for _, name := range names {
@@ -120,7 +120,7 @@ func (f fields) join(names []string) string {
 	return provider.Cut(b.String())
 }
 
-// deferral says why a message waits. That is never the address's last word.
+// deferral says why a message is delayed. That is never final for the address.
 func (f fields) deferral() *mail.Bounce {
 	b := f.reply(cmp.Or(f.text("response"), f.text("reason")))
 	return finish(b, smtpcode.Classify(b.Code, b.Enhanced, b.Text).NotHard())
@@ -145,7 +145,7 @@ func (f fields) drop() *mail.Bounce {
 	return finish(b, smtpcode.Own(reason, "sendgrid/"+word))
 }
 
-// reply takes the codes from "status", which is an enhanced code or a reply code and may be missing, else from the words.
+// reply takes the codes from "status", which is an enhanced code or a reply code and may be missing, or else from the text.
 func (f fields) reply(text string) *mail.Bounce {
 	b := &mail.Bounce{Text: provider.Cut(text)}
 	switch status := f.text("status"); {
@@ -163,8 +163,8 @@ func finish(b *mail.Bounce, v smtpcode.Verdict) *mail.Bounce {
 	return v.Bounce(b.Code, b.Enhanced, b.Text)
 }
 
-// acceptedID is the id that the answer to our call had: an event's id goes on with the name of the server that the
-// message passed. Ids of the older form have dots of their own.
+// acceptedID is the id in the answer to our call. In an event, the id is followed by the name of the server that the message
+// passed. Ids of the older form have dots of their own.
 func acceptedID(id string) string {
 	for _, server := range []string{".recvd-", ".filter"} {
 		if head, _, ok := strings.Cut(id, server); ok && head != "" {
@@ -174,15 +174,15 @@ func acceptedID(id string) string {
 	return id
 }
 
-// kind is what one word of SendGrid's "event" means.
+// kind says what one value of SendGrid's "event" means.
 type kind struct {
 	event mail.EventType
-	tells []string // members that tell apart two events of one second
+	tells []string // members that distinguish two events of the same second
 	typed bool     // "type" belongs to the name
 }
 
-// kinds is the table of SendGrid's events ("Event Webhook Reference", and "Email Logs" for received). What is not
-// listed has no word of ours.
+// kinds is the table of SendGrid's events ("Event Webhook Reference", and "Email Logs" for received). An event that is not listed
+// is unmapped.
 func kinds() map[string]kind {
 	return map[string]kind{
 		"processed":             {event: mail.EventAccepted},
@@ -198,12 +198,12 @@ func kinds() map[string]kind {
 		"group_resubscribe":     {tells: []string{"asm_group_id"}},
 		"cancel_drop":           {},
 		"account_status_change": {typed: true},
-		"received":              {}, // the API took the request: our call's answer, once more
+		"received":              {}, // the API took the request: this repeats the answer to our call
 	}
 }
 
-// classifications is the table of "bounce_classification" ("Event Webhook Reference", bounce classifications).
-// Unclassified, an unknown word and none leave it to the reply.
+// classifications is the table of "bounce_classification" ("Event Webhook Reference", bounce classifications). For Unclassified,
+// an unknown word or none, the reply decides.
 func classifications() map[string]mail.Reason {
 	return map[string]mail.Reason{
 		"invalid address":              mail.InvalidAddress,
@@ -216,7 +216,7 @@ func classifications() map[string]mail.Reason {
 	}
 }
 
-// dropReasons is the table of "reason" of a dropped message ("Event Webhook Reference", dropped). What is not listed is
+// dropReasons is the table of "reason" of a dropped message ("Event Webhook Reference", dropped). A reason that is not listed is
 // mail.OtherReason.
 func dropReasons() map[string]mail.Reason {
 	return map[string]mail.Reason{
@@ -228,17 +228,17 @@ func dropReasons() map[string]mail.Reason {
 		"invalid smtpapi header":                        mail.OtherReason,
 		"recipient list over package quota":             mail.OtherReason,
 		"duplicate message":                             mail.OtherReason,
-		"spam content (if spam checker app is enabled)": mail.Content, // as the page spells it
+		"spam content (if spam checker app is enabled)": mail.Content, // as the documentation writes it
 	}
 }
 
-// noDomain are words of SendGrid's for a domain that takes no mail, in lower case.
+// noDomain are SendGrid's words for a domain that takes no mail, in lower case.
 func noDomain() []string {
 	return []string{"no mx", "unable to get mx info", "unable to resolve mx", "no such host", "nxdomain"}
 }
 
-// classify is the verdict on a bounce: SendGrid's own classification, made finer by the reply where it covers two things
-// ("mailbox unavailable" is said of full ones too), and overruled by a reply that knows better.
+// classify is the verdict on a bounce: SendGrid's own classification. The reply refines it where it covers two things ("mailbox
+// unavailable" is also used for full mailboxes), and overrules it where the reply is more certain.
 func classify(classification string, b *mail.Bounce) smtpcode.Verdict {
 	said := smtpcode.Classify(b.Code, b.Enhanced, b.Text)
 	temporary := smtpcode.Temporary(b.Code, b.Enhanced)

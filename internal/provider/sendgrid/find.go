@@ -18,15 +18,15 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 )
 
-// The bounds of one look-up. Email Logs can't be asked for a custom argument: each message to a recipient in the window
-// is opened to see whether it is ours.
+// The bounds of one look-up. Email Logs can't search for a custom argument. So each message to a recipient in the window is
+// opened to see whether it is ours.
 const (
-	maxSearches = 3  // recipients that are asked for
+	maxSearches = 3  // recipients that are searched for
 	maxDetails  = 10 // messages that are opened
 	searchLimit = 100
 )
 
-// How far SendGrid's clock may be from ours, and how long after our call it may make the message's id.
+// How far SendGrid's clock may be from ours, and how long after our call it may create the message's id.
 const (
 	windowBefore = time.Minute
 	windowAfter  = 5 * time.Minute
@@ -45,9 +45,9 @@ type opened struct {
 	Events     []json.RawMessage          `json:"events"`
 }
 
-// Find implements provider.Finder, by Email Logs: messages to a recipient around the time of the call, and among those
-// the one with our custom argument. SendGrid takes all recipients of a call or none, so any of them proves it; several
-// are asked for because one that was dropped may not be shown. The API key needs access to Email Logs.
+// Find implements provider.Finder, by Email Logs: it lists messages to a recipient around the time of the call, and looks among
+// them for our custom argument. SendGrid takes all recipients of a call or none, so any of them proves it. Several recipients are
+// tried, because a dropped one may not be shown. The API key needs access to Email Logs.
 func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding, error) {
 	if len(q.Recipients) == 0 {
 		return provider.Finding{}, &provider.Error{Class: provider.Misconfigured, Detail: "sendgrid: a message without recipients can't be looked up"}
@@ -77,8 +77,8 @@ func (c *Client) Find(ctx context.Context, q *provider.Query) (provider.Finding,
 	return provider.Finding{}, nil
 }
 
-// search lists the messages to one recipient, those of our sender first: the address of From is not always shown as we
-// gave it, so the others count too.
+// search lists the messages to one recipient, those of our sender first. The others count too, because the address of From is not
+// always shown as we gave it.
 func (c *Client) search(ctx context.Context, recipient string, q *provider.Query) ([]logged, error) {
 	const layout = "2006-01-02T15:04:05Z"
 	query := fmt.Sprintf(`to_email = %s AND sg_message_id_created_at > TIMESTAMP "%s" AND sg_message_id_created_at < TIMESTAMP "%s"`,
@@ -107,13 +107,13 @@ func (c *Client) search(ctx context.Context, recipient string, q *provider.Query
 	return lines, nil
 }
 
-// notLogs is for somebody else's JSON, which must not prove that there is no message.
+// notLogs is the error for other JSON, which must not prove that there is no message.
 func notLogs() error {
 	return &provider.Error{Class: provider.Transient, Detail: "sendgrid: not an answer of Email Logs; check base_url"}
 }
 
-// quote writes a string of the query language. Its escapes are not documented, and an address of ours holds one kind of
-// quote at most.
+// quote writes a string of the query language. Its escapes are not documented, and an address of ours holds at most one kind of
+// quote.
 func quote(s string) string {
 	if strings.Contains(s, "'") {
 		return `"` + s + `"`
@@ -121,7 +121,7 @@ func quote(s string) string {
 	return "'" + s + "'"
 }
 
-// open reads one message and compares.
+// open reads one message and compares its id with ours.
 func (c *Client) open(ctx context.Context, id string, q *provider.Query) (provider.Finding, error) {
 	if err := c.pace.wait(ctx); err != nil {
 		return provider.Finding{}, err
@@ -147,7 +147,7 @@ func (c *Client) open(ctx context.Context, id string, q *provider.Query) (provid
 	return f, nil
 }
 
-// withIDs adds to an event of Email Logs which message it is of, where only the message around it said so.
+// withIDs adds the ids of the message to an event of Email Logs, if only the message around it had them.
 func withIDs(raw []byte, id string, ours mail.ID) []byte {
 	var f fields
 	if json.Unmarshal(raw, &f) != nil || f == nil {
@@ -167,7 +167,7 @@ func withIDs(raw []byte, id string, ours mail.ID) []byte {
 	return full
 }
 
-// lookupError is esphttp.LookupError, but a message that was listed and cannot be opened is asked for again.
+// lookupError is esphttp.LookupError, except that a listed message that cannot be opened is tried again.
 func lookupError(err error) error {
 	perr, ok := errors.AsType[*provider.Error](err)
 	if ok && perr.Status == http.StatusNotFound && perr.Class == provider.Misconfigured {
@@ -176,15 +176,15 @@ func lookupError(err error) error {
 	return esphttp.LookupError(err)
 }
 
-// lookupsPerMinute is how often an API key may ask for activity ("Email Activity", rate limit). It is no part of the
-// account's limits, which are of sends.
+// lookupsPerMinute is how often an API key may read activity ("Email Activity", rate limit). It is separate from the account's
+// limits, which are for sends.
 const lookupsPerMinute = 6
 
 // maxOpened caps the messages whose owner is remembered.
 const maxOpened = 1000
 
-// pace keeps requests to so many in any minute, and remembers whose message was opened, so that a look-up that takes more
-// than a minute's requests goes on where it stopped. It is safe for concurrent use.
+// pace limits the requests in any minute, and remembers whose message was opened. So a look-up that needs more than a minute's
+// requests continues where it stopped. It is safe for concurrent use.
 type pace struct {
 	mu     sync.Mutex
 	made   []time.Time       // the last requests, as many as a minute allows
@@ -206,7 +206,7 @@ func (p *pace) take(now time.Time) time.Duration {
 	return 0
 }
 
-// wait waits for room, unless the context would end before.
+// wait waits for room. It returns an error if the context would end before that.
 func (p *pace) wait(ctx context.Context) error {
 	for {
 		wait := p.take(time.Now())

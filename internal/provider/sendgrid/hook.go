@@ -25,13 +25,13 @@ const (
 	timestampHeader = "X-Twilio-Email-Event-Webhook-Timestamp"
 )
 
-// How far a request's own time may be from ours. SendGrid tries for 24 hours, and does not say whether it signs anew.
+// How far a request's own time may be from ours. SendGrid retries for 24 hours, and does not say whether it signs a retry again.
 const (
 	maxAhead = 10 * time.Minute
 	maxAge   = 25 * time.Hour
 )
 
-// maxPublicKeys is how many Event Webhooks SendGrid lets an account have ("Webhooks", max_allowed).
+// maxPublicKeys is how many Event Webhooks an account can have at SendGrid ("Webhooks", max_allowed).
 const maxPublicKeys = 5
 
 // publicKeys reads the keys of the settings.
@@ -67,7 +67,7 @@ func publicKey(text string) (*ecdsa.PublicKey, error) {
 	return key, nil
 }
 
-// Receive implements provider.EventParser. SendGrid comes back for 24 hours after every answer that is not a 2xx.
+// Receive implements provider.EventParser. SendGrid retries for 24 hours after every answer that is not a 2xx.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
 	stamp := h.Header.Get(timestampHeader)
 	switch {
@@ -91,10 +91,10 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	return b, nil
 }
 
-// maxSignature is more than the base64 of an ECDSA signature on P-256 has, which is at most 72 bytes in ASN.1.
+// maxSignature is more than the length of any ECDSA signature on P-256 in base64; in ASN.1 it has at most 72 bytes.
 const maxSignature = 128
 
-// CheckHeader implements provider.HeaderChecker: there has to be something like a signature, and it is not to be too old.
+// CheckHeader implements provider.HeaderChecker: there must be a possible signature, and its time must not be too old.
 func (c *Client) CheckHeader(header http.Header, now time.Time) error {
 	signature, stamp := header.Get(signatureHeader), header.Get(timestampHeader)
 	_, err := base64.StdEncoding.DecodeString(signature)
@@ -109,8 +109,8 @@ func (c *Client) CheckHeader(header http.Header, now time.Time) error {
 	return nil
 }
 
-// signed checks the signature over the timestamp as it stands in the header and the raw body. All of it is public, so
-// the time it takes tells nothing.
+// signed checks the signature over the timestamp, as it is in the header, and the raw body. All inputs are public, so the time it
+// takes reveals nothing.
 func (c *Client) signed(signature, stamp string, body []byte) bool {
 	sig, err := base64.StdEncoding.DecodeString(signature)
 	if err != nil {
@@ -137,8 +137,8 @@ func fresh(stamp string, now time.Time) bool {
 	return age <= maxAge && age >= -maxAhead
 }
 
-// split gives the elements of the array, each with its own bytes. What is no array is one part, whatever it is: SendGrid
-// sends arrays only.
+// split returns the elements of the array, each with its own bytes. A body that is not an array is one part: SendGrid sends only
+// arrays.
 func split(body []byte) [][]byte {
 	var elements []json.RawMessage
 	if !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("[")) || json.Unmarshal(body, &elements) != nil {

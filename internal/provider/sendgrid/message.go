@@ -53,9 +53,9 @@ func build(cfg Config, s *provider.Send) *sgmail.SGMailV3 {
 	return out
 }
 
-// personalizations puts all recipients into one, so that they see each other as in any mail. SendGrid wants a To in
-// each: where all of To is settled Cc takes its place, and where only Bcc are left each of them gets a personalization
-// of its own, so that nobody sees another.
+// personalizations puts all recipients into one, so that they see each other as in any mail. SendGrid requires a To in each. If
+// all of To is settled, Cc takes its place. If only Bcc are left, each gets a personalization of its own, so that nobody sees
+// another.
 func personalizations(s *provider.Send) []*sgmail.Personalization {
 	to, cc := s.To, s.Cc
 	if len(to) == 0 {
@@ -79,8 +79,8 @@ func personalizations(s *provider.Send) []*sgmail.Personalization {
 
 func email(a mail.Address) *sgmail.Email { return sgmail.NewEmail(literal(a.Name), a.Email) }
 
-// literal keeps a text that looks like an encoded word from being read as one: SendGrid encodes names and subjects where
-// they need it, and leaves ASCII as it is.
+// literal encodes a text that looks like an encoded word, so that it is not decoded. SendGrid encodes other names and subjects if
+// they need it, and does not change ASCII.
 func literal(s string) string {
 	if mime.LooksEncoded(s) {
 		return mime.Words(s)
@@ -108,14 +108,14 @@ func attachment(a mail.Attachment) *sgmail.Attachment {
 	return out
 }
 
-// bareType leaves out the parameters, for which SendGrid refuses the whole message.
+// bareType removes the parameters; SendGrid would refuse the whole message because of them.
 func bareType(contentType string) string {
 	bare, _, _ := strings.Cut(contentType, ";")
 	return strings.TrimSpace(bare)
 }
 
-// headers are the caller's, and our Message-ID unless the caller set one. SendGrid refuses the whole message for those
-// that it writes itself, and puts the others into the mail as they are given.
+// headers are the caller's, and our Message-ID unless the caller set one. SendGrid refuses a message with a header that it writes
+// itself, so those are left out. It puts the others into the mail unchanged.
 func headers(m *mail.Message) map[string]string {
 	out := map[string]string{"Message-ID": "<" + m.MessageID() + ">"}
 	for _, h := range m.Headers {
@@ -132,7 +132,7 @@ func headers(m *mail.Message) map[string]string {
 	return out
 }
 
-// repeatedHeader says that a header stands twice, which SendGrid's map of headers can't carry, or returns "".
+// repeatedHeader says that a header occurs twice, which SendGrid's map of headers can't carry. Otherwise it returns "".
 func repeatedHeader(hs []mail.Header) string {
 	seen := map[string]bool{}
 	for _, h := range hs {
@@ -145,8 +145,8 @@ func repeatedHeader(hs []mail.Header) string {
 	return ""
 }
 
-// customArgs carry our id and the caller's metadata; every event repeats them as keys beside its own. So keys that an
-// event has itself are not passed on: "event": "bounce" in somebody's metadata must not make a bounce.
+// customArgs carry our id and the caller's metadata; every event repeats them as keys next to its own. So keys that events have
+// themselves are not passed on: "event": "bounce" in the metadata must not make a bounce.
 func customArgs(m *mail.Message) map[string]string {
 	out := map[string]string{}
 	for k, v := range m.Metadata {
@@ -168,7 +168,7 @@ func eventFields() []string {
 	}
 }
 
-// categories are the tags that fit, each once. The others are kept by us.
+// categories are the tags that fit, without duplicates. We keep the others.
 func categories(tags []string) []string {
 	var out []string
 	for _, t := range tags {

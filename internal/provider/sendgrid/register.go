@@ -14,12 +14,12 @@ const (
 	friendlyName = "sendgate"
 )
 
-// hook is an Event Webhook as the API lists it, by the exact names of its members ("Webhooks", event webhook).
+// hook is an Event Webhook in the API's list, with the exact names of its members ("Webhooks", event webhook).
 type hook = fields
 
-// Register implements provider.Registrar ("Webhooks", get all, create, update, toggle signature verification). It finds
-// our webhook by its URL, makes it send every type of event, and has it sign. The keys that the account has stay, so
-// that what is under way still verifies; beyond five the oldest goes. The API key needs user.webhooks.event.settings.
+// Register implements provider.Registrar ("Webhooks", get all, create, update, toggle signature verification). It finds our
+// webhook by its URL, makes it send every type of event, and turns on its signatures. The account keeps its keys, so that
+// requests under way still verify; beyond five the oldest is dropped. The API key needs user.webhooks.event.settings.
 func (c *Client) Register(ctx context.Context, target string) (provider.Registration, error) {
 	var r provider.Registration
 	found, err := c.hookAt(ctx, target)
@@ -52,7 +52,7 @@ func (c *Client) Register(ctx context.Context, target string) (provider.Registra
 	return r, nil
 }
 
-// hookAt is the webhook with this URL, or nil. An account without webhooks is listed with one that has no members.
+// hookAt is the webhook with this URL, or nil. For an account without webhooks, the list has one that has no members.
 func (c *Client) hookAt(ctx context.Context, target string) (hook, error) {
 	var out struct {
 		Webhooks []hook `json:"webhooks"`
@@ -68,7 +68,7 @@ func (c *Client) hookAt(ctx context.Context, target string) (hook, error) {
 	return nil, nil
 }
 
-// sign turns signatures on and returns the public key. Without an id SendGrid would take its oldest webhook.
+// sign turns signatures on and returns the public key. Without an id SendGrid would use its oldest webhook.
 func (c *Client) sign(ctx context.Context, id string) (string, error) {
 	if id == "" {
 		return "", &provider.Error{Class: provider.Transient, Detail: "sendgrid: the webhook has no id"}
@@ -101,7 +101,7 @@ func lacks(h hook) bool {
 	return slices.ContainsFunc(append(eventTypes(), "enabled"), func(name string) bool { return string(h[name]) == "false" })
 }
 
-// keysWith puts the key in front of those that the account has.
+// keysWith puts the key in front of the account's keys.
 func (c *Client) keysWith(key string) []string {
 	keys := append([]string{key}, slices.DeleteFunc(slices.Clone(c.cfg.WebhookPublicKeys), func(k string) bool { return k == key })...)
 	return keys[:min(len(keys), maxPublicKeys)]

@@ -48,8 +48,8 @@ func New(cfg Config) (*Client, error) {
 // Close implements provider.Provider.
 func (c *Client) Close() error { return c.http.Close() }
 
-// Send implements provider.Provider: POST /v3/mail/send. SendGrid takes all recipients or none; an address on one of
-// its suppression lists is accepted here and comes back as a "dropped" event.
+// Send implements provider.Provider: POST /v3/mail/send. SendGrid takes all recipients or none. It accepts an address on one of
+// its suppression lists, and reports it later as a "dropped" event.
 func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, error) {
 	if perr := refuse(s); perr != nil {
 		return provider.Receipt{}, perr
@@ -64,11 +64,12 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	if resp == nil {
 		return provider.Receipt{}, c.http.Fail(tr, err)
 	}
-	// The SDK returns both a response and an error when the body could not be read to its end.
+	// The SDK returns both a response and an error when it could not read the whole body.
 	a := answer{Status: resp.StatusCode, Header: http.Header(resp.Headers), Body: []byte(resp.Body), Cut: err}
 	return c.judge(a, m, time.Now())
 }
 
+// judge turns an answer into a receipt or an error, with scrubbed texts.
 func (c *Client) judge(a answer, m *sgmail.SGMailV3, now time.Time) (provider.Receipt, error) {
 	receipt, perr := a.verdict(m, c.cfg.Sandbox, now)
 	if perr == nil {
@@ -81,8 +82,8 @@ func (c *Client) judge(a answer, m *sgmail.SGMailV3, now time.Time) (provider.Re
 	return provider.Receipt{}, perr
 }
 
-// call makes one call of the v3 API that may be made again without harm, with in as its JSON unless that is nil, and
-// reads the answer into out.
+// call makes one call of the v3 API that can be repeated without harm. It sends in as JSON unless that is nil, and reads the
+// answer into out.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	header := http.Header{"Authorization": {"Bearer " + c.cfg.APIKey.Reveal()}, "Accept": {"application/json"}}
 	if in != nil {
@@ -116,7 +117,7 @@ func (c *Client) request(m *sgmail.SGMailV3) (rest.Request, error) {
 	return req, nil
 }
 
-// refuse answers for SendGrid where its caps are known.
+// refuse answers in place of SendGrid for its known caps.
 func refuse(s *provider.Send) *provider.Error {
 	if perr := Spec().Refuse(s); perr != nil {
 		return perr

@@ -15,20 +15,20 @@ import (
 )
 
 const (
-	// rateWait is how long to leave an account alone that was over its rate, which SES counts per second.
+	// rateWait is how long to pause an account that exceeded its rate, which SES counts per second.
 	rateWait = time.Second
 
-	// quotaWait is how long to leave an account alone that spent its daily quota. The quota is a sliding 24 hours, so a
-	// little of it comes back all the time, and SES does not say when: an hour is late by at most 4 % of a day's quota
-	// and costs 24 refused calls a day.
+	// quotaWait is how long to pause an account that used up its daily quota. The quota is a sliding 24 hours, so a little of it
+	// comes back all the time, and SES does not say when. An hour wastes at most 4 % of a day's quota and costs 24 refused
+	// calls a day.
 	quotaWait = time.Hour
 
 	// resourceWait is for a LimitExceededException that names neither rate nor quota.
 	resourceWait = time.Minute
 )
 
-// rule says what an error code of SES means. The first rule whose code is the error's, and whose text, if any, stands
-// in the error's message (in any case), decides.
+// rule says what an error code of SES means. The first rule decides whose code is the error's and whose text, if any, is in
+// the error's message (in any case).
 type rule struct {
 	code      string
 	text      string
@@ -39,7 +39,7 @@ type rule struct {
 }
 
 // rules is the table of codes: API reference, SendEmail and "Common Errors"; developer guide, "Errors related to the
-// sending quotas" (where the text alone tells rate from quota) and "Amazon SES email sending errors".
+// sending quotas" (where only the text separates rate from quota) and "Amazon SES email sending errors".
 func rules() []rule {
 	var table []rule
 	for _, code := range throttleCodes() {
@@ -54,7 +54,7 @@ func rules() []rule {
 		table = append(table, rule{code: code, class: provider.Throttled, wait: rateWait})
 	}
 	for _, code := range signatureCodes() {
-		// Our clock is off. The SDK has read theirs from the answer and signs the next call by it.
+		// Our clock is off. The SDK has read their time from the answer and uses it to sign the next call.
 		table = append(table,
 			rule{code: code, text: "signature expired", class: provider.Transient},
 			rule{code: code, text: "signature not yet current", class: provider.Transient},
@@ -118,7 +118,7 @@ func otherRules() []rule {
 	return table
 }
 
-// classify turns the SDK's error into ours: by code, then by status, and by what was written when no answer came.
+// classify turns the SDK's error into ours: by code, then by status, or by what was written if no answer came.
 func (c *Client) classify(s *provider.Send, tr *esphttp.Trace, err error) *provider.Error {
 	var params smithy.InvalidParamsError
 	if errors.As(err, &params) {
@@ -160,11 +160,11 @@ func (c *Client) rule(code, message string) (rule, bool) {
 	return c.rules[i], true
 }
 
-// amend settles what takes more than code and text.
+// amend handles cases that code and text alone do not decide.
 func (c *Client) amend(e *provider.Error, s *provider.Send, message string) {
 	switch {
 	case strings.HasPrefix(e.Code, "ExpiredToken") && c.chain != nil:
-		c.chain.Invalidate() // the chain can get fresh ones, keys of our own can't
+		c.chain.Invalidate() // the chain can get fresh ones; static keys can't change
 		e.Class = provider.Transient
 	case e.Class == provider.Misconfigured && e.Scope == provider.ScopeAddress && blamesRecipient(s, message):
 		e.Class, e.Scope, e.Elsewhere, e.Suspect = provider.Rejected, provider.ScopeAccount, true, true
@@ -178,8 +178,8 @@ func (c *Client) amend(e *provider.Error, s *provider.Send, message string) {
 // namesAddress finds the ARN of an identity that is an address and not a domain.
 var namesAddress = regexp.MustCompile(`:identity/[^'` + "`" + `\s]+@`)
 
-// words returns the code and the message of an error answer. A code may come as "namespace#Code:url". What has no code is not
-// of SES, and nothing of it is told.
+// words returns the code and the message of an error answer. A code may come as "namespace#Code:url". An answer without a code is
+// not from SES, and its text is not shown.
 func words(err error) (code, message string) {
 	var api smithy.APIError
 	if errors.As(err, &api) {
@@ -195,8 +195,9 @@ func words(err error) (code, message string) {
 }
 
 // blamesRecipient reports whether the identities that "failed the check in region …: a@x.test, x.test" are recipients
-// and not the sender. An account in the SES sandbox mails to verified addresses only (developer guide, "Request
-// production access"), which says nothing about the sender nor the recipient. When all mail meets it, it is the account's.
+// and not the sender. An account in the SES sandbox can mail only to verified addresses (developer guide, "Request
+// production access"). That says nothing about the sender or the recipient. If all mail gets this answer, the account is at
+// fault.
 func blamesRecipient(s *provider.Send, message string) bool {
 	found := regexp.MustCompile(`(?i)failed the check in region [a-z0-9-]+: *(.+)`).FindStringSubmatch(message)
 	if found == nil {

@@ -16,38 +16,38 @@ import (
 )
 
 const (
-	maxCertificate  = 64 << 10         // bytes of a file of certificates
+	maxCertificate  = 64 << 10         // bytes of one download of certificates
 	maxCertificates = 10               // that are kept, by URL
-	maxDoubtful     = 16               // addresses that are being fetched or failed of late; more are not fetched
-	doubtfulFor     = 10 * time.Second // after which a failed address may be fetched again
+	maxDoubtful     = 16               // addresses that are being fetched or failed recently; more are not fetched
+	doubtfulFor     = 10 * time.Second // how long a failed address is not fetched again
 )
 
-// certificates fetches and keeps the certificates by which SNS signs. It is safe for concurrent use.
+// certificates fetches and keeps the certificates that SNS signs with. It is safe for concurrent use.
 //
-// Whoever knows a topic's ARN can make up addresses that have the right shape, one per request. So what failed is
-// remembered for doubtfulFor, and there is room for maxDoubtful such addresses: a flood leads to that many calls in that
-// time. Certificates in use are kept apart from it.
+// Anyone who knows a topic's ARN can invent addresses of the right form, one per request. So a failure is remembered for
+// doubtfulFor, and there is room for maxDoubtful such addresses: a flood causes at most that many calls in that time.
+// Certificates in use are counted separately.
 type certificates struct {
 	http    *http.Client
 	roots   *x509.CertPool // nil is the system's
-	issuers bool           // an issuer that is missing may be fetched from where the certificate says
+	issuers bool           // a missing issuer may be fetched from the address in the certificate
 
 	mu    sync.Mutex
 	byURL map[string]*certificate
 }
 
-// certificate is what an address holds. Its fields are set when done is closed, and later under the mutex.
+// certificate is the result for one address. Its fields are set when done is closed, and change later only under the mutex.
 type certificate struct {
 	done  chan struct{}
 	leaf  *x509.Certificate
 	above *x509.CertPool // the certificates between leaf and root
-	err   error          // why the address is no good
-	until time.Time      // how long err holds
+	err   error          // why the address can't be used
+	until time.Time      // how long err is kept
 	used  time.Time
 }
 
-// find returns the certificate at an address that admit has checked, if it is one of SNS of the topic's region and valid
-// now. Several callers share one fetch, which the end of the first caller's context does not stop.
+// find returns the certificate at an address that admit has checked, if it belongs to SNS of the topic's region and is valid now.
+// Several callers share one fetch. The end of the first caller's context does not stop it.
 func (c *certificates) find(ctx context.Context, address string, at topic, now time.Time) (*x509.Certificate, error) {
 	e, mine := c.claim(address, now)
 	if e == nil {
@@ -64,7 +64,7 @@ func (c *certificates) find(ctx context.Context, address string, at topic, now t
 	return c.check(e, at, now)
 }
 
-// claim returns the entry of an address, and whether the caller has to fill it; nil when there is no room.
+// claim returns the entry of an address, and whether the caller has to fill it. It returns nil if there is no room.
 func (c *certificates) claim(address string, now time.Time) (e *certificate, mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,7 +91,7 @@ func (c *certificates) claim(address string, now time.Time) (e *certificate, min
 	return e, true
 }
 
-// fill fetches what belongs into an entry.
+// fill fetches the content of an entry.
 func (c *certificates) fill(ctx context.Context, e *certificate, address string, at topic, now time.Time) {
 	defer close(e.done)
 	leaf, above, err := c.fetch(ctx, address, at, now)
@@ -105,7 +105,7 @@ func (c *certificates) fill(ctx context.Context, e *certificate, address string,
 	c.evict()
 }
 
-// evict drops the certificate that was not used for the longest time when there are too many.
+// evict drops the least recently used certificate if there are too many.
 func (c *certificates) evict() {
 	oldest, good := "", 0
 	for key, e := range c.byURL {
@@ -121,7 +121,7 @@ func (c *certificates) evict() {
 	}
 }
 
-// check gives the certificate of a filled entry, if it is still good.
+// check returns the certificate of a filled entry, if it is still valid.
 func (c *certificates) check(e *certificate, at topic, now time.Time) (*x509.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,8 +136,9 @@ func (c *certificates) check(e *certificate, at topic, now time.Time) (*x509.Cer
 	return e.leaf, nil
 }
 
-// fetch gets the certificate at an address and what stands between it and a root. SNS serves the certificate alone, and crypto/x509 looks for no issuers, so the issuer is fetched from where the
-// certificate says (RFC 5280 section 4.2.2.1). That address is Amazon's word: it came over TLS from its own host.
+// fetch gets the certificate at an address and the certificates between it and a root. SNS serves only the certificate itself,
+// and crypto/x509 does not fetch issuers. So the issuer is fetched from the address in the certificate (RFC 5280 section
+// 4.2.2.1). That address can be trusted as Amazon's: the certificate came over TLS from Amazon's own host.
 func (c *certificates) fetch(ctx context.Context, address string, at topic, now time.Time) (*x509.Certificate, *x509.CertPool, error) {
 	list, err := c.download(ctx, address)
 	if err != nil {
@@ -161,8 +162,8 @@ func (c *certificates) fetch(ctx context.Context, address string, at topic, now 
 	return leaf, above, c.verify(leaf, above, at, now)
 }
 
-// download gets the certificates at an address, at least one. What is not there, or is something else, is refused; where
-// nobody could be asked, SNS shall come again.
+// download gets the certificates at an address, at least one. It refuses an address that has none, or something else. If the
+// address can't be reached, SNS should retry.
 func (c *certificates) download(ctx context.Context, address string) ([]*x509.Certificate, error) {
 	status, body, err := get(ctx, c.http, address)
 	switch {
@@ -180,7 +181,7 @@ func (c *certificates) download(ctx context.Context, address string) ([]*x509.Ce
 	return list, nil
 }
 
-// parseCertificates reads PEM, or the DER in which issuers are served. It returns at least one certificate or an error.
+// parseCertificates reads PEM, or DER, the form in which issuers are served. It returns at least one certificate or an error.
 func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	var list []*x509.Certificate
 	for block, after := pem.Decode(data); block != nil; block, after = pem.Decode(after) {
@@ -203,7 +204,7 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	return []*x509.Certificate{one}, nil
 }
 
-// verify checks that a certificate is SNS's own, by name, chain and time.
+// verify checks that a certificate is that of SNS, by name, chain and time.
 func (c *certificates) verify(leaf *x509.Certificate, above *x509.CertPool, at topic, now time.Time) error {
 	names := append(slices.Clone(leaf.DNSNames), leaf.Subject.CommonName)
 	if !slices.ContainsFunc(signers(at), func(name string) bool { return slices.Contains(names, name) }) {
@@ -214,16 +215,16 @@ func (c *certificates) verify(leaf *x509.Certificate, above *x509.CertPool, at t
 	})
 	switch {
 	case errors.As(err, &x509.SystemRootsError{}):
-		return unavailable("certificate_unavailable", err) // ours to mend
+		return unavailable("certificate_unavailable", err) // our own problem to fix
 	case err != nil:
 		return forbid("certificate", err)
 	}
 	return nil
 }
 
-// signers lists the names that the certificate may bear. AWS documents "issued by Amazon SNS" only; the names are those
-// of SnsHostProvider in its SDK for Java v2: sns.amazonaws.com in the older regions, sns-signing.REGION in those that
-// are opted into (beside sns.REGION), sns-REGION in China, and one for both regions of GovCloud.
+// signers lists the names that the certificate may have. AWS documents only "issued by Amazon SNS". The names are those of
+// SnsHostProvider in its SDK for Java v2: sns.amazonaws.com in the older regions, sns-signing.REGION in opt-in regions (besides
+// sns.REGION), sns-REGION in China, and one for both regions of GovCloud.
 func signers(at topic) []string {
 	names := []string{
 		"sns." + at.suffix, "sns." + at.region + "." + at.suffix,
@@ -235,7 +236,7 @@ func signers(at topic) []string {
 	return names
 }
 
-// get makes one GET. Its errors leave out the address, which holds what the request told us.
+// get makes one GET. Its errors leave out the address, which holds data from the request.
 func get(ctx context.Context, client *http.Client, address string) (status int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, snsTimeout)
 	defer cancel()

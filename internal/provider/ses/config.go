@@ -1,19 +1,19 @@
-// Package ses sends through Amazon SES, API v2 (POST /v2/email/outbound-emails), by the AWS SDK.
+// Package ses sends through Amazon SES, API v2 (POST /v2/email/outbound-emails), with the AWS SDK.
 //
 // It decides how a message becomes a SendEmail request and what each error code of SES means (answers.go, after the
 // API reference page "SendEmail" and the developer guide's "Amazon SES API v2 error codes" and "Errors related to the
-// sending quotas"). Signing, endpoints and the wire format are the SDK's; connections are esphttp's.
+// sending quotas"). The SDK does the signing, the endpoints and the wire format; esphttp does the connections.
 //
-// Three things differ from other providers. SES replaces Message-ID and Date by its own, so a twin can't be recognised
-// by our Message-ID. Events carry our id (tag gw_msg) only if a configuration set publishes them. And a suppressed
-// recipient is accepted here and comes back later as a bounce.
+// Three things differ from other providers. SES replaces Message-ID and Date by its own, so a duplicate can't be recognised
+// by our Message-ID. Events carry our id (tag gw_msg) only if a configuration set publishes them. And SES accepts a
+// suppressed recipient, and reports it later as a bounce.
 //
 // Events come back through Amazon SNS: a configuration set publishes them to a topic, and the topic POSTs them to us.
-// hook.go decides whether such a request is SNS's and of a topic of ours, cert.go whose certificate signed it, events.go
-// what the record inside says. Fetching over HTTPS from the one right host is not all that is asked of a
-// certificate, since its address comes with the request that it is to vouch for.
+// hook.go decides whether such a request is from SNS and from a topic of ours. cert.go decides whose certificate signed it.
+// events.go reads the record inside. HTTPS from the one right host is not enough for a certificate, because its address comes
+// with the request that it has to verify.
 //
-// A newcomer's likeliest mistake is to build the SDK client from aws.Config: that brings the SDK's retries, which mail
+// The most likely mistake of a newcomer is to build the SDK client from aws.Config. That brings the SDK's retries, which mail
 // people twice, and takes endpoint and retry settings from the environment. Only credentials come from there.
 package ses
 
@@ -44,8 +44,8 @@ const (
 	secretSessionToken    = "session_token"
 )
 
-// concurrency is the default cap on calls in flight. At the default rate of 14 calls a second and some 150 ms a call,
-// 3 would do; the rest is for slow hours.
+// concurrency is the default cap on calls in flight. At the default rate of 14 calls a second and some 150 ms a call, 3 would
+// be enough; the rest is for times when SES is slow.
 const concurrency = 20
 
 // Config is the settings of one account.
@@ -62,9 +62,9 @@ type Config struct {
 
 	Concurrency int `json:"concurrency,omitempty"` // calls in flight; default Spec().Concurrency
 
-	SNSTopicARNs        []string  `json:"sns_topic_arns,omitempty"`        // whose events are taken; none: no events are; at most 10
-	SNSSignatureVersion string    `json:"sns_signature_version,omitempty"` // "2" (default) takes only that one, "1" takes both
-	SNSConfirmUntil     time.Time `json:"sns_confirm_until,omitzero"`      // until then subscriptions of these topics are confirmed
+	SNSTopicARNs        []string  `json:"sns_topic_arns,omitempty"`        // whose events are taken; none: no events; at most 10
+	SNSSignatureVersion string    `json:"sns_signature_version,omitempty"` // "2" (default) accepts only that one, "1" accepts both
+	SNSConfirmUntil     time.Time `json:"sns_confirm_until,omitzero"`      // until then, subscriptions of these topics are confirmed
 	SNSBaseURL          string    `json:"sns_base_url,omitempty"`          // instead of https://sns.{region}.amazonaws.com, for emulators
 	SNSCAPEM            string    `json:"sns_ca_pem,omitempty"`            // roots of its certificates; only with sns_base_url
 
@@ -82,7 +82,7 @@ func Spec() provider.Spec {
 		Secrets:      []string{secretAccessKeyID, secretSecretAccessKey, secretSessionToken},
 		Settings: esphttp.Settings([]string{secretAccessKeyID, secretSecretAccessKey, secretSessionToken}, []string{"region"},
 			"configuration_set", "use_default_credentials", "concurrency", "sns_topic_arns", "sns_signature_version", "sns_confirm_until",
-			"sns_base_url", "sns_ca_pem"), // certificates are fetched there, and no secret is shown
+			"sns_base_url", "sns_ca_pem"), // certificates are fetched there, and no secret is sent
 		Events: provider.EventSpec{Accepted: true, Delivered: true},
 	}
 }
@@ -105,7 +105,7 @@ func ParseConfig(settings []byte, secrets map[string]seal.Secret) (Config, error
 	return c, nil
 }
 
-// Validate reports what is wrong with the configuration, all of it in one error that names the settings.
+// Validate reports everything that is wrong with the configuration in one error that names the settings.
 func (c Config) Validate() error {
 	var errs []error
 	if !isRegion(c.Region) {
@@ -126,6 +126,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// checkCredentials requires either the two keys or use_default_credentials, not both.
 func (c Config) checkCredentials() error {
 	if c.UseDefaultCredentials {
 		if !c.AccessKeyID.IsZero() || !c.SecretAccessKey.IsZero() || !c.SessionToken.IsZero() {
@@ -146,11 +147,11 @@ func (c Config) checkCredentials() error {
 	return errors.Join(errs...)
 }
 
-// sesHost is where SES is: by its public names, by FIPS ones, and by the endpoints of a VPC.
+// sesHost matches the hosts of SES: its public names, its FIPS names, and the endpoints of a VPC.
 var sesHost = regexp.MustCompile(`^([a-z0-9-]+\.)?email(-fips)?\.[a-z0-9-]+(\.vpce)?\.(amazonaws\.com|amazonaws\.com\.cn|api\.aws)$`)
 
-// checkDefaultBase keeps the credentials of this machine with Amazon. They are not the account's, so whoever changes it can't
-// be asked for them.
+// checkDefaultBase makes sure that the credentials of this machine go only to Amazon. They are not the account's, so a person who
+// changes the account can't be asked for them.
 func (c Config) checkDefaultBase() error {
 	u, err := url.Parse(c.BaseURL)
 	if c.BaseURL == "" || err != nil || jail.IsLoopback(u.Hostname()) || u.Scheme == "https" && sesHost.MatchString(strings.ToLower(u.Hostname())) {
@@ -159,10 +160,10 @@ func (c Config) checkDefaultBase() error {
 	return errors.New("base_url is no https URL of SES: with use_default_credentials it must be, or the credentials of this machine would go elsewhere")
 }
 
-// maxTopics caps sns_topic_arns: an account has one, and a second one while it moves.
+// maxTopics caps sns_topic_arns: an account has one, and a second one during a move.
 const maxTopics = 10
 
-// checkSNS checks what says where events come from.
+// checkSNS checks the settings for the source of events.
 func (c Config) checkSNS() error {
 	var errs []error
 	if len(c.SNSTopicARNs) > maxTopics {
@@ -178,7 +179,7 @@ func (c Config) checkSNS() error {
 	}
 	if c.SNSBaseURL != "" {
 		if err := c.CheckBaseURL(c.SNSBaseURL); err != nil {
-			errs = append(errs, fmt.Errorf("sns_%w", err)) // it says base_url
+			errs = append(errs, fmt.Errorf("sns_%w", err)) // the error says base_url
 		}
 	}
 	return errors.Join(append(errs, c.checkCA())...)
@@ -199,8 +200,8 @@ func (c Config) checkCA() error {
 	return nil
 }
 
-// Capabilities says what SES can carry. Metadata has no cap here: what does not fit in a message tag is kept by us and
-// not passed on. Headers and files have none either: what Content.Simple can't carry goes as Content.Raw.
+// Capabilities says what SES can carry. Metadata has no cap here: we keep what does not fit in a message tag, and do not pass it
+// on. Headers and files have no cap either: a message that does not fit Content.Simple goes as Content.Raw.
 func (c Config) Capabilities() provider.Capabilities {
 	return provider.Capabilities{
 		MaxBytes:            40_000_000, // developer guide, "Service quotas": 40 MB after encoding
@@ -218,8 +219,8 @@ func forbiddenExtensions() []string {
 		ps2xml psc1 psc2 tmp url vb vbe vbs vps vsmacros vss vst vsw vxd ws wsc wsf wsh xnk`))
 }
 
-// MessageIDHeader is the Message-ID of a mail as recipients see it: SES replaces whatever is given by its own id at a host of
-// the region ("Header fields"). It is "" where the id or the region is not known.
+// MessageIDHeader is the Message-ID that recipients see. SES replaces any given one by its own id at a host of the region
+// ("Header fields"). It is "" if the id or the region is not known.
 func MessageIDHeader(settings []byte, providerID string) string {
 	var in struct{ Region string }
 	if json.Unmarshal(settings, &in) != nil || !isRegion(in.Region) || providerID == "" {

@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// readers has a line for each type of record. They return no event for what changes nothing.
+// readers has a line for each type of record. A reader returns no event for a record that changes nothing.
 var readers = map[string]func(*record) []mail.Event{
 	"Send":              (*record).sent,
 	"Delivery":          (*record).delivered,
@@ -26,7 +26,7 @@ var readers = map[string]func(*record) []mail.Event{
 	"Subscription":      (*record).unsubscribed,
 }
 
-// Parse implements provider.EventParser: one event per recipient in the order of the record, else one unmapped event.
+// Parse implements provider.EventParser: one event per recipient in the order of the record, or one unmapped event.
 func (c *Client) Parse(raw []byte) []mail.Event { return parse(raw) }
 
 func parse(raw []byte) []mail.Event {
@@ -47,7 +47,7 @@ func parse(raw []byte) []mail.Event {
 	return []mail.Event{r.about(kind, r.Mail.Timestamp)}
 }
 
-// about begins an event: what all of them say of the message. It has no type yet.
+// about begins an event with what all events say about the message. It has no type yet.
 func (r *record) about(name, at string) mail.Event {
 	e := mail.Event{
 		Name: provider.Cut(name), MessageID: r.messageID(), ProviderMessageID: provider.Cut(r.Mail.MessageID), At: instant(at),
@@ -58,7 +58,7 @@ func (r *record) about(name, at string) mail.Event {
 	return e
 }
 
-// each makes an event of one type per recipient, and one for none when nobody is named.
+// each makes one event per recipient. If nobody is named, it makes one event.
 func (r *record) each(t mail.EventType, name, at string, recipients []string) []mail.Event {
 	e := r.about(name, at)
 	e.Type = t
@@ -92,7 +92,7 @@ func (r *record) bounced() []mail.Event {
 	return events
 }
 
-// complained takes every recipient that is named: a complaint that hides the address names all of ours at its domain.
+// complained takes every named recipient: a complaint that hides the address names all of our recipients at its domain.
 func (r *record) complained() []mail.Event {
 	c := &r.Complaint
 	v := complaintVerdict(c.ComplaintSubType, c.ComplaintFeedbackType)
@@ -115,7 +115,7 @@ func (r *record) failed() []mail.Event {
 	return r.dropped("Rendering Failure", "ses/Rendering Failure", mail.InvalidInput, r.Failure.ErrorMessage)
 }
 
-// dropped is of the whole message. These records have no time of their own.
+// dropped is about the whole message. These records have no time of their own.
 func (r *record) dropped(name, rule string, reason mail.Reason, text string) []mail.Event {
 	events := r.each(mail.EventRejected, name, r.Mail.Timestamp, r.Mail.Destination)
 	for i := range events {
@@ -138,7 +138,7 @@ func (r *record) delayed() []mail.Event {
 func (r *record) opened() []mail.Event  { return r.visited(mail.EventOpened, "Open", &r.Open) }
 func (r *record) clicked() []mail.Event { return r.visited(mail.EventClicked, "Click", &r.Click) }
 
-// visited is about one recipient only if the message had one: SES does not tell them apart.
+// visited is about one recipient only if the message had just one: SES does not tell them apart.
 func (r *record) visited(t mail.EventType, name string, v *visit) []mail.Event {
 	events := r.each(t, name, v.Timestamp, nil)
 	e := &events[0]
@@ -147,8 +147,8 @@ func (r *record) visited(t mail.EventType, name string, v *visit) []mail.Event {
 	return events
 }
 
-// unsubscribed is of SES's own list management, which serves messages to one recipient only. Whoever came back to a
-// list did nothing that concerns us.
+// unsubscribed is about SES's own list management, which serves messages with one recipient only. A recipient who rejoins a list
+// causes no event.
 func (r *record) unsubscribed() []mail.Event {
 	s := &r.Subscription
 	if !s.NewTopicPreferences.UnsubscribeAll && !leftTopic(s.OldTopicPreferences, s.NewTopicPreferences) {
@@ -159,6 +159,7 @@ func (r *record) unsubscribed() []mail.Event {
 	return events
 }
 
+// leftTopic reports whether the recipient opted out of another topic between the two states.
 func leftTopic(before, after preferences) bool {
 	var out []string
 	for _, t := range before.TopicSubscriptionStatus {
@@ -174,17 +175,17 @@ func leftTopic(before, after preferences) bool {
 	return false
 }
 
-// verdict says what SES's own words mean. Where they are general, the receiving host's reply decides if it says anything.
+// verdict says what SES's own words mean. If they are general, the receiving host's reply decides, unless it says nothing.
 type verdict struct {
 	event  mail.EventType
 	reason mail.Reason
-	reply  bool // the reply goes first
+	reply  bool // the reply has priority
 	hard   bool // the reply may say that the address is bad for good
 }
 
 // bounces is the table "Bounce types" of the developer guide's "Contents of event data that Amazon SES publishes to
-// Amazon SNS". A line with a type alone is for subtypes that are not documented. Suppressed addresses are accepted by
-// SES, never tried and reported as bounces; they are not.
+// Amazon SNS". A line with only a type is for undocumented subtypes. SES accepts suppressed addresses, never tries them and
+// reports them as bounces; they are not bounces.
 var bounces = map[string]verdict{
 	"Undetermined/Undetermined": {mail.EventBounced, mail.Undetermined, true, false},
 
@@ -207,7 +208,7 @@ var bounces = map[string]verdict{
 	"Transient": {mail.EventBounced, mail.Undetermined, true, false},
 }
 
-// bounceVerdict reads a type and a subtype. Only final bounces are published, so an unknown type is one, too.
+// bounceVerdict reads a type and a subtype. Only final bounces are published, so an unknown type is final too.
 func bounceVerdict(kind, sub string) verdict {
 	if v, ok := bounces[kind+"/"+sub]; ok {
 		return v
@@ -218,19 +219,19 @@ func bounceVerdict(kind, sub string) verdict {
 	return verdict{mail.EventBounced, mail.Undetermined, true, false}
 }
 
-// delays is the table of delayType in the same page's "DeliveryDelay object". IPFailure is a provider that "blocks or
-// throttles" the sending address, which it does for a while.
+// delays is the table of delayType in the same page's "DeliveryDelay object". IPFailure is a provider that "blocks or throttles"
+// the sending address, which is temporary.
 var delays = map[string]verdict{
 	"InternalFailure":                {reason: mail.Undetermined, reply: true},
 	"General":                        {reason: mail.Undetermined, reply: true},
 	"Undetermined":                   {reason: mail.Undetermined, reply: true},
-	"SendingDeferral":                {reason: mail.ThrottledThere, reply: true}, // SES holds it back
+	"SendingDeferral":                {reason: mail.ThrottledThere, reply: true}, // SES delays it
 	"MailboxFull":                    {reason: mail.MailboxFull},
 	"SpamDetected":                   {reason: mail.Reputation},
 	"RecipientServerError":           {reason: mail.Connection},
 	"TransientCommunicationFailure":  {reason: mail.Connection},
 	"IPFailure":                      {reason: mail.ThrottledThere},
-	"BYOIPHostNameLookupUnavailable": {reason: mail.Technical}, // of our own addresses
+	"BYOIPHostNameLookupUnavailable": {reason: mail.Technical}, // about our own addresses
 }
 
 func delayVerdict(kind string) verdict {
@@ -242,8 +243,8 @@ func delayVerdict(kind string) verdict {
 	return v
 }
 
-// complaintVerdict tells a complaint from what only comes in its form: an address that the account's suppression list
-// has from an earlier one, and a recipient who found our mail among the spam and says that it is none (RFC 6430).
+// complaintVerdict separates complaints from two records that only have their form. One is an address that is on the account's
+// suppression list because of an earlier complaint. The other is a recipient who says that a mail is not spam (RFC 6430).
 func complaintVerdict(sub, feedback string) verdict {
 	switch {
 	case sub == "OnAccountSuppressionList", sub == "OnTenantSuppressionList":
@@ -255,11 +256,11 @@ func complaintVerdict(sub, feedback string) verdict {
 	}
 }
 
-// generic is an enhanced status code that names no more than a class (RFC 3463).
+// generic is an enhanced status code that gives only a class (RFC 3463).
 var generic = regexp.MustCompile(`^[245]\.0\.0$`)
 
-// bounce words a verdict for one recipient, by SES's word for it. What was never tried has no class. A general word does
-// not condemn the address where there is a reply that does not.
+// bounce makes a verdict for one recipient; word is SES's word for it. If SES never tried, there is no class. A general word is
+// not hard if there is a reply that is not.
 func (v verdict) bounce(word string, p party) *mail.Bounce {
 	text := strings.TrimSpace(p.DiagnosticCode)
 	if kind, words, ok := strings.Cut(text, ";"); ok && strings.EqualFold(strings.TrimSpace(kind), "smtp") {

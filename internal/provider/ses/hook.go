@@ -19,17 +19,17 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// Bounds of the Timestamp of a message. SNS tries for an hour at most (developer guide, "Amazon SNS message delivery
-// retries") and does not stamp a retry anew.
+// Bounds of the Timestamp of a message. SNS retries for at most an hour (developer guide, "Amazon SNS message delivery
+// retries") and does not change the timestamp for a retry.
 const (
 	maxAhead = 10 * time.Minute
 	maxAge   = 2 * time.Hour
 )
 
-// snsTimeout caps one call to SNS. SNS gives up on our answer after 15 seconds, in which two calls have to fit.
+// snsTimeout caps one call to SNS. SNS waits 15 seconds for our answer, and two calls have to fit into that.
 const snsTimeout = 6 * time.Second
 
-// envelope is what SNS POSTs, and the types of it ("HTTP/HTTPS notification JSON format" and its siblings).
+// envelope is the body of an SNS POST, for all its types ("HTTP/HTTPS notification JSON format" and similar pages).
 type envelope struct {
 	Type             string
 	MessageID        string `json:"MessageId"`
@@ -50,8 +50,8 @@ const (
 	unsubscribed = "UnsubscribeConfirmation"
 )
 
-// Receive implements provider.EventParser. SNS takes a 4xx for an answer and comes back after a 5xx (developer guide,
-// "Amazon SNS message delivery retries"), so 403 is for what will never be right, and 503 for what we could not find out.
+// Receive implements provider.EventParser. SNS accepts a 4xx as final and retries after a 5xx (developer guide, "Amazon SNS
+// message delivery retries"). So 403 is for requests that will never be right, and 503 for those that we could not check.
 func (c *Client) Receive(ctx context.Context, h *provider.Hook) (provider.Batch, error) {
 	e, at, err := c.admit(h)
 	if err != nil {
@@ -74,7 +74,7 @@ func (c *Client) Receive(ctx context.Context, h *provider.Hook) (provider.Batch,
 	}
 }
 
-// validated is what SES publishes when an event destination is made, in plain text.
+// validated is the plain text that SES publishes when an event destination is made.
 const validated = "Successfully validated SNS topic"
 
 func (e *envelope) batch() provider.Batch {
@@ -85,7 +85,7 @@ func (e *envelope) batch() provider.Batch {
 	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: parse(raw)}}}
 }
 
-// admit makes every check that takes no call, so that a forged request costs nothing but itself.
+// admit makes every check that needs no call, so that a forged request causes no other traffic.
 func (c *Client) admit(h *provider.Hook) (*envelope, topic, error) {
 	if err := c.CheckHeader(h.Header, h.Now); err != nil {
 		return nil, topic{}, err
@@ -112,8 +112,8 @@ func (c *Client) admit(h *provider.Hook) (*envelope, topic, error) {
 	return &e, at, nil
 }
 
-// CheckHeader implements provider.HeaderChecker. The signature stands in the body, but SNS names type and topic in the header
-// as well ("HTTP/HTTPS headers").
+// CheckHeader implements provider.HeaderChecker. The signature is in the body, but SNS also names type and topic in the header
+// ("HTTP/HTTPS headers").
 func (c *Client) CheckHeader(header http.Header, _ time.Time) error {
 	kind, arn := header.Get("X-Amz-Sns-Message-Type"), header.Values("X-Amz-Sns-Topic-Arn")
 	switch {
@@ -134,20 +134,20 @@ func fresh(timestamp string, now time.Time) bool {
 	return err == nil && !at.After(now.Add(maxAhead)) && !at.Before(now.Add(-maxAge))
 }
 
-// certPath is compared with what follows the endpoint, so that nothing but this one shape of address is ever called:
-// a pattern on the host would also match sns.s3-us-west-2.amazonaws.com, which is somebody's bucket.
+// certPath is compared with the part after the endpoint, so that only this one form of address is ever called. A pattern for the
+// host would also match sns.s3-us-west-2.amazonaws.com, which is somebody's bucket.
 var certPath = regexp.MustCompile(`^/SimpleNotificationService-[0-9a-f]{32}\.pem$`)
 
-// topic is where an ARN points.
+// topic is the meaning of an ARN.
 type topic struct {
 	arn, region, suffix, name string
 	endpoint                  string // without a slash at its end
 }
 
-// An ARN of a standard topic. FIFO topics, whose names end in .fifo, have no HTTP subscribers.
+// arnForm is the ARN of a standard topic. FIFO topics, whose names end in .fifo, have no HTTP subscribers.
 var arnForm = regexp.MustCompile(`^arn:(aws[a-z-]{0,16}):sns:([a-z0-9-]{1,32}):[0-9]{12}:([A-Za-z0-9_-]{1,256})$`)
 
-// parseTopic reads an ARN whose partition and region go together. Partitions beside these four are of no public cloud.
+// parseTopic reads an ARN whose partition and region match. Other partitions than these four belong to no public cloud.
 func parseTopic(arn string) (topic, bool) {
 	m := arnForm.FindStringSubmatch(arn)
 	if m == nil || !isRegion(m[2]) {
@@ -165,7 +165,7 @@ func parseTopic(arn string) (topic, bool) {
 	return topic{arn: arn, region: m[2], suffix: suffix, name: m[3]}, partition == m[1]
 }
 
-// endpoint is where SNS of the topic's region is (General Reference, "Amazon Simple Notification Service endpoints").
+// endpoint is the address of SNS in the topic's region (General Reference, "Amazon Simple Notification Service endpoints").
 func (c *Client) endpoint(t topic) string {
 	if c.config.SNSBaseURL != "" {
 		return strings.TrimRight(c.config.SNSBaseURL, "/")
@@ -190,7 +190,7 @@ func (e *envelope) checkSignature(signer *x509.Certificate) error {
 	return nil
 }
 
-// signed is the string to sign: names and decoded values by turns, a line each, sorted by name.
+// signed is the string to sign: alternating names and decoded values, one per line, sorted by name.
 func (e *envelope) signed() []byte {
 	var b bytes.Buffer
 	add := func(name, value string) { b.WriteString(name + "\n" + value + "\n") }
@@ -211,8 +211,8 @@ func (e *envelope) signed() []byte {
 	return b.Bytes()
 }
 
-// confirm subscribes us (API reference, ConfirmSubscription). The call is built from topic and token: SubscribeURL would
-// let whoever can publish choose an address for us to call.
+// confirm subscribes us (API reference, ConfirmSubscription). The call is built from topic and token. With SubscribeURL, anyone
+// who can publish could choose an address that we call.
 func (c *Client) confirm(ctx context.Context, at topic, token string) (provider.Batch, error) {
 	query := url.Values{"Action": {"ConfirmSubscription"}, "Version": {"2010-03-31"}, "TopicArn": {at.arn}, "Token": {token}}
 	status, _, err := get(ctx, c.sns, at.endpoint+"/?"+query.Encode())
@@ -228,7 +228,7 @@ func (c *Client) confirm(ctx context.Context, at topic, token string) (provider.
 	}
 }
 
-// transient reports whether another try of a GET may bring another answer.
+// transient reports whether a repeated GET may bring another answer.
 func transient(status int) bool {
 	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
 }

@@ -10,15 +10,15 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/mime"
 )
 
-// partial reports whether the attempt leaves out some of those whom the message shows in To and Cc, because they are
-// settled. Content.Simple would show the rest only, or nobody at all to a Bcc, so such an attempt goes as Content.Raw.
+// partial reports whether the attempt leaves out some recipients of the message's To and Cc, because they are settled.
+// Content.Simple would show only the rest, or nobody at all to a Bcc, so such an attempt goes as Content.Raw.
 func partial(s *provider.Send) bool {
 	return len(s.To) != len(s.Message.To) || len(s.Cc) != len(s.Message.Cc)
 }
 
-// fitsSimple reports whether Content.Simple can carry the message: SES has narrower caps there, no place for an
-// invitation, takes no empty value and no TAB in a header (API reference, Message, MessageHeader, Attachment), and may leave a text that looks encoded as it
-// is. Content.Raw has none of these caps.
+// fitsSimple reports whether Content.Simple can carry the message. SES has narrower caps there, no place for an invitation, and
+// accepts no empty value and no TAB in a header (API reference, Message, MessageHeader, Attachment). It may also leave a text
+// that looks encoded as it is. Content.Raw has none of these caps.
 func fitsSimple(m *mail.Message) bool {
 	if m.Calendar != nil || len(m.Headers) > maxHeaders || mime.LooksEncoded(m.Subject) || strings.Contains(m.Subject, "\t") {
 		return false
@@ -37,7 +37,7 @@ func fitsSimple(m *mail.Message) bool {
 	return true
 }
 
-// raw builds the whole message. Its envelope is the Destination, which rules over the header fields (API reference,
+// raw builds the whole message. Its envelope is the Destination, which has priority over the header fields (API reference,
 // RawMessage).
 func raw(m *mail.Message) (*types.EmailContent, *provider.Error) {
 	data, err := mime.Build(m)

@@ -12,11 +12,11 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// maxLink caps the address of a clicked link, in bytes: what browsers and servers agree on.
+// maxLink caps the address of a clicked link, in bytes: a length that browsers and servers support.
 const maxLink = 2048
 
-// record is what SES publishes (developer guide, "Contents of event data that Amazon SES publishes to Amazon SNS"), as
-// far as we read it. An identity's feedback notifications have the same shape, NotificationType and no tags.
+// record holds the fields that we read of what SES publishes (developer guide, "Contents of event data that Amazon SES publishes
+// to Amazon SNS"). An identity's feedback notifications have the same form, with NotificationType and without tags.
 type record struct {
 	EventType, NotificationType string
 	Mail                        struct {
@@ -47,7 +47,7 @@ type record struct {
 	Reject struct{ Reason string }
 	Open   visit
 	Click  visit
-	// Failure is of a template, which we do not use, but an operator's own test may.
+	// Failure is about a template. We do not use templates, but an operator's own test may.
 	Failure       struct{ TemplateName, ErrorMessage string }
 	DeliveryDelay struct {
 		Timestamp, DelayType string
@@ -60,7 +60,7 @@ type record struct {
 	}
 }
 
-// party is a recipient that something happened to, with the fields of a DSN if there was one.
+// party is a recipient with a result, and the fields of a DSN if there was one.
 type party struct{ EmailAddress, Status, DiagnosticCode string }
 
 type visit struct {
@@ -73,8 +73,8 @@ type preferences struct {
 	TopicSubscriptionStatus []struct{ TopicName, SubscriptionStatus string }
 }
 
-// messageID finds our id: in the tag that we send, else in the Message-ID of the message as we gave it to SES, which is
-// ours when it went as Content.Raw.
+// messageID finds our id: in the tag that we send, or else in the Message-ID of the message as we gave it to SES. That is ours
+// if the message went as Content.Raw.
 func (r *record) messageID() mail.ID {
 	for _, value := range r.Mail.Tags[provider.MessageKey] {
 		if id, err := mail.ParseID(value); err == nil {
@@ -90,7 +90,7 @@ func (r *record) messageID() mail.ID {
 	return mail.ID{}
 }
 
-// internetIDs reads headers, which are there if someone asked for them, and may have another shape than documented.
+// internetIDs reads headers. They are there only if someone asked for them, and may differ from the documented form.
 func (r *record) internetIDs() []string {
 	var ids []string
 	var headers []struct{ Name, Value string }
@@ -110,7 +110,7 @@ func (r *record) internetIDs() []string {
 	return ids
 }
 
-// destinations are the recipients of the message in canonical form, by what they are compared by.
+// destinations are the recipients of the message in canonical form, keyed by their folded address.
 func (r *record) destinations() map[string]string {
 	all := make(map[string]string, len(r.Mail.Destination))
 	for _, d := range r.Mail.Destination {
@@ -122,8 +122,8 @@ func (r *record) destinations() map[string]string {
 	return all
 }
 
-// recipient gives the canonical form of an address as the message had it: a bounce quotes the receiving host, which may
-// have changed the case. What is no address, such as one that was hidden, can only be the one recipient of the message.
+// recipient returns the canonical form of an address as the message had it: a bounce quotes the receiving host, which may have
+// changed the case. A text that is not an address, such as a hidden one, can only be the one recipient of the message.
 func (r *record) recipient(raw string, given map[string]string) string {
 	email := canonical(raw)
 	if email == "" && len(r.Mail.Destination) == 1 {
@@ -140,7 +140,7 @@ func canonical(raw string) string {
 	return a.Email
 }
 
-// link leaves out a clicked address that is not fit to be kept.
+// link drops a clicked address that is not fit to be stored.
 func link(s string) string {
 	if len(s) > maxLink || strings.ContainsFunc(s, unicode.IsControl) {
 		return ""
@@ -148,7 +148,7 @@ func link(s string) string {
 	return s
 }
 
-// instant reads a time of SES, zero when it can't be read.
+// instant reads a time of SES. It is zero if it can't be read.
 func instant(s string) time.Time {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
@@ -165,7 +165,7 @@ func emails(list []party) []string {
 	return out
 }
 
-// nth returns the recipient behind an event, which is nobody when none was named.
+// nth returns the recipient of an event. It is empty if no recipient was named.
 func nth(list []party, i int) party {
 	if i < len(list) {
 		return list[i]
@@ -173,7 +173,7 @@ func nth(list []party, i int) party {
 	return party{}
 }
 
-// joined makes the name of an event from SES's own words, without those that are missing.
+// joined makes the name of an event from SES's own words, and skips empty ones.
 func joined(words ...string) string {
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), "/")
 }

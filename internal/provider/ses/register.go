@@ -19,17 +19,17 @@ import (
 )
 
 const (
-	// confirmFor is how long after Register a subscription is confirmed: time for a human to enter a command.
+	// confirmFor is how long after Register a subscription is confirmed: time for a human to run a command.
 	confirmFor = time.Hour
 
-	// defaultSet is the configuration set of accounts that name none. Without one SES publishes nothing.
+	// defaultSet is the configuration set of accounts without one. SES publishes nothing without one.
 	defaultSet = "sendgate"
 
 	maxDestination = 64 // API reference, CreateConfigurationSetEventDestination
 )
 
-// Register implements provider.Registrar. SES publishes to a topic, by the SES API; that the topic calls our URL is a
-// subscription of SNS, which takes rights that a sender's key seldom has, so those commands are for a human.
+// Register implements provider.Registrar. The SES API makes SES publish to a topic. The topic calls our URL through an SNS
+// subscription. That needs rights that a sender's key seldom has, so a human runs those commands.
 func (c *Client) Register(ctx context.Context, hook string) (provider.Registration, error) {
 	u, err := url.Parse(hook)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsRune(hook, '\'') {
@@ -43,7 +43,7 @@ func (c *Client) Register(ctx context.Context, hook string) (provider.Registrati
 		return reg, nil
 	}
 	arn := c.config.SNSTopicARNs[0]
-	at, _ := parseTopic(arn) // Validate has read it
+	at, _ := parseTopic(arn) // Validate has checked it
 	set := cmp.Or(c.config.ConfigurationSet, defaultSet)
 	if reg.Done, err = c.publish(ctx, set, at); err != nil {
 		return provider.Registration{}, err
@@ -55,8 +55,8 @@ func (c *Client) Register(ctx context.Context, hook string) (provider.Registrati
 	return reg, nil
 }
 
-// publish makes the configuration set, if it is missing, and its event destination for the topic. Destinations that
-// others made stay: ours is named after the topic.
+// publish makes the configuration set, if it is missing, and its event destination for the topic. It keeps the destinations
+// of others: ours is named after the topic.
 func (c *Client) publish(ctx context.Context, set string, at topic) (done []string, err error) {
 	made, err := c.call(ctx, "create configuration set", func(ctx context.Context) error {
 		_, err := c.api.CreateConfigurationSet(ctx, &sesv2.CreateConfigurationSetInput{ConfigurationSetName: aws.String(set)})
@@ -90,8 +90,8 @@ func (c *Client) publish(ctx context.Context, set string, at topic) (done []stri
 	return append(done, "event destination "+name+" of configuration set "+set+" was there and publishes every event to "+at.arn), err
 }
 
-// call makes one call of the SES API and reports whether it made something: false when that was there already. The
-// error is a *provider.Error.
+// call makes one call of the SES API and reports whether it made something; false if that existed already. The error is a
+// *provider.Error.
 func (c *Client) call(ctx context.Context, what string, do func(context.Context) error) (made bool, err error) {
 	ctx, tr := esphttp.Track(ctx)
 	err = do(ctx)
@@ -129,8 +129,8 @@ func (c *Client) topicSteps() []string {
 	}
 }
 
-// deliveryPolicy makes SNS try for 55 minutes, 60 times; by default it gives up after one (developer guide, "Amazon SNS
-// message delivery retries"; the whole may take 3,600 seconds).
+// deliveryPolicy makes SNS try for 55 minutes, 60 times; by default it gives up after one minute (developer guide, "Amazon SNS
+// message delivery retries"; the total may be at most 3,600 seconds).
 const deliveryPolicy = `{"DeliveryPolicy":"{\"healthyRetryPolicy\":{\"minDelayTarget\":10,\"maxDelayTarget\":100,\"numRetries\":60}}"}`
 
 func subscribeSteps(arn, region string, hook *url.URL) []string {

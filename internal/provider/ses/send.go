@@ -64,7 +64,7 @@ func (c *Client) input(s *provider.Send) (*sesv2.SendEmailInput, *provider.Error
 	return in, nil
 }
 
-// simple is the content of ordinary mail, of which SES makes the MIME.
+// simple is the content of ordinary mail; SES makes its MIME.
 func simple(m *mail.Message) *types.EmailContent {
 	return &types.EmailContent{Simple: &types.Message{
 		Subject: text(m.Subject), Body: body(m), Headers: headerList(m.Headers), Attachments: attachmentList(m.Attachments),
@@ -94,8 +94,8 @@ func addresses(list []mail.Address) []string {
 	return out
 }
 
-// address gives "Name" <local@domain>. SES takes ASCII only, so other names become encoded words, and so do those that
-// look like some.
+// address writes "Name" <local@domain>. SES accepts only ASCII, so other names become encoded words, and so do names that look
+// like encoded words.
 func address(a mail.Address) string {
 	switch {
 	case a.Name == "":
@@ -107,8 +107,8 @@ func address(a mail.Address) string {
 	}
 }
 
-// tagList puts our id first and then the metadata, by name, as far as both name and value fit the charset of message
-// tags and there is room. The rest of the metadata is kept by us and not passed on, nor are the message's tags.
+// tagList puts our id first and then the metadata, by name, if name and value fit the charset of message tags and there is
+// room. We keep the rest of the metadata and do not pass it on. The message's tags are not passed on either.
 func tagList(m *mail.Message) []types.MessageTag {
 	tags := []types.MessageTag{tag(provider.MessageKey, m.ID.String())}
 	for _, name := range slices.Sorted(maps.Keys(m.Metadata)) {
@@ -158,7 +158,7 @@ func attachment(f mail.Attachment) types.Attachment {
 		ContentTransferEncoding: types.AttachmentContentTransferEncodingBase64,
 	}
 	if f.Filename == "" {
-		a.FileName = aws.String("attachment") // SES insists on a name
+		a.FileName = aws.String("attachment") // SES requires a name
 	}
 	if f.ContentType != "" {
 		a.ContentType = aws.String(f.ContentType)
@@ -184,7 +184,7 @@ type Client struct {
 	http   *esphttp.Client
 	api    *sesv2.Client
 	rules  []rule
-	chain  *aws.CredentialsCache // nil with keys of our own
+	chain  *aws.CredentialsCache // nil with static keys
 	sns    *http.Client          // calls SNS: certificates, confirmations
 	certs  *certificates
 }
@@ -209,8 +209,8 @@ func New(c Config) (*Client, error) {
 	return client, nil
 }
 
-// listen makes what receiving takes. The address of a certificate comes with a request that nobody has vouched for yet,
-// so it is called from a jail.
+// listen makes the parts that receive events. The address of a certificate comes in a request that is not verified yet, so it is
+// called through a jail.
 func (c *Client) listen() {
 	if c.config.SNSBaseURL == "" {
 		c.sns = jail.New(bars())
@@ -225,7 +225,7 @@ func (c *Client) listen() {
 	}
 }
 
-// options leaves nothing to the environment. The SDK's default retryer would make three attempts and so three mails.
+// options takes nothing from the environment. The SDK's default retryer would make three attempts and so three mails.
 func (c *Client) options(creds aws.CredentialsProvider) sesv2.Options {
 	o := sesv2.Options{
 		AppID:       "sendgate",
@@ -240,13 +240,14 @@ func (c *Client) options(creds aws.CredentialsProvider) sesv2.Options {
 	return o
 }
 
-// bars leaves port 80 open: it is where certificates name the one of their issuer.
+// bars allows port 80 too: certificates name the address of their issuer there.
 func bars() jail.Options { return jail.Options{Ports: []uint16{80}, Timeout: snsTimeout} }
 
-// loadTimeout caps the reading of AWS's shared configuration, which is local files unless AWS_DEFAULTS_MODE=auto makes
-// the SDK ask the instance where it runs.
+// loadTimeout caps the reading of AWS's shared configuration. That is local files, unless AWS_DEFAULTS_MODE=auto makes the SDK
+// ask the instance that it runs on.
 const loadTimeout = 5 * time.Second
 
+// credentials returns the static keys, or the AWS default chain with a cache.
 func (c *Client) credentials() (aws.CredentialsProvider, error) {
 	if !c.config.UseDefaultCredentials {
 		return credentials.NewStaticCredentialsProvider(
@@ -262,7 +263,7 @@ func (c *Client) credentials() (aws.CredentialsProvider, error) {
 	if !ok {
 		cache = aws.NewCredentialsCache(loaded.Credentials)
 	}
-	c.chain = cache // a cache around the cache would keep what Invalidate drops
+	c.chain = cache // a second cache around it would keep what Invalidate drops
 	return c.chain, nil
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// feedbackTypes maps what a complaint is about (RFC 5965 section 7.3 and its registry; opt-out is of its drafts and still
-// sent). The others, such as not-spam, virus and auth-failure, tell nothing of what the recipient wants.
+// feedbackTypes maps the type of a complaint (RFC 5965 section 7.3 and its registry; opt-out is of its drafts and still sent).
+// The other types, such as not-spam, virus and auth-failure, say nothing about what the recipient wants.
 var feedbackTypes = map[string]mail.EventType{
 	"abuse":        mail.EventComplained,
 	"fraud":        mail.EventComplained,
@@ -20,8 +20,8 @@ var feedbackTypes = map[string]mail.EventType{
 	"opt-out-list": mail.EventUnsubscribed,
 }
 
-// jmrpRecipient is the field that Microsoft's Junk Mail Reporting Program puts on top of the message that it returns, often
-// only its header, instead of a report of its own; jmrpReport stands for that report.
+// jmrpRecipient is the field that Microsoft's Junk Mail Reporting Program puts on top of the message that it returns, instead of
+// a report of its own. Often it returns only the header. jmrpReport stands for the missing report.
 const (
 	jmrpRecipient = "X-Hmxmroriginalrecipient"
 	jmrpReport    = "Feedback-Type: abuse\n"
@@ -29,9 +29,9 @@ const (
 
 var jmrpField = regexp.MustCompile(`(?im)^` + jmrpRecipient + `[ \t]*:`)
 
-// complaints reads a complaint in the Abuse Reporting Format: an event for each recipient that it names. Operators may
-// redact the recipient (RFC 6590) or leave it out; To of the returned message does not say who of several it was. It
-// happened when the report was written: the dates in it are those of the delivery.
+// complaints reads a complaint in the Abuse Reporting Format. It returns an event for each recipient that the complaint names.
+// Operators may redact the recipient (RFC 6590) or leave it out; the To of the returned message does not say which of several
+// complained. The event's time is that of the report: the dates inside are those of the delivery.
 func (r *report) complaints(base mail.Event) []mail.Event {
 	g := textproto.MIMEHeader{}
 	if all := groups(r.feedback); len(all) > 0 {
@@ -48,8 +48,8 @@ func (r *report) complaints(base mail.Event) []mail.Event {
 	return events
 }
 
-// complainers are the recipients in the report, by the field of the standard or that of its drafts for an opt-out, or in
-// Microsoft's field. One "" stands for nobody.
+// complainers are the recipients in the report: from the field of the standard, from that of its drafts for an opt-out, or from
+// Microsoft's field. One "" means that the report names nobody.
 func (r *report) complainers(g textproto.MIMEHeader) []string {
 	fields := slices.Concat(g["Original-Rcpt-To"], g["Removal-Recipient"], r.header.Values(jmrpRecipient))
 	for _, original := range groups(r.original) {

@@ -28,7 +28,7 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// Mechanisms that the setting auth may name, beside auto.
+// Mechanisms that the setting auth may name, besides auto.
 const (
 	authAuto    = "auto"
 	authPlain   = "plain"
@@ -37,23 +37,23 @@ const (
 	authXOAUTH2 = "xoauth2"
 )
 
-// passwordMechanisms are the mechanisms for a user name and a password, in the order of auto. CRAM-MD5 comes last: servers offer it that
-// keep only a hash of the password, with which it can't work.
+// passwordMechanisms are the mechanisms for a user name and a password, in the order of auto. CRAM-MD5 comes last: some
+// servers offer it although they keep only a hash of the password, with which it can't work.
 var passwordMechanisms = []string{"PLAIN", "LOGIN", "CRAM-MD5"}
 
 // Limits of the exchange of one AUTH command.
 const (
-	maxAuthLine   = 510 // RFC 4954 section 4: a longer initial response goes on a line of its own, which the server asks for
+	maxAuthLine   = 510 // RFC 4954 section 4: a longer initial response goes on a line of its own, after the server asks for it
 	maxChallenges = 4   // no mechanism here has more than two
 )
 
-// login is what a session authenticates with: the password, or a token in its place.
+// login is the user name and the secret that a session authenticates with. The secret is the password, or a token in its place.
 type login struct {
 	user, secret string
 }
 
-// offered reads the mechanisms out of what the server said to EHLO. Old Exchange servers write AUTH=LOGIN, for clients
-// that expect it so, beside or in place of the line that RFC 4954 has.
+// offered reads the mechanisms from the server's reply to EHLO. Old Exchange servers write AUTH=LOGIN, which some clients expect,
+// besides or in place of the line that RFC 4954 defines.
 func offered(dialogue string) []string {
 	var names []string
 	for _, m := range authLines.FindAllStringSubmatch(dialogue, -1) {
@@ -71,14 +71,14 @@ var (
 	mechanismName = regexp.MustCompile(`^[A-Z0-9_-]{1,20}$`) // RFC 4422 section 3.1
 )
 
-// authenticate logs in. In auto it goes on to the next mechanism where the server refuses one that it offers, and begins
-// with the one that worked last.
+// authenticate logs in. With auto, it goes on to the next mechanism if the server refuses one that it offers. It begins with the
+// mechanism that worked last.
 func (d *dialer) authenticate(ctx context.Context, c *gosmtp.Client, conn net.Conn, offer []string, l login) *provider.Error {
 	names, perr := d.mechanisms(offer)
 	if perr != nil {
 		return perr
 	}
-	var said *provider.Error // what is told of it: a refused password before a refused mechanism
+	var said *provider.Error // the error to report: a refused password before a refused mechanism
 	for _, name := range names {
 		err := d.attempt(c, conn, name, l)
 		if err == nil {
@@ -90,13 +90,13 @@ func (d *dialer) authenticate(ctx context.Context, c *gosmtp.Client, conn net.Co
 			said = d.refusal(ctx, name, offer, l, err)
 		}
 		if !replied || p.code < 500 || p.code == 535 && p.enhanced != "" {
-			break // the connection, the server or the password is to blame, and another mechanism changes nothing
+			break // the connection, the server or the password is at fault, and another mechanism would not help
 		}
 	}
 	return said
 }
 
-// mechanisms lists what to try, or says what the setting and the offer have against each other.
+// mechanisms lists the mechanisms to try. If the setting and the offer do not fit together, the error says why.
 func (d *dialer) mechanisms(offer []string) ([]string, *provider.Error) {
 	if len(offer) == 0 {
 		return nil, refuse(fmt.Sprintf("username is set, but the relay offers no AUTH (port %d, tls %s): "+
@@ -116,11 +116,12 @@ func (d *dialer) mechanisms(offer []string) ([]string, *provider.Error) {
 	return names, nil
 }
 
-// private reports whether a password may be shown on the channel. Loopback has no path on which somebody could listen.
+// private reports whether the channel may carry a password. On loopback nobody can listen.
 func (d *dialer) private() bool {
 	return d.cfg.TLS != None || d.cfg.AllowPlaintext || isLoopback(d.cfg.Host)
 }
 
+// advice says which setting to change when no mechanism can be used.
 func (d *dialer) advice(offer []string) string {
 	usable := slices.DeleteFunc(slices.Clone(passwordMechanisms), func(n string) bool { return !slices.Contains(offer, n) })
 	switch {
@@ -135,8 +136,8 @@ func (d *dialer) advice(offer []string) string {
 	}
 }
 
-// attempt runs one mechanism to its end. Where a server refuses the form in which it was begun, before anything was asked,
-// it begins again in the other form.
+// attempt runs one mechanism to its end. Some servers refuse the form of the first command before they ask anything; then attempt
+// begins again in the other form.
 func (d *dialer) attempt(c *gosmtp.Client, conn net.Conn, name string, l login) error {
 	m := mechanismOf(name, l)
 	x := &exchange{conn: conn, r: bufio.NewReader(conn), wait: c.CommandTimeout}
@@ -151,8 +152,8 @@ func (d *dialer) attempt(c *gosmtp.Client, conn net.Conn, name string, l login) 
 	return err
 }
 
-// formRefused reports whether a reply may be about the form of the command. A 535 is about the credentials, unless there
-// were none in it.
+// formRefused reports whether a reply may be about the form of the command. A 535 is about the credentials, unless the command
+// had none.
 func formRefused(err error, early bool) bool {
 	p, ok := replyOf(err)
 	return ok && (p.code == 500 || p.code == 501 || p.code == 535 && !early)
@@ -160,11 +161,12 @@ func formRefused(err error, early bool) bool {
 
 // mechanism is the client's side of one SASL mechanism.
 type mechanism struct {
-	initial string                                  // what it begins with; "" where the server begins
+	initial string                                  // the client's first response; "" if the server begins
 	early   bool                                    // initial goes with the command
-	answer  func(challenge string, said int) string // said is how often we spoke before
+	answer  func(challenge string, said int) string // said is how many responses we have sent so far
 }
 
+// mechanismOf returns the client side of a mechanism by its name.
 func mechanismOf(name string, l login) mechanism {
 	switch name {
 	case "PLAIN":
@@ -183,9 +185,9 @@ func mechanismOf(name string, l login) mechanism {
 	}
 }
 
-// answer is LOGIN, of which there is no standard (draft-murchison-sasl-login, MS-XLOGIN). The user name is not sent with the
-// command: some servers ignore it there, and some refuse it. Servers word their prompts as they like, so what no word decides
-// is decided by the order, which is the same everywhere.
+// answer is LOGIN, which has no standard (draft-murchison-sasl-login, MS-XLOGIN). The user name is not sent with the command:
+// some servers ignore it there, and some refuse it. Servers word their prompts freely. A prompt without a known word is answered
+// by its position, because the order is the same everywhere.
 func (l login) answer(prompt string, said int) string {
 	prompt = strings.ToLower(prompt)
 	switch {
@@ -199,7 +201,7 @@ func (l login) answer(prompt string, said int) string {
 }
 
 // xoauth2 is the mechanism of Google and Microsoft ("OAuth 2.0 Mechanism", "Authenticate an IMAP, POP or SMTP connection
-// using OAuth"). A server that refuses the token says why in a challenge, and its reply comes after an empty answer to that.
+// using OAuth"). A server that refuses the token says why in a challenge. It sends its reply after an empty answer to that.
 func xoauth2(l login) mechanism {
 	ir := "user=" + l.user + "\x01auth=Bearer " + l.secret + "\x01\x01"
 	early := len("AUTH XOAUTH2 ")+base64.StdEncoding.EncodedLen(len(ir)) <= maxAuthLine
@@ -211,8 +213,8 @@ func xoauth2(l login) mechanism {
 	}}
 }
 
-// exchange is the dialogue of AUTH commands. It is ours and not go-smtp's, which takes a challenge that is not Base64, or
-// an empty one without a space, for the end.
+// exchange is the dialogue of AUTH commands. We do not use that of go-smtp: it ends at a challenge that is not Base64, and at an
+// empty challenge without a space.
 type exchange struct {
 	conn  net.Conn
 	r     *bufio.Reader
@@ -221,6 +223,7 @@ type exchange struct {
 	why   string // the challenge with which XOAUTH2 refuses
 }
 
+// run sends AUTH, with the initial response if early is set, and answers challenges until the final reply.
 func (x *exchange) run(name string, m mechanism, early bool) error {
 	line, said := "AUTH "+name, 0
 	if early {
@@ -247,7 +250,7 @@ func (x *exchange) run(name string, m mechanism, early bool) error {
 	return errors.New("server asks on and on after AUTH " + name)
 }
 
-// ask sends a line and reads the reply. A reply that is only a code is taken as well.
+// ask sends a line and reads the reply. A reply that is only a code is valid too.
 func (x *exchange) ask(line string) (code int, text string, err error) {
 	if err := x.conn.SetDeadline(time.Now().Add(x.wait)); err != nil {
 		return 0, "", err
@@ -274,8 +277,8 @@ func (x *exchange) ask(line string) (code int, text string, err error) {
 
 func encode(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-// decode gives the text of a challenge. Some servers leave the padding away, and some send a prompt as it reads, which may
-// happen to be Base64 of something that nobody can read.
+// decode returns the text of a challenge. Some servers omit the padding. Some send the prompt as plain text, which may by chance
+// be valid Base64 of unreadable bytes.
 func decode(text string) string {
 	b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(text, "="))
 	plain := strings.TrimRight(string(b), "\x00\r\n")
@@ -285,7 +288,7 @@ func decode(text string) string {
 	return plain
 }
 
-// reason reads the challenge with which a server refuses a token. It holds no more than a status and what a token needs.
+// reason reads the challenge with which a server refuses a token. It returns only the status and the scope that a token needs.
 func reason(challenge string) string {
 	var why struct{ Status, Scope string }
 	if json.Unmarshal([]byte(challenge), &why) != nil || why.Status == "" {
@@ -300,7 +303,7 @@ func reason(challenge string) string {
 // refusedLogin is a reply that ends the exchange.
 type refusedLogin struct {
 	reply *textproto.Error
-	why   string // of a token
+	why   string // why a token was refused
 }
 
 // Error implements error.
@@ -315,8 +318,8 @@ func refusesLogin(e *provider.Error) bool {
 	return refused && e.Class == provider.Misconfigured
 }
 
-// refusal is the outcome of a failed attempt. It names the setting and the offer. A server that echoes what it was sent
-// must not show a token, which the account's scrubber does not know.
+// refusal is the outcome of a failed attempt. It names the setting and the offer. A server may echo what we sent, so the secret
+// is scrubbed here: the account's scrubber does not know a token.
 func (d *dialer) refusal(ctx context.Context, name string, offer []string, l login, err error) *provider.Error {
 	e := d.failed(ctx, atAuth, err)
 	if e.Class == provider.Misconfigured {

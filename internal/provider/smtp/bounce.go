@@ -8,7 +8,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// Names of what has no structure of its own.
+// Names of events that have no structure of their own.
 const (
 	nameBounce  = "bounce"
 	nameWarning = "warning"
@@ -17,8 +17,8 @@ const (
 	nameNothing = "unreadable"
 )
 
-// unstructured makes events of a report without a part for machines, or with one that names nobody: of a bounce one for
-// each recipient, of anything else one unmapped event.
+// unstructured makes events from a report without a machine-readable part, or with one that names nobody. A bounce gives one
+// event for each recipient; anything else gives one unmapped event.
 func (r *report) unstructured(base mail.Event) []mail.Event {
 	switch {
 	case r.receipt:
@@ -33,7 +33,7 @@ func (r *report) unstructured(base mail.Event) []mail.Event {
 	return []mail.Event{base}
 }
 
-// bounces reads a bounce in free text: the recipients where known forms name them, each with the reply that stands by it.
+// bounces reads a bounce in free text: the recipients that known forms name, each with its reply.
 func (r *report) bounces(base mail.Event) []mail.Event {
 	base.Type, base.Name = mail.EventBounced, nameBounce
 	if r.isWarning() {
@@ -55,7 +55,7 @@ func (r *report) bounces(base mail.Event) []mail.Event {
 }
 
 // failed lists the recipients that a bounce names: in Exim's field, on lines of their own, or one in its sentences. One ""
-// stands for nobody.
+// means that the bounce names nobody.
 func (r *report) failed() []string {
 	var found []string
 	for addr := range strings.SplitSeq(r.header.Get("X-Failed-Recipients"), ",") {
@@ -80,7 +80,7 @@ func (r *report) failed() []string {
 func wordsOf(t mail.EventType, reply string) *mail.Bounce {
 	code, enhanced := smtpcode.Find(reply)
 	if code == "" && enhanced == "" {
-		reply = provider.Cut(reply) // what comes later is about other things
+		reply = provider.Cut(reply) // later text is about other things
 	}
 	return bounceOf(t, code, enhanced, reply)
 }

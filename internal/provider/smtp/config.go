@@ -29,19 +29,18 @@ const (
 	verpKeyName      = "verp_key"
 )
 
-// TLSMode is how the connection is protected.
+// TLSMode says how the connection is protected.
 type TLSMode string
 
-// The modes. None is for loopback; anywhere else it needs allow_plaintext.
+// The modes. None is for loopback; for any other host it needs allow_plaintext.
 const (
 	StartTLS TLSMode = "starttls" // RFC 3207, required: there is no fallback to plain text
 	Implicit TLSMode = "implicit" // TLS from the first byte, RFC 8314
 	None     TLSMode = "none"
 )
 
-// Defaults. DefaultMaxBytes and the recipient cap are Postfix's (postconf(5) message_size_limit,
-// smtpd_recipient_limit); the idle timeout stays under the 10 s that Postfix leaves a client under load
-// (smtpd_timeout, stress).
+// Defaults. DefaultMaxBytes and the recipient cap are Postfix's (postconf(5) message_size_limit, smtpd_recipient_limit). The idle
+// timeout is below the 10 s that Postfix allows a client under load (smtpd_timeout, stress).
 const (
 	DefaultMaxBytes       = 10_240_000
 	DefaultMaxConnections = 20
@@ -55,7 +54,7 @@ type Config struct {
 	Host                     string        // name or IP address
 	Port                     int           // 1..65535; default 587 for starttls, 465 for implicit, 25 for none
 	TLS                      TLSMode       // default starttls, on loopback none
-	AllowPlaintext           bool          // lets none leave this machine
+	AllowPlaintext           bool          // allows none for hosts beyond this machine
 	ServerName               string        // name in the server's certificate; default Host
 	CAPEM                    string        // certificates to trust instead of the system's
 	Username                 string        // "" for no authentication
@@ -63,25 +62,25 @@ type Config struct {
 	TokenURL                 string        // where auth xoauth2 gets its tokens (RFC 6749)
 	ClientID                 string        // with TokenURL
 	Scope                    string        // with TokenURL: scopes, separated by spaces
-	Helo                     string        // what we call ourselves; default the machine's host name
+	Helo                     string        // the name that we greet with; default the machine's host name
 	EnvelopeFrom             string        // bounce address that is read elsewhere; default the message's From
 	BounceDomain             string        // its mail comes to us: each message gets a bounce address there; not with EnvelopeFrom
-	ReportsByHTTP            bool          // take reports at the account's hook too, not by LMTP alone; with BounceDomain
+	ReportsByHTTP            bool          // take reports at the account's hook too, not only by LMTP; with BounceDomain
 	NotifySuccess            bool          // ask for reports of deliveries too (RFC 3461), which doubles the mail; with BounceDomain
 	MaxConnections           int           // 1..1000
 	MaxMessagesPerConnection int           // 1..100000
 	IdleTimeout              time.Duration // how long a connection is kept unused; up to 5 minutes
-	MaxBytes                 int64         // what routing takes for the relay's size limit; EHLO SIZE rules at the send
+	MaxBytes                 int64         // the relay's size limit for routing; at the send the SIZE of EHLO decides
 	SMTPUTF8                 bool          // the relay carries non-ASCII local parts (RFC 6531)
 	DKIM                     DKIM
 	Password                 seal.Secret
 	AccessToken              seal.Secret // for auth xoauth2 without TokenURL
 	ClientSecret             seal.Secret // with TokenURL
-	RefreshToken             seal.Secret // with TokenURL, where tokens come by a user's consent and not by client credentials
-	VERPKey                  seal.Secret // at least 32 characters, with BounceDomain: what bounce addresses are made and known by
+	RefreshToken             seal.Secret // with TokenURL, if tokens come from a user's consent and not from client credentials
+	VERPKey                  seal.Secret // at least 32 characters, with BounceDomain: makes and verifies bounce addresses
 }
 
-// DKIM is how messages are signed. The zero value signs nothing.
+// DKIM says how messages are signed. The zero value signs nothing.
 type DKIM struct {
 	Domain     string
 	Selector   string
@@ -167,7 +166,7 @@ func (s *settings) config() (Config, error) {
 	return c, nil
 }
 
-// withDefaults fills in what is unset.
+// withDefaults fills in the settings that are unset.
 func (c Config) withDefaults() Config {
 	if c.TLS == "" {
 		c.TLS = StartTLS
@@ -200,7 +199,7 @@ type demand struct {
 	what string
 }
 
-// Validate says what is wrong with the configuration, never quoting a secret.
+// Validate says what is wrong with the configuration. It never quotes a secret.
 func (c Config) Validate() error {
 	checks := []demand{
 		{c.Host == "" || !isHost(c.Host), "host: want a host name or an IP address"},
@@ -214,7 +213,7 @@ func (c Config) Validate() error {
 		{c.EnvelopeFrom != "" && !isEnvelopeFrom(c.EnvelopeFrom), "envelope_from: want an address"},
 		{c.BounceDomain != "" && (!isName(c.BounceDomain) || len(c.BounceDomain) > maxBounceDomain), "bounce_domain: want a domain of at most 200 characters"},
 		{c.BounceDomain != "" && c.EnvelopeFrom != "", "bounce_domain and envelope_from: want one of them"},
-		{c.BounceDomain != "" && c.VERPKey.IsZero(), "bounce_domain: needs the secret verp_key"}, // which may stay when it is turned off
+		{c.BounceDomain != "" && c.VERPKey.IsZero(), "bounce_domain: needs the secret verp_key"}, // verp_key may outlive bounce_domain
 		{!c.VERPKey.IsZero() && len(c.VERPKey.Reveal()) < minVERPKey, "verp_key: want at least 32 characters"},
 		{c.NotifySuccess && c.BounceDomain == "", "notify_success: the reports need bounce_domain"},
 		{c.ReportsByHTTP && c.BounceDomain == "", "reports_by_http: the reports need bounce_domain"},
@@ -233,7 +232,7 @@ func (c Config) Validate() error {
 	return err
 }
 
-// Capabilities is what this relay can carry.
+// Capabilities says what this relay can carry.
 func (c Config) Capabilities() provider.Capabilities {
 	c = c.withDefaults()
 	return provider.Capabilities{MaxBytes: c.MaxBytes, MaxRecipients: maxRecipients, SMTPUTF8: c.SMTPUTF8, Calendar: true}
@@ -244,8 +243,8 @@ func secretNames() []string {
 	return []string{passwordName, accessTokenName, clientSecretName, refreshTokenName, dkimKeyName, verpKeyName}
 }
 
-// Spec describes the kind. A relay's own limits are in Config.Capabilities. Its answer to our call is all that it tells of
-// acceptance, and of deliveries it tells only where NotifySuccess is set and every hop reports.
+// Spec describes the kind. A relay's own limits are in Config.Capabilities. A relay reports acceptance only in its answer to our
+// call. It reports deliveries only if NotifySuccess is set and every hop reports.
 func Spec() provider.Spec {
 	return provider.Spec{
 		Kind:         Kind,
@@ -257,8 +256,8 @@ func Spec() provider.Spec {
 	}
 }
 
-// directions says which secrets each setting sends on their way. Those that a relay is shown go to the host, access tokens
-// included, and so does whatever gets such tokens. The keys of DKIM and of bounce addresses are sent nowhere.
+// directions lists, for each setting, the secrets whose destination it decides. The secrets for the relay go to the host; that
+// includes access tokens and the secrets that get them. The keys of DKIM and of bounce addresses are sent nowhere.
 func directions() map[string][]string {
 	all := map[string][]string{}
 	for _, name := range []string{"host", "port", "tls", "allow_plaintext", "server_name", "ca_pem", "auth"} {
@@ -286,7 +285,7 @@ func isLoopback(host string) bool {
 
 func isHost(s string) bool { return net.ParseIP(s) != nil || isName(s) }
 
-// isName reports whether s is made of labels of letters, digits, hyphens and (as host names of containers have them)
+// isName reports whether s consists of labels of letters, digits, hyphens and underscores. Host names of containers have
 // underscores.
 func isName(s string) bool {
 	if len(s) > 253 {
@@ -304,7 +303,7 @@ func isName(s string) bool {
 	return true
 }
 
-// isHelo takes a name or an address literal (RFC 5321 section 4.1.3).
+// isHelo accepts a name or an address literal (RFC 5321 section 4.1.3).
 func isHelo(s string) bool {
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		inner, ok = strings.CutSuffix(inner, "]")

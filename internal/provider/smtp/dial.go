@@ -26,7 +26,7 @@ import (
 // timeouts bound the steps of a call; its context bounds the whole.
 type timeouts struct {
 	dial       time.Duration
-	command    time.Duration // RFC 5321 section 4.5.3.2 allows 5 minutes; a relay that needs one is not healthy
+	command    time.Duration // RFC 5321 section 4.5.3.2 allows 5 minutes; a relay that needs so long is not healthy
 	write      time.Duration // per write
 	submission time.Duration // final dot to reply, RFC 5321 section 4.5.3.2.6
 }
@@ -41,7 +41,7 @@ type dialer struct {
 	tls    *tls.Config
 	helo   string
 	wait   timeouts
-	tokens *tokens                // nil but for auth xoauth2
+	tokens *tokens                // nil except for auth xoauth2
 	works  atomic.Pointer[string] // the mechanism that logged in last
 }
 
@@ -61,8 +61,8 @@ func newDialer(cfg Config) *dialer {
 	return d
 }
 
-// hostName is what we greet with when nothing is set: servers compare it with DNS, so the machine's own name is the
-// best guess, and an address literal the valid one where it has none.
+// hostName is the name that we greet with when none is set. Servers compare it with DNS, so the machine's own name is the best
+// guess. A machine without one uses an address literal, which is valid.
 func hostName() string {
 	if name, err := os.Hostname(); err == nil && isName(name) && !strings.Contains(name, "_") {
 		return name
@@ -70,8 +70,8 @@ func hostName() string {
 	return "[127.0.0.1]"
 }
 
-// dial opens a session. Nothing of a message has been sent when it fails. A token that the relay refuses is replaced once,
-// on a connection of its own, before the refusal counts.
+// dial opens a session. If it fails, nothing of a message has been sent. If the relay refuses a token, dial gets a new one once
+// and tries it on a new connection; only then does the refusal count.
 func (d *dialer) dial(ctx context.Context) (*session, *provider.Error) {
 	if d.tokens == nil {
 		return d.connect(ctx, login{d.cfg.Username, d.cfg.Password.Reveal()})
@@ -114,8 +114,8 @@ func (d *dialer) connect(ctx context.Context, l login) (*session, *provider.Erro
 
 var errLinkLocal = errors.New("the host has a link-local address, where clouds keep what they tell their machines and no relay is")
 
-// noLinkLocal implements net.Dialer.ControlContext. Relays are commonly in private networks, so those are open; the addresses
-// of a network card are not.
+// noLinkLocal implements net.Dialer.ControlContext. Relays are often in private networks, so those are allowed. Link-local
+// addresses are not.
 func noLinkLocal(_ context.Context, _, address string, _ syscall.RawConn) error {
 	if to, err := netip.ParseAddrPort(address); err == nil && to.Addr().Unmap().IsLinkLocalUnicast() {
 		return errLinkLocal
@@ -123,7 +123,7 @@ func noLinkLocal(_ context.Context, _, address string, _ syscall.RawConn) error 
 	return nil
 }
 
-// open speaks up to the point where MAIL FROM may follow.
+// open runs the dialogue up to the point at which MAIL FROM may follow.
 func (d *dialer) open(ctx context.Context, w *wire, l login) (*session, *provider.Error) {
 	conn, perr := d.protect(ctx, w)
 	if perr != nil {
@@ -131,7 +131,7 @@ func (d *dialer) open(ctx context.Context, w *wire, l login) (*session, *provide
 	}
 	c := gosmtp.NewClient(conn)
 	c.CommandTimeout, c.SubmissionTimeout = d.wait.command, d.wait.submission
-	var heard strings.Builder // go-smtp keeps one AUTH line only, and no AUTH=
+	var heard strings.Builder // go-smtp keeps only one AUTH line, and no AUTH=
 	c.DebugWriter = &heard
 	if err := c.Hello(d.helo); err != nil {
 		return nil, d.failed(ctx, atConnect, err)
@@ -145,7 +145,7 @@ func (d *dialer) open(ctx context.Context, w *wire, l login) (*session, *provide
 	return &session{client: c, wire: w}, nil
 }
 
-// protect brings up TLS as configured. There is no way from here to plain text that the configuration did not name.
+// protect sets up TLS as configured. It never falls back to plain text unless the configuration says none.
 func (d *dialer) protect(ctx context.Context, w *wire) (net.Conn, *provider.Error) {
 	switch d.cfg.TLS {
 	case Implicit:
@@ -164,9 +164,9 @@ func (d *dialer) protect(ctx context.Context, w *wire) (net.Conn, *provider.Erro
 	return w, nil
 }
 
-// startTLS reads the greeting and asks for TLS (RFC 3207). It is ours and not go-smtp's for two reasons: the first EHLO
-// carries our name, and a server reply after which more bytes are waiting is refused: they came before TLS, so anyone
-// on the path could have put them there (CVE-2011-0411 and its kin).
+// startTLS reads the greeting and asks for TLS (RFC 3207). We do not use that of go-smtp for two reasons. Our first EHLO carries
+// our name. And we refuse a reply with more bytes behind it: they came before TLS, so anyone on the path could have put them
+// there (CVE-2011-0411 and similar).
 func (d *dialer) startTLS(ctx context.Context, w *wire) *provider.Error {
 	if err := w.SetDeadline(time.Now().Add(d.wait.command)); err != nil {
 		return d.failed(ctx, atConnect, err)
@@ -192,6 +192,7 @@ func (d *dialer) startTLS(ctx context.Context, w *wire) *provider.Error {
 	return nil
 }
 
+// ask sends a command and reads the reply; a reply with another code than want is an error.
 func ask(w io.Writer, r *textproto.Reader, want int, line string) (string, error) {
 	if _, err := io.WriteString(w, line+"\r\n"); err != nil {
 		return "", fmt.Errorf("write command: %w", err)
@@ -223,7 +224,7 @@ func (d *dialer) handshake(ctx context.Context, w *wire) (net.Conn, *provider.Er
 	return conn, nil
 }
 
-// untrusted reports a handshake that failed for good: the certificate, the protocol, or bytes that are not TLS.
+// untrusted reports a handshake that would fail again: the certificate, the protocol, or bytes that are not TLS.
 func untrusted(err error) bool {
 	var (
 		cert   *tls.CertificateVerificationError
@@ -231,7 +232,7 @@ func untrusted(err error) bool {
 		op     *net.OpError
 	)
 	return errors.As(err, &cert) || errors.As(err, &record) ||
-		(errors.As(err, &op) && op.Op == "remote error") // crypto/tls marks an alert of the peer so
+		(errors.As(err, &op) && op.Op == "remote error") // crypto/tls marks an alert of the peer in this way
 }
 
 // failed classifies what went wrong while a session was opened.
@@ -244,11 +245,11 @@ func (d *dialer) failed(ctx context.Context, at stage, err error) *provider.Erro
 	return unreachable(ctx, at.String(), err)
 }
 
-// unreachable is the absence of an answer before anything was sent. A line that is not SMTP is of some other service that the
-// host and port lead to, and is not told.
+// unreachable is the error for no answer before anything was sent. A line that is not SMTP comes from some other service at that
+// host and port, so its text is not shown.
 func unreachable(ctx context.Context, doing string, err error) *provider.Error {
 	if cause := context.Cause(ctx); cause != nil {
-		err = cause // the closed socket is only how it shows
+		err = cause // the error of the closed socket is only a symptom
 	}
 	text := err.Error()
 	if _, foreign := errors.AsType[textproto.ProtocolError](err); foreign {

@@ -15,11 +15,11 @@ import (
 	"github.com/emersion/go-msgauth/dkim"
 )
 
-// minRSABits is the least that receivers take (RFC 8301 section 3.2); 2048 is what they advise.
+// minRSABits is the least that receivers accept (RFC 8301 section 3.2); it advises 2048.
 const minRSABits = 1024
 
-// signedFields are the fields to sign where they stand: those of RFC 6376 section 5.4.1 that a caller can set, and what
-// makes one-click unsubscription valid (RFC 8058 section 4).
+// signedFields are the fields to sign if they are present: those of RFC 6376 section 5.4.1 that a caller can set, and those that
+// make one-click unsubscription valid (RFC 8058 section 4).
 var signedFields = []string{
 	"From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "MIME-Version", "Content-Type",
 	"List-Unsubscribe", "List-Unsubscribe-Post", "List-Id", "List-Help", "List-Subscribe", "List-Post", "List-Owner", "List-Archive",
@@ -31,7 +31,7 @@ type signer struct {
 	key              crypto.Signer
 }
 
-// newSigner checks that the three settings of DKIM are all there, or none.
+// newSigner checks that the three settings of DKIM are all set, or none of them.
 func newSigner(d DKIM) (*signer, error) {
 	if d.Domain == "" && d.Selector == "" && d.PrivateKey.IsZero() {
 		return &signer{}, nil
@@ -46,7 +46,7 @@ func newSigner(d DKIM) (*signer, error) {
 	return &signer{domain: d.Domain, selector: d.Selector, key: key}, nil
 }
 
-// parseKey reads the first PEM block. Its errors quote nothing of the key.
+// parseKey reads the first PEM block. Its errors do not quote the key.
 func parseKey(b []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(b)
 	if block == nil {
@@ -76,8 +76,8 @@ func checkRSA(key *rsa.PrivateKey) (crypto.Signer, error) {
 	return key, nil
 }
 
-// sign prepends the DKIM-Signature (RFC 6376), relaxed/relaxed. From is signed once more than it stands, so that a
-// second From breaks the signature (section 8.15). The message is final: no byte of it may change afterwards.
+// sign prepends the DKIM-Signature (RFC 6376), relaxed/relaxed. From is signed one time more than it occurs, so that a second
+// From breaks the signature (section 8.15). The message is final: no byte of it may change afterwards.
 func (s *signer) sign(msg []byte) ([]byte, error) {
 	if s.key == nil {
 		return msg, nil
@@ -96,7 +96,7 @@ func (s *signer) sign(msg []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// present lists the fields to sign that the message has.
+// present lists the fields to sign that the message contains.
 func present(msg []byte) []string {
 	head, _, _ := bytes.Cut(msg, []byte("\r\n\r\n"))
 	have := map[string]bool{}

@@ -14,12 +14,12 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// maxReported caps the recipients that are read in one report: no transaction has more. Fewer of them count, see maxSettled.
+// maxReported caps the recipients that are read in one report: no transaction has more. Fewer of them count; see maxSettled.
 const maxReported = maxRecipients
 
-// actions maps the word for what happened (RFC 3464 section 2.3.3), and those that reporters use instead. A relayed message
-// went on to a host that does not report, an expanded one to the members of a list: both have reached the recipient's own
-// side. "deliverable" is no delivery: nothing was sent.
+// actions maps the word for what happened (RFC 3464 section 2.3.3), and other words that reporters use instead. A relayed message
+// went on to a host that does not report; an expanded one went on to the members of a list. Both have reached the recipient's own
+// side. "deliverable" is not a delivery: nothing was sent.
 var actions = map[string]mail.EventType{
 	"failed":        mail.EventBounced,
 	"failure":       mail.EventBounced,
@@ -40,8 +40,8 @@ var actions = map[string]mail.EventType{
 // enhancedCode is the code in a Status field, around which some servers put comments.
 var enhancedCode = regexp.MustCompile(`\b[245]\.[0-9]{1,3}\.[0-9]{1,3}\b`)
 
-// deliveries reads a delivery status notification: an event for each recipient that it names. Gateways may name one in a
-// form that is no address.
+// deliveries reads a delivery status notification. It returns an event for each recipient that the notification names. Gateways
+// may name a recipient in a form that is not an address.
 func (r *report) deliveries(base mail.Event) []mail.Event {
 	var events []mail.Event
 	all := groups(r.status)
@@ -49,7 +49,7 @@ func (r *report) deliveries(base mail.Event) []mail.Event {
 		recipients := reported(g)
 		switch {
 		case len(recipients) == 0 && i > 0 && waits(all[i-1]):
-			recipients = reported(all[i-1]) // an empty line stands where it should not
+			recipients = reported(all[i-1]) // a stray empty line split the group
 		case waits(g) && i+1 < len(all) && len(reported(all[i+1])) == 0 && action(all[i+1]) != "":
 			continue
 		case action(g) == "" && strings.Join(recipients, "") == "":
@@ -67,9 +67,10 @@ func (r *report) deliveries(base mail.Event) []mail.Event {
 	return events
 }
 
-// waits reports whether a group names recipients and does not tell what happened.
+// waits reports whether a group names recipients without saying what happened.
 func waits(g textproto.MIMEHeader) bool { return action(g) == "" && len(reported(g)) > 0 }
 
+// delivery makes the event of one recipient from its group of fields.
 func (r *report) delivery(base mail.Event, recipient string, g textproto.MIMEHeader) mail.Event {
 	e := base
 	e.Recipient, e.Name = recipient, action(g)
@@ -87,8 +88,8 @@ func (r *report) delivery(base mail.Event, recipient string, g textproto.MIMEHea
 	return e
 }
 
-// complete says why from the text for people where the part for machines does not: reporters give 5.0.0 there, and quote the
-// server above.
+// complete takes the reason from the human-readable text if the machine-readable part has none: some reporters give 5.0.0 there,
+// and quote the server in the text.
 func (r *report) complete(events []mail.Event) {
 	for i := range events {
 		b := events[i].Bounce
@@ -102,7 +103,7 @@ func (r *report) complete(events []mail.Event) {
 	}
 }
 
-// decoded undoes the encoding of words (RFC 2047), which fields of reports should not have.
+// decoded undoes the encoding of words (RFC 2047). Fields of reports should not have it, but some do.
 func decoded(s string) string {
 	if !strings.Contains(s, "=?") {
 		return s
@@ -114,7 +115,7 @@ func decoded(s string) string {
 	return s
 }
 
-// action is the word for what happened, by the status or the server's reply where it is missing.
+// action is the word for what happened. If it is missing, the status or the server's reply decides.
 func action(g textproto.MIMEHeader) string {
 	word := strings.ToLower(strings.TrimSpace(g.Get("Action")))
 	if i := strings.IndexFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }); i >= 0 {
@@ -130,8 +131,8 @@ func action(g textproto.MIMEHeader) string {
 	return provider.Cut(word)
 }
 
-// diagnosis says why. The words are those of the server that refused, behind the kind of server ("smtp;", "x-postfix;").
-// Its own code is more exact than a status that ends in .0.0, which reporters give where they know none.
+// diagnosis says why. Its text is that of the server that refused, after the kind of server ("smtp;", "x-postfix;"). The server's
+// own code is more exact than a status that ends in .0.0, which reporters give when they know no code.
 func diagnosis(t mail.EventType, status, diagnostic string) *mail.Bounce {
 	text := diagnostic
 	if kind, words, ok := strings.Cut(diagnostic, ";"); ok && !strings.ContainsAny(strings.TrimSpace(kind), " \t") {
@@ -144,7 +145,7 @@ func diagnosis(t mail.EventType, status, diagnostic string) *mail.Bounce {
 	return bounceOf(t, code, enhanced, text)
 }
 
-// bounceOf classifies. A message that only waits says nothing final of its address.
+// bounceOf classifies a reply. A message that is only delayed says nothing final about its address.
 func bounceOf(t mail.EventType, code, enhanced, text string) *mail.Bounce {
 	v := smtpcode.Classify(code, enhanced, text)
 	if t == mail.EventDeferred {
@@ -153,8 +154,9 @@ func bounceOf(t mail.EventType, code, enhanced, text string) *mail.Bounce {
 	return v.Bounce(code, enhanced, provider.Cut(text))
 }
 
-// reported lists the recipients of a group, which is one but for broken reports: as we gave it (ORCPT) if the reporter knows
-// that, else as it was in the end, which after a forwarding is another; "" for what is no address.
+// reported lists the recipients of a group; only broken reports have more than one. The address is as we gave it (ORCPT) if the
+// reporter knows that. Otherwise it is the final address, which differs after forwarding. "" stands for a value that is not an
+// address.
 func reported(g textproto.MIMEHeader) []string {
 	original, final := g["Original-Recipient"], g["Final-Recipient"]
 	all := make([]string, max(len(original), len(final)))
@@ -171,8 +173,8 @@ func reported(g textproto.MIMEHeader) []string {
 
 var unicodePoint = regexp.MustCompile(`\\x\{([0-9A-Fa-f]{2,6})\}`)
 
-// typedAddress reads "rfc822; ann@example.org", the space being optional. Of the xtext encoding of RFC 3461 section 4, which
-// only some reporters undo, the two characters of addresses that need it are decoded; \x{..} is RFC 6533 section 3.
+// typedAddress reads "rfc822; ann@example.org"; the space is optional. RFC 3461 section 4 encodes addresses as xtext, and only
+// some reporters decode it. So the two characters of addresses that need xtext are decoded here. \x{..} is RFC 6533 section 3.
 func typedAddress(s string) string {
 	_, addr, ok := strings.Cut(s, ";")
 	if !ok {
@@ -191,7 +193,7 @@ func typedAddress(s string) string {
 	return canonical(addr)
 }
 
-// canonical is the address in the form of our recipients, "" for what is none.
+// canonical returns the address in the form of our recipients, or "" if it is not an address.
 func canonical(s string) string {
 	a, err := mail.ParseAddress(s)
 	if err != nil {

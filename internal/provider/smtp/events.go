@@ -18,10 +18,10 @@ var (
 	_ provider.HeaderChecker = (*Client)(nil)
 )
 
-// maxReportAge is how old a message may be when something comes back of it. Queues give up within a week.
+// maxReportAge is how old a message may be when a report about it comes. Queues give up within a week.
 const maxReportAge = 30 * 24 * time.Hour
 
-// The fields that a request over HTTP names the envelope in, since a message does not.
+// The header fields that hold the envelope of a request over HTTP, because a message does not hold it.
 const (
 	envelopeTo   = "X-Envelope-To"
 	envelopeFrom = "X-Envelope-From"
@@ -29,27 +29,27 @@ const (
 
 // The fields that we put on top of a report before it is kept, so that Parse needs no envelope.
 const (
-	keptRecipient = "X-Sendgate-Recipient" // the bounce address of the message that it is about
+	keptRecipient = "X-Sendgate-Recipient" // the bounce address of the message that the report is about
 	keptReceived  = "X-Sendgate-Received"  // RFC 3339
 )
 
-// maxSettled caps the recipients that one report says anything of. 100 is what every mail server takes in one transaction (RFC
-// 5321 section 4.5.3.1.8), and what comes back of that comes in one report. Any recipient of a message with a thousand could
-// write one report of all of them. What is beyond the cap is counted and told, and those recipients stay as they were.
+// maxSettled caps the recipients that one report can have events for. Every mail server takes 100 recipients in one transaction
+// (RFC 5321 section 4.5.3.1.8), and one report covers one transaction. Without the cap, any one of a thousand recipients could
+// write a report about all of them. Recipients beyond the cap are counted and reported, and keep their state.
 const maxSettled = 100
 
-// Caps on what is kept of a report, in bytes: the start of the message that is returned, and the body of a bounce in free
+// Caps on the stored part of a report, in bytes: the start of the message that is returned, and the body of a bounce in free
 // text. Nothing beyond them is read.
 const (
 	maxOriginal = 8 << 10
 	maxFreeBody = 16 << 10
-	maxNoBody   = 64 << 10 // of what has no empty line
+	maxNoBody   = 64 << 10 // of a message without an empty line
 )
 
-// Receive implements provider.EventParser for one report, as it came by LMTP or, with its envelope in header fields, over
-// HTTP. It is authentic if its recipient is a bounce address of ours that is not older than 30 days, or the complaint box
-// and the complaint quotes such an address. A message that people or machines send there and that is no report (RFC 3834,
-// RFC 6522) is taken and ignored.
+// Receive implements provider.EventParser for one report, which came by LMTP or, with its envelope in header fields, by HTTP. It
+// is authentic if its recipient is our bounce address of a message that is at most 30 days old. It is also authentic if its
+// recipient is the complaint box and the complaint quotes such an address. Any other mail to these addresses that is not a
+// report (RFC 3834, RFC 6522) is accepted and ignored.
 func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, error) {
 	if h.RcptTo == "" {
 		if err := c.CheckHeader(h.Header, h.Now); err != nil {
@@ -82,8 +82,8 @@ func (c *Client) Receive(_ context.Context, h *provider.Hook) (provider.Batch, e
 	return provider.Batch{Payloads: []mail.Payload{{Raw: raw, Events: events}}, Dropped: r.dropped}, nil
 }
 
-// CheckHeader implements provider.HeaderChecker: reports come by HTTP only where the account says so. The bounce address is all
-// that proves a report, every recipient reads it, and whoever is on the Internet may post; by LMTP only the relay comes.
+// CheckHeader implements provider.HeaderChecker: reports come by HTTP only if the account allows it. The bounce address is the
+// only proof of a report. Every recipient can read it, and anyone on the Internet can post; by LMTP only the relay comes.
 func (c *Client) CheckHeader(http.Header, time.Time) error {
 	switch {
 	case c.verp == nil:
@@ -103,8 +103,8 @@ func hookError(status int, reason string, err error) error {
 	return &provider.HookError{Status: status, Reason: reason, Err: err}
 }
 
-// Knows reports whether mail for this address is for this account to take: whether Receive could take it. It is for
-// refusing all other recipients before their mail is read.
+// Knows reports whether mail for this address is for this account, so that Receive could take it. The server uses it to refuse
+// all other recipients before it reads their mail.
 func (c *Client) Knows(rcptTo string) bool {
 	if c.verp == nil {
 		return false
@@ -114,7 +114,7 @@ func (c *Client) Knows(rcptTo string) bool {
 }
 
 // envelope returns the recipient, and whether the sender is the null address, which notifications have (RFC 5321 section
-// 4.5.5). Over HTTP a sender that is not told is not null.
+// 4.5.5). Over HTTP a missing sender does not count as null.
 func envelope(h *provider.Hook) (to string, null bool) {
 	if h.RcptTo != "" {
 		return h.RcptTo, h.MailFrom == ""
@@ -145,8 +145,8 @@ var (
 	originalPart = regexp.MustCompile(`(?im)^content-type:[ \t]*(?:\r?\n[ \t]+)?(?:message/rfc822|message/global|text/rfc822-headers)`)
 )
 
-// keep makes what is stored of a report: our fields, then the message without most of what it returns of the original.
-// The result is at most provider.MaxHook long. A message that begins with a folded line would go on with our last field.
+// keep makes the stored form of a report: our fields, then the message without most of the returned original. The result is at
+// most provider.MaxHook long. Leading blanks are cut: a folded first line would continue our last field.
 func keep(addr string, now time.Time, body []byte) []byte {
 	body = bytes.TrimLeft(body, " \t")
 	end := len(body)
@@ -163,7 +163,7 @@ func keep(addr string, now time.Time, body []byte) []byte {
 	return append(raw, body[:min(end, len(body), provider.MaxHook-len(raw))]...)
 }
 
-// Parse implements provider.EventParser. It takes any bytes; what says nothing of a delivery is one unmapped event.
+// Parse implements provider.EventParser. It takes any bytes; a text that says nothing about a delivery is one unmapped event.
 func (c *Client) Parse(raw []byte) []mail.Event { return takeApart(raw).events() }
 
 func (r *report) events() []mail.Event {
@@ -193,7 +193,7 @@ func (r *report) messageID() mail.ID {
 	return id
 }
 
-// cutHeader parts a message at its first empty line.
+// cutHeader splits a message at its first empty line.
 func cutHeader(b []byte) (head, body []byte, ok bool) {
 	crlf, lf := bytes.Index(b, []byte("\r\n\r\n")), bytes.Index(b, []byte("\n\n"))
 	switch {

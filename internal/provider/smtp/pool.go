@@ -11,8 +11,8 @@ import (
 // quitTimeout is how long a server gets to answer QUIT.
 const quitTimeout = time.Second
 
-// pool keeps connections for reuse, the last used first, so that the others can grow old and close. A slot is the right
-// to one connection in use; idle ones hold none, and there are never more of them than slots.
+// pool keeps connections for reuse. The last used goes first, so that the others can grow old and close. A slot is the right
+// to one connection in use. Idle connections hold no slot, and there are never more of them than slots.
 type pool struct {
 	dial        func(context.Context) (*session, *provider.Error)
 	slots       chan struct{}
@@ -32,8 +32,8 @@ func newPool(cfg Config, dial func(context.Context) (*session, *provider.Error))
 	}
 }
 
-// get takes an idle connection or opens one, waiting for a slot as long as the context lasts. The caller gives the
-// session back with put; a failed get holds nothing.
+// get takes an idle connection or opens one. It waits for a slot as long as the context lasts. The caller returns the session
+// with put; a failed get holds nothing.
 func (p *pool) get(ctx context.Context) (*session, *provider.Error) {
 	if err := ctx.Err(); err != nil {
 		return nil, unreachable(ctx, "wait for a connection", err)
@@ -49,8 +49,8 @@ func (p *pool) get(ctx context.Context) (*session, *provider.Error) {
 	return p.open(ctx)
 }
 
-// replace swaps a dead connection for a fresh one under the same slot. The other idle ones are as old or older, so none
-// of them is tried.
+// replace swaps a dead connection for a fresh one under the same slot. The other idle ones are at least as old, so none of them
+// is tried.
 func (p *pool) replace(ctx context.Context, dead *session) (*session, *provider.Error) {
 	dead.quit()
 	return p.open(ctx)
@@ -64,6 +64,7 @@ func (p *pool) open(ctx context.Context) (*session, *provider.Error) {
 	return s, perr
 }
 
+// take returns the most recently used idle session, or nil.
 func (p *pool) take() *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,12 +74,12 @@ func (p *pool) take() *session {
 	}
 	s := p.idle[n-1]
 	p.idle = p.idle[:n-1]
-	s.idleTimer.Stop() // if it fires nonetheless, expire finds the session gone
+	s.idleTimer.Stop() // if it fires anyway, expire finds the session gone
 	s.reused = true
 	return s
 }
 
-// put gives a session back. One that is broken, worn out or has annoyed the server is closed instead of kept.
+// put gives a session back. It closes a session that is broken, used up or has had many error replies.
 func (p *pool) put(s *session) {
 	p.mu.Lock()
 	if !s.broken && s.messages < p.maxMessages && s.errors < errorBudget/2 && !p.closed {
@@ -91,7 +92,7 @@ func (p *pool) put(s *session) {
 	<-p.slots
 }
 
-// expire closes a session that lay idle too long. The server would soon do the same, and a message would find out.
+// expire closes a session that was idle too long. The server would soon do the same, and the next message would fail on it.
 func (p *pool) expire(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,7 +105,7 @@ func (p *pool) expire(s *session) {
 	}
 }
 
-// close ends all idle sessions and waits for those that are saying goodbye.
+// close ends all idle sessions and waits for those that are sending QUIT.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true

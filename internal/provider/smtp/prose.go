@@ -9,20 +9,20 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// prose is the text of a report for people, down to the message that it returns: what it says of single recipients, and the
-// rest.
+// prose is the human-readable text of a report, up to the message that it returns. It holds the lines about single recipients
+// and the rest.
 type prose struct {
 	text   string
-	blocks []block  // one for each recipient, in the order in which they are named
-	rest   []string // lines of no block
+	blocks []block  // one for each recipient, in the order of the text
+	rest   []string // lines that belong to no block
 
-	shared, whole *string // the replies in rest and in text, once they were looked for
+	shared, whole *string // the replies in rest and in text, once they were searched
 }
 
-// block is what the text says of one recipient.
+// block is what the text says about one recipient.
 type block struct {
-	named     string // as the reporter has it
-	recipient string // as we gave it, where that is told: mail may have been forwarded
+	named     string // as the reporter writes it
+	recipient string // as we gave it, if the text says so: mail may have been forwarded
 	lines     []string
 }
 
@@ -30,9 +30,9 @@ const addressForm = `([^\s<>"'(),:;=]{1,200}@[^\s<>"'(),:;=]{1,255})`
 
 // The forms in which a line begins with a recipient:
 //
-//	<ann@example.org>:                             qmail, sendmail, Yahoo; the words stand below
+//	<ann@example.org>:                             qmail, sendmail, Yahoo; the reason is on the next lines
 //	<ann@example.org>: host mx said: 550 5.1.1 …   Postfix, OpenSMTPD
-//	    ann@example.org                            Exim, Exchange, with a bullet elsewhere
+//	    ann@example.org                            Exim, Exchange; elsewhere with a bullet
 //	550 5.1.1 <ann@example.org>... User unknown    sendmail's transcript
 //	>>> RCPT To:<ann@example.org>                  the same
 //	Unknown user: ann@example.org                  IMail
@@ -44,10 +44,10 @@ var (
 	rcptCommand   = regexp.MustCompile(`(?i)rcpt to:\s*<([^<>\s]{1,320})>`)
 	anyAddress    = regexp.MustCompile(addressForm)
 
-	// returned begins the message that is returned, or its header.
+	// returned matches the start of the returned message, or of its header.
 	returned = regexp.MustCompile(`(?im)^[ \t>]*(?:-+ ?(?:below this line is a copy|this is a copy of|the header of the original|message headers? follow|original message|returned message|unsent message|the body of the message|message text follows|enclosed are the first)|` +
 		`below is a copy of the original|message headers follow|(?:the )?(?:first|top) [0-9]+ lines of (?:your|the) (?:original )?message|original message follows|your original message|included is|old message:|received: |return-path: |message-id: |mime-version: )`)
-	// succeeded begins a list of recipients that were reached.
+	// succeeded matches the heading of a list of recipients that were reached.
 	succeeded = regexp.MustCompile(`(?i)success`)
 
 	markup    = regexp.MustCompile(`(?is)<(?:style|script|head)\b.*?</(?:style|script|head)>|<!--.*?-->`)
@@ -55,20 +55,21 @@ var (
 	tag       = regexp.MustCompile(`</?[A-Za-z!][^<>@]*>`)
 )
 
-// plain makes text of HTML, a line for each line that is shown.
+// plain turns HTML into text, one line for each line that is shown.
 func plain(text string) string {
 	text = strings.Join(strings.Fields(markup.ReplaceAllString(text, " ")), " ")
 	return html.UnescapeString(tag.ReplaceAllString(lineBreak.ReplaceAllString(text, "\n"), ""))
 }
 
+// readProse splits a text into blocks and the rest. It skips lists of recipients that were reached.
 func readProse(text string) *prose {
 	if at := returned.FindStringIndex(text); at != nil {
 		text = text[:at[0]]
 	}
 	p := &prose{text: text}
 	at := map[string]int{}  // recipient to block
-	current, empty := -1, 0 // the block that lines go to; how many before it wait for its words
-	margin := 0             // of the line that began it: what stands further in goes on with it
+	current, empty := -1, 0 // the block that lines go to; how many blocks before it have no words yet
+	margin := 0             // indent of the line that began the block: lines that are indented more belong to it
 	reached := false
 	for line := range strings.Lines(text) {
 		line = strings.TrimPrefix(strings.TrimRight(line, " \t\r\n"), "<<< ")
@@ -111,7 +112,7 @@ func readProse(text string) *prose {
 	return p
 }
 
-// add gives a line to a block, and to those before it that stand on the lines directly above without words of their own.
+// add adds a line to a block. It also adds it to the blocks directly above that have no words of their own.
 func (p *prose) add(i, before int, line string) {
 	if strings.TrimSpace(line) == "" {
 		return
@@ -121,7 +122,7 @@ func (p *prose) add(i, before int, line string) {
 	}
 }
 
-// head reads a line that begins with a recipient, and what it goes on with.
+// head reads a line that begins with a recipient. words is the rest of the line.
 func head(line string) (recipient, words string, ok bool) {
 	if !strings.Contains(line, "@") {
 		return "", "", false
@@ -133,12 +134,12 @@ func head(line string) (recipient, words string, ok bool) {
 	recipient = canonical(strings.TrimRight(m[2], ".>"))
 	words = strings.TrimLeft(m[3], " \t:.,-")
 	if lead := strings.TrimSpace(m[1]); lead != "" && !strings.HasPrefix(strings.ToLower(lead), "rcpt") {
-		words = strings.TrimSpace(line) // a code, or what is wrong, stands before the address
+		words = strings.TrimSpace(line) // a code or the problem stands before the address
 	}
 	return recipient, words, recipient != ""
 }
 
-// of returns what is said of an address, nothing for one that is not named.
+// of returns the block about an address, or an empty one if the text does not name it.
 func (p *prose) of(addr string) block {
 	for _, b := range p.blocks {
 		if strings.EqualFold(b.named, addr) || strings.EqualFold(b.recipient, addr) {
@@ -148,7 +149,7 @@ func (p *prose) of(addr string) block {
 	return block{recipient: addr}
 }
 
-// reply is what was said of a recipient: in its own block, else where the text speaks of all of them.
+// reply is the reply about a recipient: from its own block, or else from the part that is about all of them.
 func (p *prose) reply(recipient string, several bool) string {
 	if own := replyIn(p.of(recipient).lines); own != "" {
 		return own
@@ -159,6 +160,7 @@ func (p *prose) reply(recipient string, several bool) string {
 	return once(&p.whole, strings.Split(p.text, "\n"))
 }
 
+// once caches the reply in some lines.
 func once(found **string, lines []string) string {
 	if *found == nil {
 		reply := replyIn(lines)
@@ -167,8 +169,8 @@ func once(found **string, lines []string) string {
 	return **found
 }
 
-// replyIn is the first reply in some lines, with the lines that go on with it: those of a reply of several lines, which
-// repeat its code, and those that are folded. Without any code it is all words.
+// replyIn is the first reply in some lines, with its continuation lines: those of a multi-line reply, which repeat its code, and
+// those that are folded. If there is no code, it is all the words.
 func replyIn(lines []string) string {
 	for i, line := range lines {
 		code, enhanced := smtpcode.Find(strings.TrimSpace(line))
@@ -202,7 +204,7 @@ func startsReply(words string) bool {
 
 func indent(line string) int { return len(line) - len(strings.TrimLeft(line, " \t")) }
 
-// only is the one address that the text names, if there is just one beside those of the report's own sender and recipient.
+// only is the one address that the text names, if there is just one besides those of the report's own sender and recipient.
 func (p *prose) only(own ...string) string {
 	if m := rcptCommand.FindStringSubmatch(p.text); m != nil {
 		return canonical(m[1])
@@ -221,7 +223,7 @@ func (p *prose) only(own ...string) string {
 	return found
 }
 
-// mentions reports whether an address stands in one of some header fields.
+// mentions reports whether one of the header fields holds an address.
 func mentions(fields []string, addr string) bool {
 	for _, f := range fields {
 		list, err := netmail.ParseAddressList(f)

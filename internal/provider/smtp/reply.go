@@ -17,7 +17,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
-// stage is where in the dialogue a reply came: the same code means another thing at another stage.
+// stage is the point of the dialogue at which a reply came: the same code has different meanings at different stages.
 type stage uint
 
 const (
@@ -35,8 +35,8 @@ func (s stage) String() string {
 	}[s]
 }
 
-// rule maps replies to a class. A zero field matches everything; enhanced is a pattern of path.Match over the enhanced
-// status code; words match anywhere in the lower-case text, any one of them.
+// rule maps replies to a class. A zero field matches everything; enhanced is a pattern of path.Match for the enhanced status
+// code. words match if any one of them is in the lower-case text.
 type rule struct {
 	at       stage
 	from, to int
@@ -48,13 +48,13 @@ type rule struct {
 	elsewhere bool
 }
 
-// saysSize are words that decide where servers disagree about codes.
+// saysSize are words that decide about a size limit, because servers disagree about codes.
 var saysSize = []string{"message size", "message too big", "message too large", "size limit", "too large"}
 
-// rules settle what byWords left, by stage and code. They are tried in order, the first match decides. Sources: RFC 5321
-// section 4.2, RFC 3463 section 3, RFC 7504, the IANA registry of enhanced status codes, and Postfix's smtpd(8), which
-// reports what it holds against the client and the sender at RCPT TO (smtpd_delay_reject). Two places are milder than the
-// bare code asks for: a 500..504 to one recipient or to one body must not park an account for all others.
+// rules decide by stage and code what byWords left open. They are tried in order; the first match decides. Sources: RFC 5321
+// section 4.2, RFC 3463 section 3, RFC 7504, the IANA registry of enhanced status codes, and Postfix's smtpd(8), which reports
+// its objections to the client and the sender at RCPT TO (smtpd_delay_reject). Two places are milder than the bare code suggests:
+// a 500..504 to one recipient or to one body must not park an account for all others.
 var rules = []rule{
 	{from: 421, to: 421, enhanced: "4.7.*", class: provider.Throttled},
 	{from: 421, to: 421, class: provider.Transient},
@@ -66,7 +66,7 @@ var rules = []rule{
 	{from: 530, to: 530, class: provider.Misconfigured},
 	{from: 534, to: 535, class: provider.Misconfigured},
 	{from: 538, to: 538, class: provider.Misconfigured},
-	{enhanced: "5.6.7", class: provider.Rejected, elsewhere: true}, // RFC 6531: not without SMTPUTF8
+	{enhanced: "5.6.7", class: provider.Rejected, elsewhere: true}, // RFC 6531: the address needs SMTPUTF8
 
 	{at: atMail, enhanced: "5.2.2", class: provider.Misconfigured, scope: provider.ScopeAddress}, // the sender's own mailbox
 	{at: atMail, enhanced: "5.2.3", class: provider.Rejected, elsewhere: true},
@@ -79,7 +79,7 @@ var rules = []rule{
 
 	{at: atRcpt, enhanced: "5.2.3", class: provider.BadRecipient},
 	{at: atRcpt, enhanced: "5.3.4", class: provider.BadRecipient},
-	{at: atRcpt, enhanced: "5.2.2", class: provider.Transient}, // full: soft though 5xx
+	{at: atRcpt, enhanced: "5.2.2", class: provider.Transient}, // full: temporary although 5xx
 	{at: atRcpt, from: 552, to: 552, class: provider.Transient},
 	{at: atRcpt, from: 500, to: 500, class: provider.Misconfigured},
 	{at: atRcpt, from: 502, to: 503, class: provider.Misconfigured},
@@ -99,6 +99,7 @@ var rules = []rule{
 	{from: 500, to: 599, class: provider.Rejected},
 }
 
+// matches reports whether the rule applies to a reply at a stage.
 func (r *rule) matches(at stage, p reply) bool {
 	if r.at != 0 && r.at&at == 0 || r.from != 0 && (p.code < r.from || p.code > r.to) {
 		return false
@@ -127,7 +128,7 @@ type reply struct {
 	text     string // without codes
 }
 
-// replyOf finds the server's reply in an error of go-smtp or net/textproto. It reports false for everything else: lost
+// replyOf finds the server's reply in an error of go-smtp or net/textproto. It returns false for all other errors: lost
 // connections, timeouts, lines that are not SMTP.
 func replyOf(err error) (reply, bool) {
 	if se, ok := errors.AsType[*gosmtp.SMTPError](err); ok {
@@ -149,8 +150,8 @@ func replyOf(err error) (reply, bool) {
 
 var enhancedForm = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}$`) // RFC 3463 section 2
 
-// judge classifies a reply, and names the rule about its words. A reply that is neither 4xx nor 5xx where one was due
-// breaks the protocol: nothing was taken before the final dot, and nothing is known after it.
+// judge classifies a reply and returns the rule that matched its words. A reply that is neither 4xx nor 5xx at this point breaks
+// the protocol: before the final dot nothing was taken, and after it the outcome is unknown.
 func judge(at stage, p reply) (e *provider.Error, rule string) {
 	e = &provider.Error{Class: provider.Transient, Status: p.code, Code: p.enhanced, Detail: p.text}
 	if e.Code == "" {
@@ -175,9 +176,9 @@ func judge(at stage, p reply) (e *provider.Error, rule string) {
 	return e, v.Rule
 }
 
-// byWords settles what the reply itself says is no fault of the message: a limit of ours, our credential, our sender, the
-// host that we send from. Nobody else may pay for those, at whatever stage they are said. It settles unknown recipients,
-// too, and leaves the rest to the rules.
+// byWords handles replies that say that the message is not at fault: they are about our limit, our credential, our sender, or the
+// host that we send from. Such a reply must not count against a recipient, whatever the stage. byWords also handles unknown
+// recipients, and leaves the rest to the rules.
 func byWords(e *provider.Error, v smtpcode.Verdict, at stage, p reply) bool {
 	atBody := at == atData || at == atDot
 	switch {
@@ -189,11 +190,11 @@ func byWords(e *provider.Error, v smtpcode.Verdict, at stage, p reply) bool {
 		return false
 	case v.Party == smtpcode.Account, v.Party == smtpcode.Client && !atBody:
 		e.Class = provider.Misconfigured
-	case v.Rule == smtpcode.MailboxFull && at == atMail: // the sender's own
+	case v.Rule == smtpcode.MailboxFull && at == atMail: // the sender's own mailbox
 		e.Class, e.Scope = provider.Misconfigured, provider.ScopeAddress
 	case v.Party == smtpcode.Sender && (!atBody || v.Reason == mail.AuthFailure):
 		e.Class, e.Scope = provider.Misconfigured, senderScope(p)
-	case v.Party == smtpcode.Sender, v.Party == smtpcode.Client: // after the body it may be about what stands in it
+	case v.Party == smtpcode.Sender, v.Party == smtpcode.Client: // after the body it may be about the message's content
 		e.Class, e.Elsewhere = provider.Rejected, true
 	case at == atRcpt && v.Class == mail.Hard:
 		e.Class = provider.BadRecipient
@@ -203,14 +204,14 @@ func byWords(e *provider.Error, v smtpcode.Verdict, at stage, p reply) bool {
 	return true
 }
 
-// saysAddress are words of a refusal that holds for one sender address: a login may not send as it, or the provider verifies
+// saysAddress are words of a refusal that is about one sender address: the login may not send as it, or the provider verifies
 // addresses one by one.
 var saysAddress = []string{
 	"send as", "sendas", "not owned by", "disallowed as", "must equal authorized user", "to send messages from",
 	"address is not verified", "address not verified", "sender identity", "sender signature",
 }
 
-// senderScope tells whether a refusal of the sender is about one address, so that others of its domain may still be taken.
+// senderScope reports whether a refusal of the sender is about one address only, so that others of its domain may still be taken.
 func senderScope(p reply) provider.Scope {
 	if p.enhanced == "5.7.60" || p.enhanced == "5.2.252" || containsAny(strings.ToLower(p.text), saysAddress) { // of Exchange
 		return provider.ScopeAddress
@@ -218,14 +219,14 @@ func senderScope(p reply) provider.Scope {
 	return provider.ScopeSender
 }
 
-// passes tells what may be over later, though it is said with a 5xx: a full mailbox, one that gets too much at once, too
-// many recipients for one transaction.
+// passes reports conditions that may end later although they come with a 5xx: a full mailbox, a mailbox that gets too much at
+// once, too many recipients for one transaction.
 func passes(v smtpcode.Verdict) bool {
 	return v.Reason == mail.ThrottledThere || v.Rule == smtpcode.MailboxFull
 }
 
-// The waits after a limit was hit. A period that the reply names is not over for its most part, but nobody knows since
-// when it runs, so the account is tried again before its end.
+// The waits after a limit was hit. A reply may name a period, but nobody knows when that period began. So the account is tried
+// again before its end.
 const (
 	dayPause   = time.Hour
 	hourPause  = 10 * time.Minute
@@ -240,7 +241,7 @@ var (
 	comeBack  = regexp.MustCompile(`(?i)\b(?:in|after|wait)(?: another)? (\d{1,5}) ?(s|sec|second|m|min|minute|h|hour)s?\b`)
 )
 
-// pause is how long to leave the account alone. 0 leaves it to the engine, which begins with a second.
+// pause is how long to pause the account. 0 leaves it to the engine, which begins with a second.
 func pause(p reply) time.Duration {
 	if m := comeBack.FindStringSubmatch(p.text); m != nil {
 		n, _ := strconv.Atoi(m[1]) // five digits at most
@@ -262,7 +263,7 @@ func pause(p reply) time.Duration {
 	return 0
 }
 
-// queueIDs are the ways servers name the message in their last reply: Postfix ("Ok: queued as 4XyZ", "Ok: 123 bytes
+// queueIDs are the ways in which servers name the message in their last reply: Postfix ("Ok: queued as 4XyZ", "Ok: 123 bytes
 // queued as 4XyZ"), Exim ("OK id=1abc-0000Xy-2Z"), sendmail ("4XyZ Message accepted for delivery").
 var queueIDs = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)queued as <?([0-9A-Za-z][0-9A-Za-z._-]{0,127})`),

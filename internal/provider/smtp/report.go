@@ -18,30 +18,30 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// Caps on taking a report apart.
+// Caps on parsing a report.
 const (
 	maxDepth = 4 // a list server or a gateway may have wrapped it
 	maxParts = 50
 	maxText  = 8 << 10
 
-	maxPartHeader = 2 << 10   // of a part that is searched for
+	maxPartHeader = 2 << 10   // of the header of a part that search looks for
 	maxStatus     = 256 << 10 // a group has about 300 bytes, a transaction at most 1000 recipients
 )
 
-// report is a message that came back, taken apart. What it lacks is nil or empty.
+// report is a returned message, split into its parts. Missing parts are nil or empty.
 type report struct {
 	header   gomessage.Header
 	status   []byte // message/delivery-status (RFC 3464) or its form for SMTPUTF8 (RFC 6533)
 	feedback []byte // message/feedback-report (RFC 5965)
 	original []byte // the start of the returned message
-	text     []byte // the start of the first part for people
-	receipt  bool   // message/disposition-notification: somebody read it (RFC 8098)
+	text     []byte // the start of the first human-readable part
+	receipt  bool   // message/disposition-notification: the message was read (RFC 8098)
 	digest   [sha256.Size]byte
-	words    *prose // of text, once it was read
-	dropped  int    // events beyond maxSettled, once they were read
+	words    *prose // from text, once it was read
+	dropped  int    // events beyond maxSettled, once the events were read
 }
 
-// takeApart never fails: what can't be read is not there. Parts that were cut off in their middle count.
+// takeApart never fails: a part that can't be read counts as missing. A part that was cut off counts.
 func takeApart(raw []byte) *report {
 	_, body, _ := cutHeader(raw)
 	r := &report{digest: sha256.Sum256(body)}
@@ -59,14 +59,14 @@ func takeApart(raw []byte) *report {
 	return r
 }
 
-// entity reads a header and what follows it, nil for nothing.
+// entity reads a header and the body after it. It returns nil if there is nothing to read.
 func entity(raw []byte) *gomessage.Entity {
 	head, body, _ := cutHeader(raw)
 	e, _ := gomessage.Read(io.MultiReader(bytes.NewReader(tidy(head)), strings.NewReader("\r\n"), bytes.NewReader(body))) // an error with an entity is about a charset
 	return e
 }
 
-// oneEnding gives all lines one ending. Gateways leave lone carriage returns, or several before a line feed.
+// oneEnding gives all lines the same ending. Some gateways leave lone carriage returns, or several before a line feed.
 func oneEnding(b []byte) []byte {
 	if bytes.IndexByte(b, '\r') < 0 {
 		return b
@@ -78,14 +78,14 @@ func oneEnding(b []byte) []byte {
 var (
 	endings   = regexp.MustCompile(`\r+\n`)
 	delimiter = regexp.MustCompile(`(?m)^[ \t]*--`)
-	// recipientField begins a line that only a report for machines has.
+	// recipientField begins a line that only a machine-readable report has.
 	recipientField = regexp.MustCompile(`(?im)^final-recipient[ \t]*:[ \t]*(?:rfc822|utf-8)[ \t]*;`)
 	partHeader     = regexp.MustCompile(`(?m)(?:^[ \t]*--[^\n]*\n)?\n*(?:^[0-9A-Za-z-]+:[^\n]*\n(?:[ \t]+[^\n]*\n)*)*\z`)
 )
 
-// search finds the part for machines where the structure hides it: the boundary is another than the one that is told, the
-// header that tells it is lost, or an empty line stands before the part's own header. It ends where the returned message
-// begins, which may be a report itself.
+// search finds the machine-readable part in a message with a broken structure: the boundary differs from the declared one, the
+// header that declares it is lost, or an empty line stands before the part's own header. It ends where the returned message
+// begins, because that may be a report itself.
 func (r *report) search(raw []byte) {
 	end := len(raw)
 	if at := originalPart.FindIndex(raw); at != nil {
@@ -103,7 +103,7 @@ func (r *report) search(raw []byte) {
 	if before := partHeader.FindIndex(raw[max(0, start-maxPartHeader):start]); before != nil {
 		start = max(0, start-maxPartHeader) + before[0]
 	}
-	if len(r.text) == 0 || delimiter.Match(r.text) { // the parts were one
+	if len(r.text) == 0 || delimiter.Match(r.text) { // the two parts were read as one
 		r.text = raw[:min(start, maxText)]
 		if e := entity(raw[:start]); e != nil {
 			r.text, _ = io.ReadAll(io.LimitReader(e.Body, maxText))
@@ -124,7 +124,7 @@ func (r *report) search(raw []byte) {
 	}
 }
 
-// searchFields finds the fields for machines where all marks of the parts are lost, and text where there is no part with any.
+// searchFields finds the machine-readable fields if all marks of the parts are lost. It also finds the text if no part has any.
 func (r *report) searchFields(raw []byte) {
 	_, body, _ := cutHeader(raw)
 	if at := recipientField.FindIndex(body); at != nil {
@@ -137,6 +137,7 @@ func (r *report) searchFields(raw []byte) {
 	}
 }
 
+// walk takes the parts of a message, down to maxDepth levels.
 func (r *report) walk(e *gomessage.Entity, depth int) {
 	parts := e.MultipartReader()
 	if parts == nil || depth == maxDepth {
@@ -152,8 +153,7 @@ func (r *report) walk(e *gomessage.Entity, depth int) {
 	}
 }
 
-// take keeps a part if it is the first of its kind. A message inside is never looked into: the original may be a report
-// itself.
+// take keeps a part if it is the first of its kind. It does not look into a message inside: the original may be a report itself.
 func (r *report) take(e *gomessage.Entity) {
 	kind, _, _ := e.Header.ContentType()
 	switch kind = strings.ToLower(kind); {
@@ -175,7 +175,7 @@ func (r *report) take(e *gomessage.Entity) {
 	}
 }
 
-// prose is what the text for people says.
+// prose returns the parsed human-readable text.
 func (r *report) prose() *prose {
 	if r.words == nil {
 		r.words = readProse(string(r.text))
@@ -183,18 +183,19 @@ func (r *report) prose() *prose {
 	return r.words
 }
 
+// readPart reads up to limit bytes of a part, unless one was read before.
 func readPart(to *[]byte, e *gomessage.Entity, limit int64) {
 	if len(*to) > 0 {
 		return
 	}
-	b, _ := io.ReadAll(io.LimitReader(e.Body, limit)) // what was read before an error is what there is
+	b, _ := io.ReadAll(io.LimitReader(e.Body, limit)) // after an error, the bytes read so far are used
 	if b == nil {
 		b = []byte{}
 	}
 	*to = b
 }
 
-// isReport tells what machines send about messages from what people write.
+// isReport tells reports that machines send about messages from mail that people write.
 func (r *report) isReport() bool {
 	kind, _, _ := r.header.ContentType()
 	auto := autoSubmitted(&r.header)
@@ -202,14 +203,14 @@ func (r *report) isReport() bool {
 		r.header.Has("X-Failed-Recipients") || r.fromDaemon()
 }
 
-// date is when the report was written by its own clock, or received where that can't be.
+// date is when the report was written by its own clock. If that is not plausible, it is the time of receipt.
 func (r *report) date() time.Time {
 	received, _ := time.Parse(time.RFC3339, r.header.Get(keptReceived))
 	return r.plausible(r.header.Get("Date"), received.UTC())
 }
 
-// plausible reads a date (RFC 5322 section 3.3) that lies between sending and receipt, with five minutes for clocks that
-// differ; else it is the other.
+// plausible reads a date (RFC 5322 section 3.3) that lies between sending and receipt, with five minutes allowed for clock skew.
+// Otherwise it returns other.
 func (r *report) plausible(text string, other time.Time) time.Time {
 	const skew = 5 * time.Minute
 	t, err := netmail.ParseDate(text)
@@ -220,7 +221,7 @@ func (r *report) plausible(text string, other time.Time) time.Time {
 	return t.UTC()
 }
 
-// uniqueID is the same for a report that comes twice: by its Message-ID, or its bytes where it has none.
+// uniqueID is the same for a report that comes twice. It uses the Message-ID, or the bytes if there is none.
 func (r *report) uniqueID(e *mail.Event) string {
 	h := sha256.New()
 	own := cmp.Or(r.header.Get("Message-Id"), string(r.digest[:]))
@@ -234,13 +235,13 @@ func (r *report) uniqueID(e *mail.Event) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// field matches the name of a header field. RFC 5322 allows more in it; nobody uses that.
+// field matches the name of a header field. RFC 5322 allows more characters; nobody uses them.
 var field = regexp.MustCompile(`^[0-9A-Za-z_.-]+[ \t]*:`)
 
-// tidy makes header fields that strict parsers read: lines that belong to no field go, and so do control characters.
+// tidy makes header fields that strict parsers accept: it drops lines that belong to no field, and replaces control characters.
 func tidy(b []byte) []byte {
 	out := make([]byte, 0, len(b)+2)
-	open := false // a field that a folded line can belong to
+	open := false // there is a field that a folded line can belong to
 	for line := range bytes.Lines(b) {
 		line = bytes.TrimRight(line, "\r\n")
 		name := field.Find(line)
@@ -271,8 +272,8 @@ func printable(r rune) rune {
 	return r
 }
 
-// groups reads groups of fields that empty lines part (RFC 3464 section 2.1): that of the whole message, and one for each
-// recipient. Empty groups are left out, and what is beyond any report.
+// groups reads groups of fields, separated by empty lines (RFC 3464 section 2.1): one for the whole message, and one for each
+// recipient. It leaves out empty groups, and groups beyond the size of any real report.
 func groups(b []byte) []textproto.MIMEHeader {
 	r := textproto.NewReader(bufio.NewReader(io.MultiReader(bytes.NewReader(parted(tidy(b))), strings.NewReader("\r\n\r\n"))))
 	var all []textproto.MIMEHeader
@@ -287,11 +288,10 @@ func groups(b []byte) []textproto.MIMEHeader {
 	}
 }
 
-// parted puts the empty line between two recipients that stand in one group: before a recipient that comes after what was
-// told of another.
+// parted puts the missing empty line between two recipients in one group: before a recipient that follows the result of another.
 func parted(b []byte) []byte {
 	out := make([]byte, 0, len(b)+64)
-	var named, told bool // what the group has so far
+	var named, told bool // what the group has so far: a recipient, a result
 	for line := range bytes.Lines(b) {
 		name, _, _ := bytes.Cut(line, []byte(":"))
 		switch strings.ToLower(string(name)) {

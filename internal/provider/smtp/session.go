@@ -31,8 +31,8 @@ type session struct {
 	idleTimer *time.Timer
 }
 
-// transact runs one transaction. stale says that the connection had died before its first reply to it, that nothing was
-// sent, and that a fresh connection may be tried. The context's end closes the connection.
+// transact runs one transaction. stale says that the connection had died before its first reply to this transaction. Nothing was
+// sent then, and a fresh connection may be tried. The end of the context closes the connection.
 func (s *session) transact(ctx context.Context, j *job) (receipt provider.Receipt, perr *provider.Error, stale bool) {
 	stop := context.AfterFunc(ctx, func() { _ = s.wire.Close() })
 	defer func() {
@@ -62,7 +62,8 @@ func (s *session) transact(ctx context.Context, j *job) (receipt provider.Receip
 	return receipt, perr, false
 }
 
-// fits compares the job with what the server's EHLO offers: SIZE (RFC 1870) and SMTPUTF8. Another relay may offer more.
+// fits compares the job with what the server's EHLO offers: SIZE (RFC 1870) and SMTPUTF8. If it does not fit, another relay may
+// offer more.
 func (s *session) fits(j *job) *provider.Error {
 	if limit, ok := s.client.MaxMessageSize(); ok && limit > 0 && len(j.msg) > limit {
 		return &provider.Error{
@@ -79,8 +80,8 @@ func (s *session) fits(j *job) *provider.Error {
 	return nil
 }
 
-// begin sends MAIL FROM, after RSET where an earlier transaction was left open. ENVID carries our id into bounces
-// (RFC 3461), where the server offers it.
+// begin sends MAIL FROM, after RSET if an earlier transaction was left open. ENVID carries our id into bounces (RFC 3461) if the
+// server offers it.
 func (s *session) begin(j *job) error {
 	if s.dirty {
 		if err := s.client.Reset(); err != nil {
@@ -93,8 +94,8 @@ func (s *session) begin(j *job) error {
 	})
 }
 
-// recipients sends RCPT TO for each recipient and returns those that were not taken. An error means that the transaction
-// goes no further.
+// recipients sends RCPT TO for each recipient and returns those that the server refused. An error means that the transaction
+// cannot go on.
 func (s *session) recipients(ctx context.Context, j *job) ([]provider.Refusal, *provider.Error) {
 	var t tally
 	for i, rcpt := range j.rcpts {
@@ -148,7 +149,7 @@ func (s *session) data(ctx context.Context, j *job, accepted int) (provider.Rece
 			perr.Class, perr.Scope, perr.Elsewhere, perr.Suspect = provider.Rejected, provider.ScopeAccount, true, true
 		}
 		if perr.Class == provider.BadRecipient && accepted > 1 {
-			perr.Class = provider.Rejected // it speaks of one of them and does not say of which
+			perr.Class = provider.Rejected // it is about one of them and does not say which
 		}
 		return provider.Receipt{}, perr
 	}
@@ -159,9 +160,9 @@ func (s *session) data(ctx context.Context, j *job, accepted int) (provider.Rece
 	return provider.Receipt{}, perr
 }
 
-// sandboxed reports whether a relay that knows its addresses (SES) says that it doesn't know a recipient. Then another
-// account may send to them, and this one goes on for the others. When all mail meets it, it is the account's: as in the
-// adapter of SES.
+// sandboxed reports whether a relay that verifies addresses (SES) says that it doesn't know a recipient. Another account may be
+// able to send to them, and this account goes on for the others. If all mail gets this answer, the account is at fault; the
+// adapter of SES does the same.
 func (j *job) sandboxed(text string) bool {
 	text = strings.ToLower(text)
 	return strings.Contains(text, "not verified") && !strings.Contains(text, strings.ToLower(j.from)) &&
@@ -181,7 +182,7 @@ func (s *session) accepted(text string) provider.Receipt {
 	return provider.Receipt{ProviderMessageID: queueID(text), Detail: text}
 }
 
-// blame names the one accepted recipient that the server refused after the body, beside those refused before.
+// blame names the one accepted recipient that the server refused after the body, besides those refused before.
 func (s *session) blame(j *job, refused []provider.Refusal, perr *provider.Error) []provider.Refusal {
 	out := append([]provider.Refusal(nil), j.refused...)
 	was := map[string]bool{}
@@ -199,8 +200,8 @@ func (s *session) blame(j *job, refused []provider.Refusal, perr *provider.Error
 	return out
 }
 
-// failed turns an error into an outcome and decides whether the connection lives on: it does after an error reply, it
-// does not after 421 (RFC 5321 section 3.8), a lost connection, a timeout or a line that is not SMTP.
+// failed turns an error into an outcome and decides whether the connection can still be used. It can after an error reply. It
+// cannot after 421 (RFC 5321 section 3.8), a lost connection, a timeout or a line that is not SMTP.
 func (s *session) failed(ctx context.Context, at stage, err error) *provider.Error {
 	p, ok := replyOf(err)
 	if !ok {
@@ -223,7 +224,7 @@ func (s *session) lostConnection(ctx context.Context, at stage, err error) *prov
 	return unreachable(ctx, at.String(), err)
 }
 
-// quit says goodbye and closes.
+// quit sends QUIT and closes the connection.
 func (s *session) quit() {
 	s.client.CommandTimeout = quitTimeout
 	if s.broken || s.client.Quit() != nil {
@@ -231,16 +232,17 @@ func (s *session) quit() {
 	}
 }
 
-// tally counts what became of the recipients of one transaction.
+// tally counts the results for the recipients of one transaction.
 type tally struct {
 	accepted int
 	refused  []provider.Refusal
 	account  *provider.Error // the first refusal that is about us, not about the recipient
-	soft     *provider.Error // the first that may pass
-	hard     *provider.Error // the first that ends a recipient
+	soft     *provider.Error // the first that is temporary
+	hard     *provider.Error // the first that is final for a recipient
 	full     bool            // the server takes no more recipients
 }
 
+// refuse records the refusal of a recipient, by its class.
 func (t *tally) refuse(rcpt string, e *provider.Error) {
 	class := e.Class
 	if t.accepted > 0 && takesNoMore(e) {
@@ -254,7 +256,7 @@ func (t *tally) refuse(rcpt string, e *provider.Error) {
 			t.hard = e
 		}
 	case provider.Misconfigured, provider.Throttled, provider.Rejected:
-		// For this recipient it means: not by this transaction. Alone in the next one, it decides it.
+		// For this recipient it means: not in this transaction. Alone in the next one, the same reply decides it.
 		class = provider.Transient
 		if t.account == nil {
 			t.account = e
@@ -277,8 +279,8 @@ func refusal(rcpt string, class provider.Class, e *provider.Error) provider.Refu
 	return r
 }
 
-// takesNoMore reports whether a server that took recipients before means that this transaction is full: 452, bare or as
-// 4.5.3 (RFC 5321 section 4.5.3.1.10), or what others say for it. A rate that is used up is another thing.
+// takesNoMore reports whether a server that accepted recipients before now says that this transaction is full: 452, bare or as
+// 4.5.3 (RFC 5321 section 4.5.3.1.10), or the words of other servers for it. A used-up rate limit is not that.
 func takesNoMore(e *provider.Error) bool {
 	switch {
 	case strings.HasSuffix(e.Code, ".5.3"):
@@ -289,15 +291,15 @@ func takesNoMore(e *provider.Error) bool {
 	return e.Status == 452 && e.Code == strconv.Itoa(e.Status) || strings.Contains(strings.ToLower(e.Detail), "too many recipients")
 }
 
-// postpone leaves recipients for another transaction. That one is another call of Send, so that it has a slot of the
-// account's limits, an intent and an outcome of its own: the engine makes it at once, and the pool still has this
-// connection for it.
+// postpone leaves recipients for another transaction. That one is another call of Send, with its own slot of the account's
+// limits, its own intent and its own outcome. The engine makes it at once, and the pool still has this connection for it.
 func (t *tally) postpone(rcpts []string, why *provider.Error) {
 	for _, r := range rcpts {
 		t.refused = append(t.refused, provider.Refusal{Email: r, Class: provider.Transient, Code: why.Code, Detail: why.Detail, Full: true})
 	}
 }
 
+// bad lists the recipients that were refused for good.
 func (t *tally) bad() []provider.Refusal {
 	var bad []provider.Refusal
 	for _, r := range t.refused {
@@ -308,8 +310,8 @@ func (t *tally) bad() []provider.Refusal {
 	return bad
 }
 
-// verdict is the outcome when the server took no recipient. Where the dialogue was cut short after some were found bad,
-// those are reported, or the rest would never be reached.
+// verdict is the outcome when the server took no recipient. If the dialogue was cut short after some were found bad, those are
+// reported; otherwise the rest would never be tried.
 func (t *tally) verdict(j *job) *provider.Error {
 	switch {
 	case t.account != nil:
@@ -324,8 +326,8 @@ func (t *tally) verdict(j *job) *provider.Error {
 	return &e
 }
 
-// lost is the outcome when the connection ended among the recipients. When the server hung up with 421, those already
-// found bad are settled by it: they may be why, and the same would happen again.
+// lost is the outcome when the connection ended during the recipients. If the server hung up with 421, the recipients already
+// found bad are reported as bad: they may be the cause, and a new try would end the same way.
 func (t *tally) lost(j *job, perr *provider.Error) *provider.Error {
 	if t.hard != nil && perr.Status == 421 {
 		return (&tally{refused: t.refused, hard: t.hard}).verdict(j)

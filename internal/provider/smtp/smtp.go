@@ -1,21 +1,21 @@
 // Package smtp sends through a mail relay: Postfix on the same machine, a company's submission server, any host that
 // speaks RFC 5321. It decides what a reply means (reply.go, a table by stage), keeps a pool of connections and signs with
-// DKIM; the message's bytes are package mime's, and what follows from a class is the engine's.
+// DKIM. Package mime builds the message's bytes, and the engine decides what follows from a class.
 //
-// One Send is one transaction. Recipients for whom it had no room go in another one, which is another Send.
+// One Send is one transaction. Recipients that did not fit into it go in another transaction, which is another Send.
 //
-// A connection that the relay closed while it lay idle is replaced once, before anything of
-// the message was written; that is reconnecting, not a second try. After the first byte of the body no failure is
-// retried here: without the reply to the final dot nobody knows (RFC 1047), which is Uncertain.
+// If the relay closed a connection while it was idle, the connection is replaced once, before anything of the message was
+// written. That is a reconnect, not a second try. After the first byte of the body no failure is retried here: without the
+// reply to the final dot nobody knows the outcome (RFC 1047), which is Uncertain.
 //
-// What the relay took may still come back. With a bounce domain each message leaves with an envelope sender of its own
+// A message that the relay took may still bounce. With a bounce domain each message has an envelope sender of its own
 // (verp.go), and reports to that address become events (events.go): delivery status notifications (dsn.go), bounces in
-// free text (bounce.go) and complaints (arf.go). The address says which message it is about, and nothing in the report is
-// believed on that; the report says which recipient.
+// free text (bounce.go) and complaints (arf.go). The address alone decides which message a report is about; nothing in the
+// report is trusted for that. The report says which recipient it is about.
 //
-// A newcomer's likeliest mistake is to read the code without the stage: 550 at RCPT TO is about one recipient, at MAIL
-// FROM about our sender, at the greeting about us. Only words about our quota or identity mean the same at every stage:
-// package smtpcode reads them, as it reads the replies in reports, where the stage is lost.
+// The most likely mistake of a newcomer is to read the code without the stage: 550 at RCPT TO is about one recipient, at MAIL
+// FROM about our sender, at the greeting about us. Only words about our quota or identity mean the same at every stage.
+// Package smtpcode reads them. It also reads the replies in reports, in which the stage is lost.
 //
 // Sources: RFC 5321, 3207, 3461, 1870, 6531; RFC 3464, 6522, 6533, 5965, 3834; Postfix's postconf(5), smtpd(8), bounce(8).
 package smtp
@@ -37,7 +37,7 @@ type Client struct {
 	cfg    Config
 	signer *signer
 	pool   *pool
-	tokens *tokens // nil but for auth xoauth2
+	tokens *tokens // nil except for auth xoauth2
 	scrub  func(string) string
 	verp   *verp // nil without BounceDomain
 }
@@ -56,8 +56,8 @@ func New(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg, signer: signer, pool: newPool(cfg, d.dial), tokens: d.tokens, scrub: scrubber(cfg), verp: newVERP(cfg)}, nil
 }
 
-// scrubber makes replies fit to be stored: servers like to echo commands, and AUTH commands hold the password. The rules
-// are esphttp's, so that every adapter's details read alike.
+// scrubber makes replies safe to store: servers often echo commands, and AUTH commands hold the password. The rules are those of
+// esphttp, so that the details of all adapters read alike.
 func scrubber(cfg Config) func(string) string {
 	secrets := []seal.Secret{cfg.AccessToken, cfg.ClientSecret, cfg.RefreshToken}
 	if !cfg.Password.IsZero() {
@@ -66,10 +66,10 @@ func scrubber(cfg Config) func(string) string {
 	return esphttp.New(esphttp.Options{Secrets: secrets}).Scrub
 }
 
-// Capabilities is what this relay can carry.
+// Capabilities says what this relay can carry.
 func (c *Client) Capabilities() provider.Capabilities { return c.cfg.Capabilities() }
 
-// Close ends the idle connections with QUIT and waits for it, a second at most. No Send may be running.
+// Close ends the idle connections with QUIT and waits for it, at most a second. No Send may be running.
 func (c *Client) Close() error {
 	c.pool.close()
 	c.tokens.close()
@@ -111,19 +111,19 @@ func (c *Client) deliver(ctx context.Context, j *job) (provider.Receipt, *provid
 	return receipt, perr
 }
 
-// job is one transaction to be.
+// job is one planned transaction.
 type job struct {
 	id      string
 	from    string
 	rcpts   []string
 	msg     []byte
 	utf8    bool               // an address needs SMTPUTF8
-	notify  []gosmtp.DSNNotify // what is reported to the bounce address; nil leaves it to the relay
+	notify  []gosmtp.DSNNotify // what to report to the bounce address; nil leaves it to the relay
 	refused []provider.Refusal
 }
 
-// prepare builds and signs the message and checks every address on the form that goes on the wire. A recipient that may
-// not go there is refused here, the others go on.
+// prepare builds and signs the message, and checks every address in the form in which it is sent. An address that cannot be sent
+// over SMTP is refused here; the others go on.
 func (c *Client) prepare(s *provider.Send) (*job, *provider.Error) {
 	msg, err := mime.Build(s.Message)
 	if err == nil {
@@ -149,8 +149,8 @@ func (c *Client) prepare(s *provider.Send) (*job, *provider.Error) {
 	return j, nil
 }
 
-// bounceAddress is the envelope sender of a message, and what is to be reported there. The author of a message whose
-// bounces come back to From gets the relay's default, which is failures only.
+// bounceAddress returns the envelope sender of a message, and what to report there. If bounces go back to From, the author gets
+// the relay's default, which is failures only.
 func (c *Client) bounceAddress(m *mail.Message) (string, []gosmtp.DSNNotify) {
 	notify := []gosmtp.DSNNotify{gosmtp.DSNNotifyFailure, gosmtp.DSNNotifyDelayed}
 	switch {
@@ -166,8 +166,8 @@ func (c *Client) bounceAddress(m *mail.Message) (string, []gosmtp.DSNNotify) {
 	}
 }
 
-// needsUTF8 reports whether any address of envelope or header is not ASCII (RFC 6531 section 3.1). Texts are not asked:
-// they are encoded to ASCII, which every next hop takes.
+// needsUTF8 reports whether any address of envelope or header is not ASCII (RFC 6531 section 3.1). Texts do not matter: they
+// are encoded to ASCII, which every next hop takes.
 func needsUTF8(s *provider.Send) bool {
 	m := s.Message
 	if m.From.NeedsSMTPUTF8() {
@@ -183,7 +183,7 @@ func needsUTF8(s *provider.Send) bool {
 	return false
 }
 
-// nobody is the outcome of a job whose every recipient is unusable.
+// nobody is the outcome of a job without a usable recipient.
 func (j *job) nobody() *provider.Error {
 	return &provider.Error{Class: provider.BadRecipient, Code: "5.1.3", Detail: "no recipient can be sent to over SMTP", Refused: j.refused}
 }

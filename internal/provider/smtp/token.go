@@ -19,20 +19,21 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// early is how long before its end a token is replaced: a session may be opened with it until then.
+// early is how long before its expiry a token is replaced: a session may be opened with it until then.
 const early = time.Minute
 
-// tokens are the access tokens of an account with auth xoauth2: one at a time, replaced before it ends, and once more when
-// the relay refuses it. Only one request for a new one is under way at a time.
+// tokens are the access tokens of an account with auth xoauth2. There is one at a time. It is replaced before it expires, and
+// once more if the relay refuses it. Only one request for a new one runs at a time.
 type tokens struct {
-	fetch func(context.Context) (*oauth2.Token, error) // nil: there is only the one of the settings
+	fetch func(context.Context) (*oauth2.Token, error) // nil: there is only the token of the settings
 	http  *http.Client                                 // of fetch
 	now   func() time.Time
-	busy  chan struct{} // holds a place for whoever uses current
+	busy  chan struct{} // holds an item while someone uses current
 
 	current *oauth2.Token // nil before the first
 }
 
+// newTokens chooses how tokens are fetched: by a refresh token, by client credentials, or not at all.
 func newTokens(cfg Config) *tokens {
 	t := &tokens{now: time.Now, busy: make(chan struct{}, 1), current: &oauth2.Token{AccessToken: cfg.AccessToken.Reveal()}}
 	if cfg.TokenURL == "" {
@@ -46,8 +47,8 @@ func newTokens(cfg Config) *tokens {
 	if cfg.RefreshToken.IsZero() {
 		return t
 	}
-	// Microsoft gives another refresh token with each access token. The newest is used as long as the process lives; after
-	// a start the sealed one is used again, which stays good for months.
+	// Microsoft gives another refresh token with each access token. The newest is used as long as the process lives. After a
+	// restart the sealed one is used again, which stays valid for months.
 	refresh := cfg.RefreshToken.Reveal()
 	grant := &oauth2.Config{
 		ClientID: cfg.ClientID, ClientSecret: cfg.ClientSecret.Reveal(), Scopes: strings.Fields(cfg.Scope),
@@ -64,7 +65,7 @@ func newTokens(cfg Config) *tokens {
 	return t
 }
 
-// tokenChecks are the rules of auth xoauth2. Secrets that it does not use may stay: none can be taken away.
+// tokenChecks are the rules of auth xoauth2. Secrets that it does not use may stay set, because none can be removed.
 func (c Config) tokenChecks() []demand {
 	on := c.Auth == authXOAUTH2
 	return []demand{
@@ -86,7 +87,7 @@ func clientCredentials(cfg Config) *clientcredentials.Config {
 	}
 }
 
-// tokenJail lets token requests out to public addresses by https, and to the machine's own where the setting names that.
+// tokenJail allows token requests to public addresses by https, and to loopback if the setting names that.
 func tokenJail(tokenURL string) jail.Options {
 	u, err := url.Parse(tokenURL)
 	if err != nil || !isLoopback(u.Hostname()) {
@@ -102,7 +103,7 @@ func tokenJail(tokenURL string) jail.Options {
 	}}
 }
 
-// get returns a token that is good for a while yet and is not the refused one, and whether there may be another if the
+// get returns a token that is still valid for a while and is not the refused one. again says whether there may be another if the
 // relay refuses this one.
 func (t *tokens) get(ctx context.Context, refused string) (token string, again bool, perr *provider.Error) {
 	select {
@@ -132,7 +133,7 @@ func (t *tokens) close() {
 	}
 }
 
-// good reports whether the current token lasts. One whose end nobody told lasts until it is refused.
+// good reports whether the current token is valid long enough. A token without a known expiry counts until it is refused.
 func (t *tokens) good() bool {
 	if t.current.Expiry.IsZero() {
 		return true
@@ -148,8 +149,8 @@ var tokenErrors = []string{
 	"login_required", "consent_required", "admin_policy_enforced", "org_internal", "deleted_client", "disabled_client",
 }
 
-// tokenFailure says what a failed request for a token means. Nothing of the answer is shown but one of these codes and its
-// description: other JSON may have an "error" too.
+// tokenFailure says what a failed request for a token means. Of the answer it shows only one of these codes and its description:
+// other JSON may have an "error" too.
 func tokenFailure(ctx context.Context, err error) *provider.Error {
 	answer, answered := errors.AsType[*oauth2.RetrieveError](err)
 	_, network := errors.AsType[*url.Error](err)

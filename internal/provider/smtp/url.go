@@ -11,10 +11,10 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// ParseURL turns SMTP_RELAY_URL, such as smtp://user:pass@mail.example.com:587?tls=starttls, into what ParseConfig
-// takes. The scheme smtps means implicit TLS. The query may set tls, auth, helo, envelope_from, bounce_domain, server_name,
-// allow_plaintext and smtputf8; anything else in it is an error. With bounce_domain comes a verp_key at random: nobody but the
-// account has to know it. No error quotes the URL, which may hold a password.
+// ParseURL turns SMTP_RELAY_URL, such as smtp://user:pass@mail.example.com:587?tls=starttls, into the input of ParseConfig.
+// The scheme smtps means implicit TLS. The query may set tls, auth, helo, envelope_from, bounce_domain, server_name,
+// allow_plaintext and smtputf8; anything else in it is an error. With bounce_domain it makes a random verp_key, which only the
+// account has to know. No error quotes the URL, which may hold a password.
 func ParseURL(raw string) ([]byte, map[string]seal.Secret, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -53,6 +53,7 @@ func ParseURL(raw string) ([]byte, map[string]seal.Secret, error) {
 	return out, secrets, err
 }
 
+// fromQuery reads the parameters of the query. Each may occur once.
 func (s *settings) fromQuery(raw string) error {
 	query, err := url.ParseQuery(raw)
 	if err != nil {

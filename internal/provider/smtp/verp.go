@@ -13,15 +13,15 @@ import (
 )
 
 // The form of a bounce address: b+<message id, 32 hex>.<10 base32>@<bounce domain>. The local part has 45 of the 64
-// characters that RFC 5321 section 4.5.3.1.1 allows; 50 bits of MAC can't be guessed against a server that answers.
+// characters that RFC 5321 section 4.5.3.1.1 allows. 50 bits of MAC can't be guessed by asking a server.
 const (
 	verpPrefix      = "b+"
 	verpMAC         = 10
 	verpLabel       = "sendgate bounce address\x00" // so that no other use of the key gives the same bytes
 	minVERPKey      = 32
-	maxBounceDomain = 200 // leaves the address under the 254 of RFC 5321 section 4.5.3.1.3
+	maxBounceDomain = 200 // keeps the address under the 254 of RFC 5321 section 4.5.3.1.3
 
-	// complaintBox is where feedback loops are told to send complaints, at the bounce domain.
+	// complaintBox is the local part at the bounce domain to which feedback loops send complaints.
 	complaintBox = "fbl"
 )
 
@@ -31,13 +31,13 @@ var (
 	verpEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 )
 
-// verp makes and knows the bounce addresses of one account: variable envelope return paths, one per message.
+// verp makes and verifies the bounce addresses of one account: variable envelope return paths, one per message.
 //
-// A recipient reads the address in Return-Path, and may write to it what they like. Alone, they could only forge a report of
-// themselves. With others on the message, they could name those: so a report of such a message is told, and suppresses nobody
-// (mail.Event.ByMessage). An address for each recipient would take a transaction for each, and a message leaves in one. ENVID
-// reaches the server of each recipient, and so whoever runs one. ORCPT differs by recipient, but it has to be their address,
-// which is no secret; a token in its place would show up where servers deliver by it.
+// A recipient can read the address in Return-Path, and can write anything to it. A sole recipient could only forge a report about
+// themselves. One of several could name the others, so a report of such a message is recorded, but suppresses nobody
+// (mail.Event.ByMessage). An address for each recipient would need a transaction for each, and a message leaves in one. ENVID
+// would not help: it reaches the server of each recipient, and so whoever runs one. ORCPT differs by recipient, but must be their
+// address, which is no secret; a token in its place would show up on servers that deliver by it.
 type verp struct {
 	domain string // lower case
 	key    seal.Secret
@@ -50,7 +50,7 @@ func newVERP(cfg Config) *verp {
 	return &verp{domain: strings.ToLower(cfg.BounceDomain), key: cfg.VERPKey}
 }
 
-// address gives the bounce address of a message.
+// address returns the bounce address of a message.
 func (v *verp) address(id mail.ID) string {
 	return verpPrefix + hex.EncodeToString(id[:]) + "." + v.mac(id) + "@" + v.domain
 }
@@ -62,7 +62,7 @@ func (v *verp) mac(id mail.ID) string {
 	return strings.ToLower(verpEncoding.EncodeToString(h.Sum(nil)))[:verpMAC]
 }
 
-// open reads the message id out of a bounce address, if we made it. Hosts on the way may have changed its case.
+// open reads the message id from a bounce address, if we made it. Hosts on the way may have changed its case.
 func (v *verp) open(addr string) (mail.ID, bool) {
 	local, domain, ok := strings.Cut(strings.ToLower(addr), "@")
 	if !ok || domain != v.domain {
@@ -72,7 +72,7 @@ func (v *verp) open(addr string) (mail.ID, bool) {
 	return id, ok && hmac.Equal([]byte(mac), []byte(v.mac(id)))
 }
 
-// splitVERP reads the parts of a lower-case local part without judging the MAC.
+// splitVERP reads the parts of a lower-case local part. It does not check the MAC.
 func splitVERP(local string) (mail.ID, string, bool) {
 	m := verpLocal.FindStringSubmatch(local)
 	if m == nil {
@@ -85,7 +85,7 @@ func splitVERP(local string) (mail.ID, string, bool) {
 	return id, m[2], true
 }
 
-// isComplaintBox reports whether the address is that of feedback loops.
+// isComplaintBox reports whether the address is the complaint box for feedback loops.
 func (v *verp) isComplaintBox(addr string) bool {
 	return strings.EqualFold(addr, complaintBox+"@"+v.domain)
 }

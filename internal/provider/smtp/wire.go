@@ -10,13 +10,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxReplies caps what a server may send between two of our writes, in bytes: go-smtp caps a line, not their number.
+// maxReplies caps what a server may send between two of our writes, in bytes: go-smtp caps the length of a line, not the number.
 const maxReplies = 1 << 20
 
 var errTooMuch = errors.New("server sent more than 1 MiB without being asked")
 
-// wire is the socket below TLS. It bounds each write, because go-smtp sets no deadline while it writes a body; it counts
-// what was written, which decides between Transient and Uncertain; and it bounds what is read.
+// wire is the socket below TLS. It bounds each write, because go-smtp sets no deadline while it writes a body. It counts the
+// bytes written, which decides between Transient and Uncertain. It also bounds what is read.
 type wire struct {
 	net.Conn
 	writeTimeout time.Duration
@@ -45,7 +45,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// greeted is a connection whose greeting was read before TLS. go-smtp wants one, so it gets it again.
+// greeted is a connection whose greeting was read before TLS. go-smtp expects a greeting, so greeted gives it one again.
 type greeted struct {
 	net.Conn
 	greeting *strings.Reader
@@ -59,8 +59,8 @@ func (g *greeted) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// wireSafe reports whether an address may stand between the angle brackets of MAIL FROM and RCPT TO. go-smtp refuses CR
-// and LF only, so "a@b> NOTIFY=NEVER" would smuggle a parameter. This is the last look, on the form that goes out.
+// wireSafe reports whether an address may stand between the angle brackets of MAIL FROM and RCPT TO. go-smtp refuses only CR
+// and LF, so "a@b> NOTIFY=NEVER" would smuggle in a parameter. This is the last check, on the form that is sent.
 func wireSafe(addr string) bool {
 	if addr == "" || len(addr) > 320 || !utf8.ValidString(addr) {
 		return false

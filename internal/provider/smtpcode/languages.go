@@ -1,11 +1,11 @@
 package smtpcode
 
-// language is how replies in one language, or in a few that are alike, speak of a mailbox: the things that are at fault, and
-// what is said of them. A dot stands for a letter that servers write in several ways.
+// language says how replies in one language, or in a few similar ones, talk about a mailbox: the things at fault, and what is
+// said about them. A dot stands for a letter that servers write in several ways.
 type language struct {
 	things      string // the mailbox, its address and its owner
-	unknown     string // isn't there
-	off         string // was switched off, and not for now
+	unknown     string // does not exist
+	off         string // was switched off for good
 	unavailable string // the words of RFC 5321 for 550
 }
 
@@ -98,7 +98,7 @@ var languages = []language{
 	},
 }
 
-// abroad are the phrases in which the languages say something of their things, in either order.
+// abroad returns the phrases in which the languages say something about their things, in either order.
 func abroad(said func(language) string) phrases {
 	var all phrases
 	for _, l := range languages {
@@ -107,7 +107,7 @@ func abroad(said func(language) string) phrases {
 	return all
 }
 
-// thingsAbroad are the things alone.
+// thingsAbroad returns the things alone.
 func thingsAbroad() phrases {
 	var all phrases
 	for _, l := range languages {

@@ -8,22 +8,23 @@ import (
 	"sync"
 )
 
-// phrases are patterns, of which one must match. Most replies hold none of the words of most patterns, and looking for a
-// word is a hundred times faster than running a pattern, so each is run only where the words are there that it can't do without.
-// All of the table on one reply takes less than a tenth of a millisecond that way, instead of more than one.
+// phrases are patterns; one must match. Most replies contain none of the words of most patterns, and a search for a word is a
+// hundred times faster than a pattern. So a pattern runs only if the words that it requires are there. The whole table on one
+// reply takes less than a tenth of a millisecond in this way, instead of more than one.
 type phrases []phrase
 
 type phrase struct {
-	needs [][]string            // of each at least one is in every text that matches; none if that is not known
-	re    func() *regexp.Regexp // nil if the word is all there is
+	needs [][]string            // every text that matches has at least one word of each set; none if no such words are known
+	re    func() *regexp.Regexp // nil if the word is the whole pattern
 }
 
+// oneOf compiles patterns and splits their top-level alternatives. It panics on a pattern that is not valid.
 func oneOf(patterns ...string) phrases {
 	var all phrases
 	for _, p := range patterns {
 		re, err := syntax.Parse(p, syntax.Perl)
 		if err != nil {
-			panic("smtpcode: " + err.Error()) // of the table, which every test reads
+			panic("smtpcode: " + err.Error()) // the table is at fault, which every test reads
 		}
 		branches := []*syntax.Regexp{re}
 		if re.Op == syntax.OpAlternate {
@@ -36,6 +37,7 @@ func oneOf(patterns ...string) phrases {
 	return all
 }
 
+// phraseOf makes a phrase that compiles its pattern at the first use.
 func phraseOf(re *syntax.Regexp) phrase {
 	p := phrase{needs: needed(re)}
 	if re.Op != syntax.OpLiteral {
@@ -45,7 +47,7 @@ func phraseOf(re *syntax.Regexp) phrase {
 	return p
 }
 
-// needed gives sets of words, of each of which a match holds one.
+// needed returns sets of words. A match contains at least one word of each set.
 func needed(re *syntax.Regexp) [][]string {
 	switch re.Op { //nolint:exhaustive // of the others nothing is sure
 	case syntax.OpLiteral:
@@ -80,6 +82,7 @@ func shortest(words []string) int {
 	return len(slices.MinFunc(words, func(a, b string) int { return len(a) - len(b) }))
 }
 
+// match reports whether one of the phrases is in the text.
 func (ps phrases) match(text string) bool {
 	return slices.ContainsFunc(ps, func(p phrase) bool {
 		for _, set := range p.needs {

@@ -2,8 +2,8 @@ package smtpcode
 
 import "github.com/sendgate/sendgate/internal/mail"
 
-// rule maps replies to a verdict. A nil field matches everything; codes and enhanced are patterns of path.Match, any one
-// of which matches. Of words and links one must match: words are looked for in a speech's words, links in its links.
+// rule maps replies to a verdict. A nil field matches everything; codes and enhanced are patterns of path.Match, and one match is
+// enough. One of words and links must match: words are searched in a speech's words, links in its links.
 type rule struct {
 	name            string
 	codes, enhanced []string
@@ -12,7 +12,7 @@ type rule struct {
 	reason          mail.Reason
 }
 
-// passing are words that promise a change: what is said with them is no last word.
+// passing are words that promise a change: a reply with them is not final.
 var passing = oneOf(
 	`tempora(r|l|ir)|tijdelijk|tymczasow|tillf.llig|midlertidig|ge.ici`, `maintenance|under (review|investigation)|for investigation`, `\buntil\b|meanwhile|right now|tomorrow|while migrating|being (moved|migrated)`, `(database|backend|directory)( service| server)? (error|failure|not reachable|unreachable|unavailable)`, `try (it )?again later`, `(try|retry) later`, `try again in `, `at a later time`, `not found,? try again`,
 	`(user|recipient|mail ?box|account|address|domain)( or (\w+ ){0,2}\w+)? (may|might) (not |no longer |have |be |been )+(exist|valid|active|found|known|disabled|inactive|closed|deleted|full|invalid|unavailable)`,
@@ -21,45 +21,45 @@ var passing = oneOf(
 	`稍后|請稍後|暂时|暫時|後ほど|一時的|(попробуйте|повторите) позже|временно`,
 )
 
-// The names of things, for the patterns below.
+// Parts of the patterns below.
 const (
 	box = `(user ?(name|id)?|recipients?|mail-?boxe?s?|mail box|account|address(ee)?|alias|inbox|rcpt|local[- ]?part|mail drop|@)`
 	gap = `[^.;:]*`
-	// secret is a password. It is a word about our account only where a reply refuses it: attachments have passwords too, and
-	// so do the texts of fraud. wrong is said of it, before it or after; refused only after it.
+	// secret matches a password. It is about our account only if the reply refuses it: attachments have passwords too, and fraud
+	// mail mentions them. wrong may stand before or after it; refused only after it.
 	secret  = `(passwor[dt]|passphrase|contrase.a|\bclave\b|\bsenha\b|mot de passe|kennwort|has[lł]o\b|парол|密码|密碼|パスワード|비밀번호|.ifre(si|niz)?\b|jelsz|\bheslo|lozink|mật khẩu|kata sandi|סיסמ|كلمة المرور)` //nolint:gosec // a pattern, not a credential
 	wrong   = `(\b(wrong|bad|invalid|incorrect|mismatch\w*|expired|missing)\b|falsch|ungültig|abgelaufen|inv[aá]lid|incorre[ct]t|caducad|expir|erron|incorrect|scadut|errat|sbagliat|onjuist|verkeerd|ongeldig|nieprawid|błędn|неверн|неправильн|просроч|invalide|错误|錯誤|不正确|不正確|无效|無効|間違|誤|잘못|틀|hatalı|yanlış|geçersiz|érvénytelen|hibás|nesprávn|neplatn|neispravn|pogrešn|sai\b|không đúng|salah|שגוי|خاطئ|خطأ|غير صحيح)`
 	refused = `\b(required|rejected|failed|too old|changed|reset|not (accepted|valid|correct|set|match\w*)|(does|do|did)(n'?t| not) match|could not be verified)\b`
-	// locked is said of what a password keeps closed, and bundle is such a thing.
+	// locked are words for something protected by a password, and bundle matches such things.
 	locked = `(geschützt|protég|proteg|protett|cifrad|beveilig|\bchron|szyfr|защищ|加密|保护|保護|암호화|védett|zaheslovan|korumalı)`
 	bundle = `\b(archives?|attachments?|zips?|rars?|files?|pdfs?|documents?)\b`
-	// ours are words that make a user or an account one of our side.
+	// ours are words that mark a user or an account as one of our side.
 	ours = `\b(hosting|sending|smtp|api|relay|submission|trial|login|from|authenticated)`
-	// barred are words of a refusal that has its reason elsewhere than in the mailbox.
+	// barred are words of a refusal whose reason is not the mailbox.
 	barred = `\b(denied|block\w*|spam|polic\w*|permission|(allow|permitt|authori[sz]|restrict)ed|reject\w*|refus\w*|prohibited|forbidden|no access|full|over|limit\w*|quota|busy|temporar\w*)\b`
 )
 
-// noAnswer are the words for a host that was not reached. A server that answers, and with a 5xx, says "connection refused"
-// for reasons of its own.
+// noAnswer are the words for a host that was not reached. If a server answers, and with a 5xx, its "connection refused" means
+// something else.
 var noAnswer = oneOf(
 	`connection (timed out|refused|reset|dropped|closed|failed|lost)`, `(lost|broken|bad) connection`, `no route to host|network is unreachable|host is down`, `timed? ?out`, `not found,? try again`,
 	`(cname|mx) lookup failed`, `(temporary|server) (dns|name|lookup) (failure|error)|temporary lookup|servfail|dns (query|lookup) (failed|error|timeout)`, `wasn't able to establish|unable to (connect|contact)|did not accept our requests to connect`,
 	`domain is not reachable|host unreachable|no answer from host|address family`,
 )
 
-// theirs are words that leave an enhanced code about the mailbox or its domain as it is: none that say anything, or some that
-// name what the code is about. With others the server may give that code for a reason of its own.
+// theirs are words with which an enhanced code about the mailbox or its domain is believed: no meaningful words, or some that
+// name the subject of the code. With other words the server may use that code for another reason.
 var theirs = append(oneOf(
 	`^\W*((please|see|go|to|visit|for|more|info|information|details|no|failed|failure|error|rejected|refused|bounced?|undeliverable|unroute?able|unknown|disabled|inactive|invalid|not|found|exist\w*|closed|deleted|moved|gone|permanent\w*|delivery|smtp)\W*)*$`,
 	`^not (found|known|available|valid|exist)`, box, `e-?mail (id|account)|mailing list|domain|\bmx (for|record)|\bhost( ?name)? (not|unknown)|(invalid|unknown|bad) host`,
 ), thingsAbroad()...)
 
-// rules are tried in order, the first match decides; rules with a hard reason are left out for what is no last word.
+// rules are tried in order; the first match decides. Rules with a hard reason are skipped if the reply is not final.
 // Sources: RFC 5321 section 4.2, RFC 3463 section 3, RFC 7372, RFC 7504, RFC 7505, the IANA registry of enhanced status
 // codes, Google's "SMTP error reference", Microsoft's "Email non-delivery reports in Exchange Online", Postfix's smtpd(8)
-// and the replies that testdata holds. Most words stand in English; those of other languages are the common ones.
+// and the replies in testdata. Most words are English; those of other languages are the common ones.
 var rules = []rule{
-	// Limits. Those of the mailbox are not ours, and a full mailbox has a quota too.
+	// Limits. Those of the mailbox are not ours, and a full mailbox also mentions a quota.
 	{name: "mail_loop", party: Host, reason: mail.Technical, words: oneOf(
 		`too many hops`, `hop ?count`, `(mail|routing|forwarding) loop`, `loops? back`, `loop(ing)? (detected|was found|message)`, `too many received`,
 		`message is looping`, `loopback|points? (back )?to (itself|myself|me|us|this host)`,
@@ -98,7 +98,7 @@ var rules = []rule{
 		`throttl`, `slow(er| down)`, `trop de connexions`, `слишком много|превышен лимит`, `connections? limit`, `messages?`+gap+`(temporarily )?deferred`, `permitted limits`,
 	)},
 
-	// About us, though the words speak of addresses, hosts and domains.
+	// About us, although the words mention addresses, hosts and domains.
 	{name: "recipient_restricted", party: Mailbox, reason: mail.BlockedPolicy, words: oneOf(
 		`resolver\.rst\.(auth|notauth|send)`, `not authorized to send to`, `allowed[- ]senders`, `mailing list`, `members?[- ]only|non-member|not subscribed|closed mailing list`, `only accept`, `recipient preferences`,
 		`(recipient|user) (rejects?|refuses?|refused|blocks?|blocked)( to| you| your| mail| this| the|[.,!]|$)`, `(blocked|rejected|refused|blacklisted|disallowed) by (the |this )?(recipient|user)([^ ]| and|$)`, `not authenticated for (group|mailbox|public folder)`, `has restricted`, `user rules`, `(disabled|turned off|closed)`+gap+`\b(external|outside|strangers)`,
@@ -179,11 +179,11 @@ var rules = []rule{
 
 	{name: "policy", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(`(due to|by|for|against|violates?) (\w+ ){0,3}polic(y|ies)`, `recipient polic`, `polic(y|ies)[ -](restriction|reason|violation|reject)`, `administrative prohibition`, `\b(un|not |no )acceptable`, `accept\w* (any )?((e-?)?mails?|messages) (over|via|with|without|unless|that|which|through|directly|only|sent)`)},
 	{name: "service_refused", party: Unknown, reason: mail.BlockedPolicy, codes: []string{"5??"}, words: oneOf(`^(the )?service (is )?(currently )?(unavailable|not available)`)},
-	{ // whose account it is, ours with a relay or theirs, no word and no code says
+	{ // no word and no code says whose account it is: ours at a relay, or theirs
 		name: "account_off", party: Unknown, reason: mail.BlockedPolicy, enhanced: []string{"", "5.[03457].*"},
 		words: oneOf(`^(((this|the|that|sorry|error|sl|e\d+)\b)\W*)*account (is |was |has been |currently |administratively )*(disabled|deactivated|suspended|terminated|blocked)([^\w@]*$|[.;][^@]*$)`, `^(la |l'|el |a |le |das |het |il )?(cuenta|conta|compte|konto|hesap|аккаунт|уч.тная запись|帐号|账号|帳號|계정|contul|akun)(\PL+\pL+){0,3}?\PL*(d[ei]s?[hs]?abil|desa[ct]|d.sact|deaktiv|dezactiv|disatt|suspen|sospes|gesperrt|geblokk|uitgesch|gedeact|отключ|деактив|已?被?(停用|禁用)|비활성|devre|dinonakt)\pL*\W*$`),
 	},
-	{name: "one_of_two", party: Unknown, reason: mail.BlockedPolicy, words: oneOf( // a reply that leaves open which it is
+	{name: "one_of_two", party: Unknown, reason: mail.BlockedPolicy, words: oneOf( // it does not say which reason applies
 		`(unknown|invalid|found|unavailable|available|exists?|valid|inactive)( \w+)?,? or (\w+ ){0,4}`+barred,
 		barred+`( \w+){0,3},? or (\w+ ){0,4}(unknown|invalid|no such|not found|unavailable|not available|not exist|n't exist|nonexist|non-exist)`,
 	)},
@@ -196,10 +196,10 @@ var rules = []rule{
 	)},
 	{name: "domain_unknown", party: Mailbox, reason: mail.InvalidDomain, codes: []string{""}, words: oneOf(`no mx (for|record)|has no mx|no such domain|(unknown|invalid) domain|domain( name)? (not found|unknown|does not exist|doesn't exist)|host (name )?not found|unknown host`)},
 	{name: "unknown_error", party: Unknown, reason: mail.Undetermined, words: oneOf(`(unknown|unexpected|undefined) (error|problem|reason)|(error|erro|errore|erreur|fehler|b..d)\b` + gap + `(desconocid|desconhecid|sconosciut|inconnu|unbekannt)|unbekannter fehler`)},
-	{name: "no_recipients", party: Host, reason: mail.Technical, codes: []string{"503"}, words: oneOf(`no valid recipients`)}, // each had a reply of its own, which can have been temporary
+	{name: "no_recipients", party: Host, reason: mail.Technical, codes: []string{"503"}, words: oneOf(`no valid recipients`)}, // each recipient had its own reply, which may have been temporary
 	{name: "no_recipients", party: Host, reason: mail.Technical, enhanced: []string{"5.5.1"}, words: oneOf(`no valid recipients`)},
 	{name: "server_fault", party: Host, reason: mail.Technical, words: oneOf(`(user|home|mail|mailbox|spool) ?(path|dir|directory|folder)\b` + gap + `\b(not?|n't) exists?`)},
-	{name: "address_syntax", party: Unknown, reason: mail.Technical, words: oneOf(`^(bad|invalid|illegal|malformed|wrong|faulty) address syntax|^(malformed|faulty) address`)}, // it can be the sender's
+	{name: "address_syntax", party: Unknown, reason: mail.Technical, words: oneOf(`^(bad|invalid|illegal|malformed|wrong|faulty) address syntax|^(malformed|faulty) address`)}, // it may be about the sender's address
 	{name: "mailbox_inactive", party: Mailbox, reason: mail.Inactive, words: append(oneOf(
 		box+gap+`\b(disabled|inactive|deleted|removed|retired|deactivated|de-activated|dis?s?activated|suspended|terminated|closed|discontinued|frozen|archived|not (been )?activ\w*|unactivated)\b`, `(disabled|inactive|deactivated|suspended|closed|terminated|archived) (e-?mail )?(user|account|mail ?box|recipient|address|e-?mail)`,
 		`is now disabled`, `rejected: (inactive|disabled|suspended|closed)`, box+gap+`inactivity`, `no longer (active|in use)`, `has(n't| not) (entered|logged (in|on)|been accessed)`, `mail (receiving|reception) (is |has been )?disabled`, `extended inactivity`, `no recipient activity|never logged (on|in)`, `(account|mailbox|user)( (is|has))? expired`, `\binactive\b|\binactiv[oae]s?\b|\binativ[oa]\b`, `inutilizzo|falta de uso|expirad[oa]`, `deaktiviert|d.sactiv.e?|nieaktywn`, `suspend the service`, `expired (e-?mail )?`+box+`|`+box+` (is |has )?expired`,
@@ -214,14 +214,14 @@ var rules = []rule{
 		`(mail ?box|mail box|address|recipient|user|account) (is |was )?(marked as |flagged as )?(invalid|undeliverable|wrong|incorrect)`, `rejected: (invalid|unknown|undeliverable|nonexist|not in\b|not found)`, `not in (the |our )?(\w+ )?(recipient|user|address|account) (list|table|directory|map)`, `not a member of (the |this )?domain`, `no longer (on|exists?|here|with|works?|employed)`, box+gap+`no longer (a )?(valid|available|accepts?)`, `@ (is )?(not|no longer) (being )?used`, `domain (is )?not used (for|by) (e-?)?mail`, `(does not|doesn't) handle mail for (that|this|the) (user|recipient|address)`, `final (e-?mail )?delivery (point|address|destination)`, `list of (allowed|valid|known) recipients`, `mail (name|id) (is |was )?not (found|known|valid)`, `(does not|doesn't) have an? (e-?mail|mail ?box)\b`, `rec(ip|ipient)notfound`, `recipient not ok`,
 		`\binconnue?\b|\bunbekannt\b|sconosciut|in?esistente|inexistente?|desconocid`, `\bkeine?n? (solche[rsn]? )?(benutzer|empf|postfach|konto)|aucun (utilisateur|compte|destinataire)|nessun utente|no hay (nadie|ning.n (usuario|destinatario|buz.n))|nie istnieje|nie ma takiego|нет такого`, `tuntematon|bulunamad|존재하지 ?않|찾을 수 없|不存在|存在しません|登録されていません|見つかりません|宛先不明|ユーザ.{0,6}不明`,
 	), abroad(func(l language) string { return l.unknown })...)},
-	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.4.1"}, words: oneOf(`recipient address rejected: access denied`)}, // Exchange Online, of addresses that it does not know
-	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.0"}, words: oneOf(`^address rejected`)},                         // IronPort, likewise
+	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.4.1"}, words: oneOf(`recipient address rejected: access denied`)}, // Exchange Online, for unknown addresses
+	{name: "address_rejected_there", party: Mailbox, reason: mail.InvalidAddress, enhanced: []string{"5.1.0"}, words: oneOf(`^address rejected`)},                         // IronPort, for the same
 
 	// Other words.
 	{name: "refused", party: Unknown, reason: mail.BlockedPolicy, words: oneOf(
 		`polic(y|ies)`, `block`, `administrative`, `access denied|permission|berechtigung|autoris|autorizad`, `den(y|ied)\b`, `not (allowed|permitted|authori[sz]ed|accepted here)|unsafe for|suppression`, `security`, `forbidden|prohibited|restricted`, `refused (by|due|for|because)`, `will not accept`, `go away`,
 	)},
-	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: append(oneOf( // the words of RFC 5321 for 550, and so for much else
+	{name: "mailbox_unavailable", party: Mailbox, reason: mail.InvalidAddress, words: append(oneOf( // the words of RFC 5321 for 550, so used for much else
 		`(mail ?box|mail box|address|recipient|user|account) (@ )?(is |was )?(unavailable|unavaiable|unaviable|not available)`, `unavailable (mail )?(user|recipient|mailbox)`,
 	), abroad(func(l language) string { return l.unavailable })...)},
 	{name: "bad_dialogue", party: Host, reason: mail.Technical, words: oneOf(`protocol`, `syntax`, `command`, `sequence of`, `need rcpt`, `routing\.(noconnector|unreachable)|smtpsend\.dns\.invaliddata`)},
@@ -241,7 +241,7 @@ var rules = []rule{
 	{name: "x.4.1", party: Host, reason: mail.Connection, enhanced: []string{"4.1.2", "[45].4.[1-4]"}},
 	{name: "x.3", party: Host, reason: mail.Technical, enhanced: []string{"[45].3.*", "[45].4.*", "[45].5.*"}},
 
-	// Reply codes beside no enhanced one that says anything. Those that are left out say nothing, and none is hard.
+	// Reply codes without a meaningful enhanced code. Missing codes say nothing, and none is hard.
 	{name: "421", party: Host, reason: mail.Connection, codes: []string{"421"}},
 	{name: "45x", party: Host, reason: mail.Technical, codes: []string{"45[1245]", "50?", "555"}},
 	{name: "53x", party: Account, reason: mail.AuthFailure, codes: []string{"53?"}},
