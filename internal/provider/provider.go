@@ -6,12 +6,17 @@
 //
 // # How to add a provider
 //
-//  1. A folder with config.go (Config, Validate, secrets as seal.Secret), send.go and Spec, each naming the provider's
-//     documentation page on top.
-//  2. The table from the provider's own codes to Class, as data, one entry per documented code.
-//  3. providertest.Run passes: golden requests, every HTTP status, cancellation, dropped connections, parallel sends.
-//  4. One line in package catalog, one value in api/openapi.yaml, one row in the README's provider table.
-//  5. An emulator written from the provider's documentation: a folder in internal/emulator and one line in its catalog.
+//  1. A folder internal/provider/KIND, its files named as in the other adapters: config.go (Config, Validate, Spec; secrets are
+//     seal.Secret, and Spec.Settings says which setting directs which secret), message.go, send.go, answers.go (the table from
+//     the provider's codes to Class, one entry per documented code), and for what comes back events.go, hook.go, find.go and
+//     register.go. The package comment names the provider's documentation pages.
+//  2. suite_test.go calls providertest.Run: golden requests, every HTTP status, lost connections, bodies of strangers, repeats.
+//     directions_test.go calls providertest.CheckSettings.
+//  3. A folder internal/emulator/KIND, written from the same documentation and not from the adapter.
+//  4. One line in the table of internal/provider/catalog (with the documented limits) and one in that of
+//     internal/emulator/catalog; the kind in arch_test.go, in the enum of api/openapi.yaml and, for an account from the
+//     environment, in catalog/environ.go and docker-compose.yml. Tests fail where one is missing.
+//  5. Rows in the README's tables of providers and events, and a section in docs/providers.md and docs/webhooks.md.
 //  6. If package deliver had to be changed, this interface is wrong: say so and fix the interface first.
 package provider
 
