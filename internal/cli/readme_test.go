@@ -125,7 +125,7 @@ func TestDocumentedCommandsParse(t *testing.T) {
 				}
 			}
 		}
-		if seen == 0 {
+		if seen == 0 && filepath.Base(page) != "glossary.md" { // which has words only
 			t.Errorf("%s shows no command", page)
 		}
 	}
