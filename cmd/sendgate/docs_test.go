@@ -248,6 +248,8 @@ func (s *stage) run(t *testing.T, b block) {
 			s.haveAccount(t, m[1], strings.Contains(m[0], "add"))
 		}
 		s.write(t, s.plain, "sendgrid.key", "SG.aaaaaaaaaaaaaaaaaaaaaa.bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\n")
+		s.write(t, s.plain, "resend.key", "re_aaaaaaaa_bbbbbbbbbbbbbbbbbbbbbbbb\n")
+		s.write(t, s.plain, "resend.secret", "whsec_"+strings.Repeat("QUFB", 8)+"\n")
 		s.write(t, s.plain, "relay.password", "a-password-of-the-relay\n")
 		s.write(t, s.plain, "client.secret", "a-secret-of-the-client\n")
 		s.write(t, s.plain, "refresh.token", "a-token-to-refresh-by\n")
@@ -301,7 +303,8 @@ func (s *stage) haveAccount(t *testing.T, name string, absent bool) {
 	case !there && !absent:
 		kinds := map[string]string{
 			"sendgrid": "--kind sendgrid --secret api_key=env:ASKED", "mailgun": "--kind mailgun --set domain=mg.example.com --secret api_key=env:ASKED",
-			"postmark": "--kind postmark --secret server_token=env:ASKED", "relay": "--kind smtp --set host=mail.internal --set port:=25",
+			"postmark": "--kind postmark --secret server_token=env:ASKED", "resend": "--kind resend --secret api_key=env:ASKED",
+			"relay":  "--kind smtp --set host=mail.internal --set port:=25",
 			"ses-eu": "--kind ses --set region=eu-west-1 --set use_default_credentials:=true",
 		}
 		s.sh(t, s.plain, s.own, "sendgate providers add "+name+" "+kinds[name])

@@ -1,10 +1,10 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 
-	"context"
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/record"
