@@ -28,7 +28,7 @@ func storeMutants() []mutant {
 			"\tif true {\n\t\tgo func() { _ = commit(end, tx, latest) }()\n\t\treturn won, false, nil\n\t}\n\tswitch err = commit(end, tx, latest); {\n",
 		}}, dir, "TestAnswerToCommitThatCannotBeFoundOutIsUnknown|TestServerRefusesToCommitTooLate"},
 		{"M02", "the intent is not written", []edit{{
-			dir + "/intent.go", "\treturn db.intents.do(ctx, ownedIntent{in, owner}, int64(max(1, len(in.Open))))\n", "\treturn mail.Announced{OK: true}, nil\n",
+			dir + "/intent.go", "\treturn db.intents.do(ctx, ownedIntent{in, owner}, int64(max(1, len(in.Open))))\n", "\treturn queue.Announced{OK: true}, nil\n",
 		}}, dir, "TestIntendAnnouncesOneCallOnce"},
 		{"M03", "a result closes a claim whoever holds it", []edit{{
 			dir + "/record.go", "f.id = i.id AND f.n = i.n AND f.owner = i.owner AND (", "f.id = i.id AND (",
@@ -75,7 +75,7 @@ func otherMutants() []mutant {
 			"internal/deliver/next.go", "\t\tunknown(&r, c, failure)\n\t\tr.Unknown =", "\t\tagain(&r, c, 0, failure, now)\n\t\t_ =",
 		}}, "internal/deliver", "TestUncertainIsNeverRequeued"},
 		{"M15", "the SDK of SES tries again by itself", []edit{{
-			"internal/provider/ses/client.go", "Retryer:     aws.NopRetryer{},", "RetryMaxAttempts: 3,",
+			"internal/provider/ses/send.go", "Retryer:     aws.NopRetryer{},", "RetryMaxAttempts: 3,",
 		}}, "internal/provider/ses", "TestConformance"},
 		{"M17", "a cursor opens another tenant's page", []edit{{
 			"internal/httpapi/cursor.go", "l.name, strconv.Itoa(int(l.tenant)), l.filter", "l.name, l.filter",
