@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -96,7 +98,7 @@ func (s *Server) registerWebhooks(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	if err := s.ownURL(base, a.Kind); err != nil {
+	if err := s.ownURL(r, base, a.Kind); err != nil {
 		return err
 	}
 	out := api.AccountWebhooksResult{URL: base + hookPath(a.Name)}
@@ -127,21 +129,39 @@ func hookBase(raw string) (string, error) {
 	return strings.TrimRight(raw, "/"), nil
 }
 
-// ownURL refuses a URL that may not be ours where the provider is given a password of the account's to use there: whoever may
-// change accounts and not read secrets could have the password brought to himself.
-func (s *Server) ownURL(base string, kind provider.Kind) error {
+// ownURL refuses a URL that may not be ours, where the provider is given a password to use there. Otherwise an admin key that
+// may not read secrets could have the password sent to another address. Ours is SENDGATE_PUBLIC_URL, and on this machine the
+// port that took this request.
+func (s *Server) ownURL(r *http.Request, base string, kind provider.Kind) error {
 	spec, _ := s.kinds.Spec(kind)
-	ours, err := url.Parse(s.publicURL)
-	theirs, bad := url.Parse(base)
-	switch {
-	case len(spec.Guessable) == 0 || bad == nil && loopback(theirs.Hostname()):
+	if len(spec.Guessable) == 0 {
+		return nil
+	}
+	theirs, err := url.Parse(base)
+	if err != nil {
+		return invalid("url", "invalid_url", "must be the https URL at which the provider reaches this service")
+	}
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	switch ours, err := url.Parse(s.publicURL); {
+	case loopback(theirs.Hostname()) && local != nil && portOf(theirs) == strconv.Itoa(local.Port):
 		return nil
 	case s.publicURL == "":
-		return invalid("url", "foreign_url", "needs SENDGATE_PUBLIC_URL: the provider is given a password of the account's, for that address only")
-	case err != nil || bad != nil || !strings.EqualFold(ours.Host, theirs.Host):
-		return invalid("url", "foreign_url", "must be at SENDGATE_PUBLIC_URL ("+ours.Host+"): the provider is given a password of the account's")
+		return invalid("url", "foreign_url", "needs SENDGATE_PUBLIC_URL: the provider gets the account's password, to use at that address only")
+	case err != nil || !strings.EqualFold(ours.Hostname(), theirs.Hostname()) || portOf(ours) != portOf(theirs):
+		return invalid("url", "foreign_url", "must be at SENDGATE_PUBLIC_URL ("+ours.Host+"): the provider gets the account's password, to use there")
 	}
 	return nil
+}
+
+// portOf returns the port of a URL, by its scheme if it names none.
+func portOf(u *url.URL) string {
+	switch {
+	case u.Port() != "":
+		return u.Port()
+	case u.Scheme == "https":
+		return "443"
+	}
+	return "80"
 }
 
 func loopback(host string) bool {

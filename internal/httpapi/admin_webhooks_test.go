@@ -160,7 +160,7 @@ func TestRegistrationFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t, func(o *Options) { o.Registrars, o.Now = tc.reg, time.Now })
+				r := newRig(t, func(o *Options) { o.Registrars, o.Now, o.PublicURL = tc.reg, time.Now, "http://127.0.0.1:8025" })
 				defer r.server.Close()
 				sesAccount(t, r)
 				if _, err := r.client(r.admin).CreateAccount(t.Context(), api.AccountRequest{Name: "other", Kind: "ses", Settings: []byte(`{"region":"x"}`), Secrets: map[string]string{"api_key": "good"}}); err != nil {
