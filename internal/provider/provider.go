@@ -15,7 +15,7 @@
 //  3. A folder internal/emulator/KIND, written from the same documentation and not from the adapter.
 //  4. One line in the table of internal/provider/catalog (with the documented limits) and one in that of
 //     internal/emulator/catalog; the kind in arch_test.go, in the enum of api/openapi.yaml and, for an account from the
-//     environment, in catalog/environ.go and docker-compose.yml. Tests fail where one is missing.
+//     environment, in catalog/environ.go and docker-compose.yml. Tests fail without the rule in arch_test.go and the enum.
 //  5. Rows in the README's tables of providers and events, and a section in docs/providers.md and docs/webhooks.md.
 //  6. If package deliver had to be changed, this interface is wrong: say so and fix the interface first.
 package provider
