@@ -10,6 +10,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/eventjson"
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
@@ -98,21 +99,10 @@ func (d *eventData) base() mail.Event {
 		e.UniqueID = provider.Cut(e.At.Format("2006-01-02") + "/" + string(d.ID))
 	}
 	if e.Type == mail.EventClicked {
-		e.URL = link(string(d.URL))
+		e.URL = eventjson.Link(string(d.URL))
 	}
 	e.Machine = d.Client.Bot != "" && (e.Type == mail.EventOpened || e.Type == mail.EventClicked)
 	return e
-}
-
-// link caps a URL and removes characters that no URL has, so that it can be stored and shown.
-func link(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r <= ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, s)
-	return strings.ToValidUTF8(s[:min(len(s), maxLink)], "")
 }
 
 // kind returns the key of types, and the name that is shown.
@@ -166,7 +156,6 @@ func (d *eventData) ours() mail.ID {
 // Caps on the fields of an event, in bytes.
 const (
 	maxList = 64 << 10 // recipients that are parsed
-	maxLink = 2000     // the URL of a click
 )
 
 // recipients are the canonical addresses that the event is about. A rejection has no recipient of its own: it is about the
