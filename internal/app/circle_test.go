@@ -59,7 +59,7 @@ func samples() []sample {
 	return all
 }
 
-// What providers and recipients tell, and who is mailed no more after it. The cases share a service, in this order: the first
+// Providers and recipients report, and some recipients are not mailed again. The cases share a service, in this order: the first
 // counts all that there is.
 func TestEventsComeBack(t *testing.T) {
 	t.Parallel()

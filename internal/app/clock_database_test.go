@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// What callers see is dated by the database, and so is what receivers of webhooks check, whatever this host's clock shows.
+// The database dates what callers see and what receivers of webhooks check, whatever this host's clock shows.
 // Here the database is days ahead, where it has partitions, and the check of the two clocks is content.
 func TestCallersSeeTheDatabasesTime(t *testing.T) {
 	t.Parallel()

@@ -9,7 +9,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// What becomes of a message when the answer is no. The cases share a service, in this order: the last parks accounts.
+// A provider refuses a message: it goes elsewhere, waits or fails. The cases share a service, in this order: the last parks accounts.
 func TestRefusedMessagesGoWhereTheyAreTaken(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})

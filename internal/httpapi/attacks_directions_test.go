@@ -47,7 +47,7 @@ func TestStoredSecretsAreNotRedirected(t *testing.T) {
 	if got := string(r.store.config.Account("a").Settings); got != before {
 		t.Fatalf("settings = %s, want them unchanged", got)
 	}
-	// What changes nothing of it, or comes with the secrets, is taken.
+	// A change that leads nowhere else is taken, and so is one that comes with the secrets.
 	for _, body := range []string{
 		`{"settings":{"region":"eu-west-2"}}`,
 		`{"settings":{"region":"eu-west-2","base_url":"","port":0}}`,
@@ -62,7 +62,7 @@ func TestStoredSecretsAreNotRedirected(t *testing.T) {
 	a := r.do("PATCH", path, r.admin, `{"settings":{"region":"eu-west-3","port":2}}`)
 	r.want(a, 422, "invalid")
 
-	// What was stored in another case decides as well.
+	// A setting that was stored in other letter case counts as well.
 	r.store.config.Account("a").Settings = json.RawMessage(`{"region":"x","BASE_URL":"https://old.example"}`)
 	r.want(r.do("PATCH", path, r.admin, `{"settings":{"region":"x","base_url":"https://evil.example"}}`), 422, "invalid")
 	r.want(r.do("PATCH", path, r.admin, `{"settings":{"region":"x","base_url":"https://old.example"}}`), 200, "")

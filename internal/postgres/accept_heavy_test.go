@@ -10,7 +10,7 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// What is heavier than a whole ordinary batch gets more time for its statement, so that a slow disk can take it too;
+// A message that is heavier than a whole ordinary batch gets more time for its statement, so that a slow disk can take it too;
 // what is not keeps to the wait of its caller.
 func TestHeavyMessageGetsMoreTime(t *testing.T) {
 	t.Parallel()

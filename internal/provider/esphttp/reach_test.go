@@ -50,7 +50,7 @@ func TestAddressesAreHeldToTheBaseURL(t *testing.T) {
 	}
 }
 
-// What is not HTTP is quoted by net/http, and would be read by whoever reads about mail.
+// net/http quotes an answer that is not HTTP. Everybody who may read about mail would see it.
 func TestForeignAnswersAreNotTold(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []string{
