@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-# The git folder comes along on purpose: the go command stamps the commit into the binary, for `sendgate version`.
+# The git folder is copied on purpose: the go command writes the commit into the binary, for `sendgate version`.
 FROM golang:1.26-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -13,7 +13,7 @@ RUN mkdir -p /out/etc /out/tmp && chmod 1777 /out/tmp \
     && echo 'sendgate:x:65532:65532:sendgate:/:/sbin/nologin' > /out/etc/passwd \
     && echo 'sendgate:x:65532:' > /out/etc/group
 
-# No shell and no package manager: nothing but the program and what TLS needs to trust.
+# No shell and no package manager: only the program and the CA certificates for TLS.
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/ /

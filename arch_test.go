@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/sendgate/sendgate/internal/provider/catalog"
 )
 
 const module = "github.com/sendgate/sendgate"
@@ -24,7 +26,7 @@ type rule struct {
 	why string
 }
 
-// vocabulary is what every part of the program speaks: words and arithmetic without I/O.
+// vocabulary are the packages that every part of the program may import: types and arithmetic without I/O.
 var vocabulary = []string{
 	"internal/mail", "internal/queue", "internal/record", "internal/provider", "internal/limit", "internal/route", "internal/seal",
 }
@@ -44,8 +46,14 @@ var emulatedRule = rule{
 	"an emulated provider is written from the documentation of its own: not from an adapter, and not from another provider's",
 }
 
-// kinds are the providers: each has an adapter and an emulator, which know nothing of each other or of other kinds.
-var kinds = []string{"sendgrid", "mailgun", "postmark", "resend", "ses", "smtp"}
+// kinds are the providers of the catalog: each has an adapter and an emulator, which know nothing of each other or of other kinds.
+var kinds = func() []string {
+	var names []string
+	for _, s := range catalog.Specs() {
+		names = append(names, string(s.Kind))
+	}
+	return names
+}()
 
 func below(folder string, names []string) []string {
 	out := make([]string, len(names))
@@ -55,7 +63,7 @@ func below(folder string, names []string) []string {
 	return out
 }
 
-// withKinds adds the rules of each kind that has none of its own.
+// withKinds adds the default rules of each kind that has no own rules.
 func withKinds(rules map[string]rule) map[string]rule {
 	for folder, common := range map[string]rule{"internal/provider/": espRule, "internal/emulator/": emulatedRule} {
 		for _, name := range below(folder, kinds) {
@@ -67,7 +75,7 @@ func withKinds(rules map[string]rule) map[string]rule {
 	return rules
 }
 
-// rules has a line for each package. What is not listed is forbidden, a package without a line included.
+// rules has a line for each package. Imports that are not listed are forbidden. A package without a line is an error.
 var rules = withKinds(map[string]rule{
 	"":                               {nil, "the root holds tests of the tree only"},
 	"api":                            {nil, "callers get the wire types and the client without our insides"},
@@ -83,7 +91,7 @@ var rules = withKinds(map[string]rule{
 	"internal/jail":                  {nil, "a cage for addresses that strangers choose needs none of ours"},
 	"internal/unsub":                 {[]string{"internal/mail"}, "a token is made and opened, nothing else"},
 	"internal/route":                 {[]string{"internal/mail", "internal/queue", "internal/provider", "internal/limit"}, "a plan is a pure function"},
-	"internal/limit/limittest":       {[]string{"internal/limit"}, "the suite sees what a store sees"},
+	"internal/capacity":              {[]string{"internal/mail", "internal/provider", "internal/limit"}, "arithmetic over measured costs and dated prices"},
 	"internal/provider/esphttp":      {[]string{"internal/jail", "internal/provider", "internal/seal"}, "shared HTTP knows no provider and no message"},
 	"internal/provider/eventjson":    {[]string{"internal/mail", "internal/provider"}, "it knows the forms that all events share, and no provider"},
 	"internal/provider/mime":         {[]string{"internal/mail"}, "composing needs the message only"},
@@ -101,21 +109,24 @@ var rules = withKinds(map[string]rule{
 	"internal/lmtp":                  {[]string{"internal/provider"}, "it takes bounces in and knows nobody who reads them"},
 	"internal/deliver":               {append([]string{"internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/httpapi":               {append([]string{"api", "internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
-	"internal/dash":                  {vocabulary, "it declares the store methods that it uses, and app hands them in"},
 	"internal/forward":               {append([]string{"internal/telemetry"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/app":                   {[]string{"*"}, ""},
 	"internal/cli": {[]string{
 		"api", "internal/config", "internal/app", "internal/emulator", "internal/emulator/catalog", "internal/devpg", "internal/seal",
-		"internal/telemetry",
-		// The emulators are told the limits that the catalog has for the accounts of the same kinds.
+		"internal/telemetry", "internal/capacity",
+		// The emulators get the limits that the catalog has for accounts of the same kind.
 		"internal/limit", "internal/provider", "internal/provider/catalog",
 	}, "a client command speaks HTTP through api; whatever needs the store goes through app"},
+	"internal/bench": {
+		[]string{"api", "internal/app", "internal/devpg", "internal/emulator", "internal/emulator/catalog", "internal/httpapi"},
+		"it measures the built program from outside: it makes keys and accounts, and knows nothing of the insides",
+	},
 	"internal/drill": {nil, "it is tests, of the built program and of nothing inside"},
 	"cmd/sendgate":   {[]string{"internal/cli"}, "main hands over and does nothing"},
 })
 
 // testOnly are the packages that only tests may import, and that may themselves import testing.
-var testOnly = []string{"internal/limit/limittest", "internal/provider/providertest", "internal/postgres/pgtest"}
+var testOnly = []string{"internal/provider/providertest", "internal/postgres/pgtest"}
 
 // pkg is one package of the module: its non-test files, for every operating system.
 type pkg struct {
@@ -129,7 +140,7 @@ func tree(t *testing.T) map[string]*pkg {
 	t.Helper()
 	pkgs := map[string]*pkg{}
 	for _, file := range files(t) {
-		// The go command, too, passes over testdata and over names that begin with an underscore.
+		// The go command also ignores testdata and names that begin with an underscore.
 		skip := strings.HasSuffix(file, "_test.go") || strings.Contains(file, "testdata/") || strings.Contains("/"+file, "/_")
 		if skip || path.Ext(file) != ".go" {
 			continue
@@ -150,7 +161,7 @@ func tree(t *testing.T) map[string]*pkg {
 	return pkgs
 }
 
-// add takes up what one file says.
+// add adds the imports of one file.
 func (p *pkg) add(t *testing.T, file string, parsed *ast.File) {
 	t.Helper()
 	p.comment += parsed.Doc.Text()
@@ -163,7 +174,7 @@ func (p *pkg) add(t *testing.T, file string, parsed *ast.File) {
 	}
 }
 
-// files lists the files of the repository by slash-separated path, without what git and the tools keep for themselves.
+// files lists the files of the repository by slash-separated path, without the folders of git and of the tools.
 func files(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -196,6 +207,24 @@ func TestImportsFollowTheRules(t *testing.T) {
 		for _, arrow := range forbidden(pkgs[dir], r) {
 			t.Errorf("%s -> %s (in %s) is forbidden: %s. It may import of ours: %s",
 				dir, arrow, pkgs[dir].imports[module+"/"+arrow], r.why, strings.Join(r.may, ", "))
+		}
+	}
+}
+
+// A rule that has outlived its package, or that lets in one that is gone, would mislead its reader.
+func TestRulesAreAboutPackagesThatExist(t *testing.T) {
+	t.Parallel()
+	pkgs := tree(t)
+	for dir, r := range rules {
+		for _, name := range append([]string{dir}, r.may...) {
+			if pkgs[name] == nil && name != "" && name != "*" { // the root has tests only
+				t.Errorf("the rule of %q names %q, which is no package", dir, name)
+			}
+		}
+	}
+	for _, name := range testOnly {
+		if pkgs[name] == nil {
+			t.Errorf("%q is no package", name)
 		}
 	}
 }
@@ -256,6 +285,24 @@ func TestEveryPackageHasAComment(t *testing.T) {
 		}
 		if strings.Count(p.comment, want) > 1 {
 			t.Errorf("package %s in %q has several package comments: keep one", p.name, dir)
+		}
+	}
+}
+
+// A reader takes in a file as a whole. A longer one has parts that deserve a file of their own.
+func TestNoFileIsTooLong(t *testing.T) {
+	t.Parallel()
+	const most = 450 // lines
+	for _, file := range files(t) {
+		if path.Ext(file) != ".go" {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(text, []byte("\n")); n > most {
+			t.Errorf("%s has %d lines, want at most %d", file, n, most)
 		}
 	}
 }

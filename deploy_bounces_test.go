@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/smtp"
 )
 
-// unset gives a value of docker-compose.yml as it is where .env sets none of the variables in it.
+// unset returns a value of docker-compose.yml as it is if .env sets none of its variables.
 func unset(value string) string {
 	inner := regexp.MustCompile(`\$\{[A-Z_]+:-([^${}]*)\}`)
 	for inner.MatchString(value) {
@@ -20,8 +20,8 @@ func unset(value string) string {
 	return value
 }
 
-// What runs the compose file gets the bounces of its relay: the relay has to take mail for the domain that the account sends
-// from, and to hand it in at the socket at which sendgate listens, in a volume of both.
+// In the compose file sendgate gets the bounces of the relay. The relay must accept mail for the domain that the account
+// sends from, and must deliver it to the socket on which sendgate listens, in a volume that both share.
 func TestComposeBringsTheBouncesOfItsRelayBack(t *testing.T) {
 	t.Parallel()
 	var compose struct {

@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// service is what the tests look at in a service of docker-compose.yml.
+// service has the fields of a service in docker-compose.yml that the tests check.
 type service struct {
 	Image       string            `yaml:"image"`
 	ReadOnly    bool              `yaml:"read_only"`
@@ -74,7 +74,7 @@ func TestComposeServicesAreHardened(t *testing.T) {
 	}
 }
 
-// Behind Docker's ports all clients come from one address, unless the proxy in front is believed.
+// Behind Docker's ports all clients come from one address, unless sendgate trusts the proxy in front.
 func TestComposeNamesItsProxies(t *testing.T) {
 	t.Parallel()
 	env := services(t)["sendgate"].Environment
@@ -97,7 +97,7 @@ func TestComposeHoldsNoSecretAndNoDefaultForOne(t *testing.T) {
 	}
 }
 
-// The service may read and write rows, and only the migration may change the schema. Neither is the superuser, nor knows its
+// The service may read and write rows, and only the migration may change the schema. Neither is the superuser or knows its
 // password.
 func TestComposeGivesEachPartTheRoleItNeeds(t *testing.T) {
 	t.Parallel()

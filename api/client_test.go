@@ -18,7 +18,7 @@ import (
 
 const key = "sg_00000000_secret"
 
-// serve gives a client of a server with one handler.
+// serve returns a client of a server with one handler.
 func serve(t *testing.T, h http.HandlerFunc) *api.Client {
 	t.Helper()
 	srv := httptest.NewServer(h)

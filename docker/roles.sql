@@ -1,10 +1,10 @@
--- The two roles of sendgate, for the database that this runs in, by a superuser:
+-- Makes the two roles of sendgate in the current database. Run it as a superuser:
 --
 --   sendgate_owner   owns the schema, and runs "sendgate migrate up"
 --   sendgate_serve   reads and writes rows, and runs "sendgate serve", "doctor" and "restore"
 --
--- Neither can log in before it has a password (ALTER ROLE ... LOGIN PASSWORD). It may run on an empty database and on one that is in
--- use, and once more: what is there already is handed over.
+-- Neither can log in before it has a password (ALTER ROLE ... LOGIN PASSWORD). This may run on an empty database and on one that is in
+-- use, and may be repeated: existing tables, sequences and functions get the new owner.
 
 DO $$
 DECLARE
@@ -22,7 +22,7 @@ BEGIN
     LOOP
         EXECUTE format('ALTER TABLE %s OWNER TO sendgate_owner', name);
     END LOOP;
-    FOR name IN SELECT c.oid::regclass::text FROM pg_class c -- a sequence of a column goes with its table
+    FOR name IN SELECT c.oid::regclass::text FROM pg_class c -- the sequence of a column follows its table
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'S'
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
     LOOP
@@ -42,7 +42,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sendgate_
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO sendgate_serve;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO sendgate_serve;
 
--- The same for what later migrations make.
+-- The same rights for objects that later migrations make.
 ALTER DEFAULT PRIVILEGES FOR ROLE sendgate_owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO sendgate_serve;
 ALTER DEFAULT PRIVILEGES FOR ROLE sendgate_owner IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO sendgate_serve;
 ALTER DEFAULT PRIVILEGES FOR ROLE sendgate_owner IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO sendgate_serve;

@@ -20,7 +20,8 @@ type block struct {
 	text     string
 }
 
-// others are the languages of blocks that hold no commands, which are called sh. "" is configuration, output and pictures.
+// others are the languages of blocks without commands; blocks with commands are called sh. "" is configuration, output and
+// pictures.
 var others = []string{"", "json", "go", "ini"}
 
 var (
@@ -90,8 +91,8 @@ func (b *block) holdsCommands(t *testing.T) bool {
 	return false
 }
 
-// notRun are the blocks that no test can run here, by their page and something that stands in them. The command line of
-// sendgate in them is held to the grammar by a test of internal/cli, and the whole to that of the shell.
+// notRun are the blocks that no test can run here, by their page and a text in them. A test of internal/cli parses their
+// sendgate command lines, and the shell checks the syntax of the whole block.
 var notRun = []struct{ page, holds, why string }{
 	{"README.md", "go run ./cmd/sendgate dev", "it takes fixed ports and runs until it is stopped; the tests below run dev at free ones"},
 	{"README.md", "go test -v -tags drill", "these are the drills"},
@@ -111,7 +112,7 @@ var notRun = []struct{ page, holds, why string }{
 	{"docs/webhooks.md", "aws sns", "it needs the AWS CLI and an account there"},
 }
 
-// reason is the place in notRun of a block that is not run, -1 for one that is.
+// reason is the index in notRun of a block that is not run, or -1 if the block is run.
 func (b *block) reason() int {
 	return slices.IndexFunc(notRun, func(n struct{ page, holds, why string }) bool {
 		return n.page == b.page && strings.Contains(b.text, n.holds)

@@ -4,7 +4,8 @@ package main
 
 import "regexp"
 
-// rewrites put what a document can't know into a block: an id that exists, an address that is free, a load that is bounded.
+// rewrites replace values in a block that a document can't know: an id that exists, an address that is free, a load that
+// ends.
 var rewrites = []struct {
 	find *regexp.Regexp
 	with string
@@ -21,20 +22,11 @@ var rewrites = []struct {
 	{regexp.MustCompile(`postgres://sendgate@db/sendgate`), "$$DATABASE"},
 	{regexp.MustCompile(`/run/secrets/sendgate`), "$$SECRETFILE"},
 	{regexp.MustCompile(`https://send\.example\.com`), "$$HERE"},
-	{regexp.MustCompile(`(?m)(--secret [a-z_]+)( |$)`), "$1=env:ASKED$2"}, // there is no terminal to ask on
+	{regexp.MustCompile(`(?m)(--secret [a-z_]+)( |$)`), "$1=env:ASKED$2"}, // no terminal is there to ask for it
 	{regexp.MustCompile(`(?m)(sendgate restore --since \S+)$`), "$1 --yes"},
 	{regexp.MustCompile(`MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\.\.\.`), publicKey},
 	{regexp.MustCompile(`(?m)^(curl -N .*)$`), "$1 | head -n 5"},
 }
 
-// publicKey is one in the place of one that a document cuts short.
+// publicKey replaces a key that a document shows only in part.
 const publicKey = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEHGDgc7nkP+PN59tPYQAqrMX55nBwBhKPQD+5tXM4mzQLueoBD3cUvu+5Ud+8d7lmyJgbNSwXdIgOuViRrdYq9Q=="
-
-// script is what is run of a block.
-func (b *block) script() string {
-	text := b.text
-	for _, r := range rewrites {
-		text = r.find.ReplaceAllString(text, r.with)
-	}
-	return text
-}

@@ -40,8 +40,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// asReader runs one command as a reader of the documents does: what runs until it is stopped is stopped once it has shown
-// what it is for, and what an event has to bring about is looked at until it is there.
+// asReader runs one command as a reader of the documents does. A command that runs until it is stopped is stopped once it has
+// printed what it is for. A command whose result depends on an event is repeated until the result is there.
 func asReader(args []string) int {
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
@@ -61,13 +61,13 @@ func asReader(args []string) int {
 			if cli.Main(ctx, args, s) == 0 {
 				return 0
 			}
-			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // it looks again, as people do
+			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // it tries again, as people do
 		}
 	}
 	return cli.Main(ctx, args, s)
 }
 
-// asDoctor passes over what the tests' own server is set up for: it need not outlive a crash.
+// asDoctor ignores the settings of the tests' own server that make it lose data in a crash.
 func asDoctor(ctx context.Context, s cli.Streams) int {
 	var report bytes.Buffer
 	s.Out = io.MultiWriter(s.Out, &report)
@@ -84,7 +84,7 @@ func asDoctor(ctx context.Context, s cli.Streams) int {
 	return 0
 }
 
-// until calls then once a sign was written.
+// until calls then once a text (sign) was written.
 type until struct {
 	mu   sync.Mutex
 	to   io.Writer
@@ -102,7 +102,7 @@ func (u *until) Write(p []byte) (int, error) {
 	return u.to.Write(p)
 }
 
-// stage is what the blocks run on: a dev service, and an installation without accounts, for those that add some.
+// stage is where the blocks run: a dev service, and an installation without accounts for blocks that add some.
 type stage struct {
 	bin   string // where sendgate is
 	dev   string // the folder in which dev runs
@@ -144,7 +144,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// installation is the environment of a service with a database of its own.
+// installation is the environment of a service with its own database.
 func installation(t *testing.T) []string {
 	t.Helper()
 	return []string{
@@ -237,9 +237,12 @@ func TestEveryDocumentedCommandRuns(t *testing.T) {
 
 var addsOrChanges = regexp.MustCompile(`sendgate providers (?:add|change|limits) ([a-z-]+)`)
 
-// run prepares what a block speaks of and runs it.
+// run prepares the objects that a block names, and runs the block.
 func (s *stage) run(t *testing.T, b block) {
-	script := b.script()
+	script := b.text
+	for _, r := range rewrites {
+		script = r.find.ReplaceAllString(script, r.with)
+	}
 	switch accounts := addsOrChanges.FindAllStringSubmatch(script, -1); {
 	case strings.Contains(script, "sendgate serve"), strings.Contains(script, "sendgate migrate"), strings.Contains(script, "sendgate restore"):
 		s.sh(t, s.plain, s.server(t, script), script)
@@ -289,7 +292,7 @@ func (s *stage) server(t *testing.T, script string) []string {
 	return env
 }
 
-// haveAccount sees to it that an account is there to be changed, or is not, so that it can be added.
+// haveAccount makes sure that an account exists, so that it can be changed, or does not exist, so that it can be added.
 func (s *stage) haveAccount(t *testing.T, name string, absent bool) {
 	t.Helper()
 	admin := api.NewWith(strings.TrimPrefix(s.own[0], "SENDGATE_URL="), strings.TrimPrefix(s.own[1], "SENDGATE_ADMIN_KEY="), http.DefaultClient)
@@ -301,17 +304,21 @@ func (s *stage) haveAccount(t *testing.T, name string, absent bool) {
 			t.Fatal(err)
 		}
 	case !there && !absent:
-		kinds := map[string]string{
+		accounts := map[string]string{
 			"sendgrid": "--kind sendgrid --secret api_key=env:ASKED", "mailgun": "--kind mailgun --set domain=mg.example.com --secret api_key=env:ASKED",
 			"postmark": "--kind postmark --secret server_token=env:ASKED", "resend": "--kind resend --secret api_key=env:ASKED",
 			"relay":  "--kind smtp --set host=mail.internal --set port:=25",
 			"ses-eu": "--kind ses --set region=eu-west-1 --set use_default_credentials:=true",
 		}
-		s.sh(t, s.plain, s.own, "sendgate providers add "+name+" "+kinds[name])
+		flags, ok := accounts[name]
+		if !ok {
+			t.Fatalf("the table accounts in docs_test.go has no flags for the account %s, which a document changes: add them", name)
+		}
+		s.sh(t, s.plain, s.own, "sendgate providers add "+name+" "+flags)
 	}
 }
 
-// fixtures are the ids that a block names, of things that are in the state that its commands want.
+// fixtures makes the objects that a block names, in the state that its commands need, and returns their ids as variables.
 func (s *stage) fixtures(t *testing.T, script string) []string {
 	t.Helper()
 	var env []string
@@ -369,7 +376,7 @@ func (s *stage) fixtures(t *testing.T, script string) []string {
 	return append(env, "HERE="+s.url, "SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "ID=01939f3e-9c11-7d8a-b0c4-52f1c6a7e901", "TIMESTAMP=1790000017")
 }
 
-// busy sends mail that bounces for as long as a block follows events.
+// busy sends mail that bounces while a block follows events.
 func (s *stage) busy(t *testing.T, script string) (stop func()) {
 	t.Helper()
 	if !strings.Contains(script, "events tail") && !strings.Contains(script, "events/stream") {

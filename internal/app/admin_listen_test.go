@@ -17,7 +17,7 @@ func problemCode(err error) string {
 	return ""
 }
 
-// proxied sends requests as a proxy does that has them from a client.
+// proxied sends requests as a proxy does that forwards them for a client.
 type proxied struct {
 	next   http.RoundTripper
 	client string
@@ -64,7 +64,7 @@ func TestDoctorWarnsOfAnAdminAPIThatAllReach(t *testing.T) {
 		detail   string
 	}{
 		{nil, true, "127.0.0.1:8025"},
-		{[]string{"SENDGATE_LISTEN=0.0.0.0:8025"}, false, "whoever reaches the API"},
+		{[]string{"SENDGATE_LISTEN=0.0.0.0:8025"}, false, "anybody who reaches the API"},
 		{[]string{"SENDGATE_LISTEN=0.0.0.0:8025", "SENDGATE_ADMIN_LISTEN=127.0.0.1:8029"}, true, "127.0.0.1:8029"},
 		{[]string{"SENDGATE_LISTEN=0.0.0.0:8025", "SENDGATE_ADMIN_NETWORKS=192.0.2.0/24"}, true, "192.0.2.0/24"},
 	} {

@@ -17,7 +17,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/catalog"
 )
 
-// shapes are texts as callers give them.
+// shapes are texts as callers send them.
 func shapes() []string {
 	return []string{
 		"Your order", "Smith, Ann", `Ann "the boss" \ Smith`, "Žluťoučký kůň 🐎", "=?utf-8?q?x?=", "a =?utf-8?b?eA==?= b", "株式会社サンプル",
@@ -28,8 +28,8 @@ func shapes() []string {
 // pick chooses one of several.
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
-// generated is a message that a caller may send, of a shape that follows from n. What only some providers take, and is
-// known to routing, is left to the capabilities.
+// generated is a message that a caller may send; n decides its shape. It may have content that only some providers take, if
+// routing knows that from their capabilities.
 func generated(t *testing.T, n int) *mail.Message {
 	t.Helper()
 	r := rand.New(rand.NewPCG(uint64(n), 7)) //nolint:gosec // the same on every run
@@ -94,7 +94,7 @@ func generated(t *testing.T, n int) *mail.Message {
 	return m
 }
 
-// attempts are the calls that may be made of a message: the first one, and later ones for those that are left.
+// attempts are the calls that may be made for a message: the first one, and later ones for the recipients that are left.
 func attempts(m *mail.Message) []*provider.Send {
 	all := []*provider.Send{{Message: m, To: m.To, Cc: m.Cc, Bcc: m.Bcc, Attempt: 1}}
 	for _, s := range []*provider.Send{
@@ -107,8 +107,8 @@ func attempts(m *mail.Message) []*provider.Send {
 	return all
 }
 
-// What routing lets through an adapter must be able to write, and the emulator, which is written from the provider's
-// documentation and not from the adapter, must take it.
+// An adapter must be able to write each message that routing lets through. The emulator must accept it; it was written from
+// the provider's documentation and not from the adapter.
 func TestAdaptersAndEmulatorsAgreeOnGeneratedMessages(t *testing.T) {
 	t.Parallel()
 	emu, err := emulated.New(emulator.Options{})

@@ -134,7 +134,7 @@ func (a *App) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		a.log.Info("stopping: not ready from now on, then no new mail is taken and calls under way finish")
+		a.log.Info("stopping: first not ready, then no new mail is accepted and calls in progress finish")
 		a.leave()
 	case err = <-a.failed:
 	}
@@ -189,8 +189,7 @@ func (a *App) openDatabase(ctx context.Context) error {
 		return err
 	}
 	a.startClock()
-	_, err = db.RefoldSuppressions(ctx) // before anything is accepted
-	return err
+	return nil
 }
 
 // awaitDatabase waits up to a minute for a database that starts together with us. It does not wait if the schema does not fit,
@@ -234,7 +233,7 @@ func (a *App) checkSessions(ctx context.Context) error {
 	}
 	pooler, err := postgres.CheckSessions(ctx, a.cfg.DatabaseURL.Reveal())
 	if err == nil && pooler {
-		a.log.Info("a pooler is in front of the database; it keeps sessions", "connections", a.cfg.DatabaseConnections)
+		a.log.Info("a pooler is in front of the database, and it keeps sessions", "connections", a.cfg.DatabaseConnections)
 	}
 	a.sessions = err == nil
 	return err
@@ -310,7 +309,7 @@ func (a *App) listenFor(ctx context.Context, name, listen string, h http.Handler
 	if a.cfg.TLS() {
 		scheme = "https"
 	}
-	addr, err := a.listen(ctx, name, listen, httpapi.HTTPServer(telemetry.Handler(h, name)), a.cfg.TLS())
+	addr, err := a.listen(ctx, name, listen, httpapi.HTTPServer(h), a.cfg.TLS())
 	return scheme + "://" + addr, err
 }
 
@@ -331,7 +330,7 @@ func (a *App) ready(ctx context.Context) error {
 	case a.leaving.Load() || a.draining.Load():
 		return errors.New("draining")
 	case a.engine.Config() == nil:
-		return errors.New("configuration not read yet")
+		return errors.New("the configuration has not been read yet")
 	}
 	if err := a.db.Ping(ctx); err != nil {
 		return err

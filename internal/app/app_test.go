@@ -10,11 +10,11 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// A stop lets the calls under way end. Not parallel: goroutines of other tests would be taken for leaks.
+// A stop lets the calls in progress end. Not parallel: goroutines of other tests would look like leaks.
 func TestStopFinishesCallsAndLeavesNoGoroutine(t *testing.T) {
 	b := newBench(t, benchOptions{})
 	slow := []emulator.Fault{{Mode: "latency", Latency: emulator.Duration(300 * time.Millisecond)}}
-	b.faults(t, map[string][]emulator.Fault{"mailgun": slow, "postmark": slow, "resend": slow, "sendgrid": slow, "ses": slow, "smtp": slow})
+	b.faults(t, everyAccount(slow))
 	before := goleak.IgnoreCurrent()
 	open := 0
 	t.Run("a life", func(t *testing.T) {
@@ -41,8 +41,10 @@ func TestStopFinishesCallsAndLeavesNoGoroutine(t *testing.T) {
 	b.checkOnce(t)
 }
 
-func startsNoSecond(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestASecondStartOnItsAddressFailsAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	taken := r.url[len("http://"):]
 	a, err := New(b.config(t, "SENDGATE_LISTEN="+taken), quiet())
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// thief is a server that an attacker would have secrets sent to.
+// thief is a server to which an attacker wants secrets to be sent.
 func thief(t *testing.T) (port string, visits *atomic.Int64) {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -35,12 +35,15 @@ func thief(t *testing.T) (port string, visits *atomic.Int64) {
 	return port, visits
 }
 
-// readsNoCredentialBack has an admin key ask every kind of account to send its stored secrets elsewhere, and one mail.
-func readsNoCredentialBack(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+// An admin key is used to point every kind of account at another server, so that its stored secrets and one mail would go
+// there.
+func TestAnAdminKeyReadsNoCredentialBack(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	port, visits := thief(t)
 	at := "http://127.0.0.1:" + port
-	for account, settings := range map[string][]string{
+	elsewhere := map[string][]string{
 		"sendgrid": {`{"base_url":"` + at + `"}`, `{"region":"eu"}`},
 		"mailgun":  {`{"domain":"mg.example.com","base_url":"` + at + `"}`, `{"domain":"mg.example.com","region":"eu"}`},
 		"postmark": {`{"base_url":"` + at + `"}`, `{}`},
@@ -50,8 +53,9 @@ func readsNoCredentialBack(t *testing.T, b *bench, r *replica) {
 			`{"host":"127.0.0.1","tls":"none","port":` + port + `,"username":"u"}`, `{"host":"localhost","tls":"none","port":` + port + `,"username":"u"}`,
 			`{"host":"127.0.0.1","tls":"implicit","username":"u"}`, `{"host":"127.0.0.1","port":` + port + `,"tls":"none","username":"u","auth":"xoauth2","token_url":"` + at + `"}`,
 		},
-	} {
-		for _, s := range settings {
+	}
+	for _, account := range accountNames() {
+		for _, s := range entry(t, "elsewhere (attacks_keys_test.go)", elsewhere, account) {
 			_, err := r.admin.PatchAccount(t.Context(), account, api.AccountRequest{Settings: json.RawMessage(s)})
 			p, ok := errors.AsType[*api.Problem](err)
 			if !ok || p.Status != http.StatusUnprocessableEntity || len(p.Errors) == 0 || p.Errors[0].Code != "secrets_required" {
@@ -65,7 +69,8 @@ func readsNoCredentialBack(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-// After a loss nothing answers 500, what is lost is shown, and secrets that are given again heal.
+// After a loss of keys nothing answers 500, the lost secrets are shown, and accounts work again when their secrets are set
+// again.
 func TestALostSecretKeyIsHealed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})

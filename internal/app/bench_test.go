@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -39,22 +40,15 @@ func TestMain(m *testing.M) {
 // sharedDirs are folders that several tests use. They are removed after the last test.
 var sharedDirs []string
 
-// accountNames are the accounts of a bench, in the order of their names.
-func accountNames() []string {
-	return []string{"mailgun", "postmark", "resend", "sendgrid", "ses", "smtp"}
-}
-
-// bench is what replicas run against: a database of their own, the emulated providers, an account of each kind in one pool and
+// bench is the environment of replicas: their own database, the emulated providers, an account of each kind in one pool, and
 // keys.
 type bench struct {
 	dsn    string
 	secret string
 	keys   devKeys
 	emu    *emulator.Emulator
-	rows   *pgxpool.Pool // for looking at what is stored
+	rows   *pgxpool.Pool // to query the stored rows
 	http   *http.Client
-	past   int              // lines of the ledger that belong to cases before
-	told   map[string]int64 // events by provider, which do too
 }
 
 // benchOptions shape a bench. The zero value has a fresh database and no limits.
@@ -73,47 +67,25 @@ func newBench(t *testing.T, o benchOptions) *bench {
 	}
 	_, b.keys.api, _ = httpapi.NewKey()
 	_, b.keys.admin, _ = httpapi.NewKey()
-	b.startEmulator(t, o)
-	b.store(t, o)
-	var err error
-	if b.rows, err = pgxpool.New(t.Context(), b.dsn); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.rows.Close)
-	return b
-}
 
-func newHTTPClient(t *testing.T) *http.Client {
-	t.Helper()
-	transport := &http.Transport{MaxIdleConnsPerHost: 256}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 70 * time.Second}
-}
-
-func (b *bench) startEmulator(t *testing.T, o benchOptions) {
-	t.Helper()
 	options := o.emu
 	if !o.trust {
 		options.Limits = o.limits
 	}
-	emu, err := emulated.New(options)
-	if err != nil {
+	var err error
+	if b.emu, err = emulated.New(options); err != nil {
 		t.Fatal(err)
 	}
-	if err := emu.Start(t.Context()); err != nil {
+	if err := b.emu.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := emu.Stop(context.Background()); err != nil {
+		if err := b.emu.Stop(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	b.emu = emu
-}
 
-// store writes keys, accounts and limits as sendgate dev does.
-func (b *bench) store(t *testing.T, o benchOptions) {
-	t.Helper()
+	// Keys, accounts and limits are written as sendgate dev does.
 	a, err := New(b.config(t), quiet())
 	if err != nil {
 		t.Fatal(err)
@@ -132,6 +104,18 @@ func (b *bench) store(t *testing.T, o benchOptions) {
 			t.Fatal(err)
 		}
 	}
+	if b.rows, err = pgxpool.New(t.Context(), b.dsn); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.rows.Close)
+	return b
+}
+
+func newHTTPClient(t *testing.T) *http.Client {
+	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: 256}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 70 * time.Second}
 }
 
 // environ is the environment of one replica. Later settings win.
@@ -169,6 +153,17 @@ func (b *bench) start(t *testing.T, extra ...string) *replica {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the end of the log:\n%s", log)
+		}
+	})
+	return b.begin(t, a)
+}
+
+// begin runs a service until the test ends.
+func (b *bench) begin(t *testing.T, a *App) *replica {
+	t.Helper()
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -176,9 +171,6 @@ func (b *bench) start(t *testing.T, extra ...string) *replica {
 		b.http.CloseIdleConnections()
 		if err := a.Stop(); err != nil {
 			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the end of the log:\n%s", log)
 		}
 	})
 	r := b.client(a.URL, a.OpsURL)
@@ -205,7 +197,26 @@ func (r *replica) ready(ctx context.Context, c *http.Client) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// binds waits until the replica works with the configuration that is stored.
+// get fetches a page as a browser would.
+func (b *bench) get(t *testing.T, url string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := b.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was read
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// binds waits until the replica uses the stored configuration.
 func (b *bench) binds(t *testing.T, r *replica) {
 	t.Helper()
 	version := b.count(t.Context(), `SELECT version FROM config_state`)
@@ -223,18 +234,10 @@ func (b *bench) faults(t *testing.T, script map[string][]emulator.Fault) {
 	}
 }
 
-// nextCase makes a service that others used fit for the next case: no faults, an empty ledger and all accounts in the pool.
-func (b *bench) nextCase(t *testing.T, r *replica) {
-	t.Helper()
-	b.faults(t, nil)
-	only(t, r, accountNames()...)
-	b.past = len(b.emu.Ledger())
-}
-
 // ledger groups what the providers accepted by message.
 func (b *bench) ledger() map[string][]emulator.Entry {
 	all := map[string][]emulator.Entry{}
-	for _, e := range b.emu.Ledger()[b.past:] {
+	for _, e := range b.emu.Ledger() {
 		all[e.MessageID] = append(all[e.MessageID], e)
 	}
 	return all
@@ -243,7 +246,7 @@ func (b *bench) ledger() map[string][]emulator.Entry {
 // shares counts what each provider accepted.
 func (b *bench) shares() map[string]int {
 	n := map[string]int{}
-	for _, e := range b.emu.Ledger()[b.past:] {
+	for _, e := range b.emu.Ledger() {
 		n[e.Provider]++
 	}
 	return n
@@ -269,7 +272,7 @@ func (b *bench) settle(t *testing.T, within time.Duration) {
 	eventually(t, within, "every message is settled", func() bool { return b.count(t.Context(), openSQL) == 0 })
 }
 
-// checkOnce fails the test for each message that providers accepted other than once.
+// checkOnce fails the test for each message that providers did not accept exactly once.
 func (b *bench) checkOnce(t *testing.T) {
 	t.Helper()
 	for id, entries := range b.ledger() {
@@ -295,7 +298,7 @@ func letters(n int) []api.SendRequest {
 	return all
 }
 
-// submit has all messages accepted in batches and returns their ids. What is refused for now is offered again.
+// submit sends all messages in batches and returns their ids. It repeats messages that are refused with a temporary error.
 func submit(t *testing.T, c *api.Client, all []api.SendRequest) []string {
 	t.Helper()
 	ids := make([]string, 0, len(all))
@@ -326,7 +329,7 @@ func submit(t *testing.T, c *api.Client, all []api.SendRequest) []string {
 	return ids
 }
 
-// send has one message accepted.
+// send sends one message, which must be accepted.
 func send(t *testing.T, c *api.Client, m api.SendRequest) string {
 	t.Helper()
 	got, err := c.Send(t.Context(), m, "")
@@ -356,8 +359,8 @@ func becomes(t *testing.T, c *api.Client, id string, within time.Duration, statu
 	return m
 }
 
-// eventually polls until the condition holds, and fails the test when it does not within the time given. Each pause is
-// longer than the last, since most conditions cost a request and a query.
+// eventually polls until the condition holds, and fails the test if it does not hold within the given time. Each pause is
+// longer than the last, because most conditions cost a request and a query.
 func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(within)
@@ -369,7 +372,7 @@ func eventually(t *testing.T, within time.Duration, what string, holds func() bo
 	}
 }
 
-// pause lets time pass in which a test watches for something that must not happen.
+// pause lets time pass while a test watches for something that must not happen.
 func pause(t *testing.T, d time.Duration) {
 	t.Helper()
 	timer := time.NewTimer(d)

@@ -45,11 +45,11 @@ func (a *App) reloadOn(ctx context.Context, signals <-chan os.Signal) {
 func (a *App) reload() {
 	c := a.certificate
 	if c == nil {
-		a.log.Info("SIGHUP ignored: it reads a certificate again, and SENDGATE_TLS_CERT_FILE names none")
+		a.log.Info("SIGHUP ignored: SENDGATE_TLS_CERT_FILE is not set, so there is no certificate to read again")
 		return
 	}
 	if err := c.read(); err != nil {
-		a.log.Error("certificate not read again, the one before is kept", "error", err)
+		a.log.Error("certificate not read again; the previous one stays in use", "error", err)
 		return
 	}
 	a.log.Info("certificate read again", "not_after", c.current.Load().Leaf.NotAfter)

@@ -45,7 +45,7 @@ func writePair(t *testing.T, cert, key string, serial int64) {
 	}
 }
 
-// shown is the serial number of the certificate that a listener shows, 0 without an answer.
+// shown is the serial number of the certificate of a listener, or 0 without an answer.
 func shown(ctx context.Context, addr string) int64 {
 	conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", addr) //nolint:gosec // its serial number is looked at
 	if err != nil {
@@ -95,7 +95,7 @@ func TestSIGHUPReadsTheCertificateAgain(t *testing.T) {
 	eventually(t, settleTime, "the new certificate is shown", func() bool { return shown(t.Context(), addr) == 2 && shown(t.Context(), admin) == 2 })
 	writePair(t, cert, filepath.Join(dir, "other.pem"), 3) // whose key is not the one of the setting
 	hangUp(t)
-	eventually(t, settleTime, "the mismatch is told", func() bool { return strings.Contains(log.String(), "the one before is kept") })
+	eventually(t, settleTime, "the mismatch is told", func() bool { return strings.Contains(log.String(), "the previous one stays in use") })
 	if after := shown(t.Context(), addr); before != 1 || after != 2 {
 		t.Errorf("shown at first %d, and %d after files that do not fit, want 1 and 2", before, after)
 	}

@@ -1,3 +1,5 @@
+//go:build drill
+
 package app
 
 import (
@@ -11,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -20,7 +21,7 @@ import (
 	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
-// sendStatus sends and returns the id and the status that the answer tells.
+// sendStatus sends a message and returns the id and the status in the answer.
 func sendStatus(t *testing.T, c *api.Client, m api.SendRequest) (id, status string) {
 	t.Helper()
 	got, err := c.Send(t.Context(), m, "")
@@ -30,26 +31,15 @@ func sendStatus(t *testing.T, c *api.Client, m api.SendRequest) (id, status stri
 	return got.ID, got.Status
 }
 
-// suppressions tells who is on the list, without the times.
-func suppressions(t *testing.T, c *api.Client) []api.Suppression {
-	t.Helper()
-	page, err := c.Suppressions(t.Context(), "", "", 200)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range page.Data {
-		page.Data[i].CreatedAt, page.Data[i].Detail = time.Time{}, ""
-	}
-	return page.Data
-}
-
-func stopsAfterBounceAndComplaint(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestBounceAndComplaintStopAllFurtherMail(t *testing.T) {
+	t.Parallel()
+	b, settings := newCircle(t)
+	r := b.start(t, settings...)
 	var want []api.Suppression
-	first, events := map[string]string{}, map[string]int64{}
+	first, events := map[string]string{}, b.told()
 	for _, account := range accountNames() {
 		for _, outcome := range []string{"bounce", "complaint", "softbounce", "suppressed", "defer"} {
-			events[account] += int64(tellings(account, outcome))
+			events[account] += int64(tellings(t, account, outcome))
 		}
 		for outcome, status := range map[string]string{"bounce": "bounced", "complaint": "complained"} {
 			email := outcome + "+" + account + "@example.org"
@@ -59,10 +49,10 @@ func stopsAfterBounceAndComplaint(t *testing.T, b *bench, r *replica) {
 			reason := map[string]string{"bounce": "hard_bounce", "complaint": "complaint"}[outcome]
 			want = append(want, api.Suppression{Email: email, Reason: reason, Origin: "webhook", Account: account, MessageID: id})
 		}
-		for _, outcome := range []string{"softbounce", "suppressed", "defer"} { // which say nothing against the address for good
+		for _, outcome := range []string{"softbounce", "suppressed", "defer"} { // which do not say that the address is invalid
 			email := outcome + "+" + account + "@example.org"
 			id := send(t, r.api, letterTo(account, email))
-			if account == "smtp" && outcome == "suppressed" { // but for a relay's 550 5.1.1
+			if emulates(account).SMTP && outcome == "suppressed" { // except a relay's 550 5.1.1
 				becomes(t, r.api, id, settleTime, "failed")
 				first[email] = id
 				want = append(want, api.Suppression{Email: email, Reason: "hard_bounce", Origin: "response", Account: account, MessageID: id})
@@ -90,8 +80,10 @@ func stopsAfterBounceAndComplaint(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-func holdsAtTheClaim(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestASuppressionAfterAcceptanceHoldsAtTheClaim(t *testing.T) {
+	t.Parallel()
+	b, settings := newCircle(t)
+	r := b.start(t, settings...)
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +120,7 @@ func holdsAtTheClaim(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-// wire passes calls on to the emulators and keeps their bodies: what a provider really got.
+// wire forwards calls to the emulators and keeps their bodies, to show what a provider really got.
 type wire struct {
 	mu     sync.Mutex
 	bodies []string
@@ -169,12 +161,13 @@ func (w *wire) links() []string {
 	return all
 }
 
-func stopsTheStreamOfTheLink(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestOneClickStopsTheStreamThatTheLinkCameWith(t *testing.T) {
+	t.Parallel()
+	b, settings := newCircle(t)
+	r := b.start(t, settings...)
 	w, base := newWire(t, b)
 	key := map[string]string{"api_key": b.emu.Secret("sendgrid", "api_key")}
 	b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = base + "/sendgrid" }, key)
-	defer b.amend(t, r, "sendgrid", func(s map[string]any) { s["base_url"] = b.emu.URL() + "/sendgrid" }, key)
 	becomes(t, r.api, send(t, r.api, letterTo("sendgrid", "ann@example.org")), settleTime, "delivered")
 	if got := w.links(); len(got) != 0 {
 		t.Fatalf("transactional mail has links: %v", got)
@@ -187,7 +180,7 @@ func stopsTheStreamOfTheLink(t *testing.T, b *bench, r *replica) {
 	if len(links) != 1 {
 		t.Fatalf("links in bulk mail = %v, want one", links)
 	}
-	if status := b.get(t, links[0]); status != http.StatusOK {
+	if status, _ := b.get(t, links[0]); status != http.StatusOK {
 		t.Errorf("GET of the link = %d, want 200", status)
 	}
 	if got := suppressions(t, r.api); len(got) != 0 {
@@ -220,47 +213,15 @@ func stopsTheStreamOfTheLink(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-// Not beside the others: the counts of an account follow its events a moment later.
-func TestForgedEventsChangeNothing(t *testing.T) {
+func TestEventsThatWereRefusedForAWrongKeyComeAgain(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
 	r := b.start(t, settings...)
-	forged := map[string][]emulator.Fault{}
-	for _, kind := range accountNames() {
-		forged[kind] = []emulator.Fault{{Mode: "hook_bad_signature"}}
+	another, err := emulated.New(emulator.Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	b.faults(t, forged)
-	ids := map[string]string{}
-	for _, account := range accountNames() {
-		ids[account] = send(t, r.api, letterTo(account, "bounce@example.org"))
-	}
-	for kind, status := range map[string]int{"sendgrid": 403, "mailgun": 406, "postmark": 401, "resend": 401, "ses": 403, "smtp": 550} {
-		eventually(t, settleTime, kind+"'s events are refused as this provider wants it", func() bool { return b.refusals(kind, status) >= 1 })
-	}
-	for account, id := range ids {
-		m := becomes(t, r.api, id, settleTime, "sent")
-		for _, e := range m.Events {
-			if e.Source != "response" {
-				t.Errorf("%s: a forged event was taken: %+v", account, e)
-			}
-		}
-		if account == "smtp" {
-			continue // whose bounce it is, a forged address does not tell
-		}
-		eventually(t, settleTime, "the account shows refusals of "+account, func() bool {
-			h, err := r.admin.AccountWebhooks(t.Context(), account)
-			return err == nil && h.Refused >= 1 && h.Events == 0 && h.LastRefusal != ""
-		})
-	}
-	if got := suppressions(t, r.api); len(got) != 0 {
-		t.Errorf("forged bounces suppressed %+v", got)
-	}
-}
-
-// Whose key or password is wrong on our side is refused, and comes again when it was mended.
-func takesEventsAfterTheKeyIsMended(t *testing.T, b *bench, r *replica) {
-	t.Helper()
-	keys, other := b.emu.HookKeys(), otherHookKeys(t)
+	keys, other := b.emu.HookKeys(), another.HookKeys()
 	b.amend(t, r, "sendgrid", func(s map[string]any) { s["webhook_public_keys"] = []string{other["sendgrid_public_key"]} }, nil)
 	b.amend(t, r, "postmark", func(map[string]any) {}, map[string]string{"webhook_password": other["postmark_password"]})
 	ids := []string{
@@ -282,14 +243,4 @@ func takesEventsAfterTheKeyIsMended(t *testing.T, b *bench, r *replica) {
 			t.Errorf("bounces of %s = %d, want 1", id, n)
 		}
 	}
-}
-
-// otherHookKeys are those of another emulator.
-func otherHookKeys(t *testing.T) map[string]string {
-	t.Helper()
-	other, err := emulated.New(emulator.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return other.HookKeys()
 }

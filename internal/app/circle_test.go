@@ -1,3 +1,5 @@
+//go:build drill
+
 package app
 
 import (
@@ -19,37 +21,20 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// manners are the ways in which providers tell what happened; the word stands in the addresses, where the faults find it.
-// Early is before we know that they took the message at all: their answer takes its time.
-func manners() []string { return []string{"plain", "twice", "newid", "shuffle", "late", "early"} }
-
-func mannerFaults() map[string][]emulator.Fault {
-	all := map[string][]emulator.Fault{}
-	for _, kind := range accountNames() {
-		all[kind] = []emulator.Fault{
-			{Mode: "hook_duplicate", Match: "*+twice*"},
-			{Mode: "hook_duplicate", Match: "*+newid*"},
-			{Mode: "hook_new_id", Match: "*+newid*"},
-			{Mode: "hook_shuffle", Match: "*+shuffle*"},
-			{Mode: "hook_delay", Match: "*+late*", Latency: emulator.Duration(400 * time.Millisecond)},
-			{Mode: "slow", Match: "*+early*", Latency: emulator.Duration(600 * time.Millisecond)},
-		}
-	}
-	return all
-}
-
 // sample is one message of the test.
 type sample struct{ account, outcome, manner, id string }
 
 func (s sample) email() string { return s.outcome + "+" + s.manner + "-" + s.account + "@example.org" }
 
-// samples has every outcome at every account in the plain way, and in the other ways a quarter of them: each account and
-// each outcome in each way.
+// samples has every outcome at every account in the plain manner, and a quarter of them in each of the other manners: each
+// account and each outcome in each way.
 func samples() []sample {
+	// The word is in the addresses, where the faults find it. "Early" events come before the answer to the call, which is slow.
+	manners := []string{"plain", "twice", "newid", "shuffle", "late", "early"}
 	var all []sample
 	for a, account := range accountNames() {
 		for o, outcome := range outcomes() {
-			for m, manner := range manners() {
+			for m, manner := range manners {
 				if manner == "plain" || (a+o+m)%4 == 0 {
 					all = append(all, sample{account: account, outcome: outcome, manner: manner})
 				}
@@ -59,61 +44,33 @@ func samples() []sample {
 	return all
 }
 
-// Providers and recipients report, and some recipients are not mailed again. The cases share a service, in this order: the first
-// counts all that there is.
-func TestEventsComeBack(t *testing.T) {
+// Each event of a provider, in whatever manner it came, shows once in the message, the list, the stream, the webhooks and the
+// statistics.
+func TestEventsComeBackOnceWhateverTheWay(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
 	told, urls, allow := newEndpoints(t)
 	r := b.start(t, append(settings, allow)...)
-	for _, c := range []struct {
-		name  string
-		check func(*testing.T, *bench, *replica)
-	}{
-		{"what happens comes back once, whatever the way", func(t *testing.T, b *bench, r *replica) { comesBackOnce(t, b, r, told, urls) }},
-		{"bounce and complaint stop all further mail", stopsAfterBounceAndComplaint},
-		{"a suppression after acceptance holds at the claim", holdsAtTheClaim},
-		{"one click stops the stream that the link came with", stopsTheStreamOfTheLink},
-		{"events that were refused for a wrong key come again", takesEventsAfterTheKeyIsMended},
-		{"reports act for their own recipients", func(t *testing.T, b *bench, r *replica) { actsOnReports(t, b, r, settings) }},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			b.nextRound(t)
-			c.check(t, b, r)
-		})
-	}
-}
-
-// nextRound makes a circle that others used fit for the next case: no faults, nobody suppressed, and nothing told so far.
-func (b *bench) nextRound(t *testing.T) {
-	t.Helper()
-	b.faults(t, nil)
-	if _, err := b.rows.Exec(t.Context(), `DELETE FROM suppression; DELETE FROM soft_bounce`); err != nil {
-		t.Fatal(err)
-	}
-	b.told = map[string]int64{}
-	for kind, s := range b.emu.Stats() {
-		b.told[kind] = s.Hooks.Events
-	}
-}
-
-// comesBackOnce holds what providers tell, in whatever manner, to the message, the list, the stream, the webhooks and the statistics.
-func comesBackOnce(t *testing.T, b *bench, r *replica, told endpoints, urls [2]string) {
-	t.Helper()
-	refusesPrivateEndpoints(t, b, r)
 	told.register(t, r, urls)
-	b.faults(t, mannerFaults())
+	b.faults(t, everyAccount([]emulator.Fault{
+		{Mode: "hook_duplicate", Match: "*+twice*"},
+		{Mode: "hook_duplicate", Match: "*+newid*"},
+		{Mode: "hook_new_id", Match: "*+newid*"},
+		{Mode: "hook_shuffle", Match: "*+shuffle*"},
+		{Mode: "hook_delay", Match: "*+late*", Latency: emulator.Duration(400 * time.Millisecond)},
+		{Mode: "slow", Match: "*+early*", Latency: emulator.Duration(600 * time.Millisecond)},
+	}))
 	heard := listen(t, b, r, 37)
 	all := samples()
 	requests := make([]api.SendRequest, len(all))
-	want := map[string]int64{}
+	want := b.told()
 	for i, s := range all {
 		requests[i] = letterTo(s.account, s.email())
 		copies := 1
 		if s.manner == "twice" || s.manner == "newid" {
 			copies = 2
 		}
-		want[s.account] += int64(copies * tellings(s.account, s.outcome))
+		want[s.account] += int64(copies * tellings(t, s.account, s.outcome))
 	}
 	for i, id := range submit(t, r.api, requests) {
 		all[i].id = id
@@ -129,8 +86,8 @@ func comesBackOnce(t *testing.T, b *bench, r *replica, told endpoints, urls [2]s
 	checkStats(t, r.api, all)
 }
 
-// toldBeforeAnswer reports whether a provider told of a message before its answer to the call was written down, as it may
-// on a busy machine.
+// toldBeforeAnswer reports whether an event of a message came before the answer to its call was recorded, as it may on a busy
+// machine.
 func toldBeforeAnswer(m *api.Message) bool {
 	last := m.Attempts[len(m.Attempts)-1]
 	if last.TookMS == nil {
@@ -140,7 +97,7 @@ func toldBeforeAnswer(m *api.Message) bool {
 	return slices.ContainsFunc(m.Events, func(e api.Event) bool { return e.Source == "webhook" && e.At.Before(answered) })
 }
 
-// checkEnd holds a message to the end that it must have.
+// checkEnd fails the test if a message does not have the expected end.
 func checkEnd(t *testing.T, m *api.Message, s sample) {
 	t.Helper()
 	got := end{Status: m.Status}
@@ -150,20 +107,20 @@ func checkEnd(t *testing.T, m *api.Message, s sample) {
 	if x := m.Recipients[0].Bounce; x != nil {
 		got.Class, got.Reason = x.Class, x.Reason
 	}
-	want := endOf(s.account, s.outcome)
+	want := endOf(t, s.account, s.outcome)
 	early := s.manner == "early" || toldBeforeAnswer(m)
 	if early {
 		want.Events = slices.DeleteFunc(want.Events, func(e string) bool { return e == "accepted response" })
 	}
 	for _, e := range m.Events {
 		if e.Type == "" || early && e.Type+" "+e.Source == "accepted response" {
-			continue // it is not told of when better is known
+			continue // it is not reported if a weightier event came before
 		}
 		got.Events = append(got.Events, e.Type+" "+e.Source)
 		if e.Recipient != s.email() || e.Account != s.account || e.MessageID != m.ID {
 			t.Errorf("%s: event %s is of %s by %s", s.email(), e.Type, e.Recipient, e.Account)
 		}
-		if x := m.Recipients[0].Bounce; e.Type == "rejected" && x == nil { // told by our own call, with its event alone
+		if x := m.Recipients[0].Bounce; e.Type == "rejected" && x == nil { // known from our own call, and only from its event
 			got.Class, got.Reason = e.Bounce.Class, e.Bounce.Reason
 		}
 	}
@@ -197,7 +154,7 @@ func allEvents(t *testing.T, c *api.Client) []api.Event {
 	}
 }
 
-// audience reads the stream of events, and leaves it in between to go on from the last id.
+// audience reads the stream of events. It disconnects at times and continues from the last id.
 type audience struct {
 	mu     sync.Mutex
 	events []api.Event
@@ -244,7 +201,7 @@ func listen(t *testing.T, b *bench, r *replica, each int) *audience {
 	return l
 }
 
-// position is the place in the stream from which nothing has come yet: a stream begins with it.
+// position is the end of the stream as it is now; a stream sends it first.
 func position(t *testing.T, b *bench, r *replica) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/v1/events/stream", nil)
@@ -273,7 +230,7 @@ func (l *audience) count() int {
 	return len(l.events)
 }
 
-// checkStreamed holds what the stream told to what the list has: the same events, each once.
+// checkStreamed compares the stream with the list: the same events, each once.
 func checkStreamed(t *testing.T, l *audience, listed []api.Event) {
 	t.Helper()
 	eventually(t, settleTime, "the stream tells as much as the list", func() bool { return l.count() >= len(listed) })
@@ -301,7 +258,7 @@ func checkStats(t *testing.T, c *api.Client, all []sample) {
 			want[s.account] = w
 		}
 		w.Recipients++
-		e := endOf(s.account, s.outcome)
+		e := endOf(t, s.account, s.outcome)
 		for counter, holds := range map[*int64]bool{
 			&w.Sent:       slices.ContainsFunc(e.Events, func(e string) bool { return e != "rejected response" }),
 			&w.Delivered:  e.Status == "delivered" || e.Status == "complained",

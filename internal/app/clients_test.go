@@ -14,8 +14,8 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// TestGeneratedClientsSendAMail has oapi-codegen and ogen make a client each of the contract, and a small program send a mail
-// with it. The generators and what they need are in testdata/clients/go.mod, and nowhere else.
+// TestGeneratedClientsSendAMail generates a client from the contract with oapi-codegen and one with ogen, and sends a mail
+// with each in a small program. The generators and their dependencies are only in testdata/clients/go.mod.
 func TestGeneratedClientsSendAMail(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)

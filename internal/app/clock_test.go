@@ -2,7 +2,6 @@ package app
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -13,7 +12,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// skewed is a wall clock that a test sets while the service runs. Its monotonic clock is that of the host.
+// skewed is a wall clock that a test can set while the service runs. Its monotonic clock is the host's.
 type skewed struct{ by atomic.Int64 }
 
 func (s *skewed) clock() *mail.Clock {
@@ -44,31 +43,9 @@ func (b *bench) startWith(t *testing.T, change func(*App), extra ...string) (*re
 	return r, nil
 }
 
-// readiness is the status of /readyz and its line.
-func (b *bench) readiness(t *testing.T, r *replica) (int, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.ops+"/readyz", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := b.http.Do(req)
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer resp.Body.Close() //nolint:errcheck // only read
-	body, _ := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(body)
-}
-
-func TestClocksThatDiffer(t *testing.T) {
+func TestAServiceDoesNotStartWithAClockOfItsOwn(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
-	t.Run("a service does not start with a clock of its own", func(t *testing.T) { refusesItsClock(t, b) })
-	t.Run("a clock is set while it runs", func(t *testing.T) { mindsItsClock(t, b) })
-}
-
-func refusesItsClock(t *testing.T, b *bench) {
-	t.Helper()
 	for _, by := range []time.Duration{2 * time.Minute, -400 * 24 * time.Hour} { // in package mail are more
 		s := &skewed{}
 		s.set(by)
@@ -83,10 +60,11 @@ func refusesItsClock(t *testing.T, b *bench) {
 	}
 }
 
-// mindsItsClock sets the clock of a running service. No message gets a wrong date: an error of up to a minute does not matter,
-// and beyond that nothing is accepted until the clock is right again.
-func mindsItsClock(t *testing.T, b *bench) {
-	t.Helper()
+// No message gets a wrong date: an error of up to a minute has no effect, and with a larger one nothing is accepted until the
+// clock is right again.
+func TestAClockIsSetWhileItRuns(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
 	s := &skewed{}
 	r, err := b.startWith(t, func(a *App) { a.clock = s.clock() })
 	if err != nil {
@@ -96,7 +74,7 @@ func mindsItsClock(t *testing.T, b *bench) {
 	for n, by := range []time.Duration{0, 50 * time.Second, -50 * time.Second, 0} {
 		s.set(by)
 		ids = append(ids, send(t, r.api, letter(n)))
-		if status, line := b.readiness(t, r); status != http.StatusOK {
+		if status, line := b.get(t, r.ops+"/readyz"); status != http.StatusOK {
 			t.Errorf("%s off: /readyz is %d %q, want ready", by, status, line)
 		}
 	}
@@ -107,13 +85,13 @@ func mindsItsClock(t *testing.T, b *bench) {
 		if !errors.As(err, &p) || p.Status != http.StatusServiceUnavailable || p.Code != "clock" {
 			t.Errorf("%s off: send gives %v, want a 503 for the clock", by, err)
 		}
-		if status, line := b.readiness(t, r); status != http.StatusServiceUnavailable || !strings.Contains(line, "clock: this host is") {
+		if status, line := b.get(t, r.ops+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(line, "clock: this host is") {
 			t.Errorf("%s off: /readyz is %d %q, want the clock as its reason", by, status, line)
 		}
 		s.set(0)
 		ids = append(ids, send(t, r.api, letter(len(ids))))
 	}
-	if status, line := b.readiness(t, r); status != http.StatusOK {
+	if status, line := b.get(t, r.ops+"/readyz"); status != http.StatusOK {
 		t.Errorf("set right again: /readyz is %d %q", status, line)
 	}
 	page, err := r.api.Messages(t.Context(), api.MessageQuery{Limit: 50})

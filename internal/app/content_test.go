@@ -16,7 +16,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// oddContents are the kinds of content that some provider refuses and others take, or that look as if one might.
+// oddContents are the kinds of content that some providers refuse and others take, or that a provider might refuse.
 func oddContents() map[string]func(*api.SendRequest) {
 	attach := func(a api.Attachment) func(*api.SendRequest) {
 		return func(m *api.SendRequest) { m.Attachments = []api.Attachment{a} }
@@ -90,29 +90,11 @@ func oddContents() map[string]func(*api.SendRequest) {
 	}
 }
 
-// The cases share a service, in this order: the first counts all messages.
-func TestAllAccountsTogether(t *testing.T) {
+// Every kind of content is sent with the weights on each account in turn.
+func TestNoOddContentIsLostBesideAccountsThatTakeIt(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
-	for _, c := range []struct {
-		name  string
-		check func(*testing.T, *bench, *replica)
-	}{
-		{"equal weights spread evenly, and each message goes once", spreadsEvenly},
-		{"signed events act for their own recipients", believesSignedEvents},
-		{"no odd content is lost beside accounts that take it", losesNoOddContent},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			b.nextCase(t, r)
-			c.check(t, b, r)
-		})
-	}
-}
-
-// losesNoOddContent makes each account in turn the one that the weights choose, for every kind of content.
-func losesNoOddContent(t *testing.T, b *bench, r *replica) {
-	t.Helper()
 	kinds := oddContents()
 	names := slices.Sorted(maps.Keys(kinds))
 	tries := 0
@@ -144,8 +126,10 @@ func losesNoOddContent(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-func refusesWhatNobodyTakes(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestContentThatNobodyTakesIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	for account, want := range map[string]struct{ kind, says string }{
 		"sendgrid": {"no subject", "the subject is empty"},
 		"postmark": {"an empty file", "an attachment is empty"},
@@ -162,8 +146,10 @@ func refusesWhatNobodyTakes(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-func asksForASecondOpinion(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestContentIsFailedByASecondOpinionOnly(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	refuses := emulator.Fault{Mode: "error", Status: 400, Body: `{"message":"content refused","errors":[{"message":"content refused"}]}`}
 	b.faults(t, map[string][]emulator.Fault{"sendgrid": {refuses}, "mailgun": {refuses}})
 	only(t, r, "sendgrid", "ses")

@@ -272,7 +272,7 @@ func (d *dev) storeKeys(ctx context.Context, db *postgres.DB) error {
 	} {
 		id, hash, err := httpapi.ParseKey(full)
 		if err != nil {
-			return fmt.Errorf("%s holds a broken key; remove the file to get new ones: %w", d.envPath(), err)
+			return fmt.Errorf("%s contains a broken key; remove the file to get new keys: %w", d.envPath(), err)
 		}
 		k := record.Key{ID: id, Tenant: mail.DefaultTenant, Name: "dev", Hash: hash, Scopes: scopes}
 		if err := ensureKey(ctx, db, k); err != nil {
@@ -295,7 +295,7 @@ func (d *dev) announce(ctx context.Context, a *App) error {
 		return err
 	}
 	d.say("ready  API %s   emulators %s and smtp://%s   data and log in %s", a.URL, d.emu.URL(), d.emu.SMTPAddr(), d.Data)
-	d.say("look   %s/_ledger lists what was sent, /_ledger/MESSAGE_ID/html there shows a mail", d.emu.URL())
+	d.say("look   %s/_ledger lists the sent mails, /_ledger/MESSAGE_ID/html there shows one", d.emu.URL())
 	if !d.Found {
 		d.say("keys   set -a; . %s; set +a", d.envPath())
 	}

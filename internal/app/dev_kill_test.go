@@ -40,7 +40,8 @@ func TestDevKeepsItsDataOverStopsAndKills(t *testing.T) {
 
 	third := spawnDev(t, data)
 	checkKept(t, devEnv(t, data).api, ids)
-	if got := ledgerLines(t, data); got != len(ids) {
+	ledger, err := os.ReadFile(filepath.Join(data, "ledger.jsonl"))
+	if got := bytes.Count(ledger, []byte{'\n'}); err != nil || got != len(ids) {
 		t.Errorf("ledger lines after a kill and a stop = %d, want %d", got, len(ids))
 	}
 	third.terminate(t)
@@ -78,15 +79,6 @@ func spawnDev(t *testing.T, data string) *process {
 	return p
 }
 
-func ledgerLines(t *testing.T, data string) int {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(data, "ledger.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.Count(text, []byte{'\n'})
-}
-
 func TestDevUsesADatabaseOfTheUsers(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
@@ -103,7 +95,7 @@ func TestDevUsesADatabaseOfTheUsers(t *testing.T) {
 	}
 }
 
-// checkKept holds that messages which were sent are still there.
+// checkKept checks that sent messages are still there.
 func checkKept(t *testing.T, c *api.Client, ids []string) {
 	t.Helper()
 	for _, id := range ids {

@@ -17,7 +17,7 @@ import (
 func TestDevHasAServerOfItsOwnAndEndsIt(t *testing.T) {
 	t.Parallel()
 	data := devDir(t)
-	stop := devInProcess(t, data)
+	stop := startDev(t, DevOptions{Listen: "127.0.0.1:0", Data: data, Limits: "documented"})
 	env := devEnv(t, data)
 	for _, account := range accountNames() {
 		m := becomes(t, env.api, send(t, env.api, pinned(account)), settleTime, "sent", "delivered")
@@ -54,12 +54,6 @@ func openDir(t *testing.T) string {
 		}
 	}
 	return dir
-}
-
-// devInProcess runs Dev until the function that it returns is called.
-func devInProcess(t *testing.T, data string) (stop func()) {
-	t.Helper()
-	return startDev(t, DevOptions{Listen: "127.0.0.1:0", Data: data, Limits: "documented"})
 }
 
 func startDev(t *testing.T, o DevOptions) (stop func()) {

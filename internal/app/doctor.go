@@ -37,7 +37,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	}
 	db, err := postgres.Open(ctx, postgres.Options{URL: cfg.DatabaseURL.Reveal(), Box: a.box})
 	if err != nil {
-		return []Check{{Name: "database", Level: "error", Detail: err.Error(), Fix: "mend SENDGATE_DATABASE_URL"}}
+		return []Check{{Name: "database", Level: "error", Detail: err.Error(), Fix: "correct SENDGATE_DATABASE_URL"}}
 	}
 	defer db.Close()
 	pooler, err := postgres.CheckSessions(ctx, cfg.DatabaseURL.Reveal())
@@ -55,7 +55,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	if pooler {
 		checks = append(checks, Check{
 			Name: "pooler", OK: true, Level: "error",
-			Detail: fmt.Sprintf("keeps sessions; its pool has to allow %d connections for each replica and a few more", cfg.DatabaseConnections),
+			Detail: fmt.Sprintf("keeps sessions; its pool must allow %d connections for each replica and a few more", cfg.DatabaseConnections),
 		})
 	}
 	if err := db.Ping(ctx); err != nil {
@@ -66,7 +66,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	checks = append(checks, bookChecks(ctx, db)...)
 	made, _, err := catalog.Accounts(os.Environ())
 	if err != nil {
-		checks = append(checks, Check{Name: "providers", Level: "error", Detail: err.Error(), Fix: "correct it: serve does not start with it"})
+		checks = append(checks, Check{Name: "providers", Level: "error", Detail: err.Error(), Fix: "correct it: serve does not start with this error"})
 	}
 	checks = append(checks, secretKeyCheck(ctx, db))
 	checks = append(checks, accountChecks(ctx, db, made)...)
@@ -77,7 +77,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 func unreachable(err error, cfg config.Config) Check {
 	return Check{
 		Name: "database", Level: "error", Detail: err.Error(),
-		Fix: "start it, or mend SENDGATE_DATABASE_URL (" + postgres.SafeURL(cfg.DatabaseURL.Reveal()) + ")",
+		Fix: "start it, or correct SENDGATE_DATABASE_URL (" + postgres.SafeURL(cfg.DatabaseURL.Reveal()) + ")",
 	}
 }
 
@@ -91,7 +91,7 @@ func databaseChecks(v postgres.Vitals, connections int) []Check {
 		connectionCheck(v.MaxConnections, connections),
 		{
 			Name: "idle_in_transaction_session_timeout", OK: v.IdleInTransaction != "0", Level: "warn", Detail: onOff(v.IdleInTransaction != "0", v.IdleInTransaction, "none"),
-			Fix: "set it, to 10min or so: a transaction that somebody forgot keeps the dead rows of the queue, and sending slows down",
+			Fix: "set it, for instance to 10min: a forgotten transaction keeps dead rows in the queue, which slows down sending",
 		},
 		clockCheck(v.ClockSkew),
 	}
@@ -112,10 +112,10 @@ func connectionCheck(most, ours int) Check {
 func clockCheck(skew time.Duration) Check {
 	c := Check{
 		Name: "clock", OK: skew.Abs() < 2*time.Second, Level: "warn",
-		Detail: fmt.Sprintf("this host is %s off the database", skew.Round(time.Millisecond)), Fix: "run NTP on both hosts",
+		Detail: fmt.Sprintf("this host's clock differs from the database's by %s", skew.Round(time.Millisecond)), Fix: "run NTP on both hosts",
 	}
 	if skew.Abs() > mail.ClockBound {
-		c.Level, c.Fix = "error", fmt.Sprintf("run NTP on both hosts: beyond %s serve does not start, and nothing is accepted", mail.ClockBound)
+		c.Level, c.Fix = "error", fmt.Sprintf("run NTP on both hosts: if the clocks differ by more than %s, serve does not start and nothing is accepted", mail.ClockBound)
 	}
 	return c
 }
@@ -126,7 +126,7 @@ func failoverChecks(v postgres.Vitals, dsn string) []Check {
 	if hosts, chosen, err := postgres.Hosts(dsn); err == nil && len(hosts) > 1 {
 		checks = append(checks, Check{
 			Name: "target_session_attrs", OK: chosen, Level: "warn",
-			Detail: fmt.Sprintf("%s %s", strings.Join(hosts, ", "), onOff(chosen, "and it says which is meant", "without it: whichever answers first is used, a standby too")),
+			Detail: fmt.Sprintf("%s: %s", strings.Join(hosts, ", "), onOff(chosen, "it is set", "it is not set, so sendgate uses the first that answers, even a standby")),
 			Fix:    "add target_session_attrs=read-write to SENDGATE_DATABASE_URL",
 		})
 	}
@@ -138,7 +138,7 @@ func failoverChecks(v postgres.Vitals, dsn string) []Check {
 		return append(checks, Check{Name: "standbys", OK: true, Level: "warn", Detail: "a commit waits for " + v.SynchronousStandbys})
 	}
 	return append(checks, Check{
-		Name: "standbys", Level: "warn", Detail: fmt.Sprintf("%d connected, and no commit waits for one: a failover loses what it lacks", v.Standbys),
+		Name: "standbys", Level: "warn", Detail: fmt.Sprintf("%d connected, but no commit waits for any of them: a failover loses what the standby has not received", v.Standbys),
 		Fix: "set synchronous_standby_names, with synchronous_commit = on; or run sendgate restore after each failover",
 	})
 }
@@ -154,7 +154,7 @@ func onOff(ok bool, yes, no string) string {
 func roleCheck(ctx context.Context, db *postgres.DB, superuser bool) Check {
 	if superuser {
 		return Check{
-			Name: "role", Level: "warn", Detail: "a superuser: whoever takes over this process has the server",
+			Name: "role", Level: "warn", Detail: "a superuser: an attacker who takes over this process controls the database server",
 			Fix: "run serve as a role that reads and writes rows only: docs/operations.md, \"Roles\"",
 		}
 	}
@@ -169,7 +169,7 @@ func roleCheck(ctx context.Context, db *postgres.DB, superuser bool) Check {
 }
 
 func partitionCheck(ctx context.Context, db *postgres.DB) Check {
-	c := Check{Name: "partitions", Level: "error", Fix: "start a replica: it makes them, or run SELECT ensure_partitions(current_date, current_date + 7)"}
+	c := Check{Name: "partitions", Level: "error", Fix: "start a replica, which makes them, or run SELECT ensure_partitions(current_date, current_date + 7)"}
 	days, err := db.PartitionsAhead(ctx)
 	if err != nil {
 		c.Detail = err.Error()
@@ -188,12 +188,12 @@ func bookChecks(ctx context.Context, db *postgres.DB) []Check {
 	defer cancel()
 	a, err := db.Accounting(ctx)
 	if err != nil {
-		return []Check{{Name: "accounting", Level: "error", Detail: "not checked: " + err.Error(), Fix: "look again when the database has less to do"}}
+		return []Check{{Name: "accounting", Level: "error", Detail: "not checked: " + err.Error(), Fix: "run doctor again when the database is less busy"}}
 	}
 	sum := a.Total()
 	checks := []Check{
 		{Name: "accounting", OK: true, Level: "error", Detail: fmt.Sprintf("%d open messages, 0 unaccounted", sum.Open())},
-		{Name: "accounting of calls", OK: true, Level: "error", Detail: fmt.Sprintf("%d under way, %d unknown, 0 unaccounted", sum.Started, sum.Unknown)},
+		{Name: "accounting of calls", OK: true, Level: "error", Detail: fmt.Sprintf("%d in progress, %d unknown, 0 unaccounted", sum.Started, sum.Unknown)},
 	}
 	balanced := []bool{true, true} // messages, calls
 	var wrong []Check
@@ -259,7 +259,7 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 	check := Check{Name: "account " + a.Name, Level: "error"}
 	secrets, err := db.Secrets(ctx, a.ID)
 	if err != nil {
-		check.Detail, check.Fix = err.Error(), "set SENDGATE_SECRET_KEY_PREVIOUS to the key that they were stored under, or: sendgate providers change "+a.Name+" with --secret for each"
+		check.Detail, check.Fix = err.Error(), "set SENDGATE_SECRET_KEY_PREVIOUS to the key that they were encrypted with, or: sendgate providers change "+a.Name+" with --secret for each"
 		return check
 	}
 	if err := (catalog.Catalog{}).Validate(a.Kind, a.Settings, secrets); err != nil {
@@ -269,7 +269,7 @@ func accountCheck(ctx context.Context, db *postgres.DB, a *route.Account) Check 
 	if len(a.Parked) > 0 { // a park of the whole account comes first
 		p := a.Parked[0]
 		check.Detail = "parked: " + p.Reason
-		check.Fix = "mend it at the provider; a probe finds out, or at once: sendgate providers resume " + a.Name
+		check.Fix = "fix it at the provider; the next probe then ends the park, or at once: sendgate providers resume " + a.Name
 		if p.SenderDomain != "" {
 			check.Level, check.Detail = "warn", fmt.Sprintf("parked for %d senders, such as one of %s: %s", len(a.Parked), p.SenderDomain, p.Reason)
 		}
@@ -339,16 +339,16 @@ func receiverCheck(a *route.Account, h record.HookHealth, now time.Time) Check {
 	switch {
 	case !spec.Events.Accepted && !spec.Events.Delivered: // no event is normal: it reports failures only
 		check.OK = reportsBounces(a.Settings)
-		check.Detail = onOff(check.OK, "it reports bounces only", "bounces that come later go unseen")
-		check.Fix = "set bounce_domain and verp_key, and lead its mail to us: docs/postfix.md"
+		check.Detail = onOff(check.OK, "it reports bounces only", "later bounces are not seen")
+		check.Fix = "set bounce_domain and verp_key, and route mail for the domain to sendgate: docs/postfix.md"
 	case h.Events == 0 && h.Refused > 0:
 		check.Detail = fmt.Sprintf("none; %d requests were refused, the last for %q", h.Refused, h.LastRefusal)
 	case h.Events == 0 && now.Sub(h.LastSent) < eventSlack && now.Sub(a.CreatedAt) < silence:
-		check.OK, check.Detail = true, "none yet; it sent its first mail just now"
+		check.OK, check.Detail = true, "none yet; it has just sent its first mail"
 	case h.Events == 0:
-		check.Detail = "none has ever come, though it sent " + ago(now, h.LastSent) + ": its webhooks are not set up"
+		check.Detail = "none has ever come, although it sent mail " + ago(now, h.LastSent) + ": its webhooks are not set up"
 	case fellSilent(&h, now):
-		check.Detail = "the last came " + ago(now, h.LastEvent) + ", though it sent " + ago(now, h.LastSent)
+		check.Detail = "the last came " + ago(now, h.LastEvent) + ", although it sent mail " + ago(now, h.LastSent)
 	default:
 		check.OK, check.Detail = true, "the last came "+ago(now, h.LastEvent)
 	}
@@ -392,19 +392,19 @@ func reachChecks(ctx context.Context, db *postgres.DB, cfg *config.Config, now t
 	if cfg.PublicURL == "" && sendsBulk(ctx, db, now) {
 		checks = append(checks, Check{
 			Name: "unsubscribe", Level: "warn", Detail: "bulk mail goes out without a one-click unsubscribe link, which large mailbox providers demand",
-			Fix: "set SENDGATE_PUBLIC_URL to the https URL under which recipients reach this service",
+			Fix: "set SENDGATE_PUBLIC_URL to the https URL at which recipients reach this service",
 		})
 	}
 	if cfg.BehindProxy && len(cfg.TrustedProxies) == 0 {
 		checks = append(checks, Check{
-			Name: "SENDGATE_TRUSTED_PROXIES", Level: "warn", Detail: "a proxy is in front and not named: all of its clients share the allowance of one address",
+			Name: "SENDGATE_TRUSTED_PROXIES", Level: "warn", Detail: "the proxy in front is not named: all of its clients share the limits of one address",
 			Fix: "set it to the networks that the proxy's connections come from",
 		})
 	}
 	if len(cfg.ForwardAllow) > 0 {
 		checks = append(checks, Check{
 			Name: "SENDGATE_FORWARD_ALLOW", Level: "warn", Detail: "webhook endpoints may be at " + targets(cfg.ForwardAllow),
-			Fix: "unset it unless all who hold a key may reach those addresses",
+			Fix: "unset it unless everybody with a key may reach those addresses",
 		})
 	}
 	return checks

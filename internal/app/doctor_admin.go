@@ -23,7 +23,7 @@ func adminChecks(ctx context.Context, db *postgres.DB, cfg *config.Config) []Che
 	for i := range keys {
 		if k := &keys[i]; len(k.Networks) > 0 && k.RevokedAt.IsZero() {
 			return append(checks, Check{
-				Name: "networks of keys", Level: "error", Detail: fmt.Sprintf("key %s is for certain networks, and the proxy hides where its clients are", k.ID),
+				Name: "networks of keys", Level: "error", Detail: fmt.Sprintf("key %s is limited to networks, but the proxy hides the addresses of its clients", k.ID),
 				Fix: "name the proxy in SENDGATE_TRUSTED_PROXIES",
 			})
 		}
@@ -43,8 +43,8 @@ func adminCheck(cfg *config.Config) Check {
 	}
 	host, _, _ := net.SplitHostPort(cfg.Listen) // Load has checked it
 	if ip, err := netip.ParseAddr(host); cfg.AdminListen == "" && host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		c.OK, c.Detail = false, c.Detail+": whoever reaches the API and has an admin key reads and turns everything"
-		c.Fix = "set SENDGATE_ADMIN_LISTEN to an address that only operators reach, or SENDGATE_ADMIN_NETWORKS to their networks"
+		c.OK, c.Detail = false, c.Detail+": anybody who reaches the API and has an admin key can read and change everything"
+		c.Fix = "set SENDGATE_ADMIN_LISTEN to an address that only operators can reach, or SENDGATE_ADMIN_NETWORKS to their networks"
 	}
 	return c
 }

@@ -141,7 +141,7 @@ func (a *App) receiveBounce(ctx context.Context, mailFrom, rcptTo string, body [
 	refused := error(&provider.HookError{Status: http.StatusNotFound, Reason: "unknown recipient"})
 	c := a.engine.Config()
 	if c == nil {
-		return errors.New("the accounts are not read yet")
+		return errors.New("the accounts have not been read yet")
 	}
 	for _, conf := range c.Accounts {
 		id, parser, _ := a.engine.Hook(conf.Name)

@@ -19,11 +19,11 @@ import (
 	"github.com/sendgate/sendgate/internal/httpapi"
 )
 
-// servedWithin is how soon a good key is served, whatever strangers do. The machine is shared, with the strangers as well: what
-// comes later is told, and what does not come is an error.
+// servedWithin is how soon a request with a valid key is answered, whatever strangers do. The test shares the machine with
+// the strangers, so a later answer is only logged, and a missing one is an error.
 const servedWithin = time.Second
 
-// Strangers do their worst from one address, or from many: whoever has a good key is served within a second, a webhook is
+// Strangers attack from one address, or from many. Requests with a valid key are answered within a second, a webhook is
 // taken, and a link works.
 func TestStrangersHoldUpNobody(t *testing.T) {
 	b := newBench(t, benchOptions{})
@@ -139,7 +139,8 @@ func clientFrom(source string) *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: d.DialContext}, Timeout: 10 * time.Second}
 }
 
-// served sends mail from an address, small and large, each over a new connection, and has each event and link answered.
+// served sends small and large mail from an address, each over a new connection, and checks that each event and link is
+// answered.
 func (b *bench) served(t *testing.T, r *replica, h *herald, source string) {
 	t.Helper()
 	client := clientFrom(source)
@@ -183,7 +184,7 @@ func (b *bench) served(t *testing.T, r *replica, h *herald, source string) {
 		took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
 }
 
-// answers posts to a URL and wants one of the statuses.
+// answers posts to a URL and fails if the status is not one of the given ones.
 func answers(client *http.Client, url string, header http.Header, body string, want ...int) error {
 	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
 	if err != nil {

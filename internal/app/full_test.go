@@ -87,7 +87,7 @@ func (r *fullRelay) copies() map[string]int {
 	return n
 }
 
-// toRelay sends one message to a thousand recipients by the relay, as an account of its own.
+// toRelay sends one message to a thousand recipients through the relay, which is its own account.
 func toRelay(t *testing.T, b *bench, rep *replica, account string, r *fullRelay) *api.Message {
 	t.Helper()
 	settings := fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"tls":"none"}`, r.port)
@@ -112,17 +112,21 @@ func toRelay(t *testing.T, b *bench, rep *replica, account string, r *fullRelay)
 	return got
 }
 
-func sendsThousandByHundreds(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestAThousandRecipientsReachARelayThatTakesAHundred(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	m := toRelay(t, b, r, "sound", startFullRelay(t, 0))
 	if m.Status != "sent" || len(m.Attempts) != 10 {
 		t.Errorf("%s after %d attempts, want it sent by one for each of the 10 messages that the relay counted", m.Status, len(m.Attempts))
 	}
 }
 
-// A lost answer of the second transaction leaves its hundred in doubt. All others are mailed, and nobody gets two copies.
-func doubtsAHundredOfAThousand(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+// All others are mailed, and nobody gets two copies.
+func TestALostAnswerInTheMidstOfAThousandLeavesItsHundredInDoubt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t, "SENDGATE_UNKNOWN_WAIT=2s", "SENDGATE_RECONCILE_DEADLINE=2s")
 	m := toRelay(t, b, r, "lossy", startFullRelay(t, 2))
 	got := map[string]int{}
 	for _, rc := range m.Recipients {

@@ -27,15 +27,16 @@ import (
 //
 //	go test ./internal/app -run TestIntake -v -intake 3000
 //
-// Each line names what was posted, and is of that many messages with two events each: some seconds. Without the flag it
-// is a matter of counts: every event is there once.
+// Each line names the load and is for that many messages with two events each; it takes some seconds. Without the flag the
+// test only counts: every event is there once.
 var (
 	intakeMessages = flag.Int("intake", 0, "messages of each line of TestIntake; 0 checks counts with a few")
 	intakeClients  = flag.Int("intake-clients", 64, "connections over which TestIntake posts, each with one request at a time")
 	intakeSends    = flag.Int("intake-sends", 500, "messages a second that TestIntake sends beside the events")
 )
 
-// intakeLine is one kind of load: from whom, and how many events a request. No kind is all of them by turns.
+// intakeLine is one kind of load: its provider, and how many events each request has. An empty kind means all of them in
+// turn.
 type intakeLine struct {
 	kind  string
 	batch int
@@ -57,18 +58,20 @@ func TestIntake(t *testing.T) {
 	}
 	n, rate, o := 20, 50, benchOptions{}
 	if *intakeMessages > 0 {
-		n, rate, o.dsn = *intakeMessages, *intakeSends, syncedDatabase(t)
+		n, rate, o.dsn = *intakeMessages, *intakeSends, databaseIn(t, filepath.Join(openDir(t), "pg"))
 	}
 	b := newBench(t, o)
 	r := b.start(t)
 	h := newHerald(t, b, r)
 	base := b.count(t.Context(), `SELECT count(*) FROM event`)
 	for _, sends := range []bool{false, true} {
-		for _, l := range []intakeLine{
-			{"sendgrid", 100, sends}, {"sendgrid", 1, sends}, {"mailgun", 1, sends}, {"postmark", 1, sends}, {"ses", 1, sends}, {"all", 1, sends},
-		} {
+		lines := []intakeLine{{"sendgrid", 100, sends}} // the only one that reports several at once
+		for _, kind := range append(hookKinds(), "all") {
+			lines = append(lines, intakeLine{kind, 1, sends})
+		}
+		for _, l := range lines {
 			if *intakeMessages == 0 && sends && l.kind != "all" {
-				continue // where figures are not wanted, one line beside sends has all kinds
+				continue // without measurements, one line during sends covers all kinds
 			}
 			t.Run(l.String(), func(t *testing.T) {
 				base = takeIn(t, b, r, h, l, n, rate, base)
@@ -77,7 +80,7 @@ func TestIntake(t *testing.T) {
 	}
 }
 
-// takeIn sends n messages, posts what became of them and checks that it is stored. It returns how many events there are.
+// takeIn sends n messages, posts their events and checks that they are stored. It returns the number of events.
 func takeIn(t *testing.T, b *bench, r *replica, h *herald, l intakeLine, n, rate, base int) int {
 	t.Helper()
 	ids := sendThrough(t, b, r, l.kind, n)
@@ -106,12 +109,6 @@ func takeIn(t *testing.T, b *bench, r *replica, h *herald, l intakeLine, n, rate
 	return got
 }
 
-// syncedDatabase is one whose server writes to disk before it says so.
-func syncedDatabase(t *testing.T) string {
-	t.Helper()
-	return databaseIn(t, filepath.Join(openDir(t), "pg"))
-}
-
 // databaseIn starts a server in a folder and gives it our tables. It writes to disk before it says so where figures are
 // wanted.
 func databaseIn(t *testing.T, dir string) string {
@@ -135,7 +132,7 @@ func databaseIn(t *testing.T, dir string) string {
 	return dsn
 }
 
-// sendThrough has n messages sent by the accounts of a line.
+// sendThrough sends n messages through the accounts of a line.
 func sendThrough(t *testing.T, b *bench, r *replica, kind string, n int) []told {
 	t.Helper()
 	all := letters(n)
@@ -158,7 +155,7 @@ func kindOf(kind string, i int) string {
 	return hookKinds()[i%len(hookKinds())]
 }
 
-// report signs two events for each message, first all firsts of a request, then their seconds.
+// report signs two events for each message: in a request, first all first events, then all second ones.
 func (h *herald) report(t *testing.T, sent []told, l intakeLine) []request {
 	t.Helper()
 	chunks := slices.Collect(slices.Chunk(sent, l.batch))
@@ -238,8 +235,8 @@ func quantile(sorted []time.Duration, share float64) time.Duration {
 	return sorted[int(share*float64(len(sorted)-1))].Round(100 * time.Microsecond)
 }
 
-// cpu is the processor time that was used so far: by this process, in which the service, the clients and the emulators are,
-// and by the server. On a machine with other work it tells more than a rate.
+// cpu is the processor time that was used so far, by the database server and by this process, which has the service, the
+// clients and the emulators. On a machine with other work it says more than a rate.
 type cpu struct{ here, postgres time.Duration }
 
 func (b *bench) cpu(t *testing.T) cpu {
@@ -303,7 +300,7 @@ func loadAverage() string {
 	return one
 }
 
-// checkTaken holds what was told of messages against what they show.
+// checkTaken compares the events that were sent for messages with the events that the messages show.
 func (b *bench) checkTaken(t *testing.T, sent []told) {
 	t.Helper()
 	ids := make([]string, len(sent))
@@ -335,8 +332,8 @@ type sending struct {
 	failed int
 }
 
-// startSending sends rate messages a second, whatever the answers take, by 32 clients. It returns when the first was
-// answered: what is posted next is beside it, however few that is.
+// startSending sends rate messages a second with 32 clients, even if answers are slow. It returns after the first answer, so
+// that events posted next run at the same time as the sends.
 func startSending(t *testing.T, r *replica, rate int) *sending {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

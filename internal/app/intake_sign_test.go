@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -26,17 +27,17 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// told is one event as a provider tells of it: a message of ours was delivered, or something else happened to it.
+// told is one event as a provider reports it: a message of ours was delivered, or something else happened to it.
 type told struct {
 	id, to string
-	second bool                       // the later of the two events of a message
-	alter  func(event map[string]any) // makes another event of it, if not nil
+	second bool     // the later of the two events of a message
+	alter  []fields // makes another event of it
 }
 
 // altered is the event as it is signed.
-func (e told) altered(event map[string]any) map[string]any {
-	if e.alter != nil {
-		e.alter(event)
+func (e told) altered(event fields) fields {
+	for _, more := range e.alter {
+		merge(event, more)
 	}
 	return event
 }
@@ -49,27 +50,22 @@ type request struct {
 	events  int
 }
 
-// herald signs events as the providers' documentation says, with keys of its own: not with those of the emulators, which
-// were written beside the receivers.
+// herald signs the events of every kind with its own keys.
 type herald struct {
-	sendgrid *ecdsa.PrivateKey
-	sns      *rsa.PrivateKey // of 2048 bits, as Amazon's
-	mailgun  string          // signing key
-	resend   []byte          // key of Standard Webhooks
-	password string          // Postmark's
-	cert     string          // where SNS keeps its certificate
+	secret         string // of the kinds that share one with the receiver
+	sendgrid       *ecdsa.PrivateKey
+	sendgridPublic string
+	sns            *rsa.PrivateKey // of 2048 bits, as Amazon's
+	snsURL, snsCA  string          // where SNS keeps its certificate, and who signed it
 }
 
 const snsTopic = "arn:aws:sns:eu-west-1:123456789012:intake"
 
-// hookKinds are the accounts whose events come over HTTP.
-func hookKinds() []string { return []string{"mailgun", "postmark", "resend", "sendgrid", "ses"} }
-
 // newHerald makes the keys and tells the accounts about them.
 func newHerald(t *testing.T, b *bench, r *replica) *herald {
 	t.Helper()
-	h := &herald{mailgun: rand.Text(), resend: []byte(rand.Text()), password: rand.Text()}
-	var errs [4]error
+	h := &herald{secret: "whsec_" + base64.StdEncoding.EncodeToString([]byte(rand.Text()))} // which is a form that every kind takes
+	var errs [2]error
 	h.sendgrid, errs[0] = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	h.sns, errs[1] = rsa.GenerateKey(rand.Reader, 2048)
 	if err := errors.Join(errs[:]...); err != nil {
@@ -79,16 +75,15 @@ func newHerald(t *testing.T, b *bench, r *replica) *herald {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.sendgridPublic = base64.StdEncoding.EncodeToString(spki)
 	ca, leaf := h.snsCertificate(t)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(leaf) }))
 	t.Cleanup(srv.Close)
-	h.cert = srv.URL + "/SimpleNotificationService-" + strings.Repeat("0a", 16) + ".pem"
-
-	configure(t, r, "sendgrid", map[string]any{"webhook_public_keys": []string{base64.StdEncoding.EncodeToString(spki)}}, nil)
-	configure(t, r, "mailgun", nil, map[string]string{"webhook_signing_key": h.mailgun})
-	configure(t, r, "postmark", nil, map[string]string{"webhook_password": h.password})
-	configure(t, r, "resend", nil, map[string]string{"webhook_secret": "whsec_" + base64.StdEncoding.EncodeToString(h.resend)})
-	configure(t, r, "ses", map[string]any{"sns_topic_arns": []string{snsTopic}, "sns_base_url": srv.URL, "sns_ca_pem": string(ca)}, nil)
+	h.snsURL, h.snsCA = srv.URL, string(ca)
+	for _, kind := range hookKinds() {
+		settings, secrets := reporterOf(t, kind, "").keys(h)
+		b.amend(t, r, kind, func(s map[string]any) { maps.Copy(s, settings) }, secrets)
+	}
 	for _, kind := range hookKinds() {
 		q := h.sign(t, kind, told{id: "0199c0de-0000-7000-8000-000000000001", to: "nobody@example.org"})
 		eventually(t, settleTime, "the receiver of "+kind+" has its key", func() bool {
@@ -98,23 +93,22 @@ func newHerald(t *testing.T, b *bench, r *replica) *herald {
 	return h
 }
 
-// configure adds settings and secrets to an account.
-func configure(t *testing.T, r *replica, account string, settings map[string]any, secrets map[string]string) {
+// amend changes the settings and secrets of an account, and returns when the service uses them.
+func (b *bench) amend(t *testing.T, r *replica, account string, change func(settings map[string]any), secrets map[string]string) {
 	t.Helper()
 	a, err := r.admin.Account(t.Context(), account)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]any{}
-	if err := json.Unmarshal(a.Settings, &all); err != nil {
+	settings := map[string]any{}
+	if err := json.Unmarshal(a.Settings, &settings); err != nil {
 		t.Fatal(err)
 	}
-	for name, v := range settings {
-		all[name] = v
-	}
-	if _, err := r.admin.PatchAccount(t.Context(), account, api.AccountRequest{Settings: toJSON(t, all), Secrets: secrets}); err != nil {
+	change(settings)
+	if _, err := r.admin.PatchAccount(t.Context(), account, api.AccountRequest{Settings: toJSON(t, settings), Secrets: secrets}); err != nil {
 		t.Fatal(err)
 	}
+	b.binds(t, r)
 }
 
 func toJSON(t *testing.T, v any) []byte {
@@ -154,22 +148,11 @@ func certificate(t *testing.T, c, parent *x509.Certificate, public crypto.Public
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// sign makes the request that tells of events. Only SendGrid tells of several at once.
+// sign makes the request that reports events. Only SendGrid reports several at once.
 func (h *herald) sign(t *testing.T, kind string, events ...told) request {
 	t.Helper()
 	q := request{account: kind, header: http.Header{"Content-Type": {"application/json"}}, events: len(events)}
-	switch kind {
-	case "sendgrid":
-		h.signSendGrid(t, &q, events)
-	case "mailgun":
-		h.signMailgun(t, &q, events[0])
-	case "postmark":
-		h.signPostmark(t, &q, events[0])
-	case "resend":
-		h.signResend(t, &q, events[0])
-	case "ses":
-		h.signSNS(t, &q, events[0])
-	}
+	reporterOf(t, kind, "").sign(h, t, &q, events)
 	return q
 }
 
@@ -199,10 +182,11 @@ func (h *herald) signSendGrid(t *testing.T, q *request, events []told) {
 }
 
 // signMailgun signs timestamp and token ("Securing Webhooks").
-func (h *herald) signMailgun(t *testing.T, q *request, e told) {
+func (h *herald) signMailgun(t *testing.T, q *request, events []told) {
 	t.Helper()
+	e := events[0]
 	stamp, token := strconv.FormatInt(time.Now().Unix(), 10), rand.Text()+rand.Text()
-	mac := hmac.New(sha256.New, []byte(h.mailgun))
+	mac := hmac.New(sha256.New, []byte(h.secret))
 	mac.Write([]byte(stamp + token))
 	event := map[string]any{
 		"event": "accepted", "id": rand.Text(), "timestamp": float64(time.Now().UnixMilli()) / 1e3, "log-level": "info", "recipient": e.to,
@@ -220,9 +204,10 @@ func (h *herald) signMailgun(t *testing.T, q *request, e told) {
 	})
 }
 
-// signPostmark shows the password ("Webhooks overview"). Postmark tells of no acceptance: its second event is an open.
-func (h *herald) signPostmark(t *testing.T, q *request, e told) {
+// signPostmark sends the password ("Webhooks overview"). Postmark does not report acceptance, so its second event is an open.
+func (h *herald) signPostmark(t *testing.T, q *request, events []told) {
 	t.Helper()
+	e := events[0]
 	event := map[string]any{
 		"RecordType": "Delivery", "MessageID": e.id, "Recipient": e.to, "ServerID": 23, "MessageStream": "outbound", "Tag": "orders",
 		"Metadata": map[string]string{"gw_msg": e.id}, "DeliveredAt": time.Now().UTC().Format(time.RFC3339Nano), "Details": "250 2.0.0 OK",
@@ -232,12 +217,13 @@ func (h *herald) signPostmark(t *testing.T, q *request, e told) {
 		event["FirstOpen"], event["UserAgent"], event["Platform"] = true, "Mozilla/5.0 (X11; Linux x86_64)", "Desktop"
 	}
 	q.body = toJSON(t, e.altered(event))
-	q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("sendgate:"+h.password)))
+	q.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("sendgate:"+h.secret)))
 }
 
 // signResend signs id, time and body ("Verify Webhooks Requests").
-func (h *herald) signResend(t *testing.T, q *request, e told) {
+func (h *herald) signResend(t *testing.T, q *request, events []told) {
 	t.Helper()
+	e := events[0]
 	now := time.Now()
 	event := map[string]any{"type": "email.sent", "created_at": now.UTC().Format(time.RFC3339Nano), "data": map[string]any{
 		"email_id": e.id, "created_at": now.UTC().Format(time.RFC3339Nano), "from": "shop@example.com", "to": []string{e.to},
@@ -248,7 +234,11 @@ func (h *herald) signResend(t *testing.T, q *request, e told) {
 	}
 	q.body = toJSON(t, e.altered(event))
 	id, stamp := "msg_"+rand.Text(), strconv.FormatInt(now.Unix(), 10)
-	mac := hmac.New(sha256.New, h.resend)
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(h.secret, "whsec_"))
+	if err != nil {
+		t.Error(err)
+	}
+	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(id + "." + stamp + "." + string(q.body)))
 	q.header.Set("svix-id", id)
 	q.header.Set("svix-timestamp", stamp)
@@ -256,8 +246,9 @@ func (h *herald) signResend(t *testing.T, q *request, e told) {
 }
 
 // signSNS signs the fields of a notification, SignatureVersion 2 ("Verifying the signatures of Amazon SNS messages").
-func (h *herald) signSNS(t *testing.T, q *request, e told) {
+func (h *herald) signSNS(t *testing.T, q *request, events []told) {
 	t.Helper()
+	e := events[0]
 	now := time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
 	record := map[string]any{
 		"eventType": "Send", "send": map[string]any{},
@@ -272,7 +263,7 @@ func (h *herald) signSNS(t *testing.T, q *request, e told) {
 	}
 	n := map[string]string{
 		"Type": "Notification", "MessageId": rand.Text(), "TopicArn": snsTopic, "Subject": "Amazon SES Email Event Notification",
-		"Message": string(toJSON(t, e.altered(record))) + "\n", "Timestamp": now, "SignatureVersion": "2", "SigningCertURL": h.cert,
+		"Message": string(toJSON(t, e.altered(record))) + "\n", "Timestamp": now, "SignatureVersion": "2", "SigningCertURL": h.snsURL + "/SimpleNotificationService-" + strings.Repeat("0a", 16) + ".pem",
 	}
 	var text strings.Builder
 	for _, field := range []string{"Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"} {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/provider"
 )
 
 const inviteICS = "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:-//example//shop//EN\nMETHOD:REQUEST\nBEGIN:VEVENT\nUID:1@example.com\n" +
@@ -15,8 +16,10 @@ const inviteICS = "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:-//example//shop//EN\nME
 	"ATTENDEE;RSVP=TRUE:mailto:ann@example.org\nEND:VEVENT\nEND:VCALENDAR\n"
 
 // An invitation arrives as one by every account that can carry it, and nobody else gets it.
-func carriesInvitations(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestAnInvitationGoesWhereItCanBeCarried(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	for _, account := range accountNames() {
 		prefer(t, b, r, account)
 		all := letters(3)
@@ -25,7 +28,7 @@ func carriesInvitations(t *testing.T, b *bench, r *replica) {
 		}
 		all[1].HTML = "<p>Anprobe</p>"
 		all[2].Account = &account
-		none := account == "postmark" || account == "resend" // which have no field for it
+		none := !specOf(account).Capabilities.Calendar
 		if none {
 			all = all[:2]
 		}
@@ -39,14 +42,14 @@ func carriesInvitations(t *testing.T, b *bench, r *replica) {
 				t.Errorf("by %s: message %d is %s, and %d times in the ledger: %s", account, i, m.Status, len(entries), classes(m))
 			case entries[0].Calendar != "REQUEST":
 				t.Errorf("by %s: the invitation of message %d is %q", entries[0].Provider, i, entries[0].Calendar)
-			case entries[0].Provider == "postmark", entries[0].Provider == "resend", !none && entries[0].Provider != account:
+			case !specOf(entries[0].Provider).Capabilities.Calendar, !none && entries[0].Provider != account:
 				t.Errorf("message %d went by %s, want %s", i, entries[0].Provider, account)
 			case m.Calendar == nil || m.Calendar.Content != strings.ReplaceAll(inviteICS, "\n", "\r\n"):
 				t.Errorf("by %s: message %d shows %+v", account, i, m.Calendar)
 			}
 		}
 	}
-	only(t, r, "postmark", "resend")
+	only(t, r, kindsWith(func(s provider.Spec) bool { return !s.Capabilities.Calendar })...)
 	b.binds(t, r)
 	m := letter(0)
 	m.Calendar = &api.Calendar{Method: "REQUEST", Content: inviteICS}
@@ -62,7 +65,7 @@ func carriesInvitations(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-// prefer gives nearly all weight of the pool to one account. The others stay, for what it does not take.
+// prefer gives nearly all weight of the pool to one account. The others stay, for messages that it does not take.
 func prefer(t *testing.T, b *bench, r *replica, account string) {
 	t.Helper()
 	pool, err := r.admin.Pool(t.Context(), "default")

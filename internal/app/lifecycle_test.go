@@ -23,50 +23,10 @@ func wantProblem(t *testing.T, what string, err error, status int) {
 	}
 }
 
-// What may become of a message. The cases share a service: each looks at its own messages only, but for the first, which
-// wants none, and those at the end, which want the service for themselves. The last has a breaker open.
-func TestLifeOfAMessage(t *testing.T) {
+func TestScheduledMailIsSentWhenItsTimeComes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
-	t.Run("refused inputs leave no row", func(t *testing.T) { leavesNoRowOfRefusedInputs(t, b, r) })
-	t.Run("beside others", func(t *testing.T) { livesBesideOthers(t, b, r) })
-	for _, c := range []struct {
-		name  string
-		check func(*testing.T, *bench, *replica)
-	}{
-		{"an admin key reads no credential back", readsNoCredentialBack},
-		{"an invitation goes where it can be carried", carriesInvitations},
-		{"a second start on its address fails and leaves nothing", startsNoSecond},
-		{"a transient failure goes to another account at once", failsOverAtOnce},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			b.nextCase(t, r)
-			c.check(t, b, r)
-		})
-	}
-}
-
-func livesBesideOthers(t *testing.T, b *bench, r *replica) {
-	t.Helper()
-	for name, check := range map[string]func(*testing.T, *bench, *replica){
-		"scheduled: it is sent when its time comes":     sendsScheduled,
-		"waiting: it says why":                          saysWhyItWaits,
-		"cancelled: it is never sent":                   neverSendsCancelled,
-		"it expires when it cannot go in time":          expires,
-		"failed: it can be resent":                      resendsFailed,
-		"suppressed recipients are not mailed":          mailsNobodySuppressed,
-		"a key matches the same request in other words": matchesKeyInOtherWords,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			check(t, b, r)
-		})
-	}
-}
-
-func sendsScheduled(t *testing.T, b *bench, r *replica) {
-	t.Helper()
 	m := letter(1)
 	m.SendAt = at(3 * time.Second)
 	id := send(t, r.api, m)
@@ -79,8 +39,10 @@ func sendsScheduled(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-func saysWhyItWaits(t *testing.T, _ *bench, r *replica) {
-	t.Helper()
+func TestWaitingMailSaysWhy(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	m := letter(1)
 	m.SendAt = at(time.Hour)
 	id := send(t, r.api, m)
@@ -102,8 +64,10 @@ func saysWhyItWaits(t *testing.T, _ *bench, r *replica) {
 	}
 }
 
-func neverSendsCancelled(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestCancelledMailIsNeverSent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	m := letter(1)
 	m.SendAt = at(2 * time.Second)
 	id := send(t, r.api, m)
@@ -126,16 +90,13 @@ func neverSendsCancelled(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-func expires(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestMailThatCannotGoInTimeExpires(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	if _, err := r.admin.PauseAccount(t.Context(), "ses"); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if _, err := r.admin.ResumeAccount(t.Context(), "ses"); err != nil {
-			t.Error(err)
-		}
-	}()
 	eventually(t, settleTime, "the pause binds", func() bool { return code(t, r, "ses") == "paused" })
 	m := pinned("ses")
 	m.ExpiresAt = at(2 * time.Second)
@@ -149,8 +110,10 @@ func expires(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-func resendsFailed(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestFailedMailCanBeResent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	b.faults(t, map[string][]emulator.Fault{"postmark": {{
 		Mode: "error", Status: 422, Match: "failed@*", Body: `{"ErrorCode":300,"Message":"Zero recipients specified"}`,
 	}}})
@@ -174,8 +137,10 @@ func resendsFailed(t *testing.T, b *bench, r *replica) {
 	}
 }
 
-func mailsNobodySuppressed(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+func TestSuppressedRecipientsAreNotMailed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	suppress := func(email string) {
 		t.Helper()
 		if _, err := r.api.Suppress(t.Context(), api.SuppressionRequest{Email: email}); err != nil {
@@ -218,8 +183,10 @@ func mailsNobodySuppressed(t *testing.T, b *bench, r *replica) {
 }
 
 // The order of members in the JSON does not make another request.
-func matchesKeyInOtherWords(t *testing.T, _ *bench, r *replica) {
-	t.Helper()
+func TestAKeyMatchesTheSameRequestInOtherWords(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	var results []*api.SendResult
 	for _, body := range []string{
 		`{"from":"shop@example.com","to":["ann@example.org"],"subject":"hi","text":"hello"}`,

@@ -20,6 +20,7 @@ func scaledLimits() map[string][]limit.Window {
 		"sendgrid": {{N: 20, Per: 2 * s, Unit: limit.Requests}, {N: 200, Per: 20 * s, Unit: limit.Requests}},
 		"mailgun":  {{N: 90, Per: 11 * s, Unit: limit.Messages}},
 		"postmark": {{N: 10, Per: s, Unit: limit.Requests}, {N: 100, Per: 12 * s, Unit: limit.Requests}},
+		"resend":   {{N: 5, Per: s, Unit: limit.Requests}},
 		"ses":      {{N: 14, Per: s, Unit: limit.Requests}, {N: 60, Per: 10 * s, Unit: limit.Recipients}},
 		"smtp":     {{N: 60, Per: 3 * s, Unit: limit.Messages}},
 	}
@@ -27,6 +28,9 @@ func scaledLimits() map[string][]limit.Window {
 
 func TestNoWindowIsExceededByTwoReplicasAndTheirRestarts(t *testing.T) {
 	t.Parallel()
+	for _, account := range accountNames() {
+		entry(t, "scaledLimits (limits_test.go)", scaledLimits(), account)
+	}
 	b, used := overload(t, scaledLimits(), 600)
 	for name, share := range used {
 		t.Logf("%-8s use under demand %.0f %%", name, 100*share)
@@ -96,8 +100,8 @@ func overload(t *testing.T, limits map[string][]limit.Window, n int) (*bench, ma
 	return b, used
 }
 
-// use is what share of what its windows allow each provider got in a span of demand. A window may be spent at once, so
-// that it allows N for each of it that has begun.
+// use is the share that each provider got, in a period of demand, of the calls that its windows allow. A window may be spent
+// at once, so it allows N for each window that has begun.
 func use(limits map[string][]limit.Window, entries []emulator.Entry, start time.Time, span time.Duration) map[string]float64 {
 	used := map[string]float64{}
 	for name, windows := range limits {
@@ -113,7 +117,7 @@ func use(limits map[string][]limit.Window, entries []emulator.Entry, start time.
 	return used
 }
 
-// allows is how much a window lets through in a span: in proportion where it is spaced evenly, else N in each period.
+// allows is how much a window lets through in a period: in proportion if its calls are spaced evenly, else N in each window.
 func allows(w limit.Window, span time.Duration) float64 {
 	if w.Per <= 10*time.Second {
 		return float64(w.N) * span.Seconds() / w.Per.Seconds()

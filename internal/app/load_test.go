@@ -10,20 +10,11 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// The cases share a service whose accounts take a few calls at a time.
-func TestAccountsUnderLoad(t *testing.T) {
+func TestNewSettingsFailNoCall(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
-	b.concurrency(t, "ses", 10)
-	b.concurrency(t, "sendgrid", 5)
+	b.concurrency(t, "ses", 10) // a backlog
 	r := b.start(t)
-	t.Run("new settings fail no call", func(t *testing.T) { changesSettingsUnderLoad(t, b, r) })
-	b.nextCase(t, r)
-	t.Run("a black hole does not hold up the others", func(t *testing.T) { passesABlackHole(t, b, r) })
-}
-
-func changesSettingsUnderLoad(t *testing.T, b *bench, r *replica) {
-	t.Helper()
 	b.faults(t, map[string][]emulator.Fault{"ses": {{Mode: "latency", Latency: emulator.Duration(100 * time.Millisecond)}}})
 	const n = 120 // more than a second
 	only(t, r, "ses")
@@ -49,15 +40,18 @@ func changesSettingsUnderLoad(t *testing.T, b *bench, r *replica) {
 	b.checkOnce(t)
 }
 
-// passesABlackHole goes by the rule "wait"; with "spill" a drill shows it.
-func passesABlackHole(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+// The rule is "wait"; a drill shows it with "spill".
+func TestABlackHoleDoesNotHoldUpTheOthers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	b.concurrency(t, "sendgrid", 5)
+	r := b.start(t)
 	setOverflow(t, r, "wait")
 	b.faults(t, map[string][]emulator.Fault{"sendgrid": {{Mode: "black_hole"}}})
 	const n = 200
 	ids := submit(t, r.api, letters(n))
 	others := 0
-	for _, h := range homes(t, ids, equal()) {
+	for _, h := range homes(t, ids, everyAccount(1.0)) {
 		if h != "sendgrid" {
 			others++
 		}

@@ -6,28 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-func TestLostAnswers(t *testing.T) {
+func TestAMessageWhoseAnswerIsLostIsUnknownAndGoesNowhereElse(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t, "SENDGATE_UNKNOWN_WAIT=2s", "SENDGATE_RECONCILE_DEADLINE=2s")
-	for _, c := range []struct {
-		name  string
-		check func(*testing.T, *bench, *replica)
-	}{
-		{"a message whose answer is lost is unknown and goes nowhere else", holdsUnknown},
-		{"a thousand recipients reach a relay that takes a hundred", sendsThousandByHundreds},
-		{"an answer is lost in the midst of a thousand", doubtsAHundredOfAThousand},
-	} {
-		t.Run(c.name, func(t *testing.T) { c.check(t, b, r) })
-	}
-}
-
-func holdsUnknown(t *testing.T, b *bench, r *replica) {
-	t.Helper()
 	only(t, r, "mailgun", "sendgrid", "ses")
 	modes := []string{"accept_then_drop", "accept_then_500"}
 	var lost []emulator.Fault
@@ -54,25 +39,19 @@ func holdsUnknown(t *testing.T, b *bench, r *replica) {
 	b.settle(t, 30*time.Second)
 	for _, mode := range modes {
 		for policy, want := range map[string]string{"never": "failed_unknown", "reconcile": "failed_unknown", "resend": "sent"} {
-			checkDecided(t, b, message(t, r.api, ids[mode+" "+policy]), policy, want)
+			m, entries := message(t, r.api, ids[mode+" "+policy]), 1
+			if policy == "resend" {
+				entries = 2
+			}
+			if m.Status != want {
+				t.Errorf("%s: status = %s, want %s", policy, m.Status, want)
+			}
+			if got := len(b.ledger()[m.ID]); got != entries {
+				t.Errorf("%s: ledger entries = %d, want %d (%s)", policy, got, entries, classes(m))
+			}
+			if m.Attempts[0].VerdictSource != "deadline" {
+				t.Errorf("%s: verdict source = %q, want deadline", policy, m.Attempts[0].VerdictSource)
+			}
 		}
-	}
-}
-
-// checkDecided holds a message whose answer was lost to what its policy promises.
-func checkDecided(t *testing.T, b *bench, m *api.Message, policy, want string) {
-	t.Helper()
-	if m.Status != want {
-		t.Errorf("%s: status = %s, want %s", policy, m.Status, want)
-	}
-	entries := 1
-	if policy == "resend" {
-		entries = 2
-	}
-	if got := len(b.ledger()[m.ID]); got != entries {
-		t.Errorf("%s: ledger entries = %d, want %d (%s)", policy, got, entries, classes(m))
-	}
-	if m.Attempts[0].VerdictSource != "deadline" {
-		t.Errorf("%s: verdict source = %q, want deadline", policy, m.Attempts[0].VerdictSource)
 	}
 }

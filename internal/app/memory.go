@@ -20,7 +20,7 @@ func (a *App) fitMemory() {
 	asked, body := int64(a.cfg.AcceptQueueBytes), int64(a.cfg.MaxBodyBytes)
 	queue, bodies := budgets(asked, body, group)
 	if queue < asked {
-		a.log.Warn("SENDGATE_ACCEPT_QUEUE_BYTES is more than the memory of the control group has room for",
+		a.log.Warn("SENDGATE_ACCEPT_QUEUE_BYTES does not fit into the memory of the control group",
 			"group_mib", group>>20, "asked_mib", asked>>20, "used_mib", queue>>20)
 	}
 	a.cfg.AcceptQueueBytes, a.bodyBudget = config.Bytes(queue), bodies
@@ -35,7 +35,7 @@ func (a *App) fitMemory() {
 // budgets returns the bytes for the queue and for the large bodies that are read at a time. A body that is read is in memory
 // four times. The largest allowed body fits into either.
 func budgets(queue, body, group int64) (queueBytes, bodies int64) {
-	return min(queue, max(group/8, body)), max(body, min(httpapi.DefaultBodyBudget, group/12))
+	return min(queue, max(group/5, body)), max(body, min(httpapi.DefaultBodyBudget, group/12))
 }
 
 // memoryLimit is the memory that the settings need, in bytes, but at most three quarters of the control group's.

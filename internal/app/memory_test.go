@@ -9,9 +9,9 @@ func TestMemoryLimitFollowsTheSettingsAndTheGroup(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
 	for _, c := range []struct{ queue, body, group, want int64 }{
-		{64 * mib, 30 * mib, math.MaxInt64, 320 * mib},
-		{64 * mib, 30 * mib, 512 * mib, 320 * mib},
-		{64 * mib, 30 * mib, 256 * mib, 192 * mib},
+		{96 * mib, 30 * mib, math.MaxInt64, 352 * mib},
+		{96 * mib, 30 * mib, 512 * mib, 352 * mib},
+		{96 * mib, 30 * mib, 256 * mib, 192 * mib},
 		{256 * mib, 132 * mib, math.MaxInt64, 912 * mib},
 	} {
 		if got := memoryLimit(c.queue, c.body, c.group); got != c.want {
@@ -24,11 +24,11 @@ func TestBudgetsFollowTheGroup(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
 	for _, c := range []struct{ queue, body, group, wantQueue, wantBodies int64 }{
-		{64 * mib, 30 * mib, math.MaxInt64, 64 * mib, 40 * mib},
-		{64 * mib, 30 * mib, 512 * mib, 64 * mib, 40 * mib},
-		{64 * mib, 30 * mib, 256 * mib, 32 * mib, 30 * mib},
-		{64 * mib, 10 * mib, 256 * mib, 32 * mib, 256 * mib / 12},
-		{1024 * mib, 30 * mib, 512 * mib, 64 * mib, 40 * mib},
+		{96 * mib, 30 * mib, math.MaxInt64, 96 * mib, 40 * mib},
+		{96 * mib, 30 * mib, 512 * mib, 96 * mib, 40 * mib},
+		{96 * mib, 30 * mib, 250 * mib, 50 * mib, 30 * mib},
+		{96 * mib, 10 * mib, 250 * mib, 50 * mib, 250 * mib / 12},
+		{1024 * mib, 30 * mib, 500 * mib, 100 * mib, 40 * mib},
 		{1024 * mib, 200 * mib, 512 * mib, 200 * mib, 200 * mib}, // the largest that was allowed has to fit
 	} {
 		if queue, bodies := budgets(c.queue, c.body, c.group); queue != c.wantQueue || bodies != c.wantBodies {

@@ -9,7 +9,7 @@ import (
 	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 )
 
-// A service with its default settings works over a PgBouncer with its own: it accepts, sends and is told what became of it.
+// A service with default settings works behind a PgBouncer with default settings: it accepts, sends and receives events.
 func TestPgBouncerCarriesTheService(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
@@ -22,7 +22,7 @@ func TestPgBouncerCarriesTheService(t *testing.T) {
 	for _, account := range accountNames() {
 		for range each {
 			ids = append(ids, submit(t, r.api, []api.SendRequest{letterTo(account, "ann@example.org")})...)
-			want[account] += int64(tellings(account, "ann"))
+			want[account] += int64(tellings(t, account, "ann"))
 		}
 	}
 	b.awaitTold(t, want)

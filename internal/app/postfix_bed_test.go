@@ -21,8 +21,8 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// postfixMain stands before what docs/postfix.md gives. Everything but bounces goes to the next host; what waits is tried
-// again at once.
+// postfixMain comes before the main.cf of docs/postfix.md. All mail except bounces goes to the next host, and waiting mail is
+// tried again at once.
 const postfixMain = `compatibility_level = 3.6
 queue_directory = %[1]s/queue
 data_directory = %[1]s/data

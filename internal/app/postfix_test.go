@@ -24,7 +24,7 @@ const (
 	postfixTime = time.Minute           // for all that is waited for
 )
 
-// fate is what must be known of a message in the end. Events are type and source, by name.
+// fate is the status and the events that a message must have in the end. Events are type and source, by name.
 type fate struct {
 	Status string
 	Bounce *api.Bounce
@@ -36,12 +36,12 @@ func fateOf(m *api.Message) fate {
 	for _, e := range m.Events {
 		f.Events = append(f.Events, e.Type+" "+e.Source)
 	}
-	slices.Sort(f.Events) // reports tell seconds, our own record less
+	slices.Sort(f.Events) // reports have times in seconds, our own record is finer
 	return f
 }
 
-// fates are what a relay and its next host make of messages. Neither has a list of addresses: what an ESP would suppress
-// bounces.
+// fates are the outcomes of messages at a relay and its next host. Neither has a suppression list: where an ESP would
+// suppress, they bounce.
 func fates() map[string]fate {
 	sent := "accepted response"
 	unknown := &api.Bounce{Class: "hard", Reason: "invalid_address", Code: "550", Enhanced: "5.1.1", Text: "550 5.1.1 User unknown"}
@@ -100,7 +100,7 @@ func TestAPostfixRelayTellsWhatBecameOfItsMail(t *testing.T) {
 	becomes(t, r.api, send(t, r.api, letterTo("relay", "softbounce@example.org")), time.Until(until), "bounced") // it may have room again
 }
 
-// suppresses holds that the next message to each is refused at once.
+// suppresses checks that the next message to each of them is suppressed at once.
 func suppresses(t *testing.T, c *api.Client, locals ...string) {
 	t.Helper()
 	for _, local := range locals {
@@ -203,7 +203,7 @@ func startNextHost(t *testing.T, answers map[string]*smtp.SMTPError) *nextHost {
 	return h
 }
 
-// takes makes it accept what it refused so far.
+// takes makes it accept the recipients that it refused before.
 func (h *nextHost) takes(local string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -4,7 +4,6 @@ package app
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -12,31 +11,20 @@ import (
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
 	"github.com/sendgate/sendgate/internal/provider"
-	"github.com/sendgate/sendgate/internal/provider/catalog"
 )
 
-// finds tells which kinds can be asked what became of a message.
-func finds(account string) bool {
-	s, ok := catalog.Spec(provider.Kind(account))
-	return ok && s.Lookup.Works
-}
+// finds reports which kinds can be asked about a message.
+func finds(account string) bool { return specOf(account).Lookup.Works }
 
 // asked are the accounts at which a lost answer is not asked for again by the same call: TestALostAnswerIsAskedForAgain...
 // is about the others.
 func asked() []string {
-	return slices.DeleteFunc(accountNames(), func(account string) bool {
-		s, ok := catalog.Spec(provider.Kind(account))
-		return ok && s.Repeat.Within > 0
-	})
+	return kindsWith(func(s provider.Spec) bool { return s.Repeat.Within == 0 })
 }
 
 // script is one script for all providers: faults of sends, which end before the second part of a test, and others.
 func script(faults ...emulator.Fault) map[string][]emulator.Fault {
-	all := map[string][]emulator.Fault{}
-	for _, account := range accountNames() {
-		all[account] = append(all[account], faults...)
-	}
-	return all
+	return everyAccount(faults)
 }
 
 // policies are what a sender may wish for a message whose answer is lost.
@@ -47,15 +35,15 @@ type mishap struct{ account, policy, way, outcome, id string }
 
 func (m *mishap) String() string { return m.account + " " + m.policy + " " + m.way }
 
-// mishaps has one for each account, policy and way: the provider drops the answer, or the process that waits for it is
-// killed. Relay is the outcome at the relay.
+// mishaps has one for each account, policy and way to lose the answer: the provider drops it, or the process that waits for
+// it is killed. Relay is the outcome at the relay.
 func mishaps(relay string) []*mishap {
 	var all []*mishap
 	for _, account := range asked() {
 		for _, policy := range policies() {
 			for _, way := range []string{"dropped", "killed"} {
 				m := &mishap{account: account, policy: policy, way: way, outcome: "ann"}
-				if account == "smtp" {
+				if emulates(account).SMTP {
 					m.outcome = relay
 				}
 				all = append(all, m)
@@ -65,8 +53,8 @@ func mishaps(relay string) []*mishap {
 	return all
 }
 
-// lose sends all with their answers lost, and returns the replica that goes on. The providers had each of them once by
-// then; what they tell of them is left to the fault given.
+// lose sends all messages and loses their answers, and returns the replica that goes on. By then each provider has each
+// message once. The given fault decides which events they send.
 func (b *bench) lose(t *testing.T, all []*mishap, events emulator.Fault, settings ...string) *replica {
 	t.Helper()
 	const open = time.Minute // longer than the process lives
@@ -80,7 +68,7 @@ func (b *bench) lose(t *testing.T, all []*mishap, events emulator.Fault, setting
 	victim := b.serve(t, settings...)
 	for _, m := range all {
 		l := letterTo(m.account, fmt.Sprintf("%s+%s-%s-%s@example.org", m.outcome, m.way, m.policy, m.account))
-		l.OnAmbiguous = m.policy
+		l.OnAmbiguous, l.Stream = m.policy, m.way+"-"+m.policy // so that none shares its call, and its fault, with another
 		m.id = send(t, victim.api, l)
 	}
 	eventually(t, settleTime, "the providers have all messages", func() bool { return len(b.emu.Ledger()) == len(all) })
@@ -92,7 +80,7 @@ func (b *bench) lose(t *testing.T, all []*mishap, events emulator.Fault, setting
 	return b.start(t, settings...)
 }
 
-// checkVerdict holds a message whose first answer was lost to how it was found out, and what a provider got of it.
+// checkVerdict checks, for a message whose first answer was lost, what evidence settled it and how many mails a provider got.
 func (b *bench) checkVerdict(t *testing.T, name string, m *api.Message, status, verdict string, lines int) {
 	t.Helper()
 	if m.Status != status || m.Recipients[0].Status != status {
@@ -114,7 +102,7 @@ func (b *bench) checkVerdict(t *testing.T, name string, m *api.Message, status, 
 func TestLostAnswersAreSettledByWebhooks(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
-	all := mishaps("bounce") // a relay tells of nothing good
+	all := mishaps("bounce") // a relay does not report success
 	r := b.lose(t, all, emulator.Fault{Mode: "hook_hold"}, append(settings,
 		"SENDGATE_UNKNOWN_WAIT=60s", "SENDGATE_RECONCILE_DEADLINE=60s", "SENDGATE_LOOKUP_SCHEDULE=60s")...)
 	for _, m := range all {
@@ -164,7 +152,7 @@ func TestLostAnswersAreSettledWithoutWebhooks(t *testing.T) {
 	}
 }
 
-// A message that nobody accepted is sent again by what look-ups prove, and not a moment before they prove it.
+// A message that nobody accepted is sent again when look-ups prove that, and not earlier.
 func TestProvedAbsenceSendsOnce(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
@@ -174,8 +162,7 @@ func TestProvedAbsenceSendsOnce(t *testing.T) {
 	ids, settled := map[string]string{}, map[string]time.Duration{}
 	for _, account := range asked() {
 		if finds(account) {
-			spec, _ := catalog.Spec(provider.Kind(account))
-			settled[account] = spec.Lookup.Settled
+			settled[account] = specOf(account).Lookup.Settled
 			ids[account] = send(t, victim.api, letterTo(account, "ann+"+account+"@example.org"))
 		}
 	}
@@ -213,12 +200,10 @@ func TestProvedAbsenceSendsOnce(t *testing.T) {
 		}
 	}
 	b.settle(t, settleTime)
-	got := map[string]int{}
 	for account, id := range ids {
-		got[account] = len(b.ledger()[id])
-	}
-	if want := map[string]int{"mailgun": 1, "postmark": 1, "sendgrid": 1}; !maps.Equal(got, want) {
-		t.Errorf("ledger lines = %v, want %v", got, want)
+		if n := len(b.ledger()[id]); n != 1 {
+			t.Errorf("%s: ledger lines = %d, want 1", account, n)
+		}
 	}
 }
 

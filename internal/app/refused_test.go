@@ -9,29 +9,10 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// A provider refuses a message: it goes elsewhere, waits or fails. The cases share a service, in this order: the last parks accounts.
-func TestRefusedMessagesGoWhereTheyAreTaken(t *testing.T) {
+func TestABreakerOpensOnRepeatedFailuresAndClosesAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	r := b.start(t)
-	for _, c := range []struct {
-		name  string
-		check func(*testing.T, *bench, *replica)
-	}{
-		{"content that nobody takes is refused at once", refusesWhatNobodyTakes},
-		{"content is failed by a second opinion only", asksForASecondOpinion},
-		{"a breaker opens on repeated failures and closes again", opensAndClosesBreaker},
-		{"one message stops no second one", stopsNoSecondMessage},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			b.nextCase(t, r)
-			c.check(t, b, r)
-		})
-	}
-}
-
-func opensAndClosesBreaker(t *testing.T, b *bench, r *replica) {
-	t.Helper()
 	only(t, r, "postmark", "ses")
 	b.faults(t, map[string][]emulator.Fault{"postmark": {{Mode: "error", Status: 503}}})
 	sent := 0

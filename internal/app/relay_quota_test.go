@@ -4,7 +4,6 @@ package app
 
 import (
 	"encoding/json"
-	"fmt"
 	"testing"
 	"time"
 
@@ -12,9 +11,11 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// freshRelay puts a relay that has refused nothing yet and one healthy provider into the pool, in equal parts.
-func (b *bench) freshRelay(t *testing.T, r *replica, name string) {
+// benchWithRelay has a relay, by the name relay, and one healthy provider in the pool, in equal parts.
+func benchWithRelay(t *testing.T) (*bench, *replica) {
 	t.Helper()
+	b := newBench(t, benchOptions{})
+	r := b.start(t)
 	a, err := r.admin.Account(t.Context(), "smtp")
 	if err != nil {
 		t.Fatal(err)
@@ -29,22 +30,19 @@ func (b *bench) freshRelay(t *testing.T, r *replica, name string) {
 		t.Fatal(err)
 	}
 	if _, err := r.admin.CreateAccount(t.Context(), api.AccountRequest{
-		Name: name, Kind: "smtp", Settings: raw, Secrets: map[string]string{"password": b.emu.Secret("smtp", "password")}, Limits: &[]api.Limit{},
+		Name: "relay", Kind: "smtp", Settings: raw, Secrets: map[string]string{"password": b.emu.Secret("smtp", "password")}, Limits: &[]api.Limit{},
 	}); err != nil {
 		t.Fatal(err)
 	}
-	b.faults(t, nil)
-	only(t, r, name, "sendgrid")
+	only(t, r, "relay", "sendgrid")
+	return b, r
 }
 
-// A relay whose quota ends, or that does not know our sender, refuses everything from then on. Nobody else pays for it.
+// A relay whose quota ends, or that does not know our sender, refuses everything from then on. Other mail is not affected.
 func TestARelayThatBeginsToRefuseCostsNobody(t *testing.T) {
 	t.Parallel()
 	const n = 10 // at a time
-	b := newBench(t, benchOptions{})
-	r := b.start(t)
-	sent := 0
-	for i, c := range []struct {
+	for _, c := range []struct {
 		name    string
 		refusal emulator.Fault
 	}{
@@ -54,10 +52,11 @@ func TestARelayThatBeginsToRefuseCostsNobody(t *testing.T) {
 		{"identity at dot", emulator.Fault{Stage: "data", Status: 554, Body: "Message rejected: Email address is not verified. The following identities failed the check: shop@example.com"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			relay := fmt.Sprintf("relay-%d", i)
-			b.freshRelay(t, r, relay)
+			t.Parallel()
+			b, r := benchWithRelay(t)
+			sent := 0
 			byRelay := func(class string) int {
-				return b.count(t.Context(), `SELECT count(*) FROM attempt t JOIN account a ON a.id = t.account_id WHERE a.name = $1 AND t.class = $2`, relay, class)
+				return b.count(t.Context(), `SELECT count(*) FROM attempt t JOIN account a ON a.id = t.account_id WHERE a.name = 'relay' AND t.class = $1`, class)
 			}
 			wave := func() {
 				submit(t, r.api, letters(n))
@@ -93,15 +92,12 @@ func TestARelayThatBeginsToRefuseCostsNobody(t *testing.T) {
 			}
 		})
 	}
-	t.Run("quota among the recipients", func(t *testing.T) {
-		b.freshRelay(t, r, "relay-split")
-		splitsAtAQuota(t, b, r)
-	})
 }
 
-// splitsAtAQuota has the quota end in the middle of a message: whom the relay took is sent to, and the others go elsewhere.
-func splitsAtAQuota(t *testing.T, b *bench, r *replica) {
-	t.Helper()
+// The quota ends in the middle of a message: the recipients that the relay took are sent, and the others go to another account.
+func TestAQuotaThatEndsAmongTheRecipientsSplitsTheMessage(t *testing.T) {
+	t.Parallel()
+	b, r := benchWithRelay(t)
 	b.faults(t, map[string][]emulator.Fault{"smtp": {{
 		Mode: "error", Stage: "rcpt", Status: 550, Body: "5.4.5 Daily user sending limit exceeded", Match: "late*",
 	}}})

@@ -1,3 +1,5 @@
+//go:build drill
+
 package app
 
 import (
@@ -9,7 +11,7 @@ import (
 )
 
 // A call whose answer was lost is made again at a provider that takes an idempotency key, and the message is sent once.
-// The provider tells nothing by webhooks, so nothing but the repeat can settle it.
+// The provider sends no webhooks, so only the repeat can settle the message.
 func TestALostAnswerIsAskedForAgainWithTheSameKey(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})

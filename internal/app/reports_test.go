@@ -1,3 +1,5 @@
+//go:build drill
+
 package app
 
 import (
@@ -22,7 +24,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// reportCase is a mail that comes to the bounce address of a message, or to the box for complaints, and what has to follow.
+// reportCase is a mail to the bounce address of a message, or to the address for complaints, and its expected effect.
 type reportCase struct {
 	Case       string
 	Rcpt       string   // verp: of a message to ann; verp2: of one to ann and bob; fbl: the box, about a message to ann
@@ -49,10 +51,11 @@ func readReportCases(t *testing.T) []reportCase {
 	return all
 }
 
-// actsOnReports gives each report to the LMTP server, as a relay does, and looks at the message and at what is suppressed
-// afterwards.
-func actsOnReports(t *testing.T, b *bench, r *replica, settings []string) {
-	t.Helper()
+// Each report comes to the LMTP server, as a relay delivers it.
+func TestReportsActForTheirOwnRecipients(t *testing.T) {
+	t.Parallel()
+	b, settings := newCircle(t)
+	r := b.start(t, settings...)
 	const key, domain = "7e7e7e7e7e7e7e7e7e7e7e7e7e7e7e7e", "bounces.reports.test"
 	b.amend(t, r, "smtp", func(s map[string]any) { s["bounce_domain"] = domain }, map[string]string{"verp_key": key})
 	cases := readReportCases(t)
@@ -71,7 +74,11 @@ func actsOnReports(t *testing.T, b *bench, r *replica, settings []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		verp := bounceAddress(id, key, domain)
+		// The return path, as documented in docs/postfix.md.
+		h := hmac.New(sha256.New, []byte(key))
+		h.Write([]byte("sendgate bounce address\x00"))
+		h.Write(id[:])
+		verp := "b+" + hex.EncodeToString(id[:]) + "." + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:10] + "@" + domain
 		rcpt := map[string]string{"verp": verp, "verp2": verp, "fbl": "fbl@" + domain}[c.Rcpt]
 		relay(rcpt, strings.ReplaceAll(c.Mail, "@VERP@", verp))
 		got := message(t, r.api, ids[i])
@@ -97,7 +104,7 @@ func actsOnReports(t *testing.T, b *bench, r *replica, settings []string) {
 	}
 }
 
-// reportedFate says in a few words what became of a recipient.
+// reportedFate describes the status of a recipient in a few words.
 func reportedFate(r *api.Recipient) string {
 	local, _, _ := strings.Cut(r.Email, "@")
 	words := []string{local, r.Status}
@@ -105,14 +112,6 @@ func reportedFate(r *api.Recipient) string {
 		words = append(words, r.Bounce.Class, r.Bounce.Reason)
 	}
 	return strings.Join(words, " ")
-}
-
-// bounceAddress is the return path of a message, as documented in docs/postfix.md.
-func bounceAddress(id mail.ID, key, domain string) string {
-	h := hmac.New(sha256.New, []byte(key))
-	h.Write([]byte("sendgate bounce address\x00"))
-	h.Write(id[:])
-	return "b+" + hex.EncodeToString(id[:]) + "." + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:10] + "@" + domain
 }
 
 // dialRelay gives a function that delivers a mail by LMTP from the null address, and fails the test if it is refused.

@@ -39,14 +39,14 @@ func secretKeyCheck(ctx context.Context, db *postgres.DB) Check {
 	case err != nil:
 		c.Detail = err.Error()
 	case len(n.Unreadable) > 0:
-		c.Detail = fmt.Sprintf("%d of %d stored secrets do not open, such as %s", len(n.Unreadable), n.Current+n.Previous+len(n.Unreadable),
+		c.Detail = fmt.Sprintf("%d of %d stored secrets can't be decrypted, such as %s", len(n.Unreadable), n.Current+n.Previous+len(n.Unreadable),
 			strings.Join(n.Unreadable[:min(len(n.Unreadable), 3)], ", "))
-		c.Fix = "set SENDGATE_SECRET_KEY_PREVIOUS to the key that they were stored under, or store them again: docs/operations.md, \"The secret key\""
+		c.Fix = "set SENDGATE_SECRET_KEY_PREVIOUS to the key that they were encrypted with, or store them again: docs/operations.md, \"The secret key\""
 	case n.Previous > 0:
-		c.Level, c.Detail = "warn", fmt.Sprintf("%d of %d stored secrets are sealed under a previous key", n.Previous, n.Current+n.Previous)
-		c.Fix = "sendgate secrets reseal, once all replicas have the present key"
+		c.Level, c.Detail = "warn", fmt.Sprintf("%d of %d stored secrets are encrypted with a previous key", n.Previous, n.Current+n.Previous)
+		c.Fix = "run sendgate secrets reseal once all replicas have the present key"
 	default:
-		c.OK, c.Detail = true, fmt.Sprintf("opens all %d stored secrets", n.Current)
+		c.OK, c.Detail = true, fmt.Sprintf("decrypts all %d stored secrets", n.Current)
 	}
 	return c
 }

@@ -238,8 +238,8 @@ func (b *bench) run(t *testing.T, args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// restoreMail is what is open when the backup ends: for each policy, mail of a pool of accounts that can be asked; mail to
-// accounts that can't; and mail that no provider took, although it was called.
+// restoreMail is the mail that is open when the backup ends, for each policy: mail of a pool whose accounts can be asked,
+// mail to accounts that can't, and mail that no provider took although it was called.
 func restoreMail() map[string]api.SendRequest {
 	all := map[string]api.SendRequest{}
 	add := func(name, policy string, m api.SendRequest) {
@@ -256,7 +256,9 @@ func restoreMail() map[string]api.SendRequest {
 		if !finds(account) {
 			add("silent "+account, "reconcile", pinned(account))
 		} else {
-			add("absent "+account, "reconcile", pinned(account))
+			m := pinned(account)
+			m.Stream = "bulk" // so that it shares no call with another
+			add("absent "+account, "reconcile", m)
 		}
 	}
 	return all
@@ -354,7 +356,8 @@ func (v *vault) restoreOnce(t *testing.T, since time.Time, n int) {
 	}
 }
 
-// endWaits moves the time to when absence is proof, and then to the deadline of what can't be asked.
+// endWaits moves the time to when a look-up that finds nothing is proof, and then to the deadline of messages whose providers
+// can't be asked.
 func (v *vault) endWaits(t *testing.T) {
 	t.Helper()
 	exec := func(sql string) {
@@ -363,7 +366,7 @@ func (v *vault) endWaits(t *testing.T) {
 		}
 	}
 	eventually(t, settleTime, "each was looked up once", func() bool {
-		return v.count(t.Context(), `SELECT count(*) FROM unknown_call WHERE due <= now() + interval '3 min'`) == 2 // of which nobody asks
+		return v.count(t.Context(), `SELECT count(*) FROM unknown_call WHERE due <= now() + interval '3 min'`) == 2 // whose provider can't be asked
 	})
 	exec(`UPDATE unknown SET since = since - interval '41 min'; UPDATE unknown_call SET due = now() WHERE due < 'infinity'`)
 	eventually(t, settleTime, "only what can't be asked is left", func() bool {
@@ -373,7 +376,7 @@ func (v *vault) endWaits(t *testing.T) {
 	v.settle(t, settleTime)
 }
 
-// checkRestored holds what became of the messages, and how often the providers had each, to their policies.
+// checkRestored checks that each message ended as its policy says, and how often the providers had it.
 func (v *vault) checkRestored(t *testing.T, c *api.Client, ids map[string]string) {
 	t.Helper()
 	ledger := v.ledger()

@@ -1,3 +1,5 @@
+//go:build drill
+
 package app
 
 import (
@@ -17,6 +19,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/postgres"
+	"github.com/sendgate/sendgate/internal/postgres/pgtest"
 )
 
 // divide gives a database the two roles of docker/roles.sql, under names of its own, and returns the connection strings of both.
@@ -66,17 +69,15 @@ func divide(t *testing.T, dsn string) (asOwner, asServe string) {
 func TestServiceRunsAsARoleThatOwnsNothing(t *testing.T) {
 	t.Parallel()
 	b, settings := newCircle(t)
-	super := b.dsn
-	owner, serve := divide(t, super)
-	b.dsn = serve
-	ownsNothing(t, serve)
+	var owner string
+	owner, b.dsn = divide(t, b.dsn)
 	r := b.start(t, settings...)
 	want := map[string]int64{}
 	var all []api.SendRequest
 	for _, account := range accountNames() {
 		for _, outcome := range outcomes() {
 			all = append(all, letterTo(account, outcome+"@"+account+".example.org"))
-			want[account] += int64(tellings(account, outcome))
+			want[account] += int64(tellings(t, account, outcome))
 		}
 	}
 	submit(t, r.api, all)
@@ -86,17 +87,14 @@ func TestServiceRunsAsARoleThatOwnsNothing(t *testing.T) {
 	if _, err := r.admin.CreateKey(t.Context(), api.KeyRequest{Name: "k", Scopes: []string{"send"}}); err != nil {
 		t.Errorf("make a key: %v", err)
 	}
-	t.Run("maintenance", func(t *testing.T) { maintains(t, b, super, serve) })
-	t.Run("migrate as the owner", func(t *testing.T) {
-		if err := postgres.Migrate(t.Context(), owner, &bytes.Buffer{}); err != nil {
-			t.Error(err)
-		}
-	})
+	if err := postgres.Migrate(t.Context(), owner, &bytes.Buffer{}); err != nil {
+		t.Errorf("migrate as the owner: %v", err)
+	}
 }
 
-// ownsNothing holds that the role can't change the schema.
-func ownsNothing(t *testing.T, dsn string) {
-	t.Helper()
+func TestTheRoleOfTheServiceMayNotChangeTheSchema(t *testing.T) {
+	t.Parallel()
+	_, dsn := divide(t, pgtest.NewURL(t))
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -118,9 +116,13 @@ func ownsNothing(t *testing.T, dsn string) {
 	}
 }
 
-// maintains does what time brings: days are made and dropped, what is old goes, and the database is looked at.
-func maintains(t *testing.T, b *bench, super, serve string) {
-	t.Helper()
+// Days are made and dropped, old rows are deleted, and the database is measured.
+func TestMaintenanceRunsAsARoleThatOwnsNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	super := b.dsn
+	_, serve := divide(t, super)
+	b.dsn = serve
 	a, err := New(b.config(t), quiet())
 	if err != nil {
 		t.Fatal(err)

@@ -50,17 +50,18 @@ func TestASecretKeyIsChangedAndLost(t *testing.T) {
 		}
 		t.Errorf("doctor does not say %q", want)
 	}
-	check("sealed under a previous key", ring...)
+	check("encrypted with a previous key", ring...)
 	n, err := Reseal(t.Context(), b.config(t, ring...), func(Sealed) {})
 	if err != nil || n.Resealed == 0 || len(n.Unreadable) != 0 {
 		t.Fatalf("reseal = %+v, %v", n, err)
 	}
-	check("opens all", public)
+	check("decrypts all", public)
 	becomes(t, b.start(t, public).api, send(t, r.api, letterTo("sendgrid", "bob@example.org")), settleTime, "sent", "delivered")
 
-	// Both keys are lost. Processes with the others are gone in truth; here they would keep one with a third key from starting.
+	// Both keys are lost. In reality the processes with the old keys are gone; here they would keep a process with a third
+	// key from starting.
 	b.secret = strings.Repeat("7a", 32)
-	check("do not open", public)
+	check("can't be decrypted", public)
 	lost, err := New(b.config(t, public), nil)
 	if err != nil {
 		t.Fatal(err)

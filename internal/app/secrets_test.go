@@ -1,13 +1,14 @@
+//go:build drill
+
 package app
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,20 +19,44 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
-	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
 
-// secretCanaries are credentials of words that stand nowhere else. What is found anywhere has leaked.
-func secretCanaries() map[string]map[string]string {
-	return map[string]map[string]string{
-		"sendgrid": {"api_key": "SG.hush-sendgrid.7Qx/+="},
-		"mailgun":  {"api_key": "key-hush-mailgun-7Qx", "domain": "mg.example.com"},
-		"postmark": {"server_token": "hush-postmark-7Qx"},
-		"resend":   {"api_key": "re_hush_resend_7Qx"},
-		"ses":      {"access_key_id": "AKIAHUSHACCESS7QX000", "secret_access_key": "hush/aws+secret/7QxEXAMPLE", "region": "us-east-1"},
-		"smtp":     {"username": "sendgate", "password": "hush-smtp-password-7Qx"},
-	}
+// canaries are the secrets of an account, made of words that occur nowhere else. If one is found anywhere, it has leaked.
+type canaries struct {
+	credential  string            // the secret among the credentials
+	credentials map[string]string // as the emulators have them
+	settings    map[string]any    // beside those that the emulators need
+	secrets     map[string]string
+}
+
+func canariesOf(t *testing.T, kind string) canaries {
+	t.Helper()
+	return entry(t, "canariesOf (secrets_test.go)", map[string]canaries{
+		"sendgrid": {credential: "api_key", credentials: map[string]string{"api_key": "SG.hush-sendgrid.7Qx/+="}},
+		"mailgun": {
+			credential: "api_key", credentials: map[string]string{"api_key": "key-hush-mailgun-7Qx", "domain": "mg.example.com"},
+			secrets: map[string]string{"webhook_signing_key": signingCanary, "webhook_signing_key_previous": signingCanary + "-old"},
+		},
+		"postmark": {
+			credential: "server_token", credentials: map[string]string{"server_token": "hush-postmark-7Qx"},
+			settings: map[string]any{"webhook_header": "X-Hush"},
+			secrets: map[string]string{
+				"webhook_password": passwordCanary, "webhook_password_previous": passwordCanary + "-old",
+				"webhook_token": tokenCanary, "webhook_token_previous": tokenCanary + "-old",
+			},
+		},
+		"resend": {credential: "api_key", credentials: map[string]string{"api_key": "re_hush_resend_7Qx"}},
+		"ses": {
+			credential:  "secret_access_key",
+			credentials: map[string]string{"access_key_id": "AKIAHUSHACCESS7QX000", "secret_access_key": "hush/aws+secret/7QxEXAMPLE", "region": "us-east-1"},
+			settings:    map[string]any{"sns_topic_arns": []string{topicOfCanaries}},
+		},
+		"smtp": {
+			credential: "password", credentials: map[string]string{"username": "sendgate", "password": "hush-smtp-password-7Qx"},
+			settings: map[string]any{"reports_by_http": true}, secrets: map[string]string{"verp_key": verpCanary},
+		},
+	}, kind)
 }
 
 const (
@@ -46,10 +71,6 @@ func privateCanaries() []string {
 		"anarycontent", base64.StdEncoding.EncodeToString([]byte("canarycontent"))[4:12],
 	}
 }
-
-// callersWords stand where callers name something themselves: fields, parameters, accounts. An answer may say them back,
-// a log may not.
-func callersWords() []string { return []string{"anaryfield", "anaryquery", "anaryjson"} }
 
 // canaryLetter is a message full of canaries. The case tells the emulators' faults what to do with it.
 func canaryLetter(account, outcome string) api.SendRequest {
@@ -86,8 +107,8 @@ func (r *journal) String() string {
 	return r.buf.String()
 }
 
-// listener keeps the answers of the API that must hold no secret: every one but those which make one. Answers to the
-// admin and errors are kept apart as well, since they must hold no private field either.
+// listener keeps the answers of the API that must contain no secret, which are all except those that make one. It keeps admin
+// answers and errors separately as well, because they must not contain private fields either.
 type listener struct {
 	next        http.RoundTripper
 	all, closed journal
@@ -136,18 +157,13 @@ type guarded struct {
 
 func newGuarded(t *testing.T) *guarded {
 	t.Helper()
-	g := &guarded{bench: newBench(t, benchOptions{}), log: &journal{}}
+	credentials := map[string]map[string]string{}
+	for _, kind := range accountNames() {
+		credentials[kind] = canariesOf(t, kind).credentials
+	}
+	g := &guarded{bench: newBench(t, benchOptions{emu: emulator.Options{Credentials: credentials}}), log: &journal{}}
 	g.heard = &listener{next: g.http.Transport}
 	g.http.Transport = g.heard
-	emu, err := emulated.New(emulator.Options{Credentials: secretCanaries()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := emu.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = emu.Stop(context.Background()) })
-	g.emu = emu
 	listen := fixedAddr(t)
 	a, err := New(g.config(t, "SENDGATE_UNKNOWN_WAIT=1s", "SENDGATE_RECONCILE_DEADLINE=1s", "SENDGATE_LISTEN="+listen,
 		"SENDGATE_PUBLIC_URL=http://"+listen, "SENDGATE_FORWARD_ALLOW=127.0.0.0/8:"+g.listenWebhooks(t),
@@ -155,17 +171,7 @@ func newGuarded(t *testing.T) *guarded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		g.http.CloseIdleConnections()
-		if err := a.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	g.app, g.replica = a, g.client(a.URL, a.OpsURL)
-	g.await(t, g.http)
+	g.app, g.replica = a, g.begin(t, a)
 	g.keepCanaries(t)
 	return g
 }
@@ -187,34 +193,12 @@ func withPassword(t *testing.T, dsn string) string {
 // keepCanaries gives the accounts the canaries for credentials, by the admin API.
 func (g *guarded) keepCanaries(t *testing.T) {
 	t.Helper()
-	c := secretCanaries()
-	host, port, _ := strings.Cut(g.emu.SMTPAddr(), ":")
-	for name, r := range map[string]api.AccountRequest{
-		"sendgrid": {Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/sendgrid"}`), Secrets: map[string]string{"api_key": c["sendgrid"]["api_key"]}},
-		"mailgun": {
-			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/mailgun","domain":"` + c["mailgun"]["domain"] + `"}`),
-			Secrets:  map[string]string{"api_key": c["mailgun"]["api_key"], "webhook_signing_key": signingCanary, "webhook_signing_key_previous": signingCanary + "-old"},
-		},
-		"postmark": {
-			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/postmark","webhook_header":"X-Hush"}`),
-			Secrets: map[string]string{
-				"server_token": c["postmark"]["server_token"], "webhook_password": passwordCanary, "webhook_password_previous": passwordCanary + "-old",
-				"webhook_token": tokenCanary, "webhook_token_previous": tokenCanary + "-old",
-			},
-		},
-		"resend": {Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/resend"}`), Secrets: map[string]string{"api_key": c["resend"]["api_key"]}},
-		"ses": {
-			Settings: json.RawMessage(`{"base_url":"` + g.emu.URL() + `/ses","region":"` + c["ses"]["region"] + `","sns_topic_arns":["` + topicOfCanaries + `"],"sns_base_url":"` + g.emu.URL() + `"}`),
-			Secrets:  map[string]string{"access_key_id": c["ses"]["access_key_id"], "secret_access_key": c["ses"]["secret_access_key"]},
-		},
-		"smtp": {
-			Settings: json.RawMessage(`{"host":"` + host + `","port":` + port + `,"tls":"none","username":"` + c["smtp"]["username"] +
-				`","bounce_domain":"bounces.sendgate.test","reports_by_http":true}`),
-			Secrets: map[string]string{"password": c["smtp"]["password"], "verp_key": verpCanary},
-		},
-	} {
-		if _, err := g.admin.PatchAccount(t.Context(), name, r); err != nil {
-			t.Fatalf("account %s: %v", name, err)
+	for _, a := range g.emu.Accounts() {
+		c := canariesOf(t, a.Kind)
+		maps.Copy(a.Settings, c.settings)
+		maps.Copy(a.Secrets, c.secrets)
+		if _, err := g.admin.PatchAccount(t.Context(), a.Kind, api.AccountRequest{Settings: toJSON(t, a.Settings), Secrets: a.Secrets}); err != nil {
+			t.Fatalf("account %s: %v", a.Kind, err)
 		}
 	}
 	g.binds(t, g.replica)
@@ -234,7 +218,7 @@ func (g *guarded) secrets() []string {
 	return words
 }
 
-// loose reports the words that occur in a text, in any case and with a little of what is around.
+// loose returns the words that occur in a text, in any case, each with some text around it.
 func loose(t *testing.T, where, text string, words []string) {
 	t.Helper()
 	low := strings.ToLower(text)
@@ -267,7 +251,9 @@ func TestSecretsAndPrivateFieldsStayWhereTheyBelong(t *testing.T) {
 			t.Errorf("the log has no %q: the test tests less than it says", want)
 		}
 	}
-	hidden := slices.Concat(privateCanaries(), callersWords(), secrets)
+	// Callers name fields, parameters and accounts themselves. An answer may say them back, a log may not.
+	callersWords := []string{"anaryfield", "anaryquery", "anaryjson"}
+	hidden := slices.Concat(privateCanaries(), callersWords, secrets)
 	loose(t, "log", logged, hidden)
 	loose(t, "an answer", g.heard.all.String(), secrets)
 	loose(t, "an error, or an answer to the admin,", g.heard.closed.String(), privateCanaries())
@@ -285,7 +271,7 @@ func TestSecretsAndPrivateFieldsStayWhereTheyBelong(t *testing.T) {
 	g.noneStored(t, secrets)
 }
 
-// faultsOf says back what a provider should not: the credential and the address.
+// faultsOf makes a provider repeat what it should not: the credential and the address.
 func faultsOf(kind, credential string) []emulator.Fault {
 	said := credential + " may not mail canarylocal-refused@example.org"
 	body := fmt.Sprintf(`{"errors":[{"message":%q,"field":%[1]q,"error_id":%[1]q}],"message":%[1]q,"Message":%[1]q,"ErrorCode":999,"__type":%[1]q,"code":%[1]q}`, said)
@@ -300,7 +286,7 @@ func faultsOf(kind, credential string) []emulator.Fault {
 		if status == 401 {
 			f.Body = strings.ReplaceAll(body, credential, wrongSecret) // which is then in use
 		}
-		if kind == "smtp" {
+		if emulates(kind).SMTP {
 			f.Stage, f.Body = "data", said
 			f.Status = map[int]int{400: 554, 503: 451, 500: 421, 401: 535}[status]
 		}
@@ -309,17 +295,12 @@ func faultsOf(kind, credential string) []emulator.Fault {
 	return all
 }
 
-// sendEveryWay has messages accepted, refused, throttled, lost and parked, by each provider.
+// sendEveryWay sends messages that are accepted, refused, throttled, lost and parked, through each provider.
 func (g *guarded) sendEveryWay(t *testing.T) {
 	t.Helper()
-	c := secretCanaries()
-	credentials := map[string]string{
-		"sendgrid": c["sendgrid"]["api_key"], "mailgun": c["mailgun"]["api_key"], "postmark": c["postmark"]["server_token"], "ses": c["ses"]["secret_access_key"],
-		"smtp": c["smtp"]["password"], "resend": c["resend"]["api_key"],
-	}
 	script := map[string][]emulator.Fault{}
-	for kind, credential := range credentials {
-		script[kind] = faultsOf(kind, credential)
+	for _, kind := range accountNames() {
+		script[kind] = faultsOf(kind, g.emu.Secret(kind, canariesOf(t, kind).credential))
 	}
 	g.faults(t, script)
 	var all []api.SendRequest
@@ -333,9 +314,8 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 	if n := len(g.emu.Ledger()); n < 2*len(accountNames()) {
 		t.Errorf("messages accepted by providers = %d, want two of each at least", n)
 	}
-	wrong := map[string]string{"sendgrid": "api_key", "mailgun": "api_key", "postmark": "server_token", "resend": "api_key", "ses": "secret_access_key", "smtp": "password"}
 	for _, account := range accountNames() {
-		if _, err := g.admin.PatchAccount(t.Context(), account, api.AccountRequest{Secrets: map[string]string{wrong[account]: wrongSecret}}); err != nil {
+		if _, err := g.admin.PatchAccount(t.Context(), account, api.AccountRequest{Secrets: map[string]string{canariesOf(t, account).credential: wrongSecret}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -374,7 +354,7 @@ func (g *guarded) sendEveryWay(t *testing.T) {
 	}
 }
 
-// refused makes a call that must be answered with an error that is the caller's.
+// refused makes a call that must be answered with a 4xx.
 func (g *guarded) refused(t *testing.T, method, path, key, body string) {
 	t.Helper()
 	if status := g.call(t, method, path, key, body, ""); status < 400 || status >= 500 {

@@ -39,7 +39,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	log.Info("starting", "config", cfg.Dump())
 	a.fitMemory()
 	if cfg.BehindProxy && len(cfg.TrustedProxies) == 0 {
-		log.Warn("SENDGATE_BEHIND_PROXY is set and SENDGATE_TRUSTED_PROXIES is not: all clients of the proxy share the allowance of one address; " +
+		log.Warn("SENDGATE_BEHIND_PROXY is set and SENDGATE_TRUSTED_PROXIES is not: all clients of the proxy share the limits of one address; " +
 			"set it to the networks that the proxy's connections come from")
 	}
 	if err := a.openForBootstrap(ctx, accounts, secrets); err != nil {

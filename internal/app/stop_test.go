@@ -38,7 +38,7 @@ func mustStop(t *testing.T, a *App) {
 	}
 }
 
-// wantClosed holds that nobody listens any more.
+// wantClosed checks that nothing listens any more.
 func wantClosed(t *testing.T, addr string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -64,7 +64,7 @@ func TestListenersStopRightAfterTheirStart(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if i%2 == 1 { // with a request under way
+				if i%2 == 1 { // with a request in progress
 					go func() {
 						if resp, err := http.Get("http://" + addr); err == nil {
 							_ = resp.Body.Close()
@@ -117,7 +117,7 @@ func TestServiceStopsRightAfterItsStart(t *testing.T) {
 	}
 }
 
-// The listener for bounces may be reached before the accounts were read. What comes then is not refused for good.
+// The listener for bounces may be reached before the accounts were read. Mail that comes then gets a temporary error.
 func TestABounceThatComesBeforeTheAccountsAreReadComesAgain(t *testing.T) {
 	t.Parallel()
 	engine, err := deliver.New(deliver.Options{

@@ -66,6 +66,15 @@ func (s *store) AcceptAll(ctx context.Context, subs []*record.Submission) ([]rec
 	return accepted, errs
 }
 
+// Resend makes a message ready again and wakes the engine. The message stands in lane 0, from where a claim puts it into its own.
+func (s *store) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID, force bool) error {
+	err := s.DB.Resend(ctx, tenant, id, force)
+	if err == nil {
+		s.engine.Wake(queue.Lane{Tenant: tenant})
+	}
+	return err
+}
+
 // place sets the lane of a submission.
 func (s *store) place(sub *record.Submission) {
 	f := sub.Message.Facts()

@@ -66,8 +66,8 @@ func TestReadinessDoubtsADatabaseThatStoredNothing(t *testing.T) {
 	}
 }
 
-// A database that has no room for anything answers all questions. Whoever balances load by readiness must hear of it, and
-// hear when it is over, though no message comes meanwhile.
+// A database without disk space still answers all queries. Load balancers that use readiness must see it, and hear when it is
+// over, though no message comes meanwhile.
 func TestFullDatabaseIsNotReady(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
@@ -85,12 +85,12 @@ func TestFullDatabaseIsNotReady(t *testing.T) {
 CREATE FUNCTION full_disk_too() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
 CREATE TRIGGER full_disk BEFORE INSERT ON message FOR EACH STATEMENT EXECUTE FUNCTION full_disk();
 CREATE EVENT TRIGGER full_disk_too ON ddl_command_start WHEN TAG IN ('CREATE TABLE AS') EXECUTE FUNCTION full_disk_too()`)
-	if status, line := b.readiness(t, r); status != http.StatusOK {
+	if status, line := b.get(t, r.ops+"/readyz"); status != http.StatusOK {
 		t.Errorf("nobody has noticed yet: /readyz is %d %q", status, line)
 	}
 	_, err = r.api.Send(t.Context(), letter(1), "")
 	wantProblem(t, "send to a full database", err, http.StatusServiceUnavailable)
-	if status, line := b.readiness(t, r); status != http.StatusServiceUnavailable || !strings.Contains(line, "stores nothing") || !strings.Contains(line, "space left") {
+	if status, line := b.get(t, r.ops+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(line, "stores nothing") || !strings.Contains(line, "space left") {
 		t.Errorf("/readyz is %d %q, want a full disk as its reason", status, line)
 	}
 	do(`DROP TRIGGER full_disk ON message; DROP EVENT TRIGGER full_disk_too`)

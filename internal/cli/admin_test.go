@@ -59,7 +59,7 @@ func TestPoolsSetTellsWhenSomebodyElseWasFaster(t *testing.T) {
 		"GET /admin/v1/pools/default": {200, nil, poolBefore},
 		"PUT /admin/v1/pools/default": {412, nil, `{"title":"Stale","status":412,"code":"stale"}`},
 	})
-	w.run("pools", "set", "default", "ses=1").want(t, 1, "", "Somebody changed it meanwhile")
+	w.run("pools", "set", "default", "ses=1").want(t, 1, "", "Somebody else changed it meanwhile")
 }
 
 func TestPoolsListAndCreate(t *testing.T) {

@@ -20,7 +20,7 @@ func TestSendTakesAnInvitation(t *testing.T) {
 	if got.Calendar == nil || *got.Calendar != (api.Calendar{Method: "Cancel", Content: ics}) {
 		t.Errorf("calendar = %+v", got.Calendar)
 	}
-	w.run(append(args, "event.ics")...).want(t, 2, "", "has no line METHOD")
+	w.run(append(args, "event.ics")...).want(t, 2, "", "has no METHOD line")
 	w.run(append(args, "none.ics")...).want(t, 1, "", "read calendar")
 	help := w.run("send", "--help")
 	if !strings.Contains(help.out, "--calendar") {

@@ -4,6 +4,8 @@
 // call package app (run.go) or the emulator (emulate.go). All others are clients: they speak HTTP through package api and
 // know nothing of the server's internals, so that they work with any installation.
 //
+// It is one package, with a file for each noun, because all commands share one grammar, one way to print and one set of exit codes.
+//
 // The likeliest mistake of a newcomer is to print with fmt.Println or to call os.Getenv. A command uses the outside world
 // only through its Streams, so that tests can run whole command lines in parallel.
 package cli
@@ -29,41 +31,42 @@ const (
 
 // grammar is the whole command line. kong fills it and calls Run of the chosen command.
 type grammar struct {
-	Dev     devCmd     `cmd:"" group:"run" help:"Run everything on this machine with nothing configured: Postgres, emulated providers, API."`
+	Dev     devCmd     `cmd:"" group:"run" help:"Run everything on this machine without configuration: Postgres, emulated providers, API."`
 	Serve   serveCmd   `cmd:"" group:"run" help:"Run the service, configured by SENDGATE_* variables."`
 	Emulate emulateCmd `cmd:"" group:"run" help:"Run the provider emulators alone."`
-	Migrate migrateCmd `cmd:"" group:"run" help:"Bring the database schema up to date, or show where it stands."`
-	Restore restoreCmd `cmd:"" group:"run" help:"After the database came back from a backup: hold what may have been sent, so that nobody is mailed twice."`
-	Secrets secretsCmd `cmd:"" group:"run" help:"After the secret key was changed: seal stored secrets under the new one."`
-	Doctor  doctorCmd  `cmd:"" group:"run" help:"Check database, clock, keys and provider accounts, and say how to mend what is wrong."`
-	Version versionCmd `cmd:"" group:"run" help:"Print what was built, from which commit, with which Go."`
+	Migrate migrateCmd `cmd:"" group:"run" help:"Bring the database schema up to date, or show its version."`
+	Restore restoreCmd `cmd:"" group:"run" help:"After the database was restored from a backup: mark as unknown all messages that may have been sent, so that nobody is mailed twice."`
+	Secrets secretsCmd `cmd:"" group:"run" help:"After a change of the secret key: encrypt stored secrets with the new key."`
+	Doctor  doctorCmd  `cmd:"" group:"run" help:"Check database, clock, keys and provider accounts, and say how to fix each problem."`
+	Version versionCmd `cmd:"" group:"run" help:"Print the version, the commit and the Go version of this program." example:"version --json"`
 
 	Send     sendCmd     `cmd:"" group:"mail" help:"Send one message."`
-	Messages messagesCmd `cmd:"" group:"mail" help:"List messages, show one with all that happened to it, cancel or resend it."`
-	Events   eventsCmd   `cmd:"" group:"mail" help:"List and follow what became of messages, and count it."`
+	Messages messagesCmd `cmd:"" group:"mail" help:"List messages, show one with its history, cancel or resend it."`
+	Events   eventsCmd   `cmd:"" group:"mail" help:"List, follow and count the events of messages."`
 	Suppress suppressCmd `cmd:"" name:"suppressions" group:"mail" help:"List, add, remove, import and export addresses that get no mail."`
-	Webhooks webhooksCmd `cmd:"" group:"mail" help:"List, add and change the endpoints that are told of events."`
+	Webhooks webhooksCmd `cmd:"" group:"mail" help:"List, add and change the endpoints that receive events."`
 
-	Providers providersCmd `cmd:"" group:"ops" help:"List, add, pause and change provider accounts, their limits and their callbacks."`
+	Providers providersCmd `cmd:"" group:"ops" help:"List, add, pause and change provider accounts, their limits and their webhooks."`
 	Pools     poolsCmd     `cmd:"" group:"ops" help:"Show pools and set their weights."`
-	Rules     rulesCmd     `cmd:"" group:"ops" help:"List, add and remove the rules by which messages find their pool."`
+	Rules     rulesCmd     `cmd:"" group:"ops" help:"List, add and remove the rules that choose the pool of a message."`
 	Route     routeCmd     `cmd:"" group:"ops" help:"Explain where a message would go."`
-	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, weigh and pause tenants."`
+	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, change and pause tenants."`
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
-	Queue     queueCmd     `cmd:"" group:"ops" help:"Show what waits, what is in flight and who works on it."`
+	Queue     queueCmd     `cmd:"" group:"ops" help:"Show the messages that wait or are in flight, and the replicas."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`
+	Plan      planCmd      `cmd:"" group:"ops" help:"Say what an amount of mail needs: machines, disk, limits of the providers, and what it costs."`
 }
 
 const description = `One send API in front of many email providers.
 
 Start with "sendgate dev"; it prints the next command to try. Client commands read SENDGATE_URL, SENDGATE_API_KEY and ` +
-	`SENDGATE_ADMIN_KEY from the environment, with SENDGATE_ADMIN_URL where the admin API has an address of its own; else all of them ` +
-	`from ./.sendgate/dev.env, which "sendgate dev" writes: it must be yours or root's, and nobody else's to change. ` +
-	`Keys go by https, or by http to this machine, unless SENDGATE_ALLOW_HTTP=true.
+	`SENDGATE_ADMIN_KEY from the environment, and SENDGATE_ADMIN_URL if the admin API has a separate address. Without these variables they read ` +
+	`./.sendgate/dev.env, which "sendgate dev" writes; you or root must own it, and nobody else may be able to change it. ` +
+	`Keys are sent only by https, or by http to this machine, unless SENDGATE_ALLOW_HTTP=true.
 
-Times are RFC 3339 (2026-01-31T12:00:00Z), dates (2026-01-31, its beginning in UTC) or spans (90m, 7d): so long ago, or so ` +
-	`far ahead for --send-at and --expires-at.
+Times are RFC 3339 (2026-01-31T12:00:00Z), dates (2026-01-31, which means its beginning in UTC) or spans (90m, 7d), which count back from now, ` +
+	`or ahead for --send-at and --expires-at.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.`
 
@@ -117,7 +120,20 @@ func newParser(ctx context.Context, s *Streams) (*kong.Kong, error) {
 		kong.TypeMapper(reflect.TypeFor[time.Time](), kong.MapperFunc(decodeTime)),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(s),
+		kong.BindToProvider((*Streams).caller),
+		kong.BindToProvider((*Streams).operator),
+		kong.PostBuild(addExamples),
 	)
+}
+
+// addExamples writes the tags detail and example of a command into its help. A command with more to say has the method Help.
+func addExamples(k *kong.Kong) error {
+	return kong.Visit(k.Model, func(v kong.Visitable, next kong.Next) error {
+		if node, ok := v.(*kong.Node); ok && node.Tag != nil && node.Tag.Has("example") {
+			node.Detail = strings.TrimSpace(node.Tag.Get("detail") + "\n\nExample:\n\n  sendgate " + node.Tag.Get("example"))
+		}
+		return next(nil)
+	})
 }
 
 // decodeTime reads the time of a flag. A span counts back from now, or ahead if the flag has the tag span:"ahead".

@@ -27,7 +27,7 @@ type outcome struct {
 	out, err string
 }
 
-// world is where a test runs command lines: a directory, an environment and a server that records.
+// world is the surroundings of a command line in a test: a directory, an environment and a server that records requests.
 type world struct {
 	t     *testing.T
 	dir   string
@@ -227,7 +227,7 @@ func TestProblemIsPrintedWithItsFieldsAndAdvice(t *testing.T) {
 			"fields",
 			answer{422, nil, `{"title":"Invalid","status":422,"code":"invalid","detail":"Some fields can't be accepted.",` +
 				`"errors":[{"field":"to[0].email","code":"invalid_address","message":"must be one email address\u001b[31m"}]}`},
-			[]string{"Invalid: Some fields can't be accepted.", "to[0].email: must be one email address\ufffd[31m", "Mend to[0].email"},
+			[]string{"Invalid: Some fields can't be accepted.", "to[0].email: must be one email address\ufffd[31m", "Correct to[0].email"},
 		},
 		{"key", answer{401, nil, `{"title":"Unauthorized","status":401,"code":"unauthorized"}`}, []string{"Unauthorized", "SENDGATE_API_KEY"}},
 		{

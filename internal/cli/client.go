@@ -7,31 +7,37 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// caller returns a client for /v1, with the sending key.
-func (s *Streams) caller() (*api.Client, error) {
+// mailClient is a client for /v1, with the sending key, and adminClient is one for /admin/v1, with the admin key. kong makes
+// the one that Run of the command takes. A command that first checks its input calls caller or operator itself.
+type (
+	mailClient  struct{ *api.Client }
+	adminClient struct{ *api.Client }
+)
+
+func (s *Streams) caller() (mailClient, error) {
 	t, err := s.target()
-	if err != nil {
-		return nil, err
-	}
 	switch {
+	case err != nil:
+		return mailClient{}, err
 	case t.url == "":
-		return nil, errors.New("SENDGATE_ADMIN_URL leads to the admin API alone: set SENDGATE_URL as well")
+		return mailClient{}, errors.New("SENDGATE_ADMIN_URL is only for the admin API: set SENDGATE_URL as well")
 	case t.apiKey.IsZero():
-		return nil, errNoAPIKey
+		return mailClient{}, errNoAPIKey
 	}
-	return api.New(t.url, t.apiKey.Reveal())
+	c, err := api.New(t.url, t.apiKey.Reveal())
+	return mailClient{c}, err
 }
 
-// operator returns a client for /admin/v1, with the admin key.
-func (s *Streams) operator() (*api.Client, error) {
+func (s *Streams) operator() (adminClient, error) {
 	t, err := s.target()
-	if err != nil {
-		return nil, err
+	switch {
+	case err != nil:
+		return adminClient{}, err
+	case t.adminKey.IsZero():
+		return adminClient{}, errNoAdminKey
 	}
-	if t.adminKey.IsZero() {
-		return nil, errNoAdminKey
-	}
-	return api.New(t.adminURL, t.adminKey.Reveal())
+	c, err := api.New(t.adminURL, t.adminKey.Reveal())
+	return adminClient{c}, err
 }
 
 // watchQueue reads the figures of the queue before a load.

@@ -21,20 +21,20 @@ import (
 type emulateCmd struct {
 	Listen     string            `default:"127.0.0.1:8027" help:"HTTP listener, host:port. Loopback only: the ledger and the faults have no password."`
 	SMTPListen string            `default:"127.0.0.1:8028" help:"SMTP listener, host:port. Loopback only."`
-	AllowHost  []string          `placeholder:"NAME" help:"A name, beside localhost, by which programs ask for it (repeat): pages in a browser are kept out by the name."`
+	AllowHost  []string          `placeholder:"NAME" help:"Another host name, besides localhost, at which it answers (repeat). Other names are refused, which keeps out pages in a browser."`
 	Ledger     string            `placeholder:"FILE" help:"Keep the ledger of accepted messages in this file; in memory when absent."`
 	Limits     string            `enum:"documented,none" default:"documented" help:"Refuse calls over the documented limits, or none."`
-	Hook       map[string]string `mapsep:"none" placeholder:"KIND=URL" help:"Where a provider's events go, such as mailgun=http://127.0.0.1:8080/hooks/mailgun; smtp=lmtp://127.0.0.1:2424. Repeatable; URLs of this machine only."`
-	EventPace  time.Duration     `default:"100ms" help:"Between two events of a message, on average."`
-	DeferFor   time.Duration     `default:"1h" help:"From a deferred event to the delivered one."`
+	Hook       map[string]string `mapsep:"none" placeholder:"KIND=URL" help:"URL for a provider's events, such as mailgun=http://127.0.0.1:8080/hooks/mailgun or smtp=lmtp://127.0.0.1:2424 (repeat). Only URLs of this machine."`
+	EventPace  time.Duration     `default:"100ms" help:"Average time between two events of a message."`
+	DeferFor   time.Duration     `default:"1h" help:"Time from a deferred event to the delivered one."`
 	Verbose    bool              `short:"v" help:"Log what the emulators do, to standard error."`
 }
 
 // Help implements kong.HelpProvider.
 func (*emulateCmd) Help() string {
 	return `Speaks the wire formats of the providers; nothing is delivered anywhere. Runs until Ctrl-C. ` +
-		`The recipient's local part picks an outcome (bounce, softbounce, complaint, defer, suppressed, reject, open, click), ` +
-		`and what becomes of a message is told to the hooks, signed as the real ones are; GET /_hooks has the keys to check them with.
+		`The local part of the recipient chooses an outcome (bounce, softbounce, complaint, defer, suppressed, reject, open, click). ` +
+		`The events of each message go to the hooks, signed as the real ones are; GET /_hooks shows the keys to check them.
 
 Examples:
 

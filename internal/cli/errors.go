@@ -28,11 +28,17 @@ var errShown = errors.New("already shown")
 var (
 	errNoAPIKey = errors.New("no API key: set SENDGATE_API_KEY, or run this where \"sendgate dev\" left ./" + devEnv +
 		" (make a key: sendgate keys create NAME --scope send,read)")
+	errNoServer = errors.New("no server to talk to: set SENDGATE_URL (and SENDGATE_API_KEY or SENDGATE_ADMIN_KEY), " +
+		"or run this in the directory where \"sendgate dev\" runs, which leaves them in ./" + devEnv)
 	errNoAdminKey = errors.New("no admin key: set SENDGATE_ADMIN_KEY, or run this where \"sendgate dev\" left ./" + devEnv)
 )
 
 // parseError turns an error of kong into a usage error that names the help to read.
 func parseError(err error) error {
+	var wrong *usageError
+	if errors.As(err, &wrong) { // of a command's Validate
+		return wrong
+	}
 	help := "sendgate --help"
 	var parse *kong.ParseError
 	if errors.As(err, &parse) && parse.Context != nil && parse.Context.Selected() != nil {
@@ -83,7 +89,7 @@ func connectionHint(err error) string {
 	case !errors.As(err, &call):
 		return ""
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "Nothing listens there. Is the server running? To have one for trying things: sendgate dev"
+		return "Nothing listens there. Is the server running? To start one for a trial: sendgate dev"
 	case errors.As(err, &dns):
 		return "The host name of SENDGATE_URL can't be found."
 	case errors.Is(err, context.DeadlineExceeded):
@@ -118,13 +124,13 @@ func printProblem(s Streams, p *api.Problem) {
 func adviceFor(p *api.Problem) string {
 	switch status := p.Status; {
 	case status == 401:
-		return "Check SENDGATE_API_KEY (or SENDGATE_ADMIN_KEY for operations). It may be revoked, expired, or of another server."
+		return "Check SENDGATE_API_KEY (or SENDGATE_ADMIN_KEY for operations). The key may be revoked or expired, or it may belong to another server."
 	case status == 403:
 		return "This key may not do that. \"sendgate keys list\" shows scopes and sender domains; keys create makes another key."
 	case status == 412:
-		return "Somebody changed it meanwhile. Look at it again and repeat the command."
+		return "Somebody else changed it meanwhile. Look at it again and repeat the command."
 	case status == 422 && len(p.Errors) > 0:
-		return "Mend " + fieldList(p.Errors) + " and repeat the command. Nothing was changed."
+		return "Correct " + fieldList(p.Errors) + " and repeat the command. Nothing was changed."
 	case (status == 429 || status == 503) && p.RetryAfter > 0:
 		return "Repeat the command after " + shortDuration(p.RetryAfter) + "."
 	default:

@@ -10,10 +10,10 @@ import (
 )
 
 type eventsCmd struct {
-	List      eventsListCmd      `cmd:"" help:"List what became of messages, newest first."`
+	List      eventsListCmd      `cmd:"" help:"List events, newest first."`
 	Tail      eventsTailCmd      `cmd:"" help:"Follow events as they come, one line each."`
-	Stats     eventsStatsCmd     `cmd:"" help:"Count recipients by their fate, for each account, stream or domain."`
-	Reproject eventsReprojectCmd `cmd:"" help:"Read the kept payloads of providers again and mend what follows from them."`
+	Stats     eventsStatsCmd     `cmd:"" help:"Count recipients by their status, for each account, stream or domain."`
+	Reproject eventsReprojectCmd `cmd:"" help:"Read the stored payloads of providers again and correct the events from them."`
 }
 
 // eventFilter are the flags that list and tail share.
@@ -32,16 +32,15 @@ func (f *eventFilter) query() api.EventQuery {
 type eventsListCmd struct {
 	eventFilter
 
-	Since  time.Time `help:"Only events received at or after this time."`
-	Until  time.Time `help:"Only events received before this time."`
-	Limit  int       `default:"50" help:"At most this many, 1 to 200."`
-	Cursor string    `help:"Continue where the last page ended."`
+	Since time.Time `help:"Only events received at or after this time."`
+	Until time.Time `help:"Only events received before this time."`
+	paging
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*eventsListCmd) Help() string {
-	return `AT is the provider's clock; --since and --until are about when the event reached us.
+	return `AT is from the provider's clock; --since and --until are about the time when sendgate received the event.
 
 Examples:
 
@@ -51,14 +50,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *eventsListCmd) Run(ctx context.Context, s *Streams) error {
-	if c.Limit < 1 || c.Limit > maxPage {
-		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
-	}
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *eventsListCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	q := c.query()
 	q.Since, q.Until, q.Limit, q.Cursor = c.Since, c.Until, c.Limit, c.Cursor
 	page, err := client.Events(ctx, q)

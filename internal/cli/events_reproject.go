@@ -13,16 +13,16 @@ import (
 
 type eventsReprojectCmd struct {
 	Account string    `help:"Only payloads of this account."`
-	Since   time.Time `help:"Only payloads received at or after this time; all that are kept when absent."`
+	Since   time.Time `help:"Only payloads received at or after this time; all stored payloads when absent."`
 	DryRun  bool      `help:"Change nothing; count what would change."`
-	Cursor  string    `help:"Continue where a run ended that was broken off."`
+	Cursor  string    `help:"Continue an interrupted run from here."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*eventsReprojectCmd) Help() string {
-	return `For after an upgrade that reads a provider's payloads better. Events that are read otherwise now are corrected, and the statuses of their messages ` +
-		`with them. Works page by page beside the running service, and may be repeated.
+	return `Use this after an upgrade that reads a provider's payloads better. Events that are now read differently are corrected, together with the statuses of their messages. ` +
+		`It works page by page while the service runs, and can be repeated.
 
 Examples:
 
@@ -31,18 +31,14 @@ Examples:
 }
 
 // Run implements the command.
-func (c *eventsReprojectCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *eventsReprojectCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	var payloads atomic.Int64
 	p := startProgress(s.Err, func(time.Duration) string { return count(payloads.Load()) + " payloads read" })
 	sum, err := c.pages(ctx, client, &payloads)
 	p.stop()
 	if err != nil {
 		if sum.Cursor != "" {
-			fmt.Fprintln(s.Err, "broken off after", sum.Payloads, "payloads; to go on: add --cursor", clean(sum.Cursor))
+			fmt.Fprintln(s.Err, "interrupted after", sum.Payloads, "payloads; to continue: add --cursor", clean(sum.Cursor))
 		}
 		return err
 	}
@@ -58,7 +54,7 @@ func (c *eventsReprojectCmd) Run(ctx context.Context, s *Streams) error {
 }
 
 // pages goes through all pages and adds them up. The Cursor of the sum is where to continue, even after an error.
-func (c *eventsReprojectCmd) pages(ctx context.Context, client *api.Client, payloads *atomic.Int64) (*api.ReprojectResult, error) {
+func (c *eventsReprojectCmd) pages(ctx context.Context, client adminClient, payloads *atomic.Int64) (*api.ReprojectResult, error) {
 	sum := &api.ReprojectResult{Cursor: c.Cursor}
 	for {
 		page, err := client.Reproject(ctx, api.ReprojectRequest{Account: c.Account, Since: c.Since, Cursor: sum.Cursor, DryRun: c.DryRun})

@@ -12,7 +12,7 @@ import (
 )
 
 type eventsStatsCmd struct {
-	By    string    `enum:"account,stream,domain" default:"account" help:"A line for each account, stream, or domain of the recipients."`
+	By    string    `enum:"account,stream,domain" default:"account" help:"One line for each account, stream, or domain of the recipients."`
 	Since time.Time `help:"Messages accepted at or after this time; the last 24 hours when absent."`
 	Until time.Time `help:"Messages accepted before this time; now when absent."`
 	Limit int       `default:"50" help:"At most this many lines, the largest first, 1 to 200."`
@@ -21,8 +21,8 @@ type eventsStatsCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*eventsStatsCmd) Help() string {
-	return `Counts recipients of the messages that were accepted in the span, which is at most 31 days. Opens and clicks by machines do not ` +
-		`count. The two latencies begin when sendgate accepted the message, or at its send_at; half of the recipients were faster than the first number, 95% faster than the second.
+	return `Counts recipients of the messages that were accepted in a period of at most 31 days. Opens and clicks by machines do not ` +
+		`count. The latencies begin when sendgate accepted the message, or at its send_at. Half of the recipients were faster than the first number, and 95% were faster than the second.
 
 Examples:
 
@@ -31,15 +31,11 @@ Examples:
   sendgate events stats --by stream --json`
 }
 
+// Validate implements kong's check of a command.
+func (c *eventsStatsCmd) Validate() error { return checkLimit(c.Limit) }
+
 // Run implements the command.
-func (c *eventsStatsCmd) Run(ctx context.Context, s *Streams) error {
-	if c.Limit < 1 || c.Limit > maxPage {
-		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
-	}
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *eventsStatsCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	stats, err := client.Stats(ctx, api.StatsQuery{By: c.By, Since: c.Since, Until: c.Until, Limit: c.Limit})
 	if err != nil {
 		return err

@@ -14,14 +14,14 @@ import (
 type eventsTailCmd struct {
 	eventFilter
 
-	After string `placeholder:"POSITION" help:"Go on after this place, which an earlier tail printed when it ended; what comes from now on when absent."`
+	After string `placeholder:"POSITION" help:"Continue after this position, which an earlier tail printed at its end; only new events when absent."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*eventsTailCmd) Help() string {
-	return `Prints time, type, recipient, account and reason; with --json one JSON object a line. When the connection breaks, it connects again where it ` +
-		`was, so that nothing is missed or shown twice. Runs until Ctrl-C, and then prints how to go on.
+	return `Prints time, type, recipient, account and reason; with --json one JSON object per line. If the connection breaks, it connects again and continues from the ` +
+		`same position, so that no event is missed or shown twice. Runs until Ctrl-C, and then prints how to continue.
 
 Examples:
 
@@ -37,11 +37,7 @@ const (
 )
 
 // Run implements the command.
-func (c *eventsTailCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *eventsTailCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	t := &tail{
 		stream: func(ctx context.Context, after string, each func(string, api.Event) error) error {
 			return client.StreamEvents(ctx, c.query(), after, each)
@@ -49,9 +45,9 @@ func (c *eventsTailCmd) Run(ctx context.Context, s *Streams) error {
 		print: func(e api.Event) error { return printEvent(s.Out, e, c.JSON) },
 		note:  s.Err, gone: s.readerGone, position: c.After,
 	}
-	err = t.run(ctx)
+	err := t.run(ctx)
 	if t.position != "" && !s.readerGone() {
-		fmt.Fprintln(s.Err, "to go on from here: add --after", clean(t.position))
+		fmt.Fprintln(s.Err, "to continue from here: add --after", clean(t.position))
 	}
 	return err
 }

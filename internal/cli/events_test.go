@@ -234,7 +234,7 @@ func TestReprojectGoesThroughAllPages(t *testing.T) {
 	if diff := cmp.Diff(api.ReprojectResult{Payloads: 520, Events: 531, Changed: 4, Messages: 3}, sum); diff != "" {
 		t.Errorf("sum (-want +got)\n%s", diff)
 	}
-	w.run(append(args, "--cursor", "C8")...).want(t, 1, "", "broken off after 20 payloads; to go on: add --cursor C9")
+	w.run(append(args, "--cursor", "C8")...).want(t, 1, "", "interrupted after 20 payloads; to continue: add --cursor C9")
 }
 
 func TestProgressTellsHowFarItIs(t *testing.T) {

@@ -11,26 +11,19 @@ import (
 )
 
 type keysCmd struct {
-	List   keysListCmd   `cmd:"" help:"List keys; secrets are not shown again."`
+	List   keysListCmd   `cmd:"" help:"List keys; secrets are not shown again." example:"keys list"`
 	Create keysCreateCmd `cmd:"" help:"Create a key and print its secret, once."`
-	Change keysChangeCmd `cmd:"" help:"Change from where a key is taken."`
-	Rotate keysRotateCmd `cmd:"" help:"Replace a key by one that may do the same, and print its secret, once."`
-	Revoke keysRevokeCmd `cmd:"" help:"Revoke a key at once."`
+	Change keysChangeCmd `cmd:"" help:"Change the networks of a key."`
+	Rotate keysRotateCmd `cmd:"" help:"Replace a key by one with the same rights, and print its secret, once."`
+	Revoke keysRevokeCmd `cmd:"" help:"Revoke a key at once." example:"keys revoke 1f0c9a2b"`
 
 	Generate keysGenerateCmd `cmd:"" help:"Print a new key that no server knows yet, for SENDGATE_ADMIN_KEY."`
 }
 
 type keysListCmd struct{ format }
 
-// Help implements kong.HelpProvider.
-func (*keysListCmd) Help() string { return "Example:\n\n  sendgate keys list" }
-
 // Run implements the command.
-func (c *keysListCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *keysListCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	keys, err := client.Keys(ctx)
 	if err != nil {
 		return err
@@ -70,29 +63,29 @@ func keyState(k api.Key) string {
 
 type keysCreateCmd struct {
 	Name    string        `arg:"" help:"Whose key it is, such as checkout-service."`
-	Scope   []string      `default:"send" help:"What it may do (repeat, or with commas): see below."`
+	Scope   []string      `default:"send" help:"What the key may do (repeat, or with commas): see below."`
 	Tenant  string        `help:"Owner; \"default\" when absent."`
 	Sender  []string      `placeholder:"DOMAIN" help:"Only this sender domain (repeat); any when absent."`
 	Network []string      `placeholder:"CIDR" help:"Only from this network, of IPv4 or IPv6 (repeat); from anywhere when absent."`
-	Rate    int           `help:"Calls per second at most; 0 is no bound."`
-	Expires time.Duration `help:"Valid for this long; for ever when absent."`
+	Rate    int           `help:"At most this many calls per second; 0 means no limit."`
+	Expires time.Duration `help:"How long the key is valid; for ever when absent."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*keysCreateCmd) Help() string {
-	return `The secret is printed this once; the server keeps only its hash.
+	return `The secret is printed only this once; the server stores its hash.
 
 Scopes:
 
   send                     send, cancel and resend; add suppressions
   messages:read, events:read, stats:read, suppressions:read, webhooks:read
   suppressions:write       add and remove suppressions
-  suppressions:complaints  beside suppressions:write: remove those of people who complained, too
+  suppressions:complaints  with suppressions:write: also remove suppressions of people who complained
   webhooks:write           change webhook endpoints, which get the events
-  admin:read, admin:write  look at the operators' side, and turn it; not to be joined with others
-  read                     the first five that end in :read, in one word
-  admin                    admin:read and admin:write, in one word
+  admin:read, admin:write  read and change everything under /admin/v1; can't be combined with others
+  read                     messages:read, events:read, stats:read, suppressions:read and webhooks:read
+  admin                    admin:read and admin:write
 
 Examples:
 
@@ -146,14 +139,14 @@ func showKey(s *Streams, f format, k *api.Key) error {
 
 type keysChangeCmd struct {
 	ID       string   `arg:"" help:"Id of the key, from keys list."`
-	Network  []string `placeholder:"CIDR" xor:"from" required:"" help:"Only from this network (repeat), in place of those before."`
-	Anywhere bool     `xor:"from" required:"" help:"From anywhere."`
+	Network  []string `placeholder:"CIDR" xor:"from" required:"" help:"Accept the key only from this network (repeat); this replaces its networks."`
+	Anywhere bool     `xor:"from" required:"" help:"Accept the key from anywhere."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*keysChangeCmd) Help() string {
-	return `Binds everywhere within two seconds.
+	return `The change takes effect everywhere within two seconds.
 
 Examples:
 
@@ -162,11 +155,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *keysChangeCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *keysChangeCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	list := append([]string{}, c.Network...)
 	k, err := client.PatchKey(ctx, c.ID, api.KeyPatch{Networks: &list})
 	if err != nil {
@@ -177,13 +166,13 @@ func (c *keysChangeCmd) Run(ctx context.Context, s *Streams) error {
 
 type keysRotateCmd struct {
 	ID      string        `arg:"" help:"Id of the key, from keys list."`
-	Overlap time.Duration `default:"24h" help:"For this long the old key is good as well, up to 168h; 0 ends it at once."`
+	Overlap time.Duration `default:"24h" help:"How long the old key still works, up to 168h; 0 ends it at once."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*keysRotateCmd) Help() string {
-	return `The new key has the scopes, senders, networks, rate and end of the old one.
+	return `The new key has the scopes, senders, networks, rate and expiry of the old one.
 
 Examples:
 
@@ -191,15 +180,11 @@ Examples:
   sendgate keys rotate 1f0c9a2b --overlap 0s`
 }
 
+// Validate implements kong's check of a command.
+func (c *keysRotateCmd) Validate() error { return checkOverlap(c.Overlap) }
+
 // Run implements the command.
-func (c *keysRotateCmd) Run(ctx context.Context, s *Streams) error {
-	if c.Overlap < 0 || c.Overlap > maxOverlap {
-		return usagef("--overlap must be 0s to 168h, got %s", c.Overlap)
-	}
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *keysRotateCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	seconds := int(c.Overlap / time.Second)
 	k, err := client.RotateKey(ctx, c.ID, api.KeyRotateRequest{OverlapSeconds: &seconds})
 	if err != nil {
@@ -213,15 +198,8 @@ type keysRevokeCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*keysRevokeCmd) Help() string { return "Example:\n\n  sendgate keys revoke 1f0c9a2b" }
-
 // Run implements the command.
-func (c *keysRevokeCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *keysRevokeCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	if err := client.RevokeKey(ctx, c.ID); err != nil {
 		return err
 	}

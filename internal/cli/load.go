@@ -15,28 +15,28 @@ import (
 type loadCmd struct {
 	Messages    int           `short:"n" xor:"until" help:"Stop after this many messages."`
 	Duration    time.Duration `short:"d" xor:"until" help:"Stop after this time (default 10s when --messages is not given)."`
-	Concurrency int           `short:"c" default:"0" help:"Connections, each with one call at a time. 0 is 64, or as many as carry 2,048 messages when that is less."`
+	Concurrency int           `short:"c" default:"0" help:"Number of connections, each with one call at a time. 0 means 64, or fewer if their calls would have more than 2,048 messages."`
 	Batch       int           `default:"1" help:"Messages per call; above 1 the calls go to /v1/send/batch."`
-	Rate        float64       `placeholder:"N" help:"Messages per second to offer. 0 is as fast as the server answers."`
+	Rate        float64       `placeholder:"N" help:"Messages per second to offer. 0 means as fast as the server answers."`
 	Size        int           `default:"5120" help:"Bytes of text in each message."`
 	ToDomain    string        `default:"example.org" help:"Domain of the recipients."`
 	From        string        `default:"load@example.com" help:"Sender."`
 	Account     string        `help:"Pin all messages to this account."`
 	Stream      string        `help:"Stream of the messages."`
 	Timeout     time.Duration `default:"30s" help:"Longest wait for one answer."`
-	Wait        bool          `help:"Wait also until the queue is empty again, and report messages sent per second. Needs the admin key."`
-	WaitTimeout time.Duration `default:"10m" help:"Longest such wait."`
-	IDs         string        `name:"ids" placeholder:"FILE" help:"Append the id of each accepted message to this file, on disk within 100 ms of its 202."`
-	IMeanIt     bool          `help:"Needed when the server is not this machine: its accounts may send real mail."`
+	Wait        bool          `help:"Also wait until the queue is empty again, and report the messages sent per second. Needs the admin key."`
+	WaitTimeout time.Duration `default:"10m" help:"How long --wait waits at most."`
+	IDs         string        `name:"ids" placeholder:"FILE" help:"Append the id of each accepted message to this file; it is on disk within 100 ms of its 202."`
+	IMeanIt     bool          `help:"Required if the server is not this machine: its accounts may send real mail."`
 	JSON        bool          `name:"json" help:"Print the result as JSON."`
 }
 
 // Help implements kong.HelpProvider.
 func (*loadCmd) Help() string {
-	return `Sends generated messages over keep-alive connections and measures how the server takes them. Latency is from the start of the call; ` +
-		`with --rate it is from the moment when the call was due, so that a server that stalls does not hide its stall.
+	return `Sends generated messages over keep-alive connections and measures how fast the server accepts them. Latency counts from the start of the call. ` +
+		`With --rate it counts from the time when the call was due, so that a stall of the server shows.
 
-All messages carry one tag, printed at the end, by which "sendgate messages list --tag" finds them. Exit code 1 when any message was not accepted.
+All messages have one tag, which is printed at the end; "sendgate messages list --tag" finds them by it. The exit code is 1 if any message was not accepted.
 
 Examples:
 
@@ -123,7 +123,7 @@ func (c *loadCmd) plan(t target) (loadPlan, error) {
 	case t.apiKey.IsZero():
 		return loadPlan{}, errNoAPIKey
 	case !c.IMeanIt && !isLoopback(server.Hostname()):
-		return loadPlan{}, usagef("%s is not this machine, so its accounts may send real mail to %s: add --i-mean-it if you do",
+		return loadPlan{}, usagef("%s is not this machine, so its accounts may send real mail to %s: add --i-mean-it if you want that",
 			server.Host, c.ToDomain)
 	case c.Messages < 0 || c.Duration < 0 || c.Rate < 0 || c.Size < 0:
 		return loadPlan{}, usagef("--messages, --duration, --rate and --size can't be negative")

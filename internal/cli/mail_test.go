@@ -61,7 +61,7 @@ func TestSendTakesJSONFromStandardInput(t *testing.T) {
 	if got := w.last("POST", "/v1/send").body; got != w.stdin {
 		t.Errorf("body = %s, want standard input as it is", got)
 	}
-	w.run("send", "-", "--subject", "x").want(t, 2, "", "leave the message's flags away")
+	w.run("send", "-", "--subject", "x").want(t, 2, "", "leave out the flags for the message")
 	w.run("send", "body.json").want(t, 2, "", "unexpected argument")
 	w.stdin = "{"
 	w.run("send", "-").want(t, 2, "", "not JSON")
@@ -80,7 +80,7 @@ func TestSendWaitFollowsTheMessage(t *testing.T) {
 		case code == 0:
 			says = ""
 		case open(status):
-			says, timeout = "fate is not known yet", "50ms"
+			says, timeout = "result is not known yet", "50ms"
 		}
 		w.run(append(slices.Clone(args), timeout)...).want(t, code, "", says)
 	}
@@ -112,7 +112,7 @@ func TestShowExplainsEachAttempt(t *testing.T) {
 	for _, line := range []string{
 		"Shop <shop@example.com>", "ann@example.org  sent  queued as 4711", "throttled", "answer: 429 (429) too many requests",
 		"why: rule 3, pool bulk, chose sendgrid (configuration 7)", "- sendgrid, weight 70: chosen", "- ses, weight 30: no slot before 12:00:01",
-		"- smtp, weight 1: could have taken it", "under way", "id 0100-x", "why: pinned by the message, chose ses, spilled over",
+		"- smtp, weight 1: could have taken it", "in progress", "id 0100-x", "why: pinned by the message, chose ses, because the first choice had no free slot",
 	} {
 		o.want(t, 0, line, "")
 	}

@@ -11,8 +11,8 @@ import (
 
 type messagesCmd struct {
 	List   messagesListCmd   `cmd:"" help:"List messages, newest first."`
-	Show   messagesShowCmd   `cmd:"" help:"Show one message with its recipients and, in the order of time, its attempts and the events that came back."`
-	Cancel messagesCancelCmd `cmd:"" help:"Stop a message that was not given to a provider yet."`
+	Show   messagesShowCmd   `cmd:"" help:"Show one message with its recipients, attempts and events, in order of time."`
+	Cancel messagesCancelCmd `cmd:"" help:"Stop a message that no provider has yet."`
 	Resend messagesResendCmd `cmd:"" help:"Queue a failed message again."`
 }
 
@@ -25,8 +25,7 @@ type messagesListCmd struct {
 	Account string    `help:"Only messages that this account took."`
 	Since   time.Time `help:"Only messages accepted at or after this time."`
 	Until   time.Time `help:"Only messages accepted before this time."`
-	Limit   int       `default:"50" help:"At most this many, 1 to 200."`
-	Cursor  string    `help:"Continue where the last page ended."`
+	paging
 	format
 }
 
@@ -40,14 +39,7 @@ func (*messagesListCmd) Help() string {
 }
 
 // Run implements the command.
-func (c *messagesListCmd) Run(ctx context.Context, s *Streams) error {
-	if c.Limit < 1 || c.Limit > maxPage {
-		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
-	}
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *messagesListCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	page, err := client.Messages(ctx, api.MessageQuery{
 		Status: c.Status, To: c.To, From: c.From, Tag: c.Tag, Stream: c.Stream, Account: c.Account,
 		Since: c.Since, Until: c.Until, Limit: c.Limit, Cursor: c.Cursor,
@@ -88,8 +80,8 @@ type messagesShowCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*messagesShowCmd) Help() string {
-	return `Each attempt is one call to one account. Below it stands why the account was chosen, and why each other was not. Events are what the provider, ` +
-		`or the recipient's host through it, reported later; their times are those of the provider's clock.
+	return `Each attempt is one call to one account. Below it you see why the account was chosen, and why each other account was not. Events are the later reports ` +
+		`of the provider, or of the recipient's host through the provider; their times are from the provider's clock.
 
 Example:
 
@@ -97,11 +89,7 @@ Example:
 }
 
 // Run implements the command.
-func (c *messagesShowCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *messagesShowCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	m, err := client.Message(ctx, c.ID)
 	if err != nil {
 		return err
@@ -116,7 +104,7 @@ type messagesCancelCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*messagesCancelCmd) Help() string {
-	return `Fails when a provider may already have the message.
+	return `Fails if a provider may already have the message.
 
 Example:
 
@@ -124,11 +112,7 @@ Example:
 }
 
 // Run implements the command.
-func (c *messagesCancelCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *messagesCancelCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	m, err := client.Cancel(ctx, c.ID)
 	if err != nil {
 		return err
@@ -138,7 +122,7 @@ func (c *messagesCancelCmd) Run(ctx context.Context, s *Streams) error {
 
 type messagesResendCmd struct {
 	ID    string `arg:"" help:"Message id."`
-	Force bool   `help:"Even if a provider may have sent it already: its recipients may get a second copy."`
+	Force bool   `help:"Send it even if a provider may have sent it already; its recipients may then get a second copy."`
 	format
 }
 
@@ -153,11 +137,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *messagesResendCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *messagesResendCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	resend := client.Resend
 	if c.Force {
 		resend = client.ResendAnyway

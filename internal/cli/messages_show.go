@@ -56,7 +56,7 @@ func showWaiting(w io.Writer, wait *api.Waiting) {
 		row(w, "", atLeast(int64(wait.Ahead), wait.AheadMore)+" messages of its queue come first")
 	}
 	if wait.Due != nil {
-		row(w, "", "looked at next by "+stampOf(wait.Due))
+		row(w, "", "next look at it by "+stampOf(wait.Due))
 	}
 	if wait.Decision != nil && wait.Decision.Chosen == "" {
 		for _, line := range decisionLines(*wait.Decision) {
@@ -82,7 +82,7 @@ func recipientText(r api.Recipient) string {
 		parts = append(parts, r.Detail)
 	}
 	if r.Status == "suppressed" && len(parts) == 2 {
-		parts = append(parts, "by our own list: suppressions check "+r.Email)
+		parts = append(parts, "by sendgate's own list: suppressions check "+r.Email)
 	}
 	return strings.Join(parts, "  ")
 }
@@ -139,7 +139,7 @@ func showEvent(w io.Writer, e api.Event) {
 func showAttempt(w io.Writer, a api.Attempt) {
 	outcome := a.Class
 	if outcome == "" {
-		outcome = "under way"
+		outcome = "in progress"
 	}
 	facts := []string{a.Account + " (" + a.Provider + ")", outcome, stamp(a.StartedAt)}
 	if a.TookMS != nil {
@@ -221,10 +221,10 @@ func headline(d api.Decision) string {
 	}
 	chosen := "chose " + d.Chosen
 	if d.Chosen == "" {
-		chosen = "nobody can take it now"
+		chosen = "no account can take it now"
 	}
 	if d.Spilled {
-		chosen += ", spilled over since the first choice had no slot"
+		chosen += ", because the first choice had no free slot (spill)"
 	}
 	return fmt.Sprintf("why: %s, %s (configuration %d)", way, chosen, d.Config)
 }

@@ -15,15 +15,11 @@ type queueCmd struct{ format }
 
 // Help implements kong.HelpProvider.
 func (*queueCmd) Help() string {
-	return "ready is due now, scheduled is due later (send_at, or a retry), unknown waits for evidence of what a provider did.\n\nExample:\n\n  sendgate queue"
+	return "ready: due now. scheduled: due later (send_at, or a retry). unknown: waits for evidence of what a provider did.\n\nExample:\n\n  sendgate queue"
 }
 
 // Run implements the command.
-func (c *queueCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *queueCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	q, err := client.Queue(ctx)
 	if err != nil {
 		return err
@@ -55,12 +51,11 @@ func atLeast(n int64, more bool) string {
 
 type auditCmd struct {
 	Actor  string    `placeholder:"KEY" help:"Only changes made with this key (id or name), or by \"system\" or \"stranger\"."`
-	Action string    `help:"Only this action, such as pool.update, or all of a noun: pool."`
+	Action string    `help:"Only this action, such as pool.update, or all actions on a kind of object: pool."`
 	Target string    `help:"Only changes of this account, pool, key, tenant or address."`
 	Since  time.Time `help:"Only changes at or after this time."`
 	Until  time.Time `help:"Only changes before this time."`
-	Limit  int       `default:"50" help:"At most this many, 1 to 200."`
-	Cursor string    `help:"Continue where the last page ended."`
+	paging
 	format
 }
 
@@ -70,14 +65,7 @@ func (*auditCmd) Help() string {
 }
 
 // Run implements the command.
-func (c *auditCmd) Run(ctx context.Context, s *Streams) error {
-	if c.Limit < 1 || c.Limit > maxPage {
-		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
-	}
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *auditCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	page, err := client.Audit(ctx, api.AuditFilter{
 		Actor: c.Actor, Action: c.Action, Target: c.Target, Since: c.Since, Until: c.Until, Cursor: c.Cursor, Limit: c.Limit,
 	})

@@ -15,6 +15,22 @@ type format struct {
 	JSON bool `name:"json" help:"Print the API's JSON."`
 }
 
+// paging has the flags of the commands that print one page of a listing.
+type paging struct {
+	Limit  int    `default:"50" help:"At most this many, 1 to 200."`
+	Cursor string `help:"Continue where the last page ended."`
+}
+
+// Validate implements kong's check of a command.
+func (p *paging) Validate() error { return checkLimit(p.Limit) }
+
+func checkLimit(n int) error {
+	if n < 1 || n > maxPage {
+		return usagef("--limit must be 1 to %d, got %d", maxPage, n)
+	}
+	return nil
+}
+
 // show prints v as JSON, or calls human for people.
 func (f format) show(s *Streams, v any, human func(w io.Writer)) error {
 	if f.JSON {

@@ -13,23 +13,16 @@ import (
 )
 
 type poolsCmd struct {
-	List   poolsListCmd   `cmd:"" help:"List pools with their weights and shares."`
-	Show   poolsShowCmd   `cmd:"" help:"Show one pool."`
+	List   poolsListCmd   `cmd:"" help:"List pools with their weights and shares." example:"pools list"`
+	Show   poolsShowCmd   `cmd:"" help:"Show one pool." example:"pools show default"`
 	Create poolsCreateCmd `cmd:"" help:"Create a pool."`
 	Set    poolsSetCmd    `cmd:"" help:"Change weights, add and remove accounts, change the overflow rule."`
 }
 
 type poolsListCmd struct{ format }
 
-// Help implements kong.HelpProvider.
-func (*poolsListCmd) Help() string { return "Example:\n\n  sendgate pools list" }
-
 // Run implements the command.
-func (c *poolsListCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *poolsListCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	pools, err := client.Pools(ctx)
 	if err != nil {
 		return err
@@ -71,15 +64,8 @@ type poolsShowCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*poolsShowCmd) Help() string { return "Example:\n\n  sendgate pools show default" }
-
 // Run implements the command.
-func (c *poolsShowCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *poolsShowCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	p, err := client.Pool(ctx, c.Name)
 	if err != nil {
 		return err
@@ -97,7 +83,7 @@ func showPool(s *Streams, f format, p *api.Pool) error {
 type poolsCreateCmd struct {
 	Name     string   `arg:"" help:"Name of the new pool."`
 	Weights  []string `arg:"" placeholder:"ACCOUNT=WEIGHT" help:"Its accounts; at least one needs a weight above 0."`
-	Overflow string   `enum:"spill,wait" default:"spill" help:"When the chosen account has no slot: spill to another account, or wait for it."`
+	Overflow string   `enum:"spill,wait" default:"spill" help:"If the chosen account has no free slot: spill to another account, or wait for it."`
 	format
 }
 
@@ -131,14 +117,14 @@ type poolsSetCmd struct {
 	Name     string   `arg:"" help:"Pool."`
 	Weights  []string `arg:"" optional:"" placeholder:"ACCOUNT=WEIGHT" help:"New weights. Accounts that are not named keep theirs; an account that is not in the pool is added."`
 	Remove   []string `sep:"none" placeholder:"ACCOUNT" help:"Take this account out of the pool (repeat)."`
-	Overflow string   `placeholder:"RULE" help:"When the chosen account has no slot: spill to another account, or wait for it."`
+	Overflow string   `placeholder:"RULE" help:"If the chosen account has no free slot: spill to another account, or wait for it."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*poolsSetCmd) Help() string {
-	return `Weight 0 takes no new mail; the backlog follows the new weights at once. Shows the shares before and after. When somebody else changed the ` +
-		`pool in between, nothing is changed and the exit code is 1.
+	return `An account with weight 0 gets no new mail; the backlog follows the new weights at once. Shows the shares before and after. If somebody else changed the ` +
+		`pool at the same time, nothing is changed and the exit code is 1.
 
 Examples:
 

@@ -14,31 +14,22 @@ import (
 )
 
 type providersCmd struct {
-	List   providersListCmd   `cmd:"" help:"List accounts, their state and what is left of their limits."`
-	Show   providersShowCmd   `cmd:"" help:"Show one account."`
+	List   providersListCmd   `cmd:"" help:"List accounts, their state and what is left of their limits." detail:"LEFT is how much each limit still allows now." example:"providers list"`
+	Show   providersShowCmd   `cmd:"" help:"Show one account." detail:"Secrets are listed by name only: the API never shows them." example:"providers show ses-eu"`
 	Add    providersAddCmd    `cmd:"" help:"Add an account."`
 	Change providersChangeCmd `cmd:"" help:"Change settings or secrets of an account, such as a rotated key."`
 	Limits providersLimitsCmd `cmd:"" help:"Show or replace the limits of an account."`
-	Pause  providersPauseCmd  `cmd:"" help:"Give an account no more mail."`
-	Resume providersResumeCmd `cmd:"" help:"Give a paused or parked account mail again."`
-	Remove providersRemoveCmd `cmd:"" help:"Remove an account; it finishes what it has."`
+	Pause  providersPauseCmd  `cmd:"" help:"Stop giving mail to an account." detail:"Calls in progress finish. Waiting mail goes to the other accounts of its pool." example:"providers pause mailgun"`
+	Resume providersResumeCmd `cmd:"" help:"Give mail to a paused or parked account again." example:"providers resume mailgun"`
+	Remove providersRemoveCmd `cmd:"" help:"Remove an account; it first finishes its calls." example:"providers remove mailgun"`
 
-	Webhooks providersWebhooksCmd `cmd:"" help:"Show whether events of an account arrive, or set up that they do."`
+	Webhooks providersWebhooksCmd `cmd:"" help:"Show whether events of an account arrive, or set up its webhooks."`
 }
 
 type providersListCmd struct{ format }
 
-// Help implements kong.HelpProvider.
-func (*providersListCmd) Help() string {
-	return "LEFT is what each window still allows now.\n\nExample:\n\n  sendgate providers list"
-}
-
 // Run implements the command.
-func (c *providersListCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *providersListCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	accounts, err := client.Accounts(ctx)
 	if err != nil {
 		return err
@@ -113,17 +104,8 @@ type providersShowCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*providersShowCmd) Help() string {
-	return "Secrets are listed by name only: the API never gives them out.\n\nExample:\n\n  sendgate providers show ses-eu"
-}
-
 // Run implements the command.
-func (c *providersShowCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *providersShowCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	a, err := client.Account(ctx, c.Name)
 	if err != nil {
 		return err
@@ -150,12 +132,12 @@ func showAccount(s *Streams, f format, a *api.Account) error {
 			}
 		}
 		if len(a.Parked) > 0 && len(a.UnreadableSecrets) == 0 {
-			row(w, "to mend", "remove the cause; a probe finds out, or at once: sendgate providers resume "+a.Name)
+			row(w, "to fix", "remove the cause; the next probe then ends the park, or at once: sendgate providers resume "+a.Name)
 		}
 		row(w, "settings", string(a.Settings))
 		row(w, "secrets set", orDash(strings.Join(a.Secrets, ", ")))
 		if len(a.UnreadableSecrets) > 0 {
-			row(w, "do not open", strings.Join(a.UnreadableSecrets, ", ")+": store them again with --secret, or give the server the key that they were stored under")
+			row(w, "unreadable", strings.Join(a.UnreadableSecrets, ", ")+": store them again with --secret, or give the server the key that they were encrypted with")
 		}
 		row(w, "calls at once", strconv.Itoa(a.Concurrency))
 		for _, l := range a.Limits {
@@ -169,22 +151,22 @@ func showAccount(s *Streams, f format, a *api.Account) error {
 }
 
 type accountFlags struct {
-	Set         []string `sep:"none" placeholder:"KEY=VALUE" help:"Setting of the account (repeat); KEY:=JSON for numbers and true or false."`
-	Secret      []string `sep:"none" placeholder:"NAME=@FILE" help:"Secret from a file (NAME=@FILE), a variable (NAME=env:VAR), or asked for (NAME)."`
-	Concurrency *int     `help:"Calls in flight at most, all replicas together."`
+	Set         []string `sep:"none" placeholder:"KEY=VALUE" help:"Setting of the account (repeat); KEY:=JSON for numbers, true and false."`
+	Secret      []string `sep:"none" placeholder:"NAME=@FILE" help:"Secret from a file (NAME=@FILE) or a variable (NAME=env:VAR); with NAME alone you are asked for it."`
+	Concurrency *int     `help:"At most this many calls in flight, all replicas together."`
 }
 
 type providersAddCmd struct {
 	Name  string       `arg:"" help:"Name of the new account, such as ses-eu."`
 	Kind  string       `required:"" placeholder:"KIND" help:"One of ${kinds}."`
-	Limit []string     `sep:"none" placeholder:"N/PER/UNIT" help:"Limit instead of the kind's documented ones (repeat), such as 14/1s/requests."`
+	Limit []string     `sep:"none" placeholder:"N/PER/UNIT" help:"Limit that replaces the documented limits of the kind (repeat), such as 14/1s/requests."`
 	Flags accountFlags `embed:""`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*providersAddCmd) Help() string {
-	return `The settings and secrets of each kind are in docs/providers.md. A new account gets no mail until a pool gives it a weight (sendgate pools set).
+	return `docs/providers.md lists the settings and secrets of each kind. A new account gets no mail until a pool gives it a weight (sendgate pools set).
 
 Examples:
 
@@ -231,8 +213,8 @@ type providersChangeCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*providersChangeCmd) Help() string {
-	return `What is not named stays as it is. A change also takes the account out of its parks. A setting that decides where secrets are sent, or how, such as ` +
-		`base_url, region, host or tls, is changed together with those secrets.
+	return `Settings and secrets that are not named stay as they are. A change also ends the parks of the account. Some settings decide where or how secrets are sent, such as ` +
+		`base_url, region, host and tls. If you change one of them, give those secrets again.
 
 Examples:
 

@@ -12,17 +12,8 @@ type providersPauseCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*providersPauseCmd) Help() string {
-	return "Calls under way finish. Mail that waits goes to the other accounts of its pool.\n\nExample:\n\n  sendgate providers pause mailgun"
-}
-
 // Run implements the command.
-func (c *providersPauseCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *providersPauseCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	a, err := client.PauseAccount(ctx, c.Name)
 	if err != nil {
 		return err
@@ -35,15 +26,8 @@ type providersResumeCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*providersResumeCmd) Help() string { return "Example:\n\n  sendgate providers resume mailgun" }
-
 // Run implements the command.
-func (c *providersResumeCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *providersResumeCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	a, err := client.ResumeAccount(ctx, c.Name)
 	if err != nil {
 		return err
@@ -56,33 +40,26 @@ type providersRemoveCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*providersRemoveCmd) Help() string { return "Example:\n\n  sendgate providers remove mailgun" }
-
 // Run implements the command.
-func (c *providersRemoveCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *providersRemoveCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	if err := client.DeleteAccount(ctx, c.Name); err != nil {
 		return err
 	}
 	return c.show(s, map[string]string{"removed": c.Name}, func(w io.Writer) {
-		row(w, "removed", c.Name+" (it finishes what it has)")
+		row(w, "removed", c.Name+" (it first finishes its calls)")
 	})
 }
 
 type providersLimitsCmd struct {
 	Name string   `arg:"" help:"Account."`
 	Set  []string `sep:"none" xor:"what" placeholder:"N/PER/UNIT" help:"Replace all limits by these (repeat)."`
-	None bool     `xor:"what" help:"Take all limits away: nothing holds us back then but the provider's own answers."`
+	None bool     `xor:"what" help:"Remove all limits: only the provider's own answers then slow down sending."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*providersLimitsCmd) Help() string {
-	return `UNIT is requests, messages or recipients: what the provider counts. PER is a time from 1s to 744h.
+	return `UNIT is the unit that the provider counts: requests, messages or recipients. PER is a time from 1s to 744h.
 
 Examples:
 
@@ -124,7 +101,7 @@ func (c *providersLimitsCmd) Run(ctx context.Context, s *Streams) error {
 }
 
 // apply replaces the limits, or reads them when nothing is to change.
-func (c *providersLimitsCmd) apply(ctx context.Context, client *api.Client, wanted []api.Limit) (*api.AccountLimits, error) {
+func (c *providersLimitsCmd) apply(ctx context.Context, client adminClient, wanted []api.Limit) (*api.AccountLimits, error) {
 	switch {
 	case len(wanted) > 0:
 		return client.SetLimits(ctx, c.Name, wanted)

@@ -10,14 +10,14 @@ import (
 
 type providersWebhooksCmd struct {
 	Name string `arg:"" help:"Account."`
-	URL  string `placeholder:"https://..." help:"Base URL under which the provider reaches this service: register there by the provider's API."`
+	URL  string `placeholder:"https://..." help:"Base URL at which the provider reaches this service; registers a webhook there through the provider's API."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*providersWebhooksCmd) Help() string {
-	return `Without --url it shows whether events of this account arrive. With --url it sets up at the provider that they come, keeps what follows from it ` +
-		`(keys, passwords) in the account, and lists what is left for you to do. It may be repeated. docs/webhooks.md has each provider's steps by hand.
+	return `Without --url it shows whether events of this account arrive. With --url it sets up the webhooks at the provider, stores their ` +
+		`keys and passwords in the account, and lists the steps that you still have to do. It can be repeated. docs/webhooks.md lists the steps by hand for each provider.
 
 Examples:
 
@@ -26,11 +26,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *providersWebhooksCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *providersWebhooksCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	if c.URL != "" {
 		return c.register(ctx, s, client)
 	}
@@ -58,7 +54,7 @@ func (c *providersWebhooksCmd) Run(ctx context.Context, s *Streams) error {
 func receiverState(h *api.AccountWebhooks) string {
 	switch {
 	case h.Silent:
-		return "silent: it has sent, and no event has come for an hour"
+		return "silent: it has sent mail, but no event has come for an hour"
 	case h.LastEventAt == nil && h.Refused > 0:
 		return "every request was refused"
 	case h.LastEventAt == nil:
@@ -66,11 +62,11 @@ func receiverState(h *api.AccountWebhooks) string {
 	case h.LastRefusedAt != nil && h.LastRefusedAt.After(*h.LastEventAt):
 		return "the last request was refused"
 	default:
-		return "events come"
+		return "events arrive"
 	}
 }
 
-func (c *providersWebhooksCmd) register(ctx context.Context, s *Streams, client *api.Client) error {
+func (c *providersWebhooksCmd) register(ctx context.Context, s *Streams, client adminClient) error {
 	r, err := client.RegisterWebhooks(ctx, c.Name, api.AccountWebhooksRequest{URL: c.URL})
 	if err != nil {
 		return err

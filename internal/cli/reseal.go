@@ -13,16 +13,16 @@ import (
 )
 
 type secretsCmd struct {
-	Reseal resealCmd `cmd:"" help:"Seal stored secrets under the present secret key, after it was changed."`
+	Reseal resealCmd `cmd:"" help:"Encrypt stored secrets with the present secret key, after it was changed."`
 }
 
 type resealCmd struct{ format }
 
 // Help implements kong.HelpProvider.
 func (*resealCmd) Help() string {
-	return `Everything that is stored under a key of SENDGATE_SECRET_KEY_PREVIOUS is sealed under SENDGATE_SECRET_KEY: secrets of provider accounts, signing secrets and headers of webhook endpoints. ` +
-		`Works on SENDGATE_DATABASE_URL with the settings of serve, while processes work on it, if all of them have both keys. What was broken off is finished by repeating it. ` +
-		`The exit code is 1 when some secrets open with none of the keys; those are listed. docs/operations.md tells the whole of a change of keys.
+	return `Secrets that were encrypted with a key of SENDGATE_SECRET_KEY_PREVIOUS are encrypted with SENDGATE_SECRET_KEY: those of provider accounts, and the signing secrets and headers of webhook endpoints. ` +
+		`Works on SENDGATE_DATABASE_URL with the settings of serve. Processes may run meanwhile if all of them have both keys. If it was interrupted, repeat it. ` +
+		`The exit code is 1 if none of the keys decrypts some of the secrets; it lists them. docs/operations.md describes a whole change of keys.
 
 Example:
 
@@ -45,23 +45,23 @@ func (c *resealCmd) Run(ctx context.Context, s *Streams) error {
 	p.stop()
 	if err != nil {
 		if n.Resealed > 0 {
-			fmt.Fprintf(s.Err, "broken off after %d secrets; repeat the command\n", n.Resealed)
+			fmt.Fprintf(s.Err, "interrupted after %d secrets; repeat the command\n", n.Resealed)
 		}
 		return err
 	}
 	out := resealed{Resealed: n.Resealed, Current: n.Current, Changed: n.Changed, Unreadable: n.Unreadable}
 	err = c.show(s, out, func(w io.Writer) {
-		row(w, "sealed under the present key", strconv.Itoa(n.Resealed))
-		row(w, "were so before", strconv.Itoa(n.Current))
+		row(w, "encrypted with the present key", strconv.Itoa(n.Resealed))
+		row(w, "already encrypted with it", strconv.Itoa(n.Current))
 		if n.Changed > 0 {
-			row(w, "stored by others meanwhile", strconv.Itoa(n.Changed), "repeat the command")
+			row(w, "changed by others meanwhile", strconv.Itoa(n.Changed), "repeat the command")
 		}
 		for _, name := range n.Unreadable {
-			row(w, "does not open", name)
+			row(w, "unreadable", name)
 		}
 	})
 	if err == nil && len(n.Unreadable) > 0 {
-		fmt.Fprintf(s.Err, "%d secrets open with none of the keys: set SENDGATE_SECRET_KEY_PREVIOUS to theirs and repeat this, or store them again\n", len(n.Unreadable))
+		fmt.Fprintf(s.Err, "none of the keys decrypts %d secrets: add their key to SENDGATE_SECRET_KEY_PREVIOUS and repeat the command, or store them again\n", len(n.Unreadable))
 		return errShown
 	}
 	return err

@@ -17,8 +17,8 @@ import (
 )
 
 type restoreCmd struct {
-	Since  time.Time `required:"" help:"The point in time that the restored data reach. When in doubt, a later one."`
-	LostAt time.Time `help:"When the last process on the lost database had stopped; now when absent. Limits count as used up at that time."`
+	Since  time.Time `required:"" help:"The time up to which the restored data reach. When in doubt, use a later one."`
+	LostAt time.Time `help:"The time when the last process on the lost database had stopped; now when absent. Limits count as used up at that time."`
 	DryRun bool      `help:"Change nothing; count what would be moved."`
 	Yes    bool      `help:"Do not ask."`
 	format
@@ -26,13 +26,13 @@ type restoreCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*restoreCmd) Help() string {
-	return `A restored database takes mail for unsent that was sent after the backup ends. Before anything is started on it, this makes every open message ` +
-		`that was accepted before --since unknown, so that its own policy decides: reconcile looks it up at every account of its pool, and sends it again only ` +
-		`when all of them prove that they never had it; never ends it; resend sends it again after SENDGATE_UNKNOWN_WAIT. ` +
-		`Messages that are due only after the loss stay scheduled. The limits of all accounts count as used up, once.
+	return `In a restored database, mail that was sent after the end of the backup looks unsent. Run this before you start sendgate on it. Every open message ` +
+		`that was accepted before --since becomes unknown, so that its own policy decides. With "reconcile" it is looked up at every account of its pool, and sent again only ` +
+		`if all of them prove that they never had it. With "never" it ends. With "resend" it is sent again after SENDGATE_UNKNOWN_WAIT. ` +
+		`Messages that are due only after the loss stay scheduled. The limits of all accounts count as used up once.
 
-Works on SENDGATE_DATABASE_URL, and refuses while processes work on it. What was broken off is finished by repeating it; a run too many changes nothing. ` +
-		`docs/operations.md tells the whole of a restore.
+Works on SENDGATE_DATABASE_URL, and refuses to run while processes work on it. If it was interrupted, repeat it; running it once too often changes nothing. ` +
+		`docs/operations.md describes a whole restore.
 
 Examples:
 
@@ -83,7 +83,7 @@ func (c *restoreCmd) move(ctx context.Context, s *Streams, r *app.Restoration, o
 	p.stop()
 	if err != nil {
 		if n := done.Load(); n > 0 {
-			fmt.Fprintf(s.Err, "broken off after %d messages; start nothing, and repeat the command\n", n)
+			fmt.Fprintf(s.Err, "interrupted after %d messages; start no process, and repeat the command\n", n)
 		}
 		return err
 	}
@@ -95,13 +95,13 @@ func (c *restoreCmd) move(ctx context.Context, s *Streams, r *app.Restoration, o
 func (c *restoreCmd) check(s *Streams, now time.Time) error {
 	switch {
 	case c.Since.After(now):
-		return usagef("--since %s lies in the future", c.Since.Format(time.RFC3339))
+		return usagef("--since %s is in the future", c.Since.Format(time.RFC3339))
 	case c.LostAt.After(now):
-		return usagef("--lost-at %s lies in the future", c.LostAt.Format(time.RFC3339))
+		return usagef("--lost-at %s is in the future", c.LostAt.Format(time.RFC3339))
 	case !c.LostAt.IsZero() && c.LostAt.Before(c.Since):
-		return usagef("--lost-at is before --since: the database was lost after the data end that were restored")
+		return usagef("--lost-at is before --since: the database must have been lost after the end of the restored data")
 	case !c.Yes && !c.DryRun && !isTTY(s.In):
-		return usagef("there is nobody to ask: add --yes, or --dry-run to see what would be done")
+		return usagef("standard input is not a terminal, so nobody can confirm: add --yes, or --dry-run to see what would be done")
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func (c *restoreCmd) confirm(s *Streams, n int) (bool, error) {
 	if c.Yes {
 		return true, nil
 	}
-	fmt.Fprintf(s.Err, "%d messages accepted before %s become unknown, and all limits count as used up. Go on? [y/N] ", n, c.Since.Format(time.RFC3339))
+	fmt.Fprintf(s.Err, "%d messages accepted before %s will become unknown, and all limits will count as used up. Continue? [y/N] ", n, c.Since.Format(time.RFC3339))
 	answer, err := bufio.NewReader(s.In).ReadString('\n')
 	if err != nil && answer == "" {
 		return false, fmt.Errorf("read the answer: %w", err)
@@ -144,9 +144,9 @@ func (c *restoreCmd) report(s *Streams, r restored) error {
 		}
 		row(w, held, strconv.Itoa(r.Ready+r.Inflight+r.Unknown),
 			fmt.Sprintf("%d were ready, %d in flight, %d unknown before", r.Ready, r.Inflight, r.Unknown))
-		row(w, "left, due after the loss", strconv.Itoa(r.Later))
-		row(w, "left, held by an earlier run", strconv.Itoa(r.Done))
-		row(w, "left, accepted since", strconv.Itoa(r.Younger))
+		row(w, "unchanged, due after the loss", strconv.Itoa(r.Later))
+		row(w, "unchanged, held as unknown by an earlier run", strconv.Itoa(r.Done))
+		row(w, "unchanged, accepted since", strconv.Itoa(r.Younger))
 	})
 	if err != nil {
 		return err

@@ -14,8 +14,8 @@ func TestRestoreWantsASaneCommandLine(t *testing.T) {
 	}{
 		{[]string{"--yes"}, "--since"},
 		{[]string{"--since", "yesterday", "--yes"}, "RFC 3339"},
-		{[]string{"--since", soon, "--yes"}, "lies in the future"},
-		{[]string{"--since", "2026-01-31T12:00:00Z", "--lost-at", soon, "--yes"}, "lies in the future"},
+		{[]string{"--since", soon, "--yes"}, "is in the future"},
+		{[]string{"--since", "2026-01-31T12:00:00Z", "--lost-at", soon, "--yes"}, "is in the future"},
 		{[]string{"--since", "2026-01-31T12:00:00Z", "--lost-at", "2026-01-31T11:00:00Z", "--yes"}, "before --since"},
 		{[]string{"--since", "2026-01-31T12:00:00Z"}, "add --yes"},
 	} {

@@ -13,11 +13,11 @@ import (
 )
 
 type routeCmd struct {
-	Explain routeExplainCmd `cmd:"" help:"Say which account would take a message now, and why the others would not."`
+	Explain routeExplainCmd `cmd:"" help:"Show which account would take a message now, and why the others would not."`
 }
 
 type routeExplainCmd struct {
-	Message string `arg:"" optional:"" help:"Id of a message, of any tenant; or - to read the JSON body of POST /v1/send from standard input."`
+	Message string `arg:"" optional:"" help:"Id of a message of any tenant, or \"-\" to read the JSON body of POST /v1/send from standard input."`
 	File    string `help:"Read that body from a file."`
 	format
 }

@@ -77,7 +77,7 @@ func TestShowSaysWhyAMessageWaits(t *testing.T) {
 		"decision":{"config":1,"pool":"default","candidates":[{"account":"ses","weight":1,"code":"limit","reason":"no slot until 09:00"}]}}}`}})
 	for _, want := range []string{
 		"limit: ses: no slot until 09:00, until 2026-11-30 09:00:00Z", "10000+ messages of its queue come first",
-		"looked at next by 2026-11-30 08:30:00Z", "- ses, weight 1: no slot until 09:00",
+		"next look at it by 2026-11-30 08:30:00Z", "- ses, weight 1: no slot until 09:00",
 	} {
 		w.run("messages", "show", id).want(t, 0, want, "")
 	}

@@ -10,22 +10,15 @@ import (
 )
 
 type rulesCmd struct {
-	List   rulesListCmd   `cmd:"" help:"List the rules in the order in which they are tried."`
-	Add    rulesAddCmd    `cmd:"" help:"Send what matches to a pool."`
-	Remove rulesRemoveCmd `cmd:"" help:"Remove a rule."`
+	List   rulesListCmd   `cmd:"" help:"List the rules in the order in which they are tried." example:"rules list"`
+	Add    rulesAddCmd    `cmd:"" help:"Add a rule that sends matching messages to a pool."`
+	Remove rulesRemoveCmd `cmd:"" help:"Remove a rule." example:"rules remove 3"`
 }
 
 type rulesListCmd struct{ format }
 
-// Help implements kong.HelpProvider.
-func (*rulesListCmd) Help() string { return "Example:\n\n  sendgate rules list" }
-
 // Run implements the command.
-func (c *rulesListCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *rulesListCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	rules, err := client.Rules(ctx)
 	if err != nil {
 		return err
@@ -57,19 +50,19 @@ func condition(r api.Rule) string {
 }
 
 type rulesAddCmd struct {
-	Pool            string `arg:"" help:"Pool that takes what matches."`
-	Position        int    `help:"Place in the order: lower ones are tried first."`
+	Pool            string `arg:"" help:"Pool for the messages that match."`
+	Position        int    `help:"Position in the order: rules with lower positions are tried first."`
 	Stream          string `help:"Messages of this stream."`
 	Tag             string `help:"Messages with this tag."`
 	SenderDomain    string `placeholder:"DOMAIN" help:"Messages from this domain."`
-	RecipientDomain string `placeholder:"DOMAIN" help:"Messages of which all recipients are in this domain."`
+	RecipientDomain string `placeholder:"DOMAIN" help:"Messages whose recipients are all in this domain."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*rulesAddCmd) Help() string {
-	return `A message goes to the pool of the first rule of which everything matches, else to the pool "default". Messages that wait
-follow a new rule as well.
+	return `A message goes to the pool of the first rule whose conditions all match, or else to the pool "default". A new rule also applies
+to messages that already wait.
 
 Examples:
 
@@ -78,11 +71,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *rulesAddCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *rulesAddCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	r, err := client.CreateRule(ctx, api.Rule{
 		Position: c.Position, Stream: c.Stream, Tag: c.Tag, SenderDomain: c.SenderDomain, RecipientDomain: c.RecipientDomain, Pool: c.Pool,
 	})
@@ -97,15 +86,8 @@ type rulesRemoveCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*rulesRemoveCmd) Help() string { return "Example:\n\n  sendgate rules remove 3" }
-
 // Run implements the command.
-func (c *rulesRemoveCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *rulesRemoveCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	if err := client.DeleteRule(ctx, c.ID); err != nil {
 		return err
 	}

@@ -22,18 +22,18 @@ import (
 
 type devCmd struct {
 	Listen string `default:"127.0.0.1:8025" help:"Where the API listens, host:port."`
-	Data   string `default:".sendgate" help:"Directory of everything that is kept."`
-	Limits string `enum:"documented,none" default:"documented" help:"Hold the providers' documented limits, or none (for load tests)."`
+	Data   string `default:".sendgate" help:"Directory for all data."`
+	Limits string `enum:"documented,none" default:"documented" help:"Keep the providers' documented limits, or none (for load tests)."`
 
-	AllowHost []string `placeholder:"NAME" help:"A name, beside localhost, by which programs ask for the emulators (repeat)."`
+	AllowHost []string `placeholder:"NAME" help:"Another host name, besides localhost, at which the emulators answer (repeat)."`
 }
 
 // Help implements kong.HelpProvider.
 func (*devCmd) Help() string {
-	return `Starts a private Postgres under the data directory, emulators of the five providers, one account for each of them at equal weight, and the API. ` +
-		`No mail leaves this machine. Address and keys go to DATA/dev.env. Runs until Ctrl-C; the next run has all data. ` +
+	return `Starts a private Postgres under the data directory, emulators of the six providers, one account for each of them with equal weights, and the API. ` +
+		`No mail leaves this machine. It writes its address and keys to DATA/dev.env and runs until Ctrl-C. The next run has all data. ` +
 		`With SENDGATE_DATABASE_URL it uses that database instead of a private Postgres. ` +
-		`SENDGATE_FORWARD_ALLOW, SENDGATE_LOOKUP_SCHEDULE and SENDGATE_UNKNOWN_WAIT mean what they mean to serve.
+		`SENDGATE_FORWARD_ALLOW, SENDGATE_LOOKUP_SCHEDULE and SENDGATE_UNKNOWN_WAIT mean the same as for serve.
 
 Examples:
 
@@ -62,8 +62,8 @@ type serveCmd struct{}
 
 // Help implements kong.HelpProvider.
 func (*serveCmd) Help() string {
-	return `Settings are environment variables; the README has the table. Any number of these run on one database. Logs go to standard error. ` +
-		`SIGTERM drains: no new mail is taken, calls under way finish. SIGHUP reads the TLS certificate again.
+	return `Settings are environment variables; the README lists them. Any number of processes can run on one database. Logs go to standard error. ` +
+		`On SIGTERM it takes no new mail and finishes calls in progress. On SIGHUP it reads the TLS certificate again.
 
 Example:
 
@@ -112,7 +112,7 @@ type keysGenerateCmd struct{}
 
 // Help implements kong.HelpProvider.
 func (*keysGenerateCmd) Help() string {
-	return `Asks no server. Serve stores the hash of SENDGATE_ADMIN_KEY when it starts; make every other key with keys create.
+	return `This needs no server. serve stores the hash of SENDGATE_ADMIN_KEY when it starts; make all other keys with keys create.
 
 Example:
 
@@ -128,8 +128,8 @@ func (*keysGenerateCmd) Run(s *Streams) error {
 }
 
 type migrateCmd struct {
-	Up     migrateUpCmd     `cmd:"" help:"Apply what is missing."`
-	Status migrateStatusCmd `cmd:"" help:"List what is applied and what is missing."`
+	Up     migrateUpCmd     `cmd:"" help:"Apply the missing migrations."`
+	Status migrateStatusCmd `cmd:"" help:"List the migrations that are applied and that are missing." detail:"Works on SENDGATE_DATABASE_URL and changes nothing." example:"migrate status"`
 }
 
 type migrateUpCmd struct{}
@@ -154,11 +154,6 @@ func (*migrateUpCmd) Run(ctx context.Context, s *Streams) error {
 
 type migrateStatusCmd struct{}
 
-// Help implements kong.HelpProvider.
-func (*migrateStatusCmd) Help() string {
-	return "Works on SENDGATE_DATABASE_URL and changes nothing.\n\nExample:\n\n  sendgate migrate status"
-}
-
 // Run implements the command.
 func (*migrateStatusCmd) Run(ctx context.Context, s *Streams) error {
 	dsn, err := s.databaseURL()
@@ -169,13 +164,13 @@ func (*migrateStatusCmd) Run(ctx context.Context, s *Streams) error {
 }
 
 type doctorCmd struct {
-	Ready bool `help:"Only ask the server of this environment once whether it is ready (for a container's health check)."`
+	Ready bool `help:"Only ask the server of this environment once if it is ready (for the health check of a container)."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*doctorCmd) Help() string {
-	return `Reads the same SENDGATE_* variables as serve and changes nothing. Exit code 1 when a check failed; warnings leave it at 0.
+	return `Reads the same SENDGATE_* variables as serve and changes nothing. The exit code is 1 if a check failed; warnings do not change it.
 
 Examples:
 

@@ -18,13 +18,13 @@ import (
 )
 
 type sendCmd struct {
-	Input string `arg:"" optional:"" placeholder:"-" help:"\"-\" reads the JSON body of POST /v1/send from standard input, in the place of the message's flags."`
+	Input string `arg:"" optional:"" placeholder:"-" help:"\"-\" reads the JSON body of POST /v1/send from standard input, instead of the flags for the message."`
 
 	messageFlags
 
 	IdempotencyKey string        `help:"The same key with the same message is accepted once."`
-	Wait           bool          `help:"Wait until the message's fate is known."`
-	Timeout        time.Duration `default:"60s" help:"Longest such wait."`
+	Wait           bool          `help:"Wait until the result is known."`
+	Timeout        time.Duration `default:"60s" help:"How long --wait waits at most."`
 	format
 }
 
@@ -34,26 +34,26 @@ type messageFlags struct {
 	To       []string `group:"msg" sep:"none" help:"Recipient (repeat)."`
 	Cc       []string `group:"msg" sep:"none" help:"Copy (repeat)."`
 	Bcc      []string `group:"msg" sep:"none" help:"Blind copy (repeat)."`
-	ReplyTo  []string `group:"msg" sep:"none" help:"Where answers go (repeat)."`
+	ReplyTo  []string `group:"msg" sep:"none" help:"Address for replies (repeat)."`
 	Subject  string   `group:"msg" help:"Subject."`
 	Text     string   `group:"msg" help:"Plain text body; @FILE reads a file, @@ stands for an @."`
 	HTML     string   `name:"html" group:"msg" help:"HTML body; @FILE reads a file."`
 	File     []string `group:"msg" sep:"none" help:"Attach this file (repeat)."`
-	Calendar string   `group:"msg" placeholder:"FILE" help:"Send the invitation in this .ics file; its METHOD says what it asks for."`
+	Calendar string   `group:"msg" placeholder:"FILE" help:"Send the invitation in this .ics file; its METHOD gives the method."`
 	Header   []string `group:"msg" sep:"none" placeholder:"NAME:VALUE" help:"Extra header (repeat)."`
 	Tag      []string `group:"msg" sep:"none" help:"Tag (repeat)."`
 	Meta     []string `group:"msg" sep:"none" placeholder:"KEY=VALUE" help:"Metadata (repeat)."`
 
 	Stream      string    `group:"way" help:"Stream; \"transactional\" when absent."`
 	Account     string    `group:"way" help:"Pin the message to this account."`
-	OnAmbiguous string    `group:"way" enum:",reconcile,resend,never" default:"" placeholder:"POLICY" help:"When a send's outcome is unknown: reconcile, resend or never."`
-	SendAt      time.Time `group:"way" span:"ahead" help:"Not before this time."`
-	ExpiresAt   time.Time `group:"way" span:"ahead" help:"Not after this time."`
+	OnAmbiguous string    `group:"way" enum:",reconcile,resend,never" default:"" placeholder:"POLICY" help:"What to do if the outcome of a call is unknown: reconcile, resend or never."`
+	SendAt      time.Time `group:"way" span:"ahead" help:"Do not send it before this time."`
+	ExpiresAt   time.Time `group:"way" span:"ahead" help:"Do not send it after this time."`
 }
 
 // Help implements kong.HelpProvider.
 func (*sendCmd) Help() string {
-	return `Prints the id of the accepted message. With --wait it exits 1 when the message ended otherwise than sent or delivered.
+	return `Prints the id of the accepted message. With --wait the exit code is 1 if the message does not end as sent or delivered.
 
 Examples:
 
@@ -103,7 +103,7 @@ func (c *sendCmd) body(s *Streams) ([]byte, error) {
 		return nil, usagef("unexpected argument %q: give the message with flags, or \"-\" to read JSON from standard input", c.Input)
 	}
 	if !reflect.ValueOf(c.messageFlags).IsZero() {
-		return nil, usagef("\"-\" reads the whole message from standard input: leave the message's flags away")
+		return nil, usagef("\"-\" reads the whole message from standard input: leave out the flags for the message")
 	}
 	body, err := io.ReadAll(s.In)
 	if err != nil {
@@ -116,7 +116,7 @@ func (c *sendCmd) body(s *Streams) ([]byte, error) {
 }
 
 // follow polls the message until it has a status that is not open, or the time is over.
-func (c *sendCmd) follow(ctx context.Context, s *Streams, client *api.Client, sent *api.SendResult) error {
+func (c *sendCmd) follow(ctx context.Context, s *Streams, client mailClient, sent *api.SendResult) error {
 	if !c.JSON {
 		fmt.Fprintln(s.Err, "accepted as", sent.ID)
 	}
@@ -125,7 +125,7 @@ func (c *sendCmd) follow(ctx context.Context, s *Streams, client *api.Client, se
 	for {
 		m, err := client.Message(ctx, sent.ID)
 		if ctx.Err() != nil {
-			return fmt.Errorf("message %s was accepted, but its fate is not known yet; ask later: sendgate messages show %[1]s", sent.ID)
+			return fmt.Errorf("message %s was accepted, but its result is not known yet; ask later: sendgate messages show %[1]s", sent.ID)
 		}
 		if err != nil {
 			return err
@@ -203,7 +203,7 @@ func calendar(s *Streams, file string) (*api.Calendar, error) {
 			return &api.Calendar{Method: strings.TrimSpace(method), Content: string(b)}, nil
 		}
 	}
-	return nil, usagef("--calendar: %s has no line METHOD, such as METHOD:REQUEST, so clients would show no invitation", file)
+	return nil, usagef("--calendar: %s has no METHOD line, such as METHOD:REQUEST, so mail programs would show no invitation", file)
 }
 
 // address reads "Name <address>". It passes anything else to the server as it is, which reports mistakes.

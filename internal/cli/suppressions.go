@@ -13,7 +13,7 @@ type suppressCmd struct {
 	List   suppressListCmd   `cmd:"" help:"List suppressed addresses."`
 	Add    suppressAddCmd    `cmd:"" help:"Stop mail to an address."`
 	Remove suppressRemoveCmd `cmd:"" help:"Allow mail to an address again."`
-	Check  suppressCheckCmd  `cmd:"" help:"Tell whether an address is suppressed, and why."`
+	Check  suppressCheckCmd  `cmd:"" help:"Show whether an address is suppressed, and why."`
 	Import suppressImportCmd `cmd:"" help:"Add the addresses of a CSV file."`
 	Export suppressExportCmd `cmd:"" help:"Write all suppressions as CSV."`
 }
@@ -22,8 +22,7 @@ type suppressListCmd struct {
 	Email  string `help:"Only this address."`
 	Stream string `help:"Only those of this stream."`
 	Reason string `help:"Only those for this reason: manual, hard_bounce, soft_bounce, complaint or unsubscribe."`
-	Limit  int    `default:"50" help:"At most this many, 1 to 200."`
-	Cursor string `help:"Continue where the last page ended."`
+	paging
 	format
 }
 
@@ -33,14 +32,7 @@ func (*suppressListCmd) Help() string {
 }
 
 // Run implements the command.
-func (c *suppressListCmd) Run(ctx context.Context, s *Streams) error {
-	if c.Limit < 1 || c.Limit > maxPage {
-		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
-	}
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *suppressListCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	page, err := client.FindSuppressions(ctx, api.SuppressionQuery{Email: c.Email, Stream: c.Stream, Reason: c.Reason, Cursor: c.Cursor, Limit: c.Limit})
 	if err != nil {
 		return err
@@ -63,8 +55,8 @@ type suppressAddCmd struct {
 	Email  string        `arg:"" help:"Address."`
 	Reason string        `default:"manual" help:"manual, hard_bounce, soft_bounce, complaint or unsubscribe."`
 	Stream string        `help:"Stop mail of this stream only; of every stream when absent."`
-	For    time.Duration `placeholder:"TIME" help:"For this long, such as 720h; for ever when absent."`
-	Detail string        `help:"Why, for people; at most 200 characters."`
+	For    time.Duration `placeholder:"TIME" help:"How long, such as 720h; for ever when absent."`
+	Detail string        `help:"A note for people, such as the reason; at most 200 characters."`
 	format
 }
 
@@ -99,13 +91,13 @@ func (c *suppressAddCmd) Run(ctx context.Context, s *Streams) error {
 
 type suppressRemoveCmd struct {
 	Email  string  `arg:"" help:"Address."`
-	Stream *string `help:"Lift the suppression of this stream only (--stream= for the one of all streams); every one of the address when absent."`
+	Stream *string `help:"Remove only the suppression for this stream (--stream= for the one for all streams); all suppressions of the address when absent."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*suppressRemoveCmd) Help() string {
-	return `Providers keep suppression lists of their own, which this does not touch.
+	return `Providers have their own suppression lists, which this does not change.
 
 Examples:
 
@@ -114,11 +106,8 @@ Examples:
 }
 
 // Run implements the command.
-func (c *suppressRemoveCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *suppressRemoveCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
+	var err error
 	if c.Stream == nil {
 		err = client.Unsuppress(ctx, c.Email)
 	} else {
@@ -132,13 +121,13 @@ func (c *suppressRemoveCmd) Run(ctx context.Context, s *Streams) error {
 
 type suppressCheckCmd struct {
 	Email  string `arg:"" help:"Address."`
-	Stream string `help:"What stops mail of this stream; of any when absent."`
+	Stream string `help:"Only suppressions that stop mail of this stream; of any stream when absent."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*suppressCheckCmd) Help() string {
-	return `Exits 0 whichever it is; scripts read --json.
+	return `The exit code is 0 in both cases; scripts should use --json.
 
 Examples:
 
@@ -147,11 +136,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *suppressCheckCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *suppressCheckCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	found, err := client.Suppressed(ctx, c.Email, c.Stream)
 	if err != nil {
 		return err

@@ -10,21 +10,19 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
-
-	"github.com/sendgate/sendgate/api"
 )
 
 type suppressImportCmd struct {
 	File   string `arg:"" help:"CSV file whose first line names the columns; \"-\" reads standard input."`
-	Reason string `help:"Reason of rows that give none: manual, hard_bounce, soft_bounce, complaint or unsubscribe; \"manual\" when absent."`
+	Reason string `help:"Reason for rows without one: manual, hard_bounce, soft_bounce, complaint or unsubscribe; \"manual\" when absent."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*suppressImportCmd) Help() string {
-	return `Takes what suppressions export wrote, and the exports of SendGrid, Mailgun, Postmark and SES as they are, with commas, semicolons or tabs. ` +
-		`Only the column email (or address) is required; stream, reason, detail, created_at and expires_at are read where they are there. At most 64 MiB. Rows that can't be read are listed ` +
-		`and skipped; the exit code is 1 then. It may be repeated: addresses that are suppressed already stay as they are.
+	return `Takes files of suppressions export, and the exports of SendGrid, Mailgun, Postmark and SES as they are, with commas, semicolons or tabs, of at most 64 MiB. ` +
+		`Only the column email (or address) is required; stream, reason, detail, created_at and expires_at are optional. Rows that can't be read are listed ` +
+		`and skipped, and the exit code is then 1. It can be repeated: addresses that are suppressed already stay as they are.
 
 Examples:
 
@@ -34,11 +32,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *suppressImportCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *suppressImportCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	in, size, err := c.open(s)
 	if err != nil {
 		return err
@@ -53,14 +47,14 @@ func (c *suppressImportCmd) Run(ctx context.Context, s *Streams) error {
 	}
 	err = c.show(s, result, func(w io.Writer) {
 		row(w, "added", count(result.Added))
-		row(w, "there already", count(result.Present))
+		row(w, "already there", count(result.Present))
 		row(w, "skipped", count(result.Invalid))
 		for _, e := range result.Errors {
 			row(w, "line "+strconv.Itoa(e.Line), e.Message)
 		}
 	})
 	if err == nil && result.Invalid > 0 {
-		return fmt.Errorf("rows skipped: %d; mend them and import the file again", result.Invalid)
+		return fmt.Errorf("rows skipped: %d; correct them and import the file again", result.Invalid)
 	}
 	return err
 }
@@ -120,13 +114,13 @@ func sizeText(n int64) string {
 }
 
 type suppressExportCmd struct {
-	File string `arg:"" optional:"" default:"-" help:"Where to write, replacing the file when all of it is there; \"-\" is standard output."`
+	File string `arg:"" optional:"" default:"-" help:"File to write; it is replaced only when the export is complete. \"-\" is standard output."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*suppressExportCmd) Help() string {
-	return `The file can be imported again. With --json it prints the name and the size of the file, which must be given then.
+	return `The file can be imported again. --json prints the name and the size of the file, so it needs a FILE.
 
 Examples:
 
@@ -143,7 +137,7 @@ type exported struct {
 // Run implements the command.
 func (c *suppressExportCmd) Run(ctx context.Context, s *Streams) error {
 	if c.File == "-" && c.JSON {
-		return usagef("--json tells about a file, and the export itself goes to standard output: give a FILE (see sendgate suppressions export --help)")
+		return usagef("--json describes the written file, but the export goes to standard output: give a FILE (see sendgate suppressions export --help)")
 	}
 	client, err := s.caller()
 	if err != nil {
@@ -161,7 +155,7 @@ func (c *suppressExportCmd) Run(ctx context.Context, s *Streams) error {
 }
 
 // export writes the CSV to to, shows its progress on standard error, and returns the number of bytes.
-func export(ctx context.Context, s *Streams, client *api.Client, to io.Writer) (int64, error) {
+func export(ctx context.Context, s *Streams, client mailClient, to io.Writer) (int64, error) {
 	w := &countingWriter{w: to}
 	p := startProgress(s.Err, func(time.Duration) string { return "written " + sizeText(w.n.Load()) })
 	defer p.stop()

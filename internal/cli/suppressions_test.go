@@ -86,7 +86,7 @@ func TestSuppressionsImportStreamsTheFile(t *testing.T) {
 	for _, file := range []string{"list.csv", "-"} {
 		o := w.run("suppressions", "import", file)
 		o.want(t, 1, "", "rows skipped: 1")
-		want := []string{"added 1", "there already 2", "skipped 1", "line 3 is not an address"}
+		want := []string{"added 1", "already there 2", "skipped 1", "line 3 is not an address"}
 		if diff := cmp.Diff(want, fields(o.out)); diff != "" {
 			t.Errorf("%s: output (-want +got)\n%s", file, diff)
 		}
@@ -127,7 +127,7 @@ func TestSuppressionsExportReplacesTheFileWhenAllOfItIsThere(t *testing.T) {
 	broken.wantFile("out.csv", "older")
 }
 
-// wantFile fails unless the file has this content and nothing lies beside it.
+// wantFile fails unless the file has this content and is alone in its folder.
 func (w *world) wantFile(name, content string) {
 	w.t.Helper()
 	got, err := os.ReadFile(filepath.Join(w.dir, name))

@@ -58,8 +58,7 @@ func (s *Streams) devTarget() (map[string]string, error) {
 	vars, err := readEnvFile(s.path(devEnv))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errors.New("no server to talk to: set SENDGATE_URL (and SENDGATE_API_KEY or SENDGATE_ADMIN_KEY), " +
-			"or run this in the directory where \"sendgate dev\" runs, which leaves them in ./" + devEnv)
+		return nil, errNoServer
 	case err != nil:
 		return nil, err
 	case vars["SENDGATE_URL"] == "":
@@ -67,7 +66,7 @@ func (s *Streams) devTarget() (map[string]string, error) {
 	}
 	for _, name := range []string{"SENDGATE_API_KEY", "SENDGATE_ADMIN_KEY"} {
 		if v := s.getenv(name); v != "" && v != vars[name] {
-			return nil, fmt.Errorf("%s is set and SENDGATE_URL is not: the key would go to the address in ./%s. Set SENDGATE_URL, too, or unset %[1]s", name, devEnv)
+			return nil, fmt.Errorf("%s is set and SENDGATE_URL is not: the key would go to the address in ./%s. Set SENDGATE_URL as well, or unset %[1]s", name, devEnv)
 		}
 	}
 	return vars, nil
@@ -95,8 +94,8 @@ func checkURL(name, raw string, plain bool) error {
 	case u.User != nil || strings.ContainsAny(raw, "?#"):
 		return fmt.Errorf("%s must have no user, query or fragment", name)
 	case u.Scheme == "http" && !plain && !loopback(u.Hostname()):
-		return fmt.Errorf("%s leads to %q without TLS, so that everybody on the way could read the key: use https://, "+
-			"or set SENDGATE_ALLOW_HTTP=true if the network between is yours", name, u.Host)
+		return fmt.Errorf("%s leads to %q without TLS, so everybody on the way could read the key: use https://, "+
+			"or set SENDGATE_ALLOW_HTTP=true if you trust the network in between", name, u.Host)
 	}
 	return nil
 }

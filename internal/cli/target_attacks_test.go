@@ -14,7 +14,8 @@ import (
 
 const trap = "SENDGATE_URL=http://127.0.0.1:1\nSENDGATE_ADMIN_KEY=theirs\nSENDGATE_DATABASE_URL=postgres://trap\n"
 
-// A file that somebody else could have written leads nowhere: neither the keys of the environment nor the command.
+// A file that somebody else could have written is refused: no key of the environment goes to its address, and the command
+// does not run.
 func TestFileOfAnotherUserLeadsNowhere(t *testing.T) {
 	t.Parallel()
 	const other = 54321
@@ -130,7 +131,7 @@ func TestKeysAndAddressesAreNotMixed(t *testing.T) {
 	w.run("messages", "list").want(t, 1, "", "set SENDGATE_URL as well")
 }
 
-// A key goes by http to this machine only, and the error never repeats an address that may hold a password.
+// A key goes by http only to this machine, and the error never repeats an address that may contain a password.
 func TestKeysGoInClearToThisMachineOnly(t *testing.T) {
 	t.Parallel()
 	for raw, says := range map[string]string{

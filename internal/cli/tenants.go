@@ -9,11 +9,11 @@ import (
 )
 
 type tenantsCmd struct {
-	List   tenantsListCmd   `cmd:"" help:"List tenants with their weights."`
-	Create tenantsCreateCmd `cmd:"" help:"Create a tenant."`
-	Set    tenantsSetCmd    `cmd:"" help:"Change a tenant's weight."`
-	Pause  tenantsPauseCmd  `cmd:"" help:"Accept no more mail of a tenant. What was accepted is sent."`
-	Resume tenantsResumeCmd `cmd:"" help:"Accept mail of a tenant again."`
+	List   tenantsListCmd   `cmd:"" help:"List tenants with their weights." example:"tenants list"`
+	Create tenantsCreateCmd `cmd:"" help:"Create a tenant." detail:"A tenant has its own keys, messages, suppressions and webhooks." example:"tenants create shop-b --weight 50"`
+	Set    tenantsSetCmd    `cmd:"" help:"Change a tenant's weight." example:"tenants set shop-b --weight 200"`
+	Pause  tenantsPauseCmd  `cmd:"" help:"Accept no more mail of a tenant. Messages that were accepted are sent." example:"tenants pause shop-b"`
+	Resume tenantsResumeCmd `cmd:"" help:"Accept mail of a tenant again." example:"tenants resume shop-b"`
 }
 
 func tenantRows(w io.Writer, tenants ...api.Tenant) {
@@ -29,15 +29,8 @@ func tenantRows(w io.Writer, tenants ...api.Tenant) {
 
 type tenantsListCmd struct{ format }
 
-// Help implements kong.HelpProvider.
-func (*tenantsListCmd) Help() string { return "Example:\n\n  sendgate tenants list" }
-
 // Run implements the command.
-func (c *tenantsListCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *tenantsListCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	tenants, err := client.Tenants(ctx)
 	if err != nil {
 		return err
@@ -47,21 +40,12 @@ func (c *tenantsListCmd) Run(ctx context.Context, s *Streams) error {
 
 type tenantsCreateCmd struct {
 	Name   string `arg:"" help:"Name of the tenant."`
-	Weight int    `default:"100" help:"Share of the claims while several tenants wait, 1 to 1000."`
+	Weight int    `default:"100" help:"Share of the sending capacity while several tenants have waiting mail, 1 to 1000."`
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*tenantsCreateCmd) Help() string {
-	return "A tenant has its own keys, messages, suppressions and webhooks.\n\nExample:\n\n  sendgate tenants create shop-b --weight 50"
-}
-
 // Run implements the command.
-func (c *tenantsCreateCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func (c *tenantsCreateCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	t, err := client.CreateTenant(ctx, api.TenantRequest{Name: c.Name, Weight: &c.Weight})
 	if err != nil {
 		return err
@@ -71,16 +55,13 @@ func (c *tenantsCreateCmd) Run(ctx context.Context, s *Streams) error {
 
 type tenantsSetCmd struct {
 	Name   string `arg:"" help:"Tenant."`
-	Weight int    `required:"" help:"Share of the claims while several tenants wait, 1 to 1000."`
+	Weight int    `required:"" help:"Share of the sending capacity while several tenants have waiting mail, 1 to 1000."`
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*tenantsSetCmd) Help() string { return "Example:\n\n  sendgate tenants set shop-b --weight 200" }
-
 // Run implements the command.
-func (c *tenantsSetCmd) Run(ctx context.Context, s *Streams) error {
-	return patchTenant(ctx, s, c.format, c.Name, api.TenantRequest{Weight: &c.Weight})
+func (c *tenantsSetCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
+	return patchTenant(ctx, s, client, c.format, c.Name, api.TenantRequest{Weight: &c.Weight})
 }
 
 type tenantsPauseCmd struct {
@@ -88,13 +69,10 @@ type tenantsPauseCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*tenantsPauseCmd) Help() string { return "Example:\n\n  sendgate tenants pause shop-b" }
-
 // Run implements the command.
-func (c *tenantsPauseCmd) Run(ctx context.Context, s *Streams) error {
+func (c *tenantsPauseCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	paused := true
-	return patchTenant(ctx, s, c.format, c.Name, api.TenantRequest{Paused: &paused})
+	return patchTenant(ctx, s, client, c.format, c.Name, api.TenantRequest{Paused: &paused})
 }
 
 type tenantsResumeCmd struct {
@@ -102,20 +80,13 @@ type tenantsResumeCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*tenantsResumeCmd) Help() string { return "Example:\n\n  sendgate tenants resume shop-b" }
-
 // Run implements the command.
-func (c *tenantsResumeCmd) Run(ctx context.Context, s *Streams) error {
+func (c *tenantsResumeCmd) Run(ctx context.Context, s *Streams, client adminClient) error {
 	paused := false
-	return patchTenant(ctx, s, c.format, c.Name, api.TenantRequest{Paused: &paused})
+	return patchTenant(ctx, s, client, c.format, c.Name, api.TenantRequest{Paused: &paused})
 }
 
-func patchTenant(ctx context.Context, s *Streams, f format, name string, change api.TenantRequest) error {
-	client, err := s.operator()
-	if err != nil {
-		return err
-	}
+func patchTenant(ctx context.Context, s *Streams, client adminClient, f format, name string, change api.TenantRequest) error {
 	t, err := client.PatchTenant(ctx, name, change)
 	if err != nil {
 		return err

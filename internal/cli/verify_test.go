@@ -36,7 +36,7 @@ func verify(secret string, h http.Header, body []byte, now time.Time) bool {
 	return false
 }
 
-// block returns the first code block of docs/events.md in that language that holds the text.
+// block returns the first code block of docs/events.md in that language that contains the text.
 func block(t *testing.T, language, holds string) string {
 	t.Helper()
 	page, err := os.ReadFile(root + "docs/events.md")
@@ -57,7 +57,7 @@ const (
 	signedBody   = "{\"type\":\"message.delivered\",\"text\":\"100% \\u00e9\"}\n"
 )
 
-// TestDocumentedVerificationInGo has the reference library sign what the documented function verifies.
+// TestDocumentedVerificationInGo signs with the reference library and verifies with the documented function.
 func TestDocumentedVerificationInGo(t *testing.T) {
 	t.Parallel()
 	source, err := os.ReadFile("verify_test.go")

@@ -9,9 +9,6 @@ import (
 
 type versionCmd struct{ format }
 
-// Help implements kong.HelpProvider.
-func (*versionCmd) Help() string { return "Example:\n\n  sendgate version --json" }
-
 // release is the version of this source, or the last one before it: the newest heading of CHANGELOG.md.
 const release = "0.1.0"
 

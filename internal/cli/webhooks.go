@@ -12,31 +12,22 @@ import (
 )
 
 type webhooksCmd struct {
-	List   webhooksListCmd   `cmd:"" help:"List endpoints, their state and what waits for them."`
+	List   webhooksListCmd   `cmd:"" help:"List endpoints, their state and how many events wait for them." detail:"WAITING counts the events that an endpoint has not taken yet." example:"webhooks list"`
 	Add    webhooksAddCmd    `cmd:"" help:"Have events POSTed to a URL, and print its secret, once."`
-	Show   webhooksShowCmd   `cmd:"" help:"Show one endpoint."`
+	Show   webhooksShowCmd   `cmd:"" help:"Show one endpoint." detail:"The secret is not shown again; webhooks rotate makes a new one." example:"webhooks show 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f"`
 	Set    webhooksSetCmd    `cmd:"" help:"Change an endpoint, disable it or enable it again."`
-	Remove webhooksRemoveCmd `cmd:"" help:"Remove an endpoint and what waits for it."`
+	Remove webhooksRemoveCmd `cmd:"" help:"Remove an endpoint and the events that wait for it." example:"webhooks remove 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f"`
 
 	Rotate     webhooksRotateCmd     `cmd:"" help:"Replace an endpoint's secret and print the new one, once."`
-	Replay     webhooksReplayCmd     `cmd:"" help:"Send the events of a span again."`
-	Test       webhooksTestCmd       `cmd:"" help:"Send an example event now and tell what the endpoint answered."`
+	Replay     webhooksReplayCmd     `cmd:"" help:"Send the events of a period again."`
+	Test       webhooksTestCmd       `cmd:"" help:"Send an example event now and show what the endpoint answered."`
 	Deliveries webhooksDeliveriesCmd `cmd:"" help:"List the tries at an endpoint, newest first."`
 }
 
 type webhooksListCmd struct{ format }
 
-// Help implements kong.HelpProvider.
-func (*webhooksListCmd) Help() string {
-	return "WAITING counts the events that an endpoint has not taken yet.\n\nExample:\n\n  sendgate webhooks list"
-}
-
 // Run implements the command.
-func (c *webhooksListCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *webhooksListCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	endpoints, err := client.WebhookEndpoints(ctx)
 	if err != nil {
 		return err
@@ -84,10 +75,10 @@ func showEndpoint(s *Streams, f format, e *api.WebhookEndpoint) error {
 		row(w, "state", endpointState(*e))
 		if e.Disabled {
 			row(w, "because", orDash(e.DisabledReason))
-			row(w, "to mend", "remove the cause, then: sendgate webhooks set "+e.ID+" --enable")
+			row(w, "to fix", "remove the cause, then: sendgate webhooks set "+e.ID+" --enable")
 		}
 		if len(e.UnreadableSecrets) > 0 {
-			row(w, "do not open", strings.Join(e.UnreadableSecrets, ", ")+": rotate the secret, set the headers again, or give the server the key that they were stored under")
+			row(w, "unreadable", strings.Join(e.UnreadableSecrets, ", ")+": rotate the secret, set the headers again, or give the server the key that they were encrypted with")
 		}
 		if e.FailingSince != nil {
 			row(w, "failing since", stampOf(e.FailingSince))
@@ -111,18 +102,18 @@ func showSecret(s *Streams, f format, e *api.WebhookEndpoint) error {
 }
 
 type webhooksAddCmd struct {
-	URL         string   `arg:"" help:"Where events are POSTed: an https URL that is reachable from the server."`
+	URL         string   `arg:"" help:"The https URL to which events are POSTed; the server must be able to reach it."`
 	Type        []string `help:"Only these types (repeat, or with commas); all when absent."`
 	Stream      []string `help:"Only these streams (repeat, or with commas); all when absent."`
-	Description string   `help:"Whose it is, for people."`
+	Description string   `help:"A note for people, such as who owns it."`
 	endpointSecrets
 	format
 }
 
 // endpointSecrets are the flags for headers and passwords that are sent with each event.
 type endpointSecrets struct {
-	Header    []string `sep:"none" placeholder:"NAME=@FILE" help:"Send this header along (repeat); its value comes from a file, from NAME=env:VAR, or is asked for by NAME alone."`
-	BasicAuth string   `placeholder:"USER=@FILE" help:"Send this name and password along; the password comes as a header's value does."`
+	Header    []string `sep:"none" placeholder:"NAME=@FILE" help:"Send this header with each event (repeat). NAME=@FILE reads its value from a file, NAME=env:VAR from a variable; with NAME alone you are asked for it."`
+	BasicAuth string   `placeholder:"USER=@FILE" help:"Send this name and password with each event; the password is read as the value of a header is."`
 }
 
 // into reads the values and puts them into a request.
@@ -157,7 +148,7 @@ func namedSecret(ctx context.Context, s *Streams, flag, spec string) (name, valu
 
 // Help implements kong.HelpProvider.
 func (*webhooksAddCmd) Help() string {
-	return `Events are signed by Standard Webhooks; docs/events.md shows how to verify them. The secret is printed this once.
+	return `Events are signed as Standard Webhooks says; docs/events.md shows how to verify them. The secret is printed only this once.
 
 Examples:
 
@@ -167,11 +158,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *webhooksAddCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *webhooksAddCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	req := api.WebhookEndpointRequest{URL: &c.URL}
 	if c.Description != "" {
 		req.Description = &c.Description
@@ -201,17 +188,8 @@ type webhooksShowCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*webhooksShowCmd) Help() string {
-	return "The secret is not shown again; webhooks rotate makes a new one.\n\nExample:\n\n  sendgate webhooks show 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f"
-}
-
 // Run implements the command.
-func (c *webhooksShowCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *webhooksShowCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	e, err := client.WebhookEndpoint(ctx, c.ID)
 	if err != nil {
 		return err
@@ -224,17 +202,17 @@ type webhooksSetCmd struct {
 	URL         *string  `help:"New URL."`
 	Type        []string `help:"Only these types (repeat, or with commas); \"all\" for all."`
 	Stream      []string `help:"Only these streams (repeat, or with commas); \"all\" for all."`
-	Description *string  `help:"Whose it is, for people."`
+	Description *string  `help:"A note for people, such as who owns it."`
 	endpointSecrets
-	NoHeaders bool `help:"Send no headers along any more."`
-	Enable    bool `xor:"turn" help:"Send to it again; what it missed comes by webhooks replay."`
-	Disable   bool `xor:"turn" help:"Send it nothing more."`
+	NoHeaders bool `help:"Stop sending headers."`
+	Enable    bool `xor:"turn" help:"Send events to it again; use webhooks replay for those that it missed."`
+	Disable   bool `xor:"turn" help:"Stop sending events to it."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*webhooksSetCmd) Help() string {
-	return `What is not named stays as it is.
+	return `Settings that are not named stay as they are.
 
 Examples:
 
@@ -285,17 +263,8 @@ type webhooksRemoveCmd struct {
 	format
 }
 
-// Help implements kong.HelpProvider.
-func (*webhooksRemoveCmd) Help() string {
-	return "Example:\n\n  sendgate webhooks remove 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f"
-}
-
 // Run implements the command.
-func (c *webhooksRemoveCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *webhooksRemoveCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	if err := client.DeleteWebhookEndpoint(ctx, c.ID); err != nil {
 		return err
 	}
@@ -303,15 +272,14 @@ func (c *webhooksRemoveCmd) Run(ctx context.Context, s *Streams) error {
 }
 
 type webhooksDeliveriesCmd struct {
-	ID     string `arg:"" help:"Id of the endpoint, from webhooks list."`
-	Limit  int    `default:"50" help:"At most this many, 1 to 200."`
-	Cursor string `help:"Continue where the last page ended."`
+	ID string `arg:"" help:"Id of the endpoint, from webhooks list."`
+	paging
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*webhooksDeliveriesCmd) Help() string {
-	return `Outcomes: delivered; retry, it is tried again; failed, given up; disabled, and the endpoint with it.
+	return `Outcomes: delivered; retry (it is tried again); failed (it was given up); disabled (it waits until the endpoint is enabled).
 
 Example:
 
@@ -319,14 +287,7 @@ Example:
 }
 
 // Run implements the command.
-func (c *webhooksDeliveriesCmd) Run(ctx context.Context, s *Streams) error {
-	if c.Limit < 1 || c.Limit > maxPage {
-		return usagef("--limit must be 1 to %d, got %d", maxPage, c.Limit)
-	}
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *webhooksDeliveriesCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	page, err := client.WebhookDeliveries(ctx, c.ID, c.Cursor, c.Limit)
 	if err != nil {
 		return err

@@ -144,7 +144,7 @@ func TestProvidersWebhooksTellsWhetherEventsArrive(t *testing.T) {
 	for _, c := range []struct{ name, body, says string }{
 		{"new", `"events":0,"refused":0`, "no event has come yet"},
 		{"new", `"events":0,"refused":0`, "sendgate providers webhooks ses-eu --url https://..."},
-		{"works", `"events":7,"refused":1,"last_event_at":"2026-01-31T12:00:00Z","last_refused_at":"2026-01-31T11:00:00Z"`, "events come"},
+		{"works", `"events":7,"refused":1,"last_event_at":"2026-01-31T12:00:00Z","last_refused_at":"2026-01-31T11:00:00Z"`, "events arrive"},
 		{
 			"refused", `"events":7,"refused":1,"last_event_at":"2026-01-31T12:00:00Z","last_refused_at":"2026-01-31T13:00:00Z","last_refusal":"signature"`,
 			"the last request was refused",

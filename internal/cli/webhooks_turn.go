@@ -13,15 +13,22 @@ import (
 // maxOverlap is how long an old secret or key may stay valid.
 const maxOverlap = 7 * 24 * time.Hour
 
+func checkOverlap(d time.Duration) error {
+	if d < 0 || d > maxOverlap {
+		return usagef("--overlap must be 0s to 168h, got %s", d)
+	}
+	return nil
+}
+
 type webhooksRotateCmd struct {
 	ID      string        `arg:"" help:"Id of the endpoint, from webhooks list."`
-	Overlap time.Duration `default:"24h" help:"For this long events are signed with the old secret as well, up to 168h; 0 ends it at once."`
+	Overlap time.Duration `default:"24h" help:"How long events are also signed with the old secret, up to 168h; 0 ends it at once."`
 	format
 }
 
 // Help implements kong.HelpProvider.
 func (*webhooksRotateCmd) Help() string {
-	return `During the overlap each event carries two signatures, so that the receiver can change its secret at any moment of it.
+	return `During the overlap each event has two signatures, so that the receiver can change its secret at any time.
 
 Examples:
 
@@ -29,15 +36,11 @@ Examples:
   sendgate webhooks rotate 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f --overlap 0s`
 }
 
+// Validate implements kong's check of a command.
+func (c *webhooksRotateCmd) Validate() error { return checkOverlap(c.Overlap) }
+
 // Run implements the command.
-func (c *webhooksRotateCmd) Run(ctx context.Context, s *Streams) error {
-	if c.Overlap < 0 || c.Overlap > maxOverlap {
-		return usagef("--overlap must be 0s to 168h, got %s", c.Overlap)
-	}
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *webhooksRotateCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	seconds := int(c.Overlap / time.Second)
 	e, err := client.RotateWebhookEndpoint(ctx, c.ID, api.WebhookRotateRequest{OverlapSeconds: &seconds})
 	if err != nil {
@@ -55,7 +58,7 @@ type webhooksReplayCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*webhooksReplayCmd) Help() string {
-	return `Queues what the endpoint's filter takes, under the ids that the events had before: a receiver that remembers webhook-id takes each once.
+	return `Queues the events that match the endpoint's filter. They keep their ids, so a receiver that stores webhook-id takes each event once.
 
 Examples:
 
@@ -64,11 +67,7 @@ Examples:
 }
 
 // Run implements the command.
-func (c *webhooksReplayCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *webhooksReplayCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	req := api.WebhookReplayRequest{Since: c.Since}
 	if !c.Until.IsZero() {
 		req.Until = &c.Until
@@ -87,15 +86,11 @@ type webhooksTestCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*webhooksTestCmd) Help() string {
-	return "Exits 1 when the endpoint did not take the event.\n\nExample:\n\n  sendgate webhooks test 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f"
+	return "The exit code is 1 if the endpoint did not take the event.\n\nExample:\n\n  sendgate webhooks test 01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f"
 }
 
 // Run implements the command.
-func (c *webhooksTestCmd) Run(ctx context.Context, s *Streams) error {
-	client, err := s.caller()
-	if err != nil {
-		return err
-	}
+func (c *webhooksTestCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	d, err := client.TestWebhookEndpoint(ctx, c.ID)
 	if err != nil {
 		return err

@@ -46,9 +46,9 @@ type Config struct {
 
 	MaxBodyBytes     Bytes `env:"MAX_BODY_BYTES"     envDefault:"30MiB"` // of one request, 1KiB..1GiB
 	AcceptQueue      int   `env:"ACCEPT_QUEUE"       envDefault:"32768"` // messages waiting for a commit, 1..1,000,000
-	AcceptQueueBytes Bytes `env:"ACCEPT_QUEUE_BYTES" envDefault:"64MiB"` // bytes of those messages; at least MaxBodyBytes
+	AcceptQueueBytes Bytes `env:"ACCEPT_QUEUE_BYTES" envDefault:"96MiB"` // bytes of those messages; at least MaxBodyBytes
 
-	AcceptWait        time.Duration `env:"ACCEPT_WAIT"        envDefault:"5s"`   // how long to wait for a commit, 1s..30s
+	AcceptWait        time.Duration `env:"ACCEPT_WAIT"        envDefault:"10s"`  // how long to wait for a commit, 1s..30s
 	Lease             time.Duration `env:"LEASE"              envDefault:"15s"`  // how long a claim on messages lasts, 1s..10m
 	DrainTimeout      time.Duration `env:"DRAIN_TIMEOUT"      envDefault:"25s"`  // for calls in progress at SIGTERM, 1s..1h
 	UnknownWait       time.Duration `env:"UNKNOWN_WAIT"       envDefault:"60s"`  // before policies resend and never decide, 1s..24h

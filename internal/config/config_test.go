@@ -40,14 +40,14 @@ func TestDefaults(t *testing.T) {
 		Listen: "127.0.0.1:8025", OpsListen: "127.0.0.1:8026",
 		DatabaseURL: seal.NewSecret(testDSN), SecretKey: seal.NewSecret(testKey),
 		DatabaseConnections: 18, LogLevel: slog.LevelInfo, LogFormat: "json",
-		MaxBodyBytes: 30 << 20, AcceptQueue: 32768, AcceptQueueBytes: 64 << 20, AcceptWait: 5 * time.Second,
+		MaxBodyBytes: 30 << 20, AcceptQueue: 32768, AcceptQueueBytes: 96 << 20, AcceptWait: 10 * time.Second,
 		Lease: 15 * time.Second, DrainTimeout: 25 * time.Second, UnknownWait: time.Minute,
 		ReconcileDeadline: 40 * time.Minute, ReconcileFallback: "fail", ResendMax: 2, DefaultExpiry: 72 * time.Hour, ParkProbe: 5 * time.Minute,
 		LookupSchedule: Durations{time.Minute, 5 * time.Minute, 30 * time.Minute}, SoftBounceLimit: 5,
 		RepeatSchedule: Durations{10 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour},
 		Retention:      90 * 24 * time.Hour, BodyRetention: 7 * 24 * time.Hour,
 	}
-	got := load(t, base("SENDGATE_LOG_LEVEL=")) // set but empty is not set
+	got := load(t, base("SENDGATE_LOG_LEVEL=")) // an empty value counts as not set
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
 	}

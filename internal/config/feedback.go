@@ -24,7 +24,7 @@ func checkSchedule(p *problems, name string, schedule Durations) {
 	p.check(len(schedule) >= 1 && len(schedule) <= 10, name, "want 1 to 10 durations such as 1m,5m,30m")
 	before := time.Duration(0)
 	for _, d := range schedule {
-		p.check(d > before, name, "%s does not come after %s; want rising durations", d, before)
+		p.check(d > before, name, "%s does not come after %s; the durations must rise", d, before)
 		before = d
 	}
 }

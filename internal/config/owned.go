@@ -75,7 +75,7 @@ func checkOwned(path string, info fs.FileInfo) error {
 		return err
 	}
 	if hasOwners && info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s has mode %#o, so that others can change it: look at what is in it, then run chmod go-w %[1]s", path, info.Mode().Perm())
+		return fmt.Errorf("%s has mode %#o, so others can change it: check its content, then run chmod go-w %[1]s", path, info.Mode().Perm())
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func checkOwned(path string, info fs.FileInfo) error {
 // checkOwner returns an error unless the file belongs to root or to the user of this process.
 func checkOwner(path string, info fs.FileInfo) error {
 	if uid, known := ownerOf(info); known && uid != 0 && uid != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user %d, and you are user %d: run this as that user, in a directory of your own, or with all settings in the environment", path, uid, os.Geteuid())
+		return fmt.Errorf("%s belongs to user %d, and you are user %d: run this as that user, or in your own directory, or with all settings in the environment", path, uid, os.Geteuid())
 	}
 	return nil
 }

@@ -24,8 +24,8 @@ func openSecret(path string) (*os.File, error) {
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("%s is not a regular file", path)
 	case exposed(info.Mode(), ofRoot(info)):
-		err = fmt.Errorf("%s has mode %#o, so that others can read or change it: run chmod 600 %[1]s, "+
-			"or, where it is mounted, mount it with mode 0440, owned by root and a group of user %[3]d (Kubernetes: defaultMode and fsGroup)",
+		err = fmt.Errorf("%s has mode %#o, so others can read or change it: run chmod 600 %[1]s, "+
+			"or, if it is mounted, mount it with mode 0440, owned by root and a group of user %[3]d (Kubernetes: defaultMode and fsGroup)",
 			path, info.Mode().Perm(), os.Geteuid())
 	}
 	if err != nil {

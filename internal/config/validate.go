@@ -41,14 +41,14 @@ func (c *Config) checkListeners(p *problems) {
 	_, _, opsErr := splitListen(c.OpsListen)
 	p.check(opsErr == nil, "OPS_LISTEN", "%v", opsErr)
 	p.check(err != nil || port == 0 || c.Listen != c.OpsListen, "OPS_LISTEN",
-		"%s is SENDGATE_LISTEN as well; give each its own port", c.OpsListen)
+		"%s is the same as SENDGATE_LISTEN; give each its own port", c.OpsListen)
 	if c.AdminListen != "" {
 		c.checkAdminListen(p)
 	}
 	p.check(len(c.AdminNetworks) == 0 || !c.BehindProxy || len(c.TrustedProxies) > 0, "ADMIN_NETWORKS",
-		"goes by the addresses of clients, and behind a proxy all have the proxy's; name it in SENDGATE_TRUSTED_PROXIES")
+		"needs the addresses of clients, but behind a proxy all clients have the proxy's; name the proxy in SENDGATE_TRUSTED_PROXIES")
 	p.check((c.TLSCertFile == "") == (c.TLSKeyFile == ""), "TLS_CERT_FILE",
-		"goes together with SENDGATE_TLS_KEY_FILE; set both or none")
+		"needs SENDGATE_TLS_KEY_FILE, and the other way round; set both or none")
 	p.readable("TLS_CERT_FILE", c.TLSCertFile, os.Open)
 	p.readable("TLS_KEY_FILE", c.TLSKeyFile, openSecret)
 	p.check(err != nil || c.covered(host), "LISTEN", inClear, c.Listen)
@@ -59,7 +59,7 @@ func (c *Config) checkAdminListen(p *problems) {
 	host, port, err := splitListen(c.AdminListen)
 	p.check(err == nil, "ADMIN_LISTEN", "%v", err)
 	p.check(err != nil || port == 0 || c.AdminListen != c.Listen && c.AdminListen != c.OpsListen, "ADMIN_LISTEN",
-		"%s is SENDGATE_LISTEN or SENDGATE_OPS_LISTEN as well; give each its own port", c.AdminListen)
+		"%s is the same as SENDGATE_LISTEN or SENDGATE_OPS_LISTEN; give each its own port", c.AdminListen)
 	p.check(err != nil || c.covered(host), "ADMIN_LISTEN", inClear, c.AdminListen)
 }
 
@@ -124,10 +124,10 @@ func (c *Config) checkTimes(p *problems) {
 		p.check(t.have >= t.lo && t.have <= t.top, t.name, "%s is out of range %s..%s", t.have, t.lo, t.top)
 	}
 	p.check(c.ReconcileDeadline >= c.UnknownWait, "RECONCILE_DEADLINE",
-		"%s is before SENDGATE_UNKNOWN_WAIT %s", c.ReconcileDeadline, c.UnknownWait)
+		"%s is shorter than SENDGATE_UNKNOWN_WAIT %s", c.ReconcileDeadline, c.UnknownWait)
 	p.check(c.ResendMax >= 0 && c.ResendMax <= 10, "RESEND_MAX", "%d is out of range 0..10", c.ResendMax)
 	p.check(c.BodyRetention >= c.DefaultExpiry, "BODY_RETENTION",
-		"%s is less than SENDGATE_DEFAULT_EXPIRY %s; bodies would go before their messages are sent", c.BodyRetention, c.DefaultExpiry)
+		"%s is less than SENDGATE_DEFAULT_EXPIRY %s; bodies would be deleted before their messages are sent", c.BodyRetention, c.DefaultExpiry)
 	p.check(c.Retention >= c.BodyRetention, "RETENTION",
 		"%s is less than SENDGATE_BODY_RETENTION %s", c.Retention, c.BodyRetention)
 }

@@ -34,8 +34,10 @@ type account struct {
 	capped    time.Time     // since when inflight is at share and no call has ended; zero when it is not
 	since     time.Time     // since when ends are counted
 	ends      int           // calls that ended since then
-	gap       time.Duration // between the ends of calls, in the last span of counting
-	turn      time.Time     // when the last message that was put aside for this account is due again
+	carried   int           // their messages
+	gap       time.Duration // between two messages, in the last span of counting
+	perCall   int           // messages in a call, in the same span
+	turn      time.Time     // when the last message that is held for its turn is due again
 	busy      time.Time     // no slot before this for calls of at least busyCost recipients
 	busyCost  int
 	blocked   time.Time // until then, as the provider asked
@@ -47,6 +49,7 @@ type account struct {
 	lookup   provider.LookupSpec
 	within   time.Duration // how long after a call the provider takes repeats for the same call; 0 never
 	announce bool          // the provider reports no acceptance of its own
+	batch    provider.BatchSpec
 	lookups  *rate.Limiter // paces look-ups
 
 	breaker *gobreaker.TwoStepCircuitBreaker[any]
@@ -127,6 +130,9 @@ func (a *account) connect(ctx context.Context, s *accounts) error {
 	if err == nil {
 		a.client, a.conf.Capabilities, err = s.build(a.conf.Kind, a.conf.Settings, secrets)
 	}
+	if b, ok := a.client.(provider.Batcher); ok {
+		a.batch = b.Batch()
+	}
 	if err != nil {
 		a.failure = "settings: " + provider.Cut(err.Error())
 		s.log.Error("account is not usable", "account", a.conf.Name, "kind", a.conf.Kind, "error", err)
@@ -167,7 +173,7 @@ func (a *account) adapter() provider.Provider {
 	return a.client
 }
 
-// start books one call in flight; done takes it back.
+// start books one call in flight; done takes it back, with the number of its messages.
 func (a *account) start() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -177,7 +183,7 @@ func (a *account) start() {
 	}
 }
 
-func (a *account) done() {
+func (a *account) done(messages int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.inflight--
@@ -186,6 +192,7 @@ func (a *account) done() {
 		a.capped = now
 	}
 	a.ends++
+	a.carried += messages
 	a.measure(now)
 	a.closeIdle()
 }
@@ -198,49 +205,31 @@ func (a *account) stalled(now time.Time) bool {
 	return !a.capped.IsZero() && now.Sub(a.capped) > stallAfter
 }
 
-// measure averages the gap over spans of a second, because calls end in bursts. The caller holds mu.
+// measure averages over spans of a second, because calls end in bursts. The caller holds mu.
 func (a *account) measure(now time.Time) {
 	switch span := now.Sub(a.since); {
 	case a.since.IsZero():
 		a.since = now
 	case span > time.Second:
-		a.gap = span / time.Duration(max(a.ends, 1))
-		a.since, a.ends = now, 0
+		a.gap, a.perCall = span/time.Duration(max(a.carried, 1)), a.carried/max(a.ends, 1)
+		a.since, a.ends, a.carried = now, 0, 0
 	}
 }
 
-// How long a message is put aside at most. The rate of a limit is known; how much a provider without one takes may change
-// at any moment.
-const (
-	longAside  = 10 * time.Minute
-	shortAside = 3 * time.Second
-)
+// gapAt is the gap as measure would find it. The caller holds mu.
+func (a *account) gapAt(now time.Time) time.Duration {
+	if span := now.Sub(a.since); !a.since.IsZero() && span > time.Second {
+		return span / time.Duration(max(a.carried, 1))
+	}
+	return a.gap
+}
 
-// aside returns until when to put aside a message that waits for this account until first. Messages come back about twice
-// as fast as the account can take them. So it never runs out of them, and few rows are written more than twice.
-func (a *account) aside(now, first time.Time) time.Time {
+// holdUntil notes when the last message that is held for its turn at this account is due again.
+func (a *account) holdUntil(turn, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.measure(now)
-	gap, longest := min(max(a.gap, time.Millisecond), time.Second), longAside
-	if len(a.conf.Limits) == 0 {
-		longest = shortAside
-	}
-	for _, w := range a.conf.Limits {
-		if w.Per <= time.Minute { // a longer window may be used up at once; first has its next slot
-			gap = max(gap, w.Per/time.Duration(w.N))
-		}
-	}
-	if first.Before(now) {
-		first = now
-	}
-	if a.turn.Before(first) {
-		a.turn = first
-	}
-	if a.turn = a.turn.Add(gap / 2); a.turn.After(first.Add(longest)) {
-		a.turn = first.Add(longest)
-	}
-	return a.turn
+	a.turn = turn
 }
 
 // noSlot notes that a call of that cost finds no slot before until.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 
 	"github.com/sendgate/sendgate/internal/provider"
@@ -30,6 +31,13 @@ func (s *accounts) get(id int32) *account {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.byID[id]
+}
+
+// all returns the accounts as they are now. One that is replaced later is used in its old form to the end.
+func (s *accounts) all() map[int32]*account {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return maps.Clone(s.byID)
 }
 
 func (s *accounts) each(f func(id int32, a *account)) {

@@ -3,16 +3,22 @@ package deliver
 import (
 	"context"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/queue"
+	"github.com/sendgate/sendgate/internal/route"
 )
 
 // At a provider that takes an idempotency key, a call whose answer was lost can be made again: the provider sends the
 // message once and gives the same answer. So such a call is repeated at its account, a few times with growing waits, before
 // on_ambiguous decides. A repeat is not a resend: it is not counted as one, and it makes no second mail.
+//
+// The key stands for a call with one message. The provider knows no key of a message that shared a call, and would send that
+// message again. So a shared call is not repeated, neither here nor by the replica that finds it after a crash: the claim says so.
 
 // repeatPatience is how long a repeat may wait for its turn at an account that is busy, parked or throttled.
 const repeatPatience = 10 * time.Minute
@@ -22,6 +28,11 @@ func (p Policy) uncertain(c call, failure *provider.Error, now time.Time) *queue
 	have := queue.Repeat{Until: now.Add(c.within)}
 	if r := c.due.Avoid[c.name].Repeat; r != nil {
 		have = *r
+	}
+	if c.shared && c.within > 0 {
+		h := p.hanging(c.due)
+		h.Avoid = unrepeatable(c.due.Avoid, c.name)
+		return h
 	}
 	if c.within <= 0 && have.N == 0 {
 		return p.hanging(c.due)
@@ -44,6 +55,38 @@ func (p Policy) uncertain(c call, failure *provider.Error, now time.Time) *queue
 	}
 	avoid[c.name] = queue.Avoid{Last: c.due.Avoid[c.name].Last, Why: provider.Cut(failure.Error()), Repeat: &again}
 	return &queue.Hanging{DecideIn: wait, Policy: queue.Repeating, Avoid: avoid}
+}
+
+// unrepeatable returns the avoid list of a message whose call of this account must not be repeated.
+func unrepeatable(avoid map[string]queue.Avoid, account string) map[string]queue.Avoid {
+	out := maps.Clone(avoid)
+	if out == nil {
+		out = map[string]queue.Avoid{}
+	}
+	a := out[account]
+	a.Repeat = &queue.Repeat{Over: true}
+	out[account] = a
+	return out
+}
+
+// forbidRepeats notes in the claim which calls must not be repeated: those of several messages. If the replica dies during such
+// a call, this note is what a rescuer finds. A message that is requeued because nothing was sent loses the note.
+func (p *claimPlan) forbidRepeats(in *claimInput) {
+	shared := map[mail.ID]bool{}
+	for _, first := range p.items {
+		if len(first.others) == 0 || !in.view.accounts[first.account].keyed {
+			continue
+		}
+		for _, it := range first.all() {
+			shared[it.due.ID] = true
+		}
+	}
+	for i := range p.Take {
+		if a := &p.Take[i]; shared[a.Due.ID] {
+			at := slices.IndexFunc(in.config.Accounts, func(conf route.Account) bool { return conf.ID == a.Account })
+			a.Due.Avoid = unrepeatable(a.Due.Avoid, in.config.Accounts[at].Name)
+		}
+	}
 }
 
 // lapsed returns the avoid list of a message whose call is not repeated any more.
@@ -70,22 +113,6 @@ func unbound(avoid map[string]queue.Avoid) map[string]queue.Avoid {
 		}
 	}
 	return out
-}
-
-// lapse notes a message whose call cannot be repeated in time, and reports whether it did.
-func (c *claim) lapse(d queue.Due) bool {
-	at, r := queue.Repeated(d.Avoid)
-	if at == "" || r.By.After(c.dbNow) && d.ExpiresAt.After(c.dbNow) {
-		return false
-	}
-	c.giveUpRepeat(d)
-	return true
-}
-
-// giveUpRepeat notes that the call is not repeated any more: the message becomes unknown again.
-func (c *claim) giveUpRepeat(d queue.Due) {
-	c.lapses = append(c.lapses, queue.Lapse{ID: d.ID, Avoid: lapsed(d.Avoid)})
-	c.endedIn = append(c.endedIn, d.Lane)
 }
 
 // sendKey is the same for all calls of a message that are for the same recipients.

@@ -149,13 +149,15 @@ func TestARepeatThatFindsNoTurnLapses(t *testing.T) {
 		"the message has expired": {&queue.Repeat{N: 1, By: noon().Add(time.Minute)}, 0, true},
 		"it is over":              {&queue.Repeat{N: 1, By: noon(), Over: true}, time.Hour, false},
 	} {
-		c := &claim{dbNow: noon()}
-		d := queue.Due{ID: mail.NewID(), ExpiresAt: noon().Add(tc.expires), Avoid: map[string]queue.Avoid{"a": {Repeat: tc.repeat}}}
-		if got := c.lapse(d); got != tc.want || len(c.lapses) != map[bool]int{true: 1}[tc.want] {
-			t.Errorf("%s: lapsed %t, want %t", name, got, tc.want)
+		d := testDue(func(d *queue.Due) {
+			d.ExpiresAt, d.Avoid = noon().Add(tc.expires), map[string]queue.Avoid{"a": {Repeat: tc.repeat}}
+		})
+		p := planClaim(testInput(d))
+		if got := len(p.lapses) == 1; got != tc.want || len(p.ends) > 0 {
+			t.Errorf("%s: lapsed %t, ended %v, want lapsed %t", name, got, p.ends, tc.want)
 		}
-		if tc.want {
-			if at, _ := queue.Repeated(c.lapses[0].Avoid); at != "" {
+		for _, l := range p.lapses {
+			if at, _ := queue.Repeated(l.Avoid); at != "" {
 				t.Errorf("%s: the lapsed message is still bound to %s", name, at)
 			}
 		}

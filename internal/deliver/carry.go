@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -21,20 +22,21 @@ const intentAge = 2 * time.Second
 // turnAge is how old an intent may be when the call's slot comes. A rescuer's resend comes at least a minute later.
 const turnAge = 10 * time.Second
 
-// carryAll loads the claimed messages and carries each in a goroutine of its own. The accounts' concurrency bounds their
-// number.
-func (e *Engine) carryAll(items []*item) {
-	for _, it := range items {
-		it.acc.start()
-		e.held.add(it.due.ID)
-		e.heavy.Add(heavy(it.due.Facts.Bytes))
-	}
-	e.Metrics.Inflight.Add(float64(len(items)))
-	e.carried.Go(func() {
-		ids := make([]mail.ID, len(items))
-		for i, it := range items {
-			ids[i] = it.due.ID
+// carryAll loads the claimed messages and carries each call in a goroutine of its own. The accounts' concurrency bounds
+// their number.
+func (e *Engine) carryAll(calls []*item) {
+	var ids []mail.ID
+	for _, first := range calls {
+		first.acc.start()
+		for _, it := range first.all() {
+			e.carrying.add(it.due.ID)
+			e.heavy.Add(heavy(it.due.Facts.Bytes))
+			ids = append(ids, it.due.ID)
 		}
+	}
+	e.Metrics.Inflight.Add(float64(len(ids)))
+	e.intents.Add(int64(len(ids)))
+	e.carried.Go(func() {
 		ctx, cancel := context.WithTimeout(e.finish, dbWait)
 		loaded, err := e.Store.Load(ctx, ids)
 		cancel()
@@ -42,77 +44,125 @@ func (e *Engine) carryAll(items []*item) {
 			e.Log.Warn("load claimed messages", "error", err)
 			loaded = nil
 		}
-		for _, it := range items {
-			e.carried.Go(func() { e.carry(it, loaded[it.due.ID]) })
+		for _, first := range calls {
+			e.carried.Go(func() { e.carry(first, loaded) })
 		}
 	})
 }
 
-// carry takes one claimed message through intent, call and record. However it ends, the claim is closed.
-func (e *Engine) carry(it *item, l queue.Loaded) {
+// carry takes the messages of one call through intent, call and record. However it ends, their claims are closed.
+func (e *Engine) carry(first *item, loaded map[mail.ID]queue.Loaded) {
+	all := first.all()
 	defer func() {
-		if !it.called {
-			e.Metrics.SlotsDropped.WithLabelValues(it.acc.name).Inc()
+		if !first.called {
+			e.Metrics.SlotsDropped.WithLabelValues(first.acc.name).Inc()
 		}
-		it.acc.done()
-		it.acc.endProbes(it.probes, it.called)
-		e.held.remove(it.due.ID)
-		e.heavy.Add(-heavy(it.due.Facts.Bytes))
-		e.Metrics.Inflight.Dec()
+		first.acc.done(len(all))
+		first.acc.endProbes(first.probes, first.called)
+		for _, it := range all {
+			e.carrying.remove(it.due.ID)
+			e.heavy.Add(-heavy(it.due.Facts.Bytes))
+		}
+		e.Metrics.Inflight.Sub(float64(len(all)))
+		e.lanes.callEnded()
 		e.nudge()
 	}()
-	result, ours := e.attempt(it, l)
-	if ours {
-		e.record(it, result)
+	e.attempt(all, loaded)
+	each(all, func(it *item) {
+		if !it.lost {
+			e.record(it, it.result)
+		}
+	})
+}
+
+// attempt makes the call, or finds that it must not be made, and sets the result of each message. Without the first of its
+// messages no call is made: the request was booked for that one. The others are free again at once.
+func (e *Engine) attempt(all []*item, loaded map[mail.ID]queue.Loaded) {
+	first := all[0]
+	announced := sync.OnceFunc(func() { e.intents.Add(-int64(len(first.all()))) })
+	defer announced()
+	for _, it := range all {
+		e.prepare(it, loaded[it.due.ID])
+	}
+	all = only(all, func(it *item) bool { return len(it.call.open) > 0 })
+	if len(first.call.open) == 0 {
+		return
+	}
+	done, err := first.acc.allow()
+	if err != nil {
+		return
+	}
+	each(all, e.announce)
+	announced()
+	all = only(all, func(it *item) bool { return it.ready })
+	if !first.ready {
+		e.abort(all, "the call was announced and not made: nothing was sent")
+		done(errNeutral)
+		return
+	}
+	outcomes, settle := e.call(all)
+	if settle == nil {
+		e.abort(all, "this replica was stopped before the call: nothing was sent")
+		done(errNeutral)
+		return
+	}
+	first.called = true
+	e.Metrics.SlotsUsed.WithLabelValues(first.acc.name).Inc()
+	overall, suspected := neutral, false // an account that took any message of the call is healthy
+	var failure *provider.Error
+	for i, it := range all {
+		it.call.shared = len(all) > 1
+		perr := asError(outcomes[i].Err)
+		suspect := perr != nil && perr.Suspect
+		if !suspect || !suspected { // one call is one piece of evidence, whatever the number of its messages
+			it.call.suspicion = it.acc.weigh(it.call, perr)
+		}
+		suspected = suspected || suspect
+		if h := e.conclude(it, outcomes[i], perr, *settle); h == healthy || h == failing && overall == neutral {
+			overall, failure = h, perr
+		}
+	}
+	done(verdict(overall, failure))
+}
+
+// prepare sets what becomes of a message if no call is made for it, and the recipients that the call is for: those that
+// are still queued. There is none if the message must not be sent now.
+func (e *Engine) prepare(it *item, l queue.Loaded) {
+	it.loaded = l
+	it.result = queue.Result{ID: it.due.ID, N: it.due.Attempts + 1, Requeue: &queue.Requeue{Tries: it.due.Tries, Avoid: it.due.Avoid}}
+	if l.Message == nil || len(l.Recipients) == 0 { // it could not be loaded; nothing was announced
+		it.result.Requeue.In = time.Second
+		return
+	}
+	if it.client = it.acc.adapter(); it.client == nil { // newer settings came between the claim and here
+		return
+	}
+	if it.call = e.newCall(it, l); len(it.call.open) == 0 { // all were suppressed since it was accepted
+		it.result = suppressed(it.result, l)
 	}
 }
 
-// attempt makes the call, or finds that it must not be made. It reports false when the claim is no longer ours to close.
-func (e *Engine) attempt(it *item, l queue.Loaded) (queue.Result, bool) {
-	none := queue.Result{ID: it.due.ID, N: it.due.Attempts + 1, Requeue: &queue.Requeue{Tries: it.due.Tries, Avoid: it.due.Avoid}}
-	if l.Message == nil || len(l.Recipients) == 0 { // it could not be loaded; nothing was announced
-		none.Requeue.In = time.Second
-		return none, true
+// abort closes the attempts of messages that were announced and whose call was not made.
+func (e *Engine) abort(all []*item, why string) {
+	for _, it := range all {
+		it.result = notMade(it.result, it.call, why)
 	}
-	if it.client = it.acc.adapter(); it.client == nil { // newer settings came between the claim and here
-		return none, true
-	}
-	c := e.newCall(it, l)
-	if len(c.open) == 0 { // all were suppressed since it was accepted
-		return suppressed(none, l), true
-	}
-	done, err := it.acc.allow()
-	if err != nil {
-		return none, true
-	}
-	announced, ours := e.announce(it, &c, l)
-	if ours && len(c.open) == 0 { // all were suppressed since the claim
-		done(errNeutral)
-		return suppressed(none, l), true
-	}
-	if !announced {
-		done(errNeutral)
-		return notMade(none, c, "the call was announced and not made: nothing was sent"), ours
-	}
-	receipt, failure, settle := e.call(it, l.Message, c)
-	if settle == nil {
-		done(errNeutral)
-		return notMade(none, c, "this replica was stopped before the call: nothing was sent"), true
-	}
-	it.called = true
-	e.Metrics.SlotsUsed.WithLabelValues(c.name).Inc()
-	c.throttles = it.acc.throttled(failure != nil && failure.Class == provider.Throttled, it.began)
-	c.suspicion = it.acc.weigh(c, failure)
-	result, health := next(c, receipt, failure, e.Policy, it.now(), jitter())
-	if it.acc.limited() {
-		result.Settle = settle
+}
+
+// conclude sets the result of a message whose call was made, and returns what it says about the account.
+func (e *Engine) conclude(it *item, o provider.Outcome, failure *provider.Error, settle queue.Settle) health {
+	it.call.throttles = it.acc.throttled(failure != nil && failure.Class == provider.Throttled, it.began)
+	result, health := next(it.call, o.Receipt, failure, e.Policy, it.now(), jitter())
+	if it.acc.limited() && (!o.LeftOut || !it.joined) { // the first costs the request of the others, whether it was in it or not
+		settle.Recipients, settle.Joined = len(it.call.open), it.joined
+		result.Settle = &settle
 	}
 	result.Announce, result.CalledAt = it.acc.announce, settle.Began
-	addSuppressed(&result, l)
-	done(verdict(health, failure))
+	addSuppressed(&result, it.loaded)
+	it.result = result
 	e.applyLocally(it, &result)
-	e.observe(it, c, result, failure)
-	return result, true
+	e.observe(it, it.call, result, failure)
+	return health
 }
 
 // notMade closes an attempt that was announced and not made. It sent nothing. If it was to repeat an earlier call, the
@@ -170,66 +220,105 @@ func addSuppressed(r *queue.Result, l queue.Loaded) {
 	}
 }
 
-// announce commits the intent, and removes from the call the recipients that were suppressed since the claim. It reports
-// whether the call may be made, and if not, whether the claim is still ours. If no recipient is left, it announced nothing.
-func (e *Engine) announce(it *item, c *call, l queue.Loaded) (may, ours bool) {
-	asked := time.Now()
-	it.announced = asked
+// announce commits the intent of a message, and removes from its call the recipients that were suppressed since the claim.
+// It sets whether the call may be made for it, and if not, its result, or that the claim is not ours any more.
+func (e *Engine) announce(it *item) {
+	it.announced = time.Now()
 	answer, err := e.Store.Intend(e.finish, it.owner, queue.Intent{
 		ID: it.due.ID, N: it.due.Attempts + 1, Account: it.account, Decision: it.decision,
-		Tenant: it.due.Lane.Tenant, Stream: it.due.Facts.Stream, Open: c.open,
+		Tenant: it.due.Lane.Tenant, Stream: it.due.Facts.Stream, Open: it.call.open,
 	})
+	const why = "the call was announced and not made: nothing was sent"
 	if err != nil { // it may have committed: nothing is sent, and the record closes the attempt if it exists
-		return false, true
+		it.result = notMade(it.result, it.call, why)
+		return
 	}
 	gone := func(r mail.Recipient) bool { return slices.Contains(answer.Suppressed, r.N) }
-	c.open = slices.DeleteFunc(slices.Clone(c.open), gone)
-	for i := range l.Recipients {
-		if gone(l.Recipients[i]) {
-			l.Recipients[i].Status = mail.Suppressed
+	it.call.open = slices.DeleteFunc(slices.Clone(it.call.open), gone)
+	for i := range it.loaded.Recipients {
+		if gone(it.loaded.Recipients[i]) {
+			it.loaded.Recipients[i].Status = mail.Suppressed
 		}
 	}
-	if !answer.OK && len(c.open) > 0 {
+	switch {
+	case len(it.call.open) == 0: // it announced nothing
+		it.result = suppressed(it.result, it.loaded)
+	case !answer.OK:
 		e.Log.Warn("claim lost before its call", "message_id", it.due.ID)
-		return false, false
+		it.lost = true
+	case time.Since(it.announced) >= intentAge:
+		it.result = notMade(it.result, it.call, why)
+	default:
+		it.ready = true
 	}
-	return answer.OK && time.Since(asked) < intentAge, true
 }
 
-// call waits for the slot and makes exactly one call. settle holds the latest time at which the call can have arrived; it
-// is nil if no call was made.
-func (e *Engine) call(it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error, settle *queue.Settle) {
-	if !sleepUntil(e.calls, it.slot) || !it.acc.pace(e.calls, len(c.open)) {
-		return receipt, nil, nil
+// call waits for the slot and makes exactly one call for all of its messages. settle holds the latest time at which the
+// call can have arrived; it is nil if no call was made.
+func (e *Engine) call(all []*item) (outcomes []provider.Outcome, settle *queue.Settle) {
+	first, recipients := all[0], 0
+	for _, it := range all {
+		recipients += len(it.call.open)
 	}
-	if time.Since(it.announced) > turnAge { // this process was suspended meanwhile
-		return receipt, nil, nil
+	if !sleepUntil(e.calls, first.slot) {
+		return nil, nil
+	}
+	late := time.Since(first.slot) // where the intents took longer than the slot was ahead, this counts that too
+	if !first.acc.pace(e.calls, len(all), recipients) {
+		return nil, nil
+	}
+	if slices.ContainsFunc(all, func(it *item) bool { return time.Since(it.announced) > turnAge }) { // this process was suspended meanwhile
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(e.calls, e.CallTimeout)
 	defer cancel()
-	start, began := time.Now(), it.now()
-	it.began = start
-	receipt, failure = e.send(ctx, it, m, c)
-	took := time.Since(start)
-	e.Metrics.CallSeconds.WithLabelValues(string(it.acc.kind)).Observe(took.Seconds())
-	latest := time.Now()
-	floor := it.acc.floor.note(took, latest)
-	if failure == nil || failure.Class != provider.Uncertain { // a call without an answer may arrive until it is given up
-		latest = latest.Add(-min(floor, took))
+	start, began := time.Now(), first.now()
+	for _, it := range all {
+		it.began = start
 	}
-	return receipt, failure, &queue.Settle{Began: began, At: latest, Recipients: len(c.open)}
+	outcomes = e.send(ctx, all)
+	took := time.Since(start)
+	e.Metrics.CallSeconds.WithLabelValues(string(first.acc.kind)).Observe(took.Seconds())
+	latest := time.Now()
+	floor := first.acc.floor.note(took, late, latest)
+	lost := func(o provider.Outcome) bool {
+		failure := asError(o.Err)
+		return failure != nil && failure.Class == provider.Uncertain
+	}
+	if !slices.ContainsFunc(outcomes, lost) { // a call without an answer may arrive until it is given up
+		latest = latest.Add(-floor)
+	}
+	return outcomes, &queue.Settle{Began: began, At: latest}
 }
 
 // send calls the adapter. A panic there counts as an uncertain outcome.
-func (e *Engine) send(ctx context.Context, it *item, m *mail.Message, c call) (receipt provider.Receipt, failure *provider.Error) {
+func (e *Engine) send(ctx context.Context, all []*item) (outcomes []provider.Outcome) {
+	first := all[0]
 	defer func() {
 		if p := recover(); p != nil { // a bug in an adapter: whether it sent is not known
-			e.Log.Error("adapter panicked", "account", c.name, "message_id", m.ID, "panic_type", fmt.Sprintf("%T", p))
-			failure = &provider.Error{Class: provider.Uncertain, Detail: "the adapter panicked"}
+			e.Log.Error("adapter panicked", "account", first.acc.name, "message_id", first.due.ID, "panic_type", fmt.Sprintf("%T", p))
+			outcomes = uncertain(len(all), "the adapter panicked")
 		}
 	}()
-	receipt, err := it.client.Send(ctx, work(e.withUnsubscribe(m, c.open), c))
-	return receipt, asError(err)
+	work := make([]*provider.Send, len(all))
+	for i, it := range all {
+		work[i] = workOf(e.withUnsubscribe(it.loaded.Message, it.call.open), it.call)
+	}
+	if len(all) == 1 {
+		receipt, err := first.client.Send(ctx, work[0])
+		return []provider.Outcome{{Receipt: receipt, Err: err}}
+	}
+	batcher, _ := first.client.(provider.Batcher) // account.connect has seen it
+	if outcomes = batcher.SendBatch(ctx, work); len(outcomes) != len(all) {
+		e.Log.Error("adapter answered for other messages than it was given", "account", first.acc.name, "kind", first.acc.kind)
+		return uncertain(len(all), "adapter bug: one outcome is missing")
+	}
+	return outcomes
+}
+
+// uncertain returns n outcomes of a call that may have sent its messages.
+func uncertain(n int, why string) []provider.Outcome {
+	return slices.Repeat([]provider.Outcome{{Err: &provider.Error{Class: provider.Uncertain, Detail: why}}}, n)
 }
 
 // asError gives every error a class. An error without one is uncertain: the message may have been sent.
@@ -243,8 +332,8 @@ func asError(err error) *provider.Error {
 	return &provider.Error{Class: provider.Uncertain, Detail: "the adapter gave no class", Err: err}
 }
 
-// work returns the adapter's input: the message and the recipients that are open.
-func work(m *mail.Message, c call) *provider.Send {
+// workOf returns the adapter's input: the message and the recipients that are open.
+func workOf(m *mail.Message, c call) *provider.Send {
 	s := &provider.Send{Message: m, Attempt: c.due.Attempts + 1, Key: sendKey(c.due)}
 	for _, r := range c.open {
 		switch r.Kind {

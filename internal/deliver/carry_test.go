@@ -40,7 +40,7 @@ func TestCallThatToldNothingIsUncertain(t *testing.T) {
 				loadConfig(t, e)
 				it := testItem(e)
 				it.acc.start()
-				e.carry(it, loadedFor(it.due.ID))
+				e.carry(it, loaded(it, loadedFor(it.due.ID)))
 				if r := <-store.recorded; r.Class != string(provider.Uncertain) || r.Unknown == nil || r.Requeue != nil {
 					t.Errorf("recorded %+v, want it uncertain and not requeued", r)
 				}
@@ -98,7 +98,7 @@ func TestOnlyQueuedRecipientsAreMailed(t *testing.T) {
 				to := mail.Address{Email: string(rune('0'+n)) + "@example.org"}
 				l.Recipients = append(l.Recipients, mail.Recipient{N: n, Kind: []mail.RecipientKind{mail.To, mail.Cc, mail.Bcc}[n%3], Address: to, Status: s})
 			}
-			e.carry(it, l)
+			e.carry(it, loaded(it, l))
 			r := <-store.recorded
 			for i := range r.Recipients {
 				r.Recipients[i].Detail = ""
@@ -140,7 +140,7 @@ func TestResultIsRecordedWhenTheDatabaseIsBack(t *testing.T) {
 		loadConfig(t, e)
 		it := testItem(e)
 		it.acc.start()
-		e.carry(it, loadedFor(it.due.ID))
+		e.carry(it, loaded(it, loadedFor(it.due.ID)))
 		if got := recordedClass(store.fakeStore); got != string(provider.Accepted) {
 			t.Errorf("recorded %q after %d failures, want the answer of the provider", got, 30)
 		}

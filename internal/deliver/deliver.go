@@ -6,8 +6,8 @@
 // call. Failover is only for outcomes that prove that nothing was sent. A send whose answer was lost is unknown, and goes
 // to no other provider until evidence, or its deadline, decides.
 //
-// The function next decides what an outcome means. It is pure and goes by the class that the adapter gave. State that
-// replicas must agree on is in the database and uses its clock.
+// Two pure functions decide: planClaim what becomes of each due message, and next what the outcome of a call means, by the
+// class that the adapter gave. State that replicas must agree on is in the database and uses its clock.
 //
 // A newcomer's likeliest mistake is to drop a claimed message on an error path. Every claimed message must end in
 // Record, or be rescued. A row with neither stays in flight for as long as its replica lives.
@@ -89,10 +89,11 @@ type Engine struct {
 	behind   atomic.Bool             // the configuration is only partly in force: it must be read again
 	wake     chan struct{}
 	lanes    lanes
-	held     held
-	claiming atomic.Bool    // a claim may still add to held
+	carrying carrying
+	claiming atomic.Bool    // a claim may still add to carrying
 	carried  sync.WaitGroup // messages that this replica carries
 	heavy    atomic.Int64   // bytes of the large ones among them
+	intents  atomic.Int64   // those of carried whose intent is not committed yet
 	calls    context.Context
 	cut      context.CancelFunc // ends calls: provider calls in flight are given up, and become unknown
 	finish   context.Context
@@ -112,7 +113,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{Options: o, host: fmt.Sprintf("%s/%d", host, os.Getpid()), wake: make(chan struct{}, 1)}
 	e.accounts.init(&e.Options)
 	e.lanes.init()
-	e.held.ids = map[mail.ID]int{}
+	e.carrying.ids = map[mail.ID]int{}
 	e.finish, e.abandon = context.WithCancel(context.Background())
 	e.calls, e.cut = context.WithCancel(e.finish)
 	return e, nil
@@ -149,11 +150,11 @@ func (e *Engine) Run(ctx context.Context, drain time.Duration) error {
 	}()
 	var err error
 	if !within(done, drain) {
-		err = fmt.Errorf("drain: %d messages were in flight after %s: they are unknown now", e.held.count(), drain)
+		err = fmt.Errorf("drain: %d messages were in flight after %s: they are unknown now", e.carrying.count(), drain)
 		e.cut()
 		within(done, recordGrace)
 	}
-	clean := e.held.count() == 0
+	clean := e.carrying.count() == 0
 	e.abandon()
 	<-done
 	e.unregister(clean)
@@ -221,49 +222,58 @@ func (e *Engine) Explain(r route.Request) route.Decision {
 		r.Seed = route.Seed(mail.NewID())
 	}
 	r.Now = time.Now()
-	d, _ := route.Plan(c, e.accounts.view(r.Facts.Recipients), r)
+	v := newView(e.accounts.all(), r.Now)
+	v.recipients = r.Facts.Recipients
+	d, _ := route.Plan(c, v, r)
 	return d
 }
 
-// held counts the claims that this replica carries, by message. The replica does not claim a message that it carries: a
+// carrying counts the claims that this replica carries, by message. The replica does not claim a message that it carries: a
 // crash of the database may lose a claim, and the replica would then have the message twice, with one attempt number and
 // one owner. The result of one call would close the other attempt, whose call is still under way.
-type held struct {
+type carrying struct {
 	mu  sync.Mutex
 	ids map[mail.ID]int
 }
 
-func (h *held) add(id mail.ID) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ids[id]++
+func (c *carrying) add(id mail.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ids[id]++
 }
 
-func (h *held) remove(id mail.ID) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.ids[id]--; h.ids[id] == 0 {
-		delete(h.ids, id)
+func (c *carrying) remove(id mail.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ids[id]--; c.ids[id] == 0 {
+		delete(c.ids, id)
 	}
 }
 
-func (h *held) has(id mail.ID) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.ids[id] > 0
+// among returns those of the messages that are carried.
+func (c *carrying) among(due []queue.Due) map[mail.ID]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := map[mail.ID]bool{}
+	for i := range due {
+		if c.ids[due[i].ID] > 0 {
+			found[due[i].ID] = true
+		}
+	}
+	return found
 }
 
-func (h *held) count() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.ids)
+func (c *carrying) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.ids)
 }
 
-func (h *held) list() []mail.ID {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	ids := make([]mail.ID, 0, len(h.ids))
-	for id := range h.ids {
+func (c *carrying) list() []mail.ID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ids := make([]mail.ID, 0, len(c.ids))
+	for id := range c.ids {
 		ids = append(ids, id)
 	}
 	return ids

@@ -82,7 +82,6 @@ func (*runStore) Queue(context.Context) (record.QueueState, error)              
 func (*runStore) EnsurePartitions(context.Context) (int, error)                  { return 0, nil }
 func (*runStore) ForgetSecrets(context.Context) (int, error)                     { return 0, nil }
 func (*runStore) Sweep(context.Context) (int, error)                             { return 0, nil }
-func (*runStore) RefoldSuppressions(context.Context) (int, error)                { return 0, nil }
 func (*runStore) RetentionNow(context.Context) (time.Time, error)                { return time.Now(), nil }
 func (*runStore) DropKeys(context.Context, time.Duration) (int, error)           { return 0, nil }
 func (*runStore) DropPartitions(context.Context, string, time.Time) (int, error) { return 0, nil }

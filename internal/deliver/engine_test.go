@@ -146,6 +146,11 @@ func testItem(e *Engine) *item {
 	}
 }
 
+// loaded is what the store loaded for a message.
+func loaded(it *item, l queue.Loaded) map[mail.ID]queue.Loaded {
+	return map[mail.ID]queue.Loaded{it.due.ID: l}
+}
+
 // A reading of the configuration, an upkeep job that walks the accounts and a heartbeat that changes their share each
 // take two locks.
 func TestReloadWalkAndHeartbeatDoNotLockEachOtherOut(t *testing.T) {
@@ -243,17 +248,10 @@ func TestExpiredMessagesThatCouldNotBeEndedAreFoundAgain(t *testing.T) {
 // Shares follow heartbeats: when a replica joins, the others are still at the whole of an account's concurrency.
 func TestConcurrencyIsNotExceededWhileSharesMove(t *testing.T) {
 	t.Parallel()
-	e := testEngine(t, &fakeStore{}, nil)
-	loadConfig(t, e)
-	c := &claim{engine: e, config: e.config.Load(), view: e.accounts.view(1), started: time.Now()}
-	now := time.Now()
-	var due []queue.Due
-	for range 3 {
-		due = append(due, queue.Due{ID: mail.NewID(), Lane: queue.Lane{Number: 1, Tenant: 1}, Due: now, ExpiresAt: now.Add(time.Hour), Facts: &mail.Facts{Recipients: 1}})
-	}
-	out := c.decide(now, due, map[int32]*limit.Account{7: {Open: limit.Open{Calls: 298}}})
-	if len(out.Take) != 2 {
-		t.Errorf("took %d beside 298 calls of all replicas, where 300 may be in flight", len(out.Take))
+	in := testInput(testDue(), testDue(), testDue())
+	in.limits = map[int32]*limit.Account{1: {Open: limit.Open{Calls: 298}}}
+	if p := planClaim(in); len(p.Take) != 2 {
+		t.Errorf("took %d beside 298 calls of all replicas, where 300 may be in flight", len(p.Take))
 	}
 }
 
@@ -268,7 +266,7 @@ func TestUnfitMessagesDoNotHoldUpThoseBehindThem(t *testing.T) {
 	}
 }
 
-// What such a claim puts aside is locked while a change of configuration frees what is held.
+// The rows that such a claim holds are locked while a change of configuration frees those that are held.
 func TestMessagesHeldUnderAnOldConfigurationAreFreed(t *testing.T) {
 	t.Parallel()
 	store := &fakeStore{}
@@ -313,78 +311,9 @@ func TestSecretsThatCouldNotBeReadAreReadAgain(t *testing.T) {
 	if c == nil {
 		t.Fatal("no configuration")
 	}
-	if why := e.accounts.view(1).Health(&c.Accounts[0]); why.Code != "" {
+	if why := newView(e.accounts.all(), time.Now()).Health(&c.Accounts[0]); why.Code != "" {
 		t.Errorf("the account stays unusable: %s", why.Reason)
 	}
-}
-
-func TestReplicaWhoseHeartbeatHangsStopsClaimingBeforeItsLeaseRunsOut(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var hangs atomic.Bool
-		store := &fakeStore{heartbeat: func(ctx context.Context) (int, error) {
-			if hangs.Load() {
-				<-ctx.Done()
-				return 0, ctx.Err()
-			}
-			return 1, nil
-		}}
-		e := testEngine(t, store, nil)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { defer close(done); e.keepLease(ctx) }()
-		synctest.Wait()
-		if e.owner.Load() == nil {
-			t.Fatal("no lease to begin with")
-		}
-		hangs.Store(true)
-		time.Sleep(e.Lease - time.Second)
-		if e.owner.Load() != nil {
-			t.Error("it still claims under a lease that is about to run out")
-		}
-		cancel()
-		<-done
-	})
-}
-
-func TestClaimThatHangsIsGivenUp(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		store := &fakeStore{claim: func(ctx context.Context, _ func(time.Time, []queue.Due, map[int32]*limit.Account) queue.Claim) error {
-			<-ctx.Done()
-			return ctx.Err()
-		}}
-		e := testEngine(t, store, nil)
-		loadConfig(t, e)
-		owner := mail.NewID()
-		e.owner.Store(&owner)
-		e.lanes.note(queue.Lane{Number: 1, Tenant: 1})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		e.claimOnce(ctx)
-		if ctx.Err() != nil {
-			t.Error("one lost answer of the database stops this replica for as long as it runs")
-		}
-	})
-}
-
-func TestLoadThatHangsIsGivenUp(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		store := &fakeStore{load: func(ctx context.Context, _ []mail.ID) (map[mail.ID]queue.Loaded, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}}
-		e := testEngine(t, store, nil)
-		loadConfig(t, e)
-		time.AfterFunc(time.Hour, e.abandon)
-		e.carryAll([]*item{testItem(e)})
-		<-store.recorded
-		e.carried.Wait()
-		if e.finish.Err() != nil {
-			t.Error("the claim stays open for as long as the database owes an answer")
-		}
-	})
 }
 
 func TestCallWithoutAnswerCountsUntilItWasGivenUp(t *testing.T) {
@@ -399,14 +328,15 @@ func TestCallWithoutAnswerCountsUntilItWasGivenUp(t *testing.T) {
 		call1 := func() (*queue.Settle, time.Time) {
 			it := testItem(e)
 			it.client = it.acc.adapter()
-			_, _, settle := e.call(it, &mail.Message{}, call{open: []mail.Recipient{{Kind: mail.To}}})
+			it.loaded.Message, it.call = &mail.Message{}, call{open: []mail.Recipient{{Kind: mail.To}}}
+			_, settle := e.call([]*item{it})
 			return settle, it.now()
 		}
-		for range 2 * floorCalls {
+		for range 40 {
 			call1()
 		}
-		if settle, end := call1(); !settle.At.Equal(end.Add(-400 * time.Millisecond)) {
-			t.Errorf("an answered call counts %s before its end, want 400 ms", end.Sub(settle.At))
+		if settle, end := call1(); !settle.At.Equal(end.Add(-394 * time.Millisecond)) {
+			t.Errorf("an answered call counts %s before its end, want 394 ms", end.Sub(settle.At))
 		}
 		failure = &provider.Error{Class: provider.Uncertain, Detail: "connection reset"}
 		if settle, end := call1(); settle.At.Before(end) {
@@ -427,7 +357,8 @@ func TestCallWhoseTurnComesLongAfterItsIntentIsNotMade(t *testing.T) {
 		it := testItem(e)
 		it.client = it.acc.adapter()
 		it.slot = it.announced.Add(2 * time.Minute) // as if the process had been stopped for so long
-		_, _, settle := e.call(it, &mail.Message{}, call{open: []mail.Recipient{{Kind: mail.To}}})
+		it.loaded.Message, it.call = &mail.Message{}, call{open: []mail.Recipient{{Kind: mail.To}}}
+		_, settle := e.call([]*item{it})
 		if settle != nil || calls != 0 {
 			t.Errorf("it was made, %s after its intent: a rescuer may have had it sent again", 2*time.Minute)
 		}
@@ -447,14 +378,14 @@ func TestClaimThatEndsDuringTheDrainKeepsItsLease(t *testing.T) {
 		cancel()
 		time.Sleep(time.Second) // the claim's commit is under way
 		id := mail.NewID()
-		e.held.add(id)
+		e.carrying.add(id)
 		e.claiming.Store(false)
 		before := beats.Load()
 		time.Sleep(e.Lease)
 		if beats.Load() == before {
 			t.Error("no heartbeat for the length of a lease, with a message in flight")
 		}
-		e.held.remove(id)
+		e.carrying.remove(id)
 		<-done
 	})
 }

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -49,8 +50,13 @@ func TestRecipientsSuppressedBeforeTheIntentAreNotMailed(t *testing.T) {
 				to := mail.Address{Email: string(rune('0'+n)) + "@example.org"}
 				l.Recipients = append(l.Recipients, mail.Recipient{N: n, Kind: kind, Address: to, Status: mail.Queued})
 			}
-			e.carry(it, l)
-			r := <-store.recorded
+			e.carry(it, loaded(it, l))
+			var r queue.Result
+			select {
+			case r = <-store.recorded:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("nothing is recorded; mailed %q", p.emails)
+			}
 			for i := range r.Recipients {
 				r.Recipients[i].Detail = ""
 			}

@@ -59,7 +59,7 @@ func TestNoCallIsMadeUnlessItsIntentIsCommitted(t *testing.T) {
 				it := testItem(e)
 				it.due.Attempts = 2
 				it.acc.start()
-				e.carry(it, loadedFor(it.due.ID))
+				e.carry(it, loaded(it, loadedFor(it.due.ID)))
 				if calls != tc.calls {
 					t.Errorf("calls = %d, want %d", calls, tc.calls)
 				}

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	maxClaim    = 256
+	maxClaim    = 1000
 	markMargin  = 2 * time.Second        // rows due before the mark may still appear for less than this: an accept gives up before
 	markForget  = 30 * time.Second       // after this a full sweep looks for rows that were missed
 	laneMaxIdle = time.Minute            // lanes that were not seen for so long are forgotten
@@ -24,7 +24,8 @@ const (
 type lanes struct {
 	mu    sync.Mutex
 	known map[queue.Lane]*lane
-	turn  int // where the next claim begins, so that no tenant is always last
+	ended bool // a call ended since ask looked
+	turn  int  // where the next claim begins, so that no tenant is always last
 }
 
 type lane struct {
@@ -32,8 +33,9 @@ type lane struct {
 	low    time.Time // on the database's clock: nothing older is ready
 	swept  time.Time
 	asleep time.Time // all its accounts are full until then
+	calls  bool      // or until a call ends
 	appeal int       // rows to ask for next: grows while all that is asked for is taken
-	stuck  int       // rows at the head that wait for their account while other messages pass them
+	atHead int       // rows at the head that wait for their account while other messages pass them
 	weight int       // of its tenant
 }
 
@@ -83,6 +85,13 @@ func (l *lanes) awaken() {
 	}
 }
 
+// callEnded wakes the lanes that wait for the end of a call.
+func (l *lanes) callEnded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+}
+
 // rewind makes the next claim look at a lane from its beginning, where messages may lie again.
 func (l *lanes) rewind(id queue.Lane) {
 	l.mu.Lock()
@@ -101,8 +110,12 @@ func (l *lanes) ask(n int, now time.Time) (quotas []queue.LaneQuota, wakes time.
 	var ids []queue.Lane
 	awake := map[int32]bool{}
 	for id, x := range l.known {
+		if l.ended && x.calls {
+			x.asleep = time.Time{}
+		}
 		awake[id.Number] = awake[id.Number] || !x.asleep.After(now)
 	}
+	l.ended = false
 	for id, x := range l.known {
 		switch {
 		case !x.asleep.After(now), awake[id.Number] && !x.asleep.After(now.Add(meet)):
@@ -127,29 +140,32 @@ func (l *lanes) ask(n int, now time.Time) (quotas []queue.LaneQuota, wakes time.
 			x.low, x.swept = time.Time{}, now
 		}
 		share := max(n*x.weight/max(total, 1), 1)
-		quotas = append(quotas, queue.LaneQuota{Lane: id, Max: min(share, x.appeal) + x.stuck, Low: x.low})
+		quotas = append(quotas, queue.LaneQuota{Lane: id, Max: min(share, x.appeal) + x.atHead, Low: x.low})
 	}
 	return quotas, wakes
 }
 
-// learn notes how a claim went in one lane: how many rows it saw and took, the oldest due time that it saw, and, when it
-// took none, until when the lane may sleep.
-func (l *lanes) learn(q queue.LaneQuota, saw, took int, oldest, asleep time.Time) {
+// learn notes how a claim went in one lane.
+func (l *lanes) learn(q queue.LaneQuota, saw *laneReport) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.known[q.Lane]
 	if x == nil {
 		return
 	}
-	if !oldest.IsZero() {
-		x.low = oldest.Add(-markMargin)
+	if !saw.oldest.IsZero() {
+		x.low = saw.oldest.Add(-markMargin)
 	}
-	x.asleep = asleep
+	x.asleep, x.calls = saw.asleep, saw.calls
+	least := max(16, saw.fill) // when there is room again
+	took := saw.took + saw.heldBack + saw.unfit + saw.ended
 	switch {
-	case took >= q.Max-x.stuck:
+	case took >= q.Max-x.atHead:
 		x.appeal = min(x.appeal*2, maxClaim)
-	case took < saw:
-		x.appeal = max(took*2, 16)
+	case took == 0 && saw.rows > saw.atHead:
+		x.appeal = max(x.appeal/2, least)
+	case took < saw.rows-saw.atHead:
+		x.appeal = max(took*2, least)
 	}
 }
 
@@ -181,12 +197,12 @@ func (l *lanes) interleave(due []queue.Due) []queue.Due {
 	return out
 }
 
-// leave notes how many rows stay at the head of a lane. The next claim looks past them.
-func (l *lanes) leave(id queue.Lane, stuck int) {
+// leaveAtHead notes how many rows stay at the head of a lane. The next claim looks past them.
+func (l *lanes) leaveAtHead(id queue.Lane, rows int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if x := l.known[id]; x != nil {
-		x.stuck = min(stuck, maxClaim)
+		x.atHead = min(rows, maxClaim)
 	}
 }
 

@@ -47,7 +47,7 @@ func (e *Engine) keepLease(ctx context.Context) {
 
 // keepLeaseWhileDraining goes on renewing until the last claim is closed, or the drain is given up.
 func (e *Engine) keepLeaseWhileDraining(owner mail.ID, every time.Duration) {
-	busy := func() bool { return e.claiming.Load() || e.held.count() > 0 }
+	busy := func() bool { return e.claiming.Load() || e.carrying.count() > 0 }
 	for busy() && sleepUntil(e.finish, time.Now().Add(min(every, 100*time.Millisecond))) && busy() {
 		ctx, cancel := context.WithTimeout(e.finish, every)
 		if _, err := e.Store.Heartbeat(ctx, owner, e.Lease); err != nil && e.finish.Err() == nil {
@@ -83,7 +83,7 @@ func (e *Engine) beat(ctx context.Context, owner mail.ID, wait time.Duration) er
 func (e *Engine) adopt(ctx context.Context, owner mail.ID, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	n, err := e.Store.Orphans(ctx, owner, e.held.list(), e.Policy.Waits())
+	n, err := e.Store.Orphans(ctx, owner, e.carrying.list(), e.Policy.Waits())
 	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		e.Log.Warn("look for orphaned claims", "error", err)
 	}

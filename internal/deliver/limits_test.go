@@ -85,10 +85,11 @@ func (s *limitStore) Record(_ context.Context, _ mail.ID, r queue.Result) (bool,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.acc.Open.Calls--
+	s.acc.Open.Messages--
 	s.acc.Open.Recipients -= s.open[r.ID]
 	delete(s.open, r.ID)
 	if r.Settle != nil {
-		s.acc.Settle(time.Now(), r.Settle.At, r.Settle.Recipients)
+		s.acc.Settle(time.Now(), r.Settle.At, r.Settle.Recipients, false)
 	}
 	return true, nil
 }

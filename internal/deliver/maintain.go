@@ -113,7 +113,6 @@ func (e *Engine) quickJobs() []job {
 		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},
 		{every: 2 * time.Second, name: "match orphans", run: e.matchOrphans},
 		{every: 5 * time.Second, name: "measure queue", run: e.measure, rests: true},
-		{every: 30 * time.Second, name: "refold suppressions", run: e.refoldSuppressions, rests: true},
 	}
 }
 
@@ -297,15 +296,6 @@ const orphansAtOnce = 500
 // matchOrphans tries again to find the messages of events that came before them.
 func (e *Engine) matchOrphans(ctx context.Context) error {
 	_, err := e.Store.MatchOrphans(ctx, orphansAtOnce)
-	return err
-}
-
-// refoldSuppressions corrects the suppressions that replicas of an earlier release write beside this one.
-func (e *Engine) refoldSuppressions(ctx context.Context) error {
-	n, err := e.Store.RefoldSuppressions(ctx)
-	if n > 0 {
-		e.Log.Info("suppressions of an earlier release are stored under the address as it is compared now", "count", n)
-	}
 	return err
 }
 

@@ -45,6 +45,7 @@ type call struct {
 	address string           // of the sender, folded
 	open    []mail.Recipient // recipients that the call was for
 	within  time.Duration    // how long after the first call the provider takes repeats for the same call
+	shared  bool             // it carries other messages, too
 
 	throttles int      // throttled calls of the account in a row, this one included
 	suspicion evidence // against the account, or the sender on it, this call included
@@ -99,7 +100,14 @@ func decide(c call, receipt provider.Receipt, failure *provider.Error, p Policy,
 	r.Class, r.Status, r.Code, r.Error = string(failure.Class), failure.Status, provider.Cut(failure.Code), provider.Cut(failure.Error())
 	switch failure.Class {
 	case provider.Transient:
+		if failure.Again {
+			r.Requeue = &queue.Requeue{Tries: c.due.Tries, Avoid: c.due.Avoid}
+			return r, neutral
+		}
 		again(&r, c, max(backoff(c.due.Tries, jitter), failure.RetryAfter), failure, now)
+		if failure.Shared {
+			return r, neutral
+		}
 		return r, failing
 	case provider.Throttled:
 		wait := failure.RetryAfter

@@ -17,53 +17,35 @@ type pacer struct {
 	limiter *rate.Limiter
 }
 
-// pace waits for the local pacers.
-func (a *account) pace(ctx context.Context, recipients int) bool {
+// pace waits for the local pacers, before a call with so many messages and recipients.
+func (a *account) pace(ctx context.Context, messages, recipients int) bool {
 	a.mu.Lock()
 	pacers := a.pacers
 	a.mu.Unlock()
 	for _, p := range pacers {
-		if err := p.limiter.WaitN(ctx, min(p.window.Cost(recipients), p.limiter.Burst())); err != nil {
+		cost := 1
+		switch p.window.Unit {
+		case limit.Messages:
+			cost = messages
+		case limit.Recipients:
+			cost = recipients
+		case limit.Requests:
+		}
+		if err := p.limiter.WaitN(ctx, min(cost, p.limiter.Burst())); err != nil {
 			return false
 		}
 	}
 	return true
 }
 
-// floor is the shortest time that a recent call to this account took. A call cannot have arrived later than that long before
-// its answer, give or take the network time of every call. Until floorCalls calls were seen, nothing is subtracted.
+// floor is limit.Floor, for calls that end at the same time.
 type floor struct {
-	mu         sync.Mutex
-	last, this time.Duration
-	calls      int
-	since      time.Time
+	mu sync.Mutex
+	of limit.Floor
 }
 
-const (
-	floorCalls = 20
-	floorAge   = 5 * time.Minute
-)
-
-// note counts a finished call and returns how much may be subtracted from its end.
-func (f *floor) note(took time.Duration, now time.Time) time.Duration {
+func (f *floor) note(took, late time.Duration, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now.Sub(f.since) > floorAge {
-		f.last, f.since = 0, now
-		if f.calls >= floorCalls {
-			f.last = f.this
-		}
-		f.this, f.calls = 0, 0
-	}
-	if f.calls == 0 || took < f.this {
-		f.this = took
-	}
-	f.calls++
-	switch {
-	case f.last > 0:
-		return min(f.last, f.this)
-	case f.calls >= floorCalls:
-		return f.this
-	}
-	return 0
+	return f.of.Note(took, late, now)
 }

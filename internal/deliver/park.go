@@ -65,25 +65,16 @@ func (a *account) mayProbe(keys []string, until time.Time) {
 	}
 }
 
-// probing reports whether a message may be let through a park now. The caller holds mu.
-func (a *account) probing(key string, now time.Time) bool {
-	p, ok := a.probes[key]
-	return ok && !p.used && now.Before(p.until)
-}
-
-// useProbes lets a message with these facts through its parks, and returns their keys. Other messages are still kept out.
-func (a *account) useProbes(parks []route.Park, f *mail.Facts) []string {
+// useProbes notes that a message was let through these parks. Other messages are still kept out.
+func (a *account) useProbes(keys []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var keys []string
-	for _, p := range parks {
-		if q, ok := a.probes[p.Key()]; ok && p.Covers(f) {
-			q.used = true
-			a.probes[p.Key()] = q
-			keys = append(keys, p.Key())
+	for _, key := range keys {
+		if p, ok := a.probes[key]; ok {
+			p.used = true
+			a.probes[key] = p
 		}
 	}
-	return keys
 }
 
 // endProbes ends the rights that were used. If no call was made, another message may use them.
@@ -195,7 +186,7 @@ func (e *Engine) Degraded() []string {
 	if c == nil {
 		return nil
 	}
-	v := e.accounts.view(1)
+	v := newView(e.accounts.all(), time.Now())
 	var pools []string
 	for i := range c.Pools {
 		p := &c.Pools[i]

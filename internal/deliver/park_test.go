@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/queue"
@@ -191,19 +190,19 @@ func parkedEngine(t *testing.T, parks ...route.Park) (*Engine, *route.Config) {
 	return e, c
 }
 
-// claimed runs one claim over n messages and returns what it took.
+// claimed plans a claim of n messages, marks the probes of those that it takes as used, and returns these.
 func claimed(t *testing.T, e *Engine, c *route.Config, n int) []*item {
 	t.Helper()
-	cl := &claim{engine: e, config: c, view: e.accounts.view(1), started: time.Now()}
-	due := make([]queue.Due, n)
-	for i := range due {
-		due[i] = queue.Due{
-			ID: mail.NewID(), Lane: queue.Lane{Number: 1, Tenant: 1}, ExpiresAt: time.Now().Add(time.Hour),
-			Facts: &mail.Facts{Sender: "shop@example.com", SenderDomain: "example.com", Recipients: 1},
-		}
+	live := e.accounts.all()
+	in := claimInput{now: noon(), config: c, view: newView(live, time.Now())}
+	for range n {
+		in.due = append(in.due, testDue())
 	}
-	cl.decide(time.Now(), due, map[int32]*limit.Account{})
-	return cl.items
+	p := planClaim(in)
+	for _, it := range p.items {
+		live[it.account].useProbes(it.probes)
+	}
+	return p.items
 }
 
 func TestOneMessageIsLetThroughAsAProbe(t *testing.T) {

@@ -233,7 +233,6 @@ func TestTheBoundOfRepetitionsIsThatOfThePolicy(t *testing.T) {
 
 func TestAMessageThatNobodyTakesNowIsLookedAtAgainWhenThatMayChange(t *testing.T) {
 	t.Parallel()
-	c := &claim{dbNow: noon()}
 	for name, tc := range map[string]struct {
 		avoid map[string]queue.Avoid
 		want  time.Duration
@@ -246,11 +245,11 @@ func TestAMessageThatNobodyTakesNowIsLookedAtAgainWhenThatMayChange(t *testing.T
 	} {
 		d := queue.Due{Avoid: tc.avoid, ExpiresAt: noon().Add(30 * time.Second)}
 		want := min(tc.want, 30*time.Second)
-		if got := c.fitAgain(d, time.Minute).Sub(noon()); got != want {
+		if got := fitAgain(d, noon(), time.Minute).Sub(noon()); got != want {
 			t.Errorf("%s, expiring first: after %s, want %s", name, got, want)
 		}
 		d.ExpiresAt = noon().Add(time.Hour)
-		if got := c.fitAgain(d, time.Minute).Sub(noon()); got != tc.want {
+		if got := fitAgain(d, noon(), time.Minute).Sub(noon()); got != tc.want {
 			t.Errorf("%s: after %s, want %s", name, got, tc.want)
 		}
 	}

@@ -26,7 +26,7 @@ func TestStopRightAfterStart(t *testing.T) {
 			cancel()
 			select {
 			case err := <-stopped:
-				if n := e.held.count(); err != nil || n != 0 {
+				if n := e.carrying.count(); err != nil || n != 0 {
 					t.Errorf("Run = %v, and %d messages are held after it", err, n)
 				}
 			case <-time.After(2 * time.Minute):

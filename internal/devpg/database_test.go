@@ -4,26 +4,8 @@ package devpg
 
 import (
 	"strings"
-	"sync"
 	"testing"
 )
-
-func ensureFromSeveralProcesses(t *testing.T, c *Cluster) {
-	t.Helper()
-	want := c.URLFor(`odd "name"`)
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			if dsn, err := EnsureDatabase(t.Context(), c.URL(), `odd "name"`); err != nil || dsn != want {
-				t.Errorf("EnsureDatabase = %s, %v; want %s", dsn, err, want)
-			}
-		})
-	}
-	wg.Wait()
-	if got := query(t, want, "SELECT current_database()::text"); got != `odd "name"` {
-		t.Errorf("URLFor leads to %q", got)
-	}
-}
 
 func TestWithDatabase(t *testing.T) {
 	t.Parallel()

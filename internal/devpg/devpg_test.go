@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -32,73 +33,78 @@ func TestStartMakesAClusterAndStopEndsItsServer(t *testing.T) {
 	}
 }
 
-// One server is enough for what needs only that it runs.
+// One server is enough for cases that only need a running server.
 func TestRunningServer(t *testing.T) {
 	t.Parallel()
 	dir := clusterDir(t)
 	c := mustStart(t, Options{Dir: dir, Settings: map[string]string{"work_mem": "7MB", "max_wal_size": "1GB"}})
-	t.Run("only its owner reaches it", func(t *testing.T) { onlyTheOwnerReaches(t, c, dir) })
-	t.Run("a second start is refused", func(t *testing.T) { secondStartIsRefused(t, dir) })
-	t.Run("settings", func(t *testing.T) { settingsAreInForce(t, c) })
-	t.Run("databases from several processes at once", func(t *testing.T) { ensureFromSeveralProcesses(t, c) })
-}
-
-func onlyTheOwnerReaches(t *testing.T, c *Cluster, dir string) {
-	t.Helper()
-	for path, want := range map[string]fs.FileMode{
-		filepath.Join(dir, "password"):     0o600,
-		filepath.Join(dir, "postgres.log"): 0o600,
-		filepath.Join(dir, "data"):         0o700,
-		host(t, c.URL()):                   0o700,
-	} {
-		info, err := os.Stat(path)
-		if err != nil {
+	t.Run("only its owner reaches it", func(t *testing.T) {
+		for path, want := range map[string]fs.FileMode{
+			filepath.Join(dir, "password"):     0o600,
+			filepath.Join(dir, "postgres.log"): 0o600,
+			filepath.Join(dir, "data"):         0o700,
+			host(t, c.URL()):                   0o700,
+		} {
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := info.Mode().Perm(); got != want {
+				t.Errorf("mode of %s = %v, want %v", path, got, want)
+			}
+		}
+		if got := query(t, c.URL(), "SHOW listen_addresses"); got != "" {
+			t.Errorf("listen_addresses = %q, want none", got)
+		}
+		stranger := strings.Replace(c.URL(), c.secret, "wrong", 1)
+		if _, err := EnsureDatabase(t.Context(), stranger, "x"); err == nil {
+			t.Error("a wrong password was let in")
+		}
+	})
+	t.Run("a second start is refused", func(t *testing.T) {
+		_, err := Start(t.Context(), Options{Dir: dir})
+		if !errors.Is(err, ErrRunning) {
+			t.Fatalf("second Start = %v, want ErrRunning", err)
+		}
+		for _, want := range []string{dir, fmt.Sprintf("process %d", os.Getpid()), "choose another directory"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("second Start says %q, want %q in it", err, want)
+			}
+		}
+	})
+	t.Run("settings", func(t *testing.T) {
+		got := map[string]string{}
+		all := query(t, c.URL(), `SELECT json_object_agg(name, current_setting(name))::text FROM unnest('{fsync, work_mem, max_wal_size,
+			timezone, idle_in_transaction_session_timeout}'::text[]) name`)
+		if err := json.Unmarshal([]byte(all), &got); err != nil {
 			t.Fatal(err)
 		}
-		if got := info.Mode().Perm(); got != want {
-			t.Errorf("mode of %s = %v, want %v", path, got, want)
+		want := map[string]string{
+			"fsync": "off", "work_mem": "7MB", "max_wal_size": "1GB", "timezone": "UTC",
+			"idle_in_transaction_session_timeout": "1min",
 		}
-	}
-	if got := query(t, c.URL(), "SHOW listen_addresses"); got != "" {
-		t.Errorf("listen_addresses = %q, want none", got)
-	}
-	stranger := strings.Replace(c.URL(), c.secret, "wrong", 1)
-	if _, err := EnsureDatabase(t.Context(), stranger, "x"); err == nil {
-		t.Error("a wrong password was let in")
-	}
-}
-
-func secondStartIsRefused(t *testing.T, dir string) {
-	t.Helper()
-	_, err := Start(t.Context(), Options{Dir: dir})
-	if !errors.Is(err, ErrRunning) {
-		t.Fatalf("second Start = %v, want ErrRunning", err)
-	}
-	for _, want := range []string{dir, fmt.Sprintf("process %d", os.Getpid()), "choose another directory"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("second Start says %q, want %q in it", err, want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("settings in force (-want +got):\n%s", diff)
 		}
-	}
-}
-
-func settingsAreInForce(t *testing.T, c *Cluster) {
-	t.Helper()
-	got := map[string]string{}
-	all := query(t, c.URL(), `SELECT json_object_agg(name, current_setting(name))::text FROM unnest('{fsync, work_mem, max_wal_size,
-		timezone, idle_in_transaction_session_timeout}'::text[]) name`)
-	if err := json.Unmarshal([]byte(all), &got); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{
-		"fsync": "off", "work_mem": "7MB", "max_wal_size": "1GB", "timezone": "UTC",
-		"idle_in_transaction_session_timeout": "1min",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("settings in force (-want +got):\n%s", diff)
-	}
-	if fsync, set := (Options{}).settings()["fsync"]; set {
-		t.Errorf("without Fast, fsync = %q, want the server's default", fsync)
-	}
+		if fsync, set := (Options{}).settings()["fsync"]; set {
+			t.Errorf("without Fast, fsync = %q, want the server's default", fsync)
+		}
+	})
+	t.Run("databases from several processes at once", func(t *testing.T) {
+		want := c.URLFor(`odd "name"`)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if dsn, err := EnsureDatabase(t.Context(), c.URL(), `odd "name"`); err != nil || dsn != want {
+					t.Errorf("EnsureDatabase = %s, %v; want %s", dsn, err, want)
+				}
+			})
+		}
+		wg.Wait()
+		if got := query(t, want, "SELECT current_database()::text"); got != `odd "name"` {
+			t.Errorf("URLFor leads to %q", got)
+		}
+	})
 }
 
 func TestKilledOwnerAndKilledServerLoseNothing(t *testing.T) {
@@ -138,7 +144,7 @@ func TestKilledOwnerAndKilledServerLoseNothing(t *testing.T) {
 	}
 }
 
-// TestOrphanIsStoppedFirst plays the systems that do not tell a server that its owner died.
+// TestOrphanIsStoppedFirst acts like a system on which a server does not notice that its owner died.
 func TestOrphanIsStoppedFirst(t *testing.T) {
 	t.Parallel()
 	dir := clusterDir(t)
@@ -223,28 +229,44 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 	}
 }
 
-// One cluster is enough for starts that fail, for they leave it as it was.
+// One cluster is enough for starts that fail, because they do not change it.
 func TestStartsThatFailAndOneThatDoesNot(t *testing.T) {
 	t.Parallel()
 	dir := clusterDir(t)
-	t.Run("a bad setting is reported from the log", func(t *testing.T) { badSettingIsReportedFromTheLog(t, dir) })
-	t.Run("cancelled while the server starts, it leaves no server", func(t *testing.T) { cancelWhileServerStartsLeavesNoServer(t, dir) })
-	t.Run("without sockets the server listens on loopback", func(t *testing.T) { withoutSocketsTheServerListensOnLoopback(t, dir) })
-}
-
-func cancelWhileServerStartsLeavesNoServer(t *testing.T, dir string) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	s := newStarter(Options{Dir: dir, Fast: true, Log: func(string, ...any) { cancel() }}, "")
-	s.sockets = nil
-	s.noSocket = true // the last thing that is logged before the server runs
-	if _, err := s.start(ctx); !errors.Is(err, context.Canceled) {
-		t.Fatalf("start = %v, want it cancelled", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "data", "postmaster.pid")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("postmaster.pid after a cancelled Start: %v, want it gone", err)
-	}
+	t.Run("a bad setting is reported from the log", func(t *testing.T) {
+		_, err := Start(t.Context(), Options{Dir: dir, Settings: map[string]string{"no_such_setting": "1"}})
+		if err == nil || !strings.Contains(err.Error(), "no_such_setting") {
+			t.Errorf("Start = %v, want what the server said", err)
+		}
+	})
+	t.Run("cancelled while the server starts, it leaves no server", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		s := newStarter(Options{Dir: dir, Fast: true, Log: func(string, ...any) { cancel() }}, "")
+		s.sockets = nil
+		s.noSocket = true // the last thing that is logged before the server runs
+		if _, err := s.start(ctx); !errors.Is(err, context.Canceled) {
+			t.Fatalf("start = %v, want it cancelled", err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "data", "postmaster.pid")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("postmaster.pid after a cancelled Start: %v, want it gone", err)
+		}
+	})
+	t.Run("without sockets the server listens on loopback", func(t *testing.T) {
+		s := newStarter(Options{Dir: dir, Fast: true, Log: t.Logf}, "")
+		s.noSocket = true
+		c, err := s.start(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Stop() })
+		if !strings.Contains(c.URL(), "@127.0.0.1:") {
+			t.Errorf("URL = %s, want a port of 127.0.0.1", c.URL())
+		}
+		if got := query(t, c.URL(), "SHOW listen_addresses"); got != "127.0.0.1" {
+			t.Errorf("listen_addresses = %q, want 127.0.0.1", got)
+		}
+	})
 }
 
 func TestSocketOfALongDirectoryIsElsewhere(t *testing.T) {
@@ -270,23 +292,6 @@ func TestSocketOfALongDirectoryIsElsewhere(t *testing.T) {
 	}
 }
 
-func withoutSocketsTheServerListensOnLoopback(t *testing.T, dir string) {
-	t.Helper()
-	s := newStarter(Options{Dir: dir, Fast: true, Log: t.Logf}, "")
-	s.noSocket = true
-	c, err := s.start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Stop() })
-	if !strings.Contains(c.URL(), "@127.0.0.1:") {
-		t.Errorf("URL = %s, want a port of 127.0.0.1", c.URL())
-	}
-	if got := query(t, c.URL(), "SHOW listen_addresses"); got != "127.0.0.1" {
-		t.Errorf("listen_addresses = %q, want 127.0.0.1", got)
-	}
-}
-
 func TestSocketDirectoryOfAnotherUserIsNotTaken(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -305,13 +310,5 @@ func TestSocketDirectoryOfAnotherUserIsNotTaken(t *testing.T) {
 	}
 	if _, err := os.Stat(trap); err != nil {
 		t.Errorf("another user's directory was removed: %v", err)
-	}
-}
-
-func badSettingIsReportedFromTheLog(t *testing.T, dir string) {
-	t.Helper()
-	_, err := Start(t.Context(), Options{Dir: dir, Settings: map[string]string{"no_such_setting": "1"}})
-	if err == nil || !strings.Contains(err.Error(), "no_such_setting") {
-		t.Errorf("Start = %v, want what the server said", err)
 	}
 }

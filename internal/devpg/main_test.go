@@ -115,7 +115,7 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// modelDir is what model made, for TestMain to remove.
+// modelDir is the folder that model made; TestMain removes it.
 var modelDir string
 
 // made is a cluster that was made, started and stopped once.

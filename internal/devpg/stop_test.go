@@ -16,7 +16,7 @@ var (
 	thorough = flag.Bool("thorough", false, "run the tests that make clusters only to see rare cases")
 )
 
-// mustEnd fails the test when a stop hangs. A server that is told to end in good time ends by the first of three signals.
+// mustEnd fails the test if a stop hangs. A server that has enough time ends at the first of three signals.
 func mustEnd(t *testing.T, stop func() error) {
 	t.Helper()
 	stopped := make(chan error, 1)

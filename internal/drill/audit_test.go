@@ -14,7 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// healWithin is how long a drill waits for everything to end after its fault: the clients' patience, a lease, the
+// healWithin is how long a drill waits until everything has ended after its fault: the time-out of the clients, a lease, the
 // deadline of what is unknown, and a busy machine.
 const healWithin = 2 * time.Minute
 
@@ -39,8 +39,8 @@ type stored struct {
 	Unanswered                      int // those whose answer was lost, or came when the next call was on its way
 }
 
-// The answer to a call may come after the wait for it, when it was decided to send again: the next call is claimed by then,
-// and begins within a moment.
+// The answer to a call may come late, after the decision to send again: the next call is claimed by then, and begins within a
+// moment.
 
 const storedSQL = `
 SELECT m.id::text, t.name, coalesce(i.key, ''), m.status, m.on_ambiguous,
@@ -111,7 +111,7 @@ func (r *rig) audit(t *testing.T) {
 	}
 }
 
-// history logs what is known of the first messages of a complaint.
+// history logs everything about the first messages of a complaint.
 func (r *rig) history(t *testing.T, e evidence, c complaints) {
 	t.Helper()
 	for _, said := range c.ids[:min(3, len(c.ids))] {
@@ -126,12 +126,12 @@ func (r *rig) history(t *testing.T, e evidence, c complaints) {
 	}
 }
 
-// final are the statuses in which nothing more is to be done for a message.
+// final are the statuses of messages that have ended.
 func final() []string {
 	return []string{"sent", "delivered", "deferred", "bounced", "complained", "suppressed", "failed", "failed_unknown", "expired"}
 }
 
-// judgePromises: every 202 has its message, which ended, and as it should.
+// judgePromises: every 202 has its message, and the message ended as it should.
 func (r *rig) judgePromises(e evidence) []complaints {
 	lost, odd := complaints{what: "messages lost"}, complaints{what: "messages with a wrong end"}
 	var took []time.Duration
@@ -166,7 +166,7 @@ func (r *rig) judgePromises(e evidence) []complaints {
 	return []complaints{lost, odd}
 }
 
-// judgeTwins: nobody got a message twice, but for what on_ambiguous allows: one more for each call without an answer.
+// judgeTwins: nobody got a message twice, except where on_ambiguous allows it: one more for each call without an answer.
 func (r *rig) judgeTwins(e evidence) complaints {
 	bad := complaints{what: "recipients mailed twice without leave"}
 	for id, lines := range e.lines {
@@ -181,7 +181,7 @@ func (r *rig) judgeTwins(e evidence) complaints {
 			twins = max(twins, n-1)
 		}
 		r.report.twins += twins
-		if allowed := s.Policy == "resend" || r.fallsBackToResend(); twins > 0 && (!allowed || twins > s.Unanswered || twins > mostCopies) {
+		if allowed := s.Policy == "resend" || slices.Contains(r.plan.settings, "SENDGATE_RECONCILE_FALLBACK=resend"); twins > 0 && (!allowed || twins > s.Unanswered || twins > mostCopies) {
 			bad.add("%s, on_ambiguous %s, %d calls without an answer, %d times too often", id, s.Policy, s.Unanswered, twins)
 		}
 	}
@@ -191,11 +191,7 @@ func (r *rig) judgeTwins(e evidence) complaints {
 	return bad
 }
 
-func (r *rig) fallsBackToResend() bool {
-	return slices.Contains(r.plan.settings, "SENDGATE_RECONCILE_FALLBACK=resend")
-}
-
-// auditBare: what was sent without a key is stored once for each 202, and otherwise only where nobody was told.
+// auditBare: a message without a key is stored once for each 202, and otherwise only if its client got no answer.
 func (r *rig) auditBare(t *testing.T, e evidence) {
 	t.Helper()
 	accepted, open := 0, 0
@@ -207,14 +203,14 @@ func (r *rig) auditBare(t *testing.T, e evidence) {
 			open++
 		}
 	}
-	stored := r.count(t.Context(), `SELECT count(*) FROM message WHERE $1 = ANY (tags)`, bareTag)
+	stored := r.number(t, `SELECT count(*) FROM message WHERE $1 = ANY (tags)`, bareTag)
 	if stored > accepted+open {
 		t.Errorf("messages without a key stored %d, accepted %d and open %d: what was refused is stored", stored, accepted, open)
 	}
 }
 
-// announced is how much later than the arrival of its call at the provider an attempt may have been written down: clocks
-// of one machine are one, but the provider's time is read after the first bytes came.
+// announced is how much later than the arrival of its call an attempt may be dated. All processes share one clock, but the
+// provider reads it after the first bytes came.
 const announced = `50 ms`
 
 // auditCalls: each call that a provider took was written down before it was made.
@@ -256,7 +252,7 @@ func (r *rig) auditWindows(t *testing.T) {
 	}
 }
 
-// auditBooks: the service's own check of its books finds what the auditor finds.
+// auditBooks: the service's own check of its books finds the same as the auditor.
 func (r *rig) auditBooks(t *testing.T) {
 	t.Helper()
 	path, err := binary()
@@ -280,11 +276,11 @@ func (r *rig) auditBooks(t *testing.T) {
 	}
 }
 
-// auditQueue: what has ended is in no queue, and what has not is in one (the accounting identity, after the heal: in none).
+// auditQueue: messages that have ended are in no queue, and all others are in one. After the heal no queue has messages.
 func (r *rig) auditQueue(t *testing.T) {
 	t.Helper()
-	open := r.count(t.Context(), `SELECT count(*) FROM message WHERE NOT status = ANY ($1)`, append(final(), "cancelled"))
-	started := r.count(t.Context(), `SELECT count(*) FROM attempt WHERE finished_at IS NULL`)
+	open := r.number(t, `SELECT count(*) FROM message WHERE NOT status = ANY ($1)`, append(final(), "cancelled"))
+	started := r.number(t, `SELECT count(*) FROM attempt WHERE finished_at IS NULL`)
 	if open != 0 || started != 0 {
 		t.Errorf("messages that have not ended and are nowhere = %d, calls without an end = %d; want none", open, started)
 	}

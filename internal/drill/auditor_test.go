@@ -10,7 +10,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// healthy is a run in which nothing is wrong: one message by each policy, and one sent again as it may be.
+// healthy is a run without mistakes: one message of each policy, and one that was sent again as its policy allows.
 func healthy() evidence {
 	e := evidence{byID: map[string]stored{}, byKey: map[string]stored{}, lines: map[string][]emulator.Entry{}}
 	for _, s := range []stored{
@@ -30,7 +30,7 @@ func healthy() evidence {
 	return e
 }
 
-// noon is when the time begins of which the database may have lost messages; it lasts a minute.
+// noon is the beginning of the minute whose messages the database may have lost.
 var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 
 // forget takes a message out of the tables that was promised at a time.
@@ -47,7 +47,7 @@ func (e *evidence) change(id string, f func(*stored)) {
 	e.byID[id], e.byKey["acme "+s.Key] = s, s
 }
 
-// The auditor is tried on evidence of everything that it is there to find.
+// The auditor is tested with an example of each mistake that it must find.
 func TestAuditorFindsWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

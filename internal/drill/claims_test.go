@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// claimTimes is what the replicas say of their claims since they started: how many took at most so many seconds, and all.
+// claimTimes are the metrics of the replicas about their claims since they started: how many took at most so many seconds,
+// and how many there were.
 type claimTimes struct {
 	within map[float64]float64 // by the bounds of the metric's buckets, +Inf for all
 	sum    float64             // seconds
@@ -64,8 +65,8 @@ func (c claimTimes) count() float64 { return c.within[math.Inf(1)] }
 
 func (c claimTimes) mean() time.Duration { return seconds(c.sum / max(c.count(), 1)) }
 
-// quantile estimates the time within which a share of the claims ended. It is right to the width of a bucket, within which
-// they are taken to lie evenly.
+// quantile estimates the time within which a share of the claims ended. Its error is at most the width of a bucket, within
+// which they are taken to lie evenly.
 func (c claimTimes) quantile(q float64) time.Duration {
 	below, rank, from := 0.0, q*c.count(), 0.0
 	for _, le := range slices.Sorted(maps.Keys(c.within)) {
@@ -83,7 +84,7 @@ func (c claimTimes) quantile(q float64) time.Duration {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// claimsOver has the replicas claim for a while, and tells how long that took them.
+// claimsOver lets the replicas claim for a while, and returns how long their claims took.
 func (r *rig) claimsOver(t *testing.T, d time.Duration) claimTimes {
 	t.Helper()
 	before := r.claimTimes(t)

@@ -22,7 +22,7 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// promise is one line of a client's log: a message that it wants sent and, with an ID, the 202 that it got.
+// promise is one line of a client's log: a message that the client wants to send or, with an ID, the 202 that it got.
 type promise struct {
 	Key    string        `json:"key"` // Idempotency-Key
 	ID     string        `json:"id,omitempty"`
@@ -30,16 +30,16 @@ type promise struct {
 	Tenant string        `json:"tenant"`
 	Poison bool          `json:"poison,omitempty"`
 	Bare   bool          `json:"bare,omitempty"`  // sent without its key
-	Open   bool          `json:"open,omitempty"`  // nobody told what became of it
+	Open   bool          `json:"open,omitempty"`  // no client got the outcome
 	Hasty  time.Duration `json:"hasty,omitempty"` // hangs up then, 0 never
 	Took   time.Duration `json:"took,omitempty"`  // of the request that was answered
 	At     time.Time     `json:"at,omitzero"`     // of the 202
 	Tries  int           `json:"tries,omitempty"`
 }
 
-// clients send at a rate, each to any replica that says that it is ready, and behave as callers do. Most give a key, and
-// repeat a request with it until it is answered or the drill has healed. Some give none: they repeat what was refused with a
-// 503, and give up where nobody knows. Some of both hang up early, and some send what is wrong in between.
+// clients send at a rate, each to any replica that is ready, and behave as real callers do. Most give a key, and repeat a
+// request with it until it is answered or the drill has healed. Some give no key: they repeat a request that was refused with
+// a 503, and give up if the outcome is unknown. Some of both kinds hang up early, and some send invalid requests in between.
 type clients struct {
 	rig     *rig
 	ended   atomic.Bool        // no new messages
@@ -54,7 +54,7 @@ const perClient = 15 // messages a second that one client is asked for at most, 
 
 const patience = 40 * time.Second // of a client with one message
 
-// One in so many messages is sent without a key, by somebody who hangs up early, and after a request that is wrong.
+// One in so many messages is sent without a key, by a client that hangs up early, or after an invalid request.
 const (
 	bareEvery  = 5
 	hastyEvery = 10
@@ -89,7 +89,7 @@ func (r *rig) startClients(t *testing.T) {
 	})
 }
 
-// stop ends the sending of new messages; those that have no answer yet are still asked for.
+// stop ends the sending of new messages; requests without an answer are still repeated.
 func (c *clients) stop() { c.ended.Store(true) }
 
 func (c *clients) run(ctx context.Context, client int, every time.Duration, log *os.File) {
@@ -148,7 +148,9 @@ func (c *clients) send(ctx context.Context, x letter, p *promise) bool {
 		if err == nil {
 			p.At = time.Now()
 			p.ID, p.Took = got.ID, p.At.Sub(start)
-			c.taken(start)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.took202 = append(c.took202, answered{start, time.Now()})
 			return true
 		}
 		if hungUp := p.Hasty > 0 && errors.Is(err, context.DeadlineExceeded); !hungUp && c.refuse(err) { // it will be refused again
@@ -177,14 +179,14 @@ func (c *clients) try(ctx context.Context, r *replica, x letter, p *promise) (*a
 	return api.NewWith("http://"+r.api, c.rig.keys[x.tenant], c.rig.http).Send(ctx, x.request, key)
 }
 
-// neverStored reports whether an answer says that the request may be repeated without a key, or whether nobody could have
-// had it.
+// neverStored reports whether an answer says that the request may be repeated without a key, or whether the request can't
+// have arrived.
 func neverStored(err error) bool {
 	p, answered := errors.AsType[*api.Problem](err)
 	return answered && p.Status != http.StatusGatewayTimeout || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// sendWrong sends what no server may accept.
+// sendWrong sends a request that no server may accept.
 func (c *clients) sendWrong(ctx context.Context, x letter) {
 	r := c.pick(1)
 	if r == nil {
@@ -214,16 +216,10 @@ func (c *clients) pick(try int) *replica {
 	return up[(try+int(c.rig.turn.Add(1)))%len(up)]
 }
 
-// answered is one 202: when it was asked for, and when it came.
+// answered is one 202: when the request began, and when the answer came.
 type answered struct{ asked, came time.Time }
 
-func (c *clients) taken(asked time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.took202 = append(c.took202, answered{asked, time.Now()})
-}
-
-// refuse counts an answer that is no 202 and reports whether it is final.
+// refuse counts an answer other than a 202 and reports whether it is final.
 func (c *clients) refuse(err error) bool {
 	kind, final := "none", false
 	if p, ok := errors.AsType[*api.Problem](err); ok {
@@ -235,14 +231,14 @@ func (c *clients) refuse(err error) bool {
 	return final
 }
 
-// answers counts those that were no 202, by kind.
+// answers counts the answers other than 202, by kind.
 func (c *clients) answers(kind string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.refused[kind]
 }
 
-// acceptedSince counts the 202s since a time, and tells when the first of them came.
+// acceptedSince counts the 202s since a time, and returns when the first of them came.
 func (c *clients) acceptedSince(at time.Time) (n int, first time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -278,7 +274,7 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// promises reads the clients' logs from disk: what each message came to, by key.
+// promises reads the clients' logs from disk: the result of each message, by key.
 func (r *rig) promises(t *testing.T) []promise {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(r.dir, "client-*.jsonl"))

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// Two processes on one database can't have different limits, weights or accounts, for those are in it. One with another
-// secret key, whose credentials nobody else could use, does not start. One with another lease is taken for dead when that has run out.
+// Two processes on one database can't have different limits, weights or accounts, because these are in the database. A
+// process with another secret key does not start, because no other process could decrypt its credentials. A process with
+// another lease counts as dead when its own lease has run out.
 func TestD42ConfigurationsDiffer(t *testing.T) {
 	drillTest(t, "D42", plan{}, func(t *testing.T, r *rig) {
 		x := r.replicas[1]
@@ -29,7 +30,7 @@ func TestD42ConfigurationsDiffer(t *testing.T) {
 		x.env = replaced(right, "SENDGATE_LEASE=", "9s")
 		x.start(t)
 		pause(t, *duration/2)
-		if n := r.count(t.Context(), `SELECT count(*) FROM replica WHERE lease_until > clock_timestamp() + interval '6 s'`); n != 1 {
+		if n := r.number(t, `SELECT count(*) FROM replica WHERE lease_until > clock_timestamp() + interval '6 s'`); n != 1 {
 			t.Errorf("leases of more than five seconds = %d, want one", n)
 		}
 		x.kill()
@@ -39,7 +40,7 @@ func TestD42ConfigurationsDiffer(t *testing.T) {
 	})
 }
 
-// replaced gives an environment with one variable changed.
+// replaced returns an environment with one variable changed.
 func replaced(env []string, prefix, value string) []string {
 	changed := make([]string, len(env))
 	for i, v := range env {

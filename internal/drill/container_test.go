@@ -25,8 +25,9 @@ import (
 // container is the memory of a control group that D30b runs its replica in.
 const container = 512 << 20
 
-// In a container of half a gigabyte, which is all that the replica is told of it, 64 clients send messages of 25 MB, four send
-// batches as large, and 256 bodies of a megabyte hang before the receivers of events: it lives, and everybody gets an answer.
+// The replica runs in a container of half a gigabyte, without any setting for it. 64 clients send messages of 25 MB, four
+// send batches of that size, and 256 bodies of a megabyte hang at the receivers of events. The replica survives, and every
+// client gets an answer.
 func TestD30bBodiesAreLargeInASmallContainer(t *testing.T) {
 	group := smallGroup(t)
 	p := plan{
@@ -87,8 +88,8 @@ func smallGroup(t *testing.T) string {
 	return ""
 }
 
-// hangBeforeHook sends bodies that lack their last byte, one after the other, and counts them, and the connections that were
-// cut without an answer.
+// hangBeforeHook sends bodies without their last byte, one after the other. It counts them, and the connections that were cut
+// without an answer.
 func hangBeforeHook(ctx context.Context, addr string, hung, cut *atomic.Int64) {
 	const size = 1 << 20
 	body := append([]byte("["), bytes.Repeat([]byte(" "), size-2)...)
@@ -128,7 +129,7 @@ func (r *rig) sendBatches(ctx context.Context, t *testing.T, x *replica, client 
 			m.Attachments = []api.Attachment{{Filename: "a.bin", ContentType: "application/pdf", Content: content}}
 			batch.Messages = append(batch.Messages, m)
 		}
-		_, err := c.SendBatch(t.Context(), batch) // one that was begun is heard to its end: it may be accepted
+		_, err := c.SendBatch(t.Context(), batch) // a request that was begun is finished, because it may be accepted
 		if err == nil {
 			taken.Add(1)
 			continue

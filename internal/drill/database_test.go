@@ -87,7 +87,7 @@ func TestD09ReplicaHearsNothingFromTheDatabase(t *testing.T) {
 	drillTest(t, "D09", p, func(t *testing.T, r *rig) { r.cutOff(t, cuts[0], false, true) })
 }
 
-// cutOff drops what goes over one replica's wire for longer than its lease, and looks for the other to take over.
+// cutOff drops everything on one replica's wire for longer than its lease, and checks that the other takes over.
 func (r *rig) cutOff(t *testing.T, w *wire, there, back bool) {
 	t.Helper()
 	r.faults(t, slow())
@@ -102,7 +102,7 @@ func (r *rig) cutOff(t *testing.T, w *wire, there, back bool) {
 	must(t, 20*time.Second, "others have what it had not begun", func() bool { return r.count(t.Context(), orphans) == 0 })
 	r.report.figure("rescue", time.Since(began), 20*time.Second)
 	pause(t, *duration)
-	w.mend(t)
+	w.proxy.Toxics.ResetToxics(t.Context())
 	must(t, 30*time.Second, "the replica is ready again", func() bool { return victim.ready(t.Context()) })
 	r.faults(t, nil)
 	pause(t, time.Second)
@@ -148,7 +148,7 @@ type held struct {
 	release func()
 }
 
-// holdConnections takes what the server gives, but for spare ones, and keeps them.
+// holdConnections opens all connections that the server allows, except the spare ones, and keeps them.
 func holdConnections(t *testing.T, s *server, spare int) held {
 	t.Helper()
 	var closers []func()

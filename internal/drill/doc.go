@@ -3,7 +3,7 @@
 // every 202 to disk; it does one thing that goes wrong in production, makes sure that it really is wrong, mends it, waits
 // until the service has healed, and has an auditor hold clients' log, providers' ledger and database against each other.
 //
-//	go test -v -tags drill -parallel 3 -timeout 20m ./internal/drill               all, the short form
+//	go test -v -tags drill -parallel 3 -timeout 30m ./internal/drill               all, the short form
 //	go test -tags drill ./internal/drill -run D05 -seed 42 -duration 60s -v    one, for longer, as it was
 //
 // A drill ends in one line, and all of them in a table:

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// front is what stands before the replicas for those who can't choose: a balancer that passes each connection to one that
-// takes it, by turns. Webhooks and bounces come in through it. A target that is a path is a Unix socket.
+// front is a load balancer for clients that can't choose a replica. It passes each connection to a replica that takes it, in
+// turn. Webhooks and bounces come in through it. A target that is a path is a Unix socket.
 type front struct {
 	addr    string
 	targets []string
@@ -50,7 +50,7 @@ func startFront(t *testing.T, targets ...string) *front {
 	return f
 }
 
-// pass carries one connection. Nobody who takes it is a connection that closes.
+// pass carries one connection. If no replica takes it, it closes the connection.
 func (f *front) pass(ctx context.Context, from net.Conn) {
 	defer func() { _ = from.Close() }()
 	f.open.Store(from, nil)
@@ -73,7 +73,7 @@ func (f *front) pass(ctx context.Context, from net.Conn) {
 	<-done
 }
 
-// cutOff ends what is open, and lets nothing through until cut is false again.
+// cutOff closes all connections, and lets nothing through until cut is false again.
 func (f *front) cutOff() {
 	f.cut.Store(true)
 	f.open.Range(func(c, _ any) bool {

@@ -5,6 +5,7 @@ package drill
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -13,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,8 +36,8 @@ type taken struct {
 	Body []byte `json:"body"`
 }
 
-// hookLog stands between the providers and the balancer, and writes to disk what is answered 200, before the provider has
-// the answer.
+// hookLog is a proxy between the providers and the balancer. It writes each request that is answered 200 to disk, before the
+// provider has the answer.
 type hookLog struct {
 	path string
 	mu   sync.Mutex
@@ -58,6 +58,9 @@ func (r *rig) logHooks(t *testing.T) *hookLog {
 	t.Cleanup(func() { _ = l.file.Close() })
 	hooks := maps.Clone(r.hooks)
 	for _, kind := range webKinds() {
+		if _, ok := dialects()[kind]; !ok {
+			t.Fatalf("table dialects (kinds_test.go) has no entry for the kind %s", kind)
+		}
 		to, err := url.Parse(r.hooks[kind]["url"])
 		if err != nil {
 			t.Fatal(err)
@@ -119,10 +122,10 @@ func (l *hookLog) note(s shot) {
 	if err != nil {
 		panic(err) // bytes and a word
 	}
-	_, _ = l.file.Write(append(line, '\n')) // a line that is missing is judged by nobody; the drill counts them
+	_, _ = l.file.Write(append(line, '\n')) // nobody checks a missing line; the drill counts them
 }
 
-// shots gives what was seen of each kind.
+// shots returns an example of each kind that was seen.
 func (l *hookLog) shots() map[string][]shot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -133,74 +136,32 @@ func (l *hookLog) shots() map[string][]shot {
 	return all
 }
 
-// fact is one event as the provider told it: of a message of ours, in the provider's word.
+// fact is one event of one of our messages, with the provider's name for it.
 type fact struct{ kind, message, word string }
 
-// ours is how each of them returns our id, where it is not alone.
-type ours struct {
-	ID string `json:"gw_msg"`
-}
-
-// facts reads a request as the providers' documentation has it.
+// facts reads a request.
 func (k taken) facts() ([]fact, error) {
-	switch k.Kind {
-	case "sendgrid":
-		var all []struct {
-			ours
-
-			Event string `json:"event"`
-		}
-		err := json.Unmarshal(k.Body, &all)
-		var found []fact
-		for _, e := range all {
-			found = append(found, fact{k.Kind, e.ID, e.Event})
-		}
-		return found, err
-	case "mailgun":
-		var e struct {
-			Data struct {
-				Event string `json:"event"`
-				Ours  ours   `json:"user-variables"`
-			} `json:"event-data"`
-		}
-		err := json.Unmarshal(k.Body, &e)
-		return []fact{{k.Kind, e.Data.Ours.ID, e.Data.Event}}, err
-	case "postmark":
-		var e struct {
-			RecordType string `json:"RecordType"`
-			Ours       ours   `json:"Metadata"`
-		}
-		err := json.Unmarshal(k.Body, &e)
-		return []fact{{k.Kind, e.Ours.ID, e.RecordType}}, err
-	case "resend":
-		var e struct {
-			Type string `json:"type"`
-			Data struct {
-				Tags ours `json:"tags"`
-			} `json:"data"`
-		}
-		err := json.Unmarshal(k.Body, &e)
-		return []fact{{k.Kind, e.Data.Tags.ID, e.Type}}, err
-	}
-	var note struct {
-		Message string `json:"Message"`
-	}
-	if err := json.Unmarshal(k.Body, &note); err != nil {
+	var body any
+	if err := json.Unmarshal(k.Body, &body); err != nil {
 		return nil, err
 	}
-	var e struct {
-		EventType string `json:"eventType"`
-		Mail      struct {
-			Tags struct {
-				ID []string `json:"gw_msg"`
-			} `json:"tags"`
-		} `json:"mail"`
+	events, several := body.([]any)
+	if !several {
+		events = []any{body}
 	}
-	err := json.Unmarshal([]byte(note.Message), &e)
-	return []fact{{k.Kind, strings.Join(e.Mail.Tags.ID, ""), e.EventType}}, err
+	var found []fact
+	d := dialects()[k.Kind]
+	for _, e := range events {
+		message, word := dig(e, d.message), dig(e, d.word)
+		if word == "" {
+			return nil, fmt.Errorf("no event in %s", k.Body)
+		}
+		found = append(found, fact{k.Kind, message, word})
+	}
+	return found, nil
 }
 
-// factsSQL lists what is not among the events of a message from that account, in the provider's word.
+// factsSQL lists the facts that are not among the events of their message from that account.
 const factsSQL = `
 SELECT DISTINCT f.kind || ' ' || f.word || ' of ' || f.message
 FROM unnest($1::text[], $2::text[], $3::text[]) AS f(kind, message, word)
@@ -208,7 +169,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM event e JOIN account a ON a.id = e.account_id
     WHERE e.message_id = f.message::uuid AND a.name = f.kind AND e.name LIKE f.word || '%')`
 
-// judgeHooks: each event that was answered 200 is stored with its message. What names no message of ours is passed over.
+// judgeHooks: each event that was answered 200 is stored with its message. Events without a message of ours are ignored.
 func (r *rig) judgeHooks(t *testing.T, l *hookLog) {
 	t.Helper()
 	var kinds, messages, words []string

@@ -10,9 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/emulator"
+	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// slow has some providers take their time, so that calls are open when something happens to those who wait for them.
+// slow makes some providers answer slowly, so that calls are open when their process fails.
 func slow() map[string][]emulator.Fault {
 	latency := func(ms int) []emulator.Fault {
 		return []emulator.Fault{{Mode: "latency", Latency: emulator.Duration(time.Duration(ms) * time.Millisecond)}}
@@ -43,7 +44,7 @@ func TestD02ReplicaIsKilledBetweenCommitAndAnswer(t *testing.T) {
 	drillTest(t, "D02", plan{load: load{clients: 4}}, func(t *testing.T, r *rig) {
 		first := r.replicas[0]
 		cut := cutAnswers(t, first.api)
-		before := r.count(t.Context(), `SELECT count(*) FROM message`)
+		before := r.number(t, `SELECT count(*) FROM message`)
 		keys := r.sendInto(t, cut.addr, 40)
 		must(t, 10*time.Second, "the messages are committed", func() bool { return r.committed(t, keys) == len(keys) })
 		if n := cut.answered.Load(); n != 0 {
@@ -59,20 +60,29 @@ func TestD02ReplicaIsKilledBetweenCommitAndAnswer(t *testing.T) {
 	})
 }
 
-// The providers have the messages and the processes that wait for the answers die: events settle them.
+// The providers have the messages, but the processes that wait for the answers die. Events settle the messages.
 func TestD03ReplicasAreKilledBetweenTheProvidersYesAndOurRecord(t *testing.T) {
 	p := plan{load: load{plain: true}, settings: []string{
 		"SENDGATE_UNKNOWN_WAIT=30s", "SENDGATE_RECONCILE_DEADLINE=40s", "SENDGATE_LOOKUP_SCHEDULE=35s",
 	}}
 	drillTest(t, "D03", p, func(t *testing.T, r *rig) {
 		const each = 20
-		r.weight(t, "smtp", 0) // a relay tells of failures only
-		// Such calls are open for as long as the process lives, and what becomes of them is told later.
+		for _, kind := range kindsWith(func(s provider.Spec) bool { return !s.Events.Delivered }) {
+			r.weight(t, kind, 0) // no event settles its messages
+		}
+		// Such calls are open while the process lives, and their events come later.
 		r.faults(t, everywhere(
 			emulator.Fault{Mode: "accept_then_drop", Latency: emulator.Duration(time.Minute), Count: each}, emulator.Fault{Mode: "hook_hold"},
 		))
 		must(t, 20*time.Second, "the providers have messages whose calls are open", func() bool { return r.openAtProviders(t) >= 4*each })
-		dead := r.owners(t)
+		rows, err := r.rows.Query(t.Context(), `SELECT id::text FROM replica`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, x := range r.replicas {
 			x.kill()
 		}
@@ -90,20 +100,6 @@ func TestD03ReplicasAreKilledBetweenTheProvidersYesAndOurRecord(t *testing.T) {
 		must(t, 40*time.Second, "events have settled them", func() bool { return r.count(t.Context(), settled) >= 4*each })
 		r.report.figure("resolved", time.Since(began), 10*time.Second)
 	})
-}
-
-// owners lists the ids under which replicas claim.
-func (r *rig) owners(t *testing.T) []string {
-	t.Helper()
-	rows, err := r.rows.Query(t.Context(), `SELECT id::text FROM replica`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ids
 }
 
 // openAtProviders counts the messages that a provider has and whose calls are open.
@@ -126,12 +122,12 @@ func (r *rig) openAtProviders(t *testing.T) int {
 	return n
 }
 
-// The call was announced and never reached the provider: each policy does what it says.
+// The intent of a call is committed but the call never reaches the provider: each policy does what it says.
 func TestD04ReplicaIsKilledBetweenIntentAndCall(t *testing.T) {
 	drillTest(t, "D04", plan{load: load{plain: true}, settings: []string{"SENDGATE_RECONCILE_FALLBACK=resend"}}, func(t *testing.T, r *rig) {
 		r.faults(t, everywhere(emulator.Fault{Mode: "black_hole", Count: 15}))
 		pause(t, *duration/2)
-		open := r.count(t.Context(), `SELECT count(*) FROM inflight WHERE started_at IS NOT NULL`)
+		open := r.number(t, `SELECT count(*) FROM inflight WHERE started_at IS NOT NULL`)
 		if open < 10 {
 			t.Fatalf("calls that are open = %d: the fault was not on", open)
 		}

@@ -12,7 +12,8 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// load says what the clients send. The zero value is a mix of all that callers do, at -rate, by as many clients as that takes.
+// load says what the clients send. The zero value is a mix of everything that callers do, at -rate, with as many clients as
+// that needs.
 type load struct {
 	clients  int
 	share    float64  // of -rate, 0 is 1
@@ -29,13 +30,6 @@ func (l load) perSecond() float64 {
 	return float64(*rate) * l.share
 }
 
-func (l load) everybody() []string {
-	if l.policies != nil {
-		return l.policies
-	}
-	return []string{"never", "reconcile", "resend"}
-}
-
 func tenants() []string { return []string{"default", "acme", "globex"} }
 
 // letter is one message to send, and who sends it.
@@ -48,7 +42,10 @@ type letter struct {
 
 // compose makes the nth message of a client.
 func (l load) compose(rng *rand.Rand, client, n int) letter {
-	policies := l.everybody()
+	policies := l.policies
+	if policies == nil {
+		policies = []string{"never", "reconcile", "resend"}
+	}
 	x := letter{tenant: tenants()[rng.IntN(len(tenants()))], policy: policies[rng.IntN(len(policies))]}
 	address := func(local string) api.Address {
 		return api.Address{Email: fmt.Sprintf("%s+%d-%d@example.org", local, client, n)}

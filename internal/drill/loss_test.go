@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Packets between the processes and the database are lost, more and more of them: mail is accepted and sent more slowly, the
-// processes open no connections without end, and nothing is lost or mailed twice.
+// More and more packets between the processes and the database are lost. Mail is accepted and sent more slowly, the number of
+// connections stays bounded, and nothing is lost or mailed twice.
 func TestD11PacketsAreLost(t *testing.T) {
 	if os.Getenv(insideKey) == "" {
 		runInNetwork(t, "D11")
@@ -109,7 +109,7 @@ func runInNetwork(t *testing.T, id string) {
 	}
 }
 
-// losePackets drops a share of all packets from and to the ports, until mend is called, which tells how many those were.
+// losePackets drops a share of all packets from and to the ports until mend is called, which returns their number.
 func losePackets(t *testing.T, ports []string, percent int) (mend func() int) {
 	t.Helper()
 	set := "{ " + strings.Join(ports, ", ") + " }"

@@ -16,14 +16,14 @@ import (
 	"github.com/sendgate/sendgate/api"
 )
 
-// maxResident is what a replica may take of the memory while many send as much as they may: less than what they offer at a
+// maxResident is the memory that a replica may use while many clients send as much as they may: less than they offer at a
 // time, several times over.
 const maxResident = 1 << 30
 
 // maxWithLarge is what a replica may take while many send large bodies: it fits a machine of half a gigabyte.
 const maxWithLarge = 400 << 20
 
-// Sixty-four clients send messages of 25 MB at once: what there is no memory for is refused for now, with an answer, and the
+// Sixty-four clients send messages of 25 MB at once. Messages for which there is no memory get a temporary error, and the
 // service lives.
 func TestD30BodiesAreLarge(t *testing.T) {
 	drillTest(t, "D30", plan{load: load{share: 0.3, plain: true}, byItself: true}, func(t *testing.T, r *rig) {

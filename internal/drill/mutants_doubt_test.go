@@ -2,7 +2,7 @@
 
 package drill
 
-// doubtMutants are bugs in what becomes of calls whose outcome is unknown, late or put off.
+// doubtMutants are bugs in the handling of calls whose outcome is unknown, late or postponed.
 func doubtMutants() []mutant {
 	const store, engine = "internal/postgres", "internal/deliver"
 	return []mutant{
@@ -31,5 +31,8 @@ func doubtMutants() []mutant {
 		{"M38", "a late acceptance does not settle what was given up", []edit{{
 			store + "/record.go", "\t\tqueueLate(b, batch, owned)\n", "",
 		}}, store, "TestALateAcceptanceSettlesWhatWasGivenUpOrIsDueAgain"},
+		{"M39", "a call of several messages that died with its replica is made again", []edit{{
+			engine + "/plan.go", "\tp.forbidRepeats(&in)\n", "",
+		}}, engine, "TestAClaimSaysWhichCallsMustNotBeRepeated"},
 	}
 }

@@ -2,9 +2,8 @@
 
 package drill
 
-import "slices"
-
-// mutant is a seeded bug: edits of the sources, and a test that has to notice.
+// mutant is a seeded bug, which would break a promise: edits of the sources, and a test that has to notice. It is data: none of
+// them is in the program.
 type mutant struct {
 	id, what string
 	edits    []edit
@@ -14,11 +13,6 @@ type mutant struct {
 
 // edit replaces text that stands in a file exactly once.
 type edit struct{ file, old, new string }
-
-// mutants are the bugs that would break a promise, one each. They are data: none of them is in the program.
-func mutants() []mutant {
-	return slices.Concat(storeMutants(), otherMutants(), doubtMutants())
-}
 
 func storeMutants() []mutant {
 	const dir = "internal/postgres"

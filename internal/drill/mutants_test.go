@@ -22,7 +22,7 @@ var (
 	soundFirst = flag.Bool("sound", true, "see first that each test passes without its bug; false where all tests have just passed")
 )
 
-// verdict is what became of a mutant, or of the sound program before it.
+// verdict is the result for a mutant, or for the sound program before it.
 type verdict string
 
 const (
@@ -38,7 +38,7 @@ func TestMutants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := mutants()
+	all := slices.Concat(storeMutants(), otherMutants(), doubtMutants())
 	slices.SortFunc(all, func(a, b mutant) int { return strings.Compare(a.id, b.id) })
 	dead, tried := 0, 0
 	for i, m := range all {
@@ -74,12 +74,12 @@ func (m mutant) try(t *testing.T, root string) (v verdict, detail string) {
 	return m.run(t, root, "GOFLAGS=-overlay="+m.overlay(t, root)) // so that a program which the test builds has it too
 }
 
-// run runs the test and reads what came of it from its output: a build that fails is not a test that fails.
+// run runs the test and reads the result from its output, because a failed build does not count as a failed test.
 func (m mutant) run(t *testing.T, root, setting string) (v verdict, out string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-count=1", "-v", "-run", "^("+m.pattern()+")", "./"+m.pkg) //nolint:gosec // our own tests
+	cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-count=1", "-v", "-run", "^("+strings.ReplaceAll(m.test, "|", "|^")+")", "./"+m.pkg) //nolint:gosec // our own tests
 	cmd.Dir = root
 	if setting != "" {
 		cmd.Env = append(os.Environ(), setting)
@@ -95,11 +95,9 @@ func (m mutant) run(t *testing.T, root, setting string) (v verdict, out string) 
 	return unfit, tailOf(text)
 }
 
-func (m mutant) pattern() string { return strings.ReplaceAll(m.test, "|", "|^") }
-
 func tailOf(text []byte) string { return string(text[max(0, len(text)-3000):]) }
 
-// overlay writes the edited files beside each other and the note that has the go command read them instead.
+// overlay writes the edited files, and the JSON file that makes the go command read them instead.
 func (m mutant) overlay(t *testing.T, root string) (path string) {
 	t.Helper()
 	dir := t.TempDir()

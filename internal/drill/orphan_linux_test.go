@@ -4,5 +4,5 @@ package drill
 
 import "syscall"
 
-// dies has a process end with the one that starts it, however that ends.
+// dies makes a process end together with its parent, however the parent ends.
 func dies() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

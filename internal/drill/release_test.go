@@ -19,11 +19,11 @@ import (
 
 var fromFlag = flag.String("from", "", "commit or tag that D28 upgrades from; empty is the last one with an older schema")
 
-// lockWait is for how long a migration may have a statement of the service wait.
+// lockWait is how long a statement of the service may wait for a migration.
 const lockWait = 2 * time.Second
 
-// An older release is upgraded while mail goes on: first the schema, then one process after the other, and one of them is set
-// back in between, as when an upgrade is stopped half-way. Old and new work side by side on the new schema.
+// An older release is upgraded while mail goes on: first the schema, then one process after the other. One process goes back
+// to the old release in between, as when an upgrade is stopped half-way. Old and new work side by side on the new schema.
 func TestD28ReleaseIsUpgradedAndSetBack(t *testing.T) {
 	old := olderRelease(t)
 	drillTest(t, "D28", plan{release: old, load: load{plain: true}, byItself: true}, func(t *testing.T, r *rig) {
@@ -49,10 +49,10 @@ func TestD28ReleaseIsUpgradedAndSetBack(t *testing.T) {
 				t.Errorf("requests that failed (%s) = %d, want none", kind, n)
 			}
 		}
-		if n := r.count(t.Context(), `SELECT count(*) FROM attempt WHERE class = 'uncertain' OR verdict_source IN ('webhook', 'lookup')`); n != 0 {
+		if n := r.number(t, `SELECT count(*) FROM attempt WHERE class = 'uncertain' OR verdict_source IN ('webhook', 'lookup')`); n != 0 {
 			t.Errorf("calls without an answer = %d, want none", n)
 		}
-		// The two that were there and the four that came: each made calls.
+		// The two old processes and the four new ones: each made calls.
 		must(t, 10*time.Second, "each process has made calls", func() bool { return r.count(t.Context(), `SELECT count(DISTINCT owner) FROM attempt`) == 6 })
 	})
 }
@@ -124,7 +124,7 @@ func (r *rig) migrate(t *testing.T, release string) {
 
 func (r *rig) schema(t *testing.T) int {
 	t.Helper()
-	return r.count(t.Context(), `SELECT max(version_id) FROM goose_db_version WHERE is_applied`)
+	return r.number(t, `SELECT max(version_id) FROM goose_db_version WHERE is_applied`)
 }
 
 // change ends a process as a deployment does, and starts another release in its place.
@@ -138,7 +138,7 @@ func (r *rig) change(t *testing.T, x *replica, release string) {
 	x.start(t)
 }
 
-// watchLocks looks for how long statements of the service wait for locks, until stop is called.
+// watchLocks measures how long statements of the service wait for locks, until stop is called.
 func (r *rig) watchLocks(t *testing.T) (stop func() time.Duration) {
 	t.Helper()
 	const q = `SELECT coalesce(extract(epoch FROM max(clock_timestamp() - query_start)) * 1000, 0)::int FROM pg_stat_activity

@@ -28,7 +28,7 @@ type replica struct {
 	cmd            *exec.Cmd
 	done           chan struct{} // closed when the process has exited
 	err            error         // how; read after done
-	up             atomic.Bool   // may be sent to: it said that it is ready, and is not being ended
+	up             atomic.Bool   // may get requests: it is ready and is not being stopped
 }
 
 // start runs the process and waits until it is ready.

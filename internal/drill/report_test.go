@@ -23,7 +23,7 @@ type report struct {
 	over     []string // figures beyond their bounds
 }
 
-// figure adds something measured. A bound of 0 is none; beyond it the figure is printed with the bound.
+// figure adds a measured value. A bound of 0 means none; a value beyond its bound is printed with the bound.
 func (r *report) figure(name string, d, bound time.Duration) {
 	text := fmt.Sprintf("%s=%s", name, round(d))
 	if bound > 0 && d > bound {
@@ -33,7 +33,7 @@ func (r *report) figure(name string, d, bound time.Duration) {
 	r.figures = append(r.figures, text)
 }
 
-// size adds how much of something there was, in bytes, with the bound that it should keep.
+// size adds a measured number of bytes with its bound.
 func (r *report) size(name string, bytes, bound int64) {
 	text := fmt.Sprintf("%s=%dMB", name, bytes>>20)
 	if bytes > bound {
@@ -71,7 +71,7 @@ func (r *report) line(passed bool) string {
 	return strings.Join(append(append(words, r.figures...), verdict), " ")
 }
 
-// conclude says how it went, whatever way the drill ended.
+// conclude prints the result, however the drill ended.
 func (r *rig) conclude(t *testing.T) {
 	if *strict {
 		for _, f := range r.report.over {

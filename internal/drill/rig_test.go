@@ -24,7 +24,7 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// plan is what a drill runs with. The zero value has two replicas, no limits and a lease of 5 s.
+// plan is the setup of a drill. The zero value has two replicas, no limits and a lease of 5 s.
 type plan struct {
 	replicas int
 	settings []string                  // of every replica, beyond the usual; later ones win
@@ -149,6 +149,7 @@ func (r *rig) newReplica(t *testing.T, i int) *replica {
 		"SENDGATE_LMTP_LISTEN=" + x.lmtp, "SENDGATE_DATABASE_URL=" + dsn, "SENDGATE_SECRET_KEY=" + strings.Repeat("d7", 32),
 		"SENDGATE_ADMIN_KEY=" + r.adminKey, "SENDGATE_LEASE=5s", "SENDGATE_UNKNOWN_WAIT=3s", "SENDGATE_LOG_LEVEL=warn",
 		"SENDGATE_RECONCILE_DEADLINE=12s", "SENDGATE_LOOKUP_SCHEDULE=1s,3s,6s,9s",
+		"SENDGATE_ACCEPT_WAIT=5s", // outages are shorter here than in life, and somebody has to be refused
 	}, r.plan.settings...)
 	if i == 0 {
 		x.wrap = r.plan.wrap
@@ -166,7 +167,7 @@ func (r *rig) setHooks(t *testing.T) {
 	}
 	relay := startFront(t, lmtps...)
 	r.web = startFront(t, apis...)
-	r.hooks = map[string]emulator.Hook{"smtp": {"url": "lmtp://" + relay.addr}}
+	r.hooks = everyKind(emulator.Hook{"url": "lmtp://" + relay.addr})
 	for _, kind := range webKinds() {
 		r.hooks[kind] = emulator.Hook{"url": "http://" + r.web.addr + "/hooks/" + kind}
 	}
@@ -174,9 +175,6 @@ func (r *rig) setHooks(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// webKinds are the providers that report over HTTP.
-func webKinds() []string { return []string{"sendgrid", "mailgun", "postmark", "resend", "ses"} }
 
 // configure does by the admin API what an operator would: accounts, their weights, tenants and their keys.
 func (r *rig) configure(t *testing.T) {
@@ -187,7 +185,11 @@ func (r *rig) configure(t *testing.T) {
 	}
 	pool := api.Pool{Name: "default", Overflow: "spill"}
 	for _, a := range accounts {
-		limits := wireLimits(r.plan.limits[a.Name])
+		windows, ok := r.plan.limits[a.Name]
+		if r.plan.limits != nil && !ok {
+			t.Fatalf("the table of this drill's limits has no entry for the kind %s", a.Name)
+		}
+		limits := wireLimits(windows)
 		revealed := map[string]string{}
 		for field, s := range secrets[a.Name] {
 			revealed[field] = s.Reveal()
@@ -241,16 +243,19 @@ func (r *rig) faults(t *testing.T, script map[string][]emulator.Fault) {
 	}
 }
 
-// everywhere is one script for all providers.
-func everywhere(faults ...emulator.Fault) map[string][]emulator.Fault {
-	all := map[string][]emulator.Fault{}
-	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "resend", "ses", "smtp"} {
-		all[kind] = faults
+// number runs a statement of the auditor for one number, for a minute. The database has to be up.
+func (r *rig) number(t *testing.T, query string, args ...any) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var n int
+	if err := r.rows.QueryRow(ctx, query, args...).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", query, err)
 	}
-	return all
+	return n
 }
 
-// count runs a statement of the auditor's for one number; -1 while the database is away.
+// count is number for a condition that is waited for: it takes 5 s at most, and returns -1 while the database is down.
 func (r *rig) count(ctx context.Context, query string, args ...any) int {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -261,7 +266,7 @@ func (r *rig) count(ctx context.Context, query string, args ...any) int {
 	return n
 }
 
-// show logs the rows of a statement, for whoever has to find out what went wrong.
+// show logs the rows of a statement, to help to find the cause of a failure.
 func (r *rig) show(t *testing.T, query string, args ...any) {
 	t.Helper()
 	rows, err := r.rows.Query(t.Context(), query, args...)

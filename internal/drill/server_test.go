@@ -70,7 +70,7 @@ func (s *server) alive() bool {
 	}
 }
 
-// freeze stops every process of the server in its tracks, as a disk that hangs would, until thaw is called.
+// freeze stops every process of the server, as a disk that hangs would, until thaw is called.
 func (s *server) freeze(t *testing.T) (thaw func()) {
 	t.Helper()
 	postmaster := s.postmaster(t)

@@ -33,7 +33,7 @@ type standby struct {
 	wire *wire
 }
 
-// follow makes a standby from a base backup of the primary and waits until it has what the primary has.
+// follow makes a standby from a base backup of the primary and waits until it has caught up.
 func follow(t *testing.T, primary *server, how following) *standby {
 	t.Helper()
 	dir := openDir(t)
@@ -102,7 +102,7 @@ func own(t *testing.T, tree, like string) {
 	}
 }
 
-// eitherOf is the DSN of an operator who has two servers, one of which takes writes.
+// eitherOf is a DSN with two servers that asks for the one that takes writes.
 func eitherOf(t *testing.T, servers ...*server) string {
 	t.Helper()
 	var hosts, ports []string
@@ -118,8 +118,8 @@ func eitherOf(t *testing.T, servers ...*server) string {
 		strings.Join(hosts, ","), strings.Join(ports, ","), last.User, last.Password, last.Database)
 }
 
-// cutOff lets nothing through to the standby any more. All that was committed at the time that it returns is on the
-// standby; what was committed since may not be.
+// cutOff lets nothing through to the standby any more. Everything that was committed when it returns is on the standby; what
+// was committed since may not be.
 func (s *standby) cutOff(t *testing.T, primary *server) time.Time {
 	t.Helper()
 	at := time.Now()
@@ -153,7 +153,7 @@ func (s *standby) promote(t *testing.T) (reached time.Time, took time.Duration) 
 	return reached, took
 }
 
-// ask runs one statement on a session of its own and returns the one text that it answers.
+// ask runs one statement on its own session and returns its result, which is one text.
 func ask(t *testing.T, dsn, query string, args ...any) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 70*time.Second)

@@ -11,11 +11,11 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// snapshotLook is for how long claims are measured before the snapshot, and at the end of its time.
+// snapshotLook is how long claims are measured before the snapshot, and at its end.
 const snapshotLook = 30 * time.Second
 
-// Somebody holds an old snapshot, so that nothing that was deleted can be cleaned up: claims go on, operators are told, and by
-// the end of a long one (-duration 10m) it shows how much slower claims are for it.
+// Somebody holds an old snapshot, so Postgres can't remove dead rows. Claims go on, and a metric shows the dead rows. A long
+// run (-duration 10m) shows how much slower claims become.
 func TestD22SnapshotIsHeld(t *testing.T) {
 	drillTest(t, "D22", plan{limits: wide(), load: load{share: 3, plain: true}}, func(t *testing.T, r *rig) {
 		look := min(*duration, snapshotLook)
@@ -31,7 +31,7 @@ func TestD22SnapshotIsHeld(t *testing.T) {
 			}
 		}
 		pause(t, *duration)
-		held := r.count(t.Context(), `SELECT coalesce(max(age(backend_xmin)), 0) FROM pg_stat_activity WHERE pid = $1`, int(tx.Conn().PgConn().PID()))
+		held := r.number(t, `SELECT coalesce(max(age(backend_xmin)), 0) FROM pg_stat_activity WHERE pid = $1`, int(tx.Conn().PgConn().PID()))
 		if held < 100 {
 			t.Errorf("transactions since the snapshot = %d: it is not held", held)
 		}
@@ -41,41 +41,33 @@ func TestD22SnapshotIsHeld(t *testing.T) {
 		})
 		r.report.tally("transactions_held_back", held)
 		for _, table := range []string{"ready", "inflight", "rate_window"} {
-			r.report.tally("dead_"+table, r.count(t.Context(), `SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = $1`, table))
+			r.report.tally("dead_"+table, r.number(t, `SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = $1`, table))
 		}
 		_ = tx.Rollback(t.Context())
 		pause(t, look) // vacuums come
-		r.reportClaims(before, after, r.claimsOver(t, look))
+		gone := r.claimsOver(t, look)
+		r.report.figure("claim_before", before.mean(), 0)
+		r.report.figure("claim_under_the_snapshot", after.mean(), 2*before.mean())
+		r.report.figure("claim_p50_before", before.quantile(0.5), 0)
+		r.report.figure("claim_p50_under_it", after.quantile(0.5), 2*before.quantile(0.5))
+		r.report.figure("claim_p50_when_it_is_gone", gone.quantile(0.5), 0)
+		r.report.figure("claim_p99_under_it", after.quantile(0.99), 0)
 	})
 }
 
-// reportClaims says how claims went before the snapshot, at the end of its time, and after it.
-func (r *rig) reportClaims(before, under, gone claimTimes) {
-	r.report.figure("claim_before", before.mean(), 0)
-	r.report.figure("claim_under_the_snapshot", under.mean(), 2*before.mean())
-	r.report.figure("claim_p50_before", before.quantile(0.5), 0)
-	r.report.figure("claim_p50_under_it", under.quantile(0.5), 2*before.quantile(0.5))
-	r.report.figure("claim_p50_when_it_is_gone", gone.quantile(0.5), 0)
-	r.report.figure("claim_p99_under_it", under.quantile(0.99), 0)
-}
-
-// wide are limits that hold nobody up: but they are kept, and their rows written, by every claim.
+// wide are limits that never delay a message, although every claim checks them and writes their rows.
 func wide() map[string][]limit.Window {
-	all := map[string][]limit.Window{}
-	for _, kind := range []string{"sendgrid", "mailgun", "postmark", "resend", "ses", "smtp"} {
-		all[kind] = []limit.Window{{N: 1_000_000, Per: time.Hour, Unit: limit.Messages}}
-	}
-	return all
+	return everyKind([]limit.Window{{N: 1_000_000, Per: time.Hour, Unit: limit.Messages}})
 }
 
-// Days past their retention are dropped while mail goes on: nobody is refused for it.
+// Days past their retention are dropped while mail goes on, and no request is refused.
 func TestD27OldDaysAreDropped(t *testing.T) {
 	p := plan{settings: []string{"SENDGATE_RETENTION=24h", "SENDGATE_BODY_RETENTION=24h", "SENDGATE_DEFAULT_EXPIRY=1h"}}
 	drillTest(t, "D27", p, func(t *testing.T, r *rig) {
-		if n := r.count(t.Context(), `SELECT ensure_partitions(current_date - 6, current_date - 3)`); n <= 0 {
+		if n := r.number(t, `SELECT ensure_partitions(current_date - 6, current_date - 3)`); n <= 0 {
 			t.Fatal("no old days were made")
 		}
-		rows := r.count(t.Context(), fillSQL)
+		rows := r.number(t, fillSQL)
 		days := func() int {
 			return r.count(t.Context(), `SELECT count(*) FROM pg_class WHERE relkind = 'r'
 				AND relname ~ '^(message|body|recipient|attempt|event|delivery)_[0-9]{8}$'

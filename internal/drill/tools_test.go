@@ -42,7 +42,7 @@ type cutter struct {
 	dropped  atomic.Int64 // bytes of answers that it swallowed
 }
 
-// cutAnswers listens before an address and swallows what is answered.
+// cutAnswers is a proxy for an address that drops the answers.
 func cutAnswers(t *testing.T, target string) *cutter {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -75,7 +75,7 @@ func (c *cutter) pass(from net.Conn, target string) {
 	c.dropped.Add(n)
 }
 
-// sendInto posts n messages to an address from which no answer comes, and logs what it wants as the other clients do.
+// sendInto posts n messages to an address from which no answer comes, and logs its requests as the other clients do.
 func (r *rig) sendInto(t *testing.T, addr string, n int) []promise {
 	t.Helper()
 	var all []promise
@@ -92,7 +92,7 @@ func (r *rig) sendInto(t *testing.T, addr string, n int) []promise {
 	return all
 }
 
-// letter is the ith message that a drill sends beside its clients: the same at each call.
+// letter is the ith message that a drill sends in addition to its clients, the same at each call.
 func (r *rig) letter(i int) letter {
 	return load{plain: true}.compose(random(fmt.Sprintf("%s letter %d", r.id, i)), 900, i)
 }
@@ -104,7 +104,7 @@ func (r *rig) committed(t *testing.T, all []promise) int {
 	for i, p := range all {
 		keys[i] = p.Key
 	}
-	return r.count(t.Context(), `SELECT count(*) FROM idempotency i JOIN message m ON m.id = i.message_id WHERE i.key = ANY ($1)`, keys)
+	return r.number(t, `SELECT count(*) FROM idempotency i JOIN message m ON m.id = i.message_id WHERE i.key = ANY ($1)`, keys)
 }
 
 // repeat sends the messages again, with the same keys, to a replica that answers, and logs the 202s.

@@ -49,7 +49,7 @@ func bridge(t *testing.T, config *pgx.ConnConfig) string {
 	return startFront(t, filepath.Join(config.Host, ".s.PGSQL."+strconv.Itoa(int(config.Port)))).addr
 }
 
-// cut swallows what goes there, what comes back, or both; connections stay open, as over a network that drops packets.
+// cut drops requests, answers, or both; connections stay open, as over a network that drops packets.
 func (w *wire) cut(t *testing.T, there, back bool) {
 	t.Helper()
 	for stream, lost := range map[string]bool{"upstream": there, "downstream": back} {
@@ -61,12 +61,6 @@ func (w *wire) cut(t *testing.T, there, back bool) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// mend lets everything through again, over new connections.
-func (w *wire) mend(t *testing.T) {
-	t.Helper()
-	w.proxy.Toxics.ResetToxics(t.Context())
 }
 
 // end closes all connections and takes no more. A server that is stopped waits a minute for what a new connection over a

@@ -16,7 +16,7 @@ import (
 // BenchmarkSends has 64 clients send 5 KB messages over HTTP, with the ledger on disk.
 func BenchmarkSends(b *testing.B) { benchmarkSends(b, emulator.Options{}) }
 
-// BenchmarkSendsWithHooks has a receiver for the events beside them.
+// BenchmarkSendsWithHooks also has a receiver for the events.
 func BenchmarkSendsWithHooks(b *testing.B) {
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	defer srv.Close()

@@ -29,7 +29,7 @@ func TestSendGridTakesOneParameterOfOneType(t *testing.T) {
 	}
 }
 
-// The ledger tells whether clients would show an invitation as one.
+// The ledger says whether mail programs would show an invitation.
 func TestLedgerTellsOfInvitations(t *testing.T) {
 	t.Parallel()
 	part := func(header, body string) string { return "--b\r\n" + header + "\r\n\r\n" + body + "\r\n" }

@@ -11,19 +11,21 @@
 //
 // # A new provider
 //
-// It needs a folder and a line in catalog.Kinds. The files have the same names everywhere: api.go (Kind, calls, credential,
-// errors), check.go (what is refused), events.go (Compose and Answered), lookup.go, register.go (the API that registers
-// webhooks, on a Registry) and keys.go.
+// It needs a folder, a line in catalog.Kinds, KIND_test.go beside this file, and rows in the tables of this comment, which a test
+// checks. The files have the same names everywhere: api.go (Kind, calls, credential, errors), check.go (what is refused) and
+// events.go (Compose and Answered). A provider that has such an API also has lookup.go and register.go (the API that registers
+// webhooks, on a Registry), and one whose keys need code has keys.go. The tests of this package with a table of all kinds report
+// the new one and name the table.
 //
 // # Addresses
 //
-// One HTTP listener serves five base URLs, and one SMTP listener serves the relay:
+// One HTTP listener serves a base URL for each provider, and one SMTP listener serves the relay:
 //
 //	http://HOST:PORT/sendgrid   POST /v3/mail/send
 //	http://HOST:PORT/mailgun    POST /v3/{domain}/messages, /v3/{domain}/messages.mime
 //	http://HOST:PORT/postmark   POST /email, /email/batch
 //	http://HOST:PORT/ses        POST /v2/email/outbound-emails, GET /v2/email/account; SNS at POST and GET /
-//	http://HOST:PORT/resend     POST /emails
+//	http://HOST:PORT/resend     POST /emails, /emails/batch
 //	SMTPHOST:PORT               AUTH (PLAIN, LOGIN, CRAM-MD5), PIPELINING, 8BITMIME, SMTPUTF8, DSN, SIZE, CHUNKING; no TLS
 //
 // Credentials are those of the kinds, unless Options.Credentials replaces them. They are public and give access to an emulator
@@ -38,18 +40,24 @@
 // The local part of a recipient selects what happens to it, in any letter case and with anything after a plus sign:
 // bounce+4711@example.org bounces. Every other address is delivered.
 //
-//	local part   the ledger says   at the call
+//	local part   the ledger says   what happens
 //	(any other)  delivered         accepted
 //	bounce       bounce            accepted; a hard bounce, 5.1.1, comes later
 //	softbounce   softbounce        accepted; a soft bounce, mailbox full, 5.2.2, comes later
 //	complaint    complaint         accepted; delivered, then a complaint
 //	defer        defer             accepted; deferred, and delivered after Options.DeferFor, an hour if not given
 //	open, click  open, click       accepted; delivered, then opened or clicked
-//	suppressed   suppressed        Postmark: 422 with ErrorCode 406, or 200 with "will not deliver to these inactive
-//	                               addresses" when other recipients are left. SMTP: like reject, because a relay has no list
-//	                               of its own. The others accept it, and then drop it
-//	reject       (no line)         SendGrid 400 with the field, Mailgun 400, Postmark 422 with ErrorCode 300,
-//	                               SES 400 MessageRejected, SMTP 550 5.1.1 at RCPT
+//	suppressed   suppressed        accepted, then dropped, unless the table below says otherwise
+//	reject       (no line)         refused at the call
+//
+//	kind      at the call, for reject           at the call, for suppressed
+//	sendgrid  400 with the field                accepted
+//	mailgun   400                               accepted
+//	postmark  422 with ErrorCode 300            422 with ErrorCode 406, or 200 with "will not deliver to these inactive
+//	                                            addresses" when other recipients are left
+//	resend    422 validation_error              accepted
+//	ses       400 MessageRejected               accepted
+//	smtp      550 5.1.1 at RCPT                 like reject, because a relay has no list of its own
 //
 // A line of the ledger is one message. With several recipients, its outcome is the most serious one of theirs, in the order
 // suppressed, bounce, complaint, softbounce, defer, click, open, delivered; OutcomeOf returns it per address.
@@ -62,8 +70,8 @@
 //
 // GET /_ledger returns a JSON array, or JSON lines if the request has "Accept: application/x-ndjson", in order of acceptance;
 // ?provider=KIND, ?since=RFC3339 (inclusive, by arrival) and ?limit=N (the first N) narrow it. A SendGrid call has one line
-// per personalization, a Mailgun call with recipient-variables has one per recipient, a Postmark batch has one per accepted
-// item. "calendar" is the method of an invitation that clients would show as one, or the reason why they would not. "to" is
+// per personalization, a Mailgun call with recipient-variables has one per recipient, a batch of Postmark or Resend has one per
+// accepted item. "calendar" is the method of an invitation that clients would show as one, or the reason why they would not. "to" is
 // the whole accepted envelope: recipients refused by Postmark or at RCPT are not in it. "from" is the bare address of the
 // From header.
 //
@@ -76,9 +84,9 @@
 // # Limits and statistics
 //
 // Options.Limits are applied as sliding windows over any span, on the monotonic clock. A call that meets a full window is
-// answered as the provider does it (429 with X-RateLimit headers, "try again after", a bare 429, or
-// TooManyRequestsException; SMTP 450 4.7.1) and uses no room. A Postmark batch counts as one request, and as the number of
-// messages and recipients that it has. A restart clears the windows.
+// answered as the provider does it (429 with X-RateLimit or ratelimit headers, "try again after", a bare 429,
+// or TooManyRequestsException; SMTP 450 4.7.1) and uses no room. A batch of Postmark or Resend counts as one request, and as
+// the number of messages and recipients that it has. A restart clears the windows.
 //
 // GET /_stats shows for each provider how many requests and look-ups came, and how they ended: accepted (at least one message
 // went into the ledger), rejected, throttled, tested (accepted in a test mode) or faulted (no answer was given). For each window
@@ -140,18 +148,46 @@
 // them, the registered receivers, and the HookKeys, with which a receiver checks who sent an event. Without AllowRemote only
 // URLs of this machine are accepted.
 //
-//	outcome      SendGrid             Mailgun                Postmark              SES                     SMTP
-//	delivered    processed, delivered accepted, delivered    Delivery              Send, Delivery          (nothing)
-//	bounce       bounce               failed permanent       Bounce HardBounce,    Bounce Permanent        DSN failed 5.1.1
-//	                                  bounce 550             SubscriptionChange    General
-//	softbounce   bounce of type       failed permanent       Bounce SoftBounce     Bounce Transient        DSN failed 5.2.2
-//	             blocked              generic 552                                  MailboxFull
-//	complaint    ..., spamreport      ..., complained        ..., SpamComplaint,   ..., Complaint          ARF
-//	                                                         SubscriptionChange
-//	defer        deferred, delivered  failed temporary, del. Bounce Transient, D.  DeliveryDelay, Delivery DSN delayed
-//	suppressed   dropped, Bounced     failed permanent       (refused at the call) Bounce Permanent On-    (refused at RCPT)
-//	             Address              suppress-bounce 605                          AccountSuppressionList
-//	open, click  ..., open or click   ..., opened, clicked   ..., Open or Click    ..., Open or Click      (nothing)
+//	kind      outcome      events
+//	sendgrid  delivered    processed, delivered
+//	          bounce       processed, bounce
+//	          softbounce   processed, bounce of type blocked
+//	          complaint    processed, delivered, spamreport
+//	          defer        processed, deferred, delivered
+//	          suppressed   dropped, Bounced Address
+//	          open, click  processed, delivered, open or click
+//	mailgun   delivered    accepted, delivered
+//	          bounce       accepted, failed permanent: bounce 550
+//	          softbounce   accepted, failed permanent: generic 552
+//	          complaint    accepted, delivered, complained
+//	          defer        accepted, failed temporary, delivered
+//	          suppressed   accepted, failed permanent: suppress-bounce 605
+//	          open, click  accepted, delivered, opened or clicked
+//	postmark  delivered    Delivery
+//	          bounce       Bounce HardBounce, SubscriptionChange
+//	          softbounce   Bounce SoftBounce
+//	          complaint    Delivery, SpamComplaint, SubscriptionChange
+//	          defer        Bounce Transient, Delivery
+//	          open, click  Delivery, Open or Click
+//	resend    delivered    email.sent, email.delivered
+//	          bounce       email.sent, email.bounced: Permanent General
+//	          softbounce   email.sent, email.bounced: Transient MailboxFull
+//	          complaint    email.sent, email.delivered, email.complained
+//	          defer        email.sent, email.delivery_delayed, email.delivered
+//	          suppressed   email.suppressed
+//	          open, click  email.sent, email.delivered, email.opened or email.clicked
+//	ses       delivered    Send, Delivery
+//	          bounce       Send, Bounce: Permanent General
+//	          softbounce   Send, Bounce: Transient MailboxFull
+//	          complaint    Send, Delivery, Complaint
+//	          defer        Send, DeliveryDelay, Delivery
+//	          suppressed   Send, Bounce: Permanent OnAccountSuppressionList
+//	          open, click  Send, Delivery, Open or Click
+//	smtp      delivered    nothing, unless NOTIFY asks for it
+//	          bounce       DSN failed 5.1.1
+//	          softbounce   DSN failed 5.2.2
+//	          complaint    ARF
+//	          defer        DSN delayed
 //
 // The first event comes after half to double Options.EventPace (100 ms), and each further one after a similar pause. Times and
 // ids depend on the message: an event has the same ones in a hook, in its repetition and in a look-up. Messages whose answer was
@@ -159,13 +195,13 @@
 //
 // An event that is not taken is sent again as the provider documents it, on its schedule scaled to Options.RetryPace (1 s):
 //
-//	          taken  never again  repetitions, after paces of
-//	SendGrid  2xx    -            10, of 1, 2, 5, then 10
-//	Mailgun   200    406          6, of 1, 2, 5, 10, 15, 30; an event delivered: none, as its documentation has it
-//	Postmark  200    403          a Bounce 10, of 1 to 30; any other 3, of 1, 5, 15
-//	SES       2xx    3xx, 4xx     10, of 1, 2, 5, then 10: a topic with a delivery policy
-//	SMTP      2yz    5yz          10, of 1, 2, 5, then 10
-//	Resend    2xx    -            10, of 1, 2, 5, then 10
+//	kind      taken  never again  repetitions, after paces of
+//	sendgrid  2xx    -            10, of 1, 2, 5, then 10
+//	mailgun   200    406          6, of 1, 2, 5, 10, 15, 30; an event delivered: none, as its documentation has it
+//	postmark  200    403          a Bounce 10, of 1 to 30; any other 3, of 1, 5, 15
+//	resend    2xx    -            10, of 1, 2, 5, then 10
+//	ses       2xx    3xx, 4xx     10, of 1, 2, 5, then 10: a topic with a delivery policy
+//	smtp      2yz    5yz          10, of 1, 2, 5, then 10
 //
 // A repetition is the same request, byte for byte. No answer within 15 s is a failure. No redirect is followed.
 //

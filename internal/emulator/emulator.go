@@ -258,3 +258,6 @@ func (e *Emulator) Secret(kind, name string) string {
 func (e *Emulator) Ledger() []Entry {
 	return append([]Entry(nil), e.ledger.snapshot()...)
 }
+
+// Taken is how many messages Ledger lists.
+func (e *Emulator) Taken() int { return len(e.ledger.snapshot()) }

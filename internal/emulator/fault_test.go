@@ -19,40 +19,55 @@ import (
 
 func TestThrottleFaultSpeaksEachProvidersWords(t *testing.T) {
 	t.Parallel()
-	b := start(t, emulator.Options{})
-	b.faults(t, `{"sendgrid":[{"mode":"throttle","seconds":60}],"mailgun":[{"mode":"throttle","seconds":60}],
-		"postmark":[{"mode":"throttle","count":1}],"resend":[{"mode":"throttle","seconds":60}],"ses":[{"mode":"throttle","count":1}],"smtp":[{"mode":"throttle","count":1}]}`)
-	end := time.Now().Add(60 * time.Second)
-	near := func(got time.Time) bool { return got.Sub(end).Abs() < 10*time.Second }
-
-	sg := b.sendGrid(t, sendGridBody())
-	reset, err := strconv.ParseInt(sg.header.Get("X-RateLimit-Reset"), 10, 64)
-	if sg.status != 429 || !strings.Contains(sg.body, "too many requests") || err != nil || !near(time.Unix(reset, 0)) || sg.header.Get("X-RateLimit-Remaining") != "0" {
-		t.Errorf("sendgrid = %d %s %v", sg.status, sg.body, sg.header)
+	near := func(got time.Time) bool { return time.Until(got.Add(-time.Minute)).Abs() < 10*time.Second }
+	type throttle struct {
+		fault string
+		send  func(*testing.T, *server) // checks the answer
 	}
-	mg := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm(), key("mailgun", "api_key"))
-	_, date, _ := strings.Cut(strings.TrimSuffix(mg.body, `"}`), "try again after ")
-	until, err := time.Parse(time.RFC1123, date)
-	if mg.status != 429 || err != nil || !near(until) || !strings.Contains(mg.body, "Domain mg.example.com is not allowed to send: request limit exceeded") {
-		t.Errorf("mailgun = %d %s (%v)", mg.status, mg.body, err)
-	}
-	if pm := b.postmark(t, "/email", postmarkBody()); pm.status != 429 || pm.body != "" || pm.header.Get("Retry-After") != "" {
-		t.Errorf("postmark = %d %s", pm.status, pm.body)
-	}
-	if re := b.resend(t, resendBody(), ""); re.status != 429 || !strings.Contains(re.body, "rate_limit_exceeded") || re.header.Get("Retry-After") == "" {
-		t.Errorf("resend = %d %s %v", re.status, re.body, re.header)
-	}
-	_, err = b.sesSDK().SendEmail(t.Context(), sesInput())
-	wantAPIError(t, err, "TooManyRequestsException", "Maximum sending rate exceeded.")
-	c := b.login(t)
-	wantReply(t, c.Mail("b@example.com", nil), 421, smtp.EnhancedCode{4, 7, 0}, "too many connections")
-	if c.Noop() == nil {
-		t.Error("the connection stays open after 421")
-	}
-	b.wantLedger(t)
-	for kind, s := range b.Stats() {
-		if s.Requests != 1 || s.Throttled != 1 {
-			t.Errorf("stats of %s = %+v, want one throttled", kind, s)
+	for kind, c := range everyKind(t, "of throttles in fault_test.go", map[string]throttle{
+		"sendgrid": {`{"mode":"throttle","seconds":60}`, func(t *testing.T, b *server) {
+			sg := b.sendGrid(t, sendGridBody())
+			reset, err := strconv.ParseInt(sg.header.Get("X-RateLimit-Reset"), 10, 64)
+			if sg.status != 429 || !strings.Contains(sg.body, "too many requests") || err != nil || !near(time.Unix(reset, 0)) || sg.header.Get("X-RateLimit-Remaining") != "0" {
+				t.Errorf("sendgrid = %d %s %v", sg.status, sg.body, sg.header)
+			}
+		}},
+		"mailgun": {`{"mode":"throttle","seconds":60}`, func(t *testing.T, b *server) {
+			mg := b.mailgun(t, "/mailgun/v3/mg.example.com/messages", mailgunForm(), key("mailgun", "api_key"))
+			_, date, _ := strings.Cut(strings.TrimSuffix(mg.body, `"}`), "try again after ")
+			until, err := time.Parse(time.RFC1123, date)
+			if mg.status != 429 || err != nil || !near(until) || !strings.Contains(mg.body, "Domain mg.example.com is not allowed to send: request limit exceeded") {
+				t.Errorf("mailgun = %d %s (%v)", mg.status, mg.body, err)
+			}
+		}},
+		"postmark": {`{"mode":"throttle","count":1}`, func(t *testing.T, b *server) {
+			if pm := b.postmark(t, "/email", postmarkBody()); pm.status != 429 || pm.body != "" || pm.header.Get("Retry-After") != "" {
+				t.Errorf("postmark = %d %s", pm.status, pm.body)
+			}
+		}},
+		"resend": {`{"mode":"throttle","seconds":60}`, func(t *testing.T, b *server) {
+			if re := b.resend(t, resendBody(), ""); re.status != 429 || !strings.Contains(re.body, "rate_limit_exceeded") || re.header.Get("Retry-After") == "" {
+				t.Errorf("resend = %d %s %v", re.status, re.body, re.header)
+			}
+		}},
+		"ses": {`{"mode":"throttle","count":1}`, func(t *testing.T, b *server) {
+			_, err := b.sesSDK().SendEmail(t.Context(), sesInput())
+			wantAPIError(t, err, "TooManyRequestsException", "Maximum sending rate exceeded.")
+		}},
+		"smtp": {`{"mode":"throttle","count":1}`, func(t *testing.T, b *server) {
+			c := b.login(t)
+			wantReply(t, c.Mail("b@example.com", nil), 421, smtp.EnhancedCode{4, 7, 0}, "too many connections")
+			if c.Noop() == nil {
+				t.Error("the connection stays open after 421")
+			}
+		}},
+	}) {
+		b := start(t, emulator.Options{})
+		b.faults(t, `{"`+kind+`":[`+c.fault+`]}`)
+		c.send(t, b)
+		b.wantLedger(t)
+		if s := b.Stats()[kind]; s.Requests != 1 || s.Throttled != 1 {
+			t.Errorf("stats of %s = %+v, want one request, throttled", kind, s)
 		}
 	}
 }
@@ -344,7 +359,7 @@ func TestFaultScriptIsCheckedStrictly(t *testing.T) {
 	tests := []struct{ script, want string }{
 		{`[]`, `faults are {`},
 		{`{"sendgrid":[]} x`, "followed by more data"},
-		{`{"acme":[]}`, `provider "acme" is not one of sendgrid, mailgun, postmark, resend, ses, smtp`},
+		{`{"acme":[]}`, `provider "acme" is not one of ` + strings.Join(kindNames(), ", ")},
 		{`{"sendgrid":[{"mode":"explode"}]}`, `sendgrid[0].mode: "explode" is not one of latency, throttle`},
 		{`{"sendgrid":[{"mode":"partial"}]}`, `sendgrid[0].mode: "partial" is not one of`},
 		{`{"smtp":[{"mode":"accept_then_500"}]}`, `smtp[0].mode: "accept_then_500" is not one of`},

@@ -29,7 +29,7 @@ type lmtpMail struct {
 	body     []byte
 }
 
-// lmtpInbox is a receiver of bounces. It takes everything unless told otherwise.
+// lmtpInbox is a receiver of bounces. It takes everything unless the test sets another answer.
 type lmtpInbox struct {
 	URL string
 

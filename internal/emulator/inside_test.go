@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,7 +143,7 @@ func TestNoSlidingWindowIsEverExceeded(t *testing.T) {
 	}
 }
 
-// fixed is a provider that has no part in what is tested.
+// fixed is a provider that the test does not use.
 type fixed struct{ Provider }
 
 func (fixed) CompleteHook(Hook) error { return nil }
@@ -239,4 +241,40 @@ func FuzzControl(f *testing.F) {
 			_ = e.SetHooks(all)
 		}
 	})
+}
+
+func TestTheOldestMailsAreDropped(t *testing.T) {
+	t.Parallel()
+	const n = 20 // of 4 MiB; with their other fields 15 of them fit into the limit
+	var s mails
+	text := strings.Repeat("x", maxMails/16)
+	all := make([]*Message, n)
+	for i := range all {
+		all[i] = &Message{Entry: Entry{ProviderMessageID: strconv.Itoa(i)}, Mail: NewMail(text, "", "")}
+	}
+	tooLarge := &Message{Entry: Entry{ProviderMessageID: "too large"}, Mail: NewMail(strings.Repeat("x", maxMails+1), "", "")}
+	s.keep(all)
+	s.keep([]*Message{tooLarge})
+	for i, m := range append(all, tooLarge) {
+		if got, want := s.find(&m.Entry) != nil, i >= n-15 && i < n; got != want {
+			t.Errorf("mail %s is kept: %v, want %v", m.ProviderMessageID, got, want)
+		}
+	}
+}
+
+func TestShuffleSendsTheLastFirst(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	var plan []Event
+	for i, kind := range []EventType{Accepted, Delivered, Clicked} {
+		when := at.Add(time.Duration(i) * time.Second)
+		plan = append(plan, Event{Type: kind, At: when, due: when})
+	}
+	shuffle(plan)
+	for i, want := range []EventType{Clicked, Delivered, Accepted} {
+		own := at.Add(time.Duration(2-i) * time.Second)
+		if e := plan[i]; e.Type != want || !e.due.Equal(at.Add(time.Duration(i)*time.Second)) || !e.At.Equal(own) {
+			t.Errorf("event %d is %s of %s, sent at %s; want %s of %s", i, e.Type, e.At, e.due, want, own)
+		}
+	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// quick makes what happens happen at once, with nobody told.
+// quick makes all events happen at once, without webhooks.
 func quick() emulator.Options {
 	return emulator.Options{EventPace: time.Nanosecond, DeferFor: time.Hour}
 }

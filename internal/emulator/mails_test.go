@@ -1,11 +1,8 @@
 package emulator_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/sendgate/sendgate/internal/emulator"
 )
@@ -34,7 +31,7 @@ func TestAMailCanBeLookedAt(t *testing.T) {
 	attachments := func(name, content, kind string) []any {
 		return []any{object{name: "a.txt", content: "aGk=", kind: "text/plain"}}
 	}
-	for kind, send := range map[string]func(*server){
+	for kind, send := range everyKind(t, "of senders in mails_test.go", map[string]func(*server){
 		"sendgrid": func(b *server) {
 			body := sendGridBody()
 			body["reply_to"], body["attachments"] = object{"email": "desk@example.com"}, attachments("filename", "content", "type")
@@ -48,6 +45,10 @@ func TestAMailCanBeLookedAt(t *testing.T) {
 			b.postmark(t, "/email", postmarkBody("TextBody", "hi there", "HtmlBody", "<b>hi there</b>", "ReplyTo", "desk@example.com",
 				"Attachments", attachments("Name", "Content", "ContentType")))
 		},
+		"resend": func(b *server) {
+			b.resend(t, resendBody("text", "hi there", "html", "<b>hi there</b>", "reply_to", "desk@example.com",
+				"attachments", attachments("filename", "content", "content_type")), "")
+		},
 		"ses": func(b *server) {
 			if _, err := b.sesSDK().SendEmail(t.Context(), sesInput(raw(rich))); err != nil {
 				t.Error(err)
@@ -58,7 +59,7 @@ func TestAMailCanBeLookedAt(t *testing.T) {
 				t.Error(err)
 			}
 		},
-	} {
+	}) {
 		b := start(t, emulator.Options{})
 		send(b)
 		all := b.shown(t, "m1")
@@ -98,27 +99,5 @@ func TestEveryMessageOfACallHasItsMail(t *testing.T) {
 		if page := b.do(t, "GET", "/_ledger/"+id+"/html", "", nil); page.body != want || !strings.HasPrefix(page.header.Get("Content-Type"), "text/plain") {
 			t.Errorf("%s: page = %s", id, page.body)
 		}
-	}
-}
-
-func TestTheOldestMailsAreDropped(t *testing.T) {
-	t.Parallel()
-	b := start(t, emulator.Options{})
-	text := filler()[:4<<20]
-	const n = 20 // 80 MiB, of which 64 are kept
-	for i := range n {
-		b.postmark(t, "/email", postmarkBody("TextBody", text, "Metadata", object{"gw_msg": fmt.Sprint("m", i)}))
-	}
-	var kept []bool
-	for i := range n {
-		all := b.shown(t, fmt.Sprint("m", i))
-		kept = append(kept, len(all) == 1 && all[0].Mail != nil)
-	}
-	want := make([]bool, n)
-	for i := 5; i < n; i++ {
-		want[i] = true
-	}
-	if diff := cmp.Diff(want, kept); diff != "" {
-		t.Errorf("kept (-want +got):\n%s", diff)
 	}
 }

@@ -203,7 +203,7 @@ func TestThrottleFaultLastsItsSeconds(t *testing.T) {
 	})
 }
 
-// FuzzBodies sends anything to the calls that take a body, and looks at what was accepted.
+// FuzzBodies sends arbitrary bodies to the calls that take one, and checks the accepted mails.
 func FuzzBodies(f *testing.F) {
 	f.Add([]byte(`{"personalizations":[{"to":[{"email":"a@b.c"}]}],"from":{"email":"a@b.c"},"subject":"s","content":[{"type":"a","value":"b"}]}`))
 	f.Add([]byte(`[{"From":"a@b.c","To":"d@e.f","TextBody":"x","Metadata":{"gw_msg":"1"}}]`))

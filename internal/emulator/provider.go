@@ -14,7 +14,8 @@ import (
 	"github.com/sendgate/sendgate/internal/limit"
 )
 
-// OurID is the name under which a sender gives its own message id: in custom_args, v:, Metadata, EmailTags and Resend's tags.
+// OurID is the name under which a sender gives its own message id: in custom_args, v:, Metadata, EmailTags and Resend's tags. At a
+// provider that takes plain tags only, it is the beginning of a tag.
 const OurID = "gw_msg"
 
 // Kind describes a provider to the emulator. catalog.Kinds lists them all.

@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/emulator/catalog"
 )
 
-// A page in a browser on this machine neither reads the keys nor turns anything, whether its name was pointed here or it calls
+// A page in a browser on this machine can't read the keys or change anything, whether its name was pointed here or it calls
 // across origins.
 func TestPagesReachNoControl(t *testing.T) {
 	t.Parallel()

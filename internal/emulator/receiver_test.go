@@ -17,7 +17,7 @@ type hookCall struct {
 	body   string
 }
 
-// inbox is a receiver of hooks. It answers 200 unless told otherwise.
+// inbox is a receiver of hooks. It answers 200 unless the test sets another answer.
 type inbox struct {
 	URL string
 
@@ -76,7 +76,7 @@ func hooked(t *testing.T, kind string, answer func(n int, c hookCall) int) (*ser
 	return start(t, fast(kind, emulator.Hook{"url": in.URL})), in
 }
 
-// settled waits until nothing is left to tell and gives the statistics.
+// settled waits until no event is left to send and returns the statistics.
 func (b *server) settled(t *testing.T, kind string, want func(emulator.HookStats) bool) emulator.HookStats {
 	t.Helper()
 	eventually(t, "what was waited for", func() bool {

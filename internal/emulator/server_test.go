@@ -97,7 +97,7 @@ func (b *server) faults(t *testing.T, script string) {
 	}
 }
 
-// wantLedger compares all entries but for what differs from run to run.
+// wantLedger compares all entries except the fields that differ from run to run.
 func (b *server) wantLedger(t *testing.T, want ...emulator.Entry) {
 	t.Helper()
 	ignore := cmpopts.IgnoreFields(emulator.Entry{}, "At", "ProviderMessageID")
@@ -150,4 +150,25 @@ func key(kind, name string) string {
 		}
 	}
 	return ""
+}
+
+// kindNames are the providers of the catalog.
+func kindNames() []string {
+	var names []string
+	for _, k := range catalog.Kinds() {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
+// everyKind returns a table of a test. It fails the test for each kind that the table lacks: otherwise a new kind would go
+// untested.
+func everyKind[E any](t *testing.T, name string, table map[string]E) map[string]E {
+	t.Helper()
+	for _, kind := range kindNames() {
+		if _, ok := table[kind]; !ok {
+			t.Errorf("the table %s has no entry for the kind %s: add one", name, kind)
+		}
+	}
+	return table
 }

@@ -39,7 +39,7 @@ var (
 	ports     atomic.Uint32
 )
 
-// startOnPortsOfOurOwn starts an emulator on ports that nobody is given after it.
+// startOnPortsOfOurOwn starts an emulator on ports that no other process gets later.
 func startOnPortsOfOurOwn(ctx context.Context) (*emulator.Emulator, error) {
 	for {
 		e, err := catalog.New(emulator.Options{Listen: nextPort(), SMTPListen: nextPort()})
@@ -54,7 +54,7 @@ func startOnPortsOfOurOwn(ctx context.Context) (*emulator.Emulator, error) {
 
 func nextPort() string { return fmt.Sprintf("127.0.0.1:%d", 10_000+(firstPort+ports.Add(1))%20_000) }
 
-// stopAtOnce starts an emulator and stops it, with connections under way or without.
+// stopAtOnce starts an emulator and stops it, with or without open connections.
 func stopAtOnce(t *testing.T, connected bool) {
 	t.Helper()
 	e, err := startOnPortsOfOurOwn(t.Context())

@@ -56,7 +56,7 @@ type bed struct {
 	engine *Engine
 }
 
-// shared is what tests use in turn: a database with its sessions is dearer than what a test does with it.
+// shared is a database that tests use in turn, because making one costs more than a test does with it.
 type shared struct {
 	turn     sync.Mutex
 	database *pgtest.Database
@@ -64,7 +64,7 @@ type shared struct {
 	sql      *pgxpool.Pool
 }
 
-// made is what stage made, for TestMain to close.
+// made is what stage made; TestMain closes it.
 var made *shared
 
 // stage is the shared part of every bed. The first test makes it.
@@ -207,7 +207,7 @@ func (b *bed) waiting(t *testing.T, endpoint mail.ID) int {
 	return get[int](t, b, `SELECT count(*) FROM outbox WHERE endpoint_id = $1`, [16]byte(endpoint))
 }
 
-// until polls for what other goroutines bring about.
+// until polls for the work of other goroutines.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)

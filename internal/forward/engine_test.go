@@ -259,7 +259,7 @@ func TestGoneEndpointIsDisabledAndTheOthersAreTold(t *testing.T) {
 	if n := strings.Count(b.log.String(), "webhook endpoint disabled"); n != 1 {
 		t.Errorf("%d log lines say so, want 1", n)
 	}
-	// Enabled again, it gets what waited.
+	// When it is enabled again, it gets the waiting events.
 	before := gone.arrived.Load()
 	_, err = b.db.UpdateEndpoint(t.Context(), "tester", mail.DefaultTenant, id, nil, func(e *record.Endpoint) error { e.Disabled = false; return nil })
 	must(t, err)

@@ -18,7 +18,7 @@ func TestNext(t *testing.T) {
 	day := 24 * time.Hour
 	tests := map[string]struct {
 		n       int
-		failing time.Duration // for how long
+		failing time.Duration // how long
 		status  int
 		after   time.Duration
 		err     string
@@ -114,7 +114,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// FuzzRetryAfter: whatever a stranger writes there, the wait stays within its bounds.
+// FuzzRetryAfter: whatever an endpoint writes there, the wait stays within its bounds.
 func FuzzRetryAfter(f *testing.F) {
 	for _, s := range []string{"", "5", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "9223372036"} {
 		f.Add(s)

@@ -155,7 +155,7 @@ func TestIdleEngineAsksSeldom(t *testing.T) {
 	})
 }
 
-// TestDeliveryWhoseLeaseEndsIsLeftAlone: a slow endpoint must not be told twice because its queue outlived the lease.
+// TestDeliveryWhoseLeaseEndsIsLeftAlone: a slow endpoint must not get an event twice because its queue outlived the lease.
 func TestDeliveryWhoseLeaseEndsIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// oneDelivery is a store with one delivery for each claim, and counts what comes back of them.
+// oneDelivery is a store with one delivery for each claim, and counts the results.
 type oneDelivery struct {
 	Store
 	mu             sync.Mutex

@@ -7,12 +7,13 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/limit"
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
@@ -51,51 +52,40 @@ func invalidName(field string) error {
 	return invalid(field, "invalid_name", "must begin with a letter a-z and hold at most 40 of a-z, 0-9 and hyphens")
 }
 
-// account reads the account that the path names.
+// account finds the account that the path names.
 func (s *Server) account(r *http.Request) (*route.Account, error) {
+	return s.accountNamed(r, pathParam(r, "account"))
+}
+
+func (s *Server) accountNamed(r *http.Request, name string) (*route.Account, error) {
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
 		return nil, err
 	}
-	a := cfg.Account(pathParam(r, "account"))
-	if a == nil {
-		return nil, errNoAccount()
+	if a := cfg.Account(name); a != nil {
+		return a, nil
 	}
-	return a, nil
+	return nil, errNoAccount()
 }
 
 func errNoAccount() error {
 	return refuse(http.StatusNotFound, "not_found", "There is no such account.")
 }
 
-func (s *Server) listAccounts(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) listAccounts(r *http.Request) (out api.List[api.Account], err error) {
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
-		return err
+		return out, err
 	}
-	out := api.List[api.Account]{Data: make([]api.Account, 0, len(cfg.Accounts))}
-	for i := range cfg.Accounts {
-		out.Data = append(out.Data, s.accountView(&cfg.Accounts[i]))
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return listView(cfg.Accounts, s.accountView), nil
 }
 
-func (s *Server) getAccount(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	return s.showAccount(w, r, http.StatusOK)
-}
-
-func (s *Server) showAccount(w http.ResponseWriter, r *http.Request, status int) error {
+func (s *Server) getAccount(r *http.Request) (out api.Account, err error) {
 	a, err := s.account(r)
 	if err != nil {
-		return err
+		return out, err
 	}
-	return writeJSON(w, status, s.accountView(a))
+	return s.accountView(a), nil
 }
 
 func (s *Server) createAccount(w http.ResponseWriter, r *http.Request) error {
@@ -125,55 +115,45 @@ func (s *Server) createAccount(w http.ResponseWriter, r *http.Request) error {
 	if err := s.store.CreateAccount(r.Context(), principal(r).ID, a, secrets); err != nil {
 		return conflict(err, "name_taken", "There is an account of that name.")
 	}
+	created, err := s.accountNamed(r, a.Name)
+	if err != nil {
+		return afterStore(err)
+	}
 	w.Header().Set("Location", "/admin/v1/accounts/"+a.Name)
-	return afterStore(s.showCreated(w, r, a.Name))
+	return writeJSON(w, http.StatusCreated, s.accountView(created))
 }
 
-// showCreated answers 201 with the account as the store has it now.
-func (s *Server) showCreated(w http.ResponseWriter, r *http.Request, name string) error {
-	cfg, err := s.store.Config(r.Context())
-	if err != nil {
-		return err
-	}
-	a := cfg.Account(name)
-	if a == nil {
-		return errNoAccount()
-	}
-	return writeJSON(w, http.StatusCreated, s.accountView(a))
-}
-
-func (s *Server) patchAccount(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.AccountRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) patchAccount(r *http.Request, in api.AccountRequest) (out api.Account, err error) {
 	a, err := s.account(r)
 	if err != nil {
-		return err
+		return out, err
 	}
 	if err := fixedFields(in, a); err != nil {
-		return err
+		return out, err
 	}
 	spec, known := s.kinds.Spec(a.Kind)
 	if !known {
-		return refuse(http.StatusConflict, "unknown_kind", "This server does not know the account's provider kind.")
+		return out, refuse(http.StatusConflict, "unknown_kind", "This server does not know the account's provider kind.")
 	}
 	before := a.Settings
 	a.Settings = settingsOr(in.Settings, string(a.Settings))
 	secrets, err := s.applyAccount(a, in, spec)
 	if err != nil {
-		return err
+		return out, err
 	}
 	if err := redirects(a, before, secrets, spec); err != nil {
-		return err
+		return out, err
 	}
-	if err := s.validatePatch(r, a, secrets); err != nil {
-		return err
+	if err := s.updateAccount(r, a, secrets); err != nil {
+		return out, err
 	}
-	if err := s.store.UpdateAccount(r.Context(), principal(r).ID, *a, secrets); err != nil {
-		return missing(err, "There is no such account.")
-	}
-	return afterStore(s.showAccount(w, r, http.StatusOK))
+	return s.changedAccount(r)
+}
+
+// changedAccount shows the account after a change of it.
+func (s *Server) changedAccount(r *http.Request) (api.Account, error) {
+	out, err := s.getAccount(r)
+	return out, afterStore(err)
 }
 
 // fixedFields refuses fields that a PATCH can't change.
@@ -224,11 +204,8 @@ func openSettings(settings json.RawMessage, spec provider.Spec, given bool) erro
 			return invalid("settings."+name, "is_secret", "is a secret: give it under secrets")
 		}
 		if _, known := spec.Settings[name]; given && !known {
-			message := "is not a setting of this kind"
-			if hint := didYouMean(name, slices.Collect(maps.Keys(spec.Settings))); hint != "" {
-				message += "; " + hint
-			}
-			return invalid("settings."+name, "unknown_field", message)
+			hint := didYouMean(name, slices.Collect(maps.Keys(spec.Settings)))
+			return invalid("settings."+name, "unknown_field", "is not a setting of this kind"+hint)
 		}
 	}
 	return nil
@@ -237,32 +214,22 @@ func openSettings(settings json.RawMessage, spec provider.Spec, given bool) erro
 // secretsOf checks the secrets of a request against the names of the kind, and collects all mistakes.
 func secretsOf(in map[string]string, spec provider.Spec) (map[string]seal.Secret, error) {
 	out := make(map[string]seal.Secret, len(in))
-	bad := &mail.Invalid{}
+	var bad complaints
 	for _, name := range slices.Sorted(maps.Keys(in)) {
 		field := "secrets." + name
 		switch value := in[name]; {
 		case !slices.Contains(spec.Secrets, name):
-			message := "is not a secret of this kind"
-			if hint := didYouMean(name, spec.Secrets); hint != "" {
-				message += "; " + hint
-			}
-			bad.Fields = append(bad.Fields, mail.Field{Field: field, Code: "unknown_field", Message: message})
+			bad.complain(field, "unknown_field", "is not a secret of this kind"+didYouMean(name, spec.Secrets))
 		case value == "" || len(value) > maxSecret:
-			bad.Fields = append(bad.Fields, mail.Field{
-				Field: field, Code: "invalid_length", Message: "must have 1 to " + strconv.Itoa(maxSecret) + " bytes",
-			})
+			bad.complain(field, "invalid_length", "must have 1 to "+strconv.Itoa(maxSecret)+" bytes")
 		case len(value) < provider.MinGuessable && slices.Contains(spec.Guessable, name):
-			bad.Fields = append(bad.Fields, mail.Field{
-				Field: field, Code: "too_short", Message: "must have at least " + strconv.Itoa(provider.MinGuessable) + " characters: whoever guesses it can report events",
-			})
+			bad.complain(field, "too_short",
+				"must have at least "+strconv.Itoa(provider.MinGuessable)+" characters: whoever guesses it can report events")
 		default:
 			out[name] = seal.NewSecret(value)
 		}
 	}
-	if len(bad.Fields) > 0 {
-		return nil, bad
-	}
-	return out, nil
+	return out, bad.err()
 }
 
 // settingsOr returns the given settings, compacted, or stay if none are given.
@@ -277,9 +244,9 @@ func settingsOr(given json.RawMessage, stay string) json.RawMessage {
 	return b.Bytes()
 }
 
-// validatePatch has the adapter check the account as it will be: with the stored secrets, and the given ones over them.
-// Stored secrets that do not open must be given again.
-func (s *Server) validatePatch(r *http.Request, a *route.Account, given map[string]seal.Secret) error {
+// updateAccount stores an account after the adapter has checked it as it will be: with the stored secrets, and the given ones
+// over them. Stored secrets that do not open must be given again.
+func (s *Server) updateAccount(r *http.Request, a *route.Account, given map[string]seal.Secret) error {
 	if err := unreadable(a, given); err != nil {
 		return err
 	}
@@ -293,19 +260,25 @@ func (s *Server) validatePatch(r *http.Request, a *route.Account, given map[stri
 	if err := s.kinds.Validate(a.Kind, a.Settings, all); err != nil {
 		return errSettings(err)
 	}
-	return nil
+	return missing(s.store.UpdateAccount(r.Context(), principal(r).ID, *a, given), "There is no such account.")
 }
 
 func errSettings(err error) error {
 	return invalid("settings", "invalid_settings", err.Error())
 }
 
-func (s *Server) pauseAccount(w http.ResponseWriter, r *http.Request) error {
-	return s.turnAccount(w, r, s.store.PauseAccount)
+func (s *Server) pauseAccount(r *http.Request) (out api.Account, err error) {
+	if err := s.store.PauseAccount(r.Context(), principal(r).ID, pathParam(r, "account")); err != nil {
+		return out, missing(err, "There is no such account.")
+	}
+	return s.changedAccount(r)
 }
 
-func (s *Server) resumeAccount(w http.ResponseWriter, r *http.Request) error {
-	return s.turnAccount(w, r, s.store.ResumeAccount)
+func (s *Server) resumeAccount(r *http.Request) (out api.Account, err error) {
+	if err := s.store.ResumeAccount(r.Context(), principal(r).ID, pathParam(r, "account")); err != nil {
+		return out, missing(err, "There is no such account.")
+	}
+	return s.changedAccount(r)
 }
 
 // deleteAccount takes the account out of service. The answer is 202 with the account if it has to drain first, and 204 if it
@@ -328,39 +301,83 @@ func (s *Server) deleteAccount(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
-func (s *Server) getAccountLimits(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) getAccountLimits(r *http.Request) (out api.AccountLimits, err error) {
 	a, err := s.account(r)
 	if err != nil {
-		return err
+		return out, err
 	}
-	return writeJSON(w, http.StatusOK, s.limitsView(a.Kind, a.Limits))
+	return s.limitsView(a.Kind, a.Limits), nil
 }
 
-func (s *Server) putAccountLimits(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.LimitsRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) putAccountLimits(r *http.Request, in api.LimitsRequest) (out api.AccountLimits, err error) {
 	if in.Limits == nil {
-		return invalid("limits", "missing", "must be a list; an empty one means no limit")
+		return out, invalid("limits", "missing", "must be a list; an empty one means no limit")
 	}
 	windows, err := windowsOf(in.Limits)
 	if err != nil {
-		return err
+		return out, err
 	}
 	a, err := s.account(r)
 	if err != nil {
-		return err
+		return out, err
 	}
-	if err := s.store.SetLimits(r.Context(), principal(r).ID, a.Name, windows); err != nil {
-		return missing(err, "There is no such account.")
-	}
-	return writeJSON(w, http.StatusOK, s.limitsView(a.Kind, windows))
+	err = s.store.SetLimits(r.Context(), principal(r).ID, a.Name, windows)
+	return s.limitsView(a.Kind, windows), missing(err, "There is no such account.")
 }
 
 func (s *Server) limitsView(kind provider.Kind, windows []limit.Window) api.AccountLimits {
-	return api.AccountLimits{Limits: limitViews(windows), Documented: limitViews(s.kinds.DocumentedLimits(kind))}
+	return api.AccountLimits{Limits: views(windows, limitView), Documented: views(s.kinds.DocumentedLimits(kind), limitView)}
+}
+
+// redirects refuses a change of settings that decide where stored secrets are sent, unless these secrets come with the change:
+// otherwise anyone who may change an account could have its secrets sent to themselves. It does not judge the new place.
+func redirects(a *route.Account, before json.RawMessage, given map[string]seal.Secret, spec provider.Spec) error {
+	var bad complaints
+	for _, name := range slices.Sorted(maps.Keys(spec.Settings)) {
+		if reflect.DeepEqual(settingOf(before, name), settingOf(a.Settings, name)) {
+			continue
+		}
+		var wanted []string
+		for _, secret := range spec.Settings[name] {
+			if _, here := given[secret]; !here && slices.Contains(a.SecretFields, secret) {
+				wanted = append(wanted, secret)
+			}
+		}
+		if len(wanted) > 0 {
+			bad.complain("settings."+name, "secrets_required",
+				"decides where secrets are sent, or how: give "+strings.Join(wanted, ", ")+" again, under secrets of the same request")
+		}
+	}
+	return bad.err()
+}
+
+// settingOf reads one setting. It returns nil if the setting is absent, null or empty, which every adapter treats alike. Adapters
+// accept names in any case, as encoding/json does. Requests must use the exact case, but old stored settings may not.
+func settingOf(settings json.RawMessage, name string) any {
+	var fields map[string]any
+	if json.Unmarshal(settings, &fields) != nil { // openSettings has checked the settings of requests
+		return nil
+	}
+	value, exact := fields[name]
+	for other := range fields {
+		if !exact && strings.EqualFold(other, name) {
+			value = fields[other]
+		}
+	}
+	if value == nil || reflect.ValueOf(value).IsZero() {
+		return nil
+	}
+	return value
+}
+
+// unreadable is the 422 for secrets that don't open with the server's keys, unless all of them are given again.
+func unreadable(a *route.Account, given map[string]seal.Secret) error {
+	var bad complaints
+	for _, name := range a.Unreadable {
+		if _, here := given[name]; !here {
+			bad.complain("secrets."+name, "unreadable",
+				"was stored under a secret key that this server does not have: give it again, or the server that key as SENDGATE_SECRET_KEY_PREVIOUS")
+		}
+	}
+	return bad.err()
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -36,54 +37,37 @@ const (
 	maxKeyNetworks  = 32
 )
 
-func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) listKeys(r *http.Request) (out api.List[api.Key], err error) {
 	keys, err := s.store.Keys(r.Context())
 	if err != nil {
-		return err
+		return out, err
 	}
 	names, err := s.tenantNames(r.Context())
-	if err != nil {
-		return err
-	}
-	out := api.List[api.Key]{Data: make([]api.Key, 0, len(keys))}
-	for i := range keys {
-		out.Data = append(out.Data, keyView(&keys[i], names[keys[i].Tenant]))
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return listView(keys, func(k *record.Key) api.Key { return keyView(k, names[k.Tenant]) }), err
 }
 
 // createKey answers with the full key, which is never shown again.
-func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.KeyRequest](s, w, r)
+func (s *Server) createKey(r *http.Request, in api.KeyRequest) (out api.Key, err error) {
+	tenant, err := s.tenant(r.Context(), cmp.Or(in.Tenant, "default"))
 	if err != nil {
-		return err
-	}
-	if in.Tenant == "" {
-		in.Tenant = "default"
-	}
-	tenant, err := s.tenant(r.Context(), in.Tenant)
-	if err != nil {
-		return err
+		return out, err
 	}
 	if tenant == nil {
-		return invalid("tenant", "unknown_tenant", "is not a tenant")
+		return out, invalid("tenant", "unknown_tenant", "is not a tenant")
 	}
 	key, err := s.keyOf(in, tenant)
 	if err != nil {
-		return err
+		return out, err
 	}
 	id, full, hash := NewKey()
 	key.ID, key.Hash = id, hash
 	if err := s.store.CreateKey(r.Context(), principal(r).ID, key); err != nil {
-		return err
+		return out, err
 	}
 	s.keys.forget(id)
-	out := keyView(&key, tenant.Name)
+	out = keyView(&key, tenant.Name)
 	out.Secret = full
-	return writeJSON(w, http.StatusCreated, out)
+	return out, nil
 }
 
 // keyOf checks a request for a key and collects all its mistakes.
@@ -92,51 +76,42 @@ func (s *Server) keyOf(in api.KeyRequest, tenant *record.Tenant) (record.Key, er
 	k := record.Key{
 		Tenant: tenant.ID, Name: in.Name, RatePerSecond: in.RatePerSecond, TenantPaused: tenant.Paused, CreatedAt: now,
 	}
-	bad := &mail.Invalid{}
-	complain := func(field, code, message string) {
-		bad.Fields = append(bad.Fields, mail.Field{Field: field, Code: code, Message: message})
-	}
+	var bad complaints
 	if in.Name == "" || len(in.Name) > maxKeyName || !clean(in.Name) {
-		complain("name", "invalid_name", "must have 1 to 100 bytes and no control characters")
+		bad.complain("name", "invalid_name", "must have 1 to 100 bytes and no control characters")
 	}
 	if in.RatePerSecond < 0 || in.RatePerSecond > maxKeyRate {
-		complain("rate_per_second", "out_of_range", "must be 0 (no limit) to 100000")
+		bad.complain("rate_per_second", "out_of_range", "must be 0 (no limit) to 100000")
 	}
 	if in.ExpiresAt != nil {
 		if k.ExpiresAt = in.ExpiresAt.UTC(); !k.ExpiresAt.After(now) || k.ExpiresAt.Year() > 9998 {
-			complain("expires_at", "out_of_range", "must be in the future")
+			bad.complain("expires_at", "out_of_range", "must be in the future")
 		}
 	}
-	bad.Fields = append(bad.Fields, scopesInto(&k, in.Scopes)...)
-	bad.Fields = append(bad.Fields, domainsInto(&k, in.SenderDomains)...)
-	networks, wrong := networksOf(in.Networks)
-	k.Networks, bad.Fields = networks, append(bad.Fields, wrong...)
-	if len(bad.Fields) > 0 {
-		return record.Key{}, bad
-	}
-	return k, nil
+	k.Scopes = scopesOf(&bad, in.Scopes)
+	k.SenderDomains = listed(&bad, "sender_domains", maxSenderDomain, in.SenderDomains, mail.ParseDomain, "invalid_domain", "must be a domain")
+	k.Networks = networksOf(&bad, in.Networks)
+	return k, bad.err()
 }
 
-// scopesInto checks scopes. Admin scopes can't be combined with others: an admin key must not be handed to programs that send.
-func scopesInto(k *record.Key, in []string) []mail.Field {
+// scopesOf checks scopes. Admin scopes can't be combined with others: an admin key must not be handed to programs that send.
+func scopesOf(bad *complaints, in []string) (out []record.Scope) {
 	if len(in) == 0 {
-		return []mail.Field{{Field: "scopes", Code: "missing", Message: "must name at least one of " + scopeNames()}}
+		bad.complain("scopes", "missing", "must name at least one of "+scopeNames())
 	}
 	for i, name := range in {
 		scope := record.Scope(name)
-		if !slices.Contains(record.Scopes(), scope) || slices.Contains(k.Scopes, scope) {
-			return []mail.Field{{
-				Field: fmt.Sprintf("scopes[%d]", i), Code: "invalid_scope", Message: "must be one of " + scopeNames() + ", each once",
-			}}
+		switch {
+		case !slices.Contains(record.Scopes(), scope) || slices.Contains(out, scope):
+			bad.complain(fmt.Sprintf("scopes[%d]", i), "invalid_scope", "must be one of "+scopeNames()+", each once")
+			return nil
+		case len(out) > 0 && scope.OfAdmin() != out[0].OfAdmin():
+			bad.complain("scopes", "invalid_scope", "admin, admin:read and admin:write can't be joined with other scopes")
+			return nil
 		}
-		if len(k.Scopes) > 0 && scope.OfAdmin() != k.Scopes[0].OfAdmin() {
-			return []mail.Field{{
-				Field: "scopes", Code: "invalid_scope", Message: "admin, admin:read and admin:write can't be joined with other scopes",
-			}}
-		}
-		k.Scopes = append(k.Scopes, scope)
+		out = append(out, scope)
 	}
-	return nil
+	return out
 }
 
 func scopeNames() string {
@@ -147,113 +122,79 @@ func scopeNames() string {
 	return strings.Join(names, ", ")
 }
 
-// domainsInto checks sender domains and drops duplicates.
-func domainsInto(k *record.Key, in []string) []mail.Field {
-	if len(in) > maxSenderDomain {
-		return []mail.Field{{Field: "sender_domains", Code: "too_many", Message: "must be at most 100"}}
-	}
-	var fields []mail.Field
-	for i, name := range in {
-		domain, err := mail.ParseDomain(name)
-		if err != nil {
-			fields = append(fields, mail.Field{
-				Field: fmt.Sprintf("sender_domains[%d]", i), Code: "invalid_domain", Message: "must be a domain",
-			})
-			continue
-		}
-		if !slices.Contains(k.SenderDomains, domain) {
-			k.SenderDomains = append(k.SenderDomains, domain)
-		}
-	}
-	return fields
+func networksOf(bad *complaints, in []string) []netip.Prefix {
+	return listed(bad, "networks", maxKeyNetworks, in, record.ParseNetwork,
+		"invalid_network", "must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32, or an address")
 }
 
-// networksOf reads networks and drops duplicates.
-func networksOf(in []string) (networks []netip.Prefix, wrong []mail.Field) {
-	if len(in) > maxKeyNetworks {
-		return nil, []mail.Field{{Field: "networks", Code: "too_many", Message: "must be at most 32"}}
+// listed parses each text of a list and drops duplicates. A text that does not parse gets the code and message.
+func listed[T comparable](
+	bad *complaints, field string, most int, in []string, parse func(string) (T, error), code, message string,
+) (out []T) {
+	if len(in) > most {
+		bad.complain(field, "too_many", fmt.Sprintf("must be at most %d", most))
+		return nil
 	}
 	for i, text := range in {
-		network, err := record.ParseNetwork(text)
+		value, err := parse(text)
 		if err != nil {
-			wrong = append(wrong, mail.Field{
-				Field: fmt.Sprintf("networks[%d]", i), Code: "invalid_network", Message: "must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32, or an address",
-			})
-			continue
-		}
-		if !slices.Contains(networks, network) {
-			networks = append(networks, network)
+			bad.complain(fmt.Sprintf("%s[%d]", field, i), code, message)
+		} else if !slices.Contains(out, value) {
+			out = append(out, value)
 		}
 	}
-	return networks, wrong
+	return out
 }
 
 // patchKey sets the networks from which a key is accepted, on every replica within keyTTL plus keyGrace. It refuses a change
 // that would lock out the caller.
-func (s *Server) patchKey(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.KeyPatch](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) patchKey(r *http.Request, in api.KeyPatch) (out api.Key, err error) {
 	id := pathParam(r, "key")
 	if in.Networks != nil {
-		networks, wrong := networksOf(*in.Networks)
-		if len(wrong) > 0 {
-			return &mail.Invalid{Fields: wrong}
+		var bad complaints
+		networks := networksOf(&bad, *in.Networks)
+		if err := bad.err(); err != nil {
+			return out, err
 		}
 		if from := s.clientIP(r); id == principal(r).ID && !admits(networks, from) {
-			return refuse(http.StatusConflict, "locks_you_out", "You call with this key from "+from.String()+", which the networks do not hold.")
+			return out, refuse(http.StatusConflict, "locks_you_out", "You call with this key from "+from.String()+", which the networks do not hold.")
 		}
 		if err := s.store.SetKeyNetworks(r.Context(), principal(r).ID, id, networks); err != nil {
-			return missing(err, noKey)
+			return out, missing(err, noKey)
 		}
 		s.keys.forget(id)
 	}
-	out, err := s.keyShown(r.Context(), id)
-	if err != nil {
-		return missing(err, noKey)
-	}
-	return writeJSON(w, http.StatusOK, out)
+	out, err = s.keyShown(r.Context(), id)
+	return out, missing(err, noKey)
 }
 
 // rotateKey makes a key with the rights of the old one, which ends after the overlap. The new key is shown only in this answer.
-func (s *Server) rotateKey(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.KeyRotateRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) rotateKey(r *http.Request, in api.KeyRotateRequest) (out api.Key, err error) {
 	overlap, err := overlapOf(in.OverlapSeconds)
 	if err != nil {
-		return err
+		return out, err
 	}
 	id := pathParam(r, "key")
 	next, full, hash := NewKey()
 	if err := s.store.RotateKey(r.Context(), principal(r).ID, id, next, hash, overlap); err != nil {
-		return missing(err, "There is no key of this id that has not ended.")
+		return out, missing(err, "There is no key of this id that has not ended.")
 	}
 	s.keys.forget(id)
 	s.keys.forget(next)
-	out, err := s.keyShown(r.Context(), next)
-	if err != nil {
-		return err
-	}
+	out, err = s.keyShown(r.Context(), next)
 	out.Secret = full
-	return writeJSON(w, http.StatusCreated, out)
+	return out, err
 }
 
 const noKey = "There is no such key."
 
-func (s *Server) keyShown(ctx context.Context, id string) (*api.Key, error) {
+func (s *Server) keyShown(ctx context.Context, id string) (out api.Key, err error) {
 	key, err := s.store.KeyByID(ctx, id)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	names, err := s.tenantNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := keyView(key, names[key.Tenant])
-	return &out, nil
+	return keyView(key, names[key.Tenant]), err
 }
 
 func (s *Server) tenantNames(ctx context.Context) (map[mail.TenantID]string, error) {
@@ -266,10 +207,7 @@ func (s *Server) tenantNames(ctx context.Context) (map[mail.TenantID]string, err
 }
 
 // revokeKey ends a key on every replica within keyTTL plus keyGrace. The last key that can make others can't be revoked.
-func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) revokeKey(r *http.Request) error {
 	id := pathParam(r, "key")
 	keys, err := s.store.Keys(r.Context())
 	if err != nil {
@@ -282,7 +220,7 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 		return missing(err, noKey)
 	}
 	s.keys.forget(id)
-	return noContent(w)
+	return nil
 }
 
 // lastAdmin reports whether key id is the only valid one with the scope admin:write.

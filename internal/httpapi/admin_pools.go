@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 )
@@ -26,34 +25,19 @@ const (
 	maxMembers = 100
 )
 
-func (s *Server) listPools(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) listPools(r *http.Request) (out api.List[api.Pool], err error) {
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
-		return err
+		return out, err
 	}
-	out := api.List[api.Pool]{Data: make([]api.Pool, 0, len(cfg.Pools))}
-	for i := range cfg.Pools {
-		out.Data = append(out.Data, poolView(&cfg.Pools[i]))
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return listView(cfg.Pools, poolView), nil
 }
 
 func (s *Server) getPool(w http.ResponseWriter, r *http.Request) error {
 	if err := noQuery(r); err != nil {
 		return err
 	}
-	cfg, err := s.store.Config(r.Context())
-	if err != nil {
-		return err
-	}
-	p := cfg.Pool(pathParam(r, "pool"))
-	if p == nil {
-		return errNoPool()
-	}
-	return showPool(w, http.StatusOK, p)
+	return s.showPool(w, r, http.StatusOK, pathParam(r, "pool"))
 }
 
 func (s *Server) createPool(w http.ResponseWriter, r *http.Request) error {
@@ -71,16 +55,8 @@ func (s *Server) createPool(w http.ResponseWriter, r *http.Request) error {
 	if err := s.store.CreatePool(r.Context(), principal(r).ID, p); err != nil {
 		return conflict(err, "name_taken", "There is a pool of that name.")
 	}
-	cfg, err := s.store.Config(r.Context())
-	if err != nil {
-		return afterStore(err)
-	}
-	created := cfg.Pool(p.Name)
-	if created == nil {
-		return errNoPool()
-	}
 	w.Header().Set("Location", "/admin/v1/pools/"+p.Name)
-	return showPool(w, http.StatusCreated, created)
+	return afterStore(s.showPool(w, r, http.StatusCreated, p.Name))
 }
 
 // putPool replaces a pool. It needs If-Match, so that one of two operators who change it at once gets an error (RFC 6585
@@ -106,7 +82,8 @@ func (s *Server) putPool(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return missing(err, "There is no such pool.")
 	}
-	return showPool(w, http.StatusOK, &updated)
+	w.Header().Set("ETag", etag(updated.Version))
+	return writeJSON(w, http.StatusOK, poolView(&updated))
 }
 
 // pool makes a pool from a request and checks it against the existing accounts.
@@ -133,44 +110,28 @@ func membersOf(in []api.PoolMember, cfg *route.Config) ([]route.Member, error) {
 	if len(in) > maxMembers {
 		return nil, invalid("accounts", "too_many", fmt.Sprintf("must be at most %d", maxMembers))
 	}
-	out, bad, total := make([]route.Member, 0, len(in)), &mail.Invalid{}, 0.0
+	out, bad, total := make([]route.Member, 0, len(in)), complaints{}, 0.0
 	seen := map[string]bool{}
 	for i, m := range in {
-		if f := memberFault(m, cfg, seen); f != nil {
-			f.Field = fmt.Sprintf("accounts[%d].%s", i, f.Field)
-			bad.Fields = append(bad.Fields, *f)
-			continue
+		at, a := fmt.Sprintf("accounts[%d].", i), cfg.Account(m.Account)
+		switch {
+		case a == nil || a.Draining:
+			bad.complain(at+"account", "unknown_account", "is not an account"+didYouMean(m.Account, accountNames(cfg)))
+		case seen[m.Account]:
+			bad.complain(at+"account", "duplicate", "is in the list twice")
+		case math.IsNaN(m.Weight) || m.Weight < 0 || m.Weight > maxWeight:
+			bad.complain(at+"weight", "out_of_range", "must be 0 to 1000000")
+		default:
+			seen[m.Account] = true
+			total += m.Weight
+			out = append(out, route.Member{Account: m.Account, Weight: m.Weight})
 		}
-		seen[m.Account] = true
-		total += m.Weight
-		out = append(out, route.Member{Account: m.Account, Weight: m.Weight})
 	}
-	if len(bad.Fields) == 0 && total <= 0 {
-		return nil, invalid("accounts", "no_weight", "must have at least one account with a weight above 0")
-	}
-	if len(bad.Fields) > 0 {
-		return nil, bad
+	if len(bad) == 0 && total <= 0 {
+		bad.complain("accounts", "no_weight", "must have at least one account with a weight above 0")
 	}
 	slices.SortFunc(out, func(a, b route.Member) int { return strings.Compare(a.Account, b.Account) })
-	return out, nil
-}
-
-// memberFault returns the mistake in one member of a pool, or nil.
-func memberFault(m api.PoolMember, cfg *route.Config, seen map[string]bool) *mail.Field {
-	a := cfg.Account(m.Account)
-	switch {
-	case a == nil || a.Draining:
-		message := "is not an account"
-		if hint := didYouMean(m.Account, accountNames(cfg)); hint != "" {
-			message += "; " + hint
-		}
-		return &mail.Field{Field: "account", Code: "unknown_account", Message: message}
-	case seen[m.Account]:
-		return &mail.Field{Field: "account", Code: "duplicate", Message: "is in the list twice"}
-	case math.IsNaN(m.Weight) || m.Weight < 0 || m.Weight > maxWeight:
-		return &mail.Field{Field: "weight", Code: "out_of_range", Message: "must be 0 to 1000000"}
-	}
-	return nil
+	return out, bad.err()
 }
 
 func accountNames(cfg *route.Config) []string {
@@ -183,21 +144,23 @@ func accountNames(cfg *route.Config) []string {
 	return names
 }
 
-func errNoPool() error { return refuse(http.StatusNotFound, "not_found", "There is no such pool.") }
-
-func showPool(w http.ResponseWriter, status int, p *route.Pool) error {
+// showPool answers with the pool as the store has it now.
+func (s *Server) showPool(w http.ResponseWriter, r *http.Request, status int, name string) error {
+	cfg, err := s.store.Config(r.Context())
+	if err != nil {
+		return err
+	}
+	p := cfg.Pool(name)
+	if p == nil {
+		return refuse(http.StatusNotFound, "not_found", "There is no such pool.")
+	}
 	w.Header().Set("ETag", etag(p.Version))
 	return writeJSON(w, status, poolView(p))
 }
 
 func poolView(p *route.Pool) api.Pool {
-	out := api.Pool{
-		Name: p.Name, Overflow: string(p.Overflow), Version: p.Version, Accounts: make([]api.PoolMember, 0, len(p.Members)),
-	}
-	for _, m := range p.Members {
-		out.Accounts = append(out.Accounts, api.PoolMember{Account: m.Account, Weight: m.Weight})
-	}
-	return out
+	member := func(m *route.Member) api.PoolMember { return api.PoolMember{Account: m.Account, Weight: m.Weight} }
+	return api.Pool{Name: p.Name, Overflow: string(p.Overflow), Version: p.Version, Accounts: views(p.Members, member)}
 }
 
 func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }

@@ -24,123 +24,86 @@ const (
 	maxRuleField = 128
 )
 
-func (s *Server) listRules(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	return s.showRules(w, r)
-}
-
-func (s *Server) showRules(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) listRules(r *http.Request) (out api.List[api.Rule], err error) {
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
-		return err
+		return out, err
 	}
-	out := api.List[api.Rule]{Data: make([]api.Rule, 0, len(cfg.Rules))}
-	for _, rule := range cfg.Rules {
-		out.Data = append(out.Data, ruleView(rule))
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return listView(cfg.Rules, ruleView), nil
 }
 
-func (s *Server) createRule(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.Rule](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) createRule(r *http.Request, in api.Rule) (out api.Rule, err error) {
 	if in.ID != 0 {
-		return invalid("id", "fixed", "is given by the server")
+		return out, invalid("id", "fixed", "is given by the server")
 	}
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
-		return err
+		return out, err
 	}
-	rule, fields := ruleOf("", in, cfg)
-	if len(fields) > 0 {
-		return &mail.Invalid{Fields: fields}
+	var bad complaints
+	rule := ruleOf(&bad, "", in, cfg)
+	if err := bad.err(); err != nil {
+		return out, err
 	}
 	created, err := s.store.CreateRule(r.Context(), principal(r).ID, rule)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusCreated, ruleView(created))
+	return ruleView(&created), err
 }
 
 // replaceRules replaces the whole list of rules. All rules get new ids, so that a caller can read the list, change it and send
 // it back.
-func (s *Server) replaceRules(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.RulesRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) replaceRules(r *http.Request, in api.RulesRequest) (out api.List[api.Rule], err error) {
 	if in.Rules == nil {
-		return invalid("rules", "missing", "must be a list; an empty one removes all rules")
+		return out, invalid("rules", "missing", "must be a list; an empty one removes all rules")
 	}
 	if len(in.Rules) > maxRules {
-		return invalid("rules", "too_many", fmt.Sprintf("must be at most %d", maxRules))
+		return out, invalid("rules", "too_many", fmt.Sprintf("must be at most %d", maxRules))
 	}
 	cfg, err := s.store.Config(r.Context())
 	if err != nil {
-		return err
+		return out, err
 	}
 	rules, err := rulesOf(in.Rules, cfg)
 	if err != nil {
-		return err
+		return out, err
 	}
 	if err := s.store.SetRules(r.Context(), principal(r).ID, rules); err != nil {
-		return err
+		return out, err
 	}
-	return afterStore(s.showRules(w, r))
+	out, err = s.listRules(r)
+	return out, afterStore(err)
 }
 
 // rulesOf checks a whole list. Each position may occur only once: the first match wins, so the order must be clear.
 func rulesOf(in []api.Rule, cfg *route.Config) ([]route.Rule, error) {
-	rules, bad, positions := make([]route.Rule, 0, len(in)), &mail.Invalid{}, map[int]bool{}
+	rules, bad, positions := make([]route.Rule, 0, len(in)), complaints{}, map[int]bool{}
 	for i, one := range in {
 		at := fmt.Sprintf("rules[%d].", i)
-		rule, fields := ruleOf(at, one, cfg)
-		bad.Fields = append(bad.Fields, fields...)
+		rules = append(rules, ruleOf(&bad, at, one, cfg))
 		if positions[one.Position] {
-			bad.Fields = append(bad.Fields, mail.Field{
-				Field: at + "position", Code: "duplicate", Message: "is used by two rules",
-			})
+			bad.complain(at+"position", "duplicate", "is used by two rules")
 		}
 		positions[one.Position] = true
-		rules = append(rules, rule)
 	}
-	if len(bad.Fields) > 0 {
-		return nil, bad
-	}
-	return rules, nil
+	return rules, bad.err()
 }
 
-func (s *Server) deleteRule(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) deleteRule(r *http.Request) error {
 	id, err := strconv.ParseInt(pathParam(r, "rule"), 10, 64)
 	if err != nil || id < 1 {
 		return refuse(http.StatusNotFound, "not_found", "There is no such rule.")
 	}
-	if err := s.store.DeleteRule(r.Context(), principal(r).ID, id); err != nil {
-		return missing(err, "There is no such rule.")
-	}
-	return noContent(w)
+	return missing(s.store.DeleteRule(r.Context(), principal(r).ID, id), "There is no such rule.")
 }
 
-// ruleOf checks one rule and brings its domains into canonical form. Field names in its errors begin with at.
-func ruleOf(at string, in api.Rule, cfg *route.Config) (route.Rule, []mail.Field) {
+// ruleOf checks one rule and brings its domains into canonical form. The names of its fields begin with at.
+func ruleOf(bad *complaints, at string, in api.Rule, cfg *route.Config) route.Rule {
 	out := route.Rule{Position: in.Position, Stream: in.Stream, Tag: in.Tag, Pool: in.Pool}
-	var fields []mail.Field
-	complain := func(field, code, message string) {
-		fields = append(fields, mail.Field{Field: at + field, Code: code, Message: message})
-	}
 	if in.Position < 0 || in.Position > maxPosition {
-		complain("position", "out_of_range", "must be 0 to 1000000")
+		bad.complain(at+"position", "out_of_range", "must be 0 to 1000000")
 	}
 	for _, text := range []struct{ field, value string }{{"stream", in.Stream}, {"tag", in.Tag}} {
 		if len(text.value) > maxRuleField || !clean(text.value) {
-			complain(text.field, "invalid_text", "must have at most 128 bytes and no control characters")
+			bad.complain(at+text.field, "invalid_text", "must have at most 128 bytes and no control characters")
 		}
 	}
 	for _, d := range []struct {
@@ -152,17 +115,17 @@ func ruleOf(at string, in api.Rule, cfg *route.Config) (route.Rule, []mail.Field
 		}
 		domain, err := mail.ParseDomain(d.value)
 		if err != nil {
-			complain(d.field, "invalid_domain", "must be a domain")
+			bad.complain(at+d.field, "invalid_domain", "must be a domain")
 		}
 		*d.to = domain
 	}
 	if cfg.Pool(in.Pool) == nil {
-		complain("pool", "unknown_pool", "is not a pool")
+		bad.complain(at+"pool", "unknown_pool", "is not a pool")
 	}
-	return out, fields
+	return out
 }
 
-func ruleView(r route.Rule) api.Rule {
+func ruleView(r *route.Rule) api.Rule {
 	return api.Rule{
 		ID: r.ID, Position: r.Position, Stream: r.Stream, Tag: r.Tag, SenderDomain: r.SenderDomain,
 		RecipientDomain: r.RecipientDomain, Pool: r.Pool,

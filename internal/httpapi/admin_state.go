@@ -15,17 +15,10 @@ type StateStore interface {
 	Queue(ctx context.Context) (record.QueueState, error)
 	LimitStates(ctx context.Context) ([]limit.State, error)
 	Audit(ctx context.Context, f record.AuditFilter) ([]record.AuditEntry, error)
-	Ping(ctx context.Context) error // the database answers and has our schema
 }
 
-func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) getQueue(r *http.Request) (api.Queue, error) {
 	q, err := s.store.Queue(r.Context())
-	if err != nil {
-		return err
-	}
 	out := api.Queue{
 		Ready: q.Ready, Scheduled: q.Scheduled, Inflight: q.Inflight, Unknown: q.Unknown, OldestDue: optional(q.OldestDue),
 	}
@@ -45,70 +38,40 @@ func (s *Server) getQueue(w http.ResponseWriter, r *http.Request) error {
 			ID: rep.ID, Host: rep.Host, StartedAt: rep.StartedAt, LeaseUntil: rep.LeaseUntil,
 		})
 	}
-	return writeJSON(w, http.StatusOK, out)
+	return out, err
 }
 
 // listLimits shows how much of each window of each account is used and left.
-func (s *Server) listLimits(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) listLimits(r *http.Request) (api.List[api.WindowState], error) {
 	states, err := s.store.LimitStates(r.Context())
-	if err != nil {
-		return err
-	}
-	out := api.List[api.WindowState]{Data: make([]api.WindowState, 0, len(states))}
-	for _, st := range states {
-		line := api.WindowState{
-			Account: st.Account, Limit: limitView(st.Window), Used: st.Used, Free: max(st.Window.N-st.Used, 0),
+	return listView(states, func(st *limit.State) api.WindowState {
+		out := api.WindowState{
+			Account: st.Account, Limit: limitView(&st.Window), Used: st.Used, Free: max(st.Window.N-st.Used, 0),
 		}
 		if st.BlockedUntil.After(s.clock()) {
-			line.BlockedUntil = optional(st.BlockedUntil)
+			out.BlockedUntil = optional(st.BlockedUntil)
 		}
-		out.Data = append(out.Data, line)
-	}
-	return writeJSON(w, http.StatusOK, out)
+		return out
+	}), err
 }
 
-func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "actor", "action", "target", "since", "until", "limit", "cursor")
-	if err != nil {
-		return err
-	}
+func (s *Server) listAudit(r *http.Request) (out api.AuditPage, err error) {
+	q := readQuery(r, "actor", "action", "target", "since", "until", "limit", "cursor")
 	f := record.AuditFilter{
 		Actor: q.text("actor"), Action: q.text("action"), Target: q.text("target"), Since: q.moment("since"), Until: q.moment("until"),
-	}
-	limit := q.limit()
-	if err := q.err(); err != nil {
-		return err
+		Limit: q.limit() + 1,
 	}
 	l := listing{name: "audit", filter: q.filter()}
-	if f.Before, err = q.auditCursor(s.cursors, l); err != nil {
-		return err
+	f.Before = position(q, s.cursors, l, func(id string) (int64, error) { return strconv.ParseInt(id, 10, 64) })
+	if err := q.err(); err != nil {
+		return out, err
 	}
-	f.Limit = limit + 1
 	rows, err := s.store.Audit(r.Context(), f)
-	if err != nil {
-		return err
-	}
-	rows, next := page(s.cursors, l, rows, limit, func(e *record.AuditEntry) string { return strconv.FormatInt(e.ID, 10) })
-	out := api.AuditPage{Data: make([]api.AuditEntry, 0, len(rows)), NextCursor: next}
-	for _, e := range rows {
-		out.Data = append(out.Data, api.AuditEntry{
-			ID: e.ID, At: e.At, Actor: e.Actor, ActorName: e.Name, Action: e.Action, Target: e.Target, Detail: e.Detail,
-		})
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return pageOf(s.cursors, l, rows, f.Limit, func(e *record.AuditEntry) string { return strconv.FormatInt(e.ID, 10) }, auditView), err
 }
 
-func (q *query) auditCursor(c *cursors, l listing) (int64, error) {
-	last, err := q.cursor(c, l)
-	if err != nil || last == "" {
-		return 0, err
+func auditView(e *record.AuditEntry) api.AuditEntry {
+	return api.AuditEntry{
+		ID: e.ID, At: e.At, Actor: e.Actor, ActorName: e.Name, Action: e.Action, Target: e.Target, Detail: e.Detail,
 	}
-	before, err := strconv.ParseInt(last, 10, 64)
-	if err != nil {
-		return 0, errCursor()
-	}
-	return before, nil
 }

@@ -20,62 +20,39 @@ const (
 	maxTenantWeight     = 1000
 )
 
-func (s *Server) listTenants(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) listTenants(r *http.Request) (api.List[api.Tenant], error) {
 	tenants, err := s.store.Tenants(r.Context())
-	if err != nil {
-		return err
-	}
-	out := api.List[api.Tenant]{Data: make([]api.Tenant, 0, len(tenants))}
-	for _, t := range tenants {
-		out.Data = append(out.Data, tenantView(t))
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return listView(tenants, tenantView), err
 }
 
-func (s *Server) createTenant(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.TenantRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) createTenant(r *http.Request, in api.TenantRequest) (out api.Tenant, err error) {
 	if !validName(in.Name) {
-		return invalidName("name")
+		return out, invalidName("name")
 	}
 	t := record.Tenant{Name: in.Name, Weight: defaultTenantWeight}
 	if err := applyTenant(&t, in); err != nil {
-		return err
+		return out, err
 	}
 	created, err := s.store.CreateTenant(r.Context(), principal(r).ID, t)
-	if err != nil {
-		return conflict(err, "name_taken", "There is a tenant of that name.")
-	}
-	return writeJSON(w, http.StatusCreated, tenantView(created))
+	return tenantView(&created), conflict(err, "name_taken", "There is a tenant of that name.")
 }
 
-func (s *Server) patchTenant(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.TenantRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) patchTenant(r *http.Request, in api.TenantRequest) (out api.Tenant, err error) {
 	t, err := s.tenant(r.Context(), pathParam(r, "tenant"))
 	if err != nil {
-		return err
+		return out, err
 	}
 	if t == nil {
-		return refuse(http.StatusNotFound, "not_found", "There is no such tenant.")
+		return out, refuse(http.StatusNotFound, "not_found", "There is no such tenant.")
 	}
 	if in.Name != "" && in.Name != t.Name {
-		return invalid("name", "fixed", "can't be changed")
+		return out, invalid("name", "fixed", "can't be changed")
 	}
 	if err := applyTenant(t, in); err != nil {
-		return err
+		return out, err
 	}
-	if err := s.store.UpdateTenant(r.Context(), principal(r).ID, t.Name, t.Weight, t.Paused); err != nil {
-		return missing(err, "There is no such tenant.")
-	}
-	return writeJSON(w, http.StatusOK, tenantView(*t))
+	err = s.store.UpdateTenant(r.Context(), principal(r).ID, t.Name, t.Weight, t.Paused)
+	return tenantView(t), missing(err, "There is no such tenant.")
 }
 
 func applyTenant(t *record.Tenant, in api.TenantRequest) error {
@@ -91,6 +68,6 @@ func applyTenant(t *record.Tenant, in api.TenantRequest) error {
 	return nil
 }
 
-func tenantView(t record.Tenant) api.Tenant {
+func tenantView(t *record.Tenant) api.Tenant {
 	return api.Tenant{Name: t.Name, Weight: t.Weight, Paused: t.Paused, CreatedAt: t.CreatedAt}
 }

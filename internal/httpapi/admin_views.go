@@ -1,31 +1,15 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/limit"
-	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/route"
 )
-
-// turnAccount pauses or resumes an account and shows its new state.
-func (s *Server) turnAccount(
-	w http.ResponseWriter, r *http.Request, turn func(ctx context.Context, actor, account string) error,
-) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	if err := turn(r.Context(), principal(r).ID, pathParam(r, "account")); err != nil {
-		return missing(err, "There is no such account.")
-	}
-	return afterStore(s.showAccount(w, r, http.StatusOK))
-}
 
 // accountView shows an account. Its capabilities are those of its kind; secrets are names only.
 func (s *Server) accountView(a *route.Account) api.Account {
@@ -34,7 +18,7 @@ func (s *Server) accountView(a *route.Account) api.Account {
 	}
 	out := api.Account{
 		Name: a.Name, Kind: string(a.Kind), Settings: a.Settings, Secrets: a.SecretFields, UnreadableSecrets: a.Unreadable,
-		Concurrency: a.Concurrency, Limits: limitViews(a.Limits), State: accountState(a),
+		Concurrency: a.Concurrency, Limits: views(a.Limits, limitView), State: accountState(a),
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
 	}
 	if len(out.Settings) == 0 {
@@ -70,15 +54,7 @@ func accountState(a *route.Account) string {
 	return "active"
 }
 
-func limitViews(windows []limit.Window) []api.Limit {
-	out := make([]api.Limit, 0, len(windows))
-	for _, w := range windows {
-		out = append(out, limitView(w))
-	}
-	return out
-}
-
-func limitView(w limit.Window) api.Limit {
+func limitView(w *limit.Window) api.Limit {
 	return api.Limit{N: w.N, Per: per(w.Per), Unit: string(w.Unit)}
 }
 
@@ -99,27 +75,22 @@ func windowsOf(in []api.Limit) ([]limit.Window, error) {
 	if len(in) > maxWindows {
 		return nil, invalid("limits", "too_many", fmt.Sprintf("must be at most %d", maxWindows))
 	}
-	out, bad := make([]limit.Window, 0, len(in)), &mail.Invalid{}
+	out, bad := make([]limit.Window, 0, len(in)), complaints{}
 	for i, l := range in {
 		field := fmt.Sprintf("limits[%d]", i)
 		d, err := time.ParseDuration(l.Per)
 		if err != nil {
-			bad.Fields = append(bad.Fields, mail.Field{
-				Field: field + ".per", Code: "invalid_duration", Message: `must be a duration such as "1s", "5m" or "24h"`,
-			})
+			bad.complain(field+".per", "invalid_duration", `must be a duration such as "1s", "5m" or "24h"`)
 			continue
 		}
 		w := limit.Window{N: l.N, Per: d, Unit: limit.Unit(l.Unit)}
 		if err := checkWindow(w, out); err != nil {
-			bad.Fields = append(bad.Fields, mail.Field{Field: field, Code: "invalid_limit", Message: err.Error()})
+			bad.complain(field, "invalid_limit", err.Error())
 			continue
 		}
 		out = append(out, w)
 	}
-	if len(bad.Fields) > 0 {
-		return nil, bad
-	}
-	return out, nil
+	return out, bad.err()
 }
 
 // checkWindow checks one limit. Its period must be whole milliseconds, and unit and period must differ from those of others.

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
@@ -41,18 +43,12 @@ const (
 )
 
 // getAccountWebhooks shows the state of an account's receiver.
-func (s *Server) getAccountWebhooks(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) getAccountWebhooks(r *http.Request) (out api.AccountWebhooks, err error) {
 	a, err := s.account(r)
 	if err != nil {
-		return err
+		return out, err
 	}
 	all, err := s.store.HookHealth(r.Context())
-	if err != nil {
-		return err
-	}
 	h := record.HookHealth{}
 	for i := range all {
 		if all[i].Account == a.Name {
@@ -60,11 +56,11 @@ func (s *Server) getAccountWebhooks(w http.ResponseWriter, r *http.Request) erro
 		}
 	}
 	spec, _ := s.kinds.Spec(a.Kind)
-	return writeJSON(w, http.StatusOK, api.AccountWebhooks{
+	return api.AccountWebhooks{
 		Account: a.Name, Path: hookPath(a.Name), LastEventAt: optional(h.LastEvent), Events: h.Events, Refused: h.Refused,
 		LastRefusedAt: optional(h.LastRefused), LastRefusal: h.LastRefusal, LastSentAt: optional(h.LastSent),
 		Silent: spec.Events.Delivered && silent(&h, a.CreatedAt, s.clock()),
-	})
+	}, err
 }
 
 func hookPath(account string) string { return "/hooks/" + account }
@@ -85,34 +81,27 @@ func silent(h *record.HookHealth, created, now time.Time) bool {
 
 // registerWebhooks has the account's adapter set up our URL at its provider. The results, such as the provider's signing key,
 // are stored with the account.
-func (s *Server) registerWebhooks(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.AccountWebhooksRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) registerWebhooks(r *http.Request, in api.AccountWebhooksRequest) (out api.AccountWebhooksResult, err error) {
 	base, err := hookBase(in.URL)
 	if err != nil {
-		return err
+		return out, err
 	}
 	a, err := s.account(r)
 	if err != nil {
-		return err
+		return out, err
 	}
 	if err := s.ownURL(r, base, a.Kind); err != nil {
-		return err
+		return out, err
 	}
-	out := api.AccountWebhooksResult{URL: base + hookPath(a.Name)}
+	out.URL = base + hookPath(a.Name)
 	again, err := s.registerOnce(r, a.Name, &out)
 	if err == nil && again {
 		_, err = s.registerOnce(r, a.Name, &out)
 	}
-	if err != nil && len(out.Done) > 0 {
-		return afterStore(err)
+	if len(out.Done) > 0 {
+		err = afterStore(err)
 	}
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return out, err
 }
 
 // hookBase checks the base URL. It must be https; http is allowed only to this machine, for emulators.
@@ -203,20 +192,17 @@ func providerRefusal(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	own := refuse(http.StatusBadGateway, "provider_refused", "The provider did not do it: "+e.Error())
-	own.retryAfter, own.cause = e.RetryAfter, err
-	return own
+	return &refusal{
+		status: http.StatusBadGateway, code: "provider_refused", detail: "The provider did not do it: " + e.Error(),
+		retryAfter: e.RetryAfter, cause: err,
+	}
 }
 
 // keepRegistration stores the settings and secrets of a registration over those that the account has now.
 func (s *Server) keepRegistration(r *http.Request, account string, made provider.Registration) error {
-	cfg, err := s.store.Config(r.Context())
+	a, err := s.accountNamed(r, account)
 	if err != nil {
 		return err
-	}
-	a := cfg.Account(account)
-	if a == nil {
-		return errNoAccount()
 	}
 	if err := mergeSettings(a, made.Settings); err != nil {
 		return err
@@ -225,10 +211,7 @@ func (s *Server) keepRegistration(r *http.Request, account string, made provider
 	for name, value := range made.Secrets {
 		secrets[name] = seal.NewSecret(value)
 	}
-	if err := s.validatePatch(r, a, secrets); err != nil {
-		return err
-	}
-	return missing(s.store.UpdateAccount(r.Context(), principal(r).ID, *a, secrets), "There is no such account.")
+	return s.updateAccount(r, a, secrets)
 }
 
 // mergeSettings sets more fields in the settings of an account.
@@ -266,3 +249,62 @@ func (s *Server) settled(ctx context.Context, account string, before provider.Ev
 }
 
 var errNotSettled = errors.New("what the registration stored is not in force yet: the call can be repeated")
+
+const (
+	defaultReproject = 500
+	maxReproject     = 1000
+)
+
+// reproject parses one page of kept payloads again with the present parser, and rebuilds what follows from their events.
+func (s *Server) reproject(r *http.Request, in api.ReprojectRequest) (out api.ReprojectResult, err error) {
+	in.Limit = cmp.Or(in.Limit, defaultReproject)
+	if in.Limit < 1 || in.Limit > maxReproject {
+		return out, invalid("limit", "out_of_range", "must be 1 to 1000")
+	}
+	l := listing{name: "reproject", filter: in.Account + "\n" + in.Since.UTC().Format(timeFormat)}
+	after, err := cursorAt(s.cursors, l, in.Cursor, mail.ParseID)
+	if err != nil {
+		return out, err
+	}
+	if err := s.knownAccount(r, in.Account); err != nil {
+		return out, err
+	}
+	raw, err := s.store.RawEvents(r.Context(), in.Account, in.Since, after, in.Limit)
+	if err != nil {
+		return out, err
+	}
+	out.Payloads = len(raw)
+	if len(raw) == in.Limit {
+		out.Cursor = s.cursors.seal(l, raw[len(raw)-1].Origin.String())
+	}
+	parsed := s.reread(raw)
+	for _, p := range parsed {
+		out.Events += len(p.Events)
+	}
+	out.Changed, out.Messages, err = s.store.Reproject(r.Context(), parsed, in.DryRun)
+	return out, err
+}
+
+// knownAccount refuses an unknown account name: it would select no payloads and look like success.
+func (s *Server) knownAccount(r *http.Request, name string) error {
+	if name == "" {
+		return nil
+	}
+	cfg, err := s.store.Config(r.Context())
+	if err == nil && cfg.Account(name) == nil {
+		return invalid("account", "unknown_account", "is not the name of an account")
+	}
+	return err
+}
+
+// reread parses payloads with the accounts' present adapters. Payloads of an account without an adapter are left out, so their
+// events stay as they are.
+func (s *Server) reread(raw []record.RawEvent) []record.Reprojected {
+	out := make([]record.Reprojected, 0, len(raw))
+	for _, p := range raw {
+		if _, parser, _ := s.hooks.Hook(p.Account); parser != nil {
+			out = append(out, record.Reprojected{Origin: p.Origin, Events: parser.Parse(p.Raw)})
+		}
+	}
+	return out
+}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -94,5 +95,33 @@ func TestGuessingPasswordsEndsForTheGuesserOnly(t *testing.T) {
 	r.clock.move(time.Minute)
 	if got := at("192.0.2.1", "right"); got != 200 {
 		t.Errorf("the right password a minute later = %d, want 200", got)
+	}
+}
+
+// numbered gives each account an id of its own.
+type numbered map[string]int32
+
+func (n numbered) Hook(account string) (int32, provider.EventParser, bool) {
+	id, known := n[account]
+	return id, &asker{*openParser()}, known
+}
+
+func (numbered) Current(context.Context) bool { return true }
+
+// Clients behind a proxy may all be one address: guesses at one account close no other one.
+func TestGuessesAtOneAccountCloseNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *Options) { o.Hooks = numbered{"one": 7, "two": 8} })
+	post := func(account, password string) int {
+		return r.do("POST", "/hooks/"+account, "", "x", "Password", password).status
+	}
+	for range 2 * badPasswordsPerMinute {
+		post("one", "guess")
+	}
+	if one, two := post("one", "right"), post("two", "right"); one != 429 || two != 200 {
+		t.Errorf("the right password of the account that was guessed at = %d, of another account = %d, want 429 and 200", one, two)
+	}
+	if f := r.server.FailedLogins(true); len(f) != 1 || f[0].Passwords != 2*badPasswordsPerMinute+1 {
+		t.Errorf("failed logins = %+v, want %d passwords of one address", f, 2*badPasswordsPerMinute+1)
 	}
 }

@@ -17,37 +17,6 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// narrowStore is a store whose look-ups of keys take their time, over few connections.
-type narrowStore struct {
-	*fakeStore
-	conns chan struct{}
-}
-
-func (s *narrowStore) use(ctx context.Context) error {
-	select {
-	case s.conns <- struct{}{}:
-	case <-ctx.Done():
-		return &record.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
-	}
-	time.Sleep(50 * time.Millisecond)
-	<-s.conns
-	return nil
-}
-
-func (s *narrowStore) KeyByID(ctx context.Context, id string) (*record.Key, error) {
-	if err := s.use(ctx); err != nil {
-		return nil, err
-	}
-	return s.fakeStore.KeyByID(ctx, id)
-}
-
-func (s *narrowStore) KeyIDs(ctx context.Context) ([]string, error) {
-	if err := s.use(ctx); err != nil {
-		return nil, err
-	}
-	return s.fakeStore.KeyIDs(ctx)
-}
-
 // at sends a request of an address, without holding it to the contract, and gives the status.
 func (r *rig) at(ip, key string) int {
 	req := httptest.NewRequest(http.MethodGet, "/v1/messages", http.NoBody)
@@ -76,13 +45,24 @@ func TestForgedKeysHoldNoGoodOneBack(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				var store *narrowStore
 				r := newRig(t, func(o *Options) {
-					store = &narrowStore{o.Store.(*fakeStore), make(chan struct{}, 6)}
-					o.Store, o.Now, o.AcceptWait = store, time.Now, 5*time.Second
-					o.Log = slog.New(slog.NewTextHandler(&log, nil))
+					o.Now, o.AcceptWait, o.Log = time.Now, 5*time.Second, slog.New(slog.NewTextHandler(&log, nil))
 				})
 				defer r.server.Close()
+				conns := make(chan struct{}, 6)
+				r.store.intercept(func(ctx context.Context, method string) error {
+					if method != "KeyByID" && method != "KeyIDs" {
+						return nil
+					}
+					select {
+					case conns <- struct{}{}:
+					case <-ctx.Done():
+						return &record.Unavailable{Reason: "database", RetryAfter: time.Second, Err: ctx.Err()}
+					}
+					time.Sleep(50 * time.Millisecond)
+					<-conns
+					return nil
+				})
 				if got := r.at("192.0.2.1", r.read); got != 200 {
 					t.Fatalf("before the attack = %d", got)
 				}

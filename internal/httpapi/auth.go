@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -36,9 +37,10 @@ func (s *Server) may(scope record.Scope, h handlerFunc, others ...record.Scope) 
 
 // errScopeMissing names the scope that the key lacks, also in the form of RFC 6750 section 3.1.
 func errScopeMissing(scope record.Scope) error {
-	e := refuse(http.StatusForbidden, "scope_missing", "This key lacks the scope "+string(scope)+".")
-	e.header = http.Header{"Www-Authenticate": {`Bearer realm="sendgate", error="insufficient_scope", scope="` + string(scope) + `"`}}
-	return e
+	return &refusal{
+		status: http.StatusForbidden, code: "scope_missing", detail: "This key lacks the scope " + string(scope) + ".",
+		header: http.Header{"Www-Authenticate": {`Bearer realm="sendgate", error="insufficient_scope", scope="` + string(scope) + `"`}},
+	}
 }
 
 // sends opens a route that accepts mail. It refuses paused tenants, and everyone while the server drains.
@@ -74,14 +76,14 @@ func (s *Server) authenticate(r *http.Request) (*record.Key, error) {
 		if skipped, due := s.tally.sample(noAccount, s.now()); due {
 			s.log.WarnContext(r.Context(), "too many requests with a wrong key", "from", who.net.String(), "refused_since_last_line", skipped)
 		}
-		e := refuse(http.StatusTooManyRequests, "too_many_failures", "Too many requests with a wrong key.")
-		e.retryAfter = wait
-		return nil, e
+		return nil, &refusal{
+			status: http.StatusTooManyRequests, code: "too_many_failures", detail: "Too many requests with a wrong key.", retryAfter: wait,
+		}
 	}
-	e := refuse(http.StatusUnauthorized, "unauthorized", "A valid API key is needed: Authorization: Bearer <key>.")
-	e.header = http.Header{"Www-Authenticate": {`Bearer realm="sendgate"`}}
-	e.cause = err
-	return nil, e
+	return nil, &refusal{
+		status: http.StatusUnauthorized, code: "unauthorized", detail: "A valid API key is needed: Authorization: Bearer <key>.",
+		header: http.Header{"Www-Authenticate": {`Bearer realm="sendgate"`}}, cause: err,
+	}
 }
 
 var errUnauthorized = errors.New("unauthorized")
@@ -132,4 +134,42 @@ func bearer(r *http.Request) (string, bool) {
 		return "", false
 	}
 	return strings.TrimSpace(token), true
+}
+
+// withAdminNetworks answers only clients in the admin networks, on every path. It refuses others before their key is checked,
+// so that the answer reveals nothing about keys.
+func (s *Server) withAdminNetworks(next http.Handler) http.Handler {
+	return s.handle(func(w http.ResponseWriter, r *http.Request) error {
+		if from := s.clientIP(r); !admits(s.adminNetworks, from) {
+			return errAddress(from, "may not use the admin API")
+		}
+		next.ServeHTTP(w, r)
+		return nil
+	})
+}
+
+// fromItsNetworks refuses a key that is used from outside its networks. The key is right, so it may be stolen: the log says so,
+// at most once a minute.
+func (s *Server) fromItsNetworks(r *http.Request, key *record.Key) error {
+	from := s.clientIP(r)
+	if admits(key.Networks, from) {
+		return nil
+	}
+	if skipped, due := s.tally.sample(strayKey, s.now()); due {
+		s.log.WarnContext(r.Context(), "a key was used from an address outside of its networks", "key_id", key.ID, "from", from.String(), "refused_since_last_line", skipped)
+	}
+	return errAddress(from, "may not use this key")
+}
+
+// strayKey is the id for sampling log lines about keys used from outside their networks.
+const strayKey = -1
+
+// admits reports whether a list of networks contains an address. An empty list admits all.
+func admits(networks []netip.Prefix, ip netip.Addr) bool {
+	return len(networks) == 0 || within(networks, ip)
+}
+
+// errAddress names the client's address as we see it, but not the networks that are allowed.
+func errAddress(from netip.Addr, mayNot string) error {
+	return refuse(http.StatusForbidden, "address_not_allowed", "Requests from the address "+from.String()+" "+mayNot+".")
 }

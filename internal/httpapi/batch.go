@@ -22,14 +22,7 @@ const maxBatch = 1000
 // the whole answer is a 503. If nothing is known to be stored and some outcome is unknown, it is a 504. So callers that look
 // only at the status try again.
 func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	idem, err := idempotencyKey(r.Header, maxIdempotencyKey-len("/999")-1)
-	if err != nil {
-		return err
-	}
-	body, release, err := s.readJSON(w, r)
+	body, idem, release, err := s.readSend(w, r, maxIdempotencyKey-len("/999")-1)
 	defer release()
 	if err != nil {
 		return err

@@ -87,15 +87,13 @@ func readCapped(w http.ResponseWriter, r *http.Request, limit int64, within time
 }
 
 // readProblem returns the answer for a body that did not arrive. It closes the connection: the rest of the body can't be
-// distinguished from a next request.
+// distinguished from a next request. An error about the part that arrived, such as its size, passes as it is.
 func readProblem(w http.ResponseWriter, err error) error {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return tooLarge
+	if refusalOf(err).status < http.StatusInternalServerError {
+		return err
 	}
 	w.Header().Set("Connection", "close")
-	var busy *record.Unavailable
-	if errors.As(err, &busy) {
+	if busy, ok := errors.AsType[*record.Unavailable](err); ok {
 		return busy
 	}
 	e := refuse(http.StatusBadRequest, "incomplete_body", "The body ended before its announced length, or is malformed.")
@@ -153,27 +151,29 @@ func linger(w http.ResponseWriter, r *http.Request, body io.Reader) {
 func checkContent(h http.Header) error {
 	for _, encoding := range h.Values("Content-Encoding") {
 		if encoding = strings.TrimSpace(encoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
-			e := refuse(http.StatusUnsupportedMediaType, "unsupported_encoding", "The body must not be compressed.")
-			e.header = http.Header{"Accept-Encoding": {"identity"}} // RFC 9110 section 15.5.16
-			return e
+			return &refusal{
+				status: http.StatusUnsupportedMediaType, code: "unsupported_encoding", detail: "The body must not be compressed.",
+				header: http.Header{"Accept-Encoding": {"identity"}}, // RFC 9110 section 15.5.16
+			}
 		}
 	}
 	types := h.Values("Content-Type")
 	if len(types) != 1 {
-		return unsupportedType("The request needs one Content-Type: application/json.")
+		return unsupportedType("application/json", "The request needs one Content-Type: application/json.")
 	}
 	kind, params, err := mime.ParseMediaType(types[0])
 	if err != nil || kind != "application/json" {
-		return unsupportedType("The Content-Type must be application/json.")
+		return unsupportedType("application/json", "The Content-Type must be application/json.")
 	}
 	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
-		return unsupportedType("JSON is sent in UTF-8 only (RFC 8259 section 8.1).")
+		return unsupportedType("application/json", "JSON is sent in UTF-8 only (RFC 8259 section 8.1).")
 	}
 	return nil
 }
 
-func unsupportedType(detail string) error {
-	e := refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", detail)
-	e.header = http.Header{"Accept-Post": {"application/json"}}
-	return e
+// unsupportedType is a 415 that names what the call accepts.
+func unsupportedType(accepts, detail string) error {
+	return &refusal{
+		status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", detail: detail, header: http.Header{"Accept-Post": {accepts}},
+	}
 }

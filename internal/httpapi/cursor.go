@@ -41,7 +41,7 @@ func (c *cursors) seal(l listing, last string) string {
 
 // open returns the last key shown, or a 400.
 func (c *cursors) open(l listing, token string) (string, error) {
-	if strings.ContainsAny(token, "\r\n") { // base64 would skip these, even in strict mode
+	if len(token) > maxCursor || strings.ContainsAny(token, "\r\n") { // base64 would skip line ends, even in strict mode
 		return "", errCursor()
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
@@ -55,6 +55,21 @@ func (c *cursors) open(l listing, token string) (string, error) {
 		}
 	}
 	return "", errCursor()
+}
+
+// cursorAt opens a cursor of the listing and reads the position in it. No cursor stands for the first page: the zero position.
+func cursorAt[T any](c *cursors, l listing, token string, parse func(string) (T, error)) (at T, err error) {
+	if token == "" {
+		return at, nil
+	}
+	last, err := c.open(l, token)
+	if err != nil {
+		return at, err
+	}
+	if at, err = parse(last); err != nil {
+		return at, errCursor()
+	}
+	return at, nil
 }
 
 func errCursor() error {

@@ -52,69 +52,43 @@ type TestDelivery interface {
 
 // endpointRoutes are the routes by which callers manage the endpoints that get their events.
 func (s *Server) endpointRoutes(r chi.Router) {
-	r.Get("/webhook-endpoints", s.may(record.ScopeWebhooksRead, s.listEndpoints))
-	r.Post("/webhook-endpoints", s.may(record.ScopeWebhooksWrite, s.createEndpoint))
-	r.Get("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksRead, s.getEndpoint))
-	r.Patch("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksWrite, s.patchEndpoint))
-	r.Delete("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksWrite, s.deleteEndpoint))
-	r.Post("/webhook-endpoints/{id}/rotate", s.may(record.ScopeWebhooksWrite, s.rotateEndpoint))
-	r.Post("/webhook-endpoints/{id}/replay", s.may(record.ScopeWebhooksWrite, s.replayEndpoint))
-	r.Post("/webhook-endpoints/{id}/test", s.may(record.ScopeWebhooksWrite, s.testEndpoint))
-	r.Get("/webhook-endpoints/{id}/deliveries", s.may(record.ScopeWebhooksRead, s.listDeliveries))
+	r.Get("/webhook-endpoints", s.may(record.ScopeWebhooksRead, show(s.listEndpoints)))
+	r.Post("/webhook-endpoints", s.may(record.ScopeWebhooksWrite, take(s, http.StatusCreated, s.createEndpoint)))
+	r.Get("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksRead, show(s.getEndpoint)))
+	r.Patch("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksWrite, take(s, http.StatusOK, s.patchEndpoint)))
+	r.Delete("/webhook-endpoints/{id}", s.may(record.ScopeWebhooksWrite, remove(s.deleteEndpoint)))
+	r.Post("/webhook-endpoints/{id}/rotate", s.may(record.ScopeWebhooksWrite, take(s, http.StatusOK, s.rotateEndpoint)))
+	r.Post("/webhook-endpoints/{id}/replay", s.may(record.ScopeWebhooksWrite, take(s, http.StatusOK, s.replayEndpoint)))
+	r.Post("/webhook-endpoints/{id}/test", s.may(record.ScopeWebhooksWrite, show(s.testEndpoint)))
+	r.Get("/webhook-endpoints/{id}/deliveries", s.may(record.ScopeWebhooksRead, reply(s.listDeliveries)))
 }
 
 const noEndpoint = "There is no such webhook endpoint."
 
-// endpointID reads the id in the path. Text that is not an id is a 404.
-func endpointID(r *http.Request) (mail.ID, error) {
-	id, err := mail.ParseID(pathParam(r, "id"))
-	if err != nil {
-		return mail.ID{}, refuse(http.StatusNotFound, "not_found", noEndpoint)
-	}
-	return id, nil
-}
-
-func (s *Server) listEndpoints(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
+func (s *Server) listEndpoints(r *http.Request) (api.List[api.WebhookEndpoint], error) {
 	all, err := s.webhooks.Endpoints.Endpoints(r.Context(), principal(r).Tenant)
-	if err != nil {
-		return err
-	}
-	out := api.List[api.WebhookEndpoint]{Data: make([]api.WebhookEndpoint, 0, len(all))}
-	for i := range all {
-		out.Data = append(out.Data, endpointView(&all[i]))
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return listView(all, endpointView), err
 }
 
-func (s *Server) getEndpoint(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	id, err := endpointID(r)
+func (s *Server) getEndpoint(r *http.Request) (out api.WebhookEndpoint, err error) {
+	id, err := pathID(r, noEndpoint)
 	if err != nil {
-		return err
+		return out, err
 	}
 	e, err := s.webhooks.Endpoints.Endpoint(r.Context(), principal(r).Tenant, id)
 	if err != nil {
-		return missing(err, noEndpoint)
+		return out, missing(err, noEndpoint)
 	}
-	return writeJSON(w, http.StatusOK, endpointView(e))
+	return endpointView(e), nil
 }
 
 // createEndpoint answers with the secret, which is never shown again.
-func (s *Server) createEndpoint(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.WebhookEndpointRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) createEndpoint(r *http.Request, in api.WebhookEndpointRequest) (out api.WebhookEndpoint, err error) {
 	if in.URL == nil {
-		return invalid("url", "missing", "must say where events are to be POSTed")
+		return out, invalid("url", "missing", "must say where events are to be POSTed")
 	}
 	if err := s.checkEndpoint(&in); err != nil {
-		return err
+		return out, err
 	}
 	e := record.Endpoint{Tenant: principal(r).Tenant}
 	applyEndpoint(&e, &in)
@@ -124,25 +98,21 @@ func (s *Server) createEndpoint(w http.ResponseWriter, r *http.Request) error {
 	}
 	made, err := s.webhooks.Endpoints.CreateEndpoint(r.Context(), principal(r).ID, e, secret, headers)
 	if err != nil {
-		return conflict(err, "too_many_endpoints", "The tenant has as many webhook endpoints as it may. Delete one first.")
+		return out, conflict(err, "too_many_endpoints", "The tenant has as many webhook endpoints as it may. Delete one first.")
 	}
-	out := endpointView(made)
+	out = endpointView(made)
 	out.Secret = secret.Reveal()
-	return writeJSON(w, http.StatusCreated, out)
+	return out, nil
 }
 
 // patchEndpoint changes an endpoint. A new origin needs the headers again, so that they are not sent to another host.
-func (s *Server) patchEndpoint(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.WebhookEndpointRequest](s, w, r)
+func (s *Server) patchEndpoint(r *http.Request, in api.WebhookEndpointRequest) (out api.WebhookEndpoint, err error) {
+	id, err := pathID(r, noEndpoint)
 	if err != nil {
-		return err
-	}
-	id, err := endpointID(r)
-	if err != nil {
-		return err
+		return out, err
 	}
 	if err := s.checkEndpoint(&in); err != nil {
-		return err
+		return out, err
 	}
 	headers := endpointHeaders(&in)
 	change := func(e *record.Endpoint) error {
@@ -155,23 +125,17 @@ func (s *Server) patchEndpoint(w http.ResponseWriter, r *http.Request) error {
 	}
 	e, err := s.webhooks.Endpoints.UpdateEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id, headers, change)
 	if err != nil {
-		return missing(err, noEndpoint)
+		return out, missing(err, noEndpoint)
 	}
-	return writeJSON(w, http.StatusOK, endpointView(e))
+	return endpointView(e), nil
 }
 
-func (s *Server) deleteEndpoint(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	id, err := endpointID(r)
+func (s *Server) deleteEndpoint(r *http.Request) error {
+	id, err := pathID(r, noEndpoint)
 	if err != nil {
 		return err
 	}
-	if err := s.webhooks.Endpoints.DeleteEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id); err != nil {
-		return missing(err, noEndpoint)
-	}
-	return noContent(w)
+	return missing(s.webhooks.Endpoints.DeleteEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id), noEndpoint)
 }
 
 // newWebhookSecret makes a signing secret of Standard Webhooks: whsec_ and the base64 of 32 random bytes.

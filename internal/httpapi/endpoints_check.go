@@ -1,13 +1,21 @@
 package httpapi
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
+	"github.com/sendgate/sendgate/internal/seal"
 )
 
 const (
@@ -18,26 +26,20 @@ const (
 
 // checkEndpoint checks the fields that are set and collects all mistakes.
 func (s *Server) checkEndpoint(in *api.WebhookEndpointRequest) error {
-	bad := &mail.Invalid{}
-	complain := func(field, code, message string) {
-		bad.Fields = append(bad.Fields, mail.Field{Field: field, Code: code, Message: message})
-	}
+	var bad complaints
 	if in.URL != nil {
 		if why := s.refuseURL(*in.URL); why != "" {
-			complain("url", "invalid_url", why)
+			bad.complain("url", "invalid_url", why)
 		}
 	}
 	if in.Description != nil && (len(*in.Description) > maxEndpointDescription || !clean(*in.Description)) {
-		complain("description", "invalid_description", "must have at most 200 bytes and no control characters")
+		bad.complain("description", "invalid_description", "must have at most 200 bytes and no control characters")
 	}
 	isType := func(t string) bool { return slices.Contains(mail.EventTypes(), mail.EventType(t)) }
-	bad.Fields = append(bad.Fields, checkList("types", "unknown_type", "is not a type of event", in.Types, isType)...)
-	bad.Fields = append(bad.Fields, checkHeaders(in)...)
-	bad.Fields = append(bad.Fields, checkList("streams", "invalid_name", "is not the name of a stream", in.Streams, mail.IsName)...)
-	if len(bad.Fields) > 0 {
-		return bad
-	}
-	return nil
+	checkList(&bad, "types", "unknown_type", "is not a type of event", in.Types, isType)
+	checkHeaders(&bad, in)
+	checkList(&bad, "streams", "invalid_name", "is not the name of a stream", in.Streams, mail.IsName)
+	return bad.err()
 }
 
 // refuseURL returns why a URL can't be called, "" if it can.
@@ -54,20 +56,19 @@ func (s *Server) refuseURL(raw string) string {
 	return ""
 }
 
-func checkList(field, code, message string, list *[]string, ok func(string) bool) []mail.Field {
+func checkList(bad *complaints, field, code, message string, list *[]string, ok func(string) bool) {
 	if list == nil {
-		return nil
+		return
 	}
 	if len(*list) > maxEndpointFilter {
-		return []mail.Field{{Field: field, Code: "too_many", Message: "must be at most 20"}}
+		bad.complain(field, "too_many", "must be at most 20")
+		return
 	}
-	var fields []mail.Field
 	for i, v := range *list {
 		if !ok(v) {
-			fields = append(fields, mail.Field{Field: fmt.Sprintf("%s[%d]", field, i), Code: code, Message: message})
+			bad.complain(fmt.Sprintf("%s[%d]", field, i), code, message)
 		}
 	}
-	return fields
 }
 
 // applyEndpoint copies the fields that are set in the request.
@@ -95,4 +96,95 @@ func applyEndpoint(e *record.Endpoint, in *api.WebhookEndpointRequest) {
 	if in.Headers != nil || in.BasicAuth != nil {
 		e.HeaderNames = slices.Sorted(maps.Keys(ownersHeaders(in)))
 	}
+}
+
+const (
+	maxEndpointHeaders     = 10
+	maxEndpointHeaderName  = 64
+	maxEndpointHeaderValue = 2048
+	authorization          = "Authorization"
+)
+
+// oursOrTheTransports are headers that an endpoint's owner can't set: we or the HTTP transport set them.
+var oursOrTheTransports = []string{
+	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Keep-Alive", "Proxy-Authorization",
+	"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent",
+}
+
+// checkHeaders checks the headers that an owner wants to be sent. It does not repeat their values, which are secrets.
+func checkHeaders(bad *complaints, in *api.WebhookEndpointRequest) {
+	if in.BasicAuth != nil {
+		if in.BasicAuth.Username == "" || strings.Contains(in.BasicAuth.Username, ":") || !clean(in.BasicAuth.Username) {
+			bad.complain("basic_auth.username", "invalid", "must be text without colons and control characters")
+		}
+		if !clean(in.BasicAuth.Password) || len(in.BasicAuth.Username)+len(in.BasicAuth.Password) > maxEndpointHeaderValue/2 {
+			bad.complain("basic_auth.password", "invalid", "must be text without control characters; with the name at most 1024 bytes")
+		}
+	}
+	if in.Headers == nil {
+		return
+	}
+	if len(*in.Headers) > maxEndpointHeaders {
+		bad.complain("headers", "too_many", "must be at most 10")
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(*in.Headers)) {
+		canonical := http.CanonicalHeaderKey(name)
+		switch {
+		case len(name) > maxEndpointHeaderName || !httpguts.ValidHeaderFieldName(name):
+			bad.complain("headers", "invalid_name", "has a name that is not a token of at most 64 bytes")
+		case slices.Contains(oursOrTheTransports, canonical) || strings.HasPrefix(canonical, "Webhook-"):
+			bad.complain("headers."+name, "reserved", "is set by the call itself")
+		case canonical == authorization && in.BasicAuth != nil:
+			bad.complain("headers."+name, "ambiguous", "and basic_auth set the same header: give one of them")
+		case len((*in.Headers)[name]) > maxEndpointHeaderValue || !visible((*in.Headers)[name]):
+			bad.complain("headers."+name, "invalid_value", "must have at most 2048 characters, all of them visible ASCII or spaces")
+		}
+	}
+}
+
+// visible reports whether a header's value is visible ASCII, with spaces only inside (RFC 9110 section 5.5).
+func visible(v string) bool {
+	return strings.TrimSpace(v) == v && !strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// ownersHeaders returns the headers of the request, by their canonical names.
+func ownersHeaders(in *api.WebhookEndpointRequest) map[string]string {
+	all := map[string]string{}
+	if in.Headers != nil {
+		for name, value := range *in.Headers {
+			all[http.CanonicalHeaderKey(name)] = value
+		}
+	}
+	if in.BasicAuth != nil {
+		all[authorization] = "Basic " + base64.StdEncoding.EncodeToString([]byte(in.BasicAuth.Username+":"+in.BasicAuth.Password))
+	}
+	return all
+}
+
+// endpointHeaders returns the headers as they are stored: nil if the request does not mention them, the zero secret for none.
+func endpointHeaders(in *api.WebhookEndpointRequest) *seal.Secret {
+	if in.Headers == nil && in.BasicAuth == nil {
+		return nil
+	}
+	all := ownersHeaders(in)
+	if len(all) == 0 {
+		return &seal.Secret{}
+	}
+	b, err := json.Marshal(all)
+	if err != nil { // can't happen: strings only
+		panic(err)
+	}
+	secret := seal.NewSecret(string(b))
+	return &secret
+}
+
+// sameOrigin reports whether two URLs have the same scheme, host and port.
+func sameOrigin(a, b string) bool {
+	x, err := url.Parse(a)
+	if err != nil {
+		return false
+	}
+	y, err := url.Parse(b)
+	return err == nil && x.Scheme == y.Scheme && strings.EqualFold(x.Host, y.Host)
 }

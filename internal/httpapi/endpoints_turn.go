@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
 )
 
@@ -21,27 +22,23 @@ const (
 )
 
 // rotateEndpoint answers with the new secret, which is never shown again.
-func (s *Server) rotateEndpoint(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.WebhookRotateRequest](s, w, r)
+func (s *Server) rotateEndpoint(r *http.Request, in api.WebhookRotateRequest) (out api.WebhookEndpoint, err error) {
+	id, err := pathID(r, noEndpoint)
 	if err != nil {
-		return err
-	}
-	id, err := endpointID(r)
-	if err != nil {
-		return err
+		return out, err
 	}
 	overlap, err := overlapOf(in.OverlapSeconds)
 	if err != nil {
-		return err
+		return out, err
 	}
 	secret := newWebhookSecret()
 	e, err := s.webhooks.Endpoints.RotateEndpoint(r.Context(), principal(r).ID, principal(r).Tenant, id, secret, overlap)
 	if err != nil {
-		return missing(err, noEndpoint)
+		return out, missing(err, noEndpoint)
 	}
-	out := endpointView(e)
+	out = endpointView(e)
 	out.Secret = secret.Reveal()
-	return writeJSON(w, http.StatusOK, out)
+	return out, nil
 }
 
 // overlapOf returns how long a rotated key or secret stays valid beside the new one.
@@ -56,14 +53,10 @@ func overlapOf(seconds *int) (time.Duration, error) {
 }
 
 // replayEndpoint queues past events. A span that takes too long is a 503; events queued by then stay queued.
-func (s *Server) replayEndpoint(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.WebhookReplayRequest](s, w, r)
+func (s *Server) replayEndpoint(r *http.Request, in api.WebhookReplayRequest) (out api.WebhookReplayResult, err error) {
+	id, err := pathID(r, noEndpoint)
 	if err != nil {
-		return err
-	}
-	id, err := endpointID(r)
-	if err != nil {
-		return err
+		return out, err
 	}
 	until := s.clock()
 	if in.Until != nil && in.Until.Before(until) {
@@ -71,75 +64,53 @@ func (s *Server) replayEndpoint(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case in.Since.Year() < 1970:
-		return invalid("since", "missing", "must say from when on")
+		return out, invalid("since", "missing", "must say from when on")
 	case !in.Since.Before(until):
-		return invalid("since", "out_of_range", "must be before until, and in the past")
+		return out, invalid("since", "out_of_range", "must be before until, and in the past")
 	case until.Sub(in.Since) > maxReplay:
-		return invalid("since", "out_of_range", "must be at most 31 days before until")
+		return out, invalid("since", "out_of_range", "must be at most 31 days before until")
 	}
 	place := s.replays.take(holder{tenant: principal(r).Tenant}, 1, nil)
 	if place == nil {
-		return &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+		return out, &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 	}
 	defer place.release()
 	ctx, cancel := context.WithTimeout(r.Context(), replayWait)
 	defer cancel()
-	n, err := s.webhooks.Endpoints.ReplayEndpoint(ctx, principal(r).ID, principal(r).Tenant, id, in.Since, until)
-	if err != nil {
-		return missing(err, noEndpoint)
-	}
-	return writeJSON(w, http.StatusOK, api.WebhookReplayResult{Queued: n})
+	out.Queued, err = s.webhooks.Endpoints.ReplayEndpoint(ctx, principal(r).ID, principal(r).Tenant, id, in.Since, until)
+	return out, missing(err, noEndpoint)
 }
 
 // testEndpoint sends an example event and waits for the result.
-func (s *Server) testEndpoint(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	id, err := endpointID(r)
+func (s *Server) testEndpoint(r *http.Request) (out api.WebhookDelivery, err error) {
+	id, err := pathID(r, noEndpoint)
 	if err != nil {
-		return err
+		return out, err
 	}
 	place := s.tests.take(holder{tenant: principal(r).Tenant}, 1, nil)
 	if place == nil {
-		return &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
+		return out, &record.Unavailable{Reason: "busy", RetryAfter: 5 * time.Second}
 	}
 	defer place.release()
 	result, err := s.webhooks.TestDelivery.Test(r.Context(), principal(r).Tenant, id)
-	if err != nil {
-		return missing(err, noEndpoint)
-	}
-	return writeJSON(w, http.StatusOK, deliveryView(&record.DeliveryEntry{ID: result.Event, DeliveryResult: result}))
+	return deliveryView(&record.DeliveryEntry{ID: result.Event, DeliveryResult: result}), missing(err, noEndpoint)
 }
 
-func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "limit", "cursor")
+func (s *Server) listDeliveries(r *http.Request) (out api.WebhookDeliveryPage, err error) {
+	id, err := pathID(r, noEndpoint)
 	if err != nil {
-		return err
+		return out, err
 	}
-	id, err := endpointID(r)
-	if err != nil {
-		return err
-	}
-	limit := q.limit()
-	if err := q.err(); err != nil {
-		return err
-	}
+	q := readQuery(r, "limit", "cursor")
+	limit := q.limit() + 1
 	l := listing{name: "deliveries", tenant: principal(r).Tenant, filter: id.String()}
-	before, err := q.idCursor(s.cursors, l)
-	if err != nil {
-		return err
+	before := position(q, s.cursors, l, mail.ParseID)
+	if err := q.err(); err != nil {
+		return out, err
 	}
-	rows, err := s.webhooks.Endpoints.Deliveries(r.Context(), l.tenant, id, before, limit+1)
-	if err != nil {
-		return missing(err, noEndpoint)
-	}
-	rows, next := page(s.cursors, l, rows, limit, func(d *record.DeliveryEntry) string { return d.ID.String() })
-	out := api.WebhookDeliveryPage{Data: make([]api.WebhookDelivery, 0, len(rows)), NextCursor: next}
-	for i := range rows {
-		out.Data = append(out.Data, deliveryView(&rows[i]))
-	}
-	return writeJSON(w, http.StatusOK, out)
+	rows, err := s.webhooks.Endpoints.Deliveries(r.Context(), l.tenant, id, before, limit)
+	out = pageOf(s.cursors, l, rows, limit, func(d *record.DeliveryEntry) string { return d.ID.String() }, deliveryView)
+	return out, missing(err, noEndpoint)
 }
 
 func deliveryView(d *record.DeliveryEntry) api.WebhookDelivery {

@@ -33,28 +33,17 @@ type EventStore interface {
 // eventParameters are the filters that the list and the stream of events share; type may repeat.
 var eventParameters = []string{"message_id", "recipient", "account", "stream"}
 
-func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
-	q, err := readRepeating(r, "type", append(eventParameters, "since", "until", "limit", "cursor")...)
-	if err != nil {
-		return err
-	}
+func (s *Server) listEvents(r *http.Request) (out api.EventPage, err error) {
+	q := readRepeating(r, "type", append(eventParameters, "since", "until", "limit", "cursor")...)
 	f := q.events(principal(r).Tenant)
-	f.Since, f.Until = q.moment("since"), q.moment("until")
-	limit := q.limit()
-	if err := q.err(); err != nil {
-		return err
-	}
+	f.Since, f.Until, f.Limit = q.moment("since"), q.moment("until"), q.limit()+1
 	l := listing{name: "events", tenant: f.Tenant, filter: q.filter()}
-	if f.Before, err = q.idCursor(s.cursors, l); err != nil {
-		return err
+	f.Before = position(q, s.cursors, l, mail.ParseID)
+	if err := q.err(); err != nil {
+		return out, err
 	}
-	f.Limit = limit + 1
 	rows, err := s.store.Events(r.Context(), f)
-	if err != nil {
-		return err
-	}
-	rows, next := page(s.cursors, l, rows, limit, func(e *mail.Event) string { return e.ID.String() })
-	return writeJSON(w, http.StatusOK, api.EventPage{Data: eventViews(rows), NextCursor: next})
+	return pageOf(s.cursors, l, rows, f.Limit, func(e *mail.Event) string { return e.ID.String() }, eventView), err
 }
 
 // events reads the filter of the list and of the stream of events.
@@ -70,14 +59,6 @@ func (q *query) events(t mail.TenantID) record.EventFilter {
 		f.Types = append(f.Types, mail.EventType(name))
 	}
 	return f
-}
-
-func eventViews(events []mail.Event) []api.Event {
-	out := make([]api.Event, 0, len(events))
-	for i := range events {
-		out = append(out, eventView(&events[i]))
-	}
-	return out
 }
 
 func eventView(e *mail.Event) api.Event {
@@ -97,4 +78,70 @@ func bounceView(b *mail.Bounce) *api.Bounce {
 		return nil
 	}
 	return &api.Bounce{Class: string(b.Class), Reason: string(b.Reason), Rule: b.Rule, Code: b.Code, Enhanced: b.Enhanced, Text: b.Text}
+}
+
+const (
+	defaultStatsSpan = 24 * time.Hour
+	maxStatsSpan     = 31 * 24 * time.Hour
+	statsAtOnce      = 3 // per replica, 1 per tenant: counting is expensive, and others need the database too
+)
+
+// getStats counts the recipients of the tenant's messages, by account, stream or domain.
+func (s *Server) getStats(r *http.Request) (out api.Stats, err error) {
+	q := readQuery(r, "by", "since", "until", "limit")
+	f := record.StatsFilter{Tenant: principal(r).Tenant, By: q.statsKey(), Limit: q.limit()}
+	f.Since, f.Until = q.span(s.clock().UTC())
+	if err := q.err(); err != nil {
+		return out, err
+	}
+	place := s.stats.take(holder{tenant: f.Tenant}, 1, nil)
+	if place == nil {
+		return out, &record.Unavailable{Reason: "busy", RetryAfter: time.Second}
+	}
+	defer place.release()
+	lines, err := s.store.Stats(r.Context(), f)
+	return api.Stats{By: f.By, Since: f.Since, Until: f.Until, Data: views(lines, statView)}, err
+}
+
+func (q *query) statsKey() string {
+	switch by := q.values.Get("by"); by {
+	case "":
+		return "account"
+	case "account", "stream", "domain":
+		return by
+	}
+	q.complain("by", "unknown_key", "must be account, stream or domain")
+	return ""
+}
+
+// span reads the period to count: at most 31 days, by default the last 24 hours.
+func (q *query) span(now time.Time) (since, until time.Time) {
+	since, until = q.moment("since").UTC(), q.moment("until").UTC()
+	if until.IsZero() {
+		until = now
+	}
+	if since.IsZero() {
+		since = until.Add(-defaultStatsSpan)
+	}
+	switch {
+	case !since.Before(until):
+		q.complain("since", "out_of_range", "must be before until")
+	case until.Sub(since) > maxStatsSpan:
+		q.complain("since", "out_of_range", "must be at most 31 days before until")
+	}
+	return since, until
+}
+
+func statView(s *record.Stat) api.Stat {
+	out := api.Stat{
+		Key: s.Key, Recipients: s.Recipients, Sent: s.Sent, Delivered: s.Delivered, Deferred: s.Deferred, Bounced: map[string]int64{},
+		Complained: s.Complained, Suppressed: s.Suppressed, Failed: s.Failed, FailedUnknown: s.FailedUnknown, Unknown: s.Unknown, Opened: s.Opened, Clicked: s.Clicked,
+		Unsubscribed:        s.Unsubscribed,
+		AcceptToSentMS:      api.Quantiles{P50: s.SentP50.Milliseconds(), P95: s.SentP95.Milliseconds()},
+		AcceptToDeliveredMS: api.Quantiles{P50: s.DeliveredP50.Milliseconds(), P95: s.DeliveredP95.Milliseconds()},
+	}
+	for class, n := range s.Bounced {
+		out.Bounced[string(class)] = n
+	}
+	return out
 }

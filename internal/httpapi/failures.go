@@ -1,11 +1,12 @@
 package httpapi
 
 import (
-	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 // failures counts, per client, acts that are allowed only perMinute times a minute, such as wrong keys. Its memory is bounded.
@@ -72,15 +73,58 @@ func (f *failures[K]) shrink(now time.Time) {
 	}
 }
 
-// clientPrefix returns the prefix that one host has: a single IPv4 address, or the /64 of an IPv6 host.
-func clientPrefix(ip netip.Addr) netip.Prefix {
-	bits := 32
-	if ip.Is6() && !ip.Is4In6() {
-		bits = 64
+// logins counts failed attempts to log in, per address, for the audit. An address gets at most one entry a minute. Up to
+// loginEntries addresses get their own; all others share one. So nobody can fill the audit, or push out an address that already
+// has its entry for the minute.
+type logins struct {
+	mu  sync.Mutex
+	now map[holder]*record.FailedLogins
+}
+
+const (
+	loginEntries = 20 // per minute and replica
+	loginMinute  = time.Minute
+)
+
+// others is the holder for all addresses without their own entry.
+var others = holder{tenant: -1}
+
+// note adds failed attempts to the entry of who, or to that of others.
+func (l *logins) note(who holder, at time.Time, one record.FailedLogins) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now == nil {
+		l.now = map[holder]*record.FailedLogins{}
 	}
-	p, err := ip.Unmap().Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
+	f, from := l.now[who], who.net.String()
+	if f == nil && len(l.now) >= loginEntries {
+		who, from = others, "others"
+		f = l.now[who]
 	}
-	return p
+	if f == nil {
+		f = &record.FailedLogins{From: from, Since: at.UTC().Truncate(time.Second)}
+		l.now[who] = f
+	}
+	f.Keys, f.Passwords, f.Links = f.Keys+one.Keys, f.Passwords+one.Passwords, f.Links+one.Links
+}
+
+// FailedLogins returns and clears the counts once a minute has passed since the first attempt, or at once if all is set. The
+// caller adds them to the store.
+func (s *Server) FailedLogins(all bool) []record.FailedLogins {
+	l := &s.logins
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	due := all
+	for _, f := range l.now {
+		due = due || s.clock().Sub(f.Since) >= loginMinute
+	}
+	if !due {
+		return nil
+	}
+	out := make([]record.FailedLogins, 0, len(l.now))
+	for _, f := range l.now {
+		out = append(out, *f)
+	}
+	l.now = nil
+	return out
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/sendgate/sendgate/internal/limit"
@@ -12,35 +13,29 @@ import (
 
 // The routing configuration of fakeStore. What Config gives is a copy: handlers may write into it.
 
-func (f *fakeStore) Config(context.Context) (*route.Config, error) {
-	done, err := f.enter("Config")
-	defer done()
-	if err != nil {
-		return nil, err
-	}
-	c := f.config
-	c.Accounts, c.Pools, c.Rules = slices.Clone(c.Accounts), slices.Clone(c.Pools), slices.Clone(c.Rules)
-	return &c, nil
+func (f *fakeStore) Config(ctx context.Context) (*route.Config, error) {
+	return ask(ctx, f, "Config", func() (*route.Config, error) {
+		c := f.config
+		c.Accounts, c.Pools, c.Rules = slices.Clone(c.Accounts), slices.Clone(c.Pools), slices.Clone(c.Rules)
+		return &c, nil
+	})
 }
 
 // change runs one change of the configuration.
-func (f *fakeStore) change(method, actor, target string, do func() error) error {
-	done, err := f.enter(method)
-	defer done()
-	if err != nil {
-		return err
-	}
-	if err := do(); err != nil {
-		return err
-	}
-	f.config.Version++
-	f.note(actor, method, target)
-	return nil
+func (f *fakeStore) change(ctx context.Context, method, actor, target string, do func() error) error {
+	return f.act(ctx, method, func() error {
+		if err := do(); err != nil {
+			return err
+		}
+		f.config.Version++
+		f.note(actor, method, target)
+		return nil
+	})
 }
 
 // onAccount changes one account.
-func (f *fakeStore) onAccount(method, actor, name string, do func(*route.Account)) error {
-	return f.change(method, actor, name, func() error {
+func (f *fakeStore) onAccount(ctx context.Context, method, actor, name string, do func(*route.Account)) error {
+	return f.change(ctx, method, actor, name, func() error {
 		a := f.config.Account(name)
 		if a == nil {
 			return record.ErrNotFound
@@ -51,19 +46,15 @@ func (f *fakeStore) onAccount(method, actor, name string, do func(*route.Account
 	})
 }
 
-func (f *fakeStore) Secrets(_ context.Context, id int32) (map[string]seal.Secret, error) {
-	done, err := f.enter("Secrets")
-	defer done()
-	for i := range f.config.Accounts {
-		if a := &f.config.Accounts[i]; a.ID == id {
-			return f.secrets[a.Name], err
-		}
-	}
-	return nil, err
+func (f *fakeStore) Secrets(ctx context.Context, id int32) (map[string]seal.Secret, error) {
+	return ask(ctx, f, "Secrets", func() (map[string]seal.Secret, error) {
+		i := slices.IndexFunc(f.config.Accounts, func(a route.Account) bool { return a.ID == id })
+		return f.secrets[f.config.Accounts[i].Name], nil
+	})
 }
 
-func (f *fakeStore) CreateAccount(_ context.Context, actor string, a route.Account, s map[string]seal.Secret) error {
-	return f.change("CreateAccount", actor, a.Name, func() error {
+func (f *fakeStore) CreateAccount(ctx context.Context, actor string, a route.Account, s map[string]seal.Secret) error {
+	return f.change(ctx, "CreateAccount", actor, a.Name, func() error {
 		if f.config.Account(a.Name) != nil {
 			return record.ErrConflict
 		}
@@ -76,39 +67,33 @@ func (f *fakeStore) CreateAccount(_ context.Context, actor string, a route.Accou
 }
 
 func (f *fakeStore) keepSecrets(account string, s map[string]seal.Secret) {
-	for name, secret := range s {
-		f.secrets[account][name] = secret
-	}
+	maps.Copy(f.secrets[account], s)
 	a := f.config.Account(account)
 	a.Unreadable = slices.DeleteFunc(a.Unreadable, func(name string) bool { _, given := s[name]; return given })
-	a.SecretFields = nil
-	for name := range f.secrets[account] {
-		a.SecretFields = append(a.SecretFields, name)
-	}
-	slices.Sort(a.SecretFields)
+	a.SecretFields = slices.Sorted(maps.Keys(f.secrets[account]))
 }
 
-func (f *fakeStore) UpdateAccount(_ context.Context, actor string, n route.Account, s map[string]seal.Secret) error {
-	return f.onAccount("UpdateAccount", actor, n.Name, func(a *route.Account) {
+func (f *fakeStore) UpdateAccount(ctx context.Context, actor string, n route.Account, s map[string]seal.Secret) error {
+	return f.onAccount(ctx, "UpdateAccount", actor, n.Name, func(a *route.Account) {
 		a.Settings, a.Concurrency, a.Parked = n.Settings, n.Concurrency, nil
 		f.keepSecrets(n.Name, s)
 	})
 }
 
-func (f *fakeStore) SetLimits(_ context.Context, actor, account string, windows []limit.Window) error {
-	return f.onAccount("SetLimits", actor, account, func(a *route.Account) { a.Limits = windows })
+func (f *fakeStore) SetLimits(ctx context.Context, actor, account string, windows []limit.Window) error {
+	return f.onAccount(ctx, "SetLimits", actor, account, func(a *route.Account) { a.Limits = windows })
 }
 
-func (f *fakeStore) PauseAccount(_ context.Context, actor, account string) error {
-	return f.onAccount("PauseAccount", actor, account, func(a *route.Account) { a.Paused = true })
+func (f *fakeStore) PauseAccount(ctx context.Context, actor, account string) error {
+	return f.onAccount(ctx, "PauseAccount", actor, account, func(a *route.Account) { a.Paused = true })
 }
 
-func (f *fakeStore) ResumeAccount(_ context.Context, actor, account string) error {
-	return f.onAccount("ResumeAccount", actor, account, func(a *route.Account) { a.Paused, a.Parked = false, nil })
+func (f *fakeStore) ResumeAccount(ctx context.Context, actor, account string) error {
+	return f.onAccount(ctx, "ResumeAccount", actor, account, func(a *route.Account) { a.Paused, a.Parked = false, nil })
 }
 
-func (f *fakeStore) DeleteAccount(_ context.Context, actor, account string) error {
-	return f.onAccount("DeleteAccount", actor, account, func(a *route.Account) {
+func (f *fakeStore) DeleteAccount(ctx context.Context, actor, account string) error {
+	return f.onAccount(ctx, "DeleteAccount", actor, account, func(a *route.Account) {
 		a.Draining = true
 		for i := range f.config.Pools {
 			p := &f.config.Pools[i]
@@ -117,8 +102,8 @@ func (f *fakeStore) DeleteAccount(_ context.Context, actor, account string) erro
 	})
 }
 
-func (f *fakeStore) CreatePool(_ context.Context, actor string, p route.Pool) error {
-	return f.change("CreatePool", actor, p.Name, func() error {
+func (f *fakeStore) CreatePool(ctx context.Context, actor string, p route.Pool) error {
+	return f.change(ctx, "CreatePool", actor, p.Name, func() error {
 		if f.config.Pool(p.Name) != nil {
 			return record.ErrConflict
 		}
@@ -128,8 +113,8 @@ func (f *fakeStore) CreatePool(_ context.Context, actor string, p route.Pool) er
 	})
 }
 
-func (f *fakeStore) UpdatePool(_ context.Context, actor string, p route.Pool, ifVersion int64) (route.Pool, error) {
-	err := f.change("UpdatePool", actor, p.Name, func() error {
+func (f *fakeStore) UpdatePool(ctx context.Context, actor string, p route.Pool, ifVersion int64) (route.Pool, error) {
+	err := f.change(ctx, "UpdatePool", actor, p.Name, func() error {
 		have := f.config.Pool(p.Name)
 		switch {
 		case have == nil:
@@ -144,8 +129,8 @@ func (f *fakeStore) UpdatePool(_ context.Context, actor string, p route.Pool, if
 	return p, err
 }
 
-func (f *fakeStore) SetRules(_ context.Context, actor string, rules []route.Rule) error {
-	return f.change("SetRules", actor, "rules", func() error {
+func (f *fakeStore) SetRules(ctx context.Context, actor string, rules []route.Rule) error {
+	return f.change(ctx, "SetRules", actor, "rules", func() error {
 		f.config.Rules = nil
 		for i, r := range rules {
 			r.ID = int64(100 + i)
@@ -155,8 +140,8 @@ func (f *fakeStore) SetRules(_ context.Context, actor string, rules []route.Rule
 	})
 }
 
-func (f *fakeStore) CreateRule(_ context.Context, actor string, r route.Rule) (route.Rule, error) {
-	err := f.change("CreateRule", actor, "rule", func() error {
+func (f *fakeStore) CreateRule(ctx context.Context, actor string, r route.Rule) (route.Rule, error) {
+	err := f.change(ctx, "CreateRule", actor, "rule", func() error {
 		r.ID = int64(len(f.config.Rules) + 1)
 		f.config.Rules = append(f.config.Rules, r)
 		return nil
@@ -164,8 +149,8 @@ func (f *fakeStore) CreateRule(_ context.Context, actor string, r route.Rule) (r
 	return r, err
 }
 
-func (f *fakeStore) DeleteRule(_ context.Context, actor string, id int64) error {
-	return f.change("DeleteRule", actor, "rule", func() error {
+func (f *fakeStore) DeleteRule(ctx context.Context, actor string, id int64) error {
+	return f.change(ctx, "DeleteRule", actor, "rule", func() error {
 		n := len(f.config.Rules)
 		f.config.Rules = slices.DeleteFunc(f.config.Rules, func(r route.Rule) bool { return r.ID == id })
 		if len(f.config.Rules) == n {

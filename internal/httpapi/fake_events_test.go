@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,29 +53,22 @@ func (f *fakeStore) happen(events ...mail.Event) []mail.Event {
 	return events
 }
 
-func (f *fakeStore) ReceiveEvents(_ context.Context, in record.Intake) (record.Taken, error) {
-	done, err := f.enter("ReceiveEvents")
-	defer done()
-	if err != nil {
-		return record.Taken{}, err
-	}
-	if in.Once != nil {
-		if body, seen := f.tokens[in.Once.Token]; seen && body != in.Once.Body {
-			return record.Taken{}, record.ErrReplayed
+func (f *fakeStore) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
+	return ask(ctx, f, "ReceiveEvents", func() (t record.Taken, err error) {
+		if in.Once != nil {
+			if body, seen := f.tokens[in.Once.Token]; seen && body != in.Once.Body {
+				return t, record.ErrReplayed
+			}
+			f.tokens[in.Once.Token] = in.Once.Body
 		}
-		if f.tokens == nil {
-			f.tokens = map[mail.ID][32]byte{}
+		f.intakes = append(f.intakes, in)
+		for _, p := range in.Payloads {
+			for i := range p.Events {
+				f.take(in.Account, &p.Events[i], &t)
+			}
 		}
-		f.tokens[in.Once.Token] = in.Once.Body
-	}
-	f.intakes = append(f.intakes, in)
-	t := record.Taken{}
-	for _, p := range in.Payloads {
-		for i := range p.Events {
-			f.take(in.Account, &p.Events[i], &t)
-		}
-	}
-	return t, nil
+		return t, nil
+	})
 }
 
 // take counts an event as the real store does. No message of this store was given to an account, unless it shows so.
@@ -97,9 +91,6 @@ func (f *fakeStore) take(account int32, e *mail.Event, t *record.Taken) {
 	if e.Type == mail.EventUnmapped {
 		t.Unmapped++
 	}
-	if f.seen == nil {
-		f.seen = map[mail.ID]bool{}
-	}
 	f.seen[byID], f.seen[byContent] = true, true
 }
 
@@ -109,83 +100,75 @@ func shows(q *record.EventFilter, e *mail.Event) bool {
 		(q.Account == "" || e.Account == q.Account) && (q.Stream == "" || e.Stream == q.Stream)
 }
 
-func (f *fakeStore) Events(_ context.Context, q record.EventFilter) ([]mail.Event, error) {
-	done, err := f.enter("Events")
-	defer done()
-	var out []mail.Event
-	for _, e := range slices.Backward(f.events) {
-		before := q.Before.IsZero() || bytes.Compare(e.ID[:], q.Before[:]) < 0
-		in := (q.Since.IsZero() || !e.ID.Time().Before(q.Since)) && (q.Until.IsZero() || e.ID.Time().Before(q.Until))
-		if before && in && shows(&q, &e) && len(out) < q.Limit {
-			out = append(out, e)
+func (f *fakeStore) Events(ctx context.Context, q record.EventFilter) ([]mail.Event, error) {
+	return ask(ctx, f, "Events", func() (out []mail.Event, err error) {
+		for _, e := range slices.Backward(f.events) {
+			before := q.Before.IsZero() || bytes.Compare(e.ID[:], q.Before[:]) < 0
+			in := (q.Since.IsZero() || !e.ID.Time().Before(q.Since)) && (q.Until.IsZero() || e.ID.Time().Before(q.Until))
+			if before && in && shows(&q, &e) && len(out) < q.Limit {
+				out = append(out, e)
+			}
 		}
-	}
-	return out, err
+		return out, nil
+	})
 }
 
-func (f *fakeStore) EventHead(context.Context) (string, error) {
-	done, err := f.enter("EventHead")
-	defer done()
-	return strconv.Itoa(len(f.events)), err
+func (f *fakeStore) EventHead(ctx context.Context) (string, error) {
+	return ask(ctx, f, "EventHead", func() (string, error) { return strconv.Itoa(len(f.events)), nil })
 }
 
-func (f *fakeStore) EventsAfter(_ context.Context, q record.EventFilter, position string, limit int) ([]mail.Event, string, error) {
-	done, err := f.enter("EventsAfter")
-	defer done()
-	if err != nil {
-		return nil, "", err
-	}
-	at, err := strconv.Atoi(position)
-	if err != nil || at > len(f.events) {
-		return nil, "", record.ErrNotFound
-	}
-	next := min(at+limit, len(f.events))
-	var out []mail.Event
-	for _, e := range f.events[at:next] {
-		if shows(&q, &e) {
-			out = append(out, e)
+func (f *fakeStore) EventsAfter(
+	ctx context.Context, q record.EventFilter, position string, limit int,
+) (out []mail.Event, next string, err error) {
+	err = f.act(ctx, "EventsAfter", func() error {
+		at, err := strconv.Atoi(position)
+		if err != nil || at > len(f.events) {
+			return record.ErrNotFound
 		}
-	}
-	return out, strconv.Itoa(next), nil
-}
-
-func (f *fakeStore) Stats(_ context.Context, q record.StatsFilter) ([]record.Stat, error) {
-	done, err := f.enter("Stats")
-	defer done()
-	f.statsAsked = append(f.statsAsked, q)
-	return f.stats, err
-}
-
-func (f *fakeStore) HookHealth(context.Context) ([]record.HookHealth, error) {
-	done, err := f.enter("HookHealth")
-	defer done()
-	return f.health, err
-}
-
-func (f *fakeStore) RawEvents(_ context.Context, account string, since time.Time, after mail.ID, limit int) ([]record.RawEvent, error) {
-	done, err := f.enter("RawEvents")
-	defer done()
-	var out []record.RawEvent
-	for _, e := range f.raw {
-		behind := bytes.Compare(e.Origin[:], after[:]) > 0
-		if behind && (account == "" || e.Account == account) && !e.Origin.Time().Before(since) && len(out) < limit {
-			out = append(out, e)
+		end := min(at+limit, len(f.events))
+		for _, e := range f.events[at:end] {
+			if shows(&q, &e) {
+				out = append(out, e)
+			}
 		}
-	}
-	return out, err
+		next = strconv.Itoa(end)
+		return nil
+	})
+	return out, next, err
 }
 
-func (f *fakeStore) Reproject(_ context.Context, in []record.Reprojected, dryRun bool) (int, int, error) {
-	done, err := f.enter("Reproject")
-	defer done()
-	if err != nil {
-		return 0, 0, err
-	}
-	f.reprojected = append(f.reprojected, in...)
-	if dryRun {
-		f.dryRuns++
-	}
-	return len(in), len(in), nil
+func (f *fakeStore) Stats(ctx context.Context, q record.StatsFilter) ([]record.Stat, error) {
+	return ask(ctx, f, "Stats", func() ([]record.Stat, error) {
+		f.statsAsked = append(f.statsAsked, q)
+		return f.stats, nil
+	})
+}
+
+func (f *fakeStore) HookHealth(ctx context.Context) ([]record.HookHealth, error) {
+	return ask(ctx, f, "HookHealth", func() ([]record.HookHealth, error) { return f.health, nil })
+}
+
+func (f *fakeStore) RawEvents(ctx context.Context, account string, since time.Time, after mail.ID, limit int) ([]record.RawEvent, error) {
+	return ask(ctx, f, "RawEvents", func() (out []record.RawEvent, err error) {
+		for _, e := range f.raw {
+			behind := bytes.Compare(e.Origin[:], after[:]) > 0
+			if behind && (account == "" || e.Account == account) && !e.Origin.Time().Before(since) && len(out) < limit {
+				out = append(out, e)
+			}
+		}
+		return out, nil
+	})
+}
+
+func (f *fakeStore) Reproject(ctx context.Context, in []record.Reprojected, dryRun bool) (changed, messages int, err error) {
+	err = f.act(ctx, "Reproject", func() error {
+		f.reprojected = append(f.reprojected, in...)
+		if dryRun {
+			f.dryRuns++
+		}
+		return nil
+	})
+	return len(in), len(in), err
 }
 
 type suppressionKey struct {
@@ -194,72 +177,66 @@ type suppressionKey struct {
 }
 
 func (f *fakeStore) Suppress(ctx context.Context, s record.Suppression) error {
-	_, err := f.importSuppressions(ctx, "Suppress", s.Tenant, []record.Suppression{s})
-	return err
+	return f.act(ctx, "Suppress", func() error {
+		f.suppress(s.Tenant, s)
+		return nil
+	})
 }
 
 func (f *fakeStore) ImportSuppressions(ctx context.Context, t mail.TenantID, list []record.Suppression) (int64, error) {
-	return f.importSuppressions(ctx, "ImportSuppressions", t, list)
-}
-
-func (f *fakeStore) importSuppressions(_ context.Context, method string, t mail.TenantID, list []record.Suppression) (added int64, err error) {
-	done, err := f.enter(method)
-	defer done()
-	if err != nil {
-		return 0, err
-	}
-	for _, s := range list {
-		s.Tenant, s.Email, s.By = t, strings.ToLower(s.Email), "" // the audit has who did it
-		key := suppressionKey{t, s.Email, s.Stream}
-		have, there := f.suppressions[key]
-		longer := !have.ExpiresAt.IsZero() && (s.ExpiresAt.IsZero() || s.ExpiresAt.After(have.ExpiresAt))
-		if !there || longer {
-			f.suppressions[key] = s
-			added++
+	return ask(ctx, f, "ImportSuppressions", func() (added int64, err error) {
+		for _, s := range list {
+			added += f.suppress(t, s)
 		}
-	}
-	return added, nil
+		return added, nil
+	})
 }
 
-func (f *fakeStore) Unsuppress(_ context.Context, _ string, t mail.TenantID, email string, complaints bool, streams ...string) error {
-	done, err := f.enter("Unsuppress")
-	defer done()
-	if err != nil {
-		return err
+// suppress returns 1 if the suppression is new or lasts longer than the one there was.
+func (f *fakeStore) suppress(t mail.TenantID, s record.Suppression) int64 {
+	s.Tenant, s.Email, s.By = t, strings.ToLower(s.Email), "" // the audit has who did it
+	key := suppressionKey{t, s.Email, s.Stream}
+	have, there := f.suppressions[key]
+	longer := !have.ExpiresAt.IsZero() && (s.ExpiresAt.IsZero() || s.ExpiresAt.After(have.ExpiresAt))
+	if there && !longer {
+		return 0
 	}
-	var hit []suppressionKey
-	for key, have := range f.suppressions {
-		if key.tenant == t && key.email == strings.ToLower(email) && (streams == nil || slices.Contains(streams, key.stream)) {
-			if have.Reason == "complaint" && !complaints {
+	f.suppressions[key] = s
+	return 1
+}
+
+func (f *fakeStore) Unsuppress(ctx context.Context, _ string, t mail.TenantID, email string, complaints bool, streams ...string) error {
+	return f.act(ctx, "Unsuppress", func() error {
+		before := len(f.suppressions)
+		hit := func(key suppressionKey, _ record.Suppression) bool {
+			return key.tenant == t && key.email == strings.ToLower(email) && (streams == nil || slices.Contains(streams, key.stream))
+		}
+		for key, have := range f.suppressions {
+			if hit(key, have) && have.Reason == "complaint" && !complaints {
 				return record.ErrForbidden
 			}
-			hit = append(hit, key)
 		}
-	}
-	if len(hit) == 0 {
-		return record.ErrNotFound
-	}
-	for _, key := range hit {
-		delete(f.suppressions, key)
-	}
-	return nil
+		if maps.DeleteFunc(f.suppressions, hit); len(f.suppressions) == before {
+			return record.ErrNotFound
+		}
+		return nil
+	})
 }
 
-func (f *fakeStore) FindSuppressions(_ context.Context, match, after record.Suppression, limit int) ([]record.Suppression, error) {
-	done, err := f.enter("FindSuppressions")
-	defer done()
+func (f *fakeStore) FindSuppressions(ctx context.Context, match, after record.Suppression, limit int) ([]record.Suppression, error) {
 	byPlace := func(a, b record.Suppression) int {
 		return cmp.Or(strings.Compare(a.Email, b.Email), strings.Compare(a.Stream, b.Stream))
 	}
-	var out []record.Suppression
-	for _, s := range f.suppressions {
-		if s.Tenant == match.Tenant && (match.Email == "" || s.Email == strings.ToLower(match.Email)) && (match.Stream == "" || s.Stream == match.Stream) &&
-			(match.Reason == "" || s.Reason == match.Reason) && byPlace(s, after) > 0 {
-			out = append(out, s)
+	return ask(ctx, f, "FindSuppressions", func() (out []record.Suppression, err error) {
+		for _, s := range f.suppressions {
+			if s.Tenant == match.Tenant && (match.Email == "" || s.Email == strings.ToLower(match.Email)) && (match.Stream == "" || s.Stream == match.Stream) &&
+				(match.Reason == "" || s.Reason == match.Reason) && byPlace(s, after) > 0 {
+				out = append(out, s)
+			}
 		}
-	}
-	slices.SortFunc(out, byPlace)
-	return out[:min(limit, len(out))], err
+		slices.SortFunc(out, byPlace)
+		return out[:min(limit, len(out))], nil
+	})
 }
 
 // fakeHooks are accounts of a provider that this test made up.

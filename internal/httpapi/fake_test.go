@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,15 +18,11 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// fakeStore keeps everything in memory and obeys the contract of Store. With fail set, every method answers with it
-// and changes nothing.
+// fakeStore keeps everything in memory and obeys the contract of Store.
 type fakeStore struct {
-	mu        sync.Mutex
-	fail      error
-	failing   string // method
-	failsFrom int
-	failure   error
-	calls     map[string]int // by method, of those that tests count
+	mu     sync.Mutex
+	before func(ctx context.Context, method string) error // comes before each call, which is not made after an error
+	calls  map[string]int                                 // by method
 
 	keys         map[string]record.Key
 	tenants      []record.Tenant
@@ -56,7 +51,7 @@ func newFakeStore(now time.Time) *fakeStore {
 	return &fakeStore{
 		calls: map[string]int{}, keys: map[string]record.Key{}, messages: map[mail.ID]*record.View{},
 		idempotency: map[string]idempotent{}, suppressions: map[suppressionKey]record.Suppression{},
-		secrets: map[string]map[string]seal.Secret{}, at: now,
+		secrets: map[string]map[string]seal.Secret{}, at: now, fakeEvents: fakeEvents{tokens: map[mail.ID][32]byte{}, seen: map[mail.ID]bool{}},
 		tenants: []record.Tenant{{ID: mail.DefaultTenant, Name: "default", Weight: 100, CreatedAt: now}},
 		config: route.Config{Version: 1, Pools: []route.Pool{
 			{ID: 1, Name: route.DefaultPool, Overflow: route.Spill, Version: 1},
@@ -64,21 +59,46 @@ func newFakeStore(now time.Time) *fakeStore {
 	}
 }
 
-// enter locks, counts the call and gives the failure that is set.
-func (f *fakeStore) enter(method string) (func(), error) {
+// act makes a call of a method: it does what the method does, under the lock.
+func (f *fakeStore) act(ctx context.Context, method string, do func() error) error {
 	f.mu.Lock()
 	f.calls[method]++
-	if f.failing == method && f.calls[method] >= f.failsFrom {
-		return f.mu.Unlock, f.failure
+	before := f.before
+	f.mu.Unlock()
+	if before != nil {
+		if err := before(ctx, method); err != nil {
+			return err
+		}
 	}
-	return f.mu.Unlock, f.fail
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return do()
+}
+
+// ask is act for a method that returns something.
+func ask[T any](ctx context.Context, f *fakeStore, method string, do func() (T, error)) (out T, err error) {
+	err = f.act(ctx, method, func() error {
+		out, err = do()
+		return err
+	})
+	return out, err
+}
+
+// intercept calls a function before each call, and not those that were set earlier.
+func (f *fakeStore) intercept(before func(ctx context.Context, method string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = before
 }
 
 // failFrom makes one method fail from its nth call on.
 func (f *fakeStore) failFrom(method string, n int, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.failing, f.failsFrom, f.failure = method, n, err
+	f.intercept(func(_ context.Context, called string) error {
+		if called == method && f.count(method) >= n {
+			return err
+		}
+		return nil
+	})
 }
 
 func (f *fakeStore) count(method string) int {
@@ -87,10 +107,9 @@ func (f *fakeStore) count(method string) int {
 	return f.calls[method]
 }
 
+// failWith makes every method fail, or none if err is nil.
 func (f *fakeStore) failWith(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.fail = err
+	f.intercept(func(context.Context, string) error { return err })
 }
 
 // addKey stores a key of the default tenant and returns its full text.
@@ -106,37 +125,31 @@ func (f *fakeStore) addKey(change func(*record.Key), scopes ...record.Scope) str
 	return full
 }
 
-func (f *fakeStore) Accept(_ context.Context, s *record.Submission) (record.Accepted, error) {
-	done, err := f.enter("Accept")
-	defer done()
-	if err != nil {
-		return record.Accepted{}, err
-	}
-	return f.accept(s)
+func (f *fakeStore) Accept(ctx context.Context, s *record.Submission) (record.Accepted, error) {
+	return ask(ctx, f, "Accept", func() (record.Accepted, error) { return f.accept(s) })
 }
 
-func (f *fakeStore) AcceptAll(_ context.Context, subs []*record.Submission) ([]record.Accepted, []error) {
-	done, fail := f.enter("AcceptAll")
-	defer done()
+func (f *fakeStore) AcceptAll(ctx context.Context, subs []*record.Submission) ([]record.Accepted, []error) {
 	accepted, errs := make([]record.Accepted, len(subs)), make([]error, len(subs))
-	for i, s := range subs {
-		if errs[i] = fail; fail == nil {
+	err := f.act(ctx, "AcceptAll", func() error {
+		for i, s := range subs {
 			accepted[i], errs[i] = f.accept(s)
 		}
+		return nil
+	})
+	if err != nil {
+		errs = slices.Repeat([]error{err}, len(subs))
 	}
 	return accepted, errs
 }
 
-func (f *fakeStore) Replay(_ context.Context, s *record.Submission) (record.Accepted, error) {
-	done, err := f.enter("Replay")
-	defer done()
-	if err != nil {
-		return record.Accepted{}, err
-	}
-	if _, ok := f.idempotency[fmt.Sprint(s.Message.Tenant, "/", s.Key)]; !ok {
-		return record.Accepted{}, record.ErrNotFound
-	}
-	return f.accept(s)
+func (f *fakeStore) Replay(ctx context.Context, s *record.Submission) (record.Accepted, error) {
+	return ask(ctx, f, "Replay", func() (record.Accepted, error) {
+		if _, ok := f.idempotency[fmt.Sprint(s.Message.Tenant, "/", s.Key)]; !ok {
+			return record.Accepted{}, record.ErrNotFound
+		}
+		return f.accept(s)
+	})
 }
 
 func (f *fakeStore) accept(s *record.Submission) (record.Accepted, error) {
@@ -173,27 +186,19 @@ func (f *fakeStore) accept(s *record.Submission) (record.Accepted, error) {
 	return a, nil
 }
 
-func (f *fakeStore) Message(_ context.Context, t mail.TenantID, id mail.ID) (*record.View, error) {
-	done, err := f.enter("Message")
-	defer done()
-	if err != nil {
-		return nil, err
-	}
-	return f.message(t, id)
+func (f *fakeStore) Message(ctx context.Context, t mail.TenantID, id mail.ID) (*record.View, error) {
+	return ask(ctx, f, "Message", func() (*record.View, error) { return f.message(t, id) })
 }
 
-func (f *fakeStore) Waiting(_ context.Context, id mail.ID) (*queue.Waiting, error) {
-	done, err := f.enter("Waiting")
-	defer done()
-	if err != nil {
-		return nil, err
-	}
-	v := f.messages[id]
-	if v == nil {
-		return nil, record.ErrNotFound
-	}
-	facts := v.Message.Facts()
-	return &queue.Waiting{Facts: &facts}, nil
+func (f *fakeStore) Waiting(ctx context.Context, id mail.ID) (*queue.Waiting, error) {
+	return ask(ctx, f, "Waiting", func() (*queue.Waiting, error) {
+		v := f.messages[id]
+		if v == nil {
+			return nil, record.ErrNotFound
+		}
+		facts := v.Message.Facts()
+		return &queue.Waiting{Facts: &facts}, nil
+	})
 }
 
 func (f *fakeStore) message(t mail.TenantID, id mail.ID) (*record.View, error) {
@@ -204,23 +209,19 @@ func (f *fakeStore) message(t mail.TenantID, id mail.ID) (*record.View, error) {
 	return v, nil
 }
 
-func (f *fakeStore) Messages(_ context.Context, q record.Filter) ([]record.View, error) {
-	done, err := f.enter("Messages")
-	defer done()
-	if err != nil {
-		return nil, err
-	}
-	var out []record.View
-	for _, id := range slices.Backward(f.order) {
-		v := f.messages[id]
-		before := q.Before.IsZero() || bytes.Compare(id[:], q.Before[:]) < 0
-		if before && matches(v, q) && len(out) < q.Limit {
-			line := *v
-			line.Attempts = nil
-			out = append(out, line)
+func (f *fakeStore) Messages(ctx context.Context, q record.Filter) ([]record.View, error) {
+	return ask(ctx, f, "Messages", func() (out []record.View, err error) {
+		for _, id := range slices.Backward(f.order) {
+			v := f.messages[id]
+			before := q.Before.IsZero() || bytes.Compare(id[:], q.Before[:]) < 0
+			if before && matches(v, q) && len(out) < q.Limit {
+				line := *v
+				line.Attempts = nil
+				out = append(out, line)
+			}
 		}
-	}
-	return out, nil
+		return out, nil
+	})
 }
 
 func matches(v *record.View, q record.Filter) bool {
@@ -232,108 +233,31 @@ func matches(v *record.View, q record.Filter) bool {
 		(q.Since.IsZero() || !m.CreatedAt.Before(q.Since)) && (q.Until.IsZero() || m.CreatedAt.Before(q.Until))
 }
 
-func (f *fakeStore) Cancel(_ context.Context, t mail.TenantID, id mail.ID) error {
-	return f.turn("Cancel", t, id, mail.Cancelled, mail.Queued, mail.Scheduled)
+func (f *fakeStore) Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error {
+	return f.turn(ctx, "Cancel", t, id, mail.Cancelled, mail.Queued, mail.Scheduled)
 }
 
-func (f *fakeStore) Resend(_ context.Context, t mail.TenantID, id mail.ID, force bool) error {
+func (f *fakeStore) Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error {
 	if v, err := f.message(t, id); err == nil && v.Status == mail.FailedUnknown && !force {
 		return record.ErrMaybeSent
 	}
-	return f.turn("Resend", t, id, mail.Queued, mail.Failed, mail.FailedUnknown, mail.Expired)
+	return f.turn(ctx, "Resend", t, id, mail.Queued, mail.Failed, mail.FailedUnknown, mail.Expired)
 }
 
-func (f *fakeStore) turn(method string, t mail.TenantID, id mail.ID, to mail.Status, from ...mail.Status) error {
-	done, err := f.enter(method)
-	defer done()
-	if err != nil {
-		return err
-	}
-	v, err := f.message(t, id)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(from, v.Status) {
-		return record.ErrConflict
-	}
-	turned := *v
-	turned.Status = to
-	f.messages[id] = &turned
-	return nil
-}
-
-func (f *fakeStore) KeyByID(_ context.Context, id string) (*record.Key, error) {
-	done, err := f.enter("KeyByID")
-	defer done()
-	if err != nil {
-		return nil, err
-	}
-	k, ok := f.keys[id]
-	if !ok {
-		return nil, record.ErrNotFound
-	}
-	for _, t := range f.tenants {
-		k.TenantPaused = k.TenantPaused || t.ID == k.Tenant && t.Paused
-	}
-	return &k, nil
-}
-
-func (f *fakeStore) KeyIDs(context.Context) ([]string, error) {
-	done, err := f.enter("KeyIDs")
-	defer done()
-	var out []string
-	for id, k := range f.keys {
-		if k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || k.ExpiresAt.After(f.at)) {
-			out = append(out, id)
+func (f *fakeStore) turn(ctx context.Context, method string, t mail.TenantID, id mail.ID, to mail.Status, from ...mail.Status) error {
+	return f.act(ctx, method, func() error {
+		v, err := f.message(t, id)
+		if err != nil {
+			return err
 		}
-	}
-	return out, err
-}
-
-func (f *fakeStore) TouchKey(_ context.Context, id string) error {
-	done, err := f.enter("TouchKey")
-	defer done()
-	k := f.keys[id]
-	k.LastUsedAt = f.at
-	f.keys[id] = k
-	return err
-}
-
-func (f *fakeStore) Keys(context.Context) ([]record.Key, error) {
-	done, err := f.enter("Keys")
-	defer done()
-	var out []record.Key
-	for _, k := range f.keys {
-		out = append(out, k)
-	}
-	slices.SortFunc(out, func(a, b record.Key) int { return strings.Compare(a.ID, b.ID) })
-	return out, err
-}
-
-func (f *fakeStore) CreateKey(_ context.Context, actor string, k record.Key) error {
-	done, err := f.enter("CreateKey")
-	defer done()
-	if err == nil {
-		f.keys[k.ID] = k
-		f.note(actor, "key.create", k.ID)
-	}
-	return err
-}
-
-func (f *fakeStore) RevokeKey(_ context.Context, actor, id string) error {
-	done, err := f.enter("RevokeKey")
-	defer done()
-	if err != nil {
-		return err
-	}
-	k, ok := f.keys[id]
-	if !ok {
-		return record.ErrNotFound
-	}
-	k.RevokedAt = f.at
-	f.keys[id] = k
-	f.note(actor, "key.revoke", id)
-	return nil
+		if !slices.Contains(from, v.Status) {
+			return record.ErrConflict
+		}
+		turned := *v
+		turned.Status = to
+		f.messages[id] = &turned
+		return nil
+	})
 }
 
 func (f *fakeStore) note(actor, action, target string) {
@@ -342,70 +266,23 @@ func (f *fakeStore) note(actor, action, target string) {
 	})
 }
 
-func (f *fakeStore) Tenants(context.Context) ([]record.Tenant, error) {
-	done, err := f.enter("Tenants")
-	defer done()
-	return slices.Clone(f.tenants), err
+func (f *fakeStore) Queue(ctx context.Context) (record.QueueState, error) {
+	return ask(ctx, f, "Queue", func() (record.QueueState, error) { return f.queue, nil })
 }
 
-func (f *fakeStore) CreateTenant(_ context.Context, actor string, t record.Tenant) (record.Tenant, error) {
-	done, err := f.enter("CreateTenant")
-	defer done()
-	if err != nil {
-		return record.Tenant{}, err
-	}
-	if slices.ContainsFunc(f.tenants, func(have record.Tenant) bool { return have.Name == t.Name }) {
-		return record.Tenant{}, record.ErrConflict
-	}
-	t.ID, t.CreatedAt = mail.TenantID(len(f.tenants)+1), f.at
-	f.tenants = append(f.tenants, t)
-	f.note(actor, "tenant.create", t.Name)
-	return t, nil
+func (f *fakeStore) LimitStates(ctx context.Context) ([]limit.State, error) {
+	return ask(ctx, f, "LimitStates", func() ([]limit.State, error) { return f.limits, nil })
 }
 
-func (f *fakeStore) UpdateTenant(_ context.Context, actor, name string, weight int, paused bool) error {
-	done, err := f.enter("UpdateTenant")
-	defer done()
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(f.tenants, func(t record.Tenant) bool { return t.Name == name })
-	if i < 0 {
-		return record.ErrNotFound
-	}
-	f.tenants[i].Weight, f.tenants[i].Paused = weight, paused
-	f.note(actor, "tenant.update", name)
-	return nil
-}
-
-func (f *fakeStore) Queue(context.Context) (record.QueueState, error) {
-	done, err := f.enter("Queue")
-	defer done()
-	return f.queue, err
-}
-
-func (f *fakeStore) LimitStates(context.Context) ([]limit.State, error) {
-	done, err := f.enter("LimitStates")
-	defer done()
-	return f.limits, err
-}
-
-func (f *fakeStore) Audit(_ context.Context, q record.AuditFilter) ([]record.AuditEntry, error) {
-	done, err := f.enter("Audit")
-	defer done()
-	var out []record.AuditEntry
-	for _, e := range slices.Backward(f.audit) {
-		if (q.Before == 0 || e.ID < q.Before) && (q.Target == "" || e.Target == q.Target) && len(out) < q.Limit {
-			out = append(out, e)
+func (f *fakeStore) Audit(ctx context.Context, q record.AuditFilter) ([]record.AuditEntry, error) {
+	return ask(ctx, f, "Audit", func() (out []record.AuditEntry, err error) {
+		for _, e := range slices.Backward(f.audit) {
+			if (q.Before == 0 || e.ID < q.Before) && (q.Target == "" || e.Target == q.Target) && len(out) < q.Limit {
+				out = append(out, e)
+			}
 		}
-	}
-	return out, err
-}
-
-func (f *fakeStore) Ping(context.Context) error {
-	done, err := f.enter("Ping")
-	defer done()
-	return err
+		return out, nil
+	})
 }
 
 // fakeKinds knows one kind, "ses", whose settings must have a region and whose api_key must be "good".

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -29,12 +30,7 @@ func idempotencyKey(h http.Header, limit int) (string, error) {
 		return "", refuse(http.StatusBadRequest, "invalid_idempotency_key", "There are several Idempotency-Key headers.")
 	}
 	key := values[0]
-	for i := range len(key) {
-		if key[i] <= ' ' || key[i] >= 0x7f {
-			limit = 0
-		}
-	}
-	if key == "" || len(key) > limit {
+	if key == "" || len(key) > limit || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return "", refuse(http.StatusBadRequest, "invalid_idempotency_key",
 			"An Idempotency-Key has 1 to "+strconv.Itoa(maxIdempotencyKey)+" visible ASCII characters; that of a batch 5 fewer.")
 	}

@@ -57,7 +57,8 @@ func decodeProblem(err error) error {
 	path := fieldPath(semantic.JSONPointer)
 	switch {
 	case errors.Is(err, json.ErrUnknownName):
-		return invalid(path, "unknown_field", unknownMessage(semantic))
+		name := semantic.JSONPointer.LastToken()
+		return invalid(path, "unknown_field", fmt.Sprintf("unknown field %q", cut(name))+didYouMean(name, jsonNames(semantic.GoType)))
 	case errors.As(err, &want):
 		return invalid(path, "wrong_type", "expected "+string(want))
 	case semantic.GoType == reflect.TypeFor[time.Time]() && semantic.JSONKind == jsontext.KindString:
@@ -66,15 +67,6 @@ func decodeProblem(err error) error {
 		return invalid(path, "invalid_number", "expected "+typeName(semantic.GoType)+" in range")
 	}
 	return invalid(path, "wrong_type", "expected "+typeName(semantic.GoType))
-}
-
-func unknownMessage(e *json.SemanticError) string {
-	name := e.JSONPointer.LastToken()
-	message := fmt.Sprintf("unknown field %q", cut(name))
-	if hint := didYouMean(name, jsonNames(e.GoType)); hint != "" {
-		message += "; " + hint
-	}
-	return message
 }
 
 func isNumber(t reflect.Type) bool {
@@ -86,27 +78,23 @@ func typeName(t reflect.Type) string {
 	if t == nil {
 		return "another type"
 	}
-	switch t.Kind() {
-	case reflect.Bool:
-		return "true or false"
-	case reflect.String:
-		return "a string"
-	case reflect.Float32, reflect.Float64:
-		return "a number"
-	case reflect.Slice, reflect.Array:
-		return "a list"
-	case reflect.Map:
-		return "an object"
-	case reflect.Struct:
-		if t == reflect.TypeFor[time.Time]() {
-			return "a time in RFC 3339"
-		}
-		return "an object"
-	case reflect.Pointer:
+	switch kind := t.Kind(); {
+	case kind == reflect.Pointer:
 		return typeName(t.Elem())
-	}
-	if isNumber(t) {
+	case t == reflect.TypeFor[time.Time]():
+		return "a time in RFC 3339"
+	case kind == reflect.Bool:
+		return "true or false"
+	case kind == reflect.String:
+		return "a string"
+	case kind == reflect.Float32 || kind == reflect.Float64:
+		return "a number"
+	case isNumber(t):
 		return "an integer"
+	case kind == reflect.Slice || kind == reflect.Array:
+		return "a list"
+	case kind == reflect.Map || kind == reflect.Struct:
+		return "an object"
 	}
 	return "another type"
 }

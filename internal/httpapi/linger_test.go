@@ -15,26 +15,6 @@ import (
 // bodyLeft is more than the buffers of a connection hold, so that a client can't get rid of it unless it is read.
 const bodyLeft = 12 << 20
 
-// refusedEarly are ways to be refused before the body was read.
-func refusedEarly() map[string]struct {
-	path, key string // key: "send" or "" for none
-	length    int
-	status    int
-} {
-	return map[string]struct {
-		path, key string
-		length    int
-		status    int
-	}{
-		"no room":        {"/v1/send", "send", bodyLeft, http.StatusServiceUnavailable},
-		"no room, batch": {"/v1/send/batch", "send", bodyLeft, http.StatusServiceUnavailable},
-		"too large":      {"/v1/send", "send", 2 * bodyLeft, http.StatusRequestEntityTooLarge},
-		"no key":         {"/v1/send", "", bodyLeft, http.StatusUnauthorized},
-		"a stray hook":   {"/hooks/nobody", "", bodyLeft, http.StatusNotFound},
-		"not there":      {"/v1/nothing", "", bodyLeft, http.StatusNotFound},
-	}
-}
-
 // A client that writes its whole body before it reads gets its answer, and so does one that reads at once, before it has
 // written the rest. Neither finds its connection reset.
 func TestWhoeverIsRefusedEarlyGetsTheAnswer(t *testing.T) {
@@ -46,7 +26,18 @@ func TestWhoeverIsRefusedEarlyGetsTheAnswer(t *testing.T) {
 	t.Cleanup(s.Close)
 	defer r.server.bodies.take(holder{tenant: 99}, bodyLeft+1, nil).release() // all the room there is
 	var wg sync.WaitGroup
-	for name, c := range refusedEarly() {
+	for name, c := range map[string]struct {
+		path, key string
+		length    int
+		status    int
+	}{
+		"no room":        {"/v1/send", "send", bodyLeft, http.StatusServiceUnavailable},
+		"no room, batch": {"/v1/send/batch", "send", bodyLeft, http.StatusServiceUnavailable},
+		"too large":      {"/v1/send", "send", 2 * bodyLeft, http.StatusRequestEntityTooLarge},
+		"no key":         {"/v1/send", "", bodyLeft, http.StatusUnauthorized},
+		"a stray hook":   {"/hooks/nobody", "", bodyLeft, http.StatusNotFound},
+		"not there":      {"/v1/nothing", "", bodyLeft, http.StatusNotFound},
+	} {
 		for _, early := range []bool{false, true} {
 			wg.Go(func() {
 				key := ""

@@ -22,42 +22,36 @@ type MessageStore interface {
 	Resend(ctx context.Context, t mail.TenantID, id mail.ID, force bool) error // ErrConflict: not failed; ErrMaybeSent: needs force
 }
 
-// messageID reads the id in the path. Text that is not an id gets the same 404 as an id that does not exist or belongs to
+// pathID reads the id in the path. Text that is not an id gets the same 404 as an id that does not exist or belongs to
 // another tenant.
-func messageID(r *http.Request) (mail.ID, error) {
+func pathID(r *http.Request, missing string) (mail.ID, error) {
 	id, err := mail.ParseID(pathParam(r, "id"))
 	if err != nil {
-		return mail.ID{}, errNoMessage()
+		return mail.ID{}, refuse(http.StatusNotFound, "not_found", missing)
 	}
 	return id, nil
 }
 
-func errNoMessage() error {
-	return refuse(http.StatusNotFound, "not_found", "There is no such message.")
-}
+const noMessage = "There is no such message."
 
-func (s *Server) getMessage(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	id, err := messageID(r)
+func (s *Server) getMessage(r *http.Request) (out api.Message, err error) {
+	id, err := pathID(r, noMessage)
 	if err != nil {
-		return err
+		return out, err
 	}
-	return s.showMessage(w, r, id)
-}
-
-func (s *Server) showMessage(w http.ResponseWriter, r *http.Request, id mail.ID) error {
 	v, err := s.store.Message(r.Context(), principal(r).Tenant, id)
 	if err != nil {
-		return missing(err, "There is no such message.")
+		return out, missing(err, noMessage)
 	}
-	out := messageDetail(v)
+	out = messageDetail(v)
 	out.Waiting = s.waitingView(v, s.clock())
-	if err := s.addMessageIDs(r.Context(), v, out.Attempts); err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return out, s.addMessageIDs(r.Context(), v, out.Attempts)
+}
+
+// changedMessage shows the message after a change of it.
+func (s *Server) changedMessage(r *http.Request) (api.Message, error) {
+	out, err := s.getMessage(r)
+	return out, afterStore(err)
 }
 
 // addMessageIDs adds the Message-ID header that recipients see to each attempt that was accepted, or may have been.
@@ -86,89 +80,54 @@ func (s *Server) addMessageIDs(ctx context.Context, v *record.View, out []api.At
 	return nil
 }
 
-func (s *Server) listMessages(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "status", "to", "from", "tag", "stream", "account", "since", "until", "limit", "cursor")
-	if err != nil {
-		return err
-	}
+func (s *Server) listMessages(r *http.Request) (out api.MessagePage, err error) {
+	q := readQuery(r, "status", "to", "from", "tag", "stream", "account", "since", "until", "limit", "cursor")
 	f := record.Filter{
 		Tenant: principal(r).Tenant, Status: q.status("status"), To: q.email("to"), From: q.email("from"),
 		Tag: q.text("tag"), Stream: q.text("stream"), Account: q.text("account"),
-		Since: q.moment("since"), Until: q.moment("until"),
-	}
-	limit := q.limit()
-	if err := q.err(); err != nil {
-		return err
+		Since: q.moment("since"), Until: q.moment("until"), Limit: q.limit() + 1,
 	}
 	l := listing{name: "messages", tenant: f.Tenant, filter: q.filter()}
-	if f.Before, err = q.idCursor(s.cursors, l); err != nil {
-		return err
+	f.Before = position(q, s.cursors, l, mail.ParseID)
+	if err := q.err(); err != nil {
+		return out, err
 	}
-	f.Limit = limit + 1
-	views, err := s.store.Messages(r.Context(), f)
-	if err != nil {
-		return err
-	}
-	views, next := page(s.cursors, l, views, limit, func(v *record.View) string { return v.Message.ID.String() })
-	out := api.MessagePage{Data: make([]api.Message, 0, len(views)), NextCursor: next}
-	for i := range views {
-		out.Data = append(out.Data, messageView(&views[i]))
-	}
-	return writeJSON(w, http.StatusOK, out)
+	rows, err := s.store.Messages(r.Context(), f)
+	return pageOf(s.cursors, l, rows, f.Limit, func(v *record.View) string { return v.Message.ID.String() }, messageView), err
 }
 
-func (q *query) idCursor(c *cursors, l listing) (mail.ID, error) {
-	last, err := q.cursor(c, l)
-	if err != nil || last == "" {
-		return mail.ID{}, err
-	}
-	id, err := mail.ParseID(last)
+func (s *Server) cancelMessage(r *http.Request) (out api.Message, err error) {
+	id, err := pathID(r, noMessage)
 	if err != nil {
-		return mail.ID{}, errCursor()
-	}
-	return id, nil
-}
-
-func (s *Server) cancelMessage(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	id, err := messageID(r)
-	if err != nil {
-		return err
+		return out, err
 	}
 	if err := s.store.Cancel(r.Context(), principal(r).Tenant, id); err != nil {
-		return conflict(missing(err, "There is no such message."), "too_late",
-			"It is too late to cancel: the message is being sent or has ended.")
+		return out, conflict(missing(err, noMessage), "too_late", "It is too late to cancel: the message is being sent or has ended.")
 	}
-	return afterStore(s.showMessage(w, r, id))
+	return s.changedMessage(r)
 }
 
-func (s *Server) resendMessage(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "force")
-	if err != nil {
-		return err
-	}
+func (s *Server) resendMessage(r *http.Request) (out api.Message, err error) {
+	q := readQuery(r, "force")
 	force := q.flag("force")
 	if err := q.err(); err != nil {
-		return err
+		return out, err
 	}
-	id, err := messageID(r)
+	id, err := pathID(r, noMessage)
 	if err != nil {
-		return err
+		return out, err
 	}
 	err = s.store.Resend(r.Context(), principal(r).Tenant, id, force)
 	if errors.Is(err, record.ErrMaybeSent) {
-		return &refusal{
+		return out, &refusal{
 			status: http.StatusConflict, code: "maybe_sent", cause: err,
 			detail: "A provider may have sent this message already. Repeat the request with ?force=true to risk a second copy.",
 		}
 	}
 	if err != nil {
-		return conflict(missing(err, "There is no such message."), "not_failed",
-			"Only a message that failed can be sent again.")
+		return out, conflict(missing(err, noMessage), "not_failed", "Only a message that failed can be sent again.")
 	}
-	return afterStore(s.showMessage(w, r, id))
+	return s.changedMessage(r)
 }
 
 // messageView is a message in a listing: without attempts, events, headers or bodies.
@@ -210,10 +169,7 @@ func messageDetail(v *record.View) api.Message {
 			Filename: a.Filename, ContentType: a.ContentType, ContentID: a.ContentID, Size: len(a.Content),
 		})
 	}
-	out.Attempts, out.Events = make([]api.Attempt, 0, len(v.Attempts)), eventViews(v.Events)
-	for i := range v.Attempts {
-		out.Attempts = append(out.Attempts, attemptView(&v.Attempts[i]))
-	}
+	out.Attempts, out.Events = views(v.Attempts, attemptView), views(v.Events, eventView)
 	return out
 }
 

@@ -33,7 +33,9 @@ func withRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get("X-Request-Id")
 		if !validRequestID(id) {
-			id = newRequestID()
+			var random [12]byte
+			_, _ = rand.Read(random[:]) // never fails since Go 1.24
+			id = hex.EncodeToString(random[:])
 		}
 		w.Header().Set("X-Request-Id", id)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestIDKey, id)))
@@ -42,23 +44,7 @@ func withRequestID(next http.Handler) http.Handler {
 
 // validRequestID allows only characters that can break neither a log line nor a header.
 func validRequestID(id string) bool {
-	if id == "" || len(id) > maxRequestID {
-		return false
-	}
-	for _, c := range []byte(id) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-_.:/+=", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-func newRequestID() string {
-	var b [12]byte
-	_, _ = rand.Read(b[:]) // never fails since Go 1.24
-	return hex.EncodeToString(b[:])
+	return id != "" && len(id) <= maxRequestID && only(id, base62+"-_.:/+=")
 }
 
 // requestID returns the id of the request in progress.
@@ -141,11 +127,7 @@ func routeOf(r *http.Request) string {
 
 // methodLabel keeps made-up methods out of logs and metrics.
 func methodLabel(m string) string {
-	known := []string{
-		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
-		http.MethodOptions,
-	}
-	if slices.Contains(known, m) {
+	if slices.Contains(methods, m) || m == http.MethodOptions {
 		return m
 	}
 	return "OTHER"
@@ -176,9 +158,10 @@ func (s *Server) withShare(requests *pool) func(http.Handler) http.Handler {
 			if place == nil {
 				w.Header().Set("Connection", "close")
 				stopReading(w)()
-				e := refuse(http.StatusTooManyRequests, "too_many_requests", "Your address has too many requests under way.")
-				e.retryAfter = time.Second
-				s.writeProblem(w, r, e)
+				s.writeProblem(w, r, &refusal{
+					status: http.StatusTooManyRequests, code: "too_many_requests", detail: "Your address has too many requests under way.",
+					retryAfter: time.Second,
+				})
 				return
 			}
 			defer place.release()

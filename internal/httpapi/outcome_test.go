@@ -4,85 +4,49 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/mail"
-	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
-	"github.com/sendgate/sendgate/internal/seal"
 )
-
-// lastWrite is a store that goes away once it has made a change.
-type lastWrite struct{ *fakeStore }
-
-func (s lastWrite) then(err error) error {
-	if err == nil {
-		s.failWith(&record.Unavailable{Reason: "database", RetryAfter: time.Second})
-	}
-	return err
-}
-
-func (s lastWrite) Cancel(ctx context.Context, t mail.TenantID, id mail.ID) error {
-	return s.then(s.fakeStore.Cancel(ctx, t, id))
-}
-
-func (s lastWrite) CreateAccount(ctx context.Context, actor string, a route.Account, secrets map[string]seal.Secret) error {
-	return s.then(s.fakeStore.CreateAccount(ctx, actor, a, secrets))
-}
-
-func (s lastWrite) PauseAccount(ctx context.Context, actor, account string) error {
-	return s.then(s.fakeStore.PauseAccount(ctx, actor, account))
-}
-
-func (s lastWrite) DeleteAccount(ctx context.Context, actor, account string) error {
-	return s.then(s.fakeStore.DeleteAccount(ctx, actor, account))
-}
-
-func (s lastWrite) CreatePool(ctx context.Context, actor string, p route.Pool) error {
-	return s.then(s.fakeStore.CreatePool(ctx, actor, p))
-}
-
-func (s lastWrite) SetRules(ctx context.Context, actor string, rules []route.Rule) error {
-	return s.then(s.fakeStore.SetRules(ctx, actor, rules))
-}
-
-func (s lastWrite) Suppress(ctx context.Context, x record.Suppression) error {
-	return s.then(s.fakeStore.Suppress(ctx, x))
-}
 
 // Whoever changed something must not hear that nothing was stored, only because it could not be shown afterwards.
 func TestNoRefusalAfterAChange(t *testing.T) {
 	t.Parallel()
-	id := ""
-	for _, c := range []struct{ method, path, body string }{
-		{"POST", "/v1/messages/{id}/cancel", ""},
-		{"POST", "/v1/suppressions", `{"email":"ann@example.org"}`},
-		{"POST", "/admin/v1/accounts", `{"name":"ses-eu","kind":"ses","settings":{"region":"eu-west-1"},"secrets":{"api_key":"good"}}`},
-		{"POST", "/admin/v1/accounts/there/pause", ""},
-		{"DELETE", "/admin/v1/accounts/there", ""},
-		{"POST", "/admin/v1/pools", `{"name":"bulk","overflow":"spill","accounts":[{"account":"there","weight":1}]}`},
-		{"PUT", "/admin/v1/rules", `{"rules":[]}`},
+	for _, c := range []struct{ write, method, path, body string }{
+		{"Cancel", "POST", "/v1/messages/{id}/cancel", ""},
+		{"Suppress", "POST", "/v1/suppressions", `{"email":"ann@example.org"}`},
+		{"CreateAccount", "POST", "/admin/v1/accounts", `{"name":"ses-eu","kind":"ses","settings":{"region":"eu-west-1"},"secrets":{"api_key":"good"}}`},
+		{"PauseAccount", "POST", "/admin/v1/accounts/there/pause", ""},
+		{"DeleteAccount", "DELETE", "/admin/v1/accounts/there", ""},
+		{"CreatePool", "POST", "/admin/v1/pools", `{"name":"bulk","overflow":"spill","accounts":[{"account":"there","weight":1}]}`},
+		{"SetRules", "PUT", "/admin/v1/rules", `{"rules":[]}`},
 	} {
-		r := newRig(t, func(o *Options) { o.Store = lastWrite{o.Store.(*fakeStore)} })
-		for _, a := range []string{"there"} {
-			acc := route.Account{Name: a, Kind: provider.Kind("ses"), Concurrency: 1}
-			if err := r.store.CreateAccount(t.Context(), "test", acc, nil); err != nil {
-				t.Fatal(err)
-			}
+		r := newRig(t)
+		if err := r.store.CreateAccount(t.Context(), "test", route.Account{Name: "there", Kind: "ses", Concurrency: 1}, nil); err != nil {
+			t.Fatal(err)
 		}
-		path, key := c.path, r.admin
-		if c.path[:3] == "/v1" {
+		sent := r.do("POST", "/v1/send", r.send, large(10))
+		r.want(sent, 202, "")
+		key := r.admin
+		if strings.HasPrefix(c.path, "/v1/") {
 			key = r.send
-			a := r.do("POST", "/v1/send", r.send, large(10))
-			r.want(a, 202, "")
-			id = decoded[api.SendResult](t, a).ID
 		}
-		if c.path == "/v1/messages/{id}/cancel" {
-			path = "/v1/messages/" + id + "/cancel"
-		}
+		var wrote atomic.Bool
+		r.store.intercept(func(_ context.Context, method string) error {
+			if wrote.Load() {
+				return &record.Unavailable{Reason: "database", RetryAfter: time.Second}
+			}
+			if method == c.write {
+				wrote.Store(true)
+			}
+			return nil
+		})
+		path := strings.Replace(c.path, "{id}", decoded[api.SendResult](t, sent).ID, 1)
 		if a := r.do(c.method, path, key, c.body); a.status != http.StatusGatewayTimeout || a.problem.Code != "outcome_unknown" {
 			t.Errorf("%s %s, which could not show what it changed = %d %s, want 504 outcome_unknown", c.method, c.path, a.status, a.problem.Code)
 		}
@@ -144,7 +108,7 @@ func TestRepeatThatCannotBeLookedUpIsNoRefusal(t *testing.T) {
 	r.clock.move(2 * time.Hour)
 	r.store.failFrom("Replay", 1, &record.Unavailable{Reason: "database"})
 	r.want(r.do("POST", "/v1/send", r.send, body, "Idempotency-Key", "k"), 504, "outcome_unknown")
-	r.store.failFrom("", 1, nil)
+	r.store.failWith(nil)
 	r.want(r.do("POST", "/v1/send", r.send, body, "Idempotency-Key", "k"), 202, "")
 	r.want(r.do("POST", "/v1/send", r.send, body, "Idempotency-Key", "another"), 422, "invalid")
 }
@@ -160,7 +124,7 @@ func TestKeyIsWaitedFor(t *testing.T) {
 		for r.store.count("KeyByID") < 2 {
 			time.Sleep(time.Millisecond)
 		}
-		r.store.failFrom("", 1, nil)
+		r.store.failWith(nil)
 	}()
 	r.want(r.do("POST", "/v1/send", r.send, large(10)), 202, "")
 	<-back

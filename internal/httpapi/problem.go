@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -48,6 +49,21 @@ func invalid(field, code, message string) *mail.Invalid {
 	return &mail.Invalid{Fields: []mail.Field{{Field: field, Code: code, Message: message}}}
 }
 
+// complaints collects the mistakes in the fields of a request.
+type complaints []mail.Field
+
+func (c *complaints) complain(field, code, message string) {
+	*c = append(*c, mail.Field{Field: field, Code: code, Message: message})
+}
+
+// err returns the 422 for all mistakes, or nil.
+func (c *complaints) err() error {
+	if len(*c) == 0 {
+		return nil
+	}
+	return &mail.Invalid{Fields: *c}
+}
+
 // refusalOf is the one table from errors to answers (RFC 9457); problemTypes explains their codes. Any other error is a 500
 // without details.
 func refusalOf(err error) *refusal {
@@ -81,35 +97,24 @@ func refusalOf(err error) *refusal {
 		return refuse(http.StatusRequestEntityTooLarge, "too_large",
 			"The body is over the cap of "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes.")
 	}
-	return sentinelOf(err)
-}
-
-// sentinelOf answers for the errors that are plain values.
-func sentinelOf(err error) *refusal {
+	e := &refusal{status: http.StatusInternalServerError, code: "internal"}
 	switch {
 	case errors.Is(err, record.ErrNotFound):
-		return &refusal{status: http.StatusNotFound, code: "not_found", cause: err}
+		e = refuse(http.StatusNotFound, "not_found", "")
 	case errors.Is(err, record.ErrConflict):
-		return &refusal{status: http.StatusConflict, code: "conflict", cause: err}
+		e = refuse(http.StatusConflict, "conflict", "")
 	case errors.Is(err, record.ErrStale):
-		return &refusal{
-			status: http.StatusPreconditionFailed, code: "stale", cause: err,
-			detail: "It was changed by someone else. Read it again and repeat your change.",
-		}
+		e = refuse(http.StatusPreconditionFailed, "stale", "It was changed by someone else. Read it again and repeat your change.")
 	case errors.Is(err, record.ErrMismatch):
-		return &refusal{
-			status: http.StatusUnprocessableEntity, code: "idempotency_mismatch", cause: err,
-			detail: "This Idempotency-Key was used with another request body.",
-		}
+		e = refuse(http.StatusUnprocessableEntity, "idempotency_mismatch", "This Idempotency-Key was used with another request body.")
 	case errors.Is(err, record.ErrForbidden):
-		return &refusal{status: http.StatusForbidden, code: "forbidden", cause: err}
+		e = refuse(http.StatusForbidden, "forbidden", "")
 	case errors.Is(err, context.DeadlineExceeded):
-		return &refusal{
-			status: http.StatusGatewayTimeout, code: "timeout", cause: err,
-			detail: "The request took too long. It may have taken effect.", retryAfter: jitter(time.Second),
-		}
+		e = refuse(http.StatusGatewayTimeout, "timeout", "The request took too long. It may have taken effect.")
+		e.retryAfter = jitter(time.Second)
 	}
-	return &refusal{status: http.StatusInternalServerError, code: "internal", cause: err}
+	e.cause = err
+	return e
 }
 
 // unavailableCode limits the codes of 503 to those in problemTypes.
@@ -118,6 +123,14 @@ func unavailableCode(reason string) string {
 		return reason
 	}
 	return "unavailable"
+}
+
+// setHeaders sets the headers that belong to the answer.
+func (e *refusal) setHeaders(h http.Header) {
+	maps.Copy(h, e.header)
+	if e.retryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((e.retryAfter+time.Second-1)/time.Second), 10))
+	}
 }
 
 // problem returns the body of an error answer. Batch items hold it too, without a request id.
@@ -151,19 +164,15 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 	p := e.problem()
 	p.RequestID = requestID(r.Context())
 	h := w.Header()
-	for name, values := range e.header {
-		h[name] = values
-	}
-	if e.retryAfter > 0 {
-		h.Set("Retry-After", strconv.FormatInt(int64((e.retryAfter+time.Second-1)/time.Second), 10))
-	}
+	e.setHeaders(h)
 	if e.status == http.StatusRequestEntityTooLarge {
 		h.Set("Connection", "close")
 	}
 	h.Del("Etag")
 	h.Del("Location")
 	s.logProblem(r, e, err)
-	writeBody(w, e.status, "application/problem+json", p)
+	body, _ := encode(p) // strings and numbers always encode
+	write(w, e.status, "application/problem+json", body)
 }
 
 // logProblem logs the cause of a 5xx. For mistakes of the caller it logs codes only: details and field paths hold names that

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"cmp"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -10,13 +12,15 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// query reads the parameters of a listing and collects their mistakes.
+// query reads the parameters of a call and collects their mistakes. Use what it reads only after err returned nil.
 type query struct {
 	values url.Values
-	fields []mail.Field
+	complaints
+	malformed, badCursor error
 }
 
 const (
@@ -28,17 +32,17 @@ const (
 )
 
 // readQuery reads the query of a request. It allows only the known parameters, each at most once.
-func readQuery(r *http.Request, known ...string) (*query, error) {
+func readQuery(r *http.Request, known ...string) *query {
 	return readRepeating(r, "", known...)
 }
 
 // readRepeating is readQuery with one more parameter, which may be given up to maxRepeated times.
-func readRepeating(r *http.Request, repeated string, known ...string) (*query, error) {
+func readRepeating(r *http.Request, repeated string, known ...string) *query {
 	values, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "malformed_query", "The query is not well-formed.")
-	}
 	q := &query{values: values}
+	if err != nil {
+		q.malformed = refuse(http.StatusBadRequest, "malformed_query", "The query is not well-formed.")
+	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		switch {
 		case repeated != "" && name == repeated:
@@ -51,40 +55,22 @@ func readRepeating(r *http.Request, repeated string, known ...string) (*query, e
 			q.complain(name, "duplicate", "given more than once")
 		}
 	}
-	return q, nil
+	return q
 }
 
 // noQuery refuses every parameter.
-func noQuery(r *http.Request) error {
-	q, err := readQuery(r)
-	if err != nil {
-		return err
-	}
-	return q.err()
-}
+func noQuery(r *http.Request) error { return readQuery(r).err() }
 
 func (q *query) unknown(name string, known []string) {
-	message := "is not a parameter of this call"
-	if hint := didYouMean(name, known); hint != "" {
-		message += "; " + hint
-	}
+	message := "is not a parameter of this call" + didYouMean(name, known)
 	if len(name) > 64 || !utf8.ValidString(name) {
 		name = "query"
 	}
 	q.complain(name, "unknown_parameter", message)
 }
 
-func (q *query) complain(field, code, message string) {
-	q.fields = append(q.fields, mail.Field{Field: field, Code: code, Message: message})
-}
-
-// err returns the 422 for all mistakes, or nil.
-func (q *query) err() error {
-	if len(q.fields) == 0 {
-		return nil
-	}
-	return &mail.Invalid{Fields: q.fields}
-}
+// err returns the answer for the mistakes, or nil.
+func (q *query) err() error { return cmp.Or(q.malformed, q.complaints.err(), q.badCursor) }
 
 // text returns a parameter that is stored text: bounded, valid UTF-8, without control characters.
 func (q *query) text(name string) string {
@@ -105,31 +91,27 @@ func clean(s string) bool {
 	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f }) < 0
 }
 
-// email returns a parameter that is an address, in canonical form.
-func (q *query) email(name string) string {
+// parsed returns a parameter that parse reads, or the zero value if it is absent.
+func parsed[T any](q *query, name string, parse func(string) (T, error), code, message string) (out T) {
 	v := q.text(name)
 	if v == "" {
-		return ""
+		return out
 	}
-	a, err := mail.ParseAddress(v)
+	out, err := parse(v)
 	if err != nil {
-		q.complain(name, "invalid_address", "must be one email address")
-		return ""
+		q.complain(name, code, message)
 	}
-	return a.Email
+	return out
+}
+
+// email returns a parameter that is an address, in canonical form.
+func (q *query) email(name string) string {
+	return parsed(q, name, mail.ParseAddress, "invalid_address", "must be one email address").Email
 }
 
 // id returns a parameter that is an id.
 func (q *query) id(name string) mail.ID {
-	v := q.text(name)
-	if v == "" {
-		return mail.ID{}
-	}
-	id, err := mail.ParseID(v)
-	if err != nil {
-		q.complain(name, "invalid_id", "must be an id")
-	}
-	return id
+	return parsed(q, name, mail.ParseID, "invalid_id", "must be an id")
 }
 
 // flag returns a parameter that is true or false; the default is false.
@@ -153,16 +135,18 @@ func (q *query) status(name string) mail.Status {
 
 // moment returns a parameter that is a time.
 func (q *query) moment(name string) time.Time {
-	v := q.text(name)
-	if v == "" {
-		return time.Time{}
-	}
+	return parsed(q, name, parseTime, "invalid_time", errTime.Error())
+}
+
+var errTime = errors.New("must be RFC 3339, such as 2026-01-31T12:00:00Z")
+
+// parseTime reads a time that can be stored.
+func parseTime(v string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, v)
 	if err != nil || t.Year() < 1970 || t.Year() > 9998 {
-		q.complain(name, "invalid_time", "must be RFC 3339, such as 2026-01-31T12:00:00Z")
-		return time.Time{}
+		return time.Time{}, errTime
 	}
-	return t
+	return t, nil
 }
 
 // limit returns how many rows a page may have.
@@ -190,23 +174,19 @@ func (q *query) filter() string {
 	return rest.Encode()
 }
 
-// cursor opens the cursor parameter for the listing; "" means the first page.
-func (q *query) cursor(c *cursors, l listing) (string, error) {
-	token := q.values.Get("cursor")
-	switch {
-	case token == "":
-		return "", nil
-	case len(token) > maxCursor:
-		return "", errCursor()
-	}
-	return c.open(l, token)
+// position reads the cursor parameter as cursorAt does.
+func position[T any](q *query, c *cursors, l listing, parse func(string) (T, error)) (at T) {
+	at, q.badCursor = cursorAt(c, l, q.values.Get("cursor"), parse)
+	return at
 }
 
-// page cuts rows to limit. Listings ask the store for limit+1 rows: if the extra row is there, a next page exists, and its
-// cursor is made from the last row shown.
-func page[T any](c *cursors, l listing, rows []T, limit int, key func(*T) string) (shown []T, next string) {
-	if len(rows) <= limit {
-		return rows, ""
+// pageOf makes a page. A listing asks the store for one row more than it shows: if all of them came, a next page exists, and its
+// cursor is made from the place of the last row shown.
+func pageOf[Row, Out any](c *cursors, l listing, rows []Row, asked int, place func(*Row) string, view func(*Row) Out) api.Page[Out] {
+	next := ""
+	if len(rows) >= asked {
+		rows = rows[:asked-1]
+		next = c.seal(l, place(&rows[asked-2]))
 	}
-	return rows[:limit], c.seal(l, key(&rows[limit-1]))
+	return api.Page[Out]{Data: views(rows, view), NextCursor: next}
 }

@@ -24,20 +24,20 @@ func (s *Server) routes() http.Handler {
 		r.Post("/send", s.sends(s.send))
 		r.Post("/send/batch", s.sends(s.sendBatch))
 
-		r.Get("/messages", s.may(record.ScopeMessagesRead, s.listMessages))
-		r.Get("/messages/{id}", s.may(record.ScopeMessagesRead, s.getMessage))
-		r.Post("/messages/{id}/cancel", s.may(record.ScopeSend, s.cancelMessage))
-		r.Post("/messages/{id}/resend", s.sends(s.resendMessage))
+		r.Get("/messages", s.may(record.ScopeMessagesRead, reply(s.listMessages)))
+		r.Get("/messages/{id}", s.may(record.ScopeMessagesRead, show(s.getMessage)))
+		r.Post("/messages/{id}/cancel", s.may(record.ScopeSend, show(s.cancelMessage)))
+		r.Post("/messages/{id}/resend", s.sends(reply(s.resendMessage)))
 
-		r.Get("/events", s.may(record.ScopeEventsRead, s.listEvents))
+		r.Get("/events", s.may(record.ScopeEventsRead, reply(s.listEvents)))
 		r.Get("/events/stream", s.may(record.ScopeEventsRead, s.streamEvents))
-		r.Get("/stats", s.may(record.ScopeStatsRead, s.getStats))
+		r.Get("/stats", s.may(record.ScopeStatsRead, reply(s.getStats)))
 
-		r.Get("/suppressions", s.may(record.ScopeSuppressionsRead, s.listSuppressions))
-		r.Post("/suppressions", s.may(record.ScopeSuppressionsWrite, s.addSuppression, record.ScopeSend))
+		r.Get("/suppressions", s.may(record.ScopeSuppressionsRead, reply(s.listSuppressions)))
+		r.Post("/suppressions", s.may(record.ScopeSuppressionsWrite, take(s, http.StatusCreated, s.addSuppression), record.ScopeSend))
 		r.Get("/suppressions/export", s.may(record.ScopeSuppressionsRead, s.exportSuppressions))
 		r.Post("/suppressions/import", s.may(record.ScopeSuppressionsWrite, s.importSuppressions, record.ScopeSend))
-		r.Get("/suppressions/{email}", s.may(record.ScopeSuppressionsRead, s.getSuppression))
+		r.Get("/suppressions/{email}", s.may(record.ScopeSuppressionsRead, reply(s.getSuppression)))
 		r.Delete("/suppressions/{email}", s.may(record.ScopeSuppressionsWrite, s.deleteSuppression))
 
 		s.endpointRoutes(r)
@@ -74,56 +74,56 @@ func (s *Server) adminRoutes(r chi.Router) {
 	look := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminRead, h) }
 	turn := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminWrite, h) }
 
-	r.Get("/accounts", look(s.listAccounts))
+	r.Get("/accounts", look(show(s.listAccounts)))
 	r.Post("/accounts", turn(s.createAccount))
-	r.Get("/accounts/{account}", look(s.getAccount))
-	r.Patch("/accounts/{account}", turn(s.patchAccount))
+	r.Get("/accounts/{account}", look(show(s.getAccount)))
+	r.Patch("/accounts/{account}", turn(take(s, http.StatusOK, s.patchAccount)))
 	r.Delete("/accounts/{account}", turn(s.deleteAccount))
-	r.Post("/accounts/{account}/pause", turn(s.pauseAccount))
-	r.Post("/accounts/{account}/resume", turn(s.resumeAccount))
-	r.Get("/accounts/{account}/limits", look(s.getAccountLimits))
-	r.Put("/accounts/{account}/limits", turn(s.putAccountLimits))
+	r.Post("/accounts/{account}/pause", turn(show(s.pauseAccount)))
+	r.Post("/accounts/{account}/resume", turn(show(s.resumeAccount)))
+	r.Get("/accounts/{account}/limits", look(show(s.getAccountLimits)))
+	r.Put("/accounts/{account}/limits", turn(take(s, http.StatusOK, s.putAccountLimits)))
 
-	r.Get("/accounts/{account}/webhooks", look(s.getAccountWebhooks))
-	r.Post("/accounts/{account}/webhooks", turn(s.registerWebhooks))
-	r.Post("/events/reproject", turn(s.reproject))
+	r.Get("/accounts/{account}/webhooks", look(show(s.getAccountWebhooks)))
+	r.Post("/accounts/{account}/webhooks", turn(take(s, http.StatusOK, s.registerWebhooks)))
+	r.Post("/events/reproject", turn(take(s, http.StatusOK, s.reproject)))
 
-	r.Get("/pools", look(s.listPools))
+	r.Get("/pools", look(show(s.listPools)))
 	r.Post("/pools", turn(s.createPool))
 	r.Get("/pools/{pool}", look(s.getPool))
 	r.Put("/pools/{pool}", turn(s.putPool))
 
-	r.Get("/rules", look(s.listRules))
-	r.Post("/rules", turn(s.createRule))
-	r.Put("/rules", turn(s.replaceRules))
-	r.Delete("/rules/{rule}", turn(s.deleteRule))
+	r.Get("/rules", look(show(s.listRules)))
+	r.Post("/rules", turn(take(s, http.StatusCreated, s.createRule)))
+	r.Put("/rules", turn(take(s, http.StatusOK, s.replaceRules)))
+	r.Delete("/rules/{rule}", turn(remove(s.deleteRule)))
 	r.Post("/route/explain", look(s.explain))
-	r.Get("/route/explain/{id}", look(s.explainMessage))
+	r.Get("/route/explain/{id}", look(show(s.explainMessage)))
 
-	r.Get("/keys", look(s.listKeys))
-	r.Post("/keys", turn(s.createKey))
-	r.Patch("/keys/{key}", turn(s.patchKey))
-	r.Post("/keys/{key}/rotate", turn(s.rotateKey))
-	r.Delete("/keys/{key}", turn(s.revokeKey))
+	r.Get("/keys", look(show(s.listKeys)))
+	r.Post("/keys", turn(take(s, http.StatusCreated, s.createKey)))
+	r.Patch("/keys/{key}", turn(take(s, http.StatusOK, s.patchKey)))
+	r.Post("/keys/{key}/rotate", turn(take(s, http.StatusCreated, s.rotateKey)))
+	r.Delete("/keys/{key}", turn(remove(s.revokeKey)))
 
-	r.Get("/tenants", look(s.listTenants))
-	r.Post("/tenants", turn(s.createTenant))
-	r.Patch("/tenants/{tenant}", turn(s.patchTenant))
+	r.Get("/tenants", look(show(s.listTenants)))
+	r.Post("/tenants", turn(take(s, http.StatusCreated, s.createTenant)))
+	r.Patch("/tenants/{tenant}", turn(take(s, http.StatusOK, s.patchTenant)))
 
-	r.Get("/queue", look(s.getQueue))
-	r.Get("/limits", look(s.listLimits))
-	r.Get("/audit", look(s.listAudit))
+	r.Get("/queue", look(show(s.getQueue)))
+	r.Get("/limits", look(show(s.listLimits)))
+	r.Get("/audit", look(reply(s.listAudit)))
 }
 
 func notFound(http.ResponseWriter, *http.Request) error {
 	return refuse(http.StatusNotFound, "not_found", "There is nothing at this path.")
 }
 
+// methods are those that a route may have.
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
 // methodNotAllowed answers a wrong method on a known path, and names the allowed ones (RFC 9110 section 15.5.6).
 func methodNotAllowed(routes chi.Routes) handlerFunc {
-	methods := []string{
-		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
-	}
 	return func(_ http.ResponseWriter, r *http.Request) error {
 		path := r.URL.RawPath
 		if path == "" {
@@ -135,8 +135,9 @@ func methodNotAllowed(routes chi.Routes) handlerFunc {
 				allowed = append(allowed, m)
 			}
 		}
-		e := refuse(http.StatusMethodNotAllowed, "method_not_allowed", "This path does not take this method; see Allow.")
-		e.header = http.Header{"Allow": {strings.Join(allowed, ", ")}}
-		return e
+		return &refusal{
+			status: http.StatusMethodNotAllowed, code: "method_not_allowed", detail: "This path does not take this method; see Allow.",
+			header: http.Header{"Allow": {strings.Join(allowed, ", ")}},
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -27,14 +28,7 @@ type SendStore interface {
 
 // send accepts one message: POST /v1/send. It writes the 202 after the store has committed, not before.
 func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
-		return err
-	}
-	idem, err := idempotencyKey(r.Header, maxIdempotencyKey)
-	if err != nil {
-		return err
-	}
-	body, release, err := s.readJSON(w, r)
+	body, idem, release, err := s.readSend(w, r, maxIdempotencyKey)
 	defer release()
 	if err != nil {
 		return err
@@ -47,6 +41,16 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Idempotent-Replayed", "true")
 	}
 	return writeJSON(w, http.StatusAccepted, sendResult(accepted))
+}
+
+// readSend reads the body and the Idempotency-Key of a send. Call release as for readJSON.
+func (s *Server) readSend(w http.ResponseWriter, r *http.Request, longestKey int) (body []byte, idem string, release func(), err error) {
+	idem, err = idempotencyKey(r.Header, longestKey)
+	if err := cmp.Or(noQuery(r), err); err != nil {
+		return nil, "", func() {}, err
+	}
+	body, release, err = s.readJSON(w, r)
+	return body, idem, release, err
 }
 
 // accept stores one message, or returns the first answer of a request that only repeats it too late.
@@ -104,12 +108,7 @@ func (s *Server) caps() mail.Caps {
 // submission turns the JSON of one message into a record.Submission, or returns why it is refused. After that only the
 // database can refuse it.
 func (s *Server) submission(key *record.Key, body []byte, idem string) (*record.Submission, error) {
-	var in sendRequest
-	if err := decodeStrict(body, &in); err != nil {
-		return nil, err
-	}
-	draft := in.draft()
-	m, err := draft.Message(s.clock(), s.caps())
+	draft, m, err := s.message(body)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +124,18 @@ func (s *Server) submission(key *record.Key, body []byte, idem string) (*record.
 		sub.Fingerprint = fingerprint(draft, m)
 	}
 	return sub, nil
+}
+
+// message turns the JSON of one message into what was meant and the message, or returns all its faults.
+func (s *Server) message(body []byte) (*mail.Draft, *mail.Message, error) {
+	var in sendRequest
+	named, err := decodeNaming(body, &in)
+	if err != nil {
+		return nil, nil, err
+	}
+	draft := in.draft()
+	m, err := draft.Message(s.clock(), s.caps())
+	return draft, m, withNamed(named, err)
 }
 
 // maySendAs reports whether the key may send from a domain: exactly that one, since a subdomain may belong to someone
@@ -178,17 +189,17 @@ func acceptProblem(err error) error {
 	if !errors.Is(err, record.ErrConflict) {
 		return err
 	}
-	e := refuse(http.StatusConflict, "idempotency_in_progress", "A request with this Idempotency-Key is in progress.")
-	e.retryAfter, e.cause = time.Second, err
-	return e
+	return &refusal{
+		status: http.StatusConflict, code: "idempotency_in_progress", detail: "A request with this Idempotency-Key is in progress.",
+		retryAfter: time.Second, cause: err,
+	}
 }
 
 func sendResult(a record.Accepted) *api.SendResult {
-	out := &api.SendResult{
-		ID: a.ID.String(), Status: string(a.Status), Recipients: make([]api.RecipientStatus, len(a.Recipients)),
+	return &api.SendResult{
+		ID: a.ID.String(), Status: string(a.Status),
+		Recipients: views(a.Recipients, func(rc *record.RecipientStatus) api.RecipientStatus {
+			return api.RecipientStatus{Email: rc.Email, Status: string(rc.Status)}
+		}),
 	}
-	for i, rc := range a.Recipients {
-		out.Recipients[i] = api.RecipientStatus{Email: rc.Email, Status: string(rc.Status)}
-	}
-	return out
 }

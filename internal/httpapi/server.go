@@ -5,7 +5,8 @@
 // supplies them.
 //
 // routes.go shows the whole surface, problem.go every error answer. A handler that returns an error writes no answer;
-// the one adapter in server.go turns the error into application/problem+json.
+// the one adapter in server.go turns the error into application/problem+json. Most handlers return the answer as a value;
+// handle.go writes it. It is one package because all handlers share the keys, the bounds and the error answers of one Server.
 //
 // The likeliest mistake of a newcomer is to answer 2xx before the commit. Write the answer last.
 package httpapi
@@ -36,7 +37,7 @@ type Options struct {
 
 	MaxBody        int64            // cap on a request body in bytes, default 30 MiB
 	BodyBudget     int64            // cap on the bytes of all large bodies together, default 40 MiB, at least MaxBody
-	AcceptWait     time.Duration    // how long a request waits until its key is read from the database, default 5 s
+	AcceptWait     time.Duration    // how long a request waits until its key is read from the database, default 10 s
 	DefaultExpiry  time.Duration    // how long a message may wait before it expires, default 72 h
 	SecretKey      []byte           // at least 32 bytes; cursors are signed with a key derived from it
 	PreviousKeys   [][]byte         // earlier secret keys; cursors signed with them still open
@@ -58,7 +59,7 @@ type Options struct {
 // Defaults of Options.
 const (
 	DefaultMaxBody    = 30 << 20
-	DefaultAcceptWait = 5 * time.Second
+	DefaultAcceptWait = 10 * time.Second
 	DefaultExpiry     = 72 * time.Hour
 
 	minSecretKey = 32
@@ -114,12 +115,14 @@ func New(o Options) (*Server, error) {
 		return nil, errors.New("new http server: secret key must have at least 32 bytes")
 	}
 	s := &Server{
-		store: o.Store, router: o.Router, kinds: o.Kinds, log: o.Log, metrics: o.Metrics, maxBody: o.MaxBody,
-		defaultExpiry: o.DefaultExpiry, now: o.Now, clock: o.Clock, newID: o.NewID, draining: o.Draining, proxies: o.TrustedProxies,
-		adminApart: o.AdminApart, adminNetworks: o.AdminNetworks, publicURL: o.PublicURL,
-		hooks: o.Hooks, registrars: o.Registrars, links: o.Unsubscribe, webhooks: o.Webhooks,
+		store: o.Store, router: o.Router, kinds: o.Kinds, now: o.Now, clock: o.Clock, newID: o.NewID, draining: o.Draining,
+		log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)), metrics: cmp.Or(o.Metrics, telemetry.New(prometheus.NewRegistry())),
+		maxBody: cmp.Or(o.MaxBody, DefaultMaxBody), defaultExpiry: cmp.Or(o.DefaultExpiry, DefaultExpiry),
+		proxies: o.TrustedProxies, adminApart: o.AdminApart, adminNetworks: o.AdminNetworks, publicURL: o.PublicURL,
+		hooks: cmp.Or[Hooks](o.Hooks, noHooks{}), registrars: cmp.Or[Registrars](o.Registrars, noRegistrars{}),
+		links: cmp.Or[Unsubscriber](o.Unsubscribe, noLinks{}), webhooks: o.Webhooks,
 	}
-	s.setDefaults()
+	s.setFunctions()
 	s.setBounds()
 	s.bodies = budget{newPool(max(cmp.Or(o.BodyBudget, DefaultBodyBudget), s.maxBody), 0)}
 	s.hookBodies = budget{newPool(hookRoom, 0)}
@@ -130,19 +133,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) setDefaults() {
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	if s.metrics == nil {
-		s.metrics = telemetry.New(prometheus.NewRegistry())
-	}
-	if s.maxBody <= 0 {
-		s.maxBody = DefaultMaxBody
-	}
-	if s.defaultExpiry <= 0 {
-		s.defaultExpiry = DefaultExpiry
-	}
+// setFunctions sets the functions that the options leave out.
+func (s *Server) setFunctions() {
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -154,15 +146,6 @@ func (s *Server) setDefaults() {
 	}
 	if s.draining == nil {
 		s.draining = func() bool { return false }
-	}
-	if s.hooks == nil {
-		s.hooks = noHooks{}
-	}
-	if s.registrars == nil {
-		s.registrars = noRegistrars{}
-	}
-	if s.links == nil {
-		s.links = noLinks{}
 	}
 }
 
@@ -219,8 +202,13 @@ func HTTPServer(h http.Handler) *http.Server {
 		WriteTimeout:      answerTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    28 << 10, // net/http adds 4 KiB: more than 32 KiB is a 431
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReceiveBufferPerConnection: http2Unread, MaxReceiveBufferPerStream: http2Unread},
 	}
 }
+
+// http2Unread bounds what one HTTP/2 connection may send before we read it, in bytes. net/http keeps it in our memory, and its
+// default of 1 MiB would be 4 GiB for MaxConns. One upload moves at most so much per round trip.
+const http2Unread = 128 << 10
 
 // closeChunked closes the connection after each request with a Transfer-Encoding, on every route, whether its body was read
 // or not. If such a request also has a Content-Length, it may be smuggling another request, and RFC 9112 section 6.1 wants

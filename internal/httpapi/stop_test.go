@@ -7,18 +7,15 @@ import (
 	"time"
 )
 
-// slowKeys is a store in which a note of a key's use waits for the end.
-type slowKeys struct{ *fakeStore }
-
-func (slowKeys) TouchKey(ctx context.Context, _ string) error {
-	<-ctx.Done()
-	return ctx.Err()
-}
-
 func TestCloseRightAfterNew(t *testing.T) {
 	t.Parallel()
+	slow := newFakeStore(time.Now())
+	slow.intercept(func(ctx context.Context, _ string) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
 	for i := range 200 {
-		touches := newToucher(slowKeys{}, slog.New(slog.DiscardHandler), time.Now)
+		touches := newToucher(slow, slog.New(slog.DiscardHandler), time.Now)
 		s := &Server{touches: touches}
 		if i%2 == 1 {
 			go touches.touch("key")

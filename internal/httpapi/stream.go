@@ -30,10 +30,7 @@ const (
 // any replica. A stream ends when the server drains, the key ends, or the database does not answer; the client then
 // reconnects.
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
-	q, err := readRepeating(r, "type", append(eventParameters, "last_event_id")...)
-	if err != nil {
-		return err
-	}
+	q := readRepeating(r, "type", append(eventParameters, "last_event_id")...)
 	key := principal(r)
 	f, from := q.events(key.Tenant), q.text("last_event_id")
 	if err := q.err(); err != nil {
@@ -190,7 +187,8 @@ func (s *Server) noStream(t mail.TenantID) error {
 	if s.streams.of(holder{tenant: t}) < streamsPerTenant {
 		return &record.Unavailable{Reason: "streams", RetryAfter: streamReconnect}
 	}
-	e := refuse(http.StatusTooManyRequests, "too_many_streams", fmt.Sprintf("This tenant has %d streams open, which is as many as it may.", streamsPerTenant))
-	e.retryAfter = streamReconnect
-	return e
+	return &refusal{
+		status: http.StatusTooManyRequests, code: "too_many_streams", retryAfter: streamReconnect,
+		detail: fmt.Sprintf("This tenant has %d streams open, which is as many as it may.", streamsPerTenant),
+	}
 }

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -28,42 +28,35 @@ const (
 // silently.
 //
 // Anything that is not such an object is a 400 (*refusal) that names the position. An object whose meaning is wrong is a
-// *mail.Invalid: an unknown field, a wrong type, or U+0000 in a string, which Postgres can't store. T decides which fields
-// are known. A type with UnmarshalJSONFrom reports a wrong type by returning a wantError.
+// *mail.Invalid that names every fault (see decodeNaming): an unknown field, a wrong type, or U+0000 in a string, which Postgres
+// can't store. T decides which fields are known. A type with UnmarshalJSONFrom reports a wrong type by returning a wantError.
 func decodeStrict[T any](body []byte, into *T) error {
-	if err := scan(body); err != nil {
-		return err
+	named, err := decodeNaming(body, into)
+	if err == nil && len(named) > 0 {
+		err = &mail.Invalid{Fields: named}
 	}
-	err := json.Unmarshal(body, into, json.RejectUnknownMembers(true),
-		jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) // scan has refused both
-	if err != nil {
-		return decodeProblem(err)
-	}
-	return nil
+	return err
 }
 
-// scan reads the text once, before anything is decoded.
-func scan(body []byte) error {
+// scan reads the text once, before anything is decoded, and returns the faults of single values.
+func scan(body []byte) ([]mail.Field, error) {
 	if err := checkStart(body); err != nil {
-		return err
+		return nil, err
 	}
 	s := scanner{dec: jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))}
 	for tokens := 0; tokens == 0 || s.dec.StackDepth() > 0; tokens++ {
 		if tokens >= maxTokens {
-			return refuse(http.StatusBadRequest, "too_many_tokens", "The JSON has more than 100000 tokens.")
+			return nil, refuse(http.StatusBadRequest, "too_many_tokens", "The JSON has more than 100000 tokens.")
 		}
 		if err := s.next(); err != nil {
-			return syntaxProblem(body, err)
+			return nil, syntaxProblem(body, err)
 		}
 	}
 	if _, err := s.dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return refuse(http.StatusBadRequest, "trailing_data",
+		return nil, refuse(http.StatusBadRequest, "trailing_data",
 			fmt.Sprintf("There is more behind the JSON object, at byte %d.", s.dec.InputOffset()))
 	}
-	if len(s.fields) > 0 {
-		return &mail.Invalid{Fields: s.fields}
-	}
-	return nil
+	return s.fields, nil
 }
 
 // checkStart checks how the text begins: with an object, and without a byte order mark.
@@ -85,7 +78,7 @@ func checkStart(body []byte) error {
 type scanner struct {
 	dec    *jsontext.Decoder
 	names  [maxDepth + 1]nameSet
-	fields []mail.Field // values that contain U+0000 or are -0
+	fields complaints // values that contain U+0000 or are -0
 }
 
 // next reads one token, or one scalar value, and checks it.
@@ -149,7 +142,7 @@ func (s *scanner) name(seen *nameSet, raw jsontext.Value) error {
 
 func (s *scanner) complain(code, message string) {
 	if len(s.fields) < mail.MaxFields {
-		s.fields = append(s.fields, mail.Field{Field: fieldPath(s.dec.StackPointer()), Code: code, Message: message})
+		s.fields.complain(fieldPath(s.dec.StackPointer()), code, message)
 	}
 }
 
@@ -185,10 +178,8 @@ func (n *nameSet) add(name string) bool {
 		n.many[name] = struct{}{}
 		return !twice
 	}
-	for _, have := range n.few {
-		if have == name {
-			return false
-		}
+	if slices.Contains(n.few, name) {
+		return false
 	}
 	n.few = append(n.few, name)
 	if len(n.few) > fewNames {
@@ -203,12 +194,7 @@ func (n *nameSet) add(name string) bool {
 // fold maps names that a case-insensitive parser would confuse to one string. Each rune becomes the smallest of its folding
 // orbit, in lower case: U+212A (Kelvin) becomes k, U+017F (long s) becomes s.
 func fold(name string) string {
-	plain := true
-	for i := range len(name) {
-		c := name[i]
-		plain = plain && c < utf8.RuneSelf && (c < 'A' || c > 'Z')
-	}
-	if plain {
+	if !strings.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf || r >= 'A' && r <= 'Z' }) {
 		return name
 	}
 	return strings.Map(func(r rune) rune {

@@ -85,6 +85,6 @@ func TestEachSubmissionIsCountedByWhatItsSenderIsTold(t *testing.T) {
 // failing makes the store fail once.
 func (r *rig) failing(err error, post func(path, body string, headers ...string) int, body string) int {
 	r.store.failFrom("Accept", 0, err)
-	defer r.store.failFrom("", 0, nil)
+	defer r.store.failWith(nil)
 	return post("/v1/send", body)
 }

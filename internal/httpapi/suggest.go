@@ -19,10 +19,10 @@ func suggest(word string, known []string) string {
 	return best
 }
 
-// didYouMean returns a hint for a misspelt word, or "".
+// didYouMean returns the end of a message about a misspelt word, or "".
 func didYouMean(word string, known []string) string {
 	if s := suggest(word, known); s != "" {
-		return `did you mean "` + s + `"?`
+		return `; did you mean "` + s + `"?`
 	}
 	return ""
 }

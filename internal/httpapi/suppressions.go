@@ -33,27 +33,17 @@ var suppressionReasons = []string{"manual", "hard_bounce", "soft_bounce", "compl
 const maxSuppressionDetail = 200 // characters
 
 // listSuppressions lists a tenant's suppressions in force by address and stream. With ?email= it checks one address.
-func (s *Server) listSuppressions(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "email", "stream", "reason", "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	match, limit := q.suppressions(principal(r).Tenant), q.limit()
+func (s *Server) listSuppressions(r *http.Request) (out api.SuppressionPage, err error) {
+	q := readQuery(r, "email", "stream", "reason", "limit", "cursor")
+	match, limit := q.suppressions(principal(r).Tenant), q.limit()+1
 	match.Email = q.email("email")
-	if err := q.err(); err != nil {
-		return err
-	}
 	l := listing{name: "suppressions", tenant: match.Tenant, filter: q.filter()}
-	last, err := q.cursor(s.cursors, l)
-	if err != nil {
-		return err
+	after := position(q, s.cursors, l, afterSuppression)
+	if err := q.err(); err != nil {
+		return out, err
 	}
-	rows, err := s.store.FindSuppressions(r.Context(), match, afterSuppression(last), limit+1)
-	if err != nil {
-		return err
-	}
-	rows, next := page(s.cursors, l, rows, limit, suppressionPlace)
-	return writeJSON(w, http.StatusOK, api.SuppressionPage{Data: suppressionViews(rows), NextCursor: next})
+	rows, err := s.store.FindSuppressions(r.Context(), match, after, limit)
+	return pageOf(s.cursors, l, rows, limit, suppressionPlace, suppressionView), err
 }
 
 // suppressions reads the filter that list and export share.
@@ -69,17 +59,9 @@ func (q *query) suppressions(t mail.TenantID) record.Suppression {
 // line feed.
 func suppressionPlace(x *record.Suppression) string { return x.Email + "\n" + x.Stream }
 
-func afterSuppression(place string) record.Suppression {
+func afterSuppression(place string) (record.Suppression, error) {
 	email, stream, _ := strings.Cut(place, "\n")
-	return record.Suppression{Email: email, Stream: stream}
-}
-
-func suppressionViews(rows []record.Suppression) []api.Suppression {
-	out := make([]api.Suppression, 0, len(rows))
-	for i := range rows {
-		out = append(out, suppressionView(&rows[i]))
-	}
-	return out
+	return record.Suppression{Email: email, Stream: stream}, nil
 }
 
 func suppressionView(x *record.Suppression) api.Suppression {
@@ -95,29 +77,22 @@ func suppressionView(x *record.Suppression) api.Suppression {
 
 // addSuppression is idempotent. Of two suppressions for the same address and stream, the one that lasts longer stays; the
 // answer shows it.
-func (s *Server) addSuppression(w http.ResponseWriter, r *http.Request) error {
-	in, err := read[api.SuppressionRequest](s, w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) addSuppression(r *http.Request, in api.SuppressionRequest) (out api.Suppression, err error) {
 	x, err := suppressionOf(in, s.clock())
 	if err != nil {
-		return err
+		return out, err
 	}
 	x.Tenant, x.Origin, x.By = principal(r).Tenant, "api", principal(r).ID
 	if err := s.store.Suppress(r.Context(), x); err != nil {
-		return err
+		return out, err
 	}
 	rows, err := s.applying(r.Context(), x.Tenant, x.Email)
-	if err != nil {
-		return afterStore(err)
-	}
 	for i := range rows {
 		if rows[i].Stream == x.Stream {
 			x = rows[i]
 		}
 	}
-	return writeJSON(w, http.StatusCreated, suppressionView(&x))
+	return suppressionView(&x), afterStore(err)
 }
 
 // suppressionOf checks a request, or a row of an import.
@@ -159,38 +134,32 @@ func errNotSuppressed() error {
 }
 
 // getSuppression shows the suppressions of an address; with ?stream=, those that stop mail of that stream. None is a 404.
-func (s *Server) getSuppression(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "stream")
-	if err != nil {
-		return err
-	}
+func (s *Server) getSuppression(r *http.Request) (out api.List[api.Suppression], err error) {
+	q := readQuery(r, "stream")
 	stream := q.text("stream")
 	if err := q.err(); err != nil {
-		return err
+		return out, err
 	}
 	a, err := mail.ParseAddress(pathParam(r, "email"))
 	if err != nil {
-		return errNotSuppressed()
+		return out, errNotSuppressed()
 	}
 	rows, err := s.applying(r.Context(), principal(r).Tenant, a.Email)
 	if err != nil {
-		return err
+		return out, err
 	}
 	rows = slices.DeleteFunc(rows, func(x record.Suppression) bool { return stream != "" && x.Stream != "" && x.Stream != stream })
 	if len(rows) == 0 {
-		return errNotSuppressed()
+		return out, errNotSuppressed()
 	}
-	return writeJSON(w, http.StatusOK, api.List[api.Suppression]{Data: suppressionViews(rows)})
+	return listView(rows, suppressionView), nil
 }
 
 // deleteSuppression lifts all suppressions of an address, or with ?stream= that of one stream. An empty stream means the
 // suppression that names no stream. If one of them comes from a complaint, the key needs an extra scope; without it none is
 // lifted.
 func (s *Server) deleteSuppression(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "stream")
-	if err != nil {
-		return err
-	}
+	q := readQuery(r, "stream")
 	var streams []string
 	if q.values.Has("stream") {
 		streams = []string{q.text("stream")}

@@ -32,10 +32,7 @@ var exportColumns = []string{"email", "stream", "reason", "origin", "created_at"
 // exportSuppressions streams the tenant's suppressions as CSV (RFC 4180). When it fails half-way, it breaks the connection, so
 // that a file that ends early does not look complete.
 func (s *Server) exportSuppressions(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "stream", "reason")
-	if err != nil {
-		return err
-	}
+	q := readQuery(r, "stream", "reason")
 	match := q.suppressions(principal(r).Tenant)
 	if err := q.err(); err != nil {
 		return err
@@ -102,10 +99,7 @@ func uncell(cell string) string {
 // importSuppressions adds the rows of a CSV file whose first line names the columns. It stores them in batches. If the file
 // turns out to be broken further on, the stored rows stay, and the same file can be sent again.
 func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) error {
-	q, err := readQuery(r, "reason")
-	if err != nil {
-		return err
-	}
+	q := readQuery(r, "reason")
 	reason := q.suppressions(principal(r).Tenant).Reason
 	if err := q.err(); err != nil {
 		return err
@@ -121,7 +115,7 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 	conn := http.NewResponseController(w)
 	in := newCSVImport(http.MaxBytesReader(w, io.NopCloser(paced{place, r.Body}), maxImport), reason, s.clock())
 	if err := in.header(); err != nil {
-		return importProblem(w, err)
+		return readProblem(w, err)
 	}
 	for more := true; more; {
 		_ = conn.SetReadDeadline(time.Now().Add(importBatchTime)) // per batch, not for the whole file
@@ -129,7 +123,7 @@ func (s *Server) importSuppressions(w http.ResponseWriter, r *http.Request) erro
 		batch, err := in.batch()
 		before := in.result.Added + in.result.Present
 		if more = err == nil; err != nil && !errors.Is(err, io.EOF) {
-			if err = importProblem(w, err); before > 0 {
+			if err = readProblem(w, err); before > 0 {
 				return afterStore(err)
 			}
 			return err
@@ -161,24 +155,12 @@ func checkCSV(r *http.Request) error {
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	charset := params["charset"]
 	if err != nil || kind != "text/csv" || charset != "" && !strings.EqualFold(charset, "utf-8") || r.Header.Get("Content-Encoding") != "" {
-		e := refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", "The body must be text/csv in UTF-8, not compressed.")
-		e.header = http.Header{"Accept-Post": {"text/csv"}}
-		return e
+		return unsupportedType("text/csv", "The body must be text/csv in UTF-8, not compressed.")
 	}
 	if r.ContentLength > maxImport {
 		return &http.MaxBytesError{Limit: maxImport}
 	}
 	return nil
-}
-
-// importProblem returns an error of the file as it is, and turns one of the connection into its answer.
-func importProblem(w http.ResponseWriter, err error) error {
-	var own *refusal
-	var bad *mail.Invalid
-	if errors.As(err, &own) || errors.As(err, &bad) {
-		return err
-	}
-	return readProblem(w, err)
 }
 
 // csvImport reads a file row by row. An invalid row is counted and skipped.
@@ -295,11 +277,13 @@ func (c *csvImport) suppression(row []string) (record.Suppression, error) {
 	if _, foreign := c.columns["status"]; foreign || said != "" {
 		in.Detail = shortened(in.Detail)
 	}
-	expires, err := csvTime("expires_at", cell("expires_at"))
-	if err != nil {
-		return record.Suppression{}, err
+	if expires := cell("expires_at"); expires != "" {
+		t, err := parseTime(expires)
+		if err != nil {
+			return record.Suppression{}, invalid("expires_at", "invalid_time", err.Error())
+		}
+		in.ExpiresAt = &t
 	}
-	in.ExpiresAt = optional(expires)
 	x, err := suppressionOf(in, c.now)
 	if err != nil {
 		return x, err
@@ -310,15 +294,4 @@ func (c *csvImport) suppression(row []string) (record.Suppression, error) {
 		x.CreatedAt = created.UTC()
 	}
 	return x, err
-}
-
-func csvTime(field, v string) (time.Time, error) {
-	if v == "" {
-		return time.Time{}, nil
-	}
-	t, err := time.Parse(time.RFC3339, v)
-	if err != nil || t.Year() < 1970 || t.Year() > 9998 {
-		return time.Time{}, invalid(field, "invalid_time", "must be RFC 3339, such as 2026-01-31T12:00:00Z")
-	}
-	return t, nil
 }

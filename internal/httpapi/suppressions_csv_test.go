@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -299,22 +300,16 @@ func TestImportIsCapped(t *testing.T) {
 	if rec.Code != http.StatusRequestEntityTooLarge {
 		t.Errorf("announced over the cap = %d, want 413", rec.Code)
 	}
-	in := newCSVImport(http.MaxBytesReader(rec, newBody("email\n"+strings.Repeat("a@example.org\n", 100)), 100), "", r.clock.now())
+	in := newCSVImport(http.MaxBytesReader(rec, io.NopCloser(strings.NewReader("email\n"+strings.Repeat("a@example.org\n", 100))), 100), "", r.clock.now())
 	if err := in.header(); err != nil {
 		t.Fatal(err)
 	}
 	batch, err := in.batch()
 	var tooLarge *http.MaxBytesError
-	if !errors.As(importProblem(rec, err), &tooLarge) || len(batch) == 0 {
+	if !errors.As(readProblem(rec, err), &tooLarge) || len(batch) == 0 {
 		t.Errorf("over the cap on the way = %d rows and %v, want a 413", len(batch), err)
 	}
 }
-
-type body struct{ *strings.Reader }
-
-func (body) Close() error { return nil }
-
-func newBody(s string) body { return body{strings.NewReader(s)} }
 
 func TestExportComesBackByImport(t *testing.T) {
 	t.Parallel()
@@ -380,7 +375,6 @@ func TestExportThatFailsDoesNotLookWhole(t *testing.T) {
 		t.Errorf("an export that broke after %d bytes looks whole", file.Len())
 	}
 	r.store.failWith(&record.Unavailable{Reason: "database"})
-	r.store.failFrom("", 0, nil)
 	err := api.NewWith(ts.URL, r.read, &http.Client{}).ExportSuppressions(t.Context(), &file)
 	if code(err) != "503 database" {
 		t.Errorf("an export that could not begin = %v", err)

@@ -9,7 +9,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/sendgate/sendgate/internal/mail"
@@ -91,9 +90,10 @@ func (s *Server) openToken(r *http.Request) (unsub.Token, error) {
 }
 
 func errTooManyLinks(what string, wait time.Duration) error {
-	e := refuse(http.StatusTooManyRequests, "rate_limited", "There are too many requests for "+what+". Please try again later.")
-	e.retryAfter = wait
-	return e
+	return &refusal{
+		status: http.StatusTooManyRequests, code: "rate_limited", retryAfter: wait,
+		detail: "There are too many requests for " + what + ". Please try again later.",
+	}
 }
 
 // noLinks opens no token.
@@ -130,9 +130,7 @@ func readOneClick(w http.ResponseWriter, r *http.Request) error {
 }
 
 func unsupportedForm() error {
-	e := refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", "The body must be a form.")
-	e.header = http.Header{"Accept-Post": {"application/x-www-form-urlencoded, multipart/form-data"}}
-	return e
+	return unsupportedType("application/x-www-form-urlencoded, multipart/form-data", "The body must be a form.")
 }
 
 func multipartValue(body []byte, boundary string) string {
@@ -197,12 +195,7 @@ func (s *Server) people(h handlerFunc) http.HandlerFunc {
 		}
 		e := refusalOf(err)
 		s.logProblem(r, e, err)
-		for name, values := range e.header {
-			w.Header()[name] = values
-		}
-		if e.retryAfter > 0 {
-			w.Header().Set("Retry-After", strconv.FormatInt(int64((e.retryAfter+time.Second-1)/time.Second), 10))
-		}
+		e.setHeaders(w.Header())
 		text := e.detail
 		if e.status >= http.StatusInternalServerError || text == "" {
 			text = "This did not work. Please try again in a few minutes."

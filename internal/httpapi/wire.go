@@ -115,26 +115,15 @@ func (m *mailboxes) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		*m = mailboxes{mail.Mailbox(one)}
 		return nil
 	case jsontext.KindBeginArray:
-		return m.list(dec)
+		var all []mailbox
+		if err := json.UnmarshalDecode(dec, &all); err != nil {
+			return err
+		}
+		*m = views(all, func(one *mailbox) mail.Mailbox { return mail.Mailbox(*one) })
+		return nil
 	default:
 		return skip(dec, errWantMailbox+", or a list of them")
 	}
-}
-
-func (m *mailboxes) list(dec *jsontext.Decoder) error {
-	if _, err := dec.ReadToken(); err != nil {
-		return err
-	}
-	*m = mailboxes{}
-	for dec.PeekKind() != jsontext.KindEndArray {
-		var one mailbox
-		if err := one.UnmarshalJSONFrom(dec); err != nil {
-			return err
-		}
-		*m = append(*m, mail.Mailbox(one))
-	}
-	_, err := dec.ReadToken()
-	return err
 }
 
 // content is a file in Base64. It is decoded from the body without a copy of the text.

@@ -89,7 +89,7 @@ func (s *nameServer) answer(m *dnsmessage.Message) {
 	}
 }
 
-// questions tells how often the address of a name was asked for.
+// questions returns how often the address of a name was asked for.
 func (s *nameServer) questions(name string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

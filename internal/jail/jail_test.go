@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,15 +21,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func hostOf(t *testing.T, raw string) string {
-	t.Helper()
-	u, err := url.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u.Hostname()
-}
 
 // ownAddresses gives this machine the addresses, as net.InterfaceAddrs would.
 func ownAddresses(addrs ...string) func() ([]net.Addr, error) {
@@ -228,8 +218,8 @@ func TestNames(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			outside := started(t, "127.0.0.2", 0, nil)
-			inside := started(t, "127.0.0.1", outside.port, nil)
+			inside := started(t, "127.0.0.1", 0, nil)
+			outside := started(t, "127.0.0.2", inside.port, nil) // where no other program has its ports
 			dns, resolver := newNameServer(t, tt.script)
 			c := New(Options{
 				Allow:    []Target{{netip.MustParsePrefix("127.0.0.2/32"), outside.port}},

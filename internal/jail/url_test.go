@@ -3,6 +3,7 @@ package jail
 import (
 	"errors"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -92,7 +93,7 @@ func TestCheckURL(t *testing.T) {
 	}
 }
 
-// FuzzCheckURL holds CheckURL to the dialer: what it lets pass as an address is one that may be dialled.
+// FuzzCheckURL compares CheckURL with the dialer: the dialer must also allow each address that CheckURL accepts.
 func FuzzCheckURL(f *testing.F) {
 	for _, s := range []string{
 		"https://hooks.example.com/", "https://127.0.0.1/", "https://[::ffff:10.0.0.1]:443/", "https://0x7f.1/", "https://[fe80::1%25lo]/",
@@ -105,7 +106,11 @@ func FuzzCheckURL(f *testing.F) {
 		if CheckURL(raw, Options{}) != nil {
 			return
 		}
-		host := hostOf(t, raw)
+		u, err := url.Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := u.Hostname()
 		if addr, err := netip.ParseAddr(host); err == nil {
 			if err := w.judge(netip.AddrPortFrom(addr, 443)); err != nil {
 				t.Errorf("%q passed, but its address does not: %v", raw, err)

@@ -10,7 +10,7 @@ func TestJumpIsWhatTheTimeThatPassedDoesNotExplain(t *testing.T) {
 	const ms = time.Millisecond
 	at, local := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC), time.Now()
 	last := Reading{At: at, Asked: local, Got: local.Add(4 * ms)}
-	// the next is asked for a minute after the answer of the last, and takes 6 ms
+	// the next question comes a minute after the last answer, and takes 6 ms
 	next := func(went, ahead time.Duration) Reading {
 		return Reading{At: at.Add(went), Ahead: ahead, Asked: local.Add(time.Minute + 4*ms), Got: local.Add(time.Minute + 10*ms)}
 	}
@@ -38,8 +38,8 @@ func TestClockThatIsSetForwardRefillsNothing(t *testing.T) {
 		BlockedUntil: now.Add(time.Second),
 		Ledgers:      []Ledger{{Window: Window{N: 2, Per: time.Minute, Unit: Requests}}},
 	}
-	acc.Settle(now, now, 1)
-	acc.Settle(now, now, 1)
+	acc.Settle(now, now, 1, false)
+	acc.Settle(now, now, 1, false)
 	acc.Forward(time.Hour)
 	now = now.Add(time.Hour)
 	if g := acc.Take(now, 1, time.Second); g.OK || g.Retry.Before(now.Add(time.Minute)) || g.Retry.After(now.Add(63*time.Second)) {
@@ -66,7 +66,7 @@ func TestClockThatIsSetBackStopsNothing(t *testing.T) {
 			t.Fatalf("Take = %+v, want a grant", g)
 		}
 		acc.Open = Open{}
-		acc.Settle(now, now, 1)
+		acc.Settle(now, now, 1, false)
 	}
 	now = now.Add(-time.Hour)
 	acc.Recall(now)

@@ -167,15 +167,19 @@ func (a *Account) Spend(t time.Time) {
 	}
 }
 
-// Open counts the calls that are claimed and not settled, of all replicas, and their recipients.
+// Open counts the calls that are claimed and not settled, of all replicas, with their messages and recipients.
 type Open struct {
-	Calls, Recipients int
+	Calls, Messages, Recipients int
 }
 
 // In returns the open cost in a window's unit.
 func (o Open) In(w Window) int {
-	if w.Unit == Recipients {
+	switch w.Unit {
+	case Recipients:
 		return o.Recipients
+	case Messages:
+		return o.Messages
+	case Requests:
 	}
 	return o.Calls
 }
@@ -185,6 +189,7 @@ type Grant struct {
 	OK    bool
 	Slot  time.Time // when OK: when the call may start by the caller's reading of the clock, Lag included; later is safe
 	Retry time.Time // when not OK: the earliest time worth asking again; zero: this cost never fits a window
+	Calls bool      // when not OK: open calls fill a window, and Retry is a guess
 }
 
 // Take opens one call with the given number of recipients, at the earliest common slot of all windows at or after now.
@@ -216,7 +221,7 @@ func (a *Account) take(now time.Time, recipients int, horizon time.Duration) Gra
 			}
 			t, ok := l.earliest(slot, cost, a.Open.In(l.Window))
 			if !ok {
-				return Grant{Retry: now.Add(openRetry)}
+				return Grant{Retry: now.Add(openRetry), Calls: true}
 			}
 			if t.After(slot) {
 				slot, moved = t, true
@@ -232,17 +237,45 @@ func (a *Account) take(now time.Time, recipients int, horizon time.Duration) Gra
 		a.Changed = a.Changed || l.Window.short()
 	}
 	a.Open.Calls++
+	a.Open.Messages++
 	a.Open.Recipients += recipients
 	return Grant{OK: true, Slot: slot}
 }
 
-// Settle books a call that is no longer open: it arrived at t at the latest.
-func (a *Account) Settle(now, t time.Time, recipients int) {
+// Join adds a message to a call that Take has just opened for a slot. It costs no request. Join reports whether the other
+// windows have room for the message by then.
+func (a *Account) Join(slot time.Time, recipients int) bool {
+	slot = slot.Add(-a.Ahead - a.Lag)
+	for i := range a.Ledgers {
+		l := &a.Ledgers[i]
+		if l.Window.Unit == Requests {
+			continue
+		}
+		if t, ok := l.earliest(slot, l.Window.Cost(recipients), a.Open.In(l.Window)); !ok || t.After(slot) {
+			return false
+		}
+	}
+	for i := range a.Ledgers {
+		if l := &a.Ledgers[i]; l.Window.Unit != Requests {
+			l.pace(slot, l.Window.Cost(recipients))
+			a.Changed = a.Changed || l.Window.short()
+		}
+	}
+	a.Open.Messages++
+	a.Open.Recipients += recipients
+	return true
+}
+
+// Settle books a message whose call is no longer open: it arrived at t at the latest. A message that joined its call costs no
+// request.
+func (a *Account) Settle(now, t time.Time, recipients int, joined bool) {
 	now, t = now.Add(-a.Ahead), t.Add(-a.Ahead)
 	for i := range a.Ledgers {
 		l := &a.Ledgers[i]
 		l.prune(now.Add(-a.Lag))
-		l.charge(t, l.Window.Cost(recipients))
+		if l.Window.Unit != Requests || !joined {
+			l.charge(t, l.Window.Cost(recipients))
+		}
 		a.Changed = true
 	}
 }

@@ -29,15 +29,23 @@ func documented() map[string][]Window {
 type call struct {
 	at         time.Time
 	recipients int
+	joined     bool
+}
+
+func (c call) cost(w Window) int {
+	if c.joined && w.Unit == Requests {
+		return 0
+	}
+	return w.Cost(c.recipients)
 }
 
 // worst returns the highest cost of any sliding window of calls, which are sorted by time.
 func worst(calls []call, w Window) int {
 	most, sum, first := 0, 0, 0
 	for _, c := range calls {
-		sum += w.Cost(c.recipients)
+		sum += c.cost(w)
 		for c.at.Sub(calls[first].at) >= w.Per {
-			sum -= w.Cost(calls[first].recipients)
+			sum -= calls[first].cost(w)
 			first++
 		}
 		most = max(most, sum)
@@ -49,6 +57,7 @@ func worst(calls []call, w Window) int {
 type flight struct {
 	start, arrive, end time.Time
 	recipients         int
+	joined             bool
 }
 
 // world drives one account under demand in virtual time. Every call starts at its slot or later, arrives some time after
@@ -63,12 +72,13 @@ type world struct {
 	calls  []call
 	ask    func() int
 	stalls bool
+	most   int // messages in one call
 }
 
 func newWorld(seed uint64, windows []Window) *world {
 	w := &world{
 		rng: rand.New(rand.NewPCG(seed, 1)), acc: &Account{}, now: time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC),
-		floor: 2 * time.Millisecond, ask: func() int { return 1 },
+		floor: 2 * time.Millisecond, ask: func() int { return 1 }, most: 1,
 		slow: func(r *rand.Rand) time.Duration { return time.Duration(r.Int64N(int64(2 * time.Millisecond))) },
 	}
 	for _, x := range windows {
@@ -91,15 +101,18 @@ func (w *world) run(span time.Duration) []call {
 	return w.calls
 }
 
-// land settles what was answered by now.
+// land settles the calls that have their answer by now.
 func (w *world) land() {
 	w.air = slices.DeleteFunc(w.air, func(f flight) bool {
 		if f.end.After(w.now) {
 			return false
 		}
-		w.acc.Open.Calls--
+		if !f.joined {
+			w.acc.Open.Calls--
+		}
+		w.acc.Open.Messages--
 		w.acc.Open.Recipients -= f.recipients
-		w.acc.Settle(w.now, f.end.Add(-w.floor), f.recipients)
+		w.acc.Settle(w.now, f.end.Add(-w.floor), f.recipients, f.joined)
 		return true
 	})
 }
@@ -117,7 +130,15 @@ func (w *world) claim() {
 		f := flight{start: g.Slot.Add(w.slow(w.rng)), recipients: n}
 		f.arrive = f.start.Add(w.slow(w.rng))
 		f.end = f.arrive.Add(w.floor + w.slow(w.rng))
-		w.air, w.calls = append(w.air, f), append(w.calls, call{f.arrive, n})
+		for i := 1; ; i++ {
+			w.air, w.calls = append(w.air, f), append(w.calls, call{f.arrive, f.recipients, f.joined})
+			if i == w.most {
+				break
+			}
+			if f.joined, f.recipients = true, w.ask(); !w.acc.Join(g.Slot, f.recipients) {
+				break
+			}
+		}
 	}
 }
 
@@ -145,6 +166,26 @@ func TestNoSlidingWindowExceedsItsLimitHoweverLateCallsAre(t *testing.T) {
 					t.Errorf("%s seed %d: %d in a sliding window, limit %s", kind, seed, got, x)
 				}
 			}
+		}
+	}
+}
+
+// Messages that travel together cost one request, and each of them what it costs in the other windows.
+func TestNoSlidingWindowIsExceededByCallsWithManyMessages(t *testing.T) {
+	t.Parallel()
+	windows := []Window{{N: 10, Per: time.Second, Unit: Requests}, {N: 700, Per: time.Minute, Unit: Messages}, {N: 30_000, Per: time.Hour, Unit: Recipients}}
+	for seed := range uint64(4) {
+		w := newWorld(seed, windows)
+		w.slow, w.stalls, w.most = erratic, seed%2 == 1, 50
+		w.ask = func() int { return 1 + w.rng.IntN(3) }
+		calls := w.run(3 * time.Hour)
+		for _, x := range windows {
+			if got := worst(calls, x); got > x.N || x.Unit != Requests && got < x.N*9/10 {
+				t.Errorf("seed %d: %d in a sliding window, limit %s", seed, got, x)
+			}
+		}
+		if requests := len(slices.DeleteFunc(slices.Clone(calls), func(c call) bool { return c.joined })); requests*10 > len(calls) {
+			t.Errorf("seed %d: %d requests for %d messages, want a tenth at most", seed, requests, len(calls))
 		}
 	}
 }
@@ -188,7 +229,8 @@ func TestOpenCallsCountUntilTheyAreSettled(t *testing.T) {
 		t.Errorf("Take with two calls open for hours = %+v, want a retry soon", g)
 	}
 	acc.Open.Calls--
-	acc.Settle(hours, hours, 1)
+	acc.Open.Messages--
+	acc.Settle(hours, hours, 1, false)
 	if g := acc.Take(hours, 1, time.Second); g.OK {
 		t.Errorf("Take with one open and one just settled = %+v, want a refusal", g)
 	}
@@ -217,7 +259,7 @@ func TestABlockHoldsWhateverTheWindowsSay(t *testing.T) {
 	}
 }
 
-// Replicas may have ways to the provider of different length, by up to the slack, and a clock that is read too late.
+// The latency to the provider may differ between replicas by up to the slack, and the clock may be read too late.
 func TestAWindowIsStretchedByItsSlackAndTheCallersLag(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
@@ -227,7 +269,7 @@ func TestAWindowIsStretchedByItsSlackAndTheCallersLag(t *testing.T) {
 		t.Errorf("Take of an unused window = %+v, want a slot 7 ms ahead, by which now may be ahead", g)
 	}
 	acc = &Account{Ledgers: []Ledger{{Window: w}}}
-	acc.Settle(now, now, 1)
+	acc.Settle(now, now, 1, false)
 	free := now.Add(w.BinWidth() + w.Per + w.Slack()) // now is where a bin begins
 	if g := acc.Take(free.Add(-time.Nanosecond), 1, 0); g.OK || !g.Retry.Equal(free) {
 		t.Errorf("Take = %+v before bin, window and slack are over, want a retry at %s", g, free)
@@ -241,8 +283,8 @@ func TestASlotBeyondTheHorizonOpensNothing(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	acc := &Account{Ledgers: []Ledger{{Window: Window{N: 2, Per: time.Minute, Unit: Requests}}}}
-	acc.Settle(now, now, 1)
-	acc.Settle(now, now, 1)
+	acc.Settle(now, now, 1, false)
+	acc.Settle(now, now, 1, false)
 	for range 5 {
 		if g := acc.Take(now, 1, time.Second); g.OK || g.Retry.Before(now.Add(time.Minute)) {
 			t.Fatalf("Take in a full window = %+v, want a retry after a minute", g)
@@ -300,8 +342,8 @@ func TestASpentAccountSendsAgainAWindowLater(t *testing.T) {
 	w := Window{N: 3, Per: time.Minute, Unit: Requests}
 	lost := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	acc := &Account{Ledgers: []Ledger{{Window: w}}}
-	acc.Settle(lost, lost.Add(-10*time.Second), 1)
-	acc.Settle(lost, lost.Add(10*time.Second), 1)
+	acc.Settle(lost, lost.Add(-10*time.Second), 1, false)
+	acc.Settle(lost, lost.Add(10*time.Second), 1, false)
 	acc.Changed = false
 	acc.Spend(lost)
 	if !acc.Changed {

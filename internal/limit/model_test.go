@@ -35,7 +35,6 @@ const (
 	adoption    = 4 * heartbeat   // claims that their own replica does not know of
 	maxClaim    = 64
 	concurrency = 300
-	floorCalls  = 20
 )
 
 // kind is what happens.
@@ -48,7 +47,7 @@ const (
 	arrives
 	records
 	releases // closes a claim that made no call
-	commits  // of what is to be recorded
+	commits  // of results that must be recorded
 	rescues
 	orphans
 	dies
@@ -148,8 +147,9 @@ type replica struct {
 	mute        time.Duration // until then its lease looks run out, for the database's clock was set forward
 	way         time.Duration // the shortest way to the provider
 	inflight    int
+	floor       limit.Floor
+	shortest    time.Duration // for the mistake noSpare
 	calls       int
-	floor       time.Duration
 	reading     limit.Reading
 	known       bool // reading is set
 	incarnation int
@@ -168,20 +168,22 @@ type flight struct {
 	slot                time.Duration // true time at which the replica's timer is due
 	claimed, announced  time.Duration
 	started, end        time.Duration
-	isAnnounced, closed bool // closed: not open any more for the database
+	late                time.Duration // after its slot
+	isAnnounced, closed bool          // closed: not open any more for the database
 	answered            bool
 }
 
 var epoch = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 
-// faults say what goes wrong; each is the mean time between two, and zero never.
+// faults say what goes wrong; each is the mean time between two of them, and zero means never.
 type faults struct {
 	death, pause, join, restart, step time.Duration
-	stall                             float64 // share of calls that are late at some point
-	mute                              float64 // share of calls without an answer
+	stall                             float64       // share of calls that are late at some point
+	mute                              float64       // share of calls without an answer
+	starved                           time.Duration // how long a turn of a processor takes, where too many wait for one
 }
 
-// fault is a way to break what is proved, to see that the proof notices.
+// fault is a seeded bug, to see that the proof notices it.
 type fault uint8
 
 const (
@@ -192,6 +194,7 @@ const (
 	clockUnwatched       // nobody sees that the database's clock was set forward
 	counterReset         // a window is reset each period
 	lostUnbooked         // a rescuer books nothing for calls of the dead
+	noSpare              // the shortest call is taken for the least way there and the least way back
 )
 
 // world is one run.
@@ -216,7 +219,7 @@ type world struct {
 	deaths   []time.Duration
 	seen     map[string]int // what happened how often
 	waiting  []kind         // faults that wait for calls to be in flight
-	broken   fault          // what is broken on purpose
+	broken   fault          // the mistake that is seeded
 }
 
 func newWorld(name string, seed uint64, windows []limit.Window, replicas int, f faults) *world {
@@ -263,7 +266,7 @@ func (w *world) join() {
 	w.agenda.add(happening{at: w.now + w.span(0, 20*time.Millisecond), kind: claims, who: r})
 }
 
-// run goes on until so many calls have arrived, or so much time has passed.
+// run ends after so many calls have arrived, or so much time has passed.
 func (w *world) run(calls int, span time.Duration) {
 	for w.meters[0].total < calls && w.now < span {
 		h := w.agenda.next()
@@ -308,7 +311,7 @@ func (w *world) happen(h happening) {
 	}
 }
 
-// locked runs f as a transaction of r that holds the rows. When they are locked, the happening is put off.
+// locked runs f as a transaction of r that locks the rows. If they are locked already, the step is postponed.
 func (w *world) locked(h happening, f func(r *replica, now time.Time, asked, got time.Duration)) {
 	if w.lock > w.now {
 		h.at = w.lock
@@ -376,7 +379,7 @@ func (w *world) claim(h happening) {
 	})
 }
 
-// take asks the arithmetic for a slot, or what was broken of it.
+// take asks the arithmetic for a slot, or its broken version.
 func (w *world) take(now time.Time) limit.Grant {
 	open := w.acc.Open
 	switch w.broken { //nolint:exhaustive // the others are broken elsewhere
@@ -393,6 +396,7 @@ func (w *world) take(now time.Time) limit.Grant {
 	before := w.acc.Open
 	g := w.acc.Take(now, w.head, horizon)
 	w.acc.Open.Calls += open.Calls - before.Calls
+	w.acc.Open.Messages += open.Messages - before.Messages
 	w.acc.Open.Recipients += open.Recipients - before.Recipients
 	return g
 }

@@ -29,10 +29,15 @@ func (w *world) announce(h happening) {
 		return
 	}
 	late := w.span(0, 500*time.Microsecond)
+	if s := w.faults.starved; s > 0 { // it waits for its turn like the others
+		late = w.span(0, 3*s)
+	}
 	if w.chance(w.faults.stall / 4) {
 		late = w.span(0, 15*time.Second)
 	}
-	w.agenda.add(happening{at: max(w.now+took, f.slot) + late, kind: starts, who: r, call: f})
+	start := max(w.now+took, f.slot) + late
+	f.late = start - f.slot
+	w.agenda.add(happening{at: start, kind: starts, who: r, call: f})
 }
 
 // drop counts a slot that no call is made for.
@@ -41,7 +46,8 @@ func (w *world) drop(r *replica, why string) {
 	r.inflight--
 }
 
-// start makes the call, unless it is too late. Its way to the provider is the replica's shortest, and something on top.
+// start makes the call, unless it is too late. Its latency to the provider is the replica's shortest plus a random delay. In
+// a starved world each way has to wait for a processor too.
 func (w *world) start(h happening) {
 	r, f := h.who, h.call
 	if w.now-f.announced > turnAge && w.broken != lateSent {
@@ -62,6 +68,16 @@ func (w *world) start(h happening) {
 		work += w.span(0, 5*time.Second)
 	}
 	back := r.way + w.span(0, 2*time.Millisecond)
+	if s := w.faults.starved; s > 0 {
+		out, work, back = r.way, 0, r.way
+		for range 4 { // turns for a processor, each before the call arrives or after it
+			if w.chance(0.5) {
+				out += w.span(s/2, s)
+			} else {
+				back += w.span(s/2, s)
+			}
+		}
+	}
 	f.end, f.answered = w.now+out+work+back, true
 	if w.chance(w.faults.mute) {
 		f.end, f.answered = w.now+callTimeout, false
@@ -122,19 +138,24 @@ func (w *world) settle(r *replica, e happening, now time.Time, asked time.Durati
 		return
 	}
 	at, took := r.local(f.end), f.end-f.started
-	if r.calls++; r.calls == 1 || took < r.floor {
-		r.floor = took
+	floor := r.floor.Note(took, f.late, at)
+	if r.calls++; r.calls == 1 || took < r.shortest {
+		r.shortest = took
 	}
-	if f.answered && r.calls >= floorCalls {
-		at = at.Add(-min(r.floor, took))
+	if w.broken == noSpare && r.calls >= 20 {
+		floor = r.shortest
 	}
-	w.acc.Settle(now, r.reading.At.Add(at.Sub(r.local(asked))), f.recipients)
+	if f.answered {
+		at = at.Add(-floor)
+	}
+	w.acc.Settle(now, r.reading.At.Add(at.Sub(r.local(asked))), f.recipients, false)
 }
 
 // close takes a call out of the open ones.
 func (w *world) close(f *flight) {
 	f.closed = true
 	w.acc.Open.Calls--
+	w.acc.Open.Messages--
 	w.acc.Open.Recipients -= f.recipients
 	if open := w.flights[f.incarnation]; len(open) > 64 && open[0].closed {
 		w.flights[f.incarnation] = slices.DeleteFunc(open, func(f *flight) bool { return f.closed })
@@ -149,7 +170,7 @@ func (w *world) orphan(h happening) {
 	})
 }
 
-// rescue takes back what a replica had claimed whose lease ran out; any other does it.
+// rescue takes back the claims of a replica whose lease ran out; any other replica does it.
 func (w *world) rescue(h happening) {
 	lost := h.who
 	if !lost.dead && (lost.paused <= w.now || w.now < lost.lease) {
@@ -175,7 +196,7 @@ func (w *world) rescue(h happening) {
 			w.close(f)
 			if f.isAnnounced && w.broken != lostUnbooked {
 				w.seen["rescued call"]++
-				w.acc.Settle(now, now, f.recipients)
+				w.acc.Settle(now, now, f.recipients, false)
 			} else {
 				w.seen["rescued claim"]++
 			}
@@ -241,7 +262,7 @@ func (w *world) die(r *replica) {
 	w.agenda.add(happening{at: max(w.now, beat+lease+w.span(0, sweep)), kind: rescues, who: r})
 }
 
-// pause stops a process for a while, as a snapshot of its machine does: long enough, and its claims are rescued.
+// pause stops a process for a while, as a snapshot of its machine does. If the pause is long, its claims are rescued.
 func (w *world) pause(r *replica) {
 	w.seen["pause"]++
 	r.paused = w.now + w.span(10*time.Millisecond, 40*time.Second)
@@ -265,8 +286,8 @@ func (w *world) restart(alive []*replica) {
 	}
 }
 
-// step sets the database's clock. Every replica must have read it since it was set last, and no newcomer be the first to
-// read it after: what happens to a clock that nobody watches can't be known.
+// step sets the database's clock. Every replica must have read the clock since it was last set, and no new replica may be the
+// first to read it afterwards, because nobody can notice a jump of a clock that no process watches.
 func (w *world) step(alive []*replica) {
 	blind := func(r *replica) bool { return !r.known || r.reading.Asked.Before(r.local(w.stepped)) }
 	if len(alive) == 0 || slices.ContainsFunc(w.replicas, blind) {

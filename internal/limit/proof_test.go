@@ -16,14 +16,17 @@ var storm = faults{
 	stall: 0.02, mute: 0.002,
 }
 
+// starved is a machine on which calls wait for a processor, more often on the way to the provider or more often on the way back.
+var starved = faults{starved: 4 * time.Millisecond}
+
 // scaled makes the faults of longer runs rarer.
 func (f faults) scaled(by int) faults {
 	n := time.Duration(by)
-	return faults{f.death * n, f.pause * n, f.join * n, f.restart * n, f.step * n, f.stall, f.mute}
+	return faults{f.death * n, f.pause * n, f.join * n, f.restart * n, f.step * n, f.stall, f.mute, f.starved}
 }
 
-// proof is one world of the proof: enough calls of each that all together are more than a million. An ordinary run of the
-// tests makes a tenth of them, with the same faults, and holds every window all the same.
+// proof is one world of the proof. All worlds together make more than a million calls. An ordinary run of the tests makes a
+// tenth of them, with the same faults, and checks every window too.
 type proof struct {
 	shape    string
 	replicas int
@@ -41,6 +44,10 @@ func proofs() []proof {
 		{"ses", 5, 200_000, storm.scaled(30)},
 		{"smtp", 3, 250_000, storm},
 		{"other", 5, 250_000, storm.scaled(10)},
+		{"ses", 3, 100_000, starved},
+		{"other", 3, 100_000, starved},
+		{"ses", 3, 100_000, faults{starved: 25 * time.Millisecond}},
+		{"postmark", 3, 100_000, faults{starved: 60 * time.Millisecond}},
 	}
 }
 
@@ -49,7 +56,7 @@ func TestNoSlidingWindowIsExceededByAMillionCallsThroughEveryFault(t *testing.T)
 	seen := &tally{}
 	t.Cleanup(func() { seen.covers(t) })
 	for _, p := range proofs() {
-		name := fmt.Sprintf("%s_by_%d", p.shape, p.replicas)
+		name := fmt.Sprintf("%s_by_%d_starved_%s", p.shape, p.replicas, p.faults.starved)
 		if *modelWorld != "" && *modelWorld != name {
 			continue
 		}
@@ -98,7 +105,7 @@ func (x *tally) add(seen map[string]int) {
 	}
 }
 
-// covers fails the test if what the proof is about did not happen.
+// covers fails the test if the events that the proof is about did not happen.
 func (x *tally) covers(t *testing.T) {
 	t.Logf("in all: %v", x.seen)
 	if *modelWorld != "" {
@@ -117,25 +124,27 @@ func (x *tally) covers(t *testing.T) {
 	}
 }
 
-// calm is a world in which use can be measured: answers come a few milliseconds sooner or later, replicas die now and then.
+// calm is a world in which the use of limits can be measured: answers come a few milliseconds sooner or later, and replicas
+// die now and then.
 func calm(seed uint64, windows []limit.Window, replicas int) *world {
 	return newWorld("calm", seed, windows, replicas, faults{})
 }
 
-// Each of these is a mistake that someone could make. Where the proof would not notice, it proves nothing.
+// Each of these is a mistake that someone could make. If the proof does not notice it, the proof is worth nothing.
 func TestTheProofNoticesWhatIsBroken(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]fault{
 		"refill": refill, "openIgnored": openIgnored, "lateSent": lateSent, "clockUnwatched": clockUnwatched,
-		"counterReset": counterReset, "lostUnbooked": lostUnbooked,
+		"counterReset": counterReset, "lostUnbooked": lostUnbooked, "noSpare": noSpare,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			exceeded := ""
 			for _, p := range proofs() {
+				p.faults.stall *= 3 // so that a part of the calls is enough
 				w := newWorld(name, *modelSeed, shapes()[p.shape], p.replicas, p.faults)
 				w.broken = broken
-				for part := 1; part <= 10 && exceeded == ""; part++ {
+				for part := 1; part <= 30 && exceeded == ""; part++ {
 					w.run(part*p.calls/100, 1<<62)
 					for _, m := range w.meters {
 						if m.peak > m.window.N {
@@ -191,9 +200,9 @@ func allowed(windows []limit.Window) float64 {
 	return least
 }
 
-// A replica that dies takes its open calls along: until its lease has run out nobody knows what became of them. What is
-// lost of a minute is that share of the limit for about 17 seconds: more than 97 % are used on average, and about 90 % if all
-// that was open was the dead one's. Where a longer window binds, as with 10/s and 500/min, it makes up for that.
+// When a replica dies, nobody knows the outcome of its open calls until its lease has run out. So their share of the limit is
+// lost for about 17 seconds of a minute: more than 96 % are used on average, and about 90 % if all open calls were the dead
+// replica's. If a longer window is the tighter one, as with 10/s and 500/min, it makes up for the loss.
 func TestUseInAMinuteWithADeath(t *testing.T) {
 	t.Parallel()
 	for name, windows := range map[string][]limit.Window{
@@ -203,12 +212,12 @@ func TestUseInAMinuteWithADeath(t *testing.T) {
 		"10/s, 500/min": shapes()["postmark"],
 	} {
 		for _, replicas := range []int{2, 5} {
-			deaths, average, least, sum := 300.0, 0.97, 1.0, 0.0
+			deaths, average, least, sum := 300.0, 0.96, 1.0, 0.0
 			if allowed(windows) > 1000 {
 				deaths = 60
 			}
 			if !*limit.Thorough {
-				deaths, average = deaths/20, 0.95
+				deaths, average = deaths/20, 0.94
 			}
 			for i := range uint64(deaths) {
 				w := calm(*modelSeed+i, windows, replicas)
@@ -229,8 +238,8 @@ func TestUseInAMinuteWithADeath(t *testing.T) {
 	}
 }
 
-// A window of more than ten seconds is spent as fast as the account's concurrency allows, so that what is used of it shows
-// over several.
+// A window of more than ten seconds is spent as fast as the account's concurrency allows, so its use must be measured over
+// several windows.
 func TestUseOfWindowsThatAreSpentAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]limit.Window{

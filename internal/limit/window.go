@@ -8,7 +8,7 @@ import (
 // Unit is what a provider counts.
 type Unit string
 
-// The units. A call costs one request and one message, and as many recipients as its envelope has.
+// The units. A call costs one request, and each of its messages one message and as many recipients as its envelope has.
 const (
 	Requests   Unit = "requests"
 	Messages   Unit = "messages"
@@ -38,7 +38,7 @@ func (w Window) Validate() error {
 	return nil
 }
 
-// Cost returns the cost of one call in the window's unit.
+// Cost returns the cost in the window's unit of a call with one message.
 func (w Window) Cost(recipients int) int {
 	if w.Unit == Recipients {
 		return recipients

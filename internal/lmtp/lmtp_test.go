@@ -27,7 +27,7 @@ type taken struct {
 	Body     string
 }
 
-// inbox receives, and answers with what is set for the recipient.
+// inbox receives mail, and answers with the reply that is set for the recipient.
 type inbox struct {
 	mu     sync.Mutex
 	took   []taken
@@ -213,7 +213,7 @@ func TestCaps(t *testing.T) {
 	}
 }
 
-// TestHalfAMessageIsNone holds that a connection that ends in the body leaves nothing behind.
+// TestHalfAMessageIsNone checks that a connection that ends in the body leaves nothing behind.
 func TestHalfAMessageIsNone(t *testing.T) {
 	t.Parallel()
 	in := &inbox{}
@@ -387,7 +387,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// TestLogsNameNoAddress holds that what is logged of a message that was not stored is the recipient's domain.
+// TestLogsNameNoAddress checks that the log of a message that was not stored has only the recipient's domain.
 func TestLogsNameNoAddress(t *testing.T) {
 	t.Parallel()
 	var log syncBuffer

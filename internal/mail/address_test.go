@@ -197,8 +197,8 @@ func TestParseMailbox(t *testing.T) {
 	}
 }
 
-// Punycode takes time by the square of a label's length (RFC 3492 section 6.3). If labels were encoded before they are
-// measured, this test would take many minutes.
+// The time for Punycode grows with the square of a label's length (RFC 3492 section 6.3). If labels were encoded before they
+// are measured, this test would take many minutes.
 func TestLongLabelIsRefusedBeforeItIsEncoded(t *testing.T) {
 	t.Parallel()
 	var label strings.Builder
@@ -210,7 +210,7 @@ func TestLongLabelIsRefusedBeforeItIsEncoded(t *testing.T) {
 	}
 }
 
-// What is written decomposed counts as what it is composed to.
+// Decomposed characters count as their composed form.
 func TestDecomposedLabelIsMeasuredComposed(t *testing.T) {
 	t.Parallel()
 	if got, err := ParseDomain(strings.Repeat("e\u0301", 40) + ".com"); err != nil || !strings.HasPrefix(got, "xn--") {

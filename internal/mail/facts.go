@@ -2,7 +2,11 @@ package mail
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
+	"io"
 	"strings"
 	"unicode/utf16"
 )
@@ -23,6 +27,34 @@ func (m *Message) contentFacts(f *Facts) {
 		seen[k] = true
 	}
 	f.MetaBytes = jsonLen(m.Metadata)
+}
+
+// hashedBytes bounds the messages whose content is hashed. Larger ones never travel together.
+const hashedBytes = 256 << 10
+
+// ContentHash is the same for messages that differ only in recipients, headers and metadata. It is "" for large messages.
+func (m *Message) ContentHash() string {
+	if m.Bytes() > hashedBytes {
+		return ""
+	}
+	h := sha256.New()
+	add := func(fields ...string) {
+		for _, f := range fields {
+			_ = binary.Write(h, binary.BigEndian, int64(len(f)))
+			_, _ = io.WriteString(h, f)
+		}
+	}
+	add(m.From.Name, m.From.Email, m.Subject, m.Text, m.HTML, strings.Join(m.Tags, "\x00"))
+	for _, a := range m.ReplyTo {
+		add("reply", a.Name, a.Email)
+	}
+	for _, a := range m.Attachments {
+		add("file", a.Filename, a.ContentType, a.ContentID, string(a.Content))
+	}
+	if m.Calendar != nil {
+		add("calendar", m.Calendar.Method, m.Calendar.Content)
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12])
 }
 
 // localMarks lists the ASCII characters of local parts that are neither letters, digits, dots nor the common - _ +.

@@ -52,7 +52,7 @@ func TestFoldAddressKeepsApartWhatDiffersInMoreThanCase(t *testing.T) {
 	}
 }
 
-// Whatever Unicode holds to differ in case only has one form, which is its own.
+// Characters that differ only in case for Unicode get the same folded form, and folding that form changes nothing.
 func TestFoldRuneAgreesWithUnicode(t *testing.T) {
 	t.Parallel()
 	for r := rune(0); r <= unicode.MaxRune; r++ {

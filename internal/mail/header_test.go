@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A header that programs read is refused where it can't be written as it is: nobody decodes an encoded word in it.
+// A header for programs is refused if it can't be written as it is, because programs do not decode encoded words in it.
 func TestStructuredHeadersAreTakenOnlyAsTheyCanBeWritten(t *testing.T) {
 	t.Parallel()
 	id := func(n int) string { return "<" + strings.Repeat("x", n-9) + "@x.test>" }

@@ -156,6 +156,7 @@ type Facts struct {
 	EmptyFile     bool     `json:"ef,omitempty"` // an attachment is empty
 	MetaTwins     bool     `json:"mt,omitempty"` // two keys differ in case only
 	Calendar      bool     `json:"cal,omitempty"`
+	Content       string   `json:"con,omitempty"` // ContentHash, of an accepted message
 }
 
 // Facts derives the routing facts.

@@ -20,11 +20,13 @@ import (
 // whole ordinary batch gets more time in proportion, or a slow disk could never store it.
 //
 // leastAttempt is the least time that a batch gets once it was taken, even if some of its callers have less left. A batch
-// that is cut short has to be done again.
+// that is cut short has to be done again. longestAttempt is the most: a connection whose server is gone without a word must
+// not use up the whole time of the callers.
 const (
-	acceptWait       = 5 * time.Second
+	acceptWait       = 10 * time.Second
 	acceptWaitPerMiB = 400 * time.Millisecond
 	leastAttempt     = 1500 * time.Millisecond
+	longestAttempt   = 5 * time.Second
 )
 
 // heavyExtra is the additional time for the bytes beyond an ordinary batch.
@@ -81,10 +83,7 @@ var errSlow = errors.New("no commit in time")
 // looked up afterwards, because this statement's snapshot may not see the earlier one.
 var acceptSQL = `
 WITH i AS (
-    SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::jsonb[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::bytea[], $15::int[], $22::text[])
-        AS i(id, tenant_id, key, fingerprint, stream, sender, subject, tags, facts, on_ambiguous, created_at, send_at,
-             expires_at, payload, lane, sender_key)
+    SELECT * FROM @i
 ), k AS (
     INSERT INTO idempotency (tenant_id, key, fingerprint, message_id)
     SELECT tenant_id, key, fingerprint, id FROM i WHERE key <> '' ORDER BY tenant_id, key
@@ -96,9 +95,7 @@ WITH i AS (
     INSERT INTO recipient (message_id, n, tenant_id, kind, email, folded, name, status, updated_at)
     SELECT win.id, x.n, win.tenant_id, x.kind, x.email, nullif(x.key, x.email), x.name,
            CASE WHEN ` + suppressedSQL("win.tenant_id", "x.key", "win.stream") + ` THEN 'suppressed' ELSE 'queued' END, win.created_at
-    FROM unnest($16::int[], $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[]) AS x(row, n, kind, email, name, key)
-    JOIN unnest($1::uuid[]) WITH ORDINALITY AS o(id, row) ON o.row = x.row
-    JOIN win ON win.id = o.id
+    FROM @x JOIN win ON win.row = x.row
     RETURNING message_id, n, status
 ), dead AS (
     SELECT message_id FROM r GROUP BY message_id HAVING bool_and(status = 'suppressed')
@@ -122,30 +119,23 @@ LEFT JOIN (SELECT message_id, array_agg(n ORDER BY n) AS gone FROM r WHERE statu
 // acceptBatch stores a batch in transactions of as many rows as the pace allows.
 func (db *DB) acceptBatch(ctx context.Context, offers []offer) ([]record.Accepted, []error) {
 	// Two batches with overlapping keys in different order would deadlock.
-	order := make([]int, len(offers))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(offers[a].Key, offers[b].Key) })
-	sorted := make([]offer, len(offers))
-	for i, at := range order {
-		sorted[i] = offers[at]
-	}
-	var got []acceptOutcome
-	var errs []error
-	for rest := sorted; len(rest) > 0; {
-		some := rest[:min(len(rest), db.pace.rows())]
-		g, e := bisect(ctx, some, db.acceptOnce)
-		got, errs, rest = append(got, g...), append(errs, e...), rest[len(some):]
-	}
-	results, failures := make([]record.Accepted, len(offers)), make([]error, len(offers))
-	for i, at := range order {
-		results[at], failures[at] = got[i].accepted, errs[i]
-		if failures[at] == nil {
-			failures[at] = got[i].err
+	byKey := func(a, b *offer) int { return strings.Compare(a.Key, b.Key) }
+	got, errs := inOrder(offers, byKey, func(rest []offer) (got []acceptOutcome, errs []error) {
+		for len(rest) > 0 {
+			some := rest[:min(len(rest), db.pace.rows())]
+			g, e := bisect(ctx, some, db.acceptOnce)
+			got, errs, rest = append(got, g...), append(errs, e...), rest[len(some):]
+		}
+		return got, errs
+	})
+	results := make([]record.Accepted, len(offers))
+	for i := range got {
+		results[i] = got[i].accepted
+		if errs[i] == nil {
+			errs[i] = got[i].err
 		}
 	}
-	return results, failures
+	return results, errs
 }
 
 // acceptOutcome is the answer to one submission of a batch.
@@ -189,8 +179,8 @@ func (db *DB) acceptOnce(ctx context.Context, offers []offer) ([]acceptOutcome, 
 	return out, nil
 }
 
-// attemptEnd is when an attempt at a batch has to be over: when the time of its first caller ends, but not before the batch
-// had its least time.
+// attemptEnd is when an attempt at a batch has to be over: when the time of its first caller ends, within the least and the
+// longest time of an attempt.
 func attemptEnd(now time.Time, wait time.Duration, offers []offer, left []int) time.Time {
 	first, weight := offers[left[0]].until, int64(0)
 	for _, i := range left {
@@ -199,8 +189,13 @@ func attemptEnd(now time.Time, wait time.Duration, offers []offer, left []int) t
 		}
 		weight += offers[i].Message.Bytes()
 	}
-	if least := now.Add(min(leastAttempt, wait) + heavyExtra(weight)); first.Before(least) {
+	extra := heavyExtra(weight)
+	least, longest := now.Add(min(leastAttempt, wait)+extra), now.Add(longestAttempt+extra)
+	switch {
+	case first.Before(least):
 		return least
+	case first.After(longest):
+		return longest
 	}
 	return first
 }
@@ -299,16 +294,13 @@ JOIN recipient r ON r.message_id = k.message_id
 WHERE k.tenant_id = $1 AND k.key = $2
 ORDER BY r.n
 FOR KEY SHARE OF k`
-	rows, err := db.accept.Query(ctx, q, s.Message.Tenant, s.Key)
-	if err != nil {
-		return record.Accepted{}, fmt.Errorf("read idempotency key: %w", unavailable(err))
-	}
+	rows := query(ctx, db.accept, q, s.Message.Tenant, s.Key)
 	a := record.Accepted{Replayed: true}
 	var fingerprint []byte
 	var id [16]byte
 	var scheduled, suppressed bool
 	var email string
-	_, err = pgx.ForEachRow(rows, []any{&fingerprint, &id, &scheduled, &email, &suppressed}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&fingerprint, &id, &scheduled, &email, &suppressed}, func() error {
 		a.ID = id
 		a.Recipients = append(a.Recipients, record.RecipientStatus{Email: email, Status: firstStatus(scheduled, suppressed)})
 		return nil
@@ -357,20 +349,14 @@ func foldAnswer(recipients []record.RecipientStatus) mail.Status {
 	return mail.Fold(all)
 }
 
-// acceptArgs gives the parameters of acceptSQL.
-func acceptArgs(subs []*record.Submission) ([]any, error) {
-	n := len(subs)
-	ids, tenants, lanes := make([][16]byte, n), make([]int32, n), make([]int32, n)
-	keys, fps, payloads, facts := make([]string, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
-	streams, senders, subjects, tags, policies := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	created, sendAt, expires := make([]time.Time, n), make([]*time.Time, n), make([]time.Time, n)
-	var row []int32
-	var pos []int16
-	var kinds, emails, names, folded []string
-	senderKeys := make([]string, n)
-	for i, s := range subs {
+// acceptRows gives the rows of acceptSQL: messages, and their recipients.
+func acceptRows(subs []*record.Submission) (*rowset, error) {
+	messages, recipients := rowsAs("i", len(subs)), rowsAs("x", len(subs))
+	for row, s := range subs {
 		m := s.Message
-		f, err := json.Marshal(m.Facts())
+		f := m.Facts()
+		f.Content = m.ContentHash()
+		facts, err := json.Marshal(f)
 		if err != nil {
 			return nil, fmt.Errorf("encode facts: %w", err)
 		}
@@ -378,23 +364,17 @@ func acceptArgs(subs []*record.Submission) ([]any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encode message: %w", err)
 		}
-		ids[i], tenants[i], keys[i], fps[i], payloads[i], facts[i], lanes[i] = m.ID, int32(m.Tenant), s.Key, s.Fingerprint[:], payload, f, s.Lane
-		streams[i], senders[i], subjects[i], tags[i], policies[i] = m.Stream, m.From.Email, m.Subject, textArray(m.Tags), string(m.OnAmbiguous)
-		senderKeys[i] = mail.FoldAddress(m.From.Email)
-		created[i], expires[i] = m.CreatedAt, m.ExpiresAt
-		if !m.SendAt.IsZero() {
-			sendAt[i] = &m.SendAt
-		}
+		messages.row().int("row", row).id("id", m.ID).int("tenant_id", int(m.Tenant)).int("lane", int(s.Lane)).
+			text("key", s.Key).bytes("fingerprint", s.Fingerprint[:]).bytes("payload", payload).raw("facts", facts).
+			text("stream", m.Stream).text("sender", m.From.Email).text("sender_key", mail.FoldAddress(m.From.Email)).
+			text("subject", m.Subject).text("tags", textArray(m.Tags)).text("on_ambiguous", string(m.OnAmbiguous)).
+			time("created_at", m.CreatedAt).maybeTime("send_at", m.SendAt).time("expires_at", m.ExpiresAt)
 		for _, r := range m.Recipients() {
-			row, pos = append(row, int32(i+1)), append(pos, int16(r.N)) //nolint:gosec // bounded by the caps on requests
-			kinds, emails, names = append(kinds, string(r.Kind)), append(emails, r.Address.Email), append(names, r.Address.Name)
-			folded = append(folded, mail.FoldAddress(r.Address.Email))
+			recipients.row().int("row", row).small("n", r.N).text("kind", string(r.Kind)).text("name", r.Address.Name).
+				text("email", r.Address.Email).text("key", mail.FoldAddress(r.Address.Email))
 		}
 	}
-	return []any{
-		ids, tenants, keys, fps, streams, senders, subjects, tags, facts, policies, created, sendAt, expires, payloads, lanes,
-		row, pos, kinds, emails, names, folded, senderKeys,
-	}, nil
+	return messages.with(recipients), nil
 }
 
 // textArray writes a text[] literal: unnest can't carry an array of arrays of different lengths.

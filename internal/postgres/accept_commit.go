@@ -36,12 +36,12 @@ const (
 // commits: if it was frozen with the COMMIT in its socket, it refuses when it wakes up. And we wait for the answer to a
 // COMMIT; if that is lost, we find out through another connection what became of it.
 func (db *DB) insertSubmissions(ctx context.Context, subs []*record.Submission, by time.Time) (map[mail.ID][]int16, error) {
-	args, err := acceptArgs(subs)
+	batch, err := acceptRows(subs)
 	if err != nil {
 		return nil, err
 	}
 	lock := rand.Int64() //nolint:gosec // a name that nobody else uses
-	won, open, err := db.commitBy(ctx, args, by, lock)
+	won, open, err := db.commitBy(ctx, batch, by, lock)
 	if open {
 		err = db.outcome(ctx, by, lock, won, err)
 	}
@@ -53,7 +53,7 @@ func (db *DB) insertSubmissions(ctx context.Context, subs []*record.Submission, 
 
 // commitBy inserts in a transaction that holds an advisory lock, and commits it by the deadline or rolls it back. It reports
 // whether an error leaves the outcome open: COMMIT was sent, and no answer came.
-func (db *DB) commitBy(ctx context.Context, args []any, by time.Time, lock int64) (won map[mail.ID][]int16, open bool, err error) {
+func (db *DB) commitBy(ctx context.Context, batch *rowset, by time.Time, lock int64) (won map[mail.ID][]int16, open bool, err error) {
 	work, cancel := context.WithDeadline(ctx, by.Add(answerGrace))
 	defer cancel()
 	conn, err := db.accept.Acquire(work)
@@ -62,7 +62,7 @@ func (db *DB) commitBy(ctx context.Context, args []any, by time.Time, lock int64
 	}
 	defer conn.Release() // the pool closes a connection that is still inside a transaction
 	tx := conn.Conn()
-	won, latest, err := insertAccepted(work, tx, args, by, lock)
+	won, latest, err := insertAccepted(work, tx, batch, by, lock)
 	if err == nil && time.Now().After(by) {
 		err = errSlow
 	}
@@ -94,11 +94,11 @@ const beginSQL = `SELECT set_config('lock_timeout', '0', true), set_config('stat
 // insertAccepted starts a transaction whose statements end by the deadline, and writes a batch in it, all in one round trip.
 // It returns what was written, and the deadline by the server's clock. That is never later than the deadline by ours: the time
 // until the server's answer came counts as passed.
-func insertAccepted(ctx context.Context, tx *pgx.Conn, args []any, by time.Time, lock int64) (won map[mail.ID][]int16, latest int64, err error) {
+func insertAccepted(ctx context.Context, tx *pgx.Conn, batch *rowset, by time.Time, lock int64) (won map[mail.ID][]int16, latest int64, err error) {
 	var b pgx.Batch
 	b.Queue("begin")
 	b.Queue(beginSQL, strconv.FormatInt(max(1, time.Until(by).Milliseconds()), 10), lock)
-	b.Queue(acceptSQL, args...).Query(func(rows pgx.Rows) (err error) {
+	b.Queue(acceptSQL, batch).Query(func(rows pgx.Rows) (err error) {
 		won, err = collectAccepted(rows)
 		return err
 	})

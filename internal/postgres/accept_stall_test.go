@@ -340,3 +340,32 @@ func TestPaceHalvesAndDoubles(t *testing.T) {
 		}
 	}
 }
+
+func TestAttemptEndsWithItsFirstCaller(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	offers := func(left ...time.Duration) (all []offer) {
+		for _, d := range left {
+			all = append(all, offer{submission(), now.Add(d)})
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		wait   time.Duration
+		offers []offer
+		want   time.Duration
+	}{
+		"the first of several":          {10 * time.Second, offers(4*time.Second, 3*time.Second, 9*time.Second), 3 * time.Second},
+		"a caller with little left":     {10 * time.Second, offers(time.Second, 9*time.Second), 1500 * time.Millisecond},
+		"a wait shorter than the least": {time.Second, offers(time.Second), time.Second},
+		"callers with much left":        {30 * time.Second, offers(29 * time.Second), 5 * time.Second},
+	} {
+		left := make([]int, len(c.offers))
+		for i := range left {
+			left[i] = i
+		}
+		if got := attemptEnd(now, c.wait, c.offers, left).Sub(now); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}

@@ -188,6 +188,13 @@ func (db *DB) setPaused(ctx context.Context, actor, action, account string, paus
 	})
 }
 
+// callsAtSQL is the condition that messages of an account are in flight, or unknown.
+func callsAtSQL(account string) string {
+	return `(EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = ` + account + `)
+			OR EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = ` + account + `)
+			OR EXISTS (SELECT 1 FROM unknown_call c WHERE c.account_id = ` + account + `))`
+}
+
 // DeleteAccount takes an account out of all pools at once. Calls in flight finish; the row stays, because attempts refer to
 // it. Messages pinned to it will fail. The last account of a pool may be deleted: the pool's messages wait then.
 func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
@@ -200,10 +207,7 @@ func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
 		b.Queue(`UPDATE account SET deleted_at = now(), updated_at = now() WHERE id = $1`, id)
 		b.Queue(`UPDATE pool SET version = version + 1 WHERE id IN (SELECT pool_id FROM pool_account WHERE account_id = $1)`, id)
 		b.Queue(`DELETE FROM pool_account WHERE account_id = $1`, id)
-		b.Queue(`DELETE FROM account_secret WHERE account_id = $1
-			AND NOT EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = $1)
-			AND NOT EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = $1)
-			AND NOT EXISTS (SELECT 1 FROM unknown_call c WHERE c.account_id = $1)`, id)
+		b.Queue(`DELETE FROM account_secret WHERE account_id = $1 AND NOT `+callsAtSQL("$1"), id)
 		return tx.SendBatch(ctx, b).Close()
 	})
 }
@@ -211,15 +215,12 @@ func (db *DB) DeleteAccount(ctx context.Context, actor, account string) error {
 // Secrets opens the secrets of one account, by field. If some were sealed with a key that we don't have, it returns the
 // others and seal.ErrSealed with the names of the unreadable ones.
 func (db *DB) Secrets(ctx context.Context, account int32) (map[string]seal.Secret, error) {
-	rows, err := db.api.Query(ctx, `SELECT field, sealed FROM account_secret WHERE account_id = $1 ORDER BY field`, account)
-	if err != nil {
-		return nil, fmt.Errorf("read secrets: %w", unavailable(err))
-	}
+	rows := query(ctx, db.api, `SELECT field, sealed FROM account_secret WHERE account_id = $1 ORDER BY field`, account)
 	secrets := map[string]seal.Secret{}
 	var field string
 	var sealed []byte
 	var closed []string
-	_, err = pgx.ForEachRow(rows, []any{&field, &sealed}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&field, &sealed}, func() error {
 		if s, err := db.box.Open(sealed, binding(account, field)); err == nil {
 			secrets[field] = s
 		} else {
@@ -243,15 +244,12 @@ func (db *DB) CheckKey(ctx context.Context) error {
 	const q = `
 SELECT account_id, field, sealed FROM account_secret
 WHERE EXISTS (SELECT 1 FROM replica WHERE lease_until > clock_timestamp()) ORDER BY account_id, field LIMIT 1000`
-	rows, err := db.api.Query(ctx, q)
-	if err != nil {
-		return fmt.Errorf("check the secret key: %w", unavailable(err))
-	}
+	rows := query(ctx, db.api, q)
 	var account int32
 	var field string
 	var sealed []byte
 	opened, all := 0, 0
-	_, err = pgx.ForEachRow(rows, []any{&account, &field, &sealed}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&account, &field, &sealed}, func() error {
 		all++
 		if _, err := db.box.Open(sealed, binding(account, field)); err == nil {
 			opened++
@@ -271,15 +269,7 @@ WHERE EXISTS (SELECT 1 FROM replica WHERE lease_until > clock_timestamp()) ORDER
 // ForgetSecrets deletes the secrets of deleted accounts that have nothing in flight or unknown any more, and reports how
 // many there were.
 func (db *DB) ForgetSecrets(ctx context.Context) (int, error) {
-	const q = `
-DELETE FROM account_secret s USING account a
-WHERE a.id = s.account_id AND a.deleted_at IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = a.id)
-  AND NOT EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = a.id)
-  AND NOT EXISTS (SELECT 1 FROM unknown_call c WHERE c.account_id = a.id)`
-	tag, err := db.api.Exec(ctx, q)
-	if err != nil {
-		return 0, fmt.Errorf("forget secrets: %w", unavailable(err))
-	}
-	return int(tag.RowsAffected()), nil
+	tag, err := db.api.Exec(ctx, `DELETE FROM account_secret s USING account a
+		WHERE a.id = s.account_id AND a.deleted_at IS NOT NULL AND NOT `+callsAtSQL("a.id"))
+	return int(tag.RowsAffected()), failed("forget secrets", err)
 }

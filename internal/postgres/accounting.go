@@ -102,11 +102,7 @@ FROM c LEFT JOIN tenant t ON t.id = c.tenant_id
 GROUP BY 1 ORDER BY 1`
 
 func readBooks(ctx context.Context, tx pgx.Tx) ([]queue.Book, error) {
-	rows, err := tx.Query(ctx, booksSQL, planned)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[queue.Book])
+	return pgx.CollectRows(query(ctx, tx, booksSQL, planned), pgx.RowToStructByPos[queue.Book])
 }
 
 // inStepSQL makes placesSQL read both sides in the order of their ids, without a sort or a hash.
@@ -178,11 +174,7 @@ GROUP BY v.kind, v.tenant_id ORDER BY 1, 2`
 }
 
 func readViolations(ctx context.Context, tx pgx.Tx, q string, a *queue.Accounting) error {
-	rows, err := tx.Query(ctx, q, planned)
-	if err != nil {
-		return err
-	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (v queue.Violation, err error) {
+	found, err := pgx.CollectRows(query(ctx, tx, q, planned), func(row pgx.CollectableRow) (v queue.Violation, err error) {
 		var ids [][16]byte
 		err = row.Scan(&v.Kind, &v.Tenant, &v.Count, &ids)
 		for _, id := range ids {

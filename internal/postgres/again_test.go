@@ -11,10 +11,6 @@ import (
 
 const repeatWithin = 23 * time.Hour
 
-func repeatRule(account int32) queue.RepeatRule {
-	return queue.RepeatRule{Within: map[int32]time.Duration{account: repeatWithin}, Wait: 10 * time.Second, Patience: 10 * time.Minute, Most: 2}
-}
-
 // hangRepeat has one message whose call is to be made again.
 func (b *bed) hangRepeat(t *testing.T) flight {
 	t.Helper()
@@ -28,7 +24,7 @@ func (b *bed) hangRepeat(t *testing.T) flight {
 
 func (b *bed) repeat(t *testing.T, account int32, want int) {
 	t.Helper()
-	if n, err := b.db.RepeatUnknown(t.Context(), repeatRule(account)); n != want || err != nil {
+	if n, err := b.db.RepeatUnknown(t.Context(), queue.RepeatRule{Within: map[int32]time.Duration{account: repeatWithin}, Wait: 10 * time.Second, Patience: 10 * time.Minute, Most: 2}); n != want || err != nil {
 		t.Fatalf("RepeatUnknown = %d, %v; want %d", n, err, want)
 	}
 }

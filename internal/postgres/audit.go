@@ -66,9 +66,10 @@ func (db *DB) NoteFailedLogins(ctx context.Context, all []record.FailedLogins) e
 	return nil
 }
 
-// affected turns "no row" into record.ErrNotFound.
-func affected(n int64, err error, what string) error {
-	if err == nil && n == 0 {
+// execOne runs a statement that changes a row, or returns record.ErrNotFound.
+func execOne(ctx context.Context, tx pgx.Tx, what, sql string, args ...any) error {
+	tag, err := tx.Exec(ctx, sql, args...)
+	if err == nil && tag.RowsAffected() == 0 {
 		return fmt.Errorf("%s: %w", what, record.ErrNotFound)
 	}
 	return err
@@ -79,19 +80,12 @@ func (db *DB) Audit(ctx context.Context, f record.AuditFilter) ([]record.AuditEn
 	if strings.Contains(f.Target, "@") {
 		f.Target = veiled(f.Target)
 	}
-	rows, err := db.api.Query(ctx, `SELECT a.id, a.at, a.actor, coalesce(k.name, ''), a.action, a.target, a.detail
+	rows := query(ctx, db.api, `SELECT a.id, a.at, a.actor, coalesce(k.name, ''), a.action, a.target, a.detail
 		FROM audit a LEFT JOIN api_key k ON k.id = a.actor
 		WHERE ($1 = 0 OR a.id < $1) AND ($2 = '' OR a.actor = $2 OR k.name = $2) AND ($3 = '' OR a.action = $3 OR a.action LIKE $3 || '.%')
 		  AND ($4 = '' OR a.target = $4) AND ($5::timestamptz IS NULL OR a.at >= $5) AND ($6::timestamptz IS NULL OR a.at < $6)
 		ORDER BY a.id DESC LIMIT $7`, f.Before, f.Actor, f.Action, f.Target, orNull(f.Since), orNull(f.Until), f.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("list audit: %w", unavailable(err))
-	}
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e record.AuditEntry, err error) {
+	return collect("list audit", rows, func(row pgx.CollectableRow) (e record.AuditEntry, err error) {
 		return e, row.Scan(&e.ID, &e.At, &e.Actor, &e.Name, &e.Action, &e.Target, &e.Detail)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list audit: %w", unavailable(err))
-	}
-	return entries, nil
 }

@@ -129,6 +129,7 @@ func TestClaimShowsWhatRoutingNeeds(t *testing.T) {
 	b.exec(t, `UPDATE ready SET attempts = 4, tries = 3, avoid = $1`, toJSON(t, avoid))
 	got := look(t, b.db, quota(1))
 	facts := s.Message.Facts()
+	facts.Content = s.Message.ContentHash()
 	want := []queue.Due{{
 		ID: s.Message.ID, Lane: queue.Lane{Number: lane, Tenant: 1}, Due: get[time.Time](t, b, `SELECT due FROM ready`),
 		Attempts: 4, Tries: 3, Avoid: avoid, Facts: &facts, OnAmbiguous: mail.Never, ExpiresAt: s.Message.ExpiresAt,

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -190,4 +191,23 @@ func bisect[T, R any](ctx context.Context, batch []T, run func(context.Context, 
 	left, leftErrs := bisect(ctx, batch[:half], run)
 	right, rightErrs := bisect(ctx, batch[half:], run)
 	return append(left, right...), append(leftErrs, rightErrs...)
+}
+
+// inOrder runs a batch sorted, and gives the answers in the order in which they were asked for.
+func inOrder[T, R any](batch []T, compare func(a, b *T) int, run func(sorted []T) ([]R, []error)) ([]R, []error) {
+	order := make([]int, len(batch))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return compare(&batch[a], &batch[b]) })
+	sorted := make([]T, len(batch))
+	for i, at := range order {
+		sorted[i] = batch[at]
+	}
+	got, failures := run(sorted)
+	out, errs := make([]R, len(batch)), make([]error, len(batch))
+	for i, at := range order {
+		out[at], errs[at] = got[i], failures[i]
+	}
+	return out, errs
 }

@@ -54,3 +54,42 @@ func TestListedKeysAreThoseThatAreGood(t *testing.T) {
 		t.Errorf("ids = %v, want those neither revoked nor expired", ids)
 	}
 }
+
+// Nothing that a key may add over a complaint makes it easier to lift, whatever reason it names and however long it is to last.
+func TestNothingIsAddedOverAComplaint(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	ctx := t.Context()
+	soon, later := time.Now().Add(time.Minute), time.Now().Add(1000*time.Hour)
+	for _, first := range []record.Suppression{{}, {ExpiresAt: later}} {
+		for _, over := range []record.Suppression{
+			{Reason: "manual"},
+			{Reason: "unsubscribe"},
+			{Reason: "hard_bounce"},
+			{Reason: "manual", ExpiresAt: soon},
+			{Reason: "complaint", ExpiresAt: soon},
+			{Reason: "manual", ExpiresAt: later.Add(time.Hour)},
+		} {
+			for way, add := range map[string]func(record.Suppression) error{
+				"added": func(s record.Suppression) error { return b.db.Suppress(ctx, s) },
+				"imported": func(s record.Suppression) error {
+					_, err := b.db.ImportSuppressions(ctx, 1, []record.Suppression{s})
+					return err
+				},
+			} {
+				b.exec(t, `DELETE FROM suppression`)
+				first.Tenant, first.Email, first.Reason, first.Origin = 1, "ann@example.org", "complaint", "api"
+				must(t, b.db.Suppress(ctx, first))
+				over.Tenant, over.Email, over.Origin = 1, "ANN@example.org", "api"
+				must(t, add(over))
+				if err := b.db.Unsuppress(ctx, "tester", 1, "ann@example.org", false); !errors.Is(err, record.ErrForbidden) {
+					t.Errorf("%s over a complaint until %s: %s until %s: lifting it = %v, want ErrForbidden", way, first.ExpiresAt, over.Reason, over.ExpiresAt, err)
+				}
+				b.exec(t, `UPDATE suppression SET expires_at = expires_at - interval '2 minutes'`)
+				if got := len(b.suppressed(t, record.Suppression{})); got != 1 {
+					t.Errorf("%s over a complaint until %s: %s until %s: %d are left after two minutes", way, first.ExpiresAt, over.Reason, over.ExpiresAt, got)
+				}
+			}
+		}
+	}
+}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,10 +16,8 @@ import (
 // ConfigVersion returns the version of the configuration. It is cheap: replicas poll it.
 func (db *DB) ConfigVersion(ctx context.Context) (int64, error) {
 	var v int64
-	if err := db.engine.QueryRow(ctx, `SELECT version FROM config_state`).Scan(&v); err != nil {
-		return 0, fmt.Errorf("read configuration version: %w", unavailable(err))
-	}
-	return v, nil
+	err := db.engine.QueryRow(ctx, `SELECT version FROM config_state`).Scan(&v)
+	return v, failed("read configuration version", err)
 }
 
 // Config reads accounts, pools and rules in one snapshot. Capabilities are left empty: they belong to the kind. Deleted
@@ -43,18 +42,13 @@ func (db *DB) Config(ctx context.Context) (*route.Config, error) {
 	return c, nil
 }
 
-func readAccounts(ctx context.Context, tx pgx.Tx, c *route.Config) error {
-	rows, err := tx.Query(ctx, `
+func readAccounts(ctx context.Context, tx pgx.Tx, c *route.Config) (err error) {
+	rows := query(ctx, tx, `
 		SELECT a.id, a.name, a.kind, a.settings, a.concurrency, a.paused, a.deleted_at IS NOT NULL, a.created_at, a.updated_at,
 		       coalesce((SELECT array_agg(s.field ORDER BY s.field) FROM account_secret s WHERE s.account_id = a.id), '{}')
 		FROM account a
-		WHERE a.deleted_at IS NULL OR EXISTS (SELECT 1 FROM inflight f WHERE f.account_id = a.id)
-			OR EXISTS (SELECT 1 FROM unknown u WHERE u.account_id = a.id)
-			OR EXISTS (SELECT 1 FROM unknown_call c WHERE c.account_id = a.id)
+		WHERE a.deleted_at IS NULL OR `+callsAtSQL("a.id")+`
 		ORDER BY a.id`)
-	if err != nil {
-		return err
-	}
 	c.Accounts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a route.Account, err error) {
 		return a, row.Scan(&a.ID, &a.Name, &a.Kind, &a.Settings, &a.Concurrency, &a.Paused, &a.Draining, &a.CreatedAt,
 			&a.UpdatedAt, &a.SecretFields)
@@ -67,18 +61,15 @@ func (db *DB) readUnreadable(ctx context.Context, tx pgx.Tx, c *route.Config) er
 	if db.box == nil { // commands that need no secret
 		return nil
 	}
-	rows, err := tx.Query(ctx, `SELECT account_id, field, sealed FROM account_secret ORDER BY account_id, field`)
-	if err != nil {
-		return err
-	}
+	rows := query(ctx, tx, `SELECT account_id, field, sealed FROM account_secret ORDER BY account_id, field`)
 	var id int32
 	var field string
 	var sealed []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &field, &sealed}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &field, &sealed}, func() error {
 		if _, err := db.box.Open(sealed, binding(id, field)); err == nil {
 			return nil
 		}
-		if a := (byID{c}).find(id); a != nil {
+		if a := accountOf(c, id); a != nil {
 			a.Unreadable = append(a.Unreadable, field)
 		}
 		return nil
@@ -86,28 +77,22 @@ func (db *DB) readUnreadable(ctx context.Context, tx pgx.Tx, c *route.Config) er
 	return err
 }
 
-func (c byID) find(id int32) *route.Account {
-	for i := range c.Accounts {
-		if c.Accounts[i].ID == id {
-			return &c.Accounts[i]
-		}
+// accountOf finds an account by its id.
+func accountOf(c *route.Config, id int32) *route.Account {
+	if i := slices.IndexFunc(c.Accounts, func(a route.Account) bool { return a.ID == id }); i >= 0 {
+		return &c.Accounts[i]
 	}
 	return nil
 }
 
-type byID struct{ *route.Config }
-
 func readLimits(ctx context.Context, tx pgx.Tx, c *route.Config) error {
-	rows, err := tx.Query(ctx, `SELECT account_id, n, per_ms, unit FROM account_limit ORDER BY account_id, per_ms, unit`)
-	if err != nil {
-		return err
-	}
+	rows := query(ctx, tx, `SELECT account_id, n, per_ms, unit FROM account_limit ORDER BY account_id, per_ms, unit`)
 	var id int32
 	var perMS int64
 	var w limit.Window
-	_, err = pgx.ForEachRow(rows, []any{&id, &w.N, &perMS, &w.Unit}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &w.N, &perMS, &w.Unit}, func() error {
 		w.Per = time.Duration(perMS) * time.Millisecond
-		if a := (byID{c}).find(id); a != nil {
+		if a := accountOf(c, id); a != nil {
 			a.Limits = append(a.Limits, w)
 		}
 		return nil
@@ -116,15 +101,12 @@ func readLimits(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 }
 
 func readParks(ctx context.Context, tx pgx.Tx, c *route.Config) error {
-	rows, err := tx.Query(ctx, `SELECT account_id, sender_domain, reason, since, probe_at FROM account_park ORDER BY account_id, sender_domain`)
-	if err != nil {
-		return err
-	}
+	rows := query(ctx, tx, `SELECT account_id, sender_domain, reason, since, probe_at FROM account_park ORDER BY account_id, sender_domain`)
 	var id int32
 	var key string
 	var p route.Park
-	_, err = pgx.ForEachRow(rows, []any{&id, &key, &p.Reason, &p.Since, &p.Next}, func() error {
-		if a := (byID{c}).find(id); a != nil {
+	_, err := pgx.ForEachRow(rows, []any{&id, &key, &p.Reason, &p.Since, &p.Next}, func() error {
+		if a := accountOf(c, id); a != nil {
 			park := route.ParkFor(key)
 			park.Reason, park.Since, park.Next = p.Reason, p.Since, p.Next
 			a.Parked = append(a.Parked, park)
@@ -134,22 +116,16 @@ func readParks(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 	return err
 }
 
-func readPools(ctx context.Context, tx pgx.Tx, c *route.Config) error {
-	rows, err := tx.Query(ctx, `SELECT id, name, overflow, version FROM pool ORDER BY name`)
-	if err != nil {
-		return err
-	}
+func readPools(ctx context.Context, tx pgx.Tx, c *route.Config) (err error) {
+	rows := query(ctx, tx, `SELECT id, name, overflow, version FROM pool ORDER BY name`)
 	c.Pools, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p route.Pool, err error) {
 		return p, row.Scan(&p.ID, &p.Name, &p.Overflow, &p.Version)
 	})
 	if err != nil {
 		return err
 	}
-	rows, err = tx.Query(ctx, `SELECT p.pool_id, a.name, p.weight FROM pool_account p JOIN account a ON a.id = p.account_id
+	rows = query(ctx, tx, `SELECT p.pool_id, a.name, p.weight FROM pool_account p JOIN account a ON a.id = p.account_id
 		WHERE a.deleted_at IS NULL ORDER BY a.name`)
-	if err != nil {
-		return err
-	}
 	var pool int32
 	var m route.Member
 	_, err = pgx.ForEachRow(rows, []any{&pool, &m.Account, &m.Weight}, func() error {
@@ -163,12 +139,9 @@ func readPools(ctx context.Context, tx pgx.Tx, c *route.Config) error {
 	return err
 }
 
-func readRules(ctx context.Context, tx pgx.Tx, c *route.Config) error {
-	rows, err := tx.Query(ctx, `SELECT r.id, r.position, r.stream, r.tag, r.sender_domain, r.recipient_domain, p.name
+func readRules(ctx context.Context, tx pgx.Tx, c *route.Config) (err error) {
+	rows := query(ctx, tx, `SELECT r.id, r.position, r.stream, r.tag, r.sender_domain, r.recipient_domain, p.name
 		FROM rule r JOIN pool p ON p.id = r.pool_id ORDER BY r.position, r.id`)
-	if err != nil {
-		return err
-	}
 	c.Rules, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r route.Rule, err error) {
 		return r, row.Scan(&r.ID, &r.Position, &r.Stream, &r.Tag, &r.SenderDomain, &r.RecipientDomain, &r.Pool)
 	})
@@ -219,9 +192,9 @@ func setMembers(ctx context.Context, tx pgx.Tx, p route.Pool) error {
 		return err
 	}
 	for _, m := range p.Members {
-		tag, err := tx.Exec(ctx, `INSERT INTO pool_account (pool_id, account_id, weight)
+		err := execOne(ctx, tx, "account "+m.Account, `INSERT INTO pool_account (pool_id, account_id, weight)
 			SELECT $1, id, $3 FROM account WHERE name = $2 AND deleted_at IS NULL`, p.ID, m.Account, m.Weight)
-		if err = affected(tag.RowsAffected(), err, "account "+m.Account); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -245,8 +218,7 @@ func (db *DB) SetRules(ctx context.Context, actor string, rules []route.Rule) er
 
 // CreateRule stores a rule and returns it with its id; record.ErrNotFound when its pool does not exist.
 func (db *DB) CreateRule(ctx context.Context, actor string, r route.Rule) (route.Rule, error) {
-	err := db.change(ctx, actor, "rule.create", "rules", r, func(tx pgx.Tx) error {
-		var err error
+	err := db.change(ctx, actor, "rule.create", "rules", r, func(tx pgx.Tx) (err error) {
 		r.ID, err = insertRule(ctx, tx, r)
 		return err
 	})
@@ -264,7 +236,6 @@ func insertRule(ctx context.Context, tx pgx.Tx, r route.Rule) (int64, error) {
 // DeleteRule removes a rule, or returns record.ErrNotFound.
 func (db *DB) DeleteRule(ctx context.Context, actor string, id int64) error {
 	return db.change(ctx, actor, "rule.delete", fmt.Sprint(id), nil, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `DELETE FROM rule WHERE id = $1`, id)
-		return affected(tag.RowsAffected(), err, fmt.Sprintf("rule %d", id))
+		return execOne(ctx, tx, fmt.Sprintf("rule %d", id), `DELETE FROM rule WHERE id = $1`, id)
 	})
 }

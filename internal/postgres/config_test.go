@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -87,128 +88,181 @@ func TestConfigComesBackAsItWasStored(t *testing.T) {
 	}
 }
 
-func TestEachChangeIsAuditedAndMovesTheVersionAndARefusedOneDoesNeither(t *testing.T) {
+// change is a change of the configuration that is made, with its audit entry, or refused.
+type change struct {
+	name  string
+	do    func(context.Context, *DB) error
+	want  error  // nil when it is made
+	audit string // empty when it is refused
+}
+
+// checkChanges does each change on a database of its own, which holds what given makes. A change that is made moves the
+// version by one and is audited. A refused one leaves everything as it was.
+func checkChanges(t *testing.T, given func(*testing.T, *bed), changes []change) {
+	t.Helper()
 	t.Parallel()
-	b := newBed(t)
-	ctx := t.Context()
-	var rule route.Rule
-	key := record.Key{ID: "0011aabb", Tenant: 1, Name: "k", Hash: make([]byte, 32), Scopes: []record.Scope{record.ScopeSend}}
-	none, unknown := error(nil), record.ErrNotFound
-	for _, tc := range []struct {
-		do    func() error
-		want  error
-		audit string
-	}{
+	for _, c := range changes {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			given(t, b)
+			before, audit := b.config(t), b.lastAudit(t)
+			err := c.do(t.Context(), b.db)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("error = %v, want %v", err, c.want)
+			}
+			after := b.config(t)
+			if c.want == nil {
+				audit = c.audit
+				if after.Version != before.Version+1 {
+					t.Errorf("version %d after %d", after.Version, before.Version)
+				}
+			} else if diff := cmp.Diff(before, after); diff != "" {
+				t.Errorf("a refused change left something (-want +got):\n%s", diff)
+			}
+			if got := b.lastAudit(t); got != audit {
+				t.Errorf("audit says %s, want %s", got, audit)
+			}
+		})
+	}
+}
+
+func TestAChangeOfAnAccountIsAuditedOrRefused(t *testing.T) {
+	password := map[string]seal.Secret{"password": seal.NewSecret("hunter2")}
+	account := func(name string, concurrency int) route.Account {
+		return route.Account{Name: name, Kind: "smtp", Concurrency: concurrency}
+	}
+	checkChanges(t, func(t *testing.T, b *bed) {
+		t.Helper()
+		must(t, b.db.CreateAccount(t.Context(), "ops", account("a", 2), password))
+	}, []change{
 		{
-			func() error {
-				return b.db.CreateAccount(ctx, "ops", route.Account{Name: "a", Kind: "smtp", Concurrency: 2}, map[string]seal.Secret{"password": seal.NewSecret("hunter2")})
-			}, none,
-			`ops account.create a {"kind": "smtp", "limits": null, "secrets": ["password"], "settings": null, "concurrency": 2}`,
+			"create", func(ctx context.Context, db *DB) error {
+				return db.CreateAccount(ctx, "ops", account("new", 2), password)
+			}, nil,
+			`ops account.create new {"kind": "smtp", "limits": null, "secrets": ["password"], "settings": null, "concurrency": 2}`,
 		},
-		{func() error {
-			return b.db.CreateAccount(ctx, "ops", route.Account{Name: "a", Kind: "smtp", Concurrency: 2}, nil)
-		}, record.ErrConflict, ""},
+		{"create twice", func(ctx context.Context, db *DB) error { return db.CreateAccount(ctx, "ops", account("a", 2), nil) }, record.ErrConflict, ""},
 		{
-			func() error {
-				return b.db.UpdateAccount(ctx, "ops", route.Account{Name: "a", Kind: "smtp", Concurrency: 3}, nil)
-			}, none,
+			"update", func(ctx context.Context, db *DB) error { return db.UpdateAccount(ctx, "ops", account("a", 3), nil) }, nil,
 			`ops account.update a {"kind": "smtp", "limits": null, "secrets": null, "settings": null, "concurrency": 3}`,
 		},
-		{func() error {
-			return b.db.UpdateAccount(ctx, "ops", route.Account{Name: "x", Kind: "smtp", Concurrency: 3}, nil)
-		}, unknown, ""},
+		{"update another", func(ctx context.Context, db *DB) error { return db.UpdateAccount(ctx, "ops", account("x", 3), nil) }, record.ErrNotFound, ""},
 		{
-			func() error { return b.db.SetLimits(ctx, "ops", "a", []limit.Window{hourly(5, limit.Requests)}) }, none,
+			"limits", func(ctx context.Context, db *DB) error {
+				return db.SetLimits(ctx, "ops", "a", []limit.Window{hourly(5, limit.Requests)})
+			}, nil,
 			`ops account.limits a [{"n": 5, "per": 3600000000000, "unit": "requests"}]`,
 		},
-		{func() error { return b.db.SetLimits(ctx, "ops", "x", nil) }, unknown, ""},
-		{func() error { return b.db.PauseAccount(ctx, "ops", "a") }, none, `ops account.pause a null`},
-		{func() error { return b.db.PauseAccount(ctx, "ops", "x") }, unknown, ""},
-		{func() error { return b.db.ResumeAccount(ctx, "ops", "a") }, none, `ops account.resume a null`},
-		{func() error { return b.db.ResumeAccount(ctx, "ops", "x") }, unknown, ""},
-		{
-			func() error {
-				return b.db.CreatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Wait, Members: []route.Member{{Account: "a", Weight: 1}}})
-			}, none,
-			`ops pool.create p {"accounts": [{"weight": 1, "account": "a"}], "overflow": "wait"}`,
-		},
-		{func() error { return b.db.CreatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Wait}) }, record.ErrConflict, ""},
-		{func() error {
-			return b.db.CreatePool(ctx, "ops", route.Pool{Name: "q", Overflow: route.Wait, Members: []route.Member{{Account: "x"}}})
-		}, unknown, ""},
-		{
-			func() error {
-				_, err := b.db.UpdatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Spill}, 0)
-				return err
-			}, none,
-			`ops pool.update p {"accounts": null, "overflow": "spill"}`,
-		},
-		{func() error {
-			_, err := b.db.UpdatePool(ctx, "ops", route.Pool{Name: "x", Overflow: route.Spill}, 0)
-			return err
-		}, unknown, ""},
-		{func() error {
-			_, err := b.db.UpdatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Spill}, 99)
-			return err
-		}, record.ErrStale, ""},
-		{func() error {
-			_, err := b.db.UpdatePool(ctx, "ops", route.Pool{Name: "p", Overflow: route.Spill, Members: []route.Member{{Account: "x"}}}, 0)
-			return err
-		}, unknown, ""},
-		{
-			func() (err error) {
-				rule, err = b.db.CreateRule(ctx, "ops", route.Rule{Position: 1, Pool: "p"})
-				return err
-			}, none,
-			`ops rule.create rules {"id": 0, "pool": "p", "position": 1}`,
-		},
-		{func() error { _, err := b.db.CreateRule(ctx, "ops", route.Rule{Pool: "x"}); return err }, unknown, ""},
-		{func() error { return b.db.DeleteRule(ctx, "ops", rule.ID) }, none, `ops rule.delete 1 null`},
-		{func() error { return b.db.DeleteRule(ctx, "ops", rule.ID) }, unknown, ""},
-		{
-			func() error { return b.db.SetRules(ctx, "ops", []route.Rule{{Position: 7, Pool: "p"}}) }, none,
-			`ops rules.replace rules [{"id": 0, "pool": "p", "position": 7}]`,
-		},
-		{func() error { return b.db.SetRules(ctx, "ops", []route.Rule{{Pool: "p"}, {Pool: "x"}}) }, unknown, ""},
-		{func() error { return b.db.CreateKey(ctx, "ops", key) }, none, `ops key.create 0011aabb {"name": "k", "scopes": ["send"], "tenant": 1, "networks": []}`},
-		{func() error { return b.db.CreateKey(ctx, "ops", key) }, record.ErrConflict, ""},
-		{func() error { k := key; k.ID, k.Tenant = "ffffffff", 77; return b.db.CreateKey(ctx, "ops", k) }, unknown, ""},
-		{func() error { return b.db.RevokeKey(ctx, "ops", "0011aabb") }, none, `ops key.revoke 0011aabb null`},
-		{func() error { return b.db.RevokeKey(ctx, "ops", "ffffffff") }, unknown, ""},
-		{func() error {
-			_, err := b.db.CreateTenant(ctx, "ops", record.Tenant{Name: "shop", Weight: 5})
-			return err
-		}, none, `ops tenant.create shop null`},
-		{func() error {
-			_, err := b.db.CreateTenant(ctx, "ops", record.Tenant{Name: "shop", Weight: 5})
-			return err
-		}, record.ErrConflict, ""},
-		{func() error { return b.db.UpdateTenant(ctx, "ops", "shop", 9, true) }, none, `ops tenant.update shop {"paused": true, "weight": 9}`},
-		{func() error { return b.db.UpdateTenant(ctx, "ops", "x", 9, true) }, unknown, ""},
-		{func() error { return b.db.DeleteAccount(ctx, "ops", "a") }, none, `ops account.delete a null`},
-		{func() error { return b.db.DeleteAccount(ctx, "ops", "a") }, unknown, ""},
-	} {
-		before, audit := b.version(t), b.lastAudit(t)
-		err := tc.do()
-		if !errors.Is(err, tc.want) || tc.want == nil && err != nil {
-			t.Errorf("after %q: got %v, want %v", audit, err, tc.want)
+		{"limits of another", func(ctx context.Context, db *DB) error { return db.SetLimits(ctx, "ops", "x", nil) }, record.ErrNotFound, ""},
+		{"pause", func(ctx context.Context, db *DB) error { return db.PauseAccount(ctx, "ops", "a") }, nil, `ops account.pause a null`},
+		{"pause another", func(ctx context.Context, db *DB) error { return db.PauseAccount(ctx, "ops", "x") }, record.ErrNotFound, ""},
+		{"resume", func(ctx context.Context, db *DB) error { return db.ResumeAccount(ctx, "ops", "a") }, nil, `ops account.resume a null`},
+		{"resume another", func(ctx context.Context, db *DB) error { return db.ResumeAccount(ctx, "ops", "x") }, record.ErrNotFound, ""},
+		{"delete", func(ctx context.Context, db *DB) error { return db.DeleteAccount(ctx, "ops", "a") }, nil, `ops account.delete a null`},
+		{"delete another", func(ctx context.Context, db *DB) error { return db.DeleteAccount(ctx, "ops", "x") }, record.ErrNotFound, ""},
+	})
+}
+
+func TestAChangeOfAPoolIsAuditedOrRefused(t *testing.T) {
+	pool := func(name string, o route.Overflow, accounts ...string) route.Pool {
+		p := route.Pool{Name: name, Overflow: o}
+		for _, a := range accounts {
+			p.Members = append(p.Members, route.Member{Account: a, Weight: 1})
 		}
-		if tc.want != nil {
-			if b.version(t) != before || b.lastAudit(t) != audit {
-				t.Errorf("a refused change (%v) left its traces", err)
-			}
-			continue
+		return p
+	}
+	update := func(p route.Pool, version int64) func(context.Context, *DB) error {
+		return func(ctx context.Context, db *DB) error { _, err := db.UpdatePool(ctx, "ops", p, version); return err }
+	}
+	checkChanges(t, func(t *testing.T, b *bed) {
+		t.Helper()
+		must(t, b.db.CreateAccount(t.Context(), "ops", route.Account{Name: "a", Kind: "smtp", Concurrency: 2}, nil))
+		must(t, b.db.CreatePool(t.Context(), "ops", pool("p", route.Wait, "a")))
+	}, []change{
+		{
+			"create", func(ctx context.Context, db *DB) error {
+				return db.CreatePool(ctx, "ops", pool("new", route.Wait, "a"))
+			}, nil,
+			`ops pool.create new {"accounts": [{"weight": 1, "account": "a"}], "overflow": "wait"}`,
+		},
+		{"create twice", func(ctx context.Context, db *DB) error { return db.CreatePool(ctx, "ops", pool("p", route.Wait)) }, record.ErrConflict, ""},
+		{"create of no account", func(ctx context.Context, db *DB) error {
+			return db.CreatePool(ctx, "ops", pool("new", route.Wait, "x"))
+		}, record.ErrNotFound, ""},
+		{"update", update(pool("p", route.Spill), 0), nil, `ops pool.update p {"accounts": null, "overflow": "spill"}`},
+		{"update another", update(pool("x", route.Spill), 0), record.ErrNotFound, ""},
+		{"update a stale version", update(pool("p", route.Spill), 99), record.ErrStale, ""},
+		{"update to no account", update(pool("p", route.Spill, "x"), 0), record.ErrNotFound, ""},
+	})
+}
+
+func TestAChangeOfTheRulesIsAuditedOrRefused(t *testing.T) {
+	checkChanges(t, func(t *testing.T, b *bed) {
+		t.Helper()
+		rule, err := b.db.CreateRule(t.Context(), "ops", route.Rule{Position: 1, Pool: "default"})
+		must(t, err)
+		if rule.ID != 1 {
+			t.Fatalf("rule = %+v, want the id 1", rule)
 		}
-		if got := b.lastAudit(t); got != tc.audit {
-			t.Errorf("audit says %s, want %s", got, tc.audit)
-		}
-		if v := b.version(t); v != before+1 {
-			t.Errorf("%s: version %d after %d", tc.audit, v, before)
+	}, []change{
+		{"create", func(ctx context.Context, db *DB) error {
+			_, err := db.CreateRule(ctx, "ops", route.Rule{Position: 2, Pool: "default"})
+			return err
+		}, nil, `ops rule.create rules {"id": 0, "pool": "default", "position": 2}`},
+		{"create for no pool", func(ctx context.Context, db *DB) error {
+			_, err := db.CreateRule(ctx, "ops", route.Rule{Pool: "x"})
+			return err
+		}, record.ErrNotFound, ""},
+		{"delete", func(ctx context.Context, db *DB) error { return db.DeleteRule(ctx, "ops", 1) }, nil, `ops rule.delete 1 null`},
+		{"delete another", func(ctx context.Context, db *DB) error { return db.DeleteRule(ctx, "ops", 2) }, record.ErrNotFound, ""},
+		{
+			"replace", func(ctx context.Context, db *DB) error {
+				return db.SetRules(ctx, "ops", []route.Rule{{Position: 7, Pool: "default"}})
+			}, nil,
+			`ops rules.replace rules [{"id": 0, "pool": "default", "position": 7}]`,
+		},
+		{"replace for no pool", func(ctx context.Context, db *DB) error {
+			return db.SetRules(ctx, "ops", []route.Rule{{Pool: "default"}, {Pool: "x"}})
+		}, record.ErrNotFound, ""},
+	})
+}
+
+func TestAChangeOfAKeyIsAuditedOrRefused(t *testing.T) {
+	key := func(id string, tenant mail.TenantID) record.Key {
+		return record.Key{ID: id, Tenant: tenant, Name: "k", Hash: make([]byte, 32), Scopes: []record.Scope{record.ScopeSend}}
+	}
+	checkChanges(t, func(t *testing.T, b *bed) {
+		t.Helper()
+		must(t, b.db.CreateKey(t.Context(), "ops", key("0011aabb", 1)))
+	}, []change{
+		{
+			"create", func(ctx context.Context, db *DB) error { return db.CreateKey(ctx, "ops", key("ccddeeff", 1)) }, nil,
+			`ops key.create ccddeeff {"name": "k", "scopes": ["send"], "tenant": 1, "networks": []}`,
+		},
+		{"create twice", func(ctx context.Context, db *DB) error { return db.CreateKey(ctx, "ops", key("0011aabb", 1)) }, record.ErrConflict, ""},
+		{"create for no tenant", func(ctx context.Context, db *DB) error { return db.CreateKey(ctx, "ops", key("ccddeeff", 77)) }, record.ErrNotFound, ""},
+		{"revoke", func(ctx context.Context, db *DB) error { return db.RevokeKey(ctx, "ops", "0011aabb") }, nil, `ops key.revoke 0011aabb null`},
+		{"revoke another", func(ctx context.Context, db *DB) error { return db.RevokeKey(ctx, "ops", "ffffffff") }, record.ErrNotFound, ""},
+	})
+}
+
+func TestAChangeOfATenantIsAuditedOrRefused(t *testing.T) {
+	create := func(name string) func(context.Context, *DB) error {
+		return func(ctx context.Context, db *DB) error {
+			_, err := db.CreateTenant(ctx, "ops", record.Tenant{Name: name, Weight: 5})
+			return err
 		}
 	}
-	if c := b.config(t); len(c.Rules) != 1 || c.Rules[0].Position != 7 || c.Pool("q") != nil {
-		t.Errorf("a refused change left something: %+v", c)
-	}
+	checkChanges(t, func(t *testing.T, b *bed) { t.Helper(); must(t, create("shop")(t.Context(), b.db)) }, []change{
+		{"create", create("new"), nil, `ops tenant.create new null`},
+		{"create twice", create("shop"), record.ErrConflict, ""},
+		{
+			"update", func(ctx context.Context, db *DB) error { return db.UpdateTenant(ctx, "ops", "shop", 9, true) }, nil,
+			`ops tenant.update shop {"paused": true, "weight": 9}`,
+		},
+		{"update another", func(ctx context.Context, db *DB) error { return db.UpdateTenant(ctx, "ops", "x", 9, true) }, record.ErrNotFound, ""},
+	})
 }
 
 func TestAuditIsReadBackwards(t *testing.T) {

@@ -6,6 +6,9 @@
 // Every decision reads the primary. Replicas agree on time by the database's clock: clock_timestamp() and now() in SQL, and
 // in Go the Clock that reads it, which also makes the ids.
 //
+// It is one package, in more files than others, because its statements share their conditions and the order of their locks: a
+// file is one step of a message's way, or one kind of record.
+//
 // A newcomer's likeliest mistake is to hold a transaction open while waiting for something outside the database.
 package postgres
 
@@ -15,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -35,8 +39,8 @@ type Options struct {
 	Connections      int    // at most, 8 or more, default 18
 	Box              *seal.Box
 	AcceptQueue      int           // submissions waiting for a commit, default 32,768
-	AcceptQueueBytes int64         // their bytes, default 64 MiB
-	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 5 s
+	AcceptQueueBytes int64         // their bytes, default 96 MiB
+	AcceptWait       time.Duration // for the commit of a message of ordinary size, default 10 s
 	SoftLimit        int           // soft bounces in a row before an address is suppressed; 0: never
 	Clock            *mail.Clock   // default: this host's clock
 	Observe          func(batch string, size int, took time.Duration)
@@ -65,6 +69,7 @@ type DB struct {
 type pools struct {
 	accept, engine, api *pgxpool.Pool
 	hooks               *pgxpool.Pool // events received and webhooks sent
+	days                *atomic.Bool  // engine and hooks may use the tables of days, see EnsurePartitions
 }
 
 // Open connects lazily: it returns an error for a bad URL, not for a database that is down.
@@ -87,30 +92,32 @@ func openPools(ctx context.Context, url string, connections int, acceptWait time
 	if p.accept, err = acceptPool(ctx, url, connections, acceptWait); err != nil {
 		return p, err
 	}
+	p.days = &atomic.Bool{}
 	share := func(of int) int32 { return share(connections, of) }
 	// With young statistics the planner may choose other plans, which make these few statements ten times slower: pin their
 	// shape. A pinned plan looks expensive to the planner, so it would be JIT-compiled at each run (a third of a second):
 	// newPool turns JIT off. A claim locks the limits of all accounts: a replica that is paused or cut off during a claim
 	// holds up the others until its session ends, hence the short idle timeout.
+	// To plan a statement for each run would cost about as much as to run it: their plans are made once.
 	pinned := map[string]string{
 		"statement_timeout": "10s", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
-		"idle_in_transaction_session_timeout": "2s",
+		"plan_cache_mode": "force_generic_plan", "idle_in_transaction_session_timeout": "2s",
 	}
-	if p.engine, err = newPool(ctx, url, share(6), pinned); err != nil {
+	if p.engine, err = newPool(ctx, url, share(6), pinned, p.days); err != nil {
 		return p, err
 	}
 	pinned["statement_timeout"] = "5s"
-	if p.hooks, err = newPool(ctx, url, share(4), pinned); err != nil {
+	if p.hooks, err = newPool(ctx, url, share(4), pinned, p.days); err != nil {
 		return p, err
 	}
-	p.api, err = newPool(ctx, url, share(5), map[string]string{"statement_timeout": "2s"})
+	p.api, err = newPool(ctx, url, share(5), map[string]string{"statement_timeout": "2s"}, nil)
 	return p, err
 }
 
 // acceptPool opens the pool of accepts. Its statements and lock waits end after the given wait.
 func acceptPool(ctx context.Context, url string, connections int, wait time.Duration) (*pgxpool.Pool, error) {
 	backstop := strconv.FormatInt(wait.Milliseconds(), 10)
-	return newPool(ctx, url, share(connections, 3), map[string]string{"statement_timeout": backstop, "lock_timeout": backstop})
+	return newPool(ctx, url, share(connections, 3), map[string]string{"statement_timeout": backstop, "lock_timeout": backstop}, nil)
 }
 
 // share gives a pool its part of the connections: so many of 18, but at least 2.
@@ -134,7 +141,7 @@ func newDB(p pools, o Options) *DB {
 		queue = 32768
 	}
 	if bytes <= 0 {
-		bytes = 64 << 20
+		bytes = 96 << 20
 	}
 	db.accepts = newCommitter(committerOptions{
 		name: "accept", workers: 2, batch: mostRows, weight: acceptWeight, queue: queue, bytes: bytes, sure: true, observe: observe,
@@ -173,7 +180,7 @@ func (p pools) close() {
 }
 
 // newPool makes a pool whose sessions have our defaults, overridden by params.
-func newPool(ctx context.Context, dsn string, conns int32, params map[string]string) (*pgxpool.Pool, error) {
+func newPool(ctx context.Context, dsn string, conns int32, params map[string]string, days *atomic.Bool) (*pgxpool.Pool, error) {
 	cfg, err := parseURL(dsn)
 	if err != nil {
 		return nil, err
@@ -193,7 +200,7 @@ func newPool(ctx context.Context, dsn string, conns int32, params map[string]str
 	cfg.ConnConfig.OnPgError = func(c *pgconn.PgConn, pe *pgconn.PgError) bool {
 		return pe.Code != readOnly && (fatal == nil || fatal(c, pe))
 	}
-	dated(cfg)
+	dated(cfg, days)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
@@ -239,6 +246,14 @@ func unavailable(err error) error {
 	return err
 }
 
+// failed says what failed with an error of the database; nil stays nil.
+func failed(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, unavailable(err))
+}
+
 // ours reports whether err is an error that our own code returned inside a transaction.
 func ours(err error) bool {
 	for _, known := range []error{record.ErrNotFound, record.ErrConflict, record.ErrStale, record.ErrMismatch, seal.ErrSealed, ErrSchema, ErrReplicas, ErrPooled} {
@@ -256,15 +271,7 @@ func ours(err error) bool {
 // isCode reports whether err is the server's error with one of the SQLSTATE codes.
 func isCode(err error, codes ...string) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
-		return false
-	}
-	for _, c := range codes {
-		if pg.Code == c {
-			return true
-		}
-	}
-	return false
+	return ok && slices.Contains(codes, pg.Code)
 }
 
 // inTx runs f in one transaction on the api pool and maps its errors.

@@ -11,22 +11,22 @@ import (
 // end as failed_unknown.
 
 // lockDoubtSQL locks the calls that keepDoubtSQL reads. Proof locks them too, so one of the two sees the other.
-const lockDoubtSQL = `SELECT FROM attempt WHERE message_id = ANY ($1) AND class = 'uncertain' ORDER BY message_id, n FOR NO KEY UPDATE`
+const lockDoubtSQL = `SELECT FROM attempt WHERE message_id = ANY (@i.id) AND class = 'uncertain' ORDER BY message_id, n FOR NO KEY UPDATE`
 
 // keepDoubtSQL looks at the recipients that this transaction has ended, and turns their end into failed_unknown if a call may
-// have sent the message. If such a call was proved to have arrived meanwhile (checked only if $4), they become sent.
+// have sent the message. If such a call was proved to have arrived meanwhile (checked only if $1), they become sent.
 const keepDoubtSQL = `
 UPDATE recipient r SET status = d.status, detail = CASE WHEN d.status = 'sent' THEN ''
     ELSE left(r.status || ', but an earlier call may have sent it' || coalesce(': ' || nullif(r.detail, ''), ''), 500) END
 FROM (
     SELECT t.message_id, CASE WHEN bool_or(t.class = 'accepted') THEN 'sent' ELSE 'failed_unknown' END AS status
     FROM attempt t
-    CROSS JOIN LATERAL (SELECT resent_after FROM message WHERE id = t.message_id AND id BETWEEN $2 AND $3 OFFSET 0) m
-    WHERE t.message_id = ANY ($1) AND t.message_id BETWEEN $2 AND $3 AND t.n > m.resent_after
-      AND (t.class = 'uncertain' OR $4 AND ` + provedLaterSQL + `)
+    CROSS JOIN LATERAL (SELECT resent_after FROM message WHERE id = t.message_id AND id BETWEEN @i.id.first AND @i.id.last OFFSET 0) m
+    WHERE t.message_id = ANY (@i.id) AND t.n > m.resent_after
+      AND (t.class = 'uncertain' OR $1 AND ` + provedLaterSQL + `)
     GROUP BY t.message_id
 ) d
-WHERE r.message_id = ANY ($1) AND r.message_id = d.message_id AND r.updated_at = now()
+WHERE r.message_id = ANY (@i.id) AND r.message_id = d.message_id AND r.updated_at = now()
   AND r.status IN ('failed', 'expired', 'cancelled', 'suppressed')`
 
 // provedLaterSQL is the condition for a call t that was closed without a verdict and then proved to have arrived: all
@@ -37,14 +37,13 @@ const provedLaterSQL = `t.class = 'accepted' AND t.seen_at >= t.finished_at`
 // sentAfterAllSQL corrects recipients that were given up with an unknown outcome, once a call is proved to have arrived.
 const sentAfterAllSQL = `
 UPDATE recipient r SET status = 'sent', detail = '', updated_at = now()
-WHERE r.message_id = ANY ($1) AND r.status = 'failed_unknown' AND EXISTS (
-    SELECT FROM attempt t WHERE t.message_id = r.message_id AND t.seen_at IS NOT NULL
-    AND t.n > (SELECT resent_after FROM message WHERE id = r.message_id) OFFSET 0)`
+WHERE r.message_id = ANY (@i.id) AND r.status = 'failed_unknown' AND EXISTS (
+    SELECT FROM attempt t WHERE t.message_id = r.message_id AND t.message_id BETWEEN @i.id.first AND @i.id.last AND t.seen_at IS NOT NULL
+    AND t.n > (SELECT resent_after FROM message WHERE id = r.message_id AND id BETWEEN @i.id.first AND @i.id.last) OFFSET 0)`
 
 // queueKeepDoubt runs keepDoubtSQL for messages that this transaction has ended.
 func queueKeepDoubt(b *pgx.Batch, ids [][16]byte, proved bool) {
-	first, last := span(ids)
-	b.Queue(keepDoubtSQL, ids, first, last, proved)
+	idRows(ids).queue(b, keepDoubtSQL, proved)
 }
 
 // tellEndsSQL writes an event for each recipient that this transaction has ended without a call: expired, failed, or given
@@ -52,8 +51,8 @@ func queueKeepDoubt(b *pgx.Batch, ids [][16]byte, proved bool) {
 var tellEndsSQL = `
 WITH x AS MATERIALIZED (
     SELECT new_event_id() AS id, r.message_id, r.n, r.tenant_id, ` + foldedSQL("r") + ` AS email, r.status, r.detail, m.stream
-    FROM recipient r CROSS JOIN LATERAL (SELECT stream FROM message WHERE id = r.message_id OFFSET 0) m
-    WHERE r.message_id = ANY ($1) AND r.updated_at = now() AND r.status IN ('failed', 'expired', 'failed_unknown')
+    FROM recipient r CROSS JOIN LATERAL (SELECT stream FROM message WHERE id = r.message_id AND id BETWEEN @i.id.first AND @i.id.last OFFSET 0) m
+    WHERE r.message_id = ANY (@i.id) AND r.updated_at = now() AND r.status IN ('failed', 'expired', 'failed_unknown')
 ), e AS (
     INSERT INTO event (id, origin, tenant_id, message_id, n, stream, type, name, recipient, at, source, bounce, key)
     SELECT id, id, tenant_id, message_id, n, stream, CASE status WHEN 'failed_unknown' THEN status ELSE 'rejected' END, status,
@@ -66,7 +65,7 @@ SELECT fan_out(array_agg(id), array_agg(tenant_id), array_agg(type), array_agg(s
 // failed_unknown, writes the events, and folds the messages.
 func queueEnds(b *pgx.Batch, ids [][16]byte) {
 	queueKeepDoubt(b, ids, true)
-	b.Queue(tellEndsSQL, ids)
+	idRows(ids).queue(b, tellEndsSQL)
 	queueFold(b, ids)
 }
 
@@ -90,41 +89,40 @@ func doubtful(batch []ownedResult, owned []*freed) [][16]byte {
 // vouchSQL notes that a call that was taken for lost did arrive: its own answer said so, but came late.
 const vouchSQL = `
 UPDATE attempt t SET seen_at = now()
-FROM unnest($1::uuid[], $2::int[], $3::uuid[]) AS i(id, n, owner)
-WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.owner = i.owner
+FROM @i
+WHERE t.message_id = ANY (@i.id) AND t.message_id = i.id AND t.n = i.n AND t.owner = i.owner
   AND t.class = 'accepted' AND t.finished_at = now() AND t.seen_at IS NULL`
 
 // vouchedSQL settles recipients that wait to be mailed again, or were given up, although such a call has mailed them.
 const vouchedSQL = `
 UPDATE recipient r SET status = 'sent', detail = '', updated_at = now()
-FROM unnest($1::uuid[], $2::int[], $3::smallint[]) AS i(id, attempt, n)
-WHERE r.message_id = ANY ($1) AND r.message_id = i.id AND r.n = i.n AND r.status IN ('queued', 'failed_unknown')
-  AND EXISTS (SELECT FROM attempt WHERE message_id = i.id AND n = i.attempt AND seen_at = now() OFFSET 0)`
+FROM @i
+WHERE r.message_id = ANY (@i.id) AND r.message_id = i.id AND r.n = i.n AND r.status IN ('queued', 'failed_unknown')
+  AND EXISTS (SELECT FROM attempt WHERE message_id = i.id AND message_id BETWEEN @i.id.first AND @i.id.last AND n = i.attempt AND seen_at = now() OFFSET 0)`
 
 // queueLate settles messages by late answers whose claims were closed by somebody else: the call was taken for lost, and the
 // message may have been given up or made ready again. An answer that accepted all recipients is proof, like an event.
 func queueLate(b *pgx.Batch, batch []ownedResult, owned []*freed) {
-	var ids, owners, each [][16]byte
-	var ns, attempts []int32
-	var recipients []int16
-	for i, r := range batch {
-		if owned[i] != nil || r.Class != "accepted" || r.Requeue != nil || len(r.Recipients) == 0 {
+	var ids [][16]byte
+	calls, each := rowsAs("i", 0), rowsAs("i", 0)
+	for k, r := range batch {
+		if owned[k] != nil || r.Class != "accepted" || r.Requeue != nil || len(r.Recipients) == 0 {
 			continue
 		}
-		ids, owners, ns = append(ids, r.ID), append(owners, r.owner), append(ns, int32(r.N)) //nolint:gosec // see queueTake
+		ids = append(ids, r.ID)
+		calls.row().id("id", r.ID).int("n", r.N).id("owner", r.owner)
 		for _, c := range r.Recipients {
 			if c.Status == mail.Sent {
-				each, attempts, recipients = append(each, r.ID), append(attempts, int32(r.N)), append(recipients, int16(c.N)) //nolint:gosec // at most 1000
+				each.row().id("id", r.ID).int("attempt", r.N).small("n", c.N)
 			}
 		}
 	}
 	if len(ids) == 0 {
 		return
 	}
-	first, last := span(ids)
-	b.Queue(vouchSQL, ids, ns, owners)
-	b.Queue(settleSeenSQL, ids)
-	b.Queue(vouchedSQL, each, attempts, recipients)
-	b.Queue(callBackSQL, ids, first, last)
+	calls.queue(b, vouchSQL)
+	idRows(ids).queue(b, settleSeenSQL)
+	each.queue(b, vouchedSQL)
+	idRows(ids).queue(b, callBackSQL)
 	queueFoldChanged(b, ids)
 }

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,8 +12,8 @@ import (
 // endSQL gives recipients that will not be mailed their final status.
 const endSQL = `
 UPDATE recipient r SET status = e.status, detail = e.detail, updated_at = now()
-FROM unnest($1::uuid[], $2::text[], $3::text[]) AS e(id, status, detail)
-WHERE r.message_id = ANY ($1) AND r.message_id = e.id AND r.status = 'queued'`
+FROM @e
+WHERE r.message_id = ANY (@e.id) AND r.message_id = e.id AND r.status = 'queued'`
 
 // End takes messages that will not be sent out of the queue, and settles them. One that is not waiting any more, because
 // another replica claimed it or it was cancelled, is left alone.
@@ -22,10 +21,7 @@ func (db *DB) End(ctx context.Context, endings []queue.Ending) error {
 	err := again(func() error {
 		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error { return end(ctx, tx, endings) })
 	})
-	if err != nil {
-		return fmt.Errorf("end: %w", unavailable(err))
-	}
-	return nil
+	return failed("end", err)
 }
 
 func end(ctx context.Context, tx pgx.Tx, endings []queue.Ending) error {
@@ -33,11 +29,7 @@ func end(ctx context.Context, tx pgx.Tx, endings []queue.Ending) error {
 	for i, e := range endings {
 		ids[i] = e.ID
 	}
-	rows, err := tx.Query(ctx, `DELETE FROM ready WHERE id = ANY ($1) RETURNING id`, rawIDs(ids))
-	if err != nil {
-		return err
-	}
-	waited, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	waited, err := pgx.CollectRows(query(ctx, tx, `DELETE FROM ready WHERE id = ANY ($1) RETURNING id`, rawIDs(ids)), pgx.RowTo[[16]byte])
 	if err != nil || len(waited) == 0 {
 		return err
 	}
@@ -45,13 +37,13 @@ func end(ctx context.Context, tx pgx.Tx, endings []queue.Ending) error {
 	for _, e := range endings {
 		why[e.ID] = e
 	}
-	status, detail := make([]string, len(waited)), make([]string, len(waited))
-	for i, id := range waited {
-		status[i], detail[i] = string(why[id].Status), why[id].Detail
+	e := rowsAs("e", len(waited))
+	for _, id := range waited {
+		e.row().id("id", id).text("status", string(why[id].Status)).text("detail", why[id].Detail)
 	}
 	b := &pgx.Batch{}
-	b.Queue(lockDoubtSQL, waited)
-	b.Queue(endSQL, waited, status, detail)
+	idRows(waited).queue(b, lockDoubtSQL)
+	b.Queue(endSQL, e)
 	queueEnds(b, waited)
 	return tx.SendBatch(ctx, b).Close()
 }
@@ -62,18 +54,18 @@ const statusOrder = `ARRAY['delivered', 'sent', 'cancelled', 'suppressed', 'expi
 
 // foldSQL computes the status of messages from their recipients: the worst open one, else the worst final one.
 const foldSQL = `
-UPDATE message m SET updated_at = now(), status = coalesce((
-    SELECT r.status FROM recipient r WHERE r.message_id = m.id AND r.message_id BETWEEN $2 AND $3
+UPDATE @message m SET updated_at = now(), status = coalesce((
+    SELECT r.status FROM @recipient r WHERE r.message_id = m.id AND r.message_id BETWEEN @i.id.first AND @i.id.last
     ORDER BY array_position(` + statusOrder + `, r.status) DESC
     LIMIT 1), 'failed')
-WHERE m.id = ANY($1)`
+WHERE m.id = ANY (@i.id)`
 
 func queueFold(b *pgx.Batch, ids [][16]byte) {
-	first, last := span(ids)
-	b.Queue(lockSQL, ids)
-	b.Queue(foldSQL, ids, first, last)
+	i := idRows(ids)
+	i.queue(b, lockSQL)
+	i.queue(b, foldSQL)
 }
 
 // lockSQL makes transactions that change recipients of one message fold it one after the other. The statement that folds must
 // begin with the lock held: otherwise it could wait for another commit, and then write what it read before that commit.
-const lockSQL = `SELECT FROM message WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE`
+const lockSQL = `SELECT FROM @message m WHERE m.id = ANY (@i.id) ORDER BY m.id FOR NO KEY UPDATE`

@@ -27,14 +27,11 @@ var pendingColumn = fmt.Sprintf(`(SELECT count(*) FROM (SELECT FROM outbox o WHE
 
 // scanEndpoint reads endpointColumns, and the columns after them into more.
 func scanEndpoint(row pgx.Row, more ...any) (e record.Endpoint, err error) {
-	var id [16]byte
 	var types []string
-	var failing, success *time.Time
 	err = row.Scan(append([]any{
-		&id, &e.Tenant, &e.URL, &e.Description, &types, &e.Streams, &e.HeaderNames, &e.Disabled, &e.DisabledReason, &failing, &success,
-		&e.CreatedAt, &e.UpdatedAt,
+		intoID(&e.ID), &e.Tenant, &e.URL, &e.Description, &types, &e.Streams, &e.HeaderNames, &e.Disabled, &e.DisabledReason,
+		orNoTime(&e.FailingSince), orNoTime(&e.LastSuccess), &e.CreatedAt, &e.UpdatedAt,
 	}, more...)...)
-	e.ID, e.FailingSince, e.LastSuccess = id, orZero(failing), orZero(success)
 	for _, t := range types {
 		e.Types = append(e.Types, mail.EventType(t))
 	}
@@ -51,22 +48,15 @@ func endpointSecret(id mail.ID, name string) string {
 
 // Endpoints lists the webhook endpoints of a tenant, oldest first. Pending counts no further than 10,000.
 func (db *DB) Endpoints(ctx context.Context, tenant mail.TenantID) ([]record.Endpoint, error) {
-	rows, err := db.api.Query(ctx, `SELECT `+endpointColumns+`, `+pendingColumn+`, w.secret, w.headers FROM webhook_endpoint w
+	rows := query(ctx, db.api, `SELECT `+endpointColumns+`, `+pendingColumn+`, w.secret, w.headers FROM webhook_endpoint w
 		WHERE w.tenant_id = $1 ORDER BY w.id`, tenant)
-	if err != nil {
-		return nil, fmt.Errorf("list webhook endpoints: %w", unavailable(err))
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Endpoint, error) {
+	return collect("list webhook endpoints", rows, func(row pgx.CollectableRow) (record.Endpoint, error) {
 		var pending int64
 		var secret, headers []byte
 		e, err := scanEndpoint(row, &pending, &secret, &headers)
 		e.Pending, e.Unreadable = pending, db.unreadable(e.ID, secret, headers)
 		return e, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list webhook endpoints: %w", unavailable(err))
-	}
-	return list, nil
 }
 
 // Endpoint returns one webhook endpoint, or record.ErrNotFound, also for one of another tenant.
@@ -139,7 +129,7 @@ func (db *DB) CreateEndpoint(ctx context.Context, actor string, e record.Endpoin
 		}
 		e, err = scanEndpoint(tx.QueryRow(ctx, `INSERT INTO webhook_endpoint AS w (id, tenant_id, url, description, types, streams, header_names, disabled, secret, headers)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING `+endpointColumns,
-			[16]byte(e.ID), e.Tenant, e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), notNil(e.HeaderNames), e.Disabled,
+			[16]byte(e.ID), e.Tenant, e.URL, e.Description, eventTypes(e.Types), notNil(e.Streams), notNil(e.HeaderNames), e.Disabled,
 			db.box.Seal(secret, endpointSecret(e.ID, record.EndpointSecret)), db.sealHeaders(e.ID, headers)))
 		return err
 	})
@@ -155,14 +145,6 @@ func (db *DB) sealHeaders(id mail.ID, headers seal.Secret) []byte {
 		return nil
 	}
 	return db.box.Seal(headers, endpointSecret(id, record.EndpointHeaders))
-}
-
-func typeNames(types []mail.EventType) []string {
-	names := make([]string, len(types))
-	for i, t := range types {
-		names[i] = string(t)
-	}
-	return names
 }
 
 // lockEndpoint reads an endpoint of the tenant for a change, or returns record.ErrNotFound.
@@ -204,7 +186,7 @@ func (db *DB) UpdateEndpoint(
 				disabled = $6, disabled_reason = $7, failing_since = $8, header_names = $9, headers = CASE WHEN $10 THEN $11 ELSE headers END,
 				updated_at = now()
 			WHERE id = $1 RETURNING `+endpointColumns+`, w.secret, w.headers`,
-			[16]byte(id), e.URL, e.Description, typeNames(e.Types), notNil(e.Streams), e.Disabled, e.DisabledReason, orNull(e.FailingSince),
+			[16]byte(id), e.URL, e.Description, eventTypes(e.Types), notNil(e.Streams), e.Disabled, e.DisabledReason, orNull(e.FailingSince),
 			notNil(e.HeaderNames), headers != nil, sealed), &secret, &kept)
 		if err != nil {
 			return err
@@ -246,8 +228,7 @@ func (db *DB) DeleteEndpoint(ctx context.Context, actor string, tenant mail.Tena
 		return fmt.Errorf("delete webhook endpoint: %w", err)
 	}
 	err = db.audited(ctx, actor, "webhook_endpoint.delete", id.String(), map[string]any{"tenant": tenant}, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `DELETE FROM webhook_endpoint WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant)
-		return affected(tag.RowsAffected(), err, "webhook endpoint "+id.String())
+		return execOne(ctx, tx, "webhook endpoint "+id.String(), `DELETE FROM webhook_endpoint WHERE id = $1 AND tenant_id = $2`, [16]byte(id), tenant)
 	})
 	if _, away := errors.AsType[*record.Unavailable](err); away {
 		return &record.OutcomeUnknown{Err: err}
@@ -322,21 +303,17 @@ func (db *DB) openEndpoint(id mail.ID, secret, old, headers []byte) (map[string]
 // Deliveries lists the delivery tries of an endpoint, newest first, with ids less than before (zero id: from the newest).
 func (db *DB) Deliveries(ctx context.Context, tenant mail.TenantID, id, before mail.ID, limit int) ([]record.DeliveryEntry, error) {
 	var entries []record.DeliveryEntry
-	err := db.inTx(ctx, func(tx pgx.Tx) error {
+	err := db.inTx(ctx, func(tx pgx.Tx) (err error) {
 		if err := ownEndpoint(ctx, tx, tenant, id); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT id, event_id, n, at, took_ms, status, outcome, error FROM delivery
+		rows := query(ctx, tx, `SELECT id, event_id, n, at, took_ms, status, outcome, error FROM delivery
 			WHERE endpoint_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3`, [16]byte(id), idOrNull(before), limit)
-		if err != nil {
-			return err
-		}
 		entries, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.DeliveryEntry, error) {
 			e := record.DeliveryEntry{DeliveryResult: record.DeliveryResult{Endpoint: id}}
-			var did, event [16]byte
 			var ms int64
-			err := row.Scan(&did, &event, &e.N, &e.At, &ms, &e.Status, &e.Outcome, &e.Error)
-			e.ID, e.Event, e.Took = did, event, time.Duration(ms)*time.Millisecond
+			err := row.Scan(intoID(&e.ID), intoID(&e.Event), &e.N, &e.At, &ms, &e.Status, &e.Outcome, &e.Error)
+			e.Took = time.Duration(ms) * time.Millisecond
 			return e, err
 		})
 		return err

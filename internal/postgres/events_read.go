@@ -30,69 +30,29 @@ const accountOfEvent = ` LEFT JOIN account a ON a.id = e.account_id`
 func scanEvent(row pgx.CollectableRow) (mail.Event, error) {
 	var e mail.Event
 	var xid string
-	var id, origin [16]byte
-	var message *[16]byte
-	var bounce []byte
-	err := row.Scan(&xid, &id, &origin, &e.Part, &e.Tenant, &e.Account, &e.Provider, &message, &e.N, &e.Stream, &e.Type, &e.Name,
-		&e.Recipient, &e.At, &e.Source, &e.ProviderMessageID, &bounce, &e.Machine, &e.URL, &e.Tags)
-	if err != nil {
-		return e, err
-	}
-	e.ID, e.Origin, e.Position = id, origin, position{xid, id}.String()
-	if message != nil {
-		e.MessageID = *message
-	}
-	e.Bounce, err = readBounce(bounce)
+	err := row.Scan(&xid, intoID(&e.ID), intoID(&e.Origin), &e.Part, &e.Tenant, &e.Account, &e.Provider, orNoID(&e.MessageID), &e.N,
+		&e.Stream, &e.Type, &e.Name, &e.Recipient, &e.At, &e.Source, &e.ProviderMessageID, &e.Bounce, &e.Machine, &e.URL, &e.Tags)
+	e.Position = position{xid, e.ID}.String()
 	return e, err
 }
 
 // Events lists events of one tenant by the time of their receipt, newest first.
 func (db *DB) Events(ctx context.Context, f record.EventFilter) ([]mail.Event, error) {
 	q, args := listEventsSQL(f)
-	rows, err := db.api.Query(ctx, q, args...)
-	if err != nil {
-		return nil, fmt.Errorf("list events: %w", unavailable(err))
-	}
-	list, err := pgx.CollectRows(rows, scanEvent)
-	if err != nil {
-		return nil, fmt.Errorf("list events: %w", unavailable(err))
-	}
-	return list, nil
+	return collect("list events", query(ctx, db.api, q, args...), scanEvent)
 }
 
-// listEventsSQL adds a condition per field that is set; every value is a parameter. takes is the same check in memory.
+// listEventsSQL selects by the filter; takes is the same check in memory.
 func listEventsSQL(f record.EventFilter) (string, []any) {
-	q, args := shownEvent+` WHERE e.tenant_id = $1`, []any{f.Tenant}
+	l := listing{shownEvent + ` WHERE e.tenant_id = $1`, []any{f.Tenant}}
 	if f.Recipient != "" {
-		q, args = shownColumnsOfEvent+aboutSQL+accountOfEvent+` WHERE true`, append(args, mail.FoldAddress(f.Recipient))
+		l = listing{shownColumnsOfEvent + aboutSQL + accountOfEvent + ` WHERE true`, []any{f.Tenant, mail.FoldAddress(f.Recipient)}}
 	}
-	and := func(condition string, value any) {
-		args = append(args, value)
-		q += " AND " + strings.ReplaceAll(condition, "$?", "$"+strconv.Itoa(len(args)))
-	}
-	if len(f.Types) > 0 {
-		and("e.type = ANY ($?)", eventTypes(f.Types))
-	}
-	if !f.MessageID.IsZero() {
-		and("e.message_id = $?", [16]byte(f.MessageID))
-	}
-	if f.Account != "" {
-		and("a.name = $?", f.Account)
-	}
-	if f.Stream != "" {
-		and("e.stream = $?", f.Stream)
-	}
-	if !f.Since.IsZero() {
-		and("e.id >= $?", [16]byte(mail.IDAt(f.Since)))
-	}
-	if !f.Until.IsZero() {
-		and("e.id < $?", [16]byte(mail.IDAt(f.Until)))
-	}
-	if !f.Before.IsZero() {
-		and("e.id < $?", [16]byte(f.Before))
-	}
-	args = append(args, f.Limit)
-	return q + " ORDER BY e.id DESC LIMIT $" + strconv.Itoa(len(args)), args
+	l.and(len(f.Types) > 0, "e.type = ANY ($?)", eventTypes(f.Types))
+	l.and(!f.MessageID.IsZero(), "e.message_id = $?", [16]byte(f.MessageID))
+	l.and(f.Account != "", "a.name = $?", f.Account)
+	l.and(f.Stream != "", "e.stream = $?", f.Stream)
+	return l.newest("e.id", f.Since, f.Until, f.Before, f.Limit)
 }
 
 func eventTypes(types []mail.EventType) []string {

@@ -27,17 +27,13 @@ func insertEvent(e *mail.Event, account int32) (string, []any) {
 	if !e.MessageID.IsZero() {
 		message = (*[16]byte)(&e.MessageID)
 	}
-	bounce, err := record.MarshalBounce(e.Bounce)
-	if err != nil {
-		panic(err)
-	}
 	at := e.At
 	if at.IsZero() {
 		at = time.Now()
 	}
 	return plainEventSQL, []any{
 		[16]byte(e.ID), e.Tenant, account, message, e.N, e.Stream, string(e.Type), e.Name, e.Recipient, at, "webhook",
-		e.ProviderMessageID, bounce, e.Machine, e.URL,
+		e.ProviderMessageID, e.Bounce, e.Machine, e.URL,
 	}
 }
 

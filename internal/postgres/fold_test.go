@@ -41,8 +41,7 @@ func TestFoldSQLAgreesWithMailFold(t *testing.T) {
 		SELECT id, 1, 'queued', '', '', '', '{}', 'never', now(), now(), now() - interval '1 day' FROM unnest($1::uuid[]) AS id`, rawIDs(ids))
 	b.exec(t, `INSERT INTO recipient (message_id, n, tenant_id, kind, email, status, updated_at)
 		SELECT id, n, 1, 'to', '', status, now() FROM unnest($1::uuid[], $2::smallint[], $3::text[]) AS i(id, n, status)`, owners, ns, statuses)
-	first, last := span(rawIDs(ids))
-	_, err := b.db.engine.Exec(t.Context(), foldSQL, rawIDs(ids), first, last)
+	_, err := b.db.engine.Exec(t.Context(), foldSQL, idRows(ids))
 	must(t, err)
 	for i, c := range cases {
 		if got, want := get[string](t, b, `SELECT status FROM message WHERE id = $1`, [16]byte(ids[i])), mail.Fold(c); mail.Status(got) != want {

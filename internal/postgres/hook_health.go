@@ -2,8 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,10 +11,8 @@ import (
 // TallyHooks adds what a replica counted at its receivers.
 func (db *DB) TallyHooks(ctx context.Context, tallies []record.HookTally) error {
 	const q = `
-INSERT INTO hook_health AS h (account_id, events, refused, last_event_at, last_refused_at, last_refusal)
-SELECT i.* FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::text[])
-    AS i(account_id, events, refused, last_event_at, last_refused_at, last_refusal)
-JOIN account a ON a.id = i.account_id
+INSERT INTO hook_health AS h (@i.*)
+SELECT i.* FROM @i JOIN account a ON a.id = i.account_id
 ORDER BY i.account_id
 ON CONFLICT (account_id) DO UPDATE SET events = h.events + EXCLUDED.events, refused = h.refused + EXCLUDED.refused,
     last_event_at = greatest(h.last_event_at, EXCLUDED.last_event_at),
@@ -25,18 +21,13 @@ ON CONFLICT (account_id) DO UPDATE SET events = h.events + EXCLUDED.events, refu
 	if len(tallies) == 0 {
 		return nil
 	}
-	n := len(tallies)
-	ids, events, refused := make([]int32, n), make([]int64, n), make([]int64, n)
-	last, lastRefused, why := make([]*time.Time, n), make([]*time.Time, n), make([]string, n)
-	for i := range tallies {
-		t := &tallies[i]
-		ids[i], events[i], refused[i], why[i] = t.Account, t.Events, t.Refused, t.LastRefusal
-		last[i], lastRefused[i] = orNull(t.LastEvent), orNull(t.LastRefused)
+	i := rowsAs("i", len(tallies))
+	for _, t := range tallies {
+		i.row().int("account_id", int(t.Account)).big("events", t.Events).big("refused", t.Refused).maybeTime("last_event_at", t.LastEvent).
+			maybeTime("last_refused_at", t.LastRefused).text("last_refusal", t.LastRefusal)
 	}
-	if _, err := db.api.Exec(ctx, q, ids, events, refused, last, lastRefused, why); err != nil {
-		return fmt.Errorf("note the health of receivers: %w", unavailable(err))
-	}
-	return nil
+	_, err := db.api.Exec(ctx, q, i)
+	return failed("note the health of receivers", err)
 }
 
 // HookHealth reports the state of the receivers of all accounts, and when each account last sent (if within the last day).
@@ -49,19 +40,9 @@ LEFT JOIN (SELECT account_id, max(finished_at) AS at FROM attempt
     WHERE started_at > now() - interval '1 day' AND class = 'accepted' GROUP BY account_id) s ON s.account_id = a.id
 WHERE a.deleted_at IS NULL
 ORDER BY a.name`
-	rows, err := db.api.Query(ctx, q)
-	if err != nil {
-		return nil, fmt.Errorf("read the health of receivers: %w", unavailable(err))
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.HookHealth, error) {
+	return collect("read the health of receivers", query(ctx, db.api, q), func(row pgx.CollectableRow) (record.HookHealth, error) {
 		var h record.HookHealth
-		var event, refused, sent *time.Time
-		err := row.Scan(&h.Account, &event, &refused, &h.LastRefusal, &h.Events, &h.Refused, &sent)
-		h.LastEvent, h.LastRefused, h.LastSent = orZero(event), orZero(refused), orZero(sent)
+		err := row.Scan(&h.Account, orNoTime(&h.LastEvent), orNoTime(&h.LastRefused), &h.LastRefusal, &h.Events, &h.Refused, orNoTime(&h.LastSent))
 		return h, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read the health of receivers: %w", unavailable(err))
-	}
-	return list, nil
 }

@@ -67,10 +67,10 @@ func TestKeyThatIsTakenMeanwhileIsReplayed(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	first := keyed("k")
-	args, err := acceptArgs([]*record.Submission{first})
+	batch, err := acceptRows([]*record.Submission{first})
 	must(t, err)
 	tx := b.begin(t)
-	rows, err := tx.Query(t.Context(), acceptSQL, args...)
+	rows, err := tx.Query(t.Context(), acceptSQL, batch)
 	must(t, err)
 	won, err := collectAccepted(rows)
 	if must(t, err); len(won) != 1 {

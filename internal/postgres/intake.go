@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -48,9 +49,9 @@ type fact struct {
 	byID, byContent  mail.ID
 	raw              []byte
 	matched, foreign bool
-	proves           bool  // it proves that the call arrived, whatever recipient it names
-	shared           bool  // matched by data that all recipients of its message know: any of them could have forged it
-	attempt          int32 // number of the account's last attempt at the message, 0 none
+	proves           bool // it proves that the call arrived, whatever recipient it names
+	shared           bool // matched by data that all recipients of its message know: any of them could have forged it
+	attempt          int  // number of the account's last attempt at the message, 0 none
 }
 
 // takenOutcome is the answer to one request of a batch.
@@ -133,25 +134,17 @@ func checkTokens(ctx context.Context, tx pgx.Tx, batch []record.Intake, out []ta
 	if len(bodies) == 0 {
 		return nil
 	}
-	tokens := make([][16]byte, 0, len(bodies))
-	for t := range bodies {
-		tokens = append(tokens, t)
+	tokens := rowsAs("i", len(bodies))
+	for _, t := range slices.SortedFunc(maps.Keys(bodies), func(a, b mail.ID) int { return slices.Compare(a[:], b[:]) }) {
+		body := bodies[t]
+		tokens.row().id("token", t).bytes("body", body[:])
 	}
-	slices.SortFunc(tokens, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
-	hashes := make([][]byte, len(tokens))
-	for i, t := range tokens {
-		h := bodies[t]
-		hashes[i] = h[:]
-	}
-	rows, err := tx.Query(ctx, `INSERT INTO hook_token (token, body) SELECT * FROM unnest($1::uuid[], $2::bytea[])
-		ON CONFLICT (token) DO UPDATE SET at = hook_token.at RETURNING token, body`, tokens, hashes)
-	if err != nil {
-		return err
-	}
+	rows := query(ctx, tx, `INSERT INTO hook_token (@i.*) SELECT * FROM @i
+		ON CONFLICT (token) DO UPDATE SET at = hook_token.at RETURNING token, body`, tokens)
 	first := map[mail.ID][32]byte{}
 	var token [16]byte
 	var body []byte
-	_, err = pgx.ForEachRow(rows, []any{&token, &body}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&token, &body}, func() error {
 		first[token] = [32]byte(body)
 		return nil
 	})
@@ -177,10 +170,7 @@ func (db *DB) fresh(ctx context.Context, tx pgx.Tx, batch []record.Intake, out [
 	}
 	slices.SortFunc(keys, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
 	keys = slices.Compact(keys)
-	rows, err := tx.Query(ctx, `INSERT INTO event_key (key) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING key`, keys)
-	if err != nil {
-		return nil, err
-	}
+	rows := query(ctx, tx, `INSERT INTO event_key (key) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING key`, keys)
 	added, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
 	if err != nil {
 		return nil, err

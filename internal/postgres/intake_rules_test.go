@@ -11,13 +11,6 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// proof tells of each attempt its class, the provider's id and whether an event proved it.
-func (b *bed) proof(t *testing.T, id mail.ID) []string {
-	t.Helper()
-	return list[string](t, b, `SELECT format('%s %s %s', class, provider_message_id, CASE WHEN seen_at IS NULL THEN 'unseen' ELSE 'seen by ' || seen_by END)
-		FROM attempt WHERE message_id = $1 ORDER BY n`, [16]byte(id))
-}
-
 // An event that has the provider's id is about the call that has it, or else about one whose answer nobody read: not about
 // a call that was refused.
 func TestEventProvesTheCallThatMayHaveItsID(t *testing.T) {
@@ -44,7 +37,8 @@ func TestEventProvesTheCallThatMayHaveItsID(t *testing.T) {
 			call(id, i+1, c[0], c[1], c[2])
 		}
 		b.receive(t, hook(account, told(id, mail.EventDelivered, "ann@example.org", 1)))
-		if diff := cmp.Diff(tc.want, b.proof(t, id)); diff != "" {
+		if diff := cmp.Diff(tc.want, list[string](t, b, `SELECT format('%s %s %s', class, provider_message_id, CASE WHEN seen_at IS NULL THEN 'unseen' ELSE 'seen by ' || seen_by END)
+		FROM attempt WHERE message_id = $1 ORDER BY n`, [16]byte(id))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.name, diff)
 		}
 	}

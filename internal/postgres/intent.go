@@ -36,20 +36,19 @@ func (db *DB) Intend(ctx context.Context, owner mail.ID, in queue.Intent) (queue
 // OFFSET 0 keeps it so; a join might read all suppressions.
 var intentSQL = `
 WITH i AS (
-    SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[], $5::uuid[], $6::int[]) WITH ORDINALITY
-        AS i(id, n, account_id, decision, owner, open, row)
+    SELECT * FROM @i
 ), gone AS MATERIALIZED (
     SELECT row, n FROM (
         SELECT r.row, r.n, ` + suppressedSQL("r.tenant_id", "r.folded, lower(r.email)", "r.stream") + ` AS suppressed
-        FROM unnest($7::int[], $8::int[], $9::int[], $10::text[], $11::text[], $12::text[]) AS r(row, n, tenant_id, folded, email, stream)
+        FROM @r
         OFFSET 0) r
     WHERE suppressed
 ), alive AS MATERIALIZED ( -- looked at once, and not for each call: its rows are written every few seconds
-    SELECT id FROM replica WHERE id = ANY ($5) AND lease_until > clock_timestamp()
+    SELECT id FROM replica WHERE id = ANY (@i.owner) AND lease_until > clock_timestamp()
 ), u AS (
     UPDATE inflight f SET started_at = clock_timestamp()
     FROM i
-    WHERE f.id = ANY ($1) AND f.id = i.id AND f.owner = i.owner AND f.n = i.n AND f.account_id = i.account_id AND f.started_at IS NULL
+    WHERE f.id = ANY (@i.id) AND f.id = i.id AND f.owner = i.owner AND f.n = i.n AND f.account_id = i.account_id AND f.started_at IS NULL
       AND i.owner IN (SELECT id FROM alive)
       AND (i.open = 0 OR i.open > (SELECT count(*) FROM gone WHERE gone.row = i.row))
     RETURNING i.row, i.id, i.n, i.owner, i.account_id, i.decision, f.started_at
@@ -68,25 +67,12 @@ func (db *DB) intentBatch(ctx context.Context, batch []ownedIntent) ([]queue.Ann
 func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]queue.Announced, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	n := len(batch)
-	ids, owners, ns, open := make([][16]byte, n), make([][16]byte, n), make([]int32, n), make([]int32, n)
-	accounts, decisions := make([]int32, n), make([][]byte, n)
-	var who seats
-	for i, in := range batch {
-		ids[i], owners[i], accounts[i], decisions[i] = in.ID, in.owner, in.Account, in.Decision
-		ns[i], open[i] = int32(in.N), int32(len(in.Open)) //nolint:gosec // see queueTake
-		who.add(i+1, &in.Intent)
-	}
-	rows, err := db.engine.Query(ctx, intentSQL, ids, ns, accounts, decisions, owners, open,
-		who.rows, who.ns, who.tenants, who.folded, who.emails, who.streams)
-	if err != nil {
-		return nil, fmt.Errorf("intend: %w", err)
-	}
-	out := make([]queue.Announced, n)
-	var row int64
+	rows := query(ctx, db.engine, intentSQL, intentRows(batch))
+	out := make([]queue.Announced, len(batch))
+	var row int
 	var gone *int
-	_, err = pgx.ForEachRow(rows, []any{&row, &gone}, func() error {
-		if a := &out[row-1]; gone == nil {
+	_, err := pgx.ForEachRow(rows, []any{&row, &gone}, func() error {
+		if a := &out[row]; gone == nil {
 			a.OK = true
 		} else {
 			a.Suppressed = append(a.Suppressed, *gone)
@@ -99,16 +85,22 @@ func (db *DB) intentOnce(ctx context.Context, batch []ownedIntent) ([]queue.Anno
 	return out, nil
 }
 
-// seats are the recipients in the intents of a batch, as columns.
-type seats struct {
-	rows, ns, tenants       []int32
-	folded, emails, streams []string
-}
-
-func (s *seats) add(row int, in *queue.Intent) {
-	for _, r := range in.Open {
-		s.rows, s.ns = append(s.rows, int32(row)), append(s.ns, int32(r.N)) //nolint:gosec // at most 400, and 1000
-		s.tenants, s.streams = append(s.tenants, int32(in.Tenant)), append(s.streams, in.Stream)
-		s.folded, s.emails = append(s.folded, mail.FoldAddress(r.Address.Email)), append(s.emails, r.Address.Email)
+// intentRows gives the rows of intentSQL: calls, and their recipients.
+func intentRows(batch []ownedIntent) *rowset {
+	calls, recipients := rowsAs("i", len(batch)), rowsAs("r", len(batch))
+	address := func(row int, in queue.Intent, r mail.Recipient) {
+		recipients.row().int("row", row).int("n", r.N).int("tenant_id", int(in.Tenant)).text("stream", in.Stream).
+			text("folded", mail.FoldAddress(r.Address.Email)).text("email", r.Address.Email)
 	}
+	for row, in := range batch {
+		calls.row().int("row", row).id("id", in.ID).int("n", in.N).id("owner", in.owner).int("account_id", int(in.Account)).
+			raw("decision", in.Decision).int("open", len(in.Open))
+		for _, r := range in.Open {
+			address(row, in.Intent, r)
+		}
+	}
+	if recipients.n == 0 { // it takes a row to name the columns: this one belongs to no call
+		address(-1, queue.Intent{}, mail.Recipient{})
+	}
+	return calls.with(recipients)
 }

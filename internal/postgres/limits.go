@@ -168,9 +168,9 @@ func scanWindows(rows pgx.Rows, accounts map[int32]*limit.Account) (gone map[int
 	var unit string
 	var n int
 	var bins, used []int64
-	var tat *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &unit, &perMS, &n, &bins, &used, &tat}, func() error {
-		l := limit.Ledger{Window: limit.Window{N: n, Per: time.Duration(perMS) * time.Millisecond, Unit: limit.Unit(unit)}}
+	var tat time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &unit, &perMS, &n, &bins, &used, orNoTime(&tat)}, func() error {
+		l := limit.Ledger{Window: limit.Window{N: n, Per: time.Duration(perMS) * time.Millisecond, Unit: limit.Unit(unit)}, TAT: tat}
 		acc := accounts[id]
 		if acc == nil || bins == nil {
 			gone[id] = append(gone[id], l.Window)
@@ -180,9 +180,6 @@ func scanWindows(rows pgx.Rows, accounts map[int32]*limit.Account) (gone map[int
 		}
 		for i := range bins {
 			l.Bins = append(l.Bins, limit.Bin{Number: bins[i], Used: used[i]})
-		}
-		if tat != nil {
-			l.TAT = *tat
 		}
 		acc.Ledgers = append(acc.Ledgers, l)
 		return nil
@@ -218,11 +215,7 @@ func queueLimits(b *pgx.Batch, limits map[int32]*limit.Account) {
 			for i, bin := range l.Bins {
 				bins[i], used[i] = bin.Number, bin.Used
 			}
-			var tat *time.Time
-			if !l.TAT.IsZero() {
-				tat = &l.TAT
-			}
-			b.Queue(writeWindowSQL, id, string(l.Window.Unit), l.Window.Per.Milliseconds(), bins, used, tat).Exec(wroteOne)
+			b.Queue(writeWindowSQL, id, string(l.Window.Unit), l.Window.Per.Milliseconds(), bins, used, orNull(l.TAT)).Exec(wroteOne)
 		}
 	}
 }
@@ -235,15 +228,12 @@ func queueBlock(b *pgx.Batch, account int32, wait time.Duration, reason string) 
 
 // Blocks says how long each blocked account stays blocked.
 func (db *DB) Blocks(ctx context.Context) (map[int32]time.Duration, error) {
-	rows, err := db.engine.Query(ctx, `SELECT account_id, blocked_until - clock_timestamp() FROM rate_account
+	rows := query(ctx, db.engine, `SELECT account_id, blocked_until - clock_timestamp() FROM rate_account
 		WHERE blocked_until > clock_timestamp()`)
-	if err != nil {
-		return nil, fmt.Errorf("read blocks: %w", unavailable(err))
-	}
 	blocks := map[int32]time.Duration{}
 	var id int32
 	var wait time.Duration
-	_, err = pgx.ForEachRow(rows, []any{&id, &wait}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &wait}, func() error {
 		blocks[id] = wait
 		return nil
 	})
@@ -258,16 +248,13 @@ func (db *DB) LimitStates(ctx context.Context) ([]limit.State, error) {
 	accounts, names := map[int32]*limit.Account{}, map[int32]string{}
 	var now time.Time
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT a.id, a.name, r.blocked_until, r.ahead_us, clock_timestamp() FROM account a
+		rows := query(ctx, tx, `SELECT a.id, a.name, r.blocked_until, r.ahead_us, clock_timestamp() FROM account a
 			JOIN rate_account r ON r.account_id = a.id WHERE a.deleted_at IS NULL`)
-		if err != nil {
-			return err
-		}
 		var id int32
 		var name string
 		var until time.Time
 		var ahead int64
-		_, err = pgx.ForEachRow(rows, []any{&id, &name, &until, &ahead, &now}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&id, &name, &until, &ahead, &now}, func() error {
 			accounts[id] = &limit.Account{BlockedUntil: until, Ahead: time.Duration(ahead) * time.Microsecond}
 			names[id] = name
 			return nil
@@ -275,16 +262,10 @@ func (db *DB) LimitStates(ctx context.Context) ([]limit.State, error) {
 		if err != nil {
 			return err
 		}
-		if rows, err = tx.Query(ctx, openSQL, 0); err != nil {
+		if _, err := scanOpen(query(ctx, tx, openSQL, 0), accounts); err != nil {
 			return err
 		}
-		if _, err := scanOpen(rows, accounts); err != nil {
-			return err
-		}
-		if rows, err = tx.Query(ctx, windowsSQL, nil); err != nil {
-			return err
-		}
-		_, err = scanWindows(rows, accounts)
+		_, err = scanWindows(query(ctx, tx, windowsSQL, nil), accounts)
 		return err
 	})
 	if err != nil {

@@ -57,6 +57,9 @@ CROSS JOIN LATERAL (SELECT started_at FROM attempt WHERE message_id = d.id AND n
 // DueLookups takes up to limit unknown messages of the given accounts under the policy reconcile whose next look-up is due by
 // the schedule. Each look-up is given out once. Restored messages come last, because there may be many.
 func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts []int32, limit int) ([]record.Lookup, error) {
+	if some, err := db.anyUnknown(ctx); !some || err != nil {
+		return nil, err
+	}
 	due, err := db.takeLookups(ctx, lookupsSQL, schedule, limit, accounts)
 	if err != nil || len(due) >= limit {
 		return due, err
@@ -67,21 +70,11 @@ func (db *DB) DueLookups(ctx context.Context, schedule []time.Duration, accounts
 
 // takeLookups runs lookupsSQL or restoredSQL.
 func (db *DB) takeLookups(ctx context.Context, q string, schedule []time.Duration, limit int, accounts []int32) ([]record.Lookup, error) {
-	rows, err := db.engine.Query(ctx, q, schedule, limit, lookupLease, accounts)
-	if err != nil {
-		return nil, fmt.Errorf("list look-ups: %w", unavailable(err))
-	}
-	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Lookup, error) {
+	return collect("list look-ups", query(ctx, db.engine, q, schedule, limit, lookupLease, accounts), func(row pgx.CollectableRow) (record.Lookup, error) {
 		var l record.Lookup
-		var id [16]byte
-		err := row.Scan(&id, &l.N, &l.Account, &l.Sender, &l.StartedAt, &l.Until, &l.Waited, &l.Age, &l.Recipients)
-		l.ID = id
+		err := row.Scan(intoID(&l.ID), &l.N, &l.Account, &l.Sender, &l.StartedAt, &l.Until, &l.Waited, &l.Age, &l.Recipients)
 		return l, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list look-ups: %w", unavailable(err))
-	}
-	return due, nil
 }
 
 // ReturnLookup gives back a look-up that settled nothing. With repeat, for one that could not be made at all, it is due again
@@ -94,10 +87,7 @@ func (db *DB) ReturnLookup(ctx context.Context, id mail.ID, n int, repeat bool, 
 		b.Queue(`UPDATE unknown_call SET checks = greatest(checks - 1, 0), due = now() + $3::interval
 			WHERE id = $1 AND n = $2 AND NOT absent`, [16]byte(id), n, wait)
 	}
-	if err := db.engine.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("return look-up: %w", unavailable(err))
-	}
-	return nil
+	return failed("return look-up", db.engine.SendBatch(ctx, b).Close())
 }
 
 // Resolve applies what a look-up proved. If the message was found, it is sent, and whatever else the provider reported is
@@ -130,19 +120,17 @@ func (db *DB) Resolve(ctx context.Context, v record.Verdict) (bool, error) {
 // resolveFound settles a message that the provider has.
 func resolveFound(ctx context.Context, tx pgx.Tx, v record.Verdict) (found bool, twins [][16]byte, err error) {
 	ids := [][16]byte{v.ID}
-	if _, err := tx.Exec(ctx, proveSQL, ids, []int32{int32(v.N)}, []string{string(mail.FromLookup)}, []string{v.ProviderMessageID}); err != nil { //nolint:gosec // see queueTake
+	call := rowsAs("i", 1)
+	addProof(call, v.ID, v.N, mail.FromLookup, v.ProviderMessageID)
+	if _, err := tx.Exec(ctx, proveSQL, call); err != nil {
 		return false, nil, err
 	}
-	rows, err := tx.Query(ctx, settleSeenSQL, ids)
-	if err != nil {
-		return false, nil, err
-	}
-	settled, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	settled, err := pgx.CollectRows(query(ctx, tx, settleSeenSQL, idRows(ids)), pgx.RowTo[[16]byte])
 	if err != nil {
 		return false, nil, err
 	}
 	b := &pgx.Batch{}
-	b.Queue(sentAfterAllSQL, ids)
+	idRows(ids).queue(b, sentAfterAllSQL)
 	queueFoldChanged(b, ids)
 	queueTwins(b, ids, &twins)
 	err = tx.SendBatch(ctx, b).Close()

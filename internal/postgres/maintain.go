@@ -16,12 +16,20 @@ const partitionsAhead = 7
 func (db *DB) EnsurePartitions(ctx context.Context) (int, error) {
 	const q = `SELECT ensure_partitions(today - 1, today + $1::int) FROM (SELECT (now() AT TIME ZONE 'UTC')::date AS today) d`
 	var made int
-	err := db.engine.QueryRow(ctx, q, partitionsAhead).Scan(&made)
-	if err != nil {
-		return 0, fmt.Errorf("make partitions: %w", unavailable(err))
+	if err := db.engine.QueryRow(ctx, q, partitionsAhead).Scan(&made); err != nil {
+		return 0, failed("make partitions", err)
 	}
-	return made, nil
+	var open bool
+	err := db.engine.QueryRow(ctx, daysOpenSQL, dayTables).Scan(&open)
+	db.days.Store(open && err == nil)
+	return made, failed("look at partitions", err)
 }
+
+// daysOpenSQL says whether our role may use the tables of today and yesterday. With its own rights on the tables of all days,
+// and not on new ones, it may not.
+const daysOpenSQL = `
+SELECT bool_and(coalesce(has_table_privilege(c, 'SELECT') AND has_table_privilege(c, 'UPDATE'), false))
+FROM (SELECT to_regclass(t || to_char((now() AT TIME ZONE 'UTC')::date - d, '_YYYYMMDD'))::oid AS c FROM unnest($1::text[]) t, generate_series(0, 1) d) x`
 
 // RetentionNow is the time that retention uses: the earliest of the database's clock, this host's clock, and the first reading
 // of the database's clock plus the time since. A clock that jumps ahead must not delete data, which could not be restored.
@@ -57,11 +65,7 @@ LIMIT 10`
 // a message is still queued, in flight or unknown is kept. Detaching does not block the parent's readers and writers; if a
 // long reader held it up, the next run finishes it.
 func (db *DB) DropPartitions(ctx context.Context, table string, before time.Time) (int, error) {
-	rows, err := db.engine.Query(ctx, oldSQL, table, before)
-	if err != nil {
-		return 0, fmt.Errorf("list old partitions: %w", unavailable(err))
-	}
-	old, err := pgx.CollectRows(rows, pgx.RowToStructByPos[oldPartition])
+	old, err := pgx.CollectRows(query(ctx, db.engine, oldSQL, table, before), pgx.RowToStructByPos[oldPartition])
 	if err != nil {
 		return 0, fmt.Errorf("list old partitions: %w", unavailable(err))
 	}
@@ -142,10 +146,7 @@ func (db *DB) DropKeys(ctx context.Context, age time.Duration) (int, error) {
 DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM idempotency WHERE created_at < now() - $1::interval ORDER BY created_at LIMIT 5000))`
 	tag, err := db.engine.Exec(ctx, q, age)
-	if err != nil {
-		return 0, fmt.Errorf("drop idempotency keys: %w", unavailable(err))
-	}
-	return int(tag.RowsAffected()), nil
+	return int(tag.RowsAffected()), failed("drop idempotency keys", err)
 }
 
 // How long the keys that make events unique are kept: longer than any provider repeats an event.

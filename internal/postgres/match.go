@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"time"
 
@@ -19,17 +18,17 @@ var matchSQL = `
 SELECT i.row, m.tenant_id, m.stream, coalesce(t.n, 0), coalesce(r.n, o.n, -1), CASE WHEN r.n IS NULL THEN coalesce(o.email, '') ELSE '' END,
     o.n IS NULL,
     coalesce(r.status IN ('queued', 'failed', 'suppressed', 'cancelled', 'expired') AND coalesce(t.class, 'uncertain') <> 'uncertain', false)
-FROM unnest($1::int[], $2::uuid[], $3::int[], $4::text[], $7::text[], $8::boolean[]) AS i(row, message_id, account_id, email, pmid, by_message)
-CROSS JOIN LATERAL (SELECT tenant_id, stream FROM message WHERE id = i.message_id AND id BETWEEN $5 AND $6 OFFSET 0) m
-LEFT JOIN LATERAL (SELECT n, class FROM attempt WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
+FROM @i
+CROSS JOIN LATERAL (SELECT x.tenant_id, x.stream FROM @message x WHERE x.id = i.message_id AND x.id BETWEEN @i.message_id.first AND @i.message_id.last OFFSET 0) m
+LEFT JOIN LATERAL (SELECT n, class FROM @attempt x WHERE message_id = i.message_id AND message_id BETWEEN @i.message_id.first AND @i.message_id.last
     AND account_id = i.account_id
     ORDER BY CASE WHEN i.pmid = '' THEN 0 WHEN provider_message_id = i.pmid THEN 2
         WHEN provider_message_id = '' AND (class IS NULL OR class = 'uncertain' OR verdict_source = 'lookup') THEN 1 ELSE 0 END DESC, n DESC
     LIMIT 1) t ON true
-LEFT JOIN LATERAL (SELECT n, status FROM recipient WHERE message_id = i.message_id AND message_id BETWEEN $5 AND $6
-    AND (` + foldedSQL("recipient") + ` = i.email OR folded IS NULL AND lower(email) = i.email) ORDER BY n LIMIT 1) r ON true
-LEFT JOIN LATERAL (SELECT min(n) AS n, min(email) AS email FROM recipient WHERE i.by_message AND message_id = i.message_id
-    AND message_id BETWEEN $5 AND $6 HAVING count(*) = 1) o ON true`
+LEFT JOIN LATERAL (SELECT n, status FROM @recipient x WHERE message_id = i.message_id AND message_id BETWEEN @i.message_id.first AND @i.message_id.last
+    AND (` + foldedSQL("x") + ` = i.email OR folded IS NULL AND lower(email) = i.email) ORDER BY n LIMIT 1) r ON true
+LEFT JOIN LATERAL (SELECT min(n) AS n, min(email) AS email FROM @recipient x WHERE i.by_message AND message_id = i.message_id
+    AND message_id BETWEEN @i.message_id.first AND @i.message_id.last HAVING count(*) = 1) o ON true`
 
 // match finds the messages of events, and their recipients. An event that names an address that is not a recipient of its
 // message may be forged or mistaken: it is kept as unmapped, and proves only that the call arrived.
@@ -37,37 +36,30 @@ func match(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	if err := matchTheirs(ctx, tx, facts); err != nil {
 		return err
 	}
-	rows, accounts := make([]int32, 0, len(facts)), make([]int32, 0, len(facts))
-	ids, emails, pmids := make([][16]byte, 0, len(facts)), make([]string, 0, len(facts)), make([]string, 0, len(facts))
-	byMessage := make([]bool, 0, len(facts))
-	for i, f := range facts {
+	i := rowsAs("i", len(facts))
+	for row, f := range facts {
 		if !f.MessageID.IsZero() {
-			rows, accounts = append(rows, int32(i)), append(accounts, f.account) //nolint:gosec // bounded by the batch
-			ids, emails = append(ids, f.MessageID), append(emails, mail.FoldAddress(f.Recipient))
-			pmids, byMessage = append(pmids, f.ProviderMessageID), append(byMessage, f.ByMessage || f.Recipient == "")
+			i.row().int("row", row).id("message_id", f.MessageID).int("account_id", int(f.account)).text("email", mail.FoldAddress(f.Recipient)).
+				text("pmid", f.ProviderMessageID).bool("by_message", f.ByMessage || f.Recipient == "")
 		}
 	}
-	if len(rows) == 0 {
+	if i.n == 0 {
 		return nil
 	}
-	first, last := span(ids)
-	found, err := tx.Query(ctx, matchSQL, rows, ids, accounts, emails, first, last, pmids, byMessage)
-	if err != nil {
-		return err
-	}
-	var row, tenant, attempt int32
-	var n int
+	found := query(ctx, tx, matchSQL, i)
+	var tenant mail.TenantID
+	var row, attempt, n int
 	var stream, only string
 	var several, notMailed bool
 	named, standIns := map[report]bool{}, []*fact(nil)
-	_, err = pgx.ForEachRow(found, []any{&row, &tenant, &stream, &attempt, &n, &only, &several, &notMailed}, func() error {
+	_, err := pgx.ForEachRow(found, []any{&row, &tenant, &stream, &attempt, &n, &only, &several, &notMailed}, func() error {
 		f := facts[row]
 		if attempt == 0 && f.account != 0 {
 			f.foreign = true
 			return nil
 		}
 		f.matched, f.attempt, f.N, f.Stream = true, attempt, n, stream
-		f.Tenant, f.proves = tenantID(tenant), f.Evidence(f.byContent).Rank > 0 || f.Type == mail.EventUnsubscribed
+		f.Tenant, f.proves = tenant, f.Evidence(f.byContent).Rank > 0 || f.Type == mail.EventUnsubscribed
 		f.shared = f.ByMessage && several
 		switch {
 		case f.shared && notMailed: // mail that was not sent can't bounce
@@ -131,32 +123,19 @@ func (f *fact) harm() int {
 	return h
 }
 
-// span gives the least and the greatest of some ids. Statements that look at one message after the other have it as a
-// condition: only with bounds that are known beforehand does the planner leave out the other days, and to plan for all of them
-// costs more than the statement itself.
-func span(ids [][16]byte) (first, last [16]byte) {
-	if len(ids) == 0 {
-		return first, last
-	}
-	first, last = ids[0], ids[0]
-	for _, id := range ids[1:] {
-		if bytes.Compare(id[:], first[:]) < 0 {
-			first = id
-		}
-		if bytes.Compare(id[:], last[:]) > 0 {
-			last = id
-		}
-	}
-	return first, last
-}
-
-// theirsSQL finds messages by the provider's id. The condition that the id is not empty is for the index.
-const theirsSQL = `
+// theirsSQL finds messages by the provider's id. Those that travelled in one call may share it: then the one is meant that has
+// the recipient. The condition that the id is not empty is for the index.
+var theirsSQL = `
 SELECT i.row, t.message_id
-FROM unnest($1::int[], $2::int[], $3::text[]) AS i(row, account_id, pmid)
-CROSS JOIN LATERAL (SELECT message_id FROM attempt
-    WHERE message_id >= $4 AND provider_message_id = i.pmid AND provider_message_id <> '' AND account_id = i.account_id
-    LIMIT 1) t`
+FROM @i
+CROSS JOIN LATERAL (
+    SELECT message_id FROM (
+        SELECT a.message_id, count(*) OVER () = 1 AS alone,
+            EXISTS (SELECT FROM recipient r WHERE r.message_id = a.message_id AND ` + foldedSQL("r") + ` = i.email) AS theirs
+        FROM (SELECT DISTINCT message_id FROM (SELECT message_id FROM attempt
+            WHERE message_id >= $1 AND provider_message_id = i.pmid AND provider_message_id <> '' AND account_id = i.account_id
+            LIMIT 1000) t) a) x
+    WHERE alone OR theirs LIMIT 1) t`
 
 // theirsAge is the greatest age of a message that is found by the provider's id: each day costs a look into its index.
 const theirsAge = 31 * 24 * time.Hour
@@ -166,23 +145,19 @@ const maxTheirs = 200
 
 // matchTheirs finds the messages of events that carry no id of ours.
 func matchTheirs(ctx context.Context, tx pgx.Tx, facts []*fact) error {
-	var rows, accounts []int32
-	var pmids []string
-	for i, f := range facts {
-		if f.MessageID.IsZero() && f.ProviderMessageID != "" && len(rows) < maxTheirs {
-			rows, accounts, pmids = append(rows, int32(i)), append(accounts, f.account), append(pmids, f.ProviderMessageID) //nolint:gosec // bounded
+	i := rowsAs("i", 0)
+	for row, f := range facts {
+		if f.MessageID.IsZero() && f.ProviderMessageID != "" && i.n < maxTheirs {
+			i.row().int("row", row).int("account_id", int(f.account)).text("pmid", f.ProviderMessageID).text("email", mail.FoldAddress(f.Recipient))
 		}
 	}
-	if len(rows) == 0 {
+	if i.n == 0 {
 		return nil
 	}
-	found, err := tx.Query(ctx, theirsSQL, rows, accounts, pmids, [16]byte(mail.IDAt(time.Now().Add(-theirsAge))))
-	if err != nil {
-		return err
-	}
+	found := query(ctx, tx, theirsSQL, i, [16]byte(mail.IDAt(time.Now().Add(-theirsAge))))
 	var row int32
 	var id [16]byte
-	_, err = pgx.ForEachRow(found, []any{&row, &id}, func() error {
+	_, err := pgx.ForEachRow(found, []any{&row, &id}, func() error {
 		facts[row].MessageID = id
 		return nil
 	})

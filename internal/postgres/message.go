@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -60,18 +59,10 @@ func (db *DB) Message(ctx context.Context, tenant mail.TenantID, id mail.ID) (*r
 }
 
 func readRecipients(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Recipient, error) {
-	rows, err := tx.Query(ctx, `SELECT n, kind, email, name, status, detail, updated_at, bounce FROM recipient
+	rows := query(ctx, tx, `SELECT n, kind, email, name, status, detail, updated_at, bounce FROM recipient
 		WHERE message_id = $1 ORDER BY n`, [16]byte(id))
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (r mail.Recipient, err error) {
-		var bounce []byte
-		err = row.Scan(&r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt, &bounce)
-		if err == nil {
-			r.Bounce, err = readBounce(bounce)
-		}
-		return r, err
+		return r, row.Scan(&r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt, &r.Bounce)
 	})
 }
 
@@ -80,42 +71,26 @@ const eventOrder = `ARRAY['accepted', 'deferred', 'rejected', 'delivered', 'boun
 
 // readEvents lists the events of a message by the time at which they happened.
 func readEvents(ctx context.Context, tx pgx.Tx, id mail.ID) ([]mail.Event, error) {
-	rows, err := tx.Query(ctx, `SELECT e.id, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.machine, e.url,
+	rows := query(ctx, tx, `SELECT e.id, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id, e.bounce, e.machine, e.url,
 			e.stream, coalesce(e.n, -1), coalesce(a.name, ''), coalesce(a.kind, '')
 		FROM event e LEFT JOIN account a ON a.id = e.account_id
 		WHERE e.message_id = $1 AND e.tenant_id > 0 ORDER BY e.at, array_position(`+eventOrder+`, e.type), e.id LIMIT $2`, [16]byte(id), record.MaxShownEvents)
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (mail.Event, error) {
 		e := mail.Event{MessageID: id}
-		var eid [16]byte
-		var bounce []byte
-		err := row.Scan(&eid, &e.Type, &e.Name, &e.Recipient, &e.At, &e.Source, &e.ProviderMessageID, &bounce, &e.Machine, &e.URL,
+		err := row.Scan(intoID(&e.ID), &e.Type, &e.Name, &e.Recipient, &e.At, &e.Source, &e.ProviderMessageID, &e.Bounce, &e.Machine, &e.URL,
 			&e.Stream, &e.N, &e.Account, &e.Provider)
-		e.ID = eid
-		if err == nil {
-			e.Bounce, err = readBounce(bounce)
-		}
 		return e, err
 	})
 }
 
 func readAttempts(ctx context.Context, tx pgx.Tx, id mail.ID) ([]record.Attempt, error) {
-	rows, err := tx.Query(ctx, `SELECT t.n, a.name, a.kind, t.decision, coalesce(t.class, ''), t.status, t.code, t.error,
+	rows := query(ctx, tx, `SELECT t.n, a.name, a.kind, t.decision, coalesce(t.class, ''), t.status, t.code, t.error,
 			t.provider_message_id, t.verdict_source, t.started_at, t.finished_at
 		FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = $1 ORDER BY t.n`, [16]byte(id))
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Attempt, error) {
 		var a record.Attempt
-		var finished *time.Time
 		err := row.Scan(&a.N, &a.Account, &a.Provider, &a.Decision, &a.Class, &a.Status, &a.Code, &a.Error,
-			&a.ProviderMessageID, &a.VerdictSource, &a.StartedAt, &finished)
-		if finished != nil {
-			a.FinishedAt = *finished
-		}
+			&a.ProviderMessageID, &a.VerdictSource, &a.StartedAt, orNoTime(&a.FinishedAt))
 		return a, err
 	})
 }
@@ -124,11 +99,8 @@ func readAttempts(ctx context.Context, tx pgx.Tx, id mail.ID) ([]record.Attempt,
 func (db *DB) Messages(ctx context.Context, f record.Filter) ([]record.View, error) {
 	q, args := listSQL(f)
 	var views []record.View
-	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, q, args...)
-		if err != nil {
-			return err
-		}
+	err := db.inTx(ctx, func(tx pgx.Tx) (err error) {
+		rows := query(ctx, tx, q, args...)
 		views, err = pgx.CollectRows(rows, scanListed)
 		if err != nil || len(views) == 0 {
 			return err
@@ -141,43 +113,16 @@ func (db *DB) Messages(ctx context.Context, f record.Filter) ([]record.View, err
 	return views, nil
 }
 
-// listSQL adds a condition per field that is set; every value is a parameter.
 func listSQL(f record.Filter) (string, []any) {
-	q := `SELECT ` + shownColumns + ` FROM message m WHERE m.tenant_id = $1`
-	args := []any{f.Tenant}
-	and := func(condition string, value any) {
-		args = append(args, value)
-		q += " AND " + fmt.Sprintf(condition, len(args))
-	}
-	if f.Status != "" {
-		and(shownStatus+" = $%d", string(f.Status))
-	}
-	if f.From != "" {
-		and(senderSQL+" = $%d", mail.FoldAddress(f.From))
-	}
-	if f.To != "" {
-		and("m.id IN ("+mailedSQL("$%[1]d")+")", mail.FoldAddress(f.To))
-	}
-	if f.Tag != "" {
-		and("$%d = ANY (m.tags)", f.Tag)
-	}
-	if f.Stream != "" {
-		and("m.stream = $%d", f.Stream)
-	}
-	if f.Account != "" {
-		and(`m.id IN (SELECT t.message_id FROM attempt t JOIN account a ON a.id = t.account_id WHERE t.message_id = m.id AND a.name = $%d)`, f.Account)
-	}
-	if !f.Since.IsZero() {
-		and("m.id >= $%d", [16]byte(mail.IDAt(f.Since)))
-	}
-	if !f.Until.IsZero() {
-		and("m.id < $%d", [16]byte(mail.IDAt(f.Until)))
-	}
-	if !f.Before.IsZero() {
-		and("m.id < $%d", [16]byte(f.Before))
-	}
-	args = append(args, f.Limit)
-	return q + fmt.Sprintf(" ORDER BY m.id DESC LIMIT $%d", len(args)), args
+	l := listing{`SELECT ` + shownColumns + ` FROM message m WHERE m.tenant_id = $1`, []any{f.Tenant}}
+	l.and(f.Status != "", shownStatus+" = $?", string(f.Status))
+	l.and(f.From != "", senderSQL+" = $?", mail.FoldAddress(f.From))
+	l.and(f.To != "", "m.id IN ("+mailedSQL("$?")+")", mail.FoldAddress(f.To))
+	l.and(f.Tag != "", "$? = ANY (m.tags)", f.Tag)
+	l.and(f.Stream != "", "m.stream = $?", f.Stream)
+	l.and(f.Account != "", `m.id IN (SELECT t.message_id FROM attempt t JOIN account a ON a.id = t.account_id
+		WHERE t.message_id = m.id AND a.name = $?)`, f.Account)
+	return l.newest("m.id", f.Since, f.Until, f.Before, f.Limit)
 }
 
 func scanListed(row pgx.CollectableRow) (v record.View, err error) {
@@ -188,13 +133,10 @@ func scanListed(row pgx.CollectableRow) (v record.View, err error) {
 func scanShown(row pgx.Row, v *record.View, more ...any) error {
 	m := &mail.Message{}
 	v.Message = m
-	var id [16]byte
-	var sendAt *time.Time
 	err := row.Scan(append([]any{
-		&id, &m.Tenant, &v.Status, &m.CreatedAt, &v.UpdatedAt, &sendAt, &m.ExpiresAt, &m.From.Email, &m.Subject, &m.Stream,
+		intoID(&m.ID), &m.Tenant, &v.Status, &m.CreatedAt, &v.UpdatedAt, orNoTime(&m.SendAt), &m.ExpiresAt, &m.From.Email, &m.Subject, &m.Stream,
 		&m.Tags, &m.OnAmbiguous, &m.Account,
 	}, more...)...)
-	m.ID, m.SendAt = id, orZero(sendAt)
 	if len(m.Tags) == 0 {
 		m.Tags = nil
 	}
@@ -208,20 +150,12 @@ func listRecipients(ctx context.Context, tx pgx.Tx, views []record.View) error {
 		ids[i] = views[i].Message.ID
 		at[ids[i]] = i
 	}
-	rows, err := tx.Query(ctx, `SELECT message_id, n, kind, email, name, status, detail, updated_at, bounce FROM recipient
+	rows := query(ctx, tx, `SELECT message_id, n, kind, email, name, status, detail, updated_at, bounce FROM recipient
 		WHERE message_id = ANY($1) ORDER BY message_id, n`, rawIDs(ids))
-	if err != nil {
-		return err
-	}
 	var id [16]byte
 	var r mail.Recipient
-	var bounce []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt, &bounce},
+	_, err := pgx.ForEachRow(rows, []any{&id, &r.N, &r.Kind, &r.Address.Email, &r.Address.Name, &r.Status, &r.Detail, &r.UpdatedAt, &r.Bounce},
 		func() error {
-			var err error
-			if r.Bounce, err = readBounce(bounce); err != nil {
-				return err
-			}
 			views[at[id]].Recipients = append(views[at[id]].Recipients, r)
 			return nil
 		})
@@ -240,7 +174,7 @@ func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 			return missingOr(ctx, tx, tenant, id, "it is being sent, or settled already")
 		}
 		b := &pgx.Batch{}
-		b.Queue(lockDoubtSQL, [][16]byte{id})
+		idRows([]mail.ID{id}).queue(b, lockDoubtSQL)
 		b.Queue(`UPDATE recipient SET status = 'cancelled', updated_at = now() WHERE message_id = $1 AND status = 'queued'`, [16]byte(id))
 		queueEnds(b, [][16]byte{id})
 		return tx.SendBatch(ctx, b).Close()

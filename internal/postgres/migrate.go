@@ -15,7 +15,10 @@ import (
 )
 
 // SchemaVersion is the newest migration that this binary knows. It is also the oldest schema that it runs on.
-const SchemaVersion = 17
+const SchemaVersion = 19
+
+// firstSchema is the schema of the first release, 0.1.0. Migrations start there: what came before was never released.
+const firstSchema = 18
 
 // Migrate brings the schema up to date. Several replicas may call it at once: an advisory lock lets one of them work. Out gets
 // a line per migration.
@@ -24,6 +27,9 @@ func Migrate(ctx context.Context, dsn string, out io.Writer) error {
 		return err
 	}
 	return withGoose(dsn, func(p *goose.Provider) error {
+		if have, err := p.GetDBVersion(ctx); err == nil && 0 < have && have < firstSchema {
+			return fmt.Errorf("%w: it is at version %d, of before the first release; run sendgate migrate up of release 0.1.0 first", ErrSchema, have)
+		}
 		results, err := p.Up(ctx)
 		for _, r := range results {
 			_, _ = fmt.Fprintf(out, "applied %s in %s\n", r.Source.Path, r.Duration.Round(time.Millisecond))

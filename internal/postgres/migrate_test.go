@@ -9,8 +9,6 @@ import (
 	"testing"
 
 	"github.com/pressly/goose/v3"
-
-	"github.com/sendgate/sendgate/internal/queue"
 )
 
 // catalog lists what the migrations made: tables, columns, indexes, constraints and functions.
@@ -47,7 +45,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 	}
 	var status bytes.Buffer
 	must(t, MigrateStatus(ctx, b.url, &status))
-	if !strings.Contains(status.String(), "00001_init.sql") || !strings.Contains(status.String(), "pending") {
+	if !strings.Contains(status.String(), "00018_schema.sql") || !strings.Contains(status.String(), "pending") {
 		t.Errorf("status before: %s", status.String())
 	}
 	var wg sync.WaitGroup
@@ -60,7 +58,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if all := outs[0].String() + outs[1].String() + outs[2].String(); strings.Count(all, "applied 00001_init.sql") != 1 {
+	if all := outs[0].String() + outs[1].String() + outs[2].String(); strings.Count(all, "applied 00018_schema.sql") != 1 {
 		t.Errorf("three replicas say: %s", all)
 	}
 	if again := b.catalog(t); again != whole {
@@ -103,31 +101,11 @@ func TestMigrateRefusesABadURLWithoutTellingThePassword(t *testing.T) {
 	}
 }
 
-// Days that are there before the migration are indexed one after the other; one that was stopped on the way goes on.
-func TestDaysOfBeforeAreIndexedWhereverItWasStopped(t *testing.T) {
+func TestMigrateRefusesASchemaOfBeforeTheFirstRelease(t *testing.T) {
 	t.Parallel()
 	b := newOwnBed(t)
-	ctx := t.Context()
-	id := b.accept(t, submission())[0]
-	must(t, withGoose(b.url, func(p *goose.Provider) error {
-		_, err := p.DownTo(ctx, 2)
-		return err
-	}))
-	b.exec(t, `SELECT ensure_partitions($1::date, $2::date)`, day(-4), day(-2))
-	yesterday := "message_" + day(-1).Format("20060102")
-	b.exec(t, `CREATE INDEX message_open ON ONLY message (id) WHERE status IN ('queued', 'scheduled', 'sending', 'unknown');
-CREATE INDEX `+yesterday+`_open ON `+yesterday+` (id) WHERE status IN ('queued', 'scheduled', 'sending', 'unknown');
-ALTER INDEX message_open ATTACH PARTITION `+yesterday+`_open`)
-	must(t, Migrate(ctx, b.url, &bytes.Buffer{}))
-	b.exec(t, `SELECT ensure_partitions($1::date, $1::date)`, day(20))
-	for _, index := range []string{"message_open", "attempt_open"} {
-		valid := get[bool](t, b, `SELECT indisvalid FROM pg_index WHERE indexrelid = $1::text::regclass`, index)
-		if n := get[int](t, b, `SELECT count(*) FROM pg_inherits WHERE inhparent = $1::text::regclass`, index); n != 13 || !valid {
-			t.Errorf("%s covers %d days, valid: %t; want all 13", index, n, valid)
-		}
-	}
-	b.exec(t, `DELETE FROM ready`)
-	if a := b.books(t); a.Count(queue.Lost) != 1 || a.Violations[0].IDs[0] != id {
-		t.Errorf("violations %+v, want the message of before", a.Violations)
+	b.exec(t, `DELETE FROM goose_db_version; INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, true), (17, true)`)
+	if err := Migrate(t.Context(), b.url, &bytes.Buffer{}); !errors.Is(err, ErrSchema) || !strings.Contains(err.Error(), "0.1.0") {
+		t.Errorf("Migrate: %v, want ErrSchema and the release that upgrades it", err)
 	}
 }

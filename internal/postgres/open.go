@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,9 +13,9 @@ import (
 
 // openSQL counts the open calls of each account, from a ticket on. The row of account 0 has the last ticket that was drawn.
 const openSQL = `
-SELECT account_id, count(*), coalesce(sum(recipients), 0), min(ticket) FROM inflight WHERE ticket >= $1 GROUP BY account_id
+SELECT account_id, count(*) FILTER (WHERE NOT joined), count(*), coalesce(sum(recipients), 0), min(ticket) FROM inflight WHERE ticket >= $1 GROUP BY account_id
 UNION ALL
-SELECT 0, 0, 0, last_value FROM inflight_ticket`
+SELECT 0, 0, 0, 0, last_value FROM inflight_ticket`
 
 // openMark is a lower bound for the tickets of open calls: no row below it exists, and none will be added. Tickets are drawn
 // while all accounts are locked, and it was read under these locks.
@@ -29,10 +30,10 @@ type openMark struct {
 // sinceKey is where a connection keeps when it was made.
 const sinceKey = "sendgate.since"
 
-// dated notes when each connection of a pool was made.
-func dated(cfg *pgxpool.Config) {
+// dated notes when each connection of a pool was made, and where it is said whether it may use the tables of days.
+func dated(cfg *pgxpool.Config, days *atomic.Bool) {
 	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
-		c.PgConn().CustomData()[sinceKey] = time.Now()
+		c.PgConn().CustomData()[sinceKey], c.PgConn().CustomData()[daysKey] = time.Now(), days
 		return nil
 	}
 }
@@ -52,7 +53,7 @@ func scanOpen(rows pgx.Rows, accounts map[int32]*limit.Account) (int64, error) {
 	var id int32
 	var open limit.Open
 	var least, ticket int64
-	_, err := pgx.ForEachRow(rows, []any{&id, &open.Calls, &open.Recipients, &ticket}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &open.Calls, &open.Messages, &open.Recipients, &ticket}, func() error {
 		if least == 0 || ticket < least {
 			least = ticket
 		}

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -20,18 +19,13 @@ const (
 
 // queueOrphans notes the events whose message may still be found later.
 func queueOrphans(b *pgx.Batch, kept []*fact) {
-	var ids [][16]byte
-	var byMessage []bool
+	o := rowsAs("o", 0)
 	for _, f := range kept {
 		if f.orphaned() {
-			ids, byMessage = append(ids, f.ID), append(byMessage, f.ByMessage)
+			o.row().id("event_id", f.ID).bool("by_message", f.ByMessage)
 		}
 	}
-	if len(ids) > 0 {
-		b.Queue(`INSERT INTO orphan (event_id, by_message, retry_at, expires_at)
-			SELECT id, by_message, now() + interval '`+orphanFirst+`', now() + interval '`+orphanAge+`'
-			FROM unnest($1::uuid[], $2::boolean[]) AS o(id, by_message)`, ids, byMessage)
-	}
+	o.queue(b, `INSERT INTO orphan (retry_at, expires_at, @o.*) SELECT now() + interval '`+orphanFirst+`', now() + interval '`+orphanAge+`', o.* FROM @o`)
 }
 
 // orphansSQL takes orphans that are due and puts off their next try, so that another replica does not take them too.
@@ -79,55 +73,26 @@ func (db *DB) MatchOrphans(ctx context.Context, limit int) (matched int, err err
 }
 
 func readOrphans(ctx context.Context, tx pgx.Tx, limit int) ([]*fact, error) {
-	rows, err := tx.Query(ctx, orphansSQL, limit)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*fact, error) {
-		f := &fact{}
-		var id, origin, key [16]byte
-		var message *[16]byte
-		var bounce []byte
-		err := row.Scan(&id, &origin, &f.account, &message, &f.Type, &f.Name, &f.Recipient, &f.At, &f.Source, &f.ProviderMessageID, &bounce, &key, &f.ByMessage)
-		if err != nil {
-			return nil, err
-		}
-		f.ID, f.Origin, f.byContent, f.N = id, origin, key, -1
-		if message != nil {
-			f.MessageID = *message
-		}
-		f.Bounce, err = readBounce(bounce)
-		return f, err
+	return pgx.CollectRows(query(ctx, tx, orphansSQL, limit), func(row pgx.CollectableRow) (*fact, error) {
+		f := &fact{Event: mail.Event{N: -1}}
+		return f, row.Scan(intoID(&f.ID), intoID(&f.Origin), &f.account, orNoID(&f.MessageID), &f.Type, &f.Name, &f.Recipient, &f.At, &f.Source,
+			&f.ProviderMessageID, &f.Bounce, intoID(&f.byContent), &f.ByMessage)
 	})
-}
-
-func readBounce(raw []byte) (*mail.Bounce, error) {
-	if raw == nil {
-		return nil, nil //nolint:nilnil // an event without a bounce
-	}
-	b := &mail.Bounce{}
-	if err := json.Unmarshal(raw, b); err != nil {
-		return nil, fmt.Errorf("bounce of an event: %w", err)
-	}
-	return b, nil
 }
 
 // adopt applies the events whose message was found now. An event about a message of another account stops being an orphan too.
 func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (n int, twins [][16]byte, err error) {
 	var known []*fact
-	var done, ids, messages [][16]byte
-	var tenants []int32
-	var ns []int16
-	var streams, types, emails []string
+	var done [][16]byte
+	e := rowsAs("e", len(facts))
 	for _, f := range facts {
 		if f.matched || f.foreign {
 			done = append(done, f.ID)
 		}
 		if f.matched {
 			known = append(known, f)
-			ids, messages, tenants = append(ids, f.ID), append(messages, f.MessageID), append(tenants, int32(f.Tenant))
-			ns, streams, types = append(ns, int16(f.N)), append(streams, f.Stream), append(types, string(f.Type)) //nolint:gosec // at most 1000
-			emails = append(emails, mail.FoldAddress(f.Recipient))
+			e.row().id("id", f.ID).id("message_id", f.MessageID).int("tenant_id", int(f.Tenant)).maybeSmall("n", f.N).text("stream", f.Stream).
+				text("type", string(f.Type)).text("recipient", mail.FoldAddress(f.Recipient))
 		}
 	}
 	if len(done) == 0 {
@@ -140,17 +105,11 @@ func (db *DB) adopt(ctx context.Context, tx pgx.Tx, facts []*fact) (n int, twins
 	}
 	b := &pgx.Batch{}
 	b.Queue(`DELETE FROM orphan WHERE event_id = ANY ($1)`, done)
-	if len(ids) > 0 {
-		b.Queue(`UPDATE event e SET tenant_id = i.tenant_id, message_id = i.message_id, n = nullif(i.n, -1), stream = i.stream,
-				type = i.type, recipient = i.recipient, bounce = CASE WHEN i.type <> '' THEN e.bounce END, xid = pg_current_xact_id()
-			FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::smallint[], $5::text[], $6::text[], $7::text[])
-				AS i(id, message_id, tenant_id, n, stream, type, recipient)
-			WHERE e.id = ANY ($1) AND e.id = i.id`, ids, messages, tenants, ns, streams, types, emails)
-		b.Queue(tellSQL, ids, tenants, types, streams)
-	}
-	if err := queueEvidence(b, known, proved); err != nil {
-		return 0, nil, err
-	}
+	e.queue(b, `UPDATE event SET tenant_id = e.tenant_id, message_id = e.message_id, n = e.n, stream = e.stream, type = e.type,
+			recipient = e.recipient, bounce = CASE WHEN e.type <> '' THEN event.bounce END, xid = pg_current_xact_id()
+		FROM @e WHERE event.id = ANY (@e.id) AND event.id = e.id`)
+	e.queue(b, tellSQL)
+	queueEvidence(b, known, proved)
 	db.queueSuppressions(b, known)
 	queueTwins(b, proved, &twins)
 	err = tx.SendBatch(ctx, b).Close()

@@ -83,10 +83,8 @@ func (db *DB) claimed(ctx context.Context, b *pgx.Batch) ([]record.Delivery, err
 		if rows, err = results.Query(); err != nil {
 			break
 		}
-		var endpoint, event [16]byte
 		var d record.Delivery
-		_, err = pgx.ForEachRow(rows, []any{&endpoint, &event, &d.N, &d.FirstAt}, func() error {
-			d.Endpoint.ID, d.Event.ID = endpoint, event
+		_, err = pgx.ForEachRow(rows, []any{intoID(&d.Endpoint.ID), intoID(&d.Event.ID), &d.N, &d.FirstAt}, func() error {
 			d.N++
 			all = append(all, d)
 			return nil
@@ -133,10 +131,7 @@ func (db *DB) fillDeliveries(ctx context.Context, claimed []record.Delivery) ([]
 // endpointsOf reads endpoints with their secrets. The error broken names secrets that do not open; one such endpoint must
 // not stop the others.
 func (db *DB) endpointsOf(ctx context.Context, ids []mail.ID) (all map[mail.ID]record.Endpoint, secrets map[mail.ID]map[string]seal.Secret, broken, err error) {
-	rows, err := db.hooks.Query(ctx, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w WHERE w.id = ANY ($1)`, rawIDs(ids))
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("read endpoints: %w", unavailable(err))
-	}
+	rows := query(ctx, db.hooks, `SELECT `+endpointColumns+`, `+signerColumns+` FROM webhook_endpoint w WHERE w.id = ANY ($1)`, rawIDs(ids))
 	all, secrets = map[mail.ID]record.Endpoint{}, map[mail.ID]map[string]seal.Secret{}
 	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
 		var secret, old, headers []byte
@@ -154,40 +149,14 @@ func (db *DB) endpointsOf(ctx context.Context, ids []mail.ID) (all map[mail.ID]r
 	return all, secrets, broken, nil
 }
 
-// eventsOf reads events as webhooks show them, by id.
+// eventsOf reads events by id.
 func (db *DB) eventsOf(ctx context.Context, ids []mail.ID) (map[mail.ID]mail.Event, error) {
-	const q = `
-SELECT e.id, e.tenant_id, e.message_id, coalesce(e.n, -1), e.stream, e.type, e.name, e.recipient, e.at, e.source, e.provider_message_id,
-       e.bounce, e.machine, e.url, coalesce((SELECT tags FROM message WHERE id = e.message_id), '{}'),
-       coalesce(a.name, ''), coalesce(a.kind, '')
-FROM event e LEFT JOIN account a ON a.id = e.account_id
-WHERE e.id = ANY ($1)`
-	rows, err := db.hooks.Query(ctx, q, rawIDs(ids))
-	if err != nil {
-		return nil, fmt.Errorf("read events: %w", unavailable(err))
-	}
+	list, err := collect("read events", query(ctx, db.hooks, shownEvent+` WHERE e.id = ANY (@i.id)`, idRows(ids)), scanEvent)
 	events := make(map[mail.ID]mail.Event, len(ids))
-	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
-		var e mail.Event
-		var id [16]byte
-		var message *[16]byte
-		var bounce []byte
-		err := row.Scan(&id, &e.Tenant, &message, &e.N, &e.Stream, &e.Type, &e.Name, &e.Recipient, &e.At, &e.Source,
-			&e.ProviderMessageID, &bounce, &e.Machine, &e.URL, &e.Tags, &e.Account, &e.Provider)
-		if err != nil {
-			return struct{}{}, err
-		}
-		if e.ID = id; message != nil {
-			e.MessageID = *message
-		}
-		e.Bounce, err = readBounce(bounce)
+	for _, e := range list {
 		events[e.ID] = e
-		return struct{}{}, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read events: %w", unavailable(err))
 	}
-	return events, nil
+	return events, err
 }
 
 // dropStale deletes deliveries whose event is gone.
@@ -195,18 +164,16 @@ func (db *DB) dropStale(ctx context.Context, stale []record.Delivery) error {
 	if len(stale) == 0 {
 		return nil
 	}
-	var endpoints, events []mail.ID
+	d := rowsAs("d", len(stale))
 	for i := range stale {
-		endpoints, events = append(endpoints, stale[i].Endpoint.ID), append(events, stale[i].Event.ID)
+		d.row().id("endpoint_id", stale[i].Endpoint.ID).id("event_id", stale[i].Event.ID)
 	}
-	if _, err := db.hooks.Exec(ctx, deleteOutboxSQL, rawIDs(endpoints), rawIDs(events)); err != nil {
-		return fmt.Errorf("drop deliveries of old events: %w", unavailable(err))
-	}
-	return nil
+	_, err := db.hooks.Exec(ctx, deleteOutboxSQL, d)
+	return failed("drop deliveries of old events", err)
 }
 
 const deleteOutboxSQL = `
-DELETE FROM outbox o USING unnest($1::uuid[], $2::uuid[]) AS d(endpoint_id, event_id)
+DELETE FROM outbox o USING @d
 WHERE o.endpoint_id = d.endpoint_id AND o.event_id = d.event_id`
 
 // FinishDeliveries records tries in one transaction. Each gets a row in the log. Deliveries that succeeded or were given up
@@ -247,58 +214,33 @@ func (db *DB) FinishDeliveries(ctx context.Context, results []record.DeliveryRes
 
 // tallied are results of tries, grouped by the rows that they change.
 type tallied struct {
-	log             logColumns
-	done, again     pairs
-	tries           []int32
-	waits           []time.Duration
-	success, failed []mail.ID // endpoints; one with a success counts as not failed
-	disable         []record.DeliveryResult
-}
-
-// pairs are keys of rows of the outbox, as columns.
-type pairs struct{ endpoints, events [][16]byte }
-
-func (p *pairs) add(r *record.DeliveryResult) {
-	p.endpoints, p.events = append(p.endpoints, r.Endpoint), append(p.events, r.Event)
-}
-
-// logColumns are rows of the log, as columns.
-type logColumns struct {
-	ids [][16]byte
-	pairs
-	ns, took, status []int32
-	at               []time.Time
-	outcomes, errors []string
-}
-
-func (c *logColumns) add(id mail.ID, r *record.DeliveryResult) {
-	c.pairs.add(r)
-	c.ids, c.at = append(c.ids, id), append(c.at, r.At)
-	c.ns, c.took = append(c.ns, int32(r.N)), append(c.took, int32(min(r.Took.Milliseconds(), 1<<30))) //nolint:gosec // few
-	c.status = append(c.status, int32(r.Status))                                                      //nolint:gosec // of HTTP
-	c.outcomes, c.errors = append(c.outcomes, r.Outcome), append(c.errors, clean(r.Error))
+	log, done, later *rowset
+	success, failed  []mail.ID // endpoints; one with a success counts as not failed
+	disable          []record.DeliveryResult
 }
 
 // tally groups results by the rows that they change.
 func (db *DB) tally(results []record.DeliveryResult) *tallied {
-	t := &tallied{}
+	n := len(results)
+	t := &tallied{log: rowsAs("l", n), done: rowsAs("d", n), later: rowsAs("d", 0)}
 	for i := range results {
 		r := &results[i]
 		if r.Outcome != "" {
-			t.log.add(db.clock.NewID(), r)
+			t.log.row().id("id", db.clock.NewID()).id("endpoint_id", r.Endpoint).id("event_id", r.Event).int("n", r.N).time("at", r.At).
+				int("took_ms", int(min(r.Took.Milliseconds(), 1<<30))).int("status", r.Status).text("outcome", r.Outcome).text("error", clean(r.Error))
 		}
 		switch r.Outcome {
 		case record.DeliveryDone:
-			t.done.add(r)
+			t.done.row().id("endpoint_id", r.Endpoint).id("event_id", r.Event)
 			t.success = append(t.success, r.Endpoint)
 			continue
 		case record.DeliveryFailed:
-			t.done.add(r)
+			t.done.row().id("endpoint_id", r.Endpoint).id("event_id", r.Event)
 		case "":
-			t.later(r, r.N-1)
+			t.putOff(r, r.N-1)
 			continue
 		default:
-			t.later(r, r.N)
+			t.putOff(r, r.N)
 		}
 		t.failed = append(t.failed, r.Endpoint)
 		if r.Disable != "" {
@@ -309,28 +251,18 @@ func (db *DB) tally(results []record.DeliveryResult) *tallied {
 	return t
 }
 
-// later puts a delivery off; tries is how many it has had.
-func (t *tallied) later(r *record.DeliveryResult, tries int) {
-	t.again.add(r)
-	t.tries, t.waits = append(t.tries, int32(max(tries, 0))), append(t.waits, r.RetryIn) //nolint:gosec // ten at most
+// putOff makes a delivery due later; tries is how many it has had.
+func (t *tallied) putOff(r *record.DeliveryResult, tries int) {
+	t.later.row().id("endpoint_id", r.Endpoint).id("event_id", r.Event).int("tries", max(tries, 0)).wait("wait", r.RetryIn)
 }
 
 func (t *tallied) touched() []mail.ID { return slices.Concat(t.success, t.failed) }
 
 func (t *tallied) queueOutbox(b *pgx.Batch) {
-	if len(t.log.ids) > 0 {
-		b.Queue(`INSERT INTO delivery (id, endpoint_id, event_id, n, at, took_ms, status, outcome, error)
-			SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::timestamptz[], $6::int[], $7::int[], $8::text[], $9::text[])`,
-			t.log.ids, t.log.endpoints, t.log.events, t.log.ns, t.log.at, t.log.took, t.log.status, t.log.outcomes, t.log.errors)
-	}
-	if len(t.done.events) > 0 {
-		b.Queue(deleteOutboxSQL, t.done.endpoints, t.done.events)
-	}
-	if len(t.again.events) > 0 {
-		b.Queue(`UPDATE outbox o SET due = now() + d.wait, tries = d.tries
-			FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::interval[]) AS d(endpoint_id, event_id, tries, wait)
-			WHERE o.endpoint_id = d.endpoint_id AND o.event_id = d.event_id`, t.again.endpoints, t.again.events, t.tries, t.waits)
-	}
+	t.log.queue(b, `INSERT INTO delivery (@l.*) SELECT * FROM @l`)
+	t.done.queue(b, deleteOutboxSQL)
+	t.later.queue(b, `UPDATE outbox o SET due = now() + d.wait, tries = d.tries FROM @d
+		WHERE o.endpoint_id = d.endpoint_id AND o.event_id = d.event_id`)
 }
 
 func (t *tallied) queueSuccess(b *pgx.Batch) {

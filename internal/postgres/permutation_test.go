@@ -27,9 +27,6 @@ func times(n int) int {
 	return n
 }
 
-// permutations is how many orders the property is tried in.
-func permutations() int { return times(100) }
-
 // The events of one run in any order, each once or several times, some with a new id of the provider's, and the call's own
 // outcome (an acceptance, a lost answer, or a dead replica) anywhere between them: there is one final state.
 func TestEveryOrderOfEventsEndsInOneState(t *testing.T) {
@@ -64,7 +61,7 @@ type step struct {
 func startRuns(t *testing.T, b *bed) []run {
 	t.Helper()
 	account, living, dying := b.relay(t), b.replica(t), b.replica(t)
-	subs := make([]*record.Submission, permutations())
+	subs := make([]*record.Submission, times(100)) // how many orders the property is tried in
 	for i := range subs {
 		subs[i] = submission("ann@example.org", "bob@example.org", "cy@example.org")
 	}

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,10 +25,7 @@ func (db *DB) ProbeWrite(ctx context.Context) error {
 	if errors.Is(err, errProbed) {
 		_, err = db.api.Exec(ctx, commitSQL)
 	}
-	if err != nil {
-		return fmt.Errorf("probe: %w", unavailable(err))
-	}
-	return nil
+	return failed("probe", err)
 }
 
 // errProbed rolls back the table of ProbeWrite.

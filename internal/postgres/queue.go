@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -39,14 +38,11 @@ GROUP BY t.name ORDER BY 2 DESC, 1 LIMIT 100`
 // and the ready messages of each tenant.
 func (db *DB) Queue(ctx context.Context) (record.QueueState, error) {
 	var s record.QueueState
-	err := db.inTx(ctx, func(tx pgx.Tx) error {
+	err := db.inTx(ctx, func(tx pgx.Tx) (err error) {
 		if err := readDepth(ctx, tx, &s); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT id::text, host, started_at, lease_until FROM replica ORDER BY started_at`)
-		if err != nil {
-			return err
-		}
+		rows := query(ctx, tx, `SELECT id::text, host, started_at, lease_until FROM replica ORDER BY started_at`)
 		s.Replicas, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r record.Replica, err error) {
 			return r, row.Scan(&r.ID, &r.Host, &r.StartedAt, &r.LeaseUntil)
 		})
@@ -70,16 +66,11 @@ func readDepth(ctx context.Context, tx pgx.Tx, s *record.QueueState) error {
 	if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil { // a bitmap scan reads the whole lane first
 		return err
 	}
-	var oldest *time.Time
-	err = tx.QueryRow(ctx, queueSQL, numbers, tenants, record.MaxCounted).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, &oldest, &s.Dead)
-	s.OldestDue = orZero(oldest)
+	err = tx.QueryRow(ctx, queueSQL, numbers, tenants, record.MaxCounted).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, orNoTime(&s.OldestDue), &s.Dead)
 	if err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, tenantsSQL, numbers, tenants, max(tenantsCounted/max(len(lanes), 1), 100))
-	if err != nil {
-		return err
-	}
+	rows := query(ctx, tx, tenantsSQL, numbers, tenants, max(tenantsCounted/max(len(lanes), 1), 100))
 	s.Tenants, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d record.TenantDepth, err error) {
 		return d, row.Scan(&d.Tenant, &d.Ready, &d.More)
 	})

@@ -17,10 +17,7 @@ func (db *DB) Register(ctx context.Context, id mail.ID, host string, lease time.
 	db.watch.beats(lease)
 	_, err := db.engine.Exec(ctx, `INSERT INTO replica (id, host, lease_until) VALUES ($1, $2, clock_timestamp() + $3)`,
 		[16]byte(id), host, lease)
-	if err != nil {
-		return fmt.Errorf("register replica: %w", unavailable(err))
-	}
-	return nil
+	return failed("register replica", err)
 }
 
 // Heartbeat extends the lease and returns how many replicas are alive. It returns record.ErrConflict when the lease had
@@ -43,10 +40,8 @@ SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM replica WHERE lease_unti
 
 // Unregister removes a replica that has drained.
 func (db *DB) Unregister(ctx context.Context, id mail.ID) error {
-	if _, err := db.engine.Exec(ctx, `DELETE FROM replica WHERE id = $1`, [16]byte(id)); err != nil {
-		return fmt.Errorf("unregister replica: %w", unavailable(err))
-	}
-	return nil
+	_, err := db.engine.Exec(ctx, `DELETE FROM replica WHERE id = $1`, [16]byte(id))
+	return failed("unregister replica", err)
 }
 
 // Rescue takes back the work of replicas whose lease has run out. Messages whose call had not started are ready again at once;
@@ -115,7 +110,7 @@ func (db *DB) takeBack(ctx context.Context, tx pgx.Tx, condition string, wait ma
 	q := `
 WITH d AS (
     DELETE FROM inflight WHERE id = ANY (ARRAY(SELECT f.id FROM inflight f WHERE ` + condition + ` LIMIT ` + strconv.Itoa(takeBackMax) + ` FOR UPDATE))
-    RETURNING id, lane, tenant_id, owner, account_id, n, tries, recipients, avoid, started_at
+    RETURNING id, lane, tenant_id, owner, account_id, n, tries, recipients, avoid, joined, started_at
 ), r AS (
     INSERT INTO ready (id, lane, tenant_id, due, attempts, tries, avoid)
     SELECT id, lane, tenant_id, now(), n - 1, tries, avoid FROM d WHERE started_at IS NULL
@@ -123,20 +118,16 @@ WITH d AS (
 ), u AS (
     INSERT INTO unknown (id, lane, tenant_id, owner, account_id, n, tries, avoid, policy, decide_at)
     SELECT d.id, d.lane, d.tenant_id, d.owner, d.account_id, d.n, d.tries, d.avoid, m.on_ambiguous,
-           greatest(now(), d.started_at) + (1 << m.resends) * CASE m.on_ambiguous WHEN 'resend' THEN $1 WHEN 'never' THEN $2 ELSE $3 END::interval
+           greatest(now(), d.started_at) + ` + policyWaitSQL + `
     FROM d CROSS JOIN LATERAL (SELECT on_ambiguous, resends FROM message WHERE id = d.id OFFSET 0) m WHERE d.started_at IS NOT NULL
 )
-SELECT id, n, account_id, recipients, started_at IS NOT NULL FROM d`
-	all := append([]any{wait[mail.Resend], wait[mail.Never], wait[mail.Reconcile]}, args...)
-	rows, err := tx.Query(ctx, q, all...)
-	if err != nil {
-		return 0, 0, err
-	}
+SELECT id, n, account_id, recipients, joined, started_at IS NOT NULL FROM d`
+	rows := query(ctx, tx, q, append(policyWaits(wait), args...)...)
 	var lost []lostCall
 	unstarted, started := 0, 0
 	var c lostCall
 	var was bool
-	_, err = pgx.ForEachRow(rows, []any{&c.id, &c.n, &c.account, &c.recipients, &was}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&c.id, &c.n, &c.account, &c.recipients, &c.joined, &was}, func() error {
 		if !was {
 			unstarted++
 			return nil
@@ -159,25 +150,25 @@ type lostCall struct {
 	id         [16]byte
 	n, account int32
 	recipients int
+	joined     bool
 }
 
 const closeLostSQL = `
 UPDATE attempt t SET class = 'uncertain', finished_at = now(), verdict_source = 'rescue',
     error = 'the replica that made this call died before its outcome was recorded'
-FROM unnest($1::uuid[], $2::int[]) AS i(id, n)
-WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND t.class IS NULL`
+FROM @i
+WHERE t.message_id = ANY (@i.id) AND t.message_id = i.id AND t.n = i.n AND t.class IS NULL`
 
 // closeLost marks the calls as uncertain and their recipients as unknown.
 func closeLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error {
-	ids, ns := make([][16]byte, len(lost)), make([]int32, len(lost))
+	ids, calls := make([][16]byte, len(lost)), rowsAs("i", len(lost))
 	for i, c := range lost {
-		ids[i], ns[i] = c.id, c.n
+		ids[i] = c.id
+		calls.row().id("id", c.id).int("n", int(c.n))
 	}
 	b := &pgx.Batch{}
-	b.Queue(closeLostSQL, ids, ns)
-	b.Queue(`UPDATE recipient SET status = 'unknown', updated_at = now() WHERE message_id = ANY ($1) AND status = 'queued'`, ids)
-	b.Queue(settleSeenSQL, ids) // events may have proved some of them already
-	queueFold(b, ids)
+	calls.queue(b, closeLostSQL)
+	queueUnknown(b, ids)
 	return tx.SendBatch(ctx, b).Close()
 }
 
@@ -189,7 +180,7 @@ func (db *DB) settleLost(ctx context.Context, tx pgx.Tx, lost []lostCall) error 
 	}
 	for _, c := range lost {
 		if acc := limits[c.account]; acc != nil {
-			acc.Settle(now.now(), now.now(), c.recipients)
+			acc.Settle(now.now(), now.now(), c.recipients, c.joined)
 		}
 	}
 	b := &pgx.Batch{}

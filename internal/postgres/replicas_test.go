@@ -19,9 +19,6 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// meetings is how many messages two replicas handle at once.
-func meetings() int { return max(1000, times(200)) }
-
 // meeting is one message whose result one replica writes while both are told of events, each in any order.
 type meeting struct {
 	flight
@@ -53,7 +50,9 @@ func TestReplicasMeetOverTheSameMessages(t *testing.T) {
 	}
 	close(jobs)
 	wg.Wait()
-	b.adoptAll(t)
+	b.exec(t, `UPDATE orphan SET retry_at = now()`) // the events that came before their messages
+	_, err := b.db.MatchOrphans(t.Context(), 10_000)
+	must(t, err)
 	checkMeetings(t, b, all)
 }
 
@@ -62,7 +61,7 @@ func (b *bed) meet(t *testing.T, replicas []*DB) []*meeting {
 	t.Helper()
 	account := b.relay(t)
 	owners := []mail.ID{b.replica(t), b.replica(t)}
-	subs := make([]*record.Submission, meetings())
+	subs := make([]*record.Submission, max(1000, times(200)))
 	at := map[mail.ID]string{}
 	for i := range subs {
 		to := fmt.Sprintf("ann%d@example.org", i%40)
@@ -153,14 +152,6 @@ func (m *meeting) record(t *testing.T, db *DB) {
 		}
 		t.Logf("recorded at another try: %v", err)
 	}
-}
-
-// adoptAll matches what came as an orphan.
-func (b *bed) adoptAll(t *testing.T) {
-	t.Helper()
-	b.exec(t, `UPDATE orphan SET retry_at = now()`)
-	_, err := b.db.MatchOrphans(t.Context(), 10_000)
-	must(t, err)
 }
 
 func checkMeetings(t *testing.T, b *bed, all []*meeting) {

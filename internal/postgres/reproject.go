@@ -22,21 +22,10 @@ ORDER BY e.id LIMIT $3`
 	if floor := mail.IDAt(since); !since.IsZero() && after.String() < floor.String() {
 		after = floor
 	}
-	rows, err := db.api.Query(ctx, q, [16]byte(after), account, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read payloads: %w", unavailable(err))
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.RawEvent, error) {
+	return collect("read payloads", query(ctx, db.api, q, [16]byte(after), account, limit), func(row pgx.CollectableRow) (record.RawEvent, error) {
 		var r record.RawEvent
-		var id [16]byte
-		err := row.Scan(&id, &r.Account, &r.Raw)
-		r.Origin = id
-		return r, err
+		return r, row.Scan(intoID(&r.Origin), &r.Account, &r.Raw)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read payloads: %w", unavailable(err))
-	}
-	return list, nil
 }
 
 // errDryRun rolls back a dry run.
@@ -131,10 +120,7 @@ func readKept(ctx context.Context, tx pgx.Tx, in []record.Reprojected) (map[plac
 	for i, r := range in {
 		ids[i] = r.Origin
 	}
-	rows, err := tx.Query(ctx, keptSQL, ids)
-	if err != nil {
-		return nil, err
-	}
+	rows := query(ctx, tx, keptSQL, ids)
 	kept := map[place]*fact{}
 	facts, err := pgx.CollectRows(rows, scanKept)
 	for _, f := range facts {
@@ -148,20 +134,8 @@ func readKept(ctx context.Context, tx pgx.Tx, in []record.Reprojected) (map[plac
 
 func scanKept(row pgx.CollectableRow) (*fact, error) {
 	f := &fact{}
-	var id, origin, key [16]byte
-	var message *[16]byte
-	var bounce []byte
-	err := row.Scan(&id, &origin, &f.Part, &f.Tenant, &f.account, &message, &f.N, &f.Stream, &f.Source, &f.Type, &f.Name, &f.Recipient, &f.At,
-		&f.ProviderMessageID, &bounce, &f.Machine, &f.URL, &key)
-	if err != nil {
-		return nil, err
-	}
-	f.ID, f.Origin, f.byContent = id, origin, key
-	if message != nil {
-		f.MessageID = *message
-	}
-	f.Bounce, err = readBounce(bounce)
-	return f, err
+	return f, row.Scan(intoID(&f.ID), intoID(&f.Origin), &f.Part, &f.Tenant, &f.account, orNoID(&f.MessageID), &f.N, &f.Stream, &f.Source,
+		&f.Type, &f.Name, &f.Recipient, &f.At, &f.ProviderMessageID, &f.Bounce, &f.Machine, &f.URL, intoID(&f.byContent))
 }
 
 // readsAlike reports whether two events are the same in all that the parser decides.
@@ -187,15 +161,13 @@ func overwrite(ctx context.Context, tx pgx.Tx, facts []*fact) error {
 	if len(facts) == 0 {
 		return nil
 	}
-	var c eventColumns
+	e := rowsAs("e", len(facts))
 	for _, f := range facts {
-		if err := c.add(f, nil); err != nil {
-			return err
-		}
+		addEvent(e, f, nil)
 	}
 	_, err := tx.Exec(ctx, insertEventSQL+` ON CONFLICT (id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id,
 		message_id = EXCLUDED.message_id, stream = EXCLUDED.stream, n = EXCLUDED.n, type = EXCLUDED.type, name = EXCLUDED.name,
-		recipient = EXCLUDED.recipient, at = EXCLUDED.at, bounce = EXCLUDED.bounce, machine = EXCLUDED.machine, url = EXCLUDED.url`, c.values()...)
+		recipient = EXCLUDED.recipient, at = EXCLUDED.at, bounce = EXCLUDED.bounce, machine = EXCLUDED.machine, url = EXCLUDED.url`, e)
 	return err
 }
 
@@ -204,34 +176,22 @@ func refold(ctx context.Context, tx pgx.Tx, messages [][16]byte) error {
 	if len(messages) == 0 {
 		return nil
 	}
+	i := idRows(messages)
 	_, err := tx.Exec(ctx, `UPDATE recipient SET status = 'sent', detail = '', bounce = NULL, event_rank = 0, event_at = NULL, event_key = NULL
-		WHERE message_id = ANY ($1) AND event_rank > 0`, messages)
+		WHERE message_id = ANY (@i.id) AND event_rank > 0`, i)
 	if err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `SELECT message_id, n, type, at, key, bounce FROM event
+	rows := query(ctx, tx, `SELECT message_id, n, type, at, key, bounce FROM event
 		WHERE message_id = ANY ($1) AND n IS NOT NULL AND source IN ('webhook', 'lookup') ORDER BY message_id, n`, messages)
-	if err != nil {
-		return err
-	}
 	facts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*fact, error) {
 		f := &fact{}
-		var id, key [16]byte
-		var bounce []byte
-		if err := row.Scan(&id, &f.N, &f.Type, &f.At, &key, &bounce); err != nil {
-			return nil, err
-		}
-		f.MessageID, f.byContent = id, key
-		var err error
-		f.Bounce, err = readBounce(bounce)
-		return f, err
+		return f, row.Scan(intoID(&f.MessageID), &f.N, &f.Type, &f.At, intoID(&f.byContent), &f.Bounce)
 	})
 	if err != nil {
 		return err
 	}
 	b := &pgx.Batch{}
-	if err := queueEvidence(b, facts, messages); err != nil {
-		return err
-	}
+	queueEvidence(b, facts, messages)
 	return tx.SendBatch(ctx, b).Close()
 }

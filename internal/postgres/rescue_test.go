@@ -165,8 +165,7 @@ func TestRescueThatWaitedForAnIntentClosesItsAttempt(t *testing.T) {
 	owner, account := b.replica(t), b.relay(t)
 	in := intent(b.claim(t, owner, account, 1)[0], account)
 	tx := b.begin(t)
-	rows, err := tx.Query(t.Context(), intentSQL, [][16]byte{in.ID}, []int32{1}, []int32{account}, [][]byte{in.Decision}, [][16]byte{owner},
-		[]int32{0}, []int32{}, []int32{}, []int32{}, []string{}, []string{}, []string{})
+	rows, err := tx.Query(t.Context(), intentSQL, intentRows([]ownedIntent{{in, owner}}))
 	must(t, err)
 	rows.Close()
 	must(t, rows.Err())

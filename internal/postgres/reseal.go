@@ -64,11 +64,8 @@ func (db *DB) Reseal(ctx context.Context, write bool, done func(record.Sealed)) 
 
 // read reads the next values after one, at most resealBatch.
 func (v *vault) read(ctx context.Context, db *DB, after sealedValue) ([]sealedValue, error) {
-	rows, err := db.api.Query(ctx, fmt.Sprintf(`SELECT %s, %s, %s FROM %s WHERE %[3]s IS NOT NULL AND (%[1]s, %[2]s) > ($1, $2)
+	rows := query(ctx, db.api, fmt.Sprintf(`SELECT %s, %s, %s FROM %s WHERE %[3]s IS NOT NULL AND (%[1]s, %[2]s) > ($1, $2)
 		ORDER BY 1, 2 LIMIT %[5]d`, v.id, v.name, v.column, v.table, resealBatch), after.id, after.name)
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (s sealedValue, err error) {
 		return s, row.Scan(&s.id, &s.name, &s.sealed)
 	})

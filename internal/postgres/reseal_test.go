@@ -185,3 +185,30 @@ func TestEverySealedColumnIsKnown(t *testing.T) {
 		t.Errorf("columns of bytes (-known +there):\n%s", diff)
 	}
 }
+
+// A value that somebody stores between the reading and the writing of a reseal stays.
+func TestResealLeavesWhatWasStoredMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	ctx := t.Context()
+	one := b.account(t, "one")
+	give := func(db *DB, secret string) {
+		t.Helper()
+		must(t, db.UpdateAccount(ctx, "t", route.Account{Name: "one", Concurrency: 5}, map[string]seal.Secret{"a": seal.NewSecret(secret)}))
+	}
+	give(b.db, "old")
+	ring := b.open(t, Options{Box: keyRing(t, 2, 1)})
+	read, err := vaults[0].read(ctx, ring, sealedValue{})
+	if err != nil || len(read) != 1 {
+		t.Fatalf("read %d values, %v", len(read), err)
+	}
+	give(ring, "new")
+	var n record.Sealed
+	must(t, vaults[0].reseal(ctx, ring, &read[0], true, &n))
+	if n.Changed != 1 || n.Resealed != 0 {
+		t.Errorf("counted %+v, want one that others stored", n)
+	}
+	if got, err := ring.Secrets(ctx, one); err != nil || got["a"].Reveal() != "new" {
+		t.Errorf("the secret is not the new one: %v", err)
+	}
+}

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -67,10 +66,7 @@ func (db *DB) CountRestore(ctx context.Context, r Restoration) (RestoreCounts, e
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, countRestoreSQL, r.Since, r.lostAt(began))
-		if err != nil {
-			return err
-		}
+		rows := query(ctx, tx, countRestoreSQL, r.Since, r.lostAt(began))
 		var place string
 		var younger, done, later, open int
 		_, err = pgx.ForEachRow(rows, []any{&place, &younger, &done, &later, &open}, func() error {
@@ -124,11 +120,8 @@ func (db *DB) Replicas(ctx context.Context) ([]string, error) {
 }
 
 func liveReplicas(ctx context.Context, tx pgx.Tx) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT host || ' (' || id || ', lease until ' || to_char(lease_until AT TIME ZONE 'UTC', 'HH24:MI:SS') || 'Z)'
+	rows := query(ctx, tx, `SELECT host || ' (' || id || ', lease until ' || to_char(lease_until AT TIME ZONE 'UTC', 'HH24:MI:SS') || 'Z)'
 		FROM replica WHERE lease_until > clock_timestamp() ORDER BY started_at, id`)
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
@@ -253,12 +246,7 @@ func (r *restoreRun) note(ctx context.Context, tx pgx.Tx, action string, moved m
 	if moved != nil {
 		detail["moved"] = moved
 	}
-	raw, err := json.Marshal(detail)
-	if err != nil {
-		return fmt.Errorf("encode audit detail: %w", err)
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO audit (actor, action, target, detail) VALUES ($1, $2, 'database', $3)`, r.Actor, action, raw)
-	return err
+	return audit(ctx, tx, r.Actor, action, "database", detail)
 }
 
 // moveAll moves the messages of each queue, batch by batch.

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"encoding/json"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -23,30 +22,29 @@ func restorePlaces() map[string]string {
 
 // openMessage is one message that may have been sent by processes that are lost.
 type openMessage struct {
-	id                   [16]byte
-	lane, tenant, tries  int32
-	n, account           int32
-	avoid                []byte
-	facts                mail.Facts
-	policy               mail.Policy
-	calls                map[int32]int32 // by account: the number of the attempt
-	oldNumbers, oldPlace []int32
+	id                  [16]byte
+	lane, tenant, tries int
+	n                   int
+	account             int32
+	avoid               []byte
+	facts               mail.Facts
+	policy              mail.Policy
+	calls               map[int32]int // by account: the number of the attempt
+	oldNumbers          []int
+	oldPlace            []int32
 }
 
 // readOpen reads the next messages of a queue that were not moved for this loss.
 func (r *restoreRun) readOpen(ctx context.Context, tx pgx.Tx, place string) ([]*openMessage, error) {
-	rows, err := tx.Query(ctx, `
+	rows := query(ctx, tx, `
 SELECT q.id, q.lane, q.tenant_id, q.tries, q.avoid, q.n, q.account_id, m.facts, m.on_ambiguous,
        ARRAY(SELECT n FROM unknown_call c WHERE c.id = q.id ORDER BY n), ARRAY(SELECT account_id FROM unknown_call c WHERE c.id = q.id ORDER BY n)
 FROM (`+restorePlaces()[place]+`) q
 CROSS JOIN LATERAL (SELECT facts, on_ambiguous, created_at, restored_at FROM message WHERE id = q.id OFFSET 0) m
 WHERE q.id > $4 AND m.created_at < $1 AND m.restored_at >= $1 IS NOT TRUE
 ORDER BY q.id LIMIT $3 FOR UPDATE OF q`, r.Since, r.lostAt(r.began), restoreChunk, r.after)
-	if err != nil {
-		return nil, err
-	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*openMessage, error) {
-		o := &openMessage{calls: map[int32]int32{}}
+		o := &openMessage{calls: map[int32]int{}}
 		var facts []byte
 		err := row.Scan(&o.id, &o.lane, &o.tenant, &o.tries, &o.avoid, &o.n, &o.account, &facts, &o.policy, &o.oldNumbers, &o.oldPlace)
 		if err != nil {
@@ -66,37 +64,24 @@ func (r *restoreRun) moveSome(ctx context.Context, tx pgx.Tx, place string) ([][
 		return nil, err
 	}
 	var ids [][16]byte
-	var m restoreRows
+	m := restoreRows{rowsAs("i", len(open)), rowsAs("i", 0), rowsAs("i", 0)}
 	for _, o := range open {
 		ids = append(ids, o.id)
-		r.candidates(o, &m)
+		r.candidates(o, m)
 	}
 	b := &pgx.Batch{}
 	b.Queue(`DELETE FROM `+place+` WHERE id = ANY ($1)`, ids)
 	m.queue(b, r)
-	b.Queue(`UPDATE recipient SET status = 'unknown', updated_at = now() WHERE message_id = ANY ($1) AND status = 'queued'`, ids)
-	b.Queue(`UPDATE message SET restored_at = now() WHERE id = ANY ($1)`, ids)
-	b.Queue(settleSeenSQL, ids) // events may have proved some of them already
-	queueFold(b, ids)
+	queueUnknown(b, ids)
+	idRows(ids).queue(b, `UPDATE message SET restored_at = now() WHERE id = ANY (@i.id)`)
 	return ids, tx.SendBatch(ctx, b).Close()
 }
 
-// restoreRows are the rows that a batch writes, as columns.
-type restoreRows struct {
-	ids                         [][16]byte // of the messages
-	lanes, tenants, tops, tries []int32
-	policies                    []string
-	waits                       []time.Duration
-	calls                       [][16]byte // messages of the calls
-	callNs, callAccounts        []int32
-	asks                        []bool
-	made                        [][16]byte // messages of the attempts that are new
-	madeNs, madeAccounts        []int32
-	decisions, avoid            [][]byte
-}
+// restoreRows are the rows that a batch writes: messages, all of their calls, and those calls that get a new attempt.
+type restoreRows struct{ messages, calls, made *rowset }
 
 // candidates gives a message an attempt at each account where it may have been sent and has no open one, and lists all its calls.
-func (r *restoreRun) candidates(o *openMessage, m *restoreRows) {
+func (r *restoreRun) candidates(o *openMessage, m restoreRows) {
 	if o.account != 0 {
 		o.calls[o.account] = o.n
 	}
@@ -111,16 +96,13 @@ func (r *restoreRun) candidates(o *openMessage, m *restoreRows) {
 		top++
 		o.calls[a.ID] = top
 		decision := route.Decision{Config: r.config.Version, Pinned: o.facts.Account != "", Chosen: a.Name, Candidates: []route.Candidate{}}
-		m.made, m.madeNs, m.madeAccounts = append(m.made, o.id), append(m.madeNs, top), append(m.madeAccounts, a.ID)
-		m.decisions = append(m.decisions, decision.JSON())
+		m.made.row().id("id", o.id).int("n", top).int("account_id", int(a.ID)).raw("decision", decision.JSON())
 	}
 	for account, n := range o.calls {
-		m.calls, m.callNs, m.callAccounts = append(m.calls, o.id), append(m.callNs, n), append(m.callAccounts, account)
-		m.asks = append(m.asks, o.policy == mail.Reconcile)
+		m.calls.row().id("id", o.id).int("n", n).int("account_id", int(account)).bool("asks", o.policy == mail.Reconcile)
 	}
-	m.ids, m.lanes, m.tenants = append(m.ids, o.id), append(m.lanes, o.lane), append(m.tenants, o.tenant)
-	m.tops, m.tries, m.avoid = append(m.tops, top), append(m.tries, o.tries), append(m.avoid, o.avoid)
-	m.policies, m.waits = append(m.policies, string(o.policy)), append(m.waits, r.wait[o.policy])
+	m.messages.row().id("id", o.id).int("lane", o.lane).int("tenant_id", o.tenant).int("n", top).int("tries", o.tries).
+		raw("avoid", o.avoid).text("policy", string(o.policy)).wait("wait", r.wait[o.policy])
 }
 
 // restoreWords is the error of an attempt that the lost database may have made or finished.
@@ -130,31 +112,30 @@ const (
 	// makeAttemptsSQL makes the attempts that candidates adds.
 	makeAttemptsSQL = `
 INSERT INTO attempt (message_id, n, owner, account_id, decision, started_at, finished_at, class, verdict_source, error)
-SELECT i.id, i.n, $5, i.account_id, i.decision, $6, greatest(now(), $6), 'uncertain', 'restore', '` + restoreWords + `'
-FROM unnest($1::uuid[], $2::int[], $3::int[], $4::jsonb[]) AS i(id, n, account_id, decision)`
+SELECT i.id, i.n, $1, i.account_id, i.decision, $2, greatest(now(), $2), 'uncertain', 'restore', '` + restoreWords + `'
+FROM @i`
 
 	// openAttemptsSQL makes attempts uncertain that have no verdict.
 	openAttemptsSQL = `
 UPDATE attempt t SET class = 'uncertain', finished_at = coalesce(t.finished_at, now()), verdict_source = 'restore',
     error = CASE WHEN t.error = '' THEN '` + restoreWords + `' ELSE t.error END
-FROM unnest($1::uuid[], $2::int[]) AS i(id, n)
-WHERE t.message_id = ANY ($1) AND t.message_id = i.id AND t.n = i.n AND (t.class IS NULL OR t.class = 'uncertain')`
+FROM @i
+WHERE t.message_id = ANY (@i.id) AND t.message_id = i.id AND t.n = i.n AND (t.class IS NULL OR t.class = 'uncertain')`
 
 	unknownRestoredSQL = `
 INSERT INTO unknown (id, lane, tenant_id, owner, account_id, n, tries, policy, decide_at, avoid)
-SELECT i.id, i.lane, i.tenant_id, $8, 0, i.n, i.tries, i.policy, now() + i.wait, i.avoid
-FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::text[], $7::interval[], $9::jsonb[])
-    AS i(id, lane, tenant_id, n, tries, policy, wait, avoid)`
+SELECT i.id, i.lane, i.tenant_id, $1, 0, i.n, i.tries, i.policy, now() + i.wait, i.avoid
+FROM @i`
 
 	unknownCallsSQL = `
 INSERT INTO unknown_call (id, n, account_id, until, due)
-SELECT i.id, i.n, i.account_id, $5, CASE WHEN i.asks THEN now() ELSE 'infinity' END
-FROM unnest($1::uuid[], $2::int[], $3::int[], $4::boolean[]) AS i(id, n, account_id, asks)`
+SELECT i.id, i.n, i.account_id, $1, CASE WHEN i.asks THEN now() ELSE 'infinity' END
+FROM @i`
 )
 
-func (m *restoreRows) queue(b *pgx.Batch, r *restoreRun) {
-	b.Queue(openAttemptsSQL, m.calls, m.callNs)
-	b.Queue(makeAttemptsSQL, m.made, m.madeNs, m.madeAccounts, m.decisions, [16]byte(r.owner), r.Since)
-	b.Queue(unknownRestoredSQL, m.ids, m.lanes, m.tenants, m.tops, m.tries, m.policies, m.waits, [16]byte(r.owner), m.avoid)
-	b.Queue(unknownCallsSQL, m.calls, m.callNs, m.callAccounts, m.asks, r.lostAt(r.began))
+func (m restoreRows) queue(b *pgx.Batch, r *restoreRun) {
+	m.calls.queue(b, openAttemptsSQL)
+	m.made.queue(b, makeAttemptsSQL, [16]byte(r.owner), r.Since)
+	m.messages.queue(b, unknownRestoredSQL, [16]byte(r.owner))
+	m.calls.queue(b, unknownCallsSQL, r.lostAt(r.began))
 }

@@ -145,21 +145,16 @@ func TestPgBouncer(t *testing.T) {
 				}
 			}
 			if !tc.pooled {
-				keepsItsSessions(t, through)
+				// The store relies on the settings of its sessions.
+				url := withQuery(t, through, "work_mem", "5MB", "options", "-c geqo=off")
+				for range 2 { // the second finds the sessions of the first
+					db, err := Open(t.Context(), Options{URL: url, Box: newBox(t, 1), AcceptWait: patient})
+					must(t, err)
+					checkParams(t, db, map[string]string{"work_mem": "5MB", "geqo": "off"})
+					db.Close()
+				}
 			}
 		})
-	}
-}
-
-// keepsItsSessions looks at what the store relies on, over a pooler.
-func keepsItsSessions(t *testing.T, through string) {
-	t.Helper()
-	url := withQuery(t, through, "work_mem", "5MB", "options", "-c geqo=off")
-	for range 2 { // the second finds the sessions of the first
-		db, err := Open(t.Context(), Options{URL: url, Box: newBox(t, 1), AcceptWait: patient})
-		must(t, err)
-		checkParams(t, db, map[string]string{"work_mem": "5MB", "geqo": "off"})
-		db.Close()
 	}
 }
 

@@ -128,6 +128,7 @@ func (s *stage) pools(t *testing.T, acceptWait time.Duration) pools {
 	} else {
 		p, err = openPools(ctx, s.URL, connections, acceptWait)
 		must(t, err)
+		p.days.Store(true) // as in a service, which has made the days before it sends
 		s.waits[acceptWait] = append(s.waits[acceptWait], p.accept)
 	}
 	if ps := s.waits[acceptWait]; len(ps) > 0 {

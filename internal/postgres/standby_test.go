@@ -30,18 +30,14 @@ func newServer(t *testing.T) (b *bed, standbys func(names string)) {
 	return b, func(names string) {
 		b.exec(t, `ALTER SYSTEM SET synchronous_standby_names = '`+names+`'`)
 		b.exec(t, `SELECT pg_reload_conf()`)
-		until(t, "commits wait for "+names, func() bool { return b.commits(t) == (names == "") })
+		// One process of the server tells the others of the setting, some time after it was read.
+		until(t, "commits wait for "+names, func() bool {
+			return (b.untilItWaits(t, func(ctx context.Context) error {
+				_, err := b.sql.Exec(ctx, commitSQL)
+				return err
+			}) == nil) == (names == "")
+		})
 	}
-}
-
-// commits reports whether a commit returns, and does not wait for a standby that is not there. One process of the server
-// tells the others of the setting, some time after it was read.
-func (b *bed) commits(t *testing.T) bool {
-	t.Helper()
-	return b.untilItWaits(t, func(ctx context.Context) error {
-		_, err := b.sql.Exec(ctx, commitSQL)
-		return err
-	}) == nil
 }
 
 // untilItWaits does something until it is done or waits for a standby, which is then given up.
@@ -76,24 +72,19 @@ func (b *bed) untilItWaits(t *testing.T, do func(context.Context) error) error {
 func TestNothingIsDoneUntilTheStandbyHasIt(t *testing.T) {
 	t.Parallel()
 	b, standbys := newServer(t) // dear, hence one for both
-	commitIsUnknown(t, b, standbys)
-	b.exec(t, `DELETE FROM ready`)
-	repeatedWaits(t, b, standbys)
-}
-
-// While no standby has the commit, nobody knows whether it outlives the primary.
-func commitIsUnknown(t *testing.T, b *bed, standbys func(names string)) {
-	t.Helper()
+	// While no standby has the commit, nobody knows whether it outlives the primary.
 	db := b.open(t, Options{AcceptWait: hasty})
 	db.commitGrace = 2 * hasty
 	standbys("nobody")
-	defer standbys("")
 	asleep := func() bool {
 		return get[bool](t, b, `SELECT EXISTS (SELECT FROM message)`) // seen once the wait for the standby was given up
 	}
 	if err := acceptUntil(t, db, plain, asleep); !isUnknown(err) {
 		t.Errorf("told %v, want that nobody knows", err)
 	}
+	standbys("")
+	b.exec(t, `DELETE FROM ready`)
+	repeatedWaits(t, b, standbys)
 }
 
 // A commit that no standby has is seen by everybody once the wait for them was given up. Whoever finds its work done by it

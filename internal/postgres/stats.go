@@ -73,14 +73,11 @@ func (db *DB) Stats(ctx context.Context, f record.StatsFilter) ([]record.Stat, e
 		return nil, &mail.Invalid{Fields: []mail.Field{{Field: "by", Code: "unknown_key", Message: "must be account, stream or domain"}}}
 	}
 	var stats []record.Stat
-	err := pgx.BeginTxFunc(ctx, db.api, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, db.api, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
 		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '`+statsTimeout+`'`); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, fmt.Sprintf(statsSQL, key), f.Tenant, [16]byte(mail.IDAt(f.Since)), [16]byte(mail.IDAt(f.Until)), f.Limit)
-		if err != nil {
-			return err
-		}
+		rows := query(ctx, tx, fmt.Sprintf(statsSQL, key), f.Tenant, [16]byte(mail.IDAt(f.Since)), [16]byte(mail.IDAt(f.Until)), f.Limit)
 		stats, err = pgx.CollectRows(rows, scanStat)
 		return err
 	})

@@ -27,8 +27,7 @@ const softSpan = 30 * 24 * time.Hour
 const suppressSQL = `
 INSERT INTO suppression (tenant_id, email, stream, reason, origin, account, message_id, detail)
 SELECT i.tenant_id, i.email, i.stream, i.reason, i.origin, coalesce(a.name, ''), i.message_id, i.detail
-FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::uuid[], $8::text[])
-    AS i(tenant_id, email, stream, reason, origin, account_id, message_id, detail)
+FROM @i
 LEFT JOIN account a ON a.id = i.account_id
 ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = ` + complaintSQL + `, origin = EXCLUDED.origin, account = EXCLUDED.account,
     message_id = EXCLUDED.message_id, detail = EXCLUDED.detail, created_at = now(), expires_at = NULL
@@ -38,14 +37,14 @@ ON CONFLICT (tenant_id, email, stream) DO UPDATE SET reason = ` + complaintSQL +
 const softSQL = `
 WITH c AS (
     INSERT INTO soft_bounce AS b (tenant_id, email, n)
-    SELECT i.tenant_id, i.email, i.n FROM unnest($1::int[], $2::text[], $3::int[]) AS i(tenant_id, email, n)
+    SELECT i.tenant_id, i.email, i.n FROM @i
     ON CONFLICT (tenant_id, email) DO UPDATE SET last_at = now(),
-        n = CASE WHEN b.first_at > now() - $5::interval THEN b.n + EXCLUDED.n ELSE EXCLUDED.n END,
-        first_at = CASE WHEN b.first_at > now() - $5::interval THEN b.first_at ELSE now() END
+        n = CASE WHEN b.first_at > now() - $2::interval THEN b.n + EXCLUDED.n ELSE EXCLUDED.n END,
+        first_at = CASE WHEN b.first_at > now() - $2::interval THEN b.first_at ELSE now() END
     RETURNING b.tenant_id, b.email, b.n
 )
 INSERT INTO suppression (tenant_id, email, reason, origin, detail, expires_at)
-SELECT tenant_id, email, 'soft_bounce', 'webhook', n || ' soft bounces without a delivery', now() + $5::interval FROM c WHERE n >= $4
+SELECT tenant_id, email, 'soft_bounce', 'webhook', n || ' soft bounces without a delivery', now() + $2::interval FROM c WHERE n >= $1
 ` + longerStaysSQL
 
 // address is a folded address of a tenant.
@@ -58,10 +57,8 @@ type address struct {
 // of the stream, and soft bounces in a row stop all mail for a while. An event that any recipient of the message could have
 // forged (fact.shared) is not enough: one recipient could stop the mail of all others for good.
 func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
-	var tenants, accounts []int32
-	var emails, streams, reasons, origins, details []string
-	var messages [][16]byte
-	soft, delivered := map[address]int32{}, map[address]bool{}
+	i := rowsAs("i", 0)
+	soft, delivered := map[address]int{}, map[address]bool{}
 	seen := map[[3]string]bool{}
 	for _, f := range byAddress(known) {
 		if f.N < 0 || f.shared { // not a recipient of the message, whatever address it names; or perhaps forged
@@ -84,14 +81,12 @@ func (db *DB) queueSuppressions(b *pgx.Batch, known []*fact) {
 			continue
 		}
 		seen[key] = true
-		tenants, emails, streams = append(tenants, int32(f.Tenant)), append(emails, who.email), append(streams, stream)
-		reasons, origins = append(reasons, reason), append(origins, originOf(f.Source))
-		accounts, messages, details = append(accounts, f.account), append(messages, f.MessageID), append(details, f.Evidence(f.byContent).Detail())
+		i.row().int("tenant_id", int(f.Tenant)).text("email", who.email).text("stream", stream).text("reason", reason).
+			text("origin", originOf(f.Source)).int("account_id", int(f.account)).id("message_id", f.MessageID).
+			text("detail", f.Evidence(f.byContent).Detail())
 	}
 	db.queueSoft(b, soft, delivered)
-	if len(emails) > 0 {
-		b.Queue(suppressSQL, tenants, emails, streams, reasons, origins, accounts, messages, details)
-	}
+	i.queue(b, suppressSQL)
 }
 
 // byAddress sorts facts by tenant and address, and keeps the order of those of one address. Every replica locks rows in this
@@ -135,24 +130,22 @@ func countsAsSoft(b *mail.Bounce) bool {
 }
 
 // queueSoft counts soft bounces, and resets the counts of addresses that had a delivery.
-func (db *DB) queueSoft(b *pgx.Batch, soft map[address]int32, delivered map[address]bool) {
+func (db *DB) queueSoft(b *pgx.Batch, soft map[address]int, delivered map[address]bool) {
 	if db.softLimit <= 0 {
 		return
 	}
-	tenants, emails, ns := []int32{}, []string{}, []int32{}
+	i := rowsAs("i", len(soft))
 	for _, who := range sortedAddresses(soft) {
-		tenants, emails, ns = append(tenants, int32(who.tenant)), append(emails, who.email), append(ns, soft[who])
+		i.row().int("tenant_id", int(who.tenant)).text("email", who.email).int("n", soft[who])
 	}
-	if len(emails) > 0 {
-		b.Queue(softSQL, tenants, emails, ns, db.softLimit, softSpan)
-	}
+	i.queue(b, softSQL, db.softLimit, softSpan)
 	for some := range slices.Chunk(sortedAddresses(delivered), intakeChunk) {
-		tenants, emails = []int32{}, []string{}
+		i := rowsAs("i", len(some))
 		for _, who := range some {
-			tenants, emails = append(tenants, int32(who.tenant)), append(emails, who.email)
+			i.row().int("tenant_id", int(who.tenant)).text("email", who.email)
 		}
-		b.Queue(`DELETE FROM soft_bounce s USING unnest($1::int[], $2::text[]) AS i(tenant_id, email)
-			WHERE s.tenant_id = ANY ($1) AND s.email = ANY ($2) AND s.tenant_id = i.tenant_id AND s.email = i.email`, tenants, emails)
+		b.Queue(`DELETE FROM soft_bounce s USING @i
+			WHERE s.tenant_id = ANY (@i.tenant_id) AND s.email = ANY (@i.email) AND s.tenant_id = i.tenant_id AND s.email = i.email`, i)
 	}
 }
 
@@ -163,10 +156,7 @@ func sortedAddresses[V any](m map[address]V) []address {
 		all = append(all, a)
 	}
 	slices.SortFunc(all, func(a, b address) int {
-		if a.tenant != b.tenant {
-			return int(a.tenant) - int(b.tenant)
-		}
-		return strings.Compare(a.email, b.email)
+		return cmp.Or(cmp.Compare(a.tenant, b.tenant), strings.Compare(a.email, b.email))
 	})
 	return all
 }

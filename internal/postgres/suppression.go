@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
@@ -31,8 +30,7 @@ const addSuppressionsSQL = `
 INSERT INTO suppression (tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
 SELECT DISTINCT ON (i.email, i.stream) $1::int, i.email, i.stream, i.reason, i.origin, i.account, i.message_id, i.detail,
     coalesce(i.created_at, now()), i.expires_at
-FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[])
-    AS i(email, stream, reason, origin, account, message_id, detail, created_at, expires_at)
+FROM @i
 ORDER BY i.email, i.stream, i.expires_at DESC NULLS FIRST, i.reason <> 'complaint'
 ` + longerStaysSQL
 
@@ -58,7 +56,7 @@ func (db *DB) Suppress(ctx context.Context, s record.Suppression) error {
 // audit entry, with By of the first suppression as the actor.
 func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list []record.Suppression) (int64, error) {
 	return db.addSuppressions(ctx, tenant, list, func(tx pgx.Tx, added int64) error {
-		if len(list) == 0 || list[0].By == "" {
+		if list[0].By == "" {
 			return nil
 		}
 		return audit(ctx, tx, list[0].By, "suppression.import", "", map[string]any{"tenant": tenant, "rows": len(list), "added": added})
@@ -67,22 +65,19 @@ func (db *DB) ImportSuppressions(ctx context.Context, tenant mail.TenantID, list
 
 // addSuppressions adds suppressions in a transaction, in which note writes the audit entry.
 func (db *DB) addSuppressions(ctx context.Context, tenant mail.TenantID, list []record.Suppression, note func(tx pgx.Tx, added int64) error) (int64, error) {
-	n := len(list)
-	emails, streams, reasons, origins := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	accounts, messages, details := make([]string, n), make([]*[16]byte, n), make([]string, n)
-	created, expires := make([]*time.Time, n), make([]*time.Time, n)
-	for i := range list {
-		s := &list[i]
-		emails[i], streams[i], reasons[i], origins[i] = mail.FoldAddress(s.Email), s.Stream, s.Reason, s.Origin
-		accounts[i], details[i] = s.Account, s.Detail
-		created[i], expires[i] = orNull(s.CreatedAt), orNull(s.ExpiresAt)
-		if !s.MessageID.IsZero() {
-			messages[i] = (*[16]byte)(&s.MessageID)
-		}
+	if len(list) == 0 {
+		return 0, nil
+	}
+	i := rowsAs("i", len(list))
+	for k := range list {
+		s := &list[k]
+		i.row().text("email", mail.FoldAddress(s.Email)).text("stream", s.Stream).text("reason", s.Reason).text("origin", s.Origin).
+			text("account", s.Account).maybeID("message_id", s.MessageID).text("detail", s.Detail).
+			maybeTime("created_at", s.CreatedAt).maybeTime("expires_at", s.ExpiresAt)
 	}
 	var added int64
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, addSuppressionsSQL, tenant, emails, streams, reasons, origins, accounts, messages, details, created, expires)
+		tag, err := tx.Exec(ctx, addSuppressionsSQL, i, tenant)
 		if err != nil {
 			return err
 		}
@@ -108,11 +103,8 @@ type lifted struct {
 func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID, email string, complaints bool, streams ...string) error {
 	const rows = ` FROM suppression WHERE tenant_id = $1 AND email = $2 AND ($3::text[] IS NULL OR stream = ANY ($3))`
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		rs, err := tx.Query(ctx, `DELETE`+rows+` AND ($4 OR reason <> 'complaint' OR expires_at < now()) RETURNING stream, reason`,
+		rs := query(ctx, tx, `DELETE`+rows+` AND ($4 OR reason <> 'complaint' OR expires_at < now()) RETURNING stream, reason`,
 			tenant, mail.FoldAddress(email), streams, complaints)
-		if err != nil {
-			return err
-		}
 		gone, err := pgx.CollectRows(rs, pgx.RowToStructByPos[lifted])
 		if err != nil {
 			return err
@@ -124,8 +116,8 @@ func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID
 		if left && !complaints {
 			return record.ErrForbidden
 		}
-		if err := affected(int64(len(gone)), nil, "suppression"); err != nil {
-			return err
+		if len(gone) == 0 {
+			return fmt.Errorf("suppression: %w", record.ErrNotFound)
 		}
 		return audit(ctx, tx, actor, "suppression.delete", veiled(email), map[string]any{
 			"tenant": tenant, "lifted": gone, "complaint": slices.ContainsFunc(gone, func(l lifted) bool { return l.Reason == "complaint" }),
@@ -146,25 +138,13 @@ WHERE tenant_id = $1 AND ($2 = '' OR email = $2) AND ($3 = '' OR stream = $3) AN
   AND (email, stream) > ($5, $6) AND (expires_at IS NULL OR expires_at > now())
 ORDER BY email, stream
 LIMIT $7`
-	rows, err := db.api.Query(ctx, q, match.Tenant, mail.FoldAddress(match.Email), match.Stream, match.Reason, after.Email, after.Stream, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list suppressions: %w", unavailable(err))
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (record.Suppression, error) {
+	rows := query(ctx, db.api, q, match.Tenant, mail.FoldAddress(match.Email), match.Stream, match.Reason, after.Email, after.Stream, limit)
+	return collect("list suppressions", rows, func(row pgx.CollectableRow) (record.Suppression, error) {
 		var s record.Suppression
-		var message *[16]byte
-		var expires *time.Time
-		err := row.Scan(&s.Tenant, &s.Email, &s.Stream, &s.Reason, &s.Origin, &s.Account, &message, &s.Detail, &s.CreatedAt, &expires)
-		if message != nil {
-			s.MessageID = *message
-		}
-		s.ExpiresAt = orZero(expires)
+		err := row.Scan(&s.Tenant, &s.Email, &s.Stream, &s.Reason, &s.Origin, &s.Account, orNoID(&s.MessageID), &s.Detail, &s.CreatedAt,
+			orNoTime(&s.ExpiresAt))
 		return s, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list suppressions: %w", unavailable(err))
-	}
-	return list, nil
 }
 
 // veiled is an address as the audit shows it, such as a***@example.org. The audit is kept longer than the mail, and a reader who

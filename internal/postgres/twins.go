@@ -13,10 +13,10 @@ import (
 const twinsSQL = `
 SELECT DISTINCT t.message_id
 FROM attempt t
-WHERE t.message_id = ANY ($1) AND (t.class = 'accepted' AND t.finished_at = now() OR t.seen_at = now())
+WHERE t.message_id = ANY (@i.id) AND (t.class = 'accepted' AND t.finished_at = now() OR t.seen_at = now())
   AND EXISTS (
     SELECT FROM attempt a JOIN attempt b ON b.message_id = a.message_id AND b.n > a.n
-    WHERE a.message_id = t.message_id AND b.message_id = t.message_id AND a.message_id BETWEEN $2 AND $3 AND b.message_id BETWEEN $2 AND $3
+    WHERE a.message_id = t.message_id AND b.message_id = t.message_id AND a.message_id BETWEEN @i.id.first AND @i.id.last AND b.message_id BETWEEN @i.id.first AND @i.id.last
       AND t.n IN (a.n, b.n)
       AND (a.seen_at > a.finished_at OR a.class = 'accepted' AND a.finished_at > b.started_at)
       AND (b.class = 'accepted' OR b.seen_at IS NOT NULL)
@@ -30,8 +30,7 @@ func queueTwins(b *pgx.Batch, ids [][16]byte, twins *[][16]byte) {
 	if len(ids) == 0 {
 		return
 	}
-	first, last := span(ids)
-	b.Queue(twinsSQL, ids, first, last).Query(func(rows pgx.Rows) error {
+	b.Queue(twinsSQL, idRows(ids)).Query(func(rows pgx.Rows) error {
 		var err error
 		*twins, err = pgx.CollectRows(rows, pgx.RowTo[[16]byte])
 		return err

@@ -30,20 +30,20 @@ WITH d AS (
     FROM x WHERE again OR EXISTS (SELECT FROM recipient c WHERE c.message_id = x.id AND c.status = 'queued' OFFSET 0)
 )
 SELECT id, n, again FROM x`
+	if some, err := db.anyUnknown(ctx); !some || err != nil {
+		return 0, 0, err
+	}
 	err = pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, q, resendAfterReconcile, most)
-		if err != nil {
-			return err
-		}
+		rows := query(ctx, tx, q, resendAfterReconcile, most)
 		resent, failed = 0, 0
 		var ids, again [][16]byte
-		var ns []int32
-		var repeat []bool
+		decided := rowsAs("i", 0)
 		var id [16]byte
-		var n int32
+		var n int
 		var resend bool
 		_, err = pgx.ForEachRow(rows, []any{&id, &n, &resend}, func() error {
-			ids, ns, repeat = append(ids, id), append(ns, n), append(repeat, resend)
+			ids = append(ids, id)
+			decided.row().id("id", id).int("n", n).bool("again", resend)
 			if resend {
 				again = append(again, id)
 				resent++
@@ -56,11 +56,11 @@ SELECT id, n, again FROM x`
 			return err
 		}
 		b := &pgx.Batch{}
-		b.Queue(decideAttemptSQL, ids, ns)
-		b.Queue(decideRecipientSQL, ids, repeat)
-		b.Queue(tellEndsSQL, ids)
+		decided.queue(b, decideAttemptSQL)
+		decided.queue(b, decideRecipientSQL)
+		idRows(ids).queue(b, tellEndsSQL)
 		queueFold(b, ids)
-		b.Queue(`UPDATE message SET resends = resends + 1 WHERE id = ANY ($1)`, again)
+		idRows(again).queue(b, `UPDATE message SET resends = resends + 1 WHERE id = ANY (@i.id)`)
 		return tx.SendBatch(ctx, b).Close()
 	})
 	if err != nil {
@@ -69,17 +69,32 @@ SELECT id, n, again FROM x`
 	return resent, failed, nil
 }
 
+// anyUnknown reports whether a message is unknown. It is asked every few seconds, by those who look after such messages: to plan
+// their statements, which may touch every day that is kept, takes a quarter of a second with ninety days.
+func (db *DB) anyUnknown(ctx context.Context) (some bool, err error) {
+	err = db.engine.QueryRow(ctx, `SELECT EXISTS (SELECT FROM unknown)`).Scan(&some)
+	return some, failed("look for unknown messages", err)
+}
+
 // decideAttemptSQL notes that the deadline decided about the call, or about all possible calls of a restored message.
 const decideAttemptSQL = `
 UPDATE attempt t SET verdict_source = 'deadline'
-FROM unnest($1::uuid[], $2::int[]) AS d(id, n)
-WHERE t.message_id = ANY ($1) AND t.message_id = d.id AND t.class = 'uncertain' AND (t.n = d.n OR t.verdict_source = 'restore')`
+FROM @i
+WHERE t.message_id = ANY (@i.id) AND t.message_id = i.id AND t.class = 'uncertain' AND (t.n = i.n OR t.verdict_source = 'restore')`
 
 const decideRecipientSQL = `
-UPDATE recipient c SET updated_at = now(), status = CASE WHEN d.again THEN 'queued' ELSE 'failed_unknown' END,
-    detail = CASE WHEN d.again THEN '' ELSE 'no evidence of the outcome came in time' END
-FROM unnest($1::uuid[], $2::boolean[]) AS d(id, again)
-WHERE c.message_id = ANY ($1) AND c.message_id = d.id AND c.status = 'unknown'`
+UPDATE recipient c SET updated_at = now(), status = CASE WHEN i.again THEN 'queued' ELSE 'failed_unknown' END,
+    detail = CASE WHEN i.again THEN '' ELSE 'no evidence of the outcome came in time' END
+FROM @i
+WHERE c.message_id = ANY (@i.id) AND c.message_id = i.id AND c.status = 'unknown'`
+
+// queueUnknown makes the open recipients of messages unknown. Events may have proved the calls of some of them already.
+func queueUnknown(b *pgx.Batch, ids [][16]byte) {
+	i := idRows(ids)
+	i.queue(b, `UPDATE recipient SET status = 'unknown', updated_at = now() WHERE message_id = ANY (@i.id) AND status = 'queued'`)
+	i.queue(b, settleSeenSQL)
+	queueFold(b, ids)
+}
 
 // FreeHeld makes held messages due again, because a change of configuration may have made room for them. It takes those that
 // are due first, at most limit, and reports whether these were all.
@@ -99,18 +114,15 @@ UPDATE ready SET due = now(), held = false WHERE id = ANY (ARRAY(
 func (db *DB) Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (mail.ID, error) {
 	var last mail.ID
 	err := pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT r.id, r.lane, m.facts FROM ready r
+		rows := query(ctx, tx, `SELECT r.id, r.lane, m.facts FROM ready r
 			CROSS JOIN LATERAL (SELECT facts FROM message WHERE id = r.id OFFSET 0) m
 			WHERE r.id > $1 ORDER BY r.id LIMIT $2 FOR UPDATE OF r SKIP LOCKED`, [16]byte(after), limit)
-		if err != nil {
-			return err
-		}
 		var id [16]byte
 		var have int32
 		var facts mail.Facts
 		var moved []queue.Relane
 		n := 0
-		_, err = pgx.ForEachRow(rows, []any{&id, &have, &facts}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&id, &have, &facts}, func() error {
 			n++
 			last = id
 			if want := lane(&facts); want != have {

@@ -68,10 +68,8 @@ func (db *DB) othersIdle(ctx context.Context) (string, error) {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var timeout string
-	if err := conn.QueryRow(ctx, `SELECT current_setting($1)`, name).Scan(&timeout); err != nil {
-		return "", fmt.Errorf("read vitals: %w", unavailable(err))
-	}
-	return timeout, nil
+	err = conn.QueryRow(ctx, `SELECT current_setting($1)`, name).Scan(&timeout)
+	return timeout, failed("read vitals", err)
 }
 
 // MissingPrivileges names the tables, sequences and functions of the schema that our role may not use in the way serve needs.
@@ -87,15 +85,7 @@ UNION ALL
 SELECT p.proname || '()' FROM pg_proc p
 WHERE p.pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'message'::regclass) AND NOT has_function_privilege(p.oid, 'EXECUTE')
 ORDER BY 1`
-	rows, err := db.api.Query(ctx, q)
-	if err != nil {
-		return nil, fmt.Errorf("read privileges: %w", unavailable(err))
-	}
-	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("read privileges: %w", unavailable(err))
-	}
-	return missing, nil
+	return collect("read privileges", query(ctx, db.api, q), pgx.RowTo[string])
 }
 
 // PartitionsAhead counts the days after today for which all partitions exist.
@@ -105,8 +95,6 @@ SELECT count(*) FROM generate_series(1, 30) AS d(n)
 WHERE (SELECT count(*) FROM unnest(ARRAY['message', 'body', 'recipient', 'attempt', 'event', 'delivery']) AS t(name)
        WHERE to_regclass(t.name || '_' || to_char((now() AT TIME ZONE 'UTC')::date + d.n, 'YYYYMMDD')) IS NOT NULL) = 6`
 	var n int
-	if err := db.api.QueryRow(ctx, q).Scan(&n); err != nil {
-		return 0, fmt.Errorf("count partitions: %w", unavailable(err))
-	}
-	return n, nil
+	err := db.api.QueryRow(ctx, q).Scan(&n)
+	return n, failed("count partitions", err)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -44,16 +43,14 @@ type rowQuerier interface {
 func readWaiting(ctx context.Context, on rowQuerier, id mail.ID) (*queue.Waiting, error) {
 	w := &queue.Waiting{Facts: &mail.Facts{}}
 	var facts, avoid []byte
-	var due, decide *time.Time
-	err := on.QueryRow(ctx, waitingSQL, [16]byte(id), queue.MaxAhead).Scan(&facts, &w.Ready, &due, &w.Held, &w.Tries, &avoid, &w.Ahead,
-		&w.Sending, &w.Unknown, &decide, &w.Policy, &w.Account)
+	err := on.QueryRow(ctx, waitingSQL, [16]byte(id), queue.MaxAhead).Scan(&facts, &w.Ready, orNoTime(&w.Due), &w.Held, &w.Tries, &avoid, &w.Ahead,
+		&w.Sending, &w.Unknown, orNoTime(&w.Decide), &w.Policy, &w.Account)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, record.ErrNotFound
 	}
 	if err != nil {
 		return nil, err
 	}
-	w.Due, w.Decide = orZero(due), orZero(decide)
 	if err := json.Unmarshal(facts, w.Facts); err != nil {
 		return nil, fmt.Errorf("facts: %w", err)
 	}

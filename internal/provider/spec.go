@@ -25,6 +25,7 @@ type Spec struct {
 	Events EventSpec
 	Lookup LookupSpec
 	Repeat RepeatSpec
+	Batch  BatchSpec // of a Batcher whose account has no setting batch_size
 }
 
 // Refuse answers in place of the provider if its caps are known; nil means that it would take the message. Routing asks before it
@@ -57,12 +58,21 @@ type LookupSpec struct {
 }
 
 // RepeatSpec says whether a call of this kind can be repeated without harm, because the provider treats calls with the same
-// Send.Key as one.
+// Send.Key as one. A call with several messages is never repeated: it has no key.
 type RepeatSpec struct {
 	Within time.Duration // after the first of them; 0 never
 }
 
-// Capabilities says what a kind can carry. Zero means no limit known to us.
+// BatchSpec says which messages may travel in one call of a Batcher.
+type BatchSpec struct {
+	Max           int  // messages; 1 means that each travels alone
+	MaxRecipients int  // of all messages together; 0 no limit
+	Alike         bool // only messages with the same mail.Facts.Content
+	NoAttachments bool // only messages without attachments
+}
+
+// Capabilities says what a kind can carry. Zero means no limit known to us. For tags and metadata, it also stands for a kind that
+// does not take them: its adapter does not pass them on. A limit without a field here is checked by the adapter alone, in Send.
 type Capabilities struct {
 	MaxBytes            int64    `json:"max_bytes"` // whole message, encoded
 	MaxBodyBytes        int      `json:"max_body_bytes,omitempty"`

@@ -109,6 +109,7 @@ type Claim struct {
 type Assignment struct {
 	Due     Due
 	Account int32
+	Joined  bool // it travels in the call of an earlier one of the same claim
 }
 
 // Hold puts a message off. Held messages are freed by every change of configuration.
@@ -239,6 +240,7 @@ type Settle struct {
 	Began      time.Time // on the database's clock
 	At         time.Time // its latest possible arrival at the provider, by our own clock: the database's may be set meanwhile
 	Recipients int
+	Joined     bool // another message of the call costs its request
 }
 
 // Block gives an account no slot for a time, at every replica.

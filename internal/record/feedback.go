@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -195,12 +194,4 @@ const (
 type DeliveryEntry struct {
 	ID mail.ID
 	DeliveryResult
-}
-
-// MarshalBounce encodes a bounce for the store; nil for none.
-func MarshalBounce(b *mail.Bounce) ([]byte, error) {
-	if b == nil {
-		return nil, nil
-	}
-	return json.Marshal(b)
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/sendgate/sendgate/internal/queue"
 )
 
-// A message whose call is to be made again goes to the account of that call and to no other, whatever the weights say.
+// A message whose call will be repeated goes to the account of that call and to no other, whatever the weights are.
 func TestARepeatGoesToItsAccountOnly(t *testing.T) {
 	t.Parallel()
 	c := config(Spill, 100, 1)

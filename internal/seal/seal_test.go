@@ -18,7 +18,7 @@ import (
 
 const canary = "cAnArY-s3cr3t/value"
 
-// holder is how secrets are kept: in structs, maps, slices and behind pointers.
+// holder has secrets in all the places where code keeps them: structs, maps, slices and behind pointers.
 type holder struct {
 	Name  string
 	Key   Secret

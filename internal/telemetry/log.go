@@ -1,6 +1,5 @@
-// Package telemetry has all that is needed to watch a running sendgate: the logger, the Prometheus metrics, the listener for
-// operations and the OpenTelemetry wrappers. Of our packages it imports only hostcheck; the engine and the API are given a
-// *slog.Logger and a *Metrics.
+// Package telemetry has all that is needed to watch a running sendgate: the logger, the Prometheus metrics and the listener
+// for operations. Of our packages it imports only hostcheck; the engine and the API are given a *slog.Logger and a *Metrics.
 //
 // It decides names, label sets and buckets. Each caller decides what it logs. A newcomer's likeliest mistake is a label whose
 // values come from outside (an id, an address, a URL path): each value is a time series that is never removed. So labels are

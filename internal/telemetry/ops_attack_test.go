@@ -11,7 +11,8 @@ import (
 	"github.com/sendgate/sendgate/internal/hostcheck"
 )
 
-// A page whose name was pointed at this listener reads no metrics, and of readiness no reason. Probes go on.
+// A page whose host name was pointed at this listener can read neither the metrics nor the reason of readiness. Health probes
+// still work.
 func TestPagesReadNothingOfOperations(t *testing.T) {
 	t.Parallel()
 	h := Ops(NewRegistry(), func(context.Context) error { return errors.New("pool secret-name") }, hostcheck.Rule{Inside: true, Setting: "SENDGATE_OPS_HOSTS"})

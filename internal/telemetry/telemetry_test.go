@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -243,29 +242,5 @@ func TestReadyCheckHasADeadline(t *testing.T) {
 	get(t, h, http.MethodGet, "/readyz")
 	if left <= 0 || left > readyTimeout {
 		t.Errorf("deadline of the check in %s, want within %s", left, readyTimeout)
-	}
-}
-
-func TestTracingPassesRequestsUnchanged(t *testing.T) {
-	t.Parallel()
-	var header http.Header
-	srv := httptest.NewServer(Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		header = r.Header.Clone()
-		w.WriteHeader(http.StatusAccepted)
-	}), "api"))
-	t.Cleanup(srv.Close)
-	client := &http.Client{Transport: Transport(http.DefaultTransport)}
-	resp, err := client.Post(srv.URL, "text/plain", strings.NewReader("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusAccepted {
-		t.Errorf("status = %d, want 202", resp.StatusCode)
-	}
-	for name := range header {
-		if slices.Contains([]string{"Traceparent", "Tracestate", "Baggage"}, name) {
-			t.Errorf("header %s left though nothing is configured", name)
-		}
 	}
 }

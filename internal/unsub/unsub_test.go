@@ -156,7 +156,7 @@ func TestOpenRefusesWhatIsNotOurs(t *testing.T) {
 	}
 }
 
-// In base64 the last character may hold bits that mean nothing: a token has one spelling all the same.
+// In base64 the last character may have unused bits, but a token still has only one valid spelling.
 func TestOpenTakesOneSpelling(t *testing.T) {
 	t.Parallel()
 	s := signer(t, base, secret(1))
@@ -284,7 +284,7 @@ func TestNewChecksBaseAndKeys(t *testing.T) {
 	}
 }
 
-// FuzzOpen holds that a token which opens is one that we would make, letter by letter.
+// FuzzOpen checks that a token which opens is one that we would make, letter by letter.
 func FuzzOpen(f *testing.F) {
 	s := signer(f, base, secret(1))
 	token := tokenOf(f, s, ann())
@@ -305,7 +305,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// FuzzRoundTrip holds that whatever fits the caps comes back.
+// FuzzRoundTrip checks that every value within the caps comes back.
 func FuzzRoundTrip(f *testing.F) {
 	s := signer(f, base, secret(1))
 	f.Add(int32(1), "news", []byte("0123456789abcdef"), "ann@example.org")

@@ -1,5 +1,5 @@
-// Package resend emulates the Resend API, written from its documentation: "Send Email", "Idempotency Keys", "Errors",
-// "List Sent Emails", "Retrieve Sent Email", "Event Types", "Verify Webhooks Requests" and "Create Webhook".
+// Package resend emulates the Resend API, written from its documentation: "Send Email", "Send Batch Emails", "Batch Validation
+// Modes", "Idempotency Keys", "Errors", "List Sent Emails", "Retrieve Sent Email", "Event Types", "Verify Webhooks Requests" and "Create Webhook".
 //
 // It decides what Resend would answer and report, and leaves ledger, limits and faults to package emulator. The most likely
 // mistake of a newcomer is to remember an idempotency key before its email is in the ledger: a call that is refused, or fails,
@@ -37,6 +37,7 @@ type api struct {
 func open(h *emulator.Host) (emulator.Provider, error) {
 	a := &api{host: h, secret: newSecret()}
 	h.Handle("POST /emails", a.keys.guard(h.Send(a.read)))
+	h.Handle("POST /emails/batch", a.keys.guard(h.Send(a.readBatch)))
 	h.Handle("GET /emails", h.Lookup(a.list))
 	h.Handle("GET /emails/{id}", h.Lookup(a.retrieve))
 	a.registrations()
@@ -93,9 +94,9 @@ func (*api) Failure(status int) *emulator.Reply {
 
 func (*api) Decorate(*emulator.Reply) {}
 
-// read parses a send request and checks it. For a known key it returns the first answer again, and makes no second email.
-func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
-	k := keyOf(r)
+// keyed answers a send request by its idempotency key alone, or returns nil. For a known key it gives the first answer again, and
+// makes no second email.
+func (a *api) keyed(k key, body []byte) *emulator.Submission {
 	switch known := a.keys.find(k, a.host.Now()); {
 	case len(k.text) > maxKey || k.given && k.text == "":
 		return emulator.Refuse(refuse(http.StatusBadRequest, "invalid_idempotency_key", "The key must be between 1-256 chars."))
@@ -106,7 +107,16 @@ func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 		return emulator.Refuse(refuse(http.StatusConflict, "invalid_idempotent_request",
 			"The same idempotency key was used with a different request payload."))
 	case known != nil:
-		return &emulator.Submission{Cost: emulator.Cost{Requests: 1}, Accepted: accepted(known.id), End: emulator.EndTested}
+		return &emulator.Submission{Cost: emulator.Cost{Requests: 1}, Accepted: known.answer, End: emulator.EndTested}
+	}
+	return nil
+}
+
+// read parses a request for one email and checks it.
+func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
+	k := keyOf(r)
+	if sub := a.keyed(k, body); sub != nil {
+		return sub
 	}
 	var m email
 	if err := json.Unmarshal(body, &m); err != nil {
@@ -121,11 +131,12 @@ func (a *api) read(r *http.Request, body []byte) *emulator.Submission {
 		return sub
 	}
 	id := uuid.NewString()
-	sub.Messages, sub.Accepted = []*emulator.Message{m.message(id)}, accepted(id)
-	sub.Taken = func() { a.keys.keep(k, digest(body), id, a.host.Now()) }
+	sub.Messages, sub.Accepted = []*emulator.Message{m.message(id)}, emulator.JSON(http.StatusOK, created{id})
+	sub.Taken = func() { a.keys.keep(k, digest(body), sub.Accepted, a.host.Now()) }
 	return sub
 }
 
-func accepted(id string) *emulator.Reply {
-	return emulator.JSON(http.StatusOK, map[string]string{"id": id})
+// created is an email in an answer.
+type created struct {
+	ID string `json:"id"`
 }

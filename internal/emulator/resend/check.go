@@ -47,6 +47,7 @@ type email struct {
 		Name  string `json:"name"`
 		Value string `json:"value"`
 	} `json:"tags"`
+	ScheduledAt string `json:"scheduled_at"` // looked at in a batch only
 
 	from string
 	all  []string // every recipient that could be read

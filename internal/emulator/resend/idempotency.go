@@ -6,9 +6,12 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/sendgate/sendgate/internal/emulator"
 )
 
-// The rules of "Idempotency Keys": a key has 1 to 256 characters and is remembered for a day after its email was sent.
+// The rules of "Idempotency Keys": a key has 1 to 256 characters and is remembered for a day after its email was sent. It stands
+// for a request, which may be a batch, and not for the emails in it.
 const (
 	maxKey  = 256
 	keyLife = 24 * time.Hour
@@ -21,11 +24,11 @@ type keyring struct {
 	busy map[string]bool
 }
 
-// keyed is an email that was sent with a key.
+// keyed is a request with a key whose emails were taken.
 type keyed struct {
-	id   string
-	body [32]byte
-	at   time.Time
+	answer *emulator.Reply
+	body   [32]byte
+	at     time.Time
 }
 
 // key is the idempotency key of one request. Busy says that another request with the same key is in progress.
@@ -81,7 +84,7 @@ func (k *keyring) end(text string) {
 	delete(k.busy, text)
 }
 
-// find returns the email that was sent with a key, or nil.
+// find returns the request whose emails were taken with a key, or nil.
 func (k *keyring) find(of key, now time.Time) *keyed {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -93,7 +96,7 @@ func (k *keyring) find(of key, now time.Time) *keyed {
 }
 
 // keep remembers a key, and sometimes removes the old ones.
-func (k *keyring) keep(of key, body [32]byte, id string, now time.Time) {
+func (k *keyring) keep(of key, body [32]byte, answer *emulator.Reply, now time.Time) {
 	if !of.given {
 		return
 	}
@@ -106,5 +109,5 @@ func (k *keyring) keep(of key, body [32]byte, id string, now time.Time) {
 			}
 		}
 	}
-	k.sent[of.text] = &keyed{id: id, body: body, at: now}
+	k.sent[of.text] = &keyed{answer: answer, body: body, at: now}
 }

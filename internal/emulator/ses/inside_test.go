@@ -76,7 +76,7 @@ func FuzzAuthorization(f *testing.F) {
 	})
 }
 
-// The repetitions are counted, -1 stands for an answer that the receiver has it.
+// The value is the number of repetitions; -1 stands for an answer that says that the receiver has it.
 func TestAnswersAreUnderstoodAsDocumented(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -5,21 +5,8 @@ import (
 	"testing"
 
 	"github.com/sendgate/sendgate/internal/mail"
-	"github.com/sendgate/sendgate/internal/provider"
-	"github.com/sendgate/sendgate/internal/provider/mailgun"
-	"github.com/sendgate/sendgate/internal/provider/postmark"
-	"github.com/sendgate/sendgate/internal/provider/sendgrid"
-	"github.com/sendgate/sendgate/internal/provider/ses"
-	"github.com/sendgate/sendgate/internal/provider/smtp"
+	"github.com/sendgate/sendgate/internal/provider/catalog"
 )
-
-// ordinary is a message that every provider takes.
-func ordinary() *mail.Message {
-	return &mail.Message{
-		ID: mail.NewID(), From: mail.Address{Email: "Shop@example.com", Name: "Shop"},
-		To: []mail.Address{{Email: "ann@example.org"}}, Subject: "Hello", Text: "Hi", Stream: mail.DefaultStream,
-	}
-}
 
 func headers(n int) []mail.Header {
 	hs := make([]mail.Header, n)
@@ -29,30 +16,26 @@ func headers(n int) []mail.Header {
 	return hs
 }
 
-func attach(a mail.Attachment) func(*mail.Message) {
-	return func(m *mail.Message) { m.Attachments = []mail.Attachment{a} }
-}
-
 func TestEachContentRuleStrikesThoseProvidersThatHaveIt(t *testing.T) {
 	t.Parallel()
 	full := mail.Attachment{Filename: "a.txt", ContentType: "text/plain", Content: []byte("x")}
 	of := func(edit func(*mail.Attachment)) func(*mail.Message) {
 		a := full
 		edit(&a)
-		return attach(a)
+		return func(m *mail.Message) { m.Attachments = []mail.Attachment{a} }
 	}
 	for _, tc := range []struct {
 		name string
 		edit func(*mail.Message)
-		want string // the kinds that refuse it, and a word of the reason
+		want string // the kinds that refuse it, in the order of the catalog, and a word of the reason
 		says string
 	}{
 		{"nothing odd", func(*mail.Message) {}, "", ""},
-		{"no subject", func(m *mail.Message) { m.Subject = "" }, "sendgrid", "subject"},
-		{"an empty file", of(func(a *mail.Attachment) { a.Content = []byte{} }), "postmark sendgrid", "empty"},
+		{"no subject", func(m *mail.Message) { m.Subject = "" }, "sendgrid resend", "subject"},
+		{"an empty file", of(func(a *mail.Attachment) { a.Content = []byte{} }), "sendgrid postmark", "empty"},
 		{"an empty file beside another", func(m *mail.Message) {
 			m.Attachments = []mail.Attachment{full, {Filename: "b", ContentType: "text/plain"}}
-		}, "postmark sendgrid", "empty"},
+		}, "sendgrid postmark", "empty"},
 		{"a calendar", of(func(a *mail.Attachment) { a.ContentType = "text/calendar; method=REQUEST" }), "", ""},
 		{"a charset", of(func(a *mail.Attachment) { a.ContentType = "text/csv; charset=utf-8" }), "", ""},
 		{"a long type", of(func(a *mail.Attachment) { a.ContentType = "text/x; p=" + strings.Repeat("y", 70) }), "", ""},
@@ -70,16 +53,19 @@ func TestEachContentRuleStrikesThoseProvidersThatHaveIt(t *testing.T) {
 		}, "", ""},
 		{"metadata of many short keys as JSON", func(m *mail.Message) {
 			m.Metadata = map[string]string{"a": strings.Repeat(`"`, 5000)}
-		}, "postmark sendgrid", ""},
+		}, "sendgrid postmark", ""},
 		{"an address with marks", func(m *mail.Message) { m.To[0].Email = "o'brien+a/b=c@example.org" }, "", ""},
 		{"an address with a question mark", func(m *mail.Message) { m.Cc = []mail.Address{{Email: "who?@example.org"}} }, "postmark", "local part"},
 		{"metadata keys by case", func(m *mail.Message) { m.Metadata = map[string]string{"Order": "1", "order": "2"} }, "postmark", "case"},
 	} {
-		m := ordinary()
+		m := &mail.Message{ // which every provider takes
+			ID: mail.NewID(), From: mail.Address{Email: "Shop@example.com", Name: "Shop"},
+			To: []mail.Address{{Email: "ann@example.org"}}, Subject: "Hello", Text: "Hi", Stream: mail.DefaultStream,
+		}
 		tc.edit(m)
 		facts := m.Facts()
 		var refused []string
-		for _, s := range []provider.Spec{mailgun.Spec(), postmark.Spec(), sendgrid.Spec(), ses.Spec(), smtp.Spec()} {
+		for _, s := range catalog.Specs() {
 			why := s.Capabilities.Refuse(&facts)
 			if why == "" {
 				continue

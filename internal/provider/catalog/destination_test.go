@@ -24,7 +24,7 @@ type calls chan string
 
 func (c calls) note(format string, args ...any) { c <- fmt.Sprintf(format, args...) }
 
-// take waits for the note of the call that has just ended: the adapter may be done with it before the server is.
+// take waits for the record of the call that has just ended, because the adapter may finish before the server does.
 func (c calls) take() string {
 	var seen []string
 	select {
@@ -42,8 +42,8 @@ func (c calls) take() string {
 	}
 }
 
-// proxied are the calls of HTTP adapters. A proxy of the environment is told their destination and nothing else; net/http reads
-// the environment once in a process.
+// proxied are the calls of HTTP adapters. A proxy of the environment sees only their destination; net/http reads the
+// environment once in a process.
 var proxied = make(calls, 100)
 
 func TestMain(m *testing.M) {
@@ -86,7 +86,7 @@ func serve(l net.Listener, answer func(first string, conn net.Conn, r *bufio.Rea
 // relay is a listener that greets.
 type relay struct{ net.Listener }
 
-// newRelay notes the verbs that come in, up to the one that would show a secret.
+// newRelay records the SMTP verbs that it gets, up to the one that would send a secret.
 func newRelay(t *testing.T, to calls, host string, port string) (string, string) {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(host, port))
@@ -126,7 +126,7 @@ func newRelay(t *testing.T, to calls, host string, port string) (string, string)
 	return h, p
 }
 
-// Each setting gets another value than it has. Where that leads a call elsewhere, or has it begin in another way, the setting has
+// Each setting gets another value. If that sends a call to another place, or makes it begin in another way, the setting has
 // to say which secrets it directs.
 func TestEverySettingOfADestinationIsDeclared(t *testing.T) {
 	relayed := make(calls, 100)
@@ -134,13 +134,14 @@ func TestEverySettingOfADestinationIsDeclared(t *testing.T) {
 	other, _ := newRelay(t, relayed, "127.0.0.2", port)
 	_, otherPort := newRelay(t, relayed, "127.0.0.1", "0")
 	text := func(s string) json.RawMessage { b, _ := json.Marshal(s); return b }
-	kinds := map[provider.Kind]struct {
+	type destination struct {
 		calls    calls
 		settings map[string]json.RawMessage
 		secrets  []string
 		others   map[string]json.RawMessage
 		leads    []string // elsewhere, surely
-	}{
+	}
+	kinds := whole(t, "kinds in destination_test.go", map[provider.Kind]destination{
 		"sendgrid": {proxied, nil, []string{"api_key"}, map[string]json.RawMessage{
 			"base_url": text("https://elsewhere.example"), "region": text("eu"), "subuser": text("x"), "ip_pool": text("pool"), "sandbox": text(""),
 		}, []string{"base_url", "region"}},
@@ -161,13 +162,9 @@ func TestEverySettingOfADestinationIsDeclared(t *testing.T) {
 			"host": text(other), "port": json.RawMessage(otherPort), "tls": text("implicit"), "auth": text("login"), "username": text("v"),
 			"helo": text("h.example"), "envelope_from": text("b@example.com"), "server_name": text("s.example"),
 		}, []string{"host", "port", "tls", "auth"}},
-	}
-	for _, spec := range Specs() {
-		k, ok := kinds[spec.Kind]
-		if !ok {
-			t.Errorf("%s is not tried", spec.Kind)
-			continue
-		}
+	})
+	for kind, k := range kinds {
+		spec, _ := Spec(kind)
 		call := func(settings map[string]json.RawMessage) string {
 			raw, _ := json.Marshal(settings)
 			secrets := map[string]seal.Secret{}

@@ -7,30 +7,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sendgate/sendgate/internal/route"
+	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-func allVariables() []string {
-	return []string{
+func TestConventionalVariablesBecomeAccounts(t *testing.T) {
+	t.Parallel()
+	accounts, secrets, err := Accounts([]string{
 		"PATH=/bin", "SENDGRID_API_KEY=SG.canary-value", "MAILGUN_API_KEY=canary-key", "MAILGUN_DOMAIN=mg.example.com",
 		"MAILGUN_API_BASE=https://api.eu.mailgun.net", "POSTMARK_SERVER_TOKEN=canary-token", "RESEND_API_KEY=re_canary", "AWS_REGION=eu-west-1", "SENDGATE_SES=1",
 		"SMTP_RELAY_URL=smtp://user:canary-pass@relay.example.com:587?tls=starttls",
-	}
-}
-
-func settingsOf(t *testing.T, a route.Account) map[string]any {
-	t.Helper()
-	var m map[string]any
-	if err := json.Unmarshal(a.Settings, &m); err != nil {
-		t.Fatalf("settings of %s: %v", a.Name, err)
-	}
-	return m
-}
-
-func TestConventionalVariablesBecomeAccounts(t *testing.T) {
-	t.Parallel()
-	accounts, secrets, err := Accounts(allVariables())
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +32,13 @@ func TestConventionalVariablesBecomeAccounts(t *testing.T) {
 		{"ses", "", "", map[string]any{"region": "eu-west-1", "use_default_credentials": true}},
 		{"smtp", "password", "canary-pass", map[string]any{"host": "relay.example.com", "port": 587., "tls": "starttls", "username": "user"}},
 	}
+	made := map[provider.Kind]bool{}
+	for _, a := range accounts {
+		made[a.Kind] = true
+	}
+	whole(t, "of Accounts in environ.go (or the variables in environ_test.go)", made)
 	if len(accounts) != len(want) {
-		t.Fatalf("accounts = %d, want %d", len(accounts), len(want))
+		t.Fatalf("accounts = %d, want %d, as in the table of this test", len(accounts), len(want))
 	}
 	for i, w := range want {
 		a := accounts[i]
@@ -57,7 +49,11 @@ func TestConventionalVariablesBecomeAccounts(t *testing.T) {
 		if diff := cmp.Diff(DocumentedLimits(a.Kind), a.Limits); diff != "" {
 			t.Errorf("limits of %s (-want +got):\n%s", a.Name, diff)
 		}
-		if diff := cmp.Diff(w.settings, settingsOf(t, a)); diff != "" {
+		var settings map[string]any
+		if err := json.Unmarshal(a.Settings, &settings); err != nil {
+			t.Fatalf("settings of %s: %v", a.Name, err)
+		}
+		if diff := cmp.Diff(w.settings, settings); diff != "" {
 			t.Errorf("settings of %s (-want +got):\n%s", a.Name, diff)
 		}
 		if strings.Contains(string(a.Settings), "canary") {

@@ -108,7 +108,7 @@ func TestReplayHeadersNeverLeave(t *testing.T) {
 	}
 }
 
-// Without our guards this makes two requests: net/http takes the header for leave to send again.
+// Without our guards this makes two requests, because net/http takes the header as permission to send again.
 func TestPostOnAUsedConnectionIsNeverReplayed(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
@@ -197,7 +197,7 @@ func TestRequestThatDiedInTheBufferIsTransient(t *testing.T) {
 	}
 }
 
-// Where the connections are not ours, WroteHeaders is all there is to go by.
+// If the connections are not ours, WroteHeaders is the only sign.
 func TestForeignTransportGoesByItsHooks(t *testing.T) {
 	t.Parallel()
 	srv := serve(t, func(w http.ResponseWriter, _ *http.Request) {

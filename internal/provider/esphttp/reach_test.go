@@ -14,8 +14,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// The check of a setting sees a name. Where it leads is seen when it is called: here two literal addresses stand in for what a
-// name server would say.
+// The check of a setting sees only a name. Its address is checked when it is called. Here two literal addresses replace the
+// answers of a name server.
 func TestAddressesAreHeldToTheBaseURL(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -50,7 +50,7 @@ func TestAddressesAreHeldToTheBaseURL(t *testing.T) {
 	}
 }
 
-// net/http quotes an answer that is not HTTP. Everybody who may read about mail would see it.
+// net/http quotes an answer that is not HTTP in its error. Everybody who may read messages would see it.
 func TestForeignAnswersAreNotTold(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []string{
@@ -80,7 +80,7 @@ func TestForeignAnswersAreNotTold(t *testing.T) {
 	}
 }
 
-// speaks serves connections of something that is not HTTP, and gives its address.
+// speaks serves connections with a protocol that is not HTTP, and returns its address.
 func speaks(t *testing.T, answer string) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

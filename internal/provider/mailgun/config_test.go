@@ -87,7 +87,7 @@ func TestMentionsFindsWholeAddressesOnly(t *testing.T) {
 	}
 }
 
-// FuzzVerdict holds the reader of answers to never panicking, and to the one way into an acceptance.
+// FuzzVerdict checks that the reader of answers never panics, and that only one kind of answer is an acceptance.
 func FuzzVerdict(f *testing.F) {
 	f.Add(200, `{"id":"<a@b>","message":"Queued"}`)
 	f.Add(400, `{"message":"ann@example.org is not a valid address"}`)

@@ -74,6 +74,9 @@ func parse(raw []byte) []mail.Event {
 	if len(recipients) == 0 || e.At.IsZero() {
 		e.Type = mail.EventUnmapped // a mapped event has both
 	}
+	if e.Type == mail.EventUnmapped && e.UniqueID == "" {
+		e.Detail = eventjson.Digest(raw)
+	}
 	if len(recipients) == 0 {
 		return []mail.Event{e}
 	}

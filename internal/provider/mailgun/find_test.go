@@ -66,14 +66,14 @@ func (r *requests) list() []string {
 
 const logsPath = "/v1/analytics/logs"
 
-// serve answers by h what has the account's credential, and notes it down.
+// serve answers requests with the account's credential by h, and records them.
 func serve(t *testing.T, reqs *requests, h http.HandlerFunc, more ...func(*mailgun.Config)) *mailgun.Client {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, key, _ := r.BasicAuth(); user != "api" || key != testKey || r.Header.Get("X-Mailgun-On-Behalf-Of") != "sub1" {
 			t.Errorf("%s %s: credential of %q, on behalf of %q", r.Method, r.URL, user, r.Header.Get("X-Mailgun-On-Behalf-Of"))
 		}
-		if r.URL.Path == logsPath { // what is here tests is the API before it
+		if r.URL.Path == logsPath { // the tests in this file are about the older API
 			http.NotFound(w, r)
 			return
 		}
@@ -183,7 +183,7 @@ func TestFindWithoutIDsMatchesNothing(t *testing.T) {
 	}
 }
 
-// A listing that was not read to its end proves nothing by what it does not show.
+// A listing that was not read to its end does not prove that a message is missing.
 func TestFindGivesUpAfterTenPages(t *testing.T) {
 	t.Parallel()
 	stranger := change(t, "accepted", map[string]any{"message": nil, "user-variables": nil})
@@ -211,7 +211,7 @@ func TestFindGivesUpAfterTenPages(t *testing.T) {
 	providertest.CheckClass(t, err, provider.Transient)
 }
 
-// A full page without a way on is no end either.
+// A full page without a next page does not prove the end of the listing either.
 func TestFindWantsTheEndOfTheList(t *testing.T) {
 	t.Parallel()
 	stranger := change(t, "accepted", map[string]any{"message": nil, "user-variables": nil})

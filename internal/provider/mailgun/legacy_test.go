@@ -15,8 +15,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// TestLegacyWebhooksAreNamed holds that a form of Mailgun's old kind is called what it is, if it is Mailgun's, and that its
-// events are not taken.
+// TestLegacyWebhooksAreNamed checks that a form of Mailgun's legacy webhooks gets its own reason if Mailgun signed it, and
+// that its events are not taken.
 func TestLegacyWebhooksAreNamed(t *testing.T) {
 	t.Parallel()
 	form := func(key string) url.Values {

@@ -121,7 +121,7 @@ func TestFindReadsTheLogs(t *testing.T) {
 	}
 }
 
-// Absence is proved by the log only where the older API is gone, or agrees.
+// The log proves that a message is missing only if the older API is gone, or agrees.
 func TestAbsenceFromTheLogsIsChecked(t *testing.T) {
 	t.Parallel()
 	at := query().From.Add(10 * time.Second)

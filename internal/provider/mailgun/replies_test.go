@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Mailgun says "bounce" of every 5xx. What it means stands in the reply.
+// Mailgun says "bounce" for every 5xx. The reply says what it means.
 func TestABounceMeansWhatItsReplySays(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("../smtpcode/testdata/replies.tsv")

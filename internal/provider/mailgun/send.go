@@ -35,6 +35,14 @@ type Client struct {
 	api  *mailgun.MailgunImpl
 }
 
+// The engine finds these by a type assertion.
+var (
+	_ provider.EventParser   = (*Client)(nil)
+	_ provider.HeaderChecker = (*Client)(nil)
+	_ provider.Finder        = (*Client)(nil)
+	_ provider.Registrar     = (*Client)(nil)
+)
+
 // New makes a Client.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {

@@ -152,7 +152,7 @@ func TestParametersOverSixteenKilobytesAreRefusedHere(t *testing.T) {
 	if perr.Class != provider.Rejected || !perr.Elsewhere {
 		t.Errorf("over the cap: %+v, want rejected here only", perr)
 	}
-	// Routing lets through what is under the capability; the exact count includes the prefixes.
+	// Routing lets messages through that are below the capability; the exact count includes the prefixes.
 	m.Metadata = map[string]string{"k": strings.Repeat("x", mailgun.Spec().Capabilities.MaxMetadataBytes-len(`{"k":""}`))}
 	sent(t, &provider.Send{Message: m, To: m.To})
 	facts := m.Facts()

@@ -44,6 +44,7 @@ func TestConformance(t *testing.T) {
 		WantByStatus: byStatus,
 		Codes:        codeCases(),
 		Secrets:      []string{testKey},
+		Fault:        says,
 		ExtractID: func(r *http.Request, body []byte) string {
 			f, err := parseForm(r, body)
 			if err != nil {

@@ -36,8 +36,8 @@ func shape(t *testing.T, contentType string, body *multipart.Reader) []string {
 	return all
 }
 
-// The shape of an invitation is that of the big calendars' own: a part beside the texts by which clients show buttons, and a
-// file for the others.
+// An invitation has the same parts as those of the big calendar services: a part next to the texts, for which mail programs
+// show buttons, and a file for other programs.
 func TestInvitations(t *testing.T) {
 	t.Parallel()
 	const ics = "BEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\nSUMMARY:Käse\r\nEND:VCALENDAR\r\n"

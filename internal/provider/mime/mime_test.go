@@ -100,7 +100,7 @@ func leaves(t testing.TB, h map[string][]string, body io.Reader) []leaf {
 	return []leaf{l}
 }
 
-// checkWire holds the bytes to what every server takes: CRLF only, 7 bits, no NUL, lines of at most 998.
+// checkWire checks that every server takes the bytes: CRLF only, 7 bits, no NUL, lines of at most 998 bytes.
 func checkWire(t testing.TB, raw []byte) {
 	t.Helper()
 	if !bytes.HasSuffix(raw, []byte("\r\n")) {
@@ -225,7 +225,7 @@ func TestBuildNeverShowsBcc(t *testing.T) {
 
 func TestBuildNormalisesLineEnds(t *testing.T) {
 	t.Parallel()
-	// Text of one kind is sent as quoted-printable, that of the other as base64: neither encoding may carry a lone CR or LF.
+	// One text is sent as quoted-printable, the other as base64: neither may contain a lone CR or LF.
 	for _, word := range []string{"a", "こんにちは世界"} {
 		for _, in := range []string{"\n.\n", "\r.\r", "\r\n.\n", "\n.\r\n", "\r\n.\r"} {
 			m := message(t)

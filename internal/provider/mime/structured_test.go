@@ -82,7 +82,7 @@ func TestManyReferencesAreFolded(t *testing.T) {
 	}
 }
 
-// What is taken at accept is written as it was given, but for names, comments and the paths of URLs.
+// Accepted values are written as they were given, except names, comments and the paths of URLs.
 func FuzzStructuredHeadersAreNeverEncoded(f *testing.F) {
 	f.Add("References", "<a@x.test> <b@x.test>")
 	f.Add("List-Unsubscribe", "<https://u.example/ü>, <mailto:u@example.com> (für alle)")
@@ -125,7 +125,7 @@ func TestAStructuredValueTooLongForALineStillGoes(t *testing.T) {
 	}
 }
 
-// A text that looks like an encoded word arrives as it was given, wherever it stands.
+// A text that looks like an encoded word arrives unchanged, in any place.
 func TestLookAlikesReadBackAsGiven(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"=?utf-8?q?x?=", "a=?utf-8?q?x?=", "Sale =?utf-8?b?eA==?= today", "=?", "x=?y", "ü =?utf-8?q?x?="} {

@@ -22,6 +22,30 @@ const firewallPause = time.Minute
 // answer is Postmark's response to one call.
 type answer esphttp.Answer
 
+// each splits the answer to a batch of n messages into an answer for each. The results have no status of their own, so they get
+// that of a single call. whole says that there is one answer for all: the batch was refused as a whole, or it is a 200 without a
+// result for each message, which proves nothing about any.
+func (a answer) each(n int) (answers []answer, whole bool) {
+	var results []json.RawMessage
+	if a.Status != http.StatusOK || json.Unmarshal(a.Body, &results) != nil || len(results) != n {
+		if a.Status == http.StatusOK { // one result must not stand for all
+			a.Body = nil
+		}
+		return slices.Repeat([]answer{a}, n), true
+	}
+	a.Header = a.Header.Clone()
+	a.Header.Del("X-PM-ApiErrorCode") // it is of one element at most
+	answers = make([]answer, n)
+	for i, result := range results {
+		answers[i] = a
+		answers[i].Body = result
+		if got := answers[i].parse(); got.ErrorCode != nil && *got.ErrorCode != 0 {
+			answers[i].Status = http.StatusUnprocessableEntity
+		}
+	}
+	return answers, false
+}
+
 // said is the JSON of a response. Some acceptances lack ErrorCode while Postmark has an incident.
 type said struct {
 	ErrorCode *int

@@ -46,8 +46,8 @@ func TestNamedFindsWholeAddressesOnly(t *testing.T) {
 	}
 }
 
-// FuzzVerdict holds that no answer makes a panic, an acceptance out of anything but a 200, or a refusal of somebody we
-// did not send to.
+// FuzzVerdict checks that no answer makes a panic, an acceptance out of anything but a 200, or a refusal of somebody we did
+// not send to.
 func FuzzVerdict(f *testing.F) {
 	f.Add(200, "", `{"MessageID":"0a129aee","ErrorCode":0,"Message":"OK"}`)
 	f.Add(200, "", `{"MessageID":"0a129aee","ErrorCode":0,"Message":"Message OK, but will not deliver to these inactive addresses: ann@example.org. Inactive recipients are"}`)

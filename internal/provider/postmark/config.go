@@ -1,8 +1,7 @@
 // Package postmark sends through Postmark's email API, and reads events from its webhooks and its Messages API.
 //
-// It decides how a message becomes one call to /email, what each documented answer means (the table in answers.go) and
-// what each documented event means (the tables in events.go). It leaves retrying, limits, batching and the keeping of
-// events to others. Postmark's documentation pages: "Email API", "API overview" (error codes), "Message Streams API",
+// It decides how messages become one call to /email or /email/batch, what each documented answer means (the table in answers.go) and
+// what each documented event means (the tables in events.go). It leaves retrying, limits and the keeping of events to others. Postmark's documentation pages: "Email API", "API overview" (error codes), "Message Streams API",
 // "Webhooks overview" and the page of each webhook, "Webhooks API", "Messages API", "Bounce API". We have our own client
 // because no other returns status, code and body together, and the class depends on all three.
 //
@@ -27,6 +26,9 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/esphttp"
 	"github.com/sendgate/sendgate/internal/seal"
 )
+
+// maxBatch is the cap of "Send batch emails" on messages. Its 50 MB are far more than the engine puts into a call.
+const maxBatch = 500
 
 const (
 	defaultURL    = "https://api.postmarkapp.com"
@@ -53,6 +55,7 @@ type Config struct {
 	WebhookTokenPrevious    seal.Secret `json:"-"`                // secret "webhook_token_previous"
 
 	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
+	BatchSize   int `json:"batch_size"`  // messages in one call, 1..500; default 500
 }
 
 // Tracking overrides the server's own tracking settings. Unset fields leave the decision to the server. If the server has open
@@ -96,6 +99,9 @@ func (c Config) Validate() error {
 		}
 	}
 	errs = append(errs, c.checkWebhook()...)
+	if c.BatchSize < 0 || c.BatchSize > maxBatch {
+		errs = append(errs, fmt.Errorf("batch_size is not in 1..%d", maxBatch))
+	}
 	if c.Concurrency < 0 {
 		errs = append(errs, errors.New("concurrency is negative"))
 	}
@@ -155,8 +161,6 @@ func (c Config) streams() []string {
 	return slices.Compact(all)
 }
 
-func (c Config) endpoint() string { return c.host() + "/email" }
-
 // host is the base URL without a trailing slash.
 func (c Config) host() string { return strings.TrimRight(cmp.Or(c.BaseURL, defaultURL), "/") }
 
@@ -178,10 +182,11 @@ func Spec() provider.Spec {
 			"server_token", "webhook_password", "webhook_password_previous", "webhook_token", "webhook_token_previous",
 		},
 		Settings: esphttp.Settings([]string{"server_token", "webhook_password", "webhook_token"}, nil, // Register sends the latter
-			"message_stream", "streams", "tracking", "webhook_username", "webhook_header", "concurrency"),
+			"message_stream", "streams", "tracking", "webhook_username", "webhook_header", "concurrency", "batch_size"),
 		Guessable: []string{"webhook_password", "webhook_token"}, // a previous one may be one that is replaced because it is too short
 		Events:    provider.EventSpec{Delivered: true},
 		Lookup:    provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
+		Batch:     provider.BatchSpec{Max: maxBatch},
 		Capabilities: provider.Capabilities{
 			MaxBytes:            10 << 20, // with the attachments in base64
 			MaxBodyBytes:        5 << 20,

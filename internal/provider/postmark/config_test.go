@@ -23,7 +23,7 @@ func TestParseConfig(t *testing.T) {
 		ok             bool
 	}{
 		{"token alone", "", token, true},
-		{"everything", `{"base_url":"http://127.0.0.1:8025/postmark","message_stream":"outbound","streams":{"bulk":"broadcasts"},"tracking":{"opens":true,"clicks":false},"concurrency":4}`, token, true},
+		{"everything", `{"base_url":"http://127.0.0.1:8025/postmark","message_stream":"outbound","streams":{"bulk":"broadcasts"},"tracking":{"opens":true,"clicks":false},"concurrency":4,"batch_size":1}`, token, true},
 		{"webhook", `{"webhook_username":"shop","webhook_header":"X-Token"}`, hooks, true},
 		{"webhook secrets, and no header", "", hooks, false},
 		{"password among the settings", `{"webhook_password":"x"}`, token, false},
@@ -35,6 +35,8 @@ func TestParseConfig(t *testing.T) {
 		{"bad stream", `{"message_stream":"Out Bound"}`, token, false},
 		{"bad stream in the map", `{"streams":{"bulk":""}}`, token, false},
 		{"bad base URL", `{"base_url":"//x"}`, token, false},
+		{"negative batch_size", `{"batch_size":-1}`, token, false},
+		{"too large a batch_size", `{"batch_size":501}`, token, false},
 		{"negative concurrency", `{"concurrency":-1}`, token, false},
 	} {
 		cfg, err := postmark.ParseConfig([]byte(c.settings), c.secrets)

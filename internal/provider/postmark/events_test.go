@@ -170,7 +170,7 @@ func TestTypeDecidesAndNotTypeCode(t *testing.T) {
 	}
 }
 
-// The keys are those that Postmark's own pages lead to: no two recipients of one message are one event.
+// The keys follow Postmark's documentation: two recipients of one message never give one event.
 func TestEventsAreToldApart(t *testing.T) {
 	t.Parallel()
 	key := func(m members) mail.ID {

@@ -17,7 +17,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/providertest"
 )
 
-// api is Postmark's API but for sending: it answers by method and target, and remembers what it was asked.
+// api is Postmark's API except for sending: it answers by method and target, and records the requests.
 type api struct {
 	url     string
 	answers map[string]string // "GET /path?query" -> body, or "status body"
@@ -128,7 +128,7 @@ func TestFindReadsWhatBecameOfTheMessage(t *testing.T) {
 	}
 }
 
-// What a look-up brings and what the webhook brings of the same delivery is one event.
+// A look-up and a webhook about the same delivery give one event.
 func TestFoundDeliveryIsThatOfTheWebhook(t *testing.T) {
 	t.Parallel()
 	hooked := one(t, members{"RecordType": "Delivery", "DeliveredAt": "2026-01-01T10:00:01.1234567Z"})

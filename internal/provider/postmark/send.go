@@ -1,6 +1,7 @@
 package postmark
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -15,6 +16,15 @@ type Client struct {
 	cfg  Config
 	http *esphttp.Client
 }
+
+// The engine finds these by a type assertion.
+var (
+	_ provider.EventParser   = (*Client)(nil)
+	_ provider.HeaderChecker = (*Client)(nil)
+	_ provider.Finder        = (*Client)(nil)
+	_ provider.Registrar     = (*Client)(nil)
+	_ provider.Batcher       = (*Client)(nil)
+)
 
 // New makes a Client.
 func New(cfg Config) (*Client, error) {
@@ -39,16 +49,63 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	if perr := Spec().Refuse(s); perr != nil {
 		return provider.Receipt{}, perr
 	}
-	ctx, tr := esphttp.Track(ctx)
-	req, err := esphttp.JSON(ctx, http.MethodPost, c.cfg.endpoint(), c.header(), build(c.cfg, s))
+	a, err := c.post(ctx, "/email", build(c.cfg, s))
 	if err != nil {
-		return provider.Receipt{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
+		return provider.Receipt{}, err
+	}
+	return c.judge(a, s, time.Now())
+}
+
+// post makes one call that sends. An error is an *Error: there was no answer.
+func (c *Client) post(ctx context.Context, path string, body any) (answer, error) {
+	ctx, tr := esphttp.Track(ctx)
+	req, err := esphttp.JSON(ctx, http.MethodPost, c.cfg.host()+path, c.header(), body)
+	if err != nil {
+		return answer{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
 	}
 	a, err := c.http.Ask(req)
 	if err != nil {
-		return provider.Receipt{}, c.http.Fail(tr, err)
+		return answer{}, c.http.Fail(tr, err)
 	}
-	return c.judge(answer(a), s, time.Now())
+	return answer(a), nil
+}
+
+// Batch implements provider.Batcher.
+func (c *Client) Batch() provider.BatchSpec {
+	return provider.BatchSpec{Max: cmp.Or(c.cfg.BatchSize, Spec().Batch.Max)}
+}
+
+// SendBatch implements provider.Batcher: POST /email/batch. Its answer has a result for each message, in order. Each is judged as
+// the answer to a call of its own.
+func (c *Client) SendBatch(ctx context.Context, all []*provider.Send) []provider.Outcome {
+	outcomes, emails := make([]provider.Outcome, len(all)), make([]*email, 0, len(all))
+	for i, s := range all {
+		if perr := Spec().Refuse(s); perr != nil {
+			outcomes[i] = provider.Outcome{Err: perr, LeftOut: true}
+			continue
+		}
+		emails = append(emails, build(c.cfg, s))
+	}
+	if len(emails) == 0 {
+		return outcomes
+	}
+	a, err := c.post(ctx, "/email/batch", emails)
+	if err != nil {
+		return provider.ForAll(outcomes, err, false)
+	}
+	answers, whole := a.each(len(emails))
+	for i, s := range all {
+		if outcomes[i].Err != nil { // it was not in the call
+			continue
+		}
+		receipt, err := c.judge(answers[0], s, time.Now())
+		if whole {
+			return provider.ForAll(outcomes, err, false)
+		}
+		outcomes[i] = provider.Outcome{Receipt: receipt, Err: err}
+		answers = answers[1:]
+	}
+	return outcomes
 }
 
 // judge turns an answer into a receipt or an error, with scrubbed texts.

@@ -72,7 +72,51 @@ func TestStreamsAreTranslated(t *testing.T) {
 	}
 }
 
-// One Bcc that is left takes the place of To. Several are never put where they could read each other's address.
+// Each result of a batch is read as the answer to a call of its own. Without a result for each message, nothing is known.
+func TestEachResultOfABatchIsItsMessages(t *testing.T) {
+	t.Parallel()
+	const ok = `{"MessageID":"0a129aee-e1cd-480d-b08d-4f48548ff48d","ErrorCode":0,"Message":"OK"}`
+	inactive := fault(406, "You tried to send to recipient(s) that have been marked as inactive.\nFound inactive addresses: bob@example.org.")
+	for name, tc := range map[string]struct {
+		status int
+		answer string
+		want   []provider.Class
+	}{
+		"all are taken":                {200, "[" + ok + "," + ok + "]", []provider.Class{provider.Accepted, provider.Accepted}},
+		"one is refused":               {200, "[" + fault(300, "Invalid 'subject'") + "," + ok + "]", []provider.Class{provider.Rejected, provider.Accepted}},
+		"one is inactive":              {200, "[" + ok + "," + inactive + "]", []provider.Class{provider.Accepted, provider.BadRecipient}},
+		"credits end on the way":       {200, "[" + ok + "," + fault(405, "Not allowed to send") + "]", []provider.Class{provider.Accepted, provider.Misconfigured}},
+		"one result lacks its code":    {200, "[" + `{"MessageID":"0a129aee-e1cd-480d-b08d-4f48548ff48d","Message":"OK"}` + "," + inactive + "]", []provider.Class{provider.Accepted, provider.BadRecipient}},
+		"a result is missing":          {200, "[" + ok + "]", []provider.Class{provider.Uncertain, provider.Uncertain}},
+		"one result for all":           {200, ok, []provider.Class{provider.Uncertain, provider.Uncertain}},
+		"one result is no JSON object": {200, "[" + ok + ",17]", []provider.Class{provider.Accepted, provider.Uncertain}},
+		"the batch is too large":       {413, "", []provider.Class{provider.Transient, provider.Transient}},
+		"the batch is refused":         {422, fault(402, "Invalid JSON"), []provider.Class{provider.Transient, provider.Transient}},
+		"a sender is unknown":          {422, fault(400, "Sender signature not found"), []provider.Class{provider.Transient, provider.Transient}},
+		"the key is wrong":             {401, fault(10, "Bad or missing Server API token."), []provider.Class{provider.Misconfigured, provider.Misconfigured}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				if strings.Contains(tc.answer, "406") {
+					w.Header().Set("X-Pm-Apierrorcode", "406")
+				}
+				w.WriteHeader(tc.status)
+				_, _ = w.Write([]byte(tc.answer))
+			}))
+			defer srv.Close()
+			c := newClient(t, srv.URL)
+			defer c.Close()
+			outcomes := c.SendBatch(t.Context(), []*provider.Send{plain(func(*mail.Message) {}), plain(func(m *mail.Message) { m.To[0].Email = "bob@example.org" })})
+			for i, want := range tc.want {
+				providertest.CheckClass(t, outcomes[i].Err, want)
+			}
+		})
+	}
+}
+
+// If only one Bcc is left, it becomes the To. Several are never put where they could read each other's address.
 func TestBccRecipientsNeverSeeEachOther(t *testing.T) {
 	t.Parallel()
 	bcc := []mail.Address{{Email: "dave@example.org"}, {Email: "erin@example.org"}}

@@ -3,7 +3,9 @@ package postmark_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,12 +34,20 @@ func TestConformance(t *testing.T) {
 		WantByStatus: byStatus,
 		Codes:        codeCases(),
 		Secrets:      []string{testToken},
+		Fault:        func(text string) string { return fault(10, text) },
 		ExtractID: func(_ *http.Request, body []byte) string {
 			var m struct{ Metadata map[string]string }
 			if err := json.Unmarshal(body, &m); err != nil {
 				return err.Error()
 			}
 			return m.Metadata["gw_msg"]
+		},
+		AcceptBatch: http.HandlerFunc(acceptBatch),
+		BatchIDs: func(_ *http.Request, body []byte) (ids []string) {
+			for _, m := range emailsOf(body) {
+				ids = append(ids, m.Metadata["gw_msg"])
+			}
+			return ids
 		},
 	})
 }
@@ -75,6 +85,33 @@ func accept(w http.ResponseWriter, r *http.Request) {
 	default:
 		answer(http.StatusOK, okBody)
 	}
+}
+
+// batched is a message of a batch, as far as the tests look into it.
+type batched struct {
+	To       string
+	Metadata map[string]string
+}
+
+func emailsOf(body []byte) []batched {
+	var all []batched
+	_ = json.Unmarshal(body, &all)
+	return all
+}
+
+// acceptBatch answers a batch as Postmark does: 200, with a result for each message.
+func acceptBatch(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	var results []string
+	for i, m := range emailsOf(body) {
+		results = append(results, fmt.Sprintf(`{"To":%q,"MessageID":"0a129aee-e1cd-480d-b08d-%012d","ErrorCode":0,"Message":"OK"}`, m.To, i))
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	if r.URL.Path != "/email/batch" || r.Header.Get("X-Postmark-Server-Token") != testToken || len(results) == 0 {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	_, _ = io.WriteString(w, "["+strings.Join(results, ",")+"]")
 }
 
 func fault(number int, message string) string {
@@ -215,7 +252,7 @@ func codeCases() []providertest.CodeCase {
 	return append(cases, codesOf422()...)
 }
 
-// codesOf422 are the codes whose meaning hangs on nothing but the number.
+// codesOf422 are the codes whose meaning depends only on the number.
 func codesOf422() []providertest.CodeCase {
 	const mis, rej = provider.Misconfigured, provider.Rejected
 	suspect, doubtful := provider.Error{Class: rej, Elsewhere: true, Suspect: true}, provider.Error{Class: mis, Suspect: true}

@@ -2,7 +2,10 @@ package providertest
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,28 +25,62 @@ func impostors() map[string]string {
 		"an empty object": "{}",
 		"an empty array":  "[]",
 		"other JSON":      `{"status":"ok","incident_id":"4711-12","support_id":"1"}`,
-		"empty ids":       `{"id":"","MessageID":"","MessageId":"","ErrorCode":0,"message":"Queued. Thank you.","Message":"OK"}`,
-		"half an answer":  `{"message":"Queued. Thank you.","Message":"OK","ErrorCode":0,"id":"<1`,
-		"another type":    `{"id":7,"MessageID":{},"MessageId":[],"ErrorCode":"0"}`,
 	}
+}
+
+// withoutID makes one send and changes the answer of Accept: its id is empty, of another type, or cut off.
+func withoutID(t *testing.T, s Suite) map[string]http.Handler {
+	t.Helper()
+	whole := httptest.NewRecorder()
+	_, p := start(t, s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Accept.ServeHTTP(whole, r)
+		maps.Copy(w.Header(), whole.Header())
+		w.WriteHeader(whole.Code)
+		_, _ = w.Write(whole.Body.Bytes())
+	}))
+	receipt, err := s.send(t.Context(), t, p, PlainSend())
+	if err != nil || receipt.ProviderMessageID == "" {
+		t.Fatalf("Send = %+v, %v, want an id", receipt, err)
+	}
+	header := whole.Header().Clone()
+	maps.DeleteFunc(header, func(_ string, values []string) bool {
+		return strings.Contains(strings.Join(values, " "), receipt.ProviderMessageID)
+	})
+	body := whole.Body.String()
+	value := regexp.MustCompile(`"[^"]*` + regexp.QuoteMeta(receipt.ProviderMessageID) + `[^"]*"`).FindString(body)
+	if value == "" && len(header) == len(whole.Header()) {
+		t.Fatalf("neither a header nor a JSON string of Accept's answer holds the id %s: %s", receipt.ProviderMessageID, body)
+	}
+	answers := map[string]http.Handler{"its own answer without the id": fixed(whole.Code, header, strings.ReplaceAll(body, value, `""`))}
+	if value != "" {
+		answers["half of its own answer"] = fixed(whole.Code, header, body[:strings.Index(body, value)+2])
+		for _, other := range []string{"null", "7", "{}", "[]"} {
+			answers["its own answer with the id "+other] = fixed(whole.Code, header, strings.ReplaceAll(body, value, other))
+		}
+	}
+	return answers
 }
 
 // impostorsAreNotBelieved checks that a success without the provider's own id is not an acceptance. It is also no proof that
 // nothing was sent: the impostor may have passed the message on.
 func impostorsAreNotBelieved(t *testing.T, s Suite) {
 	t.Helper()
-	srv, p := start(t, s, s.Accept)
+	answers := withoutID(t, s)
 	for _, status := range []int{200, 201, 202, 203, 206} {
 		for name, body := range impostors() {
 			for _, kind := range []string{"text/html; charset=utf-8", "application/json"} {
-				srv.answer(fixed(status, http.Header{"Content-Type": {kind}}, body))
-				_, err := s.send(t.Context(), t, p, PlainSend())
-				if err == nil || AsError(t, err).Class != provider.Uncertain {
-					t.Errorf("status %d with %s as %s: %v, want uncertain", status, name, kind, err)
-				}
-				srv.takeOne(t)
+				answers[fmt.Sprintf("status %d with %s as %s", status, name, kind)] = fixed(status, http.Header{"Content-Type": {kind}}, body)
 			}
 		}
+	}
+	srv, p := start(t, s, s.Accept)
+	for name, answer := range answers {
+		srv.answer(answer)
+		_, err := s.send(t.Context(), t, p, PlainSend())
+		if err == nil || AsError(t, err).Class != provider.Uncertain {
+			t.Errorf("%s: %v, want uncertain", name, err)
+		}
+		srv.takeOne(t)
 	}
 }
 

@@ -2,8 +2,8 @@
 // exactly one request per Send, the right Class for every HTTP status and every documented code, Transient before the first
 // byte and Uncertain after it, and no credential in any text. Tests for one provider's own features are in that adapter.
 //
-// HTTP adapters call Run. An adapter with another protocol uses the parts: Samples, Numbered, Parallel, CheckError,
-// CheckNoSecret, Golden.
+// HTTP adapters call Run, and RunEvents for their events. An adapter with another protocol uses the parts: Samples, Numbered,
+// Parallel, CheckError, CheckNoSecret, Golden.
 //
 // The most likely mistake of a newcomer is to list a wrong class in WantByStatus to make a status pass. Only classes that the
 // provider's documentation gives belong there.
@@ -31,11 +31,18 @@ type Suite struct {
 	Codes []CodeCase
 	// Secrets must not appear in any error.
 	Secrets []string
+	// Fault is the body of an error in the provider's own form, with the text where the provider explains what is wrong. The suite
+	// puts the secrets into that text. In a form that the adapter doesn't read, it would look for them in vain.
+	Fault func(text string) string
 	// ExtractID finds our message id in a request as the provider receives it.
 	ExtractID func(r *http.Request, body []byte) string
 	// KeyHeader is the header that carries Send.Key, for an adapter with Spec.Repeat. Then a repeated call has the same header
 	// and the same body. Optional: without it no such header may be sent.
 	KeyHeader string
+	// AcceptBatch answers a call of a Batcher as the provider does when it takes all of its messages, and BatchIDs finds our ids in
+	// that request, in order. Only for a Batcher.
+	AcceptBatch http.Handler
+	BatchIDs    func(r *http.Request, body []byte) []string
 	// Decode makes the texts of a request searchable if the body hides them (base64). Optional.
 	Decode func(r *http.Request, body []byte) []byte
 	// Normalise renders a request for the golden files, without the parts that change from run to run. Optional: see Render.
@@ -61,6 +68,9 @@ type CodeCase struct {
 // Run runs the suite. Each part builds its own server and its own adapter.
 func Run(t *testing.T, s Suite) {
 	t.Helper()
+	if s.New == nil || s.Accept == nil || s.ExtractID == nil || s.Fault == nil || len(s.Secrets) == 0 {
+		t.Fatal("Suite needs New, Accept, ExtractID, Fault and Secrets")
+	}
 	parts := []struct {
 		name string
 		run  func(*testing.T, Suite)
@@ -83,6 +93,7 @@ func Run(t *testing.T, s Suite) {
 		{"redirects are not followed", redirectsAreNotFollowed},
 		{"answer in two segments", answerInSegments},
 		{"a repeat is the same request", repeatsAreTheSame},
+		{"several messages in one call", togetherInOneCall},
 	}
 	for _, part := range parts {
 		t.Run(part.name, func(t *testing.T) {

@@ -50,6 +50,7 @@ func problems() []problem {
 		{name: "validation_error", text: "api key", class: misconfigured, why: "the API key is not valid"},
 		{name: "validation_error", status: http.StatusUnauthorized, class: misconfigured, why: "the API key is not valid"},
 		{name: "validation_error", text: "testing emails", class: rejected, rule: true, doubt: true, why: "without a verified domain only the owner may be mailed"},
+		{name: "validation_error", text: "domain is not verified", class: misconfigured, scope: provider.ScopeSender, why: "the domain of From is not verified"},
 		{name: "validation_error", text: "domain", status: http.StatusForbidden, class: misconfigured, scope: provider.ScopeSender, why: "the domain of From is not verified"},
 		{name: "validation_error", status: http.StatusForbidden, class: misconfigured, scope: provider.ScopeSender, doubt: true, why: "the sender may not send"},
 		{name: "validation_error", text: "`from`", class: rejected, rule: true, doubt: true, scope: provider.ScopeAddress, why: "From"},

@@ -1,10 +1,11 @@
 // Package resend sends through Resend's email API, and reads events from its webhooks and its list of sent emails.
 //
-// It decides how a message becomes one call to /emails, what each documented error means (the table in answers.go) and
-// what each documented event means (the table in events.go). It leaves retrying, limits, batching and the keeping of
-// events to others. Resend's documentation pages: "Send Email", "Errors", "Usage Limits", "Idempotency Keys", "Event
-// Types", "Verify Webhooks Requests", "List Sent Emails", "Retrieve Sent Email", "Create Webhook". We have our own client:
-// the official SDK drops the name of an error that comes with 429, and the class depends on the name.
+// It decides how messages become one call to /emails or /emails/batch, what each documented error means (the table in
+// answers.go) and what each documented event means (the table in events.go). It leaves retrying, limits and the keeping of
+// events to others. Resend's documentation pages: "Send Email", "Send Batch Emails", "Batch Validation Modes", "Errors", "Usage
+// Limits", "Idempotency Keys", "Event Types", "Verify Webhooks Requests", "List Sent Emails", "Retrieve Sent Email", "Create
+// Webhook". We have our own client: the official SDK drops the name of an error that comes with 429, and the class depends on
+// the name.
 //
 // The most likely mistake of a newcomer is to let the body differ between two calls of a message. Resend compares it with the
 // first body for the same idempotency key, and refuses a different one.
@@ -37,6 +38,7 @@ type Config struct {
 	WebhookSecretPrevious seal.Secret `json:"-"` // secret "webhook_secret_previous"
 
 	Concurrency int `json:"concurrency"` // calls in flight; default Spec().Concurrency
+	BatchSize   int `json:"batch_size"`  // messages in one call, 1..100; default 100
 }
 
 // ParseConfig reads an account's settings, strictly, and checks them. Secrets holds "api_key", and "webhook_secret" if
@@ -64,6 +66,9 @@ func (c Config) Validate() error {
 		errs = append(errs, c.CheckBaseURL(c.BaseURL))
 	}
 	errs = append(errs, checkSecret("webhook_secret", c.WebhookSecret), checkSecret("webhook_secret_previous", c.WebhookSecretPrevious))
+	if c.BatchSize < 0 || c.BatchSize > maxBatch {
+		errs = append(errs, fmt.Errorf("batch_size is not in 1..%d", maxBatch))
+	}
 	if c.Concurrency < 0 {
 		errs = append(errs, errors.New("concurrency is negative"))
 	}
@@ -123,10 +128,11 @@ func Spec() provider.Spec {
 		Kind:        "resend",
 		Concurrency: 8,
 		Secrets:     []string{"api_key", "webhook_secret", "webhook_secret_previous"},
-		Settings:    esphttp.Settings([]string{"api_key"}, nil, "concurrency"), // the signing secrets are sent nowhere
+		Settings:    esphttp.Settings([]string{"api_key"}, nil, "concurrency", "batch_size"), // the signing secrets are sent nowhere
 		Events:      provider.EventSpec{Accepted: true, Delivered: true},
 		Lookup:      provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
 		Repeat:      provider.RepeatSpec{Within: keyKept - keyMargin},
+		Batch:       provider.BatchSpec{Max: maxBatch, NoAttachments: true},
 		Capabilities: provider.Capabilities{
 			MaxBytes:      40 << 20, // with the attachments in base64
 			MaxRecipients: 50,

@@ -16,6 +16,15 @@ type Client struct {
 	http *esphttp.Client
 }
 
+// The engine finds these by a type assertion.
+var (
+	_ provider.EventParser   = (*Client)(nil)
+	_ provider.HeaderChecker = (*Client)(nil)
+	_ provider.Finder        = (*Client)(nil)
+	_ provider.Registrar     = (*Client)(nil)
+	_ provider.Batcher       = (*Client)(nil)
+)
+
 // New makes a Client.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
@@ -39,24 +48,33 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 	if perr := Spec().Refuse(s); perr != nil {
 		return provider.Receipt{}, perr
 	}
-	ctx, tr := esphttp.Track(ctx)
-	req, err := esphttp.JSON(ctx, http.MethodPost, c.cfg.host()+"/emails", c.header(), build(s))
-	if err != nil {
-		return provider.Receipt{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
-	}
+	header := c.header()
 	if k := key(s); k != "" {
-		req.Header.Set("Idempotency-Key", k)
+		header.Set("Idempotency-Key", k)
 	}
-	got, err := c.http.Ask(req)
-	if err != nil {
-		return provider.Receipt{}, without(c.http.Fail(tr, err), s)
+	a, perr := c.post(ctx, "/emails", header, build(s))
+	if perr != nil {
+		return provider.Receipt{}, without(perr, s)
 	}
-	a := answer(got)
 	id := a.acceptance()
 	if id == "" {
 		return provider.Receipt{}, without(c.failure(a), s)
 	}
 	return provider.Receipt{ProviderMessageID: provider.Cut(id), Refused: later(s)}, nil
+}
+
+// post makes one call that sends. An error means that there was no answer.
+func (c *Client) post(ctx context.Context, path string, header http.Header, body any) (answer, *provider.Error) {
+	ctx, tr := esphttp.Track(ctx)
+	req, err := esphttp.JSON(ctx, http.MethodPost, c.cfg.host()+path, header, body)
+	if err != nil {
+		return answer{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
+	}
+	got, err := c.http.Ask(req)
+	if err != nil {
+		return answer{}, c.http.Fail(tr, err)
+	}
+	return answer(got), nil
 }
 
 // without adds the recipients that were surely not in the call to an error, unless the message was rejected.

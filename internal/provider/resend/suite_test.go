@@ -3,7 +3,9 @@ package resend_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +35,7 @@ func TestConformance(t *testing.T) {
 		WantByStatus: byStatus,
 		Codes:        codeCases(),
 		Secrets:      []string{testKey},
+		Fault:        func(text string) string { return fault("validation_error", text) },
 		KeyHeader:    "Idempotency-Key",
 		ExtractID: func(_ *http.Request, body []byte) string {
 			var m struct {
@@ -47,6 +50,17 @@ func TestConformance(t *testing.T) {
 				}
 			}
 			return ""
+		},
+		AcceptBatch: http.HandlerFunc(acceptBatch),
+		BatchIDs: func(_ *http.Request, body []byte) (ids []string) {
+			for _, m := range emailsOf(body) {
+				for _, tag := range m.Tags {
+					if tag.Name == provider.MessageKey {
+						ids = append(ids, tag.Value)
+					}
+				}
+			}
+			return ids
 		},
 	})
 }
@@ -91,6 +105,36 @@ func accept(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// batched is an email of a batch, as far as the tests look into it.
+type batched struct {
+	From, Subject string
+	To            []string
+	Tags          []struct{ Name, Value string }
+}
+
+func emailsOf(body []byte) []batched {
+	var all []batched
+	_ = json.Unmarshal(body, &all)
+	return all
+}
+
+// acceptBatch checks what Resend checks of a batch, then answers as it does in the permissive mode.
+func acceptBatch(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	var ids []string
+	for i := range emailsOf(body) {
+		ids = append(ids, fmt.Sprintf(`{"id":"49a3999c-0ce1-4ea6-ab68-%012d"}`, i))
+	}
+	switch {
+	case r.Method != http.MethodPost || r.URL.Path != "/emails/batch" || r.Header.Get("X-Batch-Validation") != "permissive":
+		reply(w, http.StatusNotFound, fault("not_found", "The requested endpoint does not exist."))
+	case r.Header.Get("Authorization") != "Bearer "+testKey || r.Header.Get("User-Agent") == "" || len(ids) == 0:
+		reply(w, http.StatusUnauthorized, fault("missing_api_key", "Missing API Key"))
+	default:
+		reply(w, http.StatusOK, `{"data":[`+strings.Join(ids, ",")+`],"errors":[]}`)
+	}
+}
+
 func fault(name, message string) string {
 	return fmt.Sprintf(`{"name":%q,"message":%q}`, name, message)
 }
@@ -118,6 +162,7 @@ func codeCases() []providertest.CodeCase {
 		{403, "suspended_api_key", "", nil, provider.Error{Class: mis}},
 		{403, "validation_error", "The example.com domain is not verified.", nil, provider.Error{Class: mis, Scope: sender}},
 		{403, "validation_error", "You can only send testing emails to your own email address", nil, provider.Error{Class: rej, Elsewhere: true, Suspect: true}},
+		{422, "validation_error", "The example.com domain is not verified.", nil, provider.Error{Class: mis, Scope: sender}},
 		{403, "validation_error", "otherwise", nil, provider.Error{Class: mis, Scope: sender, Suspect: true}},
 		{404, "not_found", "", nil, provider.Error{Class: mis}},
 		{405, "method_not_allowed", "", nil, provider.Error{Class: mis}},

@@ -57,8 +57,8 @@ func TestRegionChoosesTheHost(t *testing.T) {
 	}
 }
 
-// FuzzVerdict holds that no answer makes a panic, an acceptance out of a non-2xx, or a refusal of somebody we did not
-// send to.
+// FuzzVerdict checks that no answer makes a panic, an acceptance out of a non-2xx, or a refusal of somebody we did not send
+// to.
 func FuzzVerdict(f *testing.F) {
 	f.Add(202, "LRzX_m_A", "", "")
 	f.Add(200, "", "", "<html>")
@@ -89,13 +89,9 @@ func FuzzVerdict(f *testing.F) {
 			t.Fatalf("class %s with %d refused", perr.Class, len(perr.Refused))
 		}
 		for _, refusal := range perr.Refused {
-			if !slices.ContainsFunc(s.Envelope(), sameEmail(refusal.Email)) {
+			if !slices.ContainsFunc(s.Envelope(), func(a mail.Address) bool { return a.Email == refusal.Email }) {
 				t.Fatalf("refused somebody else: %q", refusal.Email)
 			}
 		}
 	})
-}
-
-func sameEmail(email string) func(mail.Address) bool {
-	return func(a mail.Address) bool { return a.Email == email }
 }

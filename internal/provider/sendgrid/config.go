@@ -47,6 +47,7 @@ type Config struct {
 	WebhookPublicKeys []string `json:"webhook_public_keys"`
 
 	Concurrency      int `json:"concurrency"`        // calls in flight; default Spec().Concurrency
+	BatchSize        int `json:"batch_size"`         // messages in one call, 1..1000; default 1000
 	LookupsPerMinute int `json:"lookups_per_minute"` // requests to Email Logs, up to 6000; default 6, which is SendGrid's limit
 }
 
@@ -96,6 +97,9 @@ func (c Config) Validate() error {
 	if c.Concurrency < 0 {
 		errs = append(errs, errors.New("concurrency is negative"))
 	}
+	if c.BatchSize < 0 || c.BatchSize > maxBatch {
+		errs = append(errs, fmt.Errorf("batch_size is not in 1..%d", maxBatch))
+	}
 	if c.LookupsPerMinute < 0 || c.LookupsPerMinute > 6000 {
 		errs = append(errs, errors.New("lookups_per_minute is not 1 to 6000"))
 	}
@@ -129,9 +133,10 @@ func Spec() provider.Spec {
 		Concurrency: 64,
 		Secrets:     []string{"api_key"},
 		Settings: esphttp.Settings([]string{"api_key"}, []string{"region"},
-			"subuser", "ip_pool", "sandbox", "tracking", "webhook_public_keys", "concurrency", "lookups_per_minute"),
+			"subuser", "ip_pool", "sandbox", "tracking", "webhook_public_keys", "concurrency", "batch_size", "lookups_per_minute"),
 		Events: provider.EventSpec{Accepted: true, Delivered: true},
 		Lookup: provider.LookupSpec{Works: true, Settled: settled, Kept: kept},
+		Batch:  provider.BatchSpec{Max: maxBatch, MaxRecipients: maxBatch, Alike: true},
 		Capabilities: provider.Capabilities{
 			MaxBytes:          30_000_000,
 			MaxRecipients:     1000, // over all personalizations

@@ -19,7 +19,7 @@ func TestParseConfig(t *testing.T) {
 		ok             bool
 	}{
 		{"key alone", "", key, true},
-		{"everything", `{"region":"eu","subuser":"shop","ip_pool":"tx","sandbox":true,"tracking":{"opens":false,"clicks":true},"concurrency":8}`, key, true},
+		{"everything", `{"region":"eu","subuser":"shop","ip_pool":"tx","sandbox":true,"tracking":{"opens":false,"clicks":true},"concurrency":8,"batch_size":1}`, key, true},
 		{"base URL", `{"base_url":"http://127.0.0.1:8025/sendgrid/"}`, key, true},
 		{"webhook keys", `{"webhook_public_keys":["` + vectorKey + `"]}`, key, true},
 		{"webhook key that is none", `{"webhook_public_keys":["AAAA"]}`, key, false},
@@ -35,6 +35,8 @@ func TestParseConfig(t *testing.T) {
 		{"base URL without a scheme", `{"base_url":"x.test"}`, key, false},
 		{"subuser with a newline", `{"subuser":"a\nb"}`, key, false},
 		{"short pool", `{"ip_pool":"x"}`, key, false},
+		{"negative batch_size", `{"batch_size":-1}`, key, false},
+		{"too large a batch_size", `{"batch_size":1001}`, key, false},
 		{"negative concurrency", `{"concurrency":-1}`, key, false},
 	} {
 		cfg, err := sendgrid.ParseConfig([]byte(c.settings), c.secrets)

@@ -177,7 +177,7 @@ func TestMachineOpensAreMarked(t *testing.T) {
 	}
 }
 
-// Custom arguments stand beside SendGrid's own members. Those that only look like one are none.
+// Custom arguments are next to SendGrid's own members. A member that only looks like our id is not used.
 func TestCustomArgumentsPoseAsNothing(t *testing.T) {
 	t.Parallel()
 	e := one(t, members{
@@ -227,7 +227,7 @@ func TestMessageIDIsThatOfTheAcceptance(t *testing.T) {
 	}
 }
 
-// Without sg_event_id the content has to tell two events apart, and nothing else may.
+// Without sg_event_id only the content may distinguish two events.
 func TestContentTellsEventsApart(t *testing.T) {
 	t.Parallel()
 	key := func(m members) mail.ID {

@@ -18,7 +18,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider/sendgrid"
 )
 
-// api is SendGrid's API but for mail send: it answers by method and path, and remembers what it was asked.
+// api is SendGrid's API except for sending mail: it answers by method and path, and records the requests.
 type api struct {
 	url     string
 	answers map[string]string // "GET /path" -> body, or "status body"
@@ -158,7 +158,7 @@ func TestFindAsksForOtherRecipientsToo(t *testing.T) {
 	}
 }
 
-// What was not opened might be the message: not to have found it is no proof then.
+// A result that was not opened might be the message, so not finding it is no proof.
 func TestFindIsBoundedAndSaysSo(t *testing.T) {
 	t.Parallel()
 	answers := map[string]string{}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/providertest"
 	"github.com/sendgate/sendgate/internal/provider/sendgrid"
 )
 
@@ -144,15 +145,13 @@ func TestForgedRequestsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, h := range map[string]*provider.Hook{
-		"one byte":          hook(vectorSignature, vectorStamp, strings.Replace(vectorBody, "hello", "jello", 1), at),
-		"encoded again":     hook(vectorSignature, vectorStamp, strings.TrimSpace(vectorBody), at),
-		"other timestamp":   hook(vectorSignature, "1600112503", vectorBody, at),
-		"no timestamp":      hook(vectorSignature, "", vectorBody, at),
-		"no signature":      hook("", vectorStamp, vectorBody, at),
-		"not base64":        hook("!", vectorStamp, vectorBody, at),
-		"trailing bytes":    hook(base64.StdEncoding.EncodeToString(append(der, 0)), vectorStamp, vectorBody, at),
-		"somebody else":     newSigner(t).hook(t, vectorBody, at),
-		"no headers at all": {Body: []byte(vectorBody), Now: at},
+		"one byte":        hook(vectorSignature, vectorStamp, strings.Replace(vectorBody, "hello", "jello", 1), at),
+		"encoded again":   hook(vectorSignature, vectorStamp, strings.TrimSpace(vectorBody), at),
+		"other timestamp": hook(vectorSignature, "1600112503", vectorBody, at),
+		"no timestamp":    hook(vectorSignature, "", vectorBody, at),
+		"no signature":    hook("", vectorStamp, vectorBody, at),
+		"not base64":      hook("!", vectorStamp, vectorBody, at),
+		"trailing bytes":  hook(base64.StdEncoding.EncodeToString(append(der, 0)), vectorStamp, vectorBody, at),
 	} {
 		b, err := c.Receive(t.Context(), h)
 		checkRefusal(t, name, err, http.StatusForbidden, "signature")
@@ -177,12 +176,6 @@ func TestTimestampIsHeldToTheRetrySpan(t *testing.T) {
 			checkRefusal(t, "age "+age.String(), err, http.StatusUnauthorized, "timestamp")
 		}
 	}
-}
-
-func TestAccountWithoutKeysTakesNothing(t *testing.T) {
-	t.Parallel()
-	_, err := newClient(t, "").Receive(t.Context(), newSigner(t).hook(t, "[]", now))
-	checkRefusal(t, "no keys", err, http.StatusForbidden, "unconfigured")
 }
 
 func TestTooMuchIsRefused(t *testing.T) {
@@ -220,21 +213,31 @@ func TestEachElementKeepsItsBytes(t *testing.T) {
 	}
 }
 
-func TestAuthenticButUnreadableIsKept(t *testing.T) {
+func TestEvents(t *testing.T) {
 	t.Parallel()
-	seen := map[string]bool{}
-	for _, body := range []string{"", "\r\n", "null", "{", `[{"event":"delivered"}`, `[{"event":"delivered"}] x`, "<html>", "{}", `{"foo":1}`, "\xff\xfe"} {
-		payloads := receive(t, body)
-		if len(payloads) != 1 || string(payloads[0].Raw) != body || len(payloads[0].Events) != 1 {
-			t.Errorf("body %q: %+v, want it whole", body, payloads)
-			continue
-		}
-		e := payloads[0].Events[0]
-		if e.Type != mail.EventUnmapped || e.Name != "unreadable" || seen[e.Detail] {
-			t.Errorf("body %q: %+v, want an unreadable event of its own", body, e)
-		}
-		seen[e.Detail] = true
+	signers := map[string]*signer{}
+	var public [3]string
+	for i := range public {
+		s := newSigner(t)
+		public[i], signers[s.public] = s.public, s
 	}
+	signers[""] = newSigner(t) // there is no empty key
+	providertest.RunEvents(t, providertest.EventSuite{
+		Secrets: public,
+		New: func(t *testing.T, newest, previous string) provider.EventParser {
+			t.Helper()
+			return newClient(t, "", withKeys(slices.DeleteFunc([]string{newest, previous}, func(k string) bool { return k == "" })...))
+		},
+		Sign: func(t *testing.T, secret, payload string) *provider.Hook {
+			t.Helper()
+			return signers[secret].hook(t, payload, now)
+		},
+		Refused: 403, Unconfigured: 403,
+		Readable: "[" + object(map[string]any{"event": "delivered"}) + "]",
+		Unreadable: []string{
+			"", "\r\n", "null", "{", `[{"event":"delivered"}`, `[{"event":"delivered"}] x`, "<html>", "{}", `{"foo":1}`, "\xff\xfe",
+		},
+	})
 	if payloads := receive(t, "[]\r\n"); len(payloads) != 0 {
 		t.Errorf("an empty array holds %d payloads", len(payloads))
 	}
@@ -291,7 +294,7 @@ func object(members map[string]any) string {
 	return string(text)
 }
 
-// Before its body is read, a request has to bring something like a signature, and a time that is not long ago.
+// Before the body is read, the request must have something like a signature, and a recent time.
 func TestHeaderIsCheckedBeforeTheBody(t *testing.T) {
 	t.Parallel()
 	c := newClient(t, "", withKeys(vectorKey))

@@ -10,7 +10,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 )
 
-// A reply that SendGrid passes on is read as anybody's, and knows better than SendGrid's own word for it.
+// A reply that SendGrid passes on is read like any other reply, and overrules SendGrid's own classification.
 func TestRepliesOverruleTheClassification(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("../smtpcode/testdata/replies.tsv")

@@ -27,6 +27,15 @@ type Client struct {
 	pace *pace // of look-ups
 }
 
+// The engine finds these by a type assertion.
+var (
+	_ provider.EventParser   = (*Client)(nil)
+	_ provider.HeaderChecker = (*Client)(nil)
+	_ provider.Finder        = (*Client)(nil)
+	_ provider.Registrar     = (*Client)(nil)
+	_ provider.Batcher       = (*Client)(nil)
+)
+
 // New makes a Client.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
@@ -55,18 +64,26 @@ func (c *Client) Send(ctx context.Context, s *provider.Send) (provider.Receipt, 
 		return provider.Receipt{}, perr
 	}
 	m := build(c.cfg, s)
+	a, err := c.post(ctx, m)
+	if err != nil {
+		return provider.Receipt{}, err
+	}
+	return c.judge(a, m, time.Now())
+}
+
+// post makes one call that sends. An error is an *Error: there was no answer.
+func (c *Client) post(ctx context.Context, m *sgmail.SGMailV3) (answer, error) {
 	req, err := c.request(m)
 	if err != nil {
-		return provider.Receipt{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
+		return answer{}, &provider.Error{Class: provider.Rejected, Detail: c.http.Scrub(err.Error()), Elsewhere: true}
 	}
 	ctx, tr := esphttp.Track(ctx)
 	resp, err := c.rest.SendWithContext(ctx, req)
 	if resp == nil {
-		return provider.Receipt{}, c.http.Fail(tr, err)
+		return answer{}, c.http.Fail(tr, err)
 	}
 	// The SDK returns both a response and an error when it could not read the whole body.
-	a := answer{Status: resp.StatusCode, Header: http.Header(resp.Headers), Body: []byte(resp.Body), Cut: err}
-	return c.judge(a, m, time.Now())
+	return answer{Status: resp.StatusCode, Header: http.Header(resp.Headers), Body: []byte(resp.Body), Cut: err}, nil
 }
 
 // judge turns an answer into a receipt or an error, with scrubbed texts.
@@ -75,11 +92,15 @@ func (c *Client) judge(a answer, m *sgmail.SGMailV3, now time.Time) (provider.Re
 	if perr == nil {
 		return receipt, nil
 	}
+	return provider.Receipt{}, c.scrubbed(perr)
+}
+
+func (c *Client) scrubbed(perr *provider.Error) *provider.Error {
 	perr.Code, perr.Detail = c.http.Scrub(perr.Code), c.http.Scrub(perr.Detail)
 	for i := range perr.Refused {
 		perr.Refused[i].Detail = c.http.Scrub(perr.Refused[i].Detail)
 	}
-	return provider.Receipt{}, perr
+	return perr
 }
 
 // call makes one call of the v3 API that can be repeated without harm. It sends in as JSON unless that is nil, and reads the

@@ -35,6 +35,7 @@ func TestConformance(t *testing.T) {
 		WantByStatus: byStatus,
 		Codes:        codeCases(),
 		Secrets:      []string{testKey},
+		Fault:        func(text string) string { return fault(text, "") },
 		ExtractID: func(_ *http.Request, body []byte) string {
 			var m struct {
 				CustomArgs map[string]string `json:"custom_args"`
@@ -44,7 +45,27 @@ func TestConformance(t *testing.T) {
 			}
 			return m.CustomArgs["gw_msg"]
 		},
+		AcceptBatch: accept("14c5d75ce93.dfd.64b469"),
+		BatchIDs: func(_ *http.Request, body []byte) (ids []string) {
+			for _, p := range personalizationsOf(body) {
+				ids = append(ids, p.CustomArgs["gw_msg"])
+			}
+			return ids
+		},
 	})
+}
+
+// personalized is a personalization, as far as the tests look into it.
+type personalized struct {
+	To         []struct{ Email string }
+	Headers    map[string]string
+	CustomArgs map[string]string `json:"custom_args"`
+}
+
+func personalizationsOf(body []byte) []personalized {
+	var m struct{ Personalizations []personalized }
+	_ = json.Unmarshal(body, &m)
+	return m.Personalizations
 }
 
 func newClient(t *testing.T, baseURL string, more ...func(*sendgrid.Config)) *sendgrid.Client {

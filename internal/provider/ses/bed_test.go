@@ -52,7 +52,7 @@ var otherKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return key
 })
 
-// authority issues certificates. It stands for the public roots.
+// authority issues certificates and replaces the public roots.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -97,7 +97,7 @@ func (a *authority) pool() *x509.CertPool {
 	return pool
 }
 
-// signerTemplate is a certificate as SNS has it, valid for a day around noon.
+// signerTemplate is a certificate like that of SNS, valid for a day around noon.
 func signerTemplate() *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "sns.amazonaws.com"}, DNSNames: []string{"sns.amazonaws.com"},
@@ -114,7 +114,7 @@ func toPEM(certs ...*x509.Certificate) []byte {
 	return out
 }
 
-// bed is a stand-in for SNS on loopback, and a client that listens to it.
+// bed is a fake SNS on loopback, and a client that uses it.
 type bed struct {
 	*Client
 	ca        *authority
@@ -192,7 +192,7 @@ func (b *bed) handshake(kind string) fields {
 		"Type", kind, "Token", "2336412f37fb687f5d51e6e2425dacbbaeec", "SubscribeURL", b.base+"/?Action=ConfirmSubscription&Token=evil")
 }
 
-// toSign is written out from the developer guide, apart from the code under test.
+// toSign is written from the developer guide, independently of the code under test.
 func (f fields) toSign() string {
 	names := []string{"Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"}
 	if f["Type"] == "Notification" {

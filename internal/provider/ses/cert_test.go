@@ -20,7 +20,7 @@ import (
 	"github.com/sendgate/sendgate/internal/jail"
 )
 
-// The addresses that others have been made to fetch, and their relatives. No call may be made for any of them.
+// These addresses, or similar ones, were used to attack other verifiers. No call may be made for any of them.
 func TestCertificateAddressesThatAreNeverCalled(t *testing.T) {
 	t.Parallel()
 	const host = "https://sns.eu-west-1.amazonaws.com"
@@ -245,7 +245,7 @@ func TestHostOfCertificatesThatFails(t *testing.T) {
 	wantRefused(t, err, http.StatusServiceUnavailable, "certificate_unavailable")
 }
 
-// Forged requests, each with an address of its own, lead to few fetches, and what is known keeps working.
+// Forged requests, each with its own address, cause only a few fetches, and known certificates keep working.
 func TestFloodOfAddressesMakesFewFetches(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, nil)
@@ -358,72 +358,6 @@ func newAmazon(t *testing.T, leaf *x509.Certificate) *amazon {
 	a.sns = &http.Client{Transport: transport}
 	a.certs.http, a.certs.roots = a.sns, a.ca.pool()
 	return a
-}
-
-// SNS serves its certificate without the issuer's.
-func TestIssuerIsFetchedFromWhereTheCertificateSays(t *testing.T) {
-	t.Parallel()
-	a := newAmazon(t, signerTemplate())
-	body := a.note(sendRecord).signedBy(t, rsaKey())
-	for range 3 {
-		if _, err := a.Receive(t.Context(), hook(body)); err != nil {
-			t.Fatalf("Receive: %v", err)
-		}
-	}
-	if a.fetches.Load() != 1 || a.issuers.Load() != 1 {
-		t.Errorf("fetches = %d of the certificate, %d of its issuer; want 1 each", a.fetches.Load(), a.issuers.Load())
-	}
-}
-
-func TestIssuerThatDoesNotHelp(t *testing.T) {
-	t.Parallel()
-	a := newAmazon(t, signerTemplate())
-	a.issuer.Store(&newAuthority(t, nil).cert.Raw)
-	_, err := a.Receive(t.Context(), hook(a.note(sendRecord).signedBy(t, rsaKey())))
-	wantRefused(t, err, http.StatusForbidden, "certificate")
-
-	stranger := signerTemplate()
-	stranger.DNSNames, stranger.Subject = []string{"evil.test"}, pkix.Name{}
-	a = newAmazon(t, stranger)
-	_, err = a.Receive(t.Context(), hook(a.note(sendRecord).signedBy(t, rsaKey())))
-	wantRefused(t, err, http.StatusForbidden, "certificate")
-	if n := a.issuers.Load(); n != 0 {
-		t.Errorf("the issuer of a stranger was fetched %d times", n)
-	}
-}
-
-func TestIssuerThatCanNotBeAsked(t *testing.T) {
-	t.Parallel()
-	for _, status := range []int{http.StatusInternalServerError, 0} {
-		a := newAmazon(t, signerTemplate())
-		a.issuerStatus.Store(int64(status))
-		if status == 0 {
-			a.crt.Close()
-		}
-		_, err := a.Receive(t.Context(), hook(a.note(sendRecord).signedBy(t, rsaKey())))
-		wantRefused(t, err, http.StatusServiceUnavailable, "certificate_unavailable")
-	}
-}
-
-func TestIssuerInTheSameFile(t *testing.T) {
-	t.Parallel()
-	b := newBed(t, nil)
-	between := newAuthority(t, b.ca)
-	template := signerTemplate()
-	template.IssuingCertificateURL = []string{b.srv.URL + "/issuer.pem"}
-	leaf := create(t, template, between, &rsaKey().PublicKey)
-	b.serve(toPEM(leaf, between.cert))
-	if _, err := b.Receive(t.Context(), hook(b.note(sendRecord).signedBy(t, rsaKey()))); err != nil {
-		t.Errorf("Receive: %v", err)
-	}
-	before := b.fetches.Load()
-	b.serve(toPEM(leaf)) // elsewhere than at Amazon nobody is asked for issuers
-	other := b.note(sendRecord).with("SigningCertURL", b.base+"/SimpleNotificationService-ffffffffffffffffffffffffffffffff.pem")
-	_, err := b.Receive(t.Context(), hook(other.signedBy(t, rsaKey())))
-	wantRefused(t, err, http.StatusForbidden, "certificate")
-	if n := b.fetches.Load() - before; n != 1 {
-		t.Errorf("fetches = %d, want 1: that of the certificate", n)
-	}
 }
 
 // An account of Amazon's own calls from the jail.

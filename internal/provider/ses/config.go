@@ -147,8 +147,12 @@ func (c Config) checkCredentials() error {
 	return errors.Join(errs...)
 }
 
-// sesHost matches the hosts of SES: its public names, its FIPS names, and the endpoints of a VPC.
-var sesHost = regexp.MustCompile(`^([a-z0-9-]+\.)?email(-fips)?\.[a-z0-9-]+(\.vpce)?\.(amazonaws\.com|amazonaws\.com\.cn|api\.aws)$`)
+// regionForm is the form of the names of regions.
+const regionForm = `[a-z]{2,8}(-[a-z]{2,12}){1,3}-[0-9]{1,2}`
+
+// sesHost matches the hosts of SES: its public names, its FIPS names, and the endpoints of a VPC. Anything else than a region
+// behind "email" could be another service: email.s3.amazonaws.com is somebody's bucket.
+var sesHost = regexp.MustCompile(`^(email(-fips)?\.` + regionForm + `|[a-z0-9-]+\.email(-fips)?\.` + regionForm + `\.vpce)\.(amazonaws\.com|amazonaws\.com\.cn|api\.aws)$`)
 
 // checkDefaultBase makes sure that the credentials of this machine go only to Amazon. They are not the account's, so a person who
 // changes the account can't be asked for them.
@@ -233,5 +237,5 @@ func MessageIDHeader(settings []byte, providerID string) string {
 }
 
 func isRegion(s string) bool {
-	return regexp.MustCompile(`^[a-z]{2,8}(-[a-z]{2,12}){1,3}-[0-9]{1,2}$`).MatchString(s)
+	return regexp.MustCompile(`^` + regionForm + `$`).MatchString(s)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/eventjson"
 	"github.com/sendgate/sendgate/internal/provider/smtpcode"
 )
 
@@ -33,7 +34,7 @@ func parse(raw []byte) []mail.Event {
 	var r record
 	err := json.Unmarshal(raw, &r) // a field of another type than documented leaves the others readable
 	if mistyped := (*json.UnmarshalTypeError)(nil); err != nil && !errors.As(err, &mistyped) {
-		return []mail.Event{{}}
+		return []mail.Event{{Detail: eventjson.Digest(raw)}}
 	}
 	kind := r.EventType
 	if kind == "" {
@@ -44,7 +45,9 @@ func parse(raw []byte) []mail.Event {
 			return events
 		}
 	}
-	return []mail.Event{r.about(kind, r.Mail.Timestamp)}
+	e := r.about(kind, r.Mail.Timestamp)
+	e.Detail = eventjson.Digest(raw)
+	return []mail.Event{e}
 }
 
 // about begins an event with what all events say about the message. It has no type yet.

@@ -1,7 +1,6 @@
 package ses
 
 import (
-	"bytes"
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/provider/providertest"
 )
 
 const sendRecord = `{"eventType":"Send","mail":{"timestamp":"2026-11-25T11:59:59.012Z","messageId":"0100-m","destination":["ann@example.org"],"tags":{"gw_msg":["0199c0de-0000-7000-8000-000000000001"]}},"send":{}}`
@@ -91,8 +91,7 @@ func TestReceiveRefusesWhatIsNotSigned(t *testing.T) {
 		"signature changed": {func(t *testing.T, b *bed) []byte {
 			return bent(t, b.note(sendRecord), rsaKey())
 		}, "signature"},
-		"signature of another key": {func(t *testing.T, b *bed) []byte { return b.note(sendRecord).signedBy(t, otherKey()) }, "signature"},
-		"signature is no base64":   {func(t *testing.T, b *bed) []byte { return tampered(t, b, "Signature", "%%%") }, "signature"},
+		"signature is no base64": {func(t *testing.T, b *bed) []byte { return tampered(t, b, "Signature", "%%%") }, "signature"},
 		"version 1 declared 2": {func(t *testing.T, b *bed) []byte {
 			var f fields
 			_ = json.Unmarshal(b.note(sendRecord).with("SignatureVersion", "1").signedBy(t, rsaKey()), &f)
@@ -101,8 +100,6 @@ func TestReceiveRefusesWhatIsNotSigned(t *testing.T) {
 		"kind changed":      {func(t *testing.T, b *bed) []byte { return tampered(t, b, "Type", "UnsubscribeConfirmation") }, "signature"},
 		"unknown kind":      {func(t *testing.T, b *bed) []byte { return b.note("{}").with("Type", "Other").signedBy(t, rsaKey()) }, "signature"},
 		"no JSON":           {func(*testing.T, *bed) []byte { return []byte(sendRecord[1:]) }, "signature"},
-		"nothing":           {func(*testing.T, *bed) []byte { return nil }, "signature"},
-		"the bare record":   {func(*testing.T, *bed) []byte { return []byte(sendRecord) }, "signature"},
 		"an array":          {func(*testing.T, *bed) []byte { return []byte(`[{"Type":"Notification"}]`) }, "signature"},
 		"message an object": {func(*testing.T, *bed) []byte { return []byte(`{"Type":"Notification","Message":{}}`) }, "signature"},
 	} {
@@ -139,7 +136,7 @@ func bent(t *testing.T, f fields, key *rsa.PrivateKey) []byte {
 	return signed.with("Signature", base64.StdEncoding.EncodeToString(raw)).body(t)
 }
 
-// What is refused before anything is fetched: all of it is well signed.
+// These requests are refused before anything is fetched, although all of them have a valid signature.
 func TestReceiveRefusesBeforeItFetches(t *testing.T) {
 	t.Parallel()
 	foreign := "arn:aws:sns:eu-west-1:999999999999:ses-events"
@@ -256,19 +253,30 @@ func TestConfirmationThatFails(t *testing.T) {
 	wantRefused(t, err, http.StatusServiceUnavailable, "confirmation_unavailable")
 }
 
-func TestUnreadableRecordIsOneUnmappedEvent(t *testing.T) {
+func TestEvents(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, nil)
-	for _, message := range []string{"", "plain text", "[]", "null", `{"eventType":"Brand New","mail":{}}`, "{", "Success"} {
-		got, err := b.Receive(t.Context(), hook(b.note(message).signedBy(t, rsaKey())))
-		if err != nil || len(got.Payloads) != 1 || len(got.Payloads[0].Events) != 1 {
-			t.Fatalf("Receive of %q = %+v, %v; want one payload with one event", message, got, err)
-		}
-		p := got.Payloads[0]
-		if p.Events[0].Type != mail.EventUnmapped || !bytes.Equal(p.Raw, []byte(message)) {
-			t.Errorf("payload of %q = %q, type %q; want the bytes as they came, unmapped", message, p.Raw, p.Events[0].Type)
-		}
-	}
+	const ours, theirs = "key of SNS", "key of a stranger"
+	providertest.RunEvents(t, providertest.EventSuite{
+		Secrets: [3]string{ours, "", theirs},
+		New: func(t *testing.T, newest, _ string) provider.EventParser {
+			t.Helper()
+			if newest == "" {
+				return newBed(t, func(c *Config) { c.SNSTopicARNs = nil })
+			}
+			return b
+		},
+		Sign: func(t *testing.T, secret, payload string) *provider.Hook {
+			t.Helper()
+			if secret == ours {
+				return hook(b.note(payload).signedBy(t, rsaKey()))
+			}
+			return hook(b.note(payload).signedBy(t, otherKey()))
+		},
+		Refused: 403, Unconfigured: 403,
+		Readable:   sendRecord,
+		Unreadable: []string{"", "plain text", "[]", "null", `{"eventType":"Brand New","mail":{}}`, "{", "Success"},
+	})
 }
 
 func TestParseTopic(t *testing.T) {

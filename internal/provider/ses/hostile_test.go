@@ -6,22 +6,17 @@ import (
 	"testing"
 )
 
-// crowded is a bounce of n recipients, none of whom is among the n of the message.
-func crowded(n int) []byte {
-	var to, bounced []string
-	for i := range n {
-		to = append(to, fmt.Sprintf(`"to%d@EXAMPLE.org"`, i))
-		bounced = append(bounced, fmt.Sprintf(`{"emailAddress":"Other%d@Example.com"}`, i))
-	}
-	return fmt.Appendf(nil, `{"eventType":"Bounce","mail":{"destination":[%s]},"bounce":{"bouncedRecipients":[%s]}}`,
-		strings.Join(to, ","), strings.Join(bounced, ","))
-}
-
-// TestCrowdedRecordCostsNoMoreThanItsLength counts allocations, which the load of the machine does not change: whoever may
-// publish to the topic must not buy seconds of ours with a record of 256 kB.
+// TestCrowdedRecordCostsNoMoreThanItsLength counts allocations, which the load of the machine does not change. Somebody who may
+// publish to the topic must not be able to use seconds of our processor with a record of 256 kB.
 func TestCrowdedRecordCostsNoMoreThanItsLength(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts those of all goroutines
 	cost := func(n int) float64 {
-		raw := crowded(n)
+		var to, bounced []string // none of whom is among the others
+		for i := range n {
+			to = append(to, fmt.Sprintf(`"to%d@EXAMPLE.org"`, i))
+			bounced = append(bounced, fmt.Sprintf(`{"emailAddress":"Other%d@Example.com"}`, i))
+		}
+		raw := fmt.Appendf(nil, `{"eventType":"Bounce","mail":{"destination":[%s]},"bounce":{"bouncedRecipients":[%s]}}`,
+			strings.Join(to, ","), strings.Join(bounced, ","))
 		if got := len(parse(raw)); got != n {
 			t.Fatalf("events = %d, want %d", got, n)
 		}

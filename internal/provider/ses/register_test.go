@@ -248,7 +248,7 @@ func TestRegisterTakesNoOtherURL(t *testing.T) {
 	}
 }
 
-// The policy has to stay within what SNS takes, and what it makes of it within our bounds of age.
+// The policy must stay within the limits of SNS, and the longest delay that it causes within our limit of age.
 func TestDeliveryPolicyIsWithinTheHour(t *testing.T) {
 	t.Parallel()
 	var attributes struct{ DeliveryPolicy string }

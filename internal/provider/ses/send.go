@@ -189,6 +189,13 @@ type Client struct {
 	certs  *certificates
 }
 
+// The engine finds these by a type assertion.
+var (
+	_ provider.EventParser   = (*Client)(nil)
+	_ provider.HeaderChecker = (*Client)(nil)
+	_ provider.Registrar     = (*Client)(nil)
+)
+
 // New makes a Client. It opens no connection; with use_default_credentials it reads the environment and the shared
 // files of AWS, and asks for credentials at the first Send.
 func New(c Config) (*Client, error) {

@@ -74,7 +74,7 @@ func accept(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, accepted)
 }
 
-// answer is how SES words a bare status: an acceptance for 2xx, else an error without a code.
+// answer is the answer of SES for a bare status: an acceptance for 2xx, else an error without a code.
 func answer(status int) (string, http.Header) {
 	if status < 300 {
 		return accepted, nil
@@ -100,6 +100,7 @@ func TestConformance(t *testing.T) {
 		},
 		Codes:     codeCases(),
 		Secrets:   []string{testKeyID, testSecret, testToken},
+		Fault:     func(text string) string { return `{"__type":"BadRequestException","message":"` + text + `"}` },
 		ExtractID: messageID,
 		Normalise: render,
 	})

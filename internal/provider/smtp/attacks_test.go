@@ -34,8 +34,8 @@ func crowd(n int, verp string) map[string]string {
 	}
 }
 
-// One report says something of at most maxSettled recipients, in whatever form it names them, and whoever receives it is told
-// how many are left out.
+// One report settles at most maxSettled recipients, in whatever form it names them, and its result says how many were left
+// out.
 func TestOneReportSettlesABoundedCrowd(t *testing.T) {
 	t.Parallel()
 	c, id := verpClient(t), mail.IDAt(sentAt)
@@ -72,7 +72,8 @@ func TestOneReportSettlesABoundedCrowd(t *testing.T) {
 	}
 }
 
-// Only the address that a report came to says what it is about: not the headers that it returns, and not its own fields.
+// Only the address to which a report came says which message it is about, and not the returned headers or the report's own
+// fields.
 func TestAReportIsAboutTheMessageOfItsAddress(t *testing.T) {
 	t.Parallel()
 	c, id, other := verpClient(t), mail.IDAt(sentAt), mail.NewID()
@@ -97,8 +98,8 @@ func TestAReportIsAboutTheMessageOfItsAddress(t *testing.T) {
 	}
 }
 
-// Reports come by HTTP only where the account says so. The refusal names the setting, whatever was sent, and comes before the
-// body is read; LMTP goes on.
+// Reports are accepted by HTTP only if the account allows it. The refusal names the setting, whatever was sent, and comes
+// before the body is read. LMTP still works.
 func TestReportsByHTTPAreOffUnlessTheAccountTakesThem(t *testing.T) {
 	t.Parallel()
 	c, id := verpClient(t), mail.IDAt(sentAt)
@@ -138,3 +139,22 @@ func TestReportsByHTTPAreOffUnlessTheAccountTakesThem(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// A report whose first line is folded changes nothing of what we write on top of it.
+func TestAReportContinuesNoneOfOurFields(t *testing.T) {
+	t.Parallel()
+	c, id := verpClient(t), mail.IDAt(sentAt)
+	const report = "From: MAILER-DAEMON@x\r\n\r\n<ann@example.org>:\r\n550 5.1.1 no such user\r\n"
+	for _, first := range []string{"", " ", "\t", " \t \t", " 2001-01-01T00:00:00Z\r\n", "\t" + c.verp.address(mail.NewID()) + "\r\n"} {
+		b, err := c.Receive(t.Context(), &provider.Hook{Body: []byte(first + report), Now: receivedAt, RcptTo: c.verp.address(id)})
+		if err != nil || len(b.Payloads) != 1 || len(b.Payloads[0].Events) != 1 {
+			t.Errorf("%q: %+v, %v", first, b, err)
+			continue
+		}
+		for _, e := range append(b.Payloads[0].Events, c.Parse(b.Payloads[0].Raw)...) {
+			if e.MessageID != id || !e.At.Equal(receivedAt) {
+				t.Errorf("%q: an event of %s at %s, want %s at %s", first, e.MessageID, e.At, id, receivedAt)
+			}
+		}
+	}
+}

@@ -98,7 +98,7 @@ func TestLoginDialects(t *testing.T) {
 	}
 }
 
-// What servers do with what comes with the command: take it, ask for it nonetheless, refuse it.
+// Servers treat an initial response in different ways: they take it, ask for it again, or refuse it.
 func TestInitialResponseDialects(t *testing.T) {
 	t.Parallel()
 	plain := b64("\x00" + authUser + "\x00" + authPassword)
@@ -155,7 +155,8 @@ func TestAutoTakesWhatTheRelayOffers(t *testing.T) {
 	}
 }
 
-// A mechanism that worked is the first that the next connection tries: a refusal at each would look like an attack.
+// The next connection first tries a mechanism that worked before, because a refusal at each connection would look like an
+// attack.
 func TestAutoRemembersWhatWorked(t *testing.T) {
 	t.Parallel()
 	r := startRelay(t, func(r *relay) {
@@ -192,7 +193,7 @@ func TestAWrongPasswordIsTriedOnce(t *testing.T) {
 	}
 }
 
-// Where one mechanism is not there and the next refuses the password, the password is what is told.
+// If one mechanism is missing and the next refuses the password, the error names the password.
 func TestARefusedPasswordIsToldBeforeARefusedMechanism(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]string{"refused": "535 5.7.8 wrong password", "lost": hangUp} {

@@ -16,8 +16,8 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// composePostfix starts a Postfix with the relay's main.cf of docker-compose.yml. It has folders of its own, hands bounces in at
-// the socket and all other mail to the next host, since there is no Internet here.
+// composePostfix starts a Postfix with the relay's main.cf of docker-compose.yml, in its own folders. It delivers bounces to
+// the socket and all other mail to the next host, because there is no Internet here.
 func composePostfix(t *testing.T, owner *user.User, socket string, next int) *postfix {
 	t.Helper()
 	p := &postfix{dir: postfixFolder(t, owner), port: freePort(t), log: &lockedBuffer{}}

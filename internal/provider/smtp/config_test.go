@@ -81,7 +81,7 @@ func TestCapabilitiesFollowTheSettings(t *testing.T) {
 	if diff := cmp.Diff(want, c.Capabilities()); diff != "" {
 		t.Errorf("capabilities (-want +got):\n%s", diff)
 	}
-	settings := Spec().Settings // has a test of its own in package catalog
+	settings := Spec().Settings // package catalog has a test for it
 	spec := provider.Spec{
 		Settings: settings,
 		Kind:     "smtp", Concurrency: 20, Secrets: []string{"password", "access_token", "client_secret", "refresh_token", "dkim_private_key", "verp_key"},
@@ -126,7 +126,7 @@ func TestParseURL(t *testing.T) {
 	}
 }
 
-// The key of bounce addresses is nobody's to choose: each account that is made of a URL gets its own.
+// Nobody can choose the key of bounce addresses: each account that is made from a URL gets its own.
 func TestParseURLMakesTheKeyOfBounceAddresses(t *testing.T) {
 	t.Parallel()
 	keys := map[string]bool{}
@@ -164,7 +164,7 @@ func TestParseURLRefusesWithoutQuotingTheURL(t *testing.T) {
 	}
 }
 
-// FuzzParseConfig holds the parser to one thing: what it returns without an error is valid.
+// FuzzParseConfig checks that a configuration which the parser returns without an error is valid.
 func FuzzParseConfig(f *testing.F) {
 	f.Add(`{"host":"127.0.0.1"}`)
 	f.Add(`{"host":"mail.example.com","dkim":{"domain":"x","selector":"y"},"idle_timeout":"8s"}`)

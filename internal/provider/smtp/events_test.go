@@ -45,7 +45,7 @@ func verpClient(t testing.TB) *Client {
 	return c
 }
 
-// fixture reads a report as it comes by the wire, with the bounce address of the message in it.
+// fixture reads a report as it comes over the network, with the bounce address of the message in it.
 func fixture(t testing.TB, name, verp string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata/reports", name+".eml"))
@@ -67,7 +67,7 @@ func line(e mail.Event) string {
 	return s
 }
 
-// reports are what the fixtures tell. Dates before the message was sent do not count: then it is the time of receipt.
+// reports are the expected events of the fixtures. If a date is before the message was sent, the time of receipt counts.
 var reports = map[string][]string{
 	// RFC 3464 appendix E, in its order.
 	"rfc3464_simple": {"bounced failed louisl@larry.slip.umd.edu 15:00:00 soft/connection 426 4.0.0 [426 connection timed out]"},
@@ -150,7 +150,7 @@ func TestReportsBecomeEvents(t *testing.T) {
 	}
 }
 
-// TestOddReports goes through what fixtures of whole servers do not show.
+// TestOddReports has cases that the fixtures of whole servers do not show.
 func TestOddReports(t *testing.T) {
 	t.Parallel()
 	c, id := verpClient(t), mail.IDAt(sentAt)
@@ -328,7 +328,7 @@ func TestKnowsTheAddressesThatReceiveTakes(t *testing.T) {
 	}
 }
 
-// TestKeptReportsAreSmall holds that large originals are cut away, and nothing that says what happened.
+// TestKeptReportsAreSmall checks that only large originals are cut away, and not the parts that say what happened.
 func TestKeptReportsAreSmall(t *testing.T) {
 	t.Parallel()
 	c, id := verpClient(t), mail.IDAt(sentAt)
@@ -352,8 +352,8 @@ func TestKeptReportsAreSmall(t *testing.T) {
 	}
 }
 
-// TestRepetitionsHaveOneID holds that a report that comes twice is known by its Message-ID or else by its bytes, whenever
-// it comes, and that two reports are not.
+// TestRepetitionsHaveOneID checks that a repeated report is recognised by its Message-ID or else by its bytes, whenever it
+// comes, and that two reports are not.
 func TestRepetitionsHaveOneID(t *testing.T) {
 	t.Parallel()
 	c, id := verpClient(t), mail.IDAt(sentAt)

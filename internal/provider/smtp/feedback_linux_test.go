@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -21,8 +23,8 @@ import (
 	"github.com/sendgate/sendgate/internal/seal"
 )
 
-// feedback is what stands around a Postfix that reports: the next host, which refuses, and our LMTP listener, which has
-// one account and keeps its events.
+// feedback is the surroundings of a Postfix that reports: the next host, which refuses, and our LMTP listener, which has one
+// account and keeps its events.
 type feedback struct {
 	next   *relay
 	lmtp   *lmtp.Server
@@ -54,7 +56,7 @@ func newFeedback(t *testing.T) *feedback {
 	return f
 }
 
-// receive is what serves the listener: the account reads, then the events are stored, which fails at first.
+// receive is the handler of the listener: the account reads the report, then the events are stored, which fails at first.
 func (f *feedback) receive(ctx context.Context, from, to string, body []byte) error {
 	b, err := f.reader.Receive(ctx, &provider.Hook{Body: body, Now: time.Now(), MailFrom: from, RcptTo: to})
 	if err != nil {
@@ -81,7 +83,9 @@ func (f *feedback) of(t *testing.T, p *postfix, id mail.ID, want mail.EventType)
 	eventually(t, fmt.Sprintf("a report: %s", want), func() bool {
 		if time.Since(flushed) > 3*time.Second {
 			flushed = time.Now()
-			p.flush(t)
+			if out, err := exec.Command("postqueue", "-c", filepath.Join(p.dir, "etc"), "-f").CombinedOutput(); err != nil {
+				t.Errorf("postqueue -f: %v: %s", err, out)
+			}
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -119,7 +123,7 @@ func (f *feedback) mainCF(t *testing.T) string {
 	return block
 }
 
-// reports sends through Postfix and waits for what it tells of the next host, and of its own delivery.
+// reports sends through Postfix and waits for its reports about the next host and about its own delivery.
 func (f *feedback) reports(t *testing.T, p *postfix) {
 	t.Helper()
 	c := p.client(t, map[string]seal.Secret{"verp_key": seal.NewSecret(testVERPKey)}, map[string]any{"bounce_domain": "bounces.example.com", "notify_success": true})

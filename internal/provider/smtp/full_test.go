@@ -40,7 +40,7 @@ func limited(t *testing.T, n int, says string, dot func() string) *relay {
 	})
 }
 
-// fullRefusals tells those for whom there was no room from the others.
+// fullRefusals separates the recipients for whom there was no room from the others.
 func fullRefusals(refused []provider.Refusal) (full, others []string) {
 	for _, ref := range refused {
 		if ref.Full {
@@ -81,7 +81,7 @@ func TestRelayOfNRecipientsATransactionGetsTheRestInTheNext(t *testing.T) {
 				t.Errorf("%d calls, %d messages over %d connections, want 10, 10 and 1", calls, messages, conns)
 			}
 			for _, a := range to {
-				// Asked once where it was taken, and once where the transaction was full.
+				// Once when the transaction was full, and once when it was taken.
 				if n := len(r.said("RCPT TO:<" + a + ">")); n > 2 {
 					t.Errorf("%s was named %d times", a, n)
 				}
@@ -116,7 +116,7 @@ func TestOnlyAFullTransactionIsFollowedAtOnce(t *testing.T) {
 	}
 }
 
-// A relay that takes nobody is not full: to come back at once would never end.
+// A relay that takes no recipient does not count as full, because trying again at once would never end.
 func TestNobodyTakenIsNotFull(t *testing.T) {
 	t.Parallel()
 	r := limited(t, 0, "452 4.5.3 Error: too many recipients", nil)
@@ -124,7 +124,7 @@ func TestNobodyTakenIsNotFull(t *testing.T) {
 	wantClass(t, "send", perr, provider.Transient)
 }
 
-// The second transaction is a call of its own: what the first one brought is settled before the second begins.
+// The second transaction is a separate call: the result of the first one is settled before the second begins.
 func TestLostAnswerOfTheSecondTransactionSaysNothingOfTheFirst(t *testing.T) {
 	t.Parallel()
 	dots := 0

@@ -6,21 +6,16 @@ import (
 	"testing"
 )
 
-// hostileReport is a report of n groups that name nobody, over a message to many.
-func hostileReport(n int) []byte {
-	var b bytes.Buffer
-	b.WriteString("From: MAILER-DAEMON@example.net\nContent-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n")
-	b.WriteString(strings.Repeat("Action: failed\n\n", n))
-	b.WriteString("--b\nContent-Type: message/rfc822\n\nTo: " + strings.Repeat("ann@example.org, ", 400) + "bob@example.org\n\n--b--\n")
-	return b.Bytes()
-}
-
 // TestHostileReportCostsNoMoreThanItsLength counts allocations, which the load of the machine does not change. Anyone who got
 // a message knows a bounce address.
 func TestHostileReportCostsNoMoreThanItsLength(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts those of all goroutines
 	c := verpClient(t)
 	cost := func(groups, want int) float64 {
-		raw := hostileReport(groups)
+		var b bytes.Buffer
+		b.WriteString("From: MAILER-DAEMON@example.net\nContent-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n")
+		b.WriteString(strings.Repeat("Action: failed\n\n", groups))
+		b.WriteString("--b\nContent-Type: message/rfc822\n\nTo: " + strings.Repeat("ann@example.org, ", 400) + "bob@example.org\n\n--b--\n")
+		raw := b.Bytes()
 		if got := len(c.Parse(raw)); got != want {
 			t.Fatalf("events of %d groups = %d, want %d", groups, got, want)
 		}

@@ -116,7 +116,7 @@ func TestStaleConnectionIsNotReplacedTwice(t *testing.T) {
 	}
 }
 
-// Once the relay has answered something of the transaction, a lost connection is the transaction's end.
+// Once the relay has answered a command of the transaction, a lost connection ends the transaction.
 func TestReusedConnectionLostLaterIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]provider.Class{"RCPT": provider.Transient, "DATA": provider.Transient, ".": provider.Uncertain} {

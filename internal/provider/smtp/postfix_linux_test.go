@@ -31,14 +31,6 @@ type postfix struct {
 	read sync.Map // what the maildir held so far: text by name
 }
 
-// flush has it try again what waits.
-func (p *postfix) flush(t *testing.T) {
-	t.Helper()
-	if out, err := exec.Command("postqueue", "-c", filepath.Join(p.dir, "etc"), "-f").CombinedOutput(); err != nil {
-		t.Errorf("postqueue -f: %v: %s", err, out)
-	}
-}
-
 const postfixMain = `compatibility_level = 3.6
 queue_directory = %[1]s/queue
 data_directory = %[1]s/data
@@ -87,7 +79,7 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 `
 
-// startPostfix starts it with some more of main.cf, or skips the test where there is none or no right to start it.
+// startPostfix starts it with more lines in main.cf. It skips the test if Postfix is not installed or may not be started.
 func startPostfix(t *testing.T, more string) *postfix {
 	t.Helper()
 	command, err := exec.LookPath("postfix")
@@ -171,8 +163,8 @@ func (p *postfix) write(t *testing.T, name, text string) {
 	}
 }
 
-// run starts the master in the foreground and sees to it that nothing of it is left after the test, orphans included:
-// they become our children, so that we can wait for them where no init does.
+// run starts the master in the foreground and makes sure that no process of it is left after the test. Orphans become our
+// children, so that we can wait for them on machines without an init process.
 func (p *postfix) run(t *testing.T, command string) {
 	t.Helper()
 	const setChildSubreaper = 36 // prctl(2)
@@ -188,7 +180,19 @@ func (p *postfix) run(t *testing.T, command string) {
 	t.Cleanup(func() {
 		p.stop(t)
 		_ = cmd.Wait() // it was told to end
-		reapOrphans(t)
+		// Postfix is all that this package's tests start.
+		eventually(t, "all of Postfix is gone", func() bool {
+			var status syscall.WaitStatus
+			for {
+				pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+				if errors.Is(err, syscall.ECHILD) {
+					return true
+				}
+				if pid <= 0 {
+					return false
+				}
+			}
+		})
 		if t.Failed() {
 			t.Logf("postfix said:\n%s", p.log.String())
 		}
@@ -219,30 +223,13 @@ func (p *postfix) stop(t *testing.T) {
 	}
 }
 
-// reapOrphans waits for every child of this process. Postfix is the only thing that this package's tests start.
-func reapOrphans(t *testing.T) {
-	t.Helper()
-	eventually(t, "all of Postfix is gone", func() bool {
-		var status syscall.WaitStatus
-		for {
-			pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
-			if errors.Is(err, syscall.ECHILD) {
-				return true
-			}
-			if pid <= 0 {
-				return false
-			}
-		}
-	})
-}
-
 func (p *postfix) client(t *testing.T, secrets map[string]seal.Secret, extra map[string]any) *Client {
 	t.Helper()
 	r := &relay{t: t, ln: addrOnly{port: p.port}}
 	return r.clientWith(r.config(secrets, extra))
 }
 
-// addrOnly lends the relay helpers the address of a server that is not theirs.
+// addrOnly lets the relay helpers use the address of another server.
 type addrOnly struct {
 	net.Listener
 	port int

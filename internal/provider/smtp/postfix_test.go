@@ -135,7 +135,7 @@ func postfixDKIM(t *testing.T, p *postfix) {
 	}
 }
 
-// postfixParallel holds that each of many messages over few connections arrives once.
+// postfixParallel checks that each of many messages over few connections arrives once.
 func postfixParallel(t *testing.T, p *postfix) {
 	t.Helper()
 	const n = 60

@@ -11,7 +11,7 @@ import (
 	"github.com/sendgate/sendgate/internal/provider"
 )
 
-// read gives the events of a report as lines, and the note of what is not kept.
+// read returns the events of a report as lines, and the note about the parts that are not kept.
 func read(t *testing.T, c *Client, raw string) []string {
 	t.Helper()
 	id := mail.IDAt(sentAt)
@@ -32,7 +32,7 @@ func read(t *testing.T, c *Client, raw string) []string {
 	return lines
 }
 
-// TestEachRecipientGetsTheReplyOfItsOwnBlock holds the words of replies: what they mean is judged elsewhere.
+// TestEachRecipientGetsTheReplyOfItsOwnBlock checks only the words of replies; other tests check their meaning.
 func TestEachRecipientGetsTheReplyOfItsOwnBlock(t *testing.T) {
 	t.Parallel()
 	c := verpClient(t)
@@ -97,7 +97,7 @@ func TestEachRecipientGetsTheReplyOfItsOwnBlock(t *testing.T) {
 	}
 }
 
-// TestAnAutomaticReplyLeavesNoEvent also holds that one which was kept by an earlier version changes nothing when it is read
+// TestAnAutomaticReplyLeavesNoEvent also checks that a reply that an earlier version kept changes nothing when it is read
 // again.
 func TestAnAutomaticReplyLeavesNoEvent(t *testing.T) {
 	t.Parallel()
@@ -118,7 +118,7 @@ func TestAnAutomaticReplyLeavesNoEvent(t *testing.T) {
 	}
 }
 
-// TestBouncesFromOtherThanTheNullAddress are taken where what they are stands in them.
+// TestBouncesFromOtherThanTheNullAddress: such mail is taken if its content says that it is a bounce.
 func TestBouncesFromOtherThanTheNullAddress(t *testing.T) {
 	t.Parallel()
 	c, id := verpClient(t), mail.IDAt(sentAt)
@@ -137,7 +137,7 @@ func TestBouncesFromOtherThanTheNullAddress(t *testing.T) {
 	}
 }
 
-// TestHostileTextCostsNoMoreThanItsLength goes through texts that make a careless reader look at each line for each other.
+// TestHostileTextCostsNoMoreThanItsLength has texts for which a careless reader needs quadratic time.
 func TestHostileTextCostsNoMoreThanItsLength(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts those of all goroutines
 	c := verpClient(t)
 	const head = "From: MAILER-DAEMON@x.test\nDate: Tue, 24 Nov 2026 10:00:00 +0000\n"

@@ -32,7 +32,7 @@ const (
 	silent = "\x00silent" // no answer until the test ends
 )
 
-// relay is a scripted SMTP server that writes down all it was sent, byte for byte.
+// relay is a scripted SMTP server that records everything that it gets, byte for byte.
 type relay struct {
 	t    *testing.T
 	ln   net.Listener

@@ -157,7 +157,10 @@ func judge(at stage, p reply) (e *provider.Error, rule string) {
 	if e.Code == "" {
 		e.Code = strconv.Itoa(p.code)
 	}
-	if p.code < 400 {
+	if p.code < 200 || p.code > 599 { // RFC 5321 section 4.2.1; whatever says so is no relay, and is not quoted
+		e.Detail = "the answer is not an SMTP reply"
+	}
+	if p.code < 400 || p.code > 599 {
 		if at == atDot {
 			e.Class = provider.Uncertain
 		}

@@ -28,8 +28,8 @@ func judged(t *testing.T, at stage, line string) *provider.Error {
 	return e
 }
 
-// What a relay says of our quota holds the account for a while, at whatever stage it is said. It never ends the message
-// and never names the recipient.
+// A reply about our quota makes the account wait for a while, at any stage of the session. It never ends the message and
+// never counts against the recipient.
 func TestRefusalsAboutOurQuotaHoldTheAccount(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -77,7 +77,7 @@ func TestRefusalsAboutOurQuotaHoldTheAccount(t *testing.T) {
 	}
 }
 
-// What a relay says of our identity parks the sender, or the account where it is about that. It never ends the message.
+// A reply about our identity parks the sender, or the account if it is about the account. It never ends the message.
 func TestRefusalsAboutOurIdentityParkIt(t *testing.T) {
 	t.Parallel()
 	for line, scope := range map[string]provider.Scope{
@@ -119,7 +119,7 @@ func TestRefusalsAboutOurIdentityParkIt(t *testing.T) {
 	}
 }
 
-// Words that look like those above and are about one recipient or one message.
+// Texts that look like those above but are about one recipient or one message.
 func TestRefusalsOfOneRecipientHoldNobodyElse(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

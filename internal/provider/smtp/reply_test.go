@@ -310,11 +310,12 @@ func TestRelayThatNeverStopsTalkingIsCutOff(t *testing.T) {
 	wantClass(t, "2 MB of reply", perr, provider.Transient)
 }
 
-// FuzzReply holds the readers of outside text to never panicking and to bounded results.
+// FuzzReply checks that the readers of replies never panic and that their results are bounded.
 func FuzzReply(f *testing.F) {
 	f.Add(250, "2.0.0 Ok: queued as 4QX")
 	f.Add(550, "5.1.1 <a@b>: User unknown")
 	f.Add(-1, "\x00")
+	f.Add(628, "0")
 	f.Fuzz(func(t *testing.T, code int, text string) {
 		if id := queueID(text); len(id) > 128 || strings.ContainsAny(id, " <>\r\n\x00") {
 			t.Errorf("queueID(%q) = %q", text, id)
@@ -323,8 +324,9 @@ func FuzzReply(f *testing.F) {
 		if !ok {
 			t.Fatal("no reply")
 		}
+		refusal := 400 <= code && code <= 599
 		for _, at := range []stage{atConnect, atAuth, atMail, atRcpt, atData, atDot} {
-			if e, _ := judge(at, p); e.Class == "" || e.Class == provider.Accepted || (e.Class == provider.Uncertain && (at != atDot || code >= 400)) {
+			if e, _ := judge(at, p); e.Class == "" || e.Class == provider.Accepted || (e.Class == provider.Uncertain && (at != atDot || refusal)) {
 				t.Errorf("judge(%s, %d %q) = %q", at, code, text, e.Class)
 			}
 		}

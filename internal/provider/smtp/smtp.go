@@ -42,6 +42,12 @@ type Client struct {
 	verp   *verp // nil without BounceDomain
 }
 
+// The engine finds these by a type assertion.
+var (
+	_ provider.EventParser   = (*Client)(nil)
+	_ provider.HeaderChecker = (*Client)(nil)
+)
+
 // New checks the configuration and makes a Client. It opens no connection.
 func New(cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()

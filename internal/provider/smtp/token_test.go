@@ -57,8 +57,8 @@ func (i *issuer) asked() []url.Values {
 	return slices.Clone(i.forms)
 }
 
-// tokenRelay takes the tokens that it is told, as Google and Microsoft do: it refuses others with a challenge, and says 535
-// after an empty line only.
+// tokenRelay accepts the given tokens, as Google and Microsoft do: it refuses others with a challenge, and says 535 after an
+// empty line only.
 func tokenRelay(t *testing.T, takes func(token string) bool) *relay {
 	t.Helper()
 	return startRelay(t, func(r *relay) {
@@ -219,7 +219,8 @@ func TestATokenOfTheSettings(t *testing.T) {
 	}
 }
 
-// A server that asks although the token came with the command gets it again; only a challenge that says why is answered by nothing.
+// If a server asks for the token although it came with the command, it gets the token again. Only a challenge with a reason
+// gets an empty answer.
 func TestXOAUTH2AnswersWhatItIsAsked(t *testing.T) {
 	t.Parallel()
 	m := mechanismOf("XOAUTH2", login{"shop@example.com", "token-1"})

@@ -32,7 +32,8 @@ func TestBounceAddressHoldsTheMessageID(t *testing.T) {
 	}
 }
 
-// TestBounceAddressStaysTheSame holds the form that is out there in the queues of the world: a change of it loses bounces.
+// TestBounceAddressStaysTheSame checks the form of bounce addresses. Mail with this form is in queues everywhere, so a change
+// would lose bounces.
 func TestBounceAddressStaysTheSame(t *testing.T) {
 	t.Parallel()
 	id, err := mail.ParseID("019ab4f0-0000-7000-8000-000000000001")
@@ -118,7 +119,7 @@ func TestBounceSettings(t *testing.T) {
 	}
 }
 
-// FuzzVERP holds that what is opened was made by us: its MAC is that of its id.
+// FuzzVERP checks that an address which opens was made by us: its MAC is that of its id.
 func FuzzVERP(f *testing.F) {
 	v := newVERP(Config{BounceDomain: "bounces.example.com", VERPKey: seal.NewSecret(testVERPKey)})
 	f.Add(v.address(mail.NewID()))
@@ -141,7 +142,7 @@ func FuzzVERP(f *testing.F) {
 	})
 }
 
-// FuzzDSN holds that any bytes become events that the store can keep, the same ones each time, and that the events of a
+// FuzzDSN checks that any bytes become events that the store can keep, the same ones each time, and that the events of a
 // payload are those that its kept form gives.
 func FuzzDSN(f *testing.F) {
 	c := verpClient(f)

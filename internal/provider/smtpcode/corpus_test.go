@@ -79,8 +79,8 @@ func TestPublicRepliesCondemnNobodyElse(t *testing.T) {
 	}
 }
 
-// The replies whose verdict is known to the word: what was said, where it was seen, and what it must lead to. The adapters
-// read the rows of their own. The reason is one of several where a bar stands.
+// These replies have an exact expected result: the text, where it was seen, and its class and reason. The adapters use their
+// own rows. A bar separates several allowed reasons.
 func TestKnownReplies(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("testdata/replies.tsv")
@@ -108,8 +108,8 @@ func TestKnownReplies(t *testing.T) {
 	}
 }
 
-// Replies that were made up to look like others: about our sender, our client or our account in the words that speak of a
-// mailbox elsewhere, and about mailboxes in the words of many hosts.
+// These replies are made up to look like others. Some are about our sender, our client or our account, in words that other
+// hosts use for a mailbox; some are about mailboxes, in the words of many hosts.
 func TestLookAlikes(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("testdata/siblings.tsv")

@@ -150,8 +150,8 @@ func TestFindReadsCodesOutOfWords(t *testing.T) {
 	}
 }
 
-// TestTableIsSound catches what would never match: a pattern that path.Match refuses, and words that are not in the form
-// that the text is brought to.
+// TestTableIsSound finds rows that can never match: a pattern that path.Match refuses, and words that are not in the
+// normalised form of the text.
 func TestTableIsSound(t *testing.T) {
 	t.Parallel()
 	for i, r := range rules {
@@ -171,7 +171,7 @@ func TestTableIsSound(t *testing.T) {
 	}
 }
 
-// FuzzClassify holds that no reply leads out of the vocabulary of bounces, and that a temporary one never ends an address.
+// FuzzClassify checks that every reply gets a known class and reason, and that a temporary one never suppresses an address.
 func FuzzClassify(f *testing.F) {
 	f.Add("550", "5.1.1", "smtp; 550 5.1.1 user unknown")
 	f.Add("", "", "450 4.1.1 user unknown")
@@ -191,7 +191,8 @@ func FuzzClassify(f *testing.F) {
 	})
 }
 
-// A password is our account's business only where a reply refuses it. Attachments have passwords, and so do texts.
+// A reply about a password is about our account only if it refuses the password. Attachments and texts can have passwords
+// too.
 func TestPasswordIsOursOnlyWhereItIsRefused(t *testing.T) {
 	t.Parallel()
 	for reply, want := range map[string]Party{
