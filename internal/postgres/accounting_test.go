@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/queue"
@@ -383,6 +384,22 @@ func TestOneReplicaAtATimeChecksTheBooks(t *testing.T) {
 	if a, mine, err := b.db.AccountingAlone(t.Context()); !mine || len(a.Books) != 1 || err != nil {
 		t.Errorf("alone: %+v, %t, %v; want the books", a, mine, err)
 	}
+}
+
+// A process that waits for its machine between two statements keeps its check: it locks no row that a claim waits for.
+func TestTheCheckOfTheBooksMayPause(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	must(t, b.db.inCheck(t.Context(), func(tx pgx.Tx) error {
+		var idle string
+		if err := tx.QueryRow(t.Context(), `SELECT current_setting('idle_in_transaction_session_timeout')`).Scan(&idle); err != nil {
+			return err
+		}
+		if idle != accountingTimeout {
+			t.Errorf("the session ends after a pause of %s, want %s", idle, accountingTimeout)
+		}
+		return nil
+	}))
 }
 
 // keptIndex is a scan of an index of what is kept: the day, and which.
