@@ -253,12 +253,13 @@ func TestProblemIsPrintedWithItsFieldsAndAdvice(t *testing.T) {
 	}
 }
 
+// nobody is an address at which nobody listens. The port of a server that was closed may be another test's by now.
+const nobody = "127.0.0.1:1"
+
 func TestNobodyListeningGivesAHint(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	srv := httptest.NewServer(nil)
-	srv.Close()
-	w.env[0] = "SENDGATE_URL=" + srv.URL
+	w.env[0] = "SENDGATE_URL=http://" + nobody
 	w.run("queue").want(t, 1, "", "sendgate dev")
 }
 
