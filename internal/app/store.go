@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/sendgate/sendgate/internal/deliver"
+	"github.com/sendgate/sendgate/internal/forward"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/queue"
@@ -17,17 +18,21 @@ import (
 )
 
 // store is the database as the API sees it. It puts accepted messages into the lane that the engine's configuration gives, and
-// wakes the engine.
+// wakes the engine. It wakes the forwarding for what providers report.
 type store struct {
 	*postgres.DB
 	engine  *deliver.Engine
+	forward *forward.Engine
 	metrics *telemetry.Metrics
 	writes  *writes
 }
 
-// ReceiveEvents stores a provider's events, and counts the unknown messages that they settled.
+// ReceiveEvents stores a provider's events, wakes their forwarding, and counts the unknown messages that they settled.
 func (s *store) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
 	taken, err := s.DB.ReceiveEvents(ctx, in)
+	if taken.Stored > 0 {
+		s.forward.Wake()
+	}
 	if taken.Settled > 0 {
 		s.metrics.Resolved.WithLabelValues(string(in.Source), "sent").Add(float64(taken.Settled))
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -54,6 +56,46 @@ func TestEventIsToldSignedAndOnce(t *testing.T) {
 	if text := b.log.String(); strings.Contains(text, "canary") || strings.Contains(text, "whsec") {
 		t.Errorf("the log tells what it must not:\n%s", text)
 	}
+}
+
+// emptyStore has no deliveries, and counts how often it was asked.
+type emptyStore struct {
+	Store
+	asked int
+}
+
+func (s *emptyStore) ClaimDeliveries(context.Context, int, int, int, time.Duration, map[mail.ID]int) ([]record.Delivery, map[mail.ID]map[string]seal.Secret, error) {
+	s.asked++
+	return nil, nil, nil
+}
+
+// An idle engine asks once a second. It asks within a moment if it is woken, however often.
+func TestWokenEngineAsksAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &emptyStore{}
+		e, err := New(Options{Store: s, Client: http.DefaultClient, Log: slog.New(slog.DiscardHandler)})
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); e.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		idle := s.asked
+		if idle > 13 {
+			t.Errorf("an idle engine asks %d times in 10 s", idle)
+		}
+		for range 10 {
+			e.Wake()
+		}
+		time.Sleep(3 * claimGap)
+		synctest.Wait()
+		if n := s.asked - idle; n < 1 || n > 3 {
+			t.Errorf("claims after 10 calls of Wake = %d, want 1 to 3", n)
+		}
+		cancel()
+		<-done
+	})
 }
 
 func TestFailedTryIsRepeatedWithAFreshSignature(t *testing.T) {

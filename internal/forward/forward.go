@@ -193,13 +193,13 @@ func (e *Engine) work(l *lane) {
 			e.results <- r
 		}
 		if dry := e.lanes.done(l, r); dry {
-			e.nudge()
+			e.Wake()
 		}
 	}
 }
 
-// nudge makes claimLoop claim soon.
-func (e *Engine) nudge() {
+// Wake makes the engine claim soon, and not at its next poll: there are new deliveries.
+func (e *Engine) Wake() {
 	select {
 	case e.wake <- struct{}{}:
 	default:
