@@ -223,7 +223,7 @@ func (s *starter) address(c *Cluster, as *account) ([]string, error) {
 	settings["unix_socket_directories"] = c.socket
 	if c.socket == "" {
 		var err error
-		if c.port, err = freePort("127.0.0.1:0"); err != nil {
+		if c.port, err = freePort(); err != nil {
 			return nil, err
 		}
 		settings["listen_addresses"], settings["port"] = "127.0.0.1", strconv.Itoa(c.port)

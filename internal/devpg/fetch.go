@@ -114,12 +114,8 @@ func (f fetcher) extract(work, final string, release embedded.PostgresVersion) e
 	if err := os.WriteFile(filepath.Join(data, "PG_VERSION"), []byte(major), 0o600); err != nil {
 		return fmt.Errorf("create cache: %w", err)
 	}
-	port, err := freePort("localhost:0")
-	if err != nil {
-		return err
-	}
 	config := embedded.DefaultConfig().Version(release).Logger(io.Discard).
-		Port(uint32(port)). //nolint:gosec // a port has 16 bits
+		Port(0). // the library looks whether the port is free before it downloads, and any port may be taken meanwhile
 		CachePath(filepath.Join(work, "archive")).RuntimePath(filepath.Join(work, "runtime")).
 		BinariesPath(unpacked).DataPath(data)
 	if f.repo != "" {
@@ -150,9 +146,9 @@ func install(unpacked, final string) error {
 	return nil
 }
 
-// freePort returns a TCP port that was free a moment ago.
-func freePort(address string) (int, error) {
-	l, err := net.Listen("tcp", address)
+// freePort returns a TCP port of 127.0.0.1 that was free a moment ago.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find free port: %w", err)
 	}
