@@ -35,6 +35,7 @@ type stage struct {
 	idle  []pools                           // but for those that accept,
 	waits map[time.Duration][]*pgxpool.Pool // which are kept by how long they wait
 	shape string                            // of the schema
+	day   time.Time                         // on which it was made: its tables are those of the days around it
 }
 
 // free are the stages that no test uses.
@@ -67,7 +68,7 @@ func lend(t *testing.T) *stage {
 
 func pick(ctx context.Context) (*stage, error) {
 	free.Lock()
-	if n := len(free.stages); n > 0 {
+	if n := len(free.stages); n > 0 && free.stages[n-1].day.Equal(day(0)) {
 		defer free.Unlock()
 		s := free.stages[n-1]
 		free.stages = free.stages[:n-1]
@@ -82,7 +83,7 @@ func newStage(ctx context.Context) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{Database: d, waits: map[time.Duration][]*pgxpool.Pool{}}
+	s := &stage{Database: d, waits: map[time.Duration][]*pgxpool.Pool{}, day: day(0)}
 	if s.sql, err = lookingPool(d.URL); err != nil {
 		return nil, errors.Join(err, d.Drop(ctx))
 	}

@@ -21,7 +21,6 @@ func connect() (*host, error) {
 		h.admin, h.use = url, use
 	}
 	h.session = &session{url: h.admin}
-	var err error
-	h.template, err = ensureTemplate(ctx, h.session)
+	_, err := h.today(ctx)
 	return h, err
 }

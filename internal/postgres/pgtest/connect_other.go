@@ -18,7 +18,6 @@ func connect() (*host, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	h.session = &session{url: h.admin}
-	var err error
-	h.template, err = ensureTemplate(ctx, h.session)
+	_, err := h.today(ctx)
 	return h, err
 }

@@ -37,10 +37,24 @@ var server = sync.OnceValues(connect)
 // host is a server that is ready to make databases.
 type host struct {
 	admin    string   // connection string that may create databases
-	template string   // the database that has every migration
 	external bool     // we do not stop it, so databases can outlive the run
 	use      *os.File // open for the life of this process: it keeps the shared server running
 	session  *session // a connection to admin
+
+	mu       sync.Mutex
+	template string // the database that has every migration; see today
+}
+
+// today returns the template of this day. The first test after midnight finds or makes a new one.
+func (h *host) today(ctx context.Context) (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ofToday(h.template, time.Now()) {
+		return h.template, nil
+	}
+	var err error
+	h.template, err = ensureTemplate(ctx, h.session)
+	return h.template, err
 }
 
 // New returns a pool on a fresh migrated database. The pool is closed and the database dropped when the test ends; on
@@ -79,8 +93,12 @@ func Make(ctx context.Context) (*Database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tests need PostgreSQL: %w", err)
 	}
-	name := databaseName(h.template)
-	if err := h.clone(ctx, name); err != nil {
+	template, err := h.today(ctx)
+	if err != nil {
+		return nil, err
+	}
+	name := databaseName(template)
+	if err := h.clone(ctx, template, name); err != nil {
 		return nil, err
 	}
 	url, err := devpg.WithDatabase(h.admin, name)
@@ -113,9 +131,9 @@ func databaseName(template string) string {
 	return strings.Join([]string{clonePrefix, hashOf(template), stamp(time.Now()), strings.ToLower(rand.Text()[:10])}, "_")
 }
 
-// clone copies the template. STRATEGY file_copy is quicker than the default when data need not be written to disk.
-func (h *host) clone(ctx context.Context, name string) error {
-	return h.session.exec(ctx, "CREATE DATABASE "+quote(name)+" TEMPLATE "+quote(h.template)+" STRATEGY file_copy")
+// clone copies a template. STRATEGY file_copy is quicker than the default when data need not be written to disk.
+func (h *host) clone(ctx context.Context, template, name string) error {
+	return h.session.exec(ctx, "CREATE DATABASE "+quote(name)+" TEMPLATE "+quote(template)+" STRATEGY file_copy")
 }
 
 // finish drops a test's database, or keeps that of a failed test on an external server and logs its name.

@@ -105,10 +105,9 @@ func TestDatabaseOfAFailedTestIsKeptWhereItCanBeSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, external := range []bool{true, false} {
-		h := *shared
-		h.external = external
-		name := databaseName(h.template)
-		if err := h.clone(t.Context(), name); err != nil {
+		h := host{admin: shared.admin, session: shared.session, external: external}
+		name := databaseName(shared.template)
+		if err := h.clone(t.Context(), shared.template, name); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = h.session.exec(context.Background(), "DROP DATABASE IF EXISTS "+quote(name)) })
@@ -150,7 +149,7 @@ func TestOnlyOldDatabasesAreDropped(t *testing.T) {
 	old := strings.Join([]string{clonePrefix, "0123456789ab", stamp(time.Now().Add(-keepFor - time.Hour)), "x"}, "_")
 	young := strings.Join([]string{clonePrefix, "0123456789ab", stamp(time.Now().Add(-keepFor + time.Hour)), "x"}, "_")
 	for _, name := range []string{old, young} {
-		if err := h.clone(t.Context(), name); err != nil {
+		if err := h.clone(t.Context(), h.template, name); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = h.session.exec(context.Background(), "DROP DATABASE IF EXISTS "+quote(name)) })
@@ -163,6 +162,27 @@ func TestOnlyOldDatabasesAreDropped(t *testing.T) {
 	left := databases(t)
 	if slices.Contains(left, old) || !slices.Contains(left, young) || !slices.Contains(left, h.template) {
 		t.Errorf("left %v; want %s and the template kept, %s gone", left, young, old)
+	}
+}
+
+// A template of yesterday lacks the tables of the last day that today's has.
+func TestTemplateIsOfToday(t *testing.T) {
+	t.Parallel()
+	midnight := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	for _, tc := range []struct {
+		made, now time.Time
+		want      bool
+	}{
+		{midnight, midnight.Add(23*time.Hour + 59*time.Minute), true},
+		{midnight.Add(-time.Second), midnight, false},
+		{midnight.In(time.FixedZone("", -7200)), midnight, true},
+	} {
+		if got := ofToday(templatePrefix+"_0123456789ab_"+stamp(tc.made), tc.now); got != tc.want {
+			t.Errorf("made at %s, used at %s: %t, want %t", tc.made, tc.now, got, tc.want)
+		}
+	}
+	if ofToday("", midnight) {
+		t.Error("no template is of today")
 	}
 }
 

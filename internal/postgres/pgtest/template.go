@@ -57,6 +57,13 @@ func madeAt(name string) (time.Time, bool) {
 	return time.Unix(seconds, 0), err == nil
 }
 
+// ofToday reports whether a template was made on the day of now. The migrations make tables for the days around their own, so a
+// template of yesterday differs from what they leave today.
+func ofToday(name string, now time.Time) bool {
+	at, ok := madeAt(name)
+	return ok && at.UTC().Truncate(24*time.Hour).Equal(now.UTC().Truncate(24*time.Hour))
+}
+
 // hashMigrations gives a hash of the migrations in fsys: a template is good for exactly one content.
 func hashMigrations(fsys fs.FS) (string, error) {
 	names, err := fs.Glob(fsys, "*.sql")
@@ -74,7 +81,7 @@ func hashMigrations(fsys fs.FS) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)[:6]), nil
 }
 
-// ensureTemplate returns the template for the migrations of this binary and makes it first if there is none.
+// ensureTemplate returns today's template for the migrations of this binary and makes it first if there is none.
 func ensureTemplate(ctx context.Context, admin *session) (name string, err error) {
 	hash, err := hashMigrations(migrations.FS)
 	if err != nil {
@@ -98,7 +105,7 @@ func findOrBuild(ctx context.Context, conn *pgx.Conn, admin, hash string) (strin
 		return "", err
 	}
 	for _, name := range databases {
-		if strings.HasPrefix(name, templatePrefix+"_"+hash+"_") {
+		if strings.HasPrefix(name, templatePrefix+"_"+hash+"_") && ofToday(name, time.Now()) {
 			return name, nil
 		}
 	}
