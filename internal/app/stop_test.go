@@ -4,11 +4,14 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +41,15 @@ func mustStop(t *testing.T, a *App) {
 	}
 }
 
+// ownAddress returns an address of this machine, with any port, that no other test listens on: what is closed there stays closed.
+// Only on Linux does the loopback interface have more than one.
+func ownAddress() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1:0"
+	}
+	return fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+}
+
 // wantClosed checks that nothing listens any more.
 func wantClosed(t *testing.T, addr string) {
 	t.Helper()
@@ -60,7 +72,7 @@ func TestListenersStopRightAfterTheirStart(t *testing.T) {
 			t.Parallel()
 			for i := range 200 {
 				a := &App{cfg: cfg, log: quiet(), failed: make(chan error, 4), certificate: &keyPairFiles{certFile: cfg.TLSCertFile, keyFile: cfg.TLSKeyFile}}
-				addr, err := a.listen(t.Context(), "api", "127.0.0.1:0", httpapi.HTTPServer(http.NotFoundHandler()), cfg.TLS())
+				addr, err := a.listen(t.Context(), "api", ownAddress(), httpapi.HTTPServer(http.NotFoundHandler()), cfg.TLS())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -103,7 +115,7 @@ func TestServiceStopsRightAfterItsStart(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, benchOptions{})
 	for range 2 {
-		a, err := New(b.config(t, "SENDGATE_LMTP_LISTEN=127.0.0.1:0"), quiet())
+		a, err := New(b.config(t, "SENDGATE_LISTEN="+ownAddress(), "SENDGATE_OPS_LISTEN="+ownAddress(), "SENDGATE_LMTP_LISTEN="+ownAddress()), quiet())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,7 +39,7 @@ func TestNewRefusesBadOptions(t *testing.T) {
 
 func TestStopIsIdempotentAndFinal(t *testing.T) {
 	t.Parallel()
-	b := start(t, emulator.Options{})
+	b := start(t, emulator.Options{Listen: ownAddress(), SMTPListen: ownAddress()})
 	if err := b.Start(t.Context()); err == nil {
 		t.Error("a second Start worked")
 	}
