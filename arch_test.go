@@ -108,7 +108,8 @@ var rules = withKinds(map[string]rule{
 	"internal/config":                {[]string{"internal/record", "internal/seal"}, "it reads the environment and builds nothing"},
 	"internal/lmtp":                  {[]string{"internal/provider"}, "it takes bounces in and knows nobody who reads them"},
 	"internal/deliver":               {append([]string{"internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
-	"internal/httpapi":               {append([]string{"api", "internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
+	"internal/series":                {[]string{"internal/record"}, "it reads a registry and stores nothing"},
+	"internal/httpapi":               {append([]string{"api", "internal/series", "internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/forward":               {append([]string{"internal/telemetry"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/app":                   {[]string{"*"}, ""},
 	"internal/cli": {[]string{

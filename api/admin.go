@@ -188,6 +188,35 @@ type WindowState struct {
 	BlockedUntil *time.Time `json:"blocked_until,omitempty"`
 }
 
+// SeriesQuery selects what GET /admin/v1/series returns. Zero fields: the last 60 steps, all accounts, summed over all labels.
+type SeriesQuery struct {
+	Measures     []string // accepted, attempts, sent, delivered, bounced, complained, unsubscribed, accept_seconds, sent_seconds
+	Step         string   // minute (default) or hour
+	Since, Until time.Time
+	Account      string
+	By           string // account, stream or detail
+}
+
+// SeriesPage is GET /admin/v1/series: counts over time, all replicas together. They are about right: what a process counted in
+// its last seconds before it was killed is missing.
+type SeriesPage struct {
+	StepSeconds int       `json:"step_seconds"`
+	Since       time.Time `json:"since"` // where the first step begins
+	Until       time.Time `json:"until"` // where the last step ends
+	Data        []Series  `json:"data"`
+}
+
+// Series has one value for each step: a count in N, or for a measure of times two quantiles in seconds, nil in steps without any.
+type Series struct {
+	Measure string     `json:"measure"`
+	Account string     `json:"account,omitempty"`
+	Stream  string     `json:"stream,omitempty"`
+	Detail  string     `json:"detail,omitempty"` // the class of an attempt or of a bounce
+	N       []int64    `json:"n,omitempty"`
+	P50     []*float64 `json:"p50,omitempty"`
+	P95     []*float64 `json:"p95,omitempty"`
+}
+
 // AuditEntry is one change of configuration.
 type AuditEntry struct {
 	ID        int64           `json:"id"`

@@ -181,6 +181,22 @@ func (c *Client) Queue(ctx context.Context) (*Queue, error) {
 	return get[Queue](ctx, c, admin+"/queue", nil)
 }
 
+// Series returns counts over time.
+func (c *Client) Series(ctx context.Context, q SeriesQuery) (*SeriesPage, error) {
+	v := url.Values{"measure": q.Measures}
+	for name, value := range map[string]string{"step": q.Step, "account": q.Account, "by": q.By} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
+		if !at.IsZero() {
+			v.Set(name, at.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	return get[SeriesPage](ctx, c, admin+"/series", v)
+}
+
 // Limits returns how much of each window of each account is used and is left.
 func (c *Client) Limits(ctx context.Context) ([]WindowState, error) {
 	return list[WindowState](ctx, c, admin+"/limits")

@@ -14,6 +14,7 @@ import (
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/record"
+	"github.com/sendgate/sendgate/internal/series"
 	"github.com/sendgate/sendgate/internal/unsub"
 )
 
@@ -63,16 +64,20 @@ func (a *App) startForward() error {
 	return nil
 }
 
-// tallyEvery is how often the counts of receivers are stored.
+// tallyEvery is how often counts are stored.
 const tallyEvery = 5 * time.Second
 
-// startTally stores the counts of this replica's receivers and of failed logins, at intervals and once more at the end.
+// startTally stores this replica's counts at intervals and once more at the end: those for plots, of its receivers and of failed logins.
 func (a *App) startTally(s *httpapi.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	sampler := series.NewSampler(a.registry)
 	tell := func(all bool) {
 		ctx, cancel := context.WithTimeout(context.Background(), tallyEvery)
 		defer cancel()
+		if err := a.storeSeries(ctx, sampler); err != nil {
+			a.log.Warn("counts for plots not stored", "error", err)
+		}
 		if err := a.db.TallyHooks(ctx, s.Tallies()); err != nil {
 			a.log.Warn("counts of receivers not stored", "error", err)
 		}
@@ -94,11 +99,24 @@ func (a *App) startTally(s *httpapi.Server) {
 			}
 		}
 	}()
-	a.onStop("counts of receivers", func(context.Context) error {
+	a.onStop("counts", func(context.Context) error {
 		cancel()
 		<-done
 		return nil
 	})
+}
+
+// storeSeries adds what this process counted to the counts of all replicas.
+func (a *App) storeSeries(ctx context.Context, s *series.Sampler) error {
+	gained, keep, err := s.Take(a.clock.Now())
+	if err != nil {
+		return err
+	}
+	if err := a.db.AddSeries(ctx, gained); err != nil {
+		return err
+	}
+	keep()
+	return nil
 }
 
 // startLMTP starts the listener for bounces of SMTP relays.

@@ -35,6 +35,8 @@ type fakeStore struct {
 	queue        record.QueueState
 	limits       []limit.State
 	audit        []record.AuditEntry
+	counts       []record.Count
+	asked        record.SeriesFilter
 	at           time.Time
 
 	fakeEvents
@@ -272,6 +274,13 @@ func (f *fakeStore) Queue(ctx context.Context) (record.QueueState, error) {
 
 func (f *fakeStore) LimitStates(ctx context.Context) ([]limit.State, error) {
 	return ask(ctx, f, "LimitStates", func() ([]limit.State, error) { return f.limits, nil })
+}
+
+func (f *fakeStore) Series(ctx context.Context, q record.SeriesFilter) ([]record.Count, error) {
+	return ask(ctx, f, "Series", func() ([]record.Count, error) {
+		f.asked = q
+		return f.counts, nil
+	})
 }
 
 func (f *fakeStore) Audit(ctx context.Context, q record.AuditFilter) ([]record.AuditEntry, error) {

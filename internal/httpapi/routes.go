@@ -112,6 +112,7 @@ func (s *Server) adminRoutes(r chi.Router) {
 
 	r.Get("/queue", look(show(s.getQueue)))
 	r.Get("/limits", look(show(s.listLimits)))
+	r.Get("/series", look(reply(s.listSeries)))
 	r.Get("/audit", look(reply(s.listAudit)))
 }
 

@@ -80,6 +80,7 @@ func scopeOf() map[string][]record.Scope {
 		"PATCH /admin/v1/tenants/{tenant}":           {record.ScopeAdminWrite},
 		"GET /admin/v1/queue":                        {record.ScopeAdminRead},
 		"GET /admin/v1/limits":                       {record.ScopeAdminRead},
+		"GET /admin/v1/series":                       {record.ScopeAdminRead},
 		"GET /admin/v1/audit":                        {record.ScopeAdminRead},
 	}
 }
