@@ -53,6 +53,7 @@ type grammar struct {
 	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, change and pause tenants."`
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show the messages that wait or are in flight, and the replicas."`
+	Notify    notifyCmd    `cmd:"" group:"ops" help:"Say who is told of incidents, and list these."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`
 	Plan      planCmd      `cmd:"" group:"ops" help:"Say what an amount of mail needs: machines, disk, limits of the providers, and what it costs."`
