@@ -29,6 +29,7 @@ type rule struct {
 // vocabulary are the packages that every part of the program may import: types and arithmetic without I/O.
 var vocabulary = []string{
 	"internal/mail", "internal/queue", "internal/record", "internal/provider", "internal/limit", "internal/route", "internal/seal",
+	"internal/incident",
 }
 
 // espRule is the rule of every adapter.
@@ -111,6 +112,8 @@ var rules = withKinds(map[string]rule{
 	"internal/series":                {[]string{"internal/record"}, "it reads a registry and stores nothing"},
 	"internal/httpapi":               {append([]string{"api", "internal/series", "internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/forward":               {append([]string{"internal/telemetry"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
+	"internal/incident":              {[]string{"internal/mail", "internal/limit", "internal/seal"}, "the judgement is pure"},
+	"internal/notify":                {append([]string{"internal/telemetry"}, vocabulary...), "it declares what it uses of the store, the router and the signer, and app hands them in"},
 	"internal/app":                   {[]string{"*"}, ""},
 	"internal/cli": {[]string{
 		"api", "internal/config", "internal/app", "internal/emulator", "internal/emulator/catalog", "internal/devpg", "internal/seal",

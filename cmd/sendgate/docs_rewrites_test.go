@@ -22,6 +22,7 @@ var rewrites = []struct {
 	{regexp.MustCompile(`postgres://sendgate@db/sendgate`), "$$DATABASE"},
 	{regexp.MustCompile(`/run/secrets/sendgate`), "$$SECRETFILE"},
 	{regexp.MustCompile(`https://send\.example\.com`), "$$HERE"},
+	{regexp.MustCompile(`https://ops\.example\.com/sendgate`), "$$RECEIVER"},
 	{regexp.MustCompile(`(?m)(--secret [a-z_]+)( |$)`), "$1=env:ASKED$2"}, // no terminal is there to ask for it
 	{regexp.MustCompile(`(?m)(sendgate restore --since \S+)$`), "$1 --yes"},
 	{regexp.MustCompile(`MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\.\.\.`), publicKey},

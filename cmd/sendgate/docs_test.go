@@ -373,7 +373,7 @@ func (s *stage) fixtures(t *testing.T, script string) []string {
 			env = append(env, name+"="+value)
 		}
 	}
-	return append(env, "HERE="+s.url, "SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "ID=01939f3e-9c11-7d8a-b0c4-52f1c6a7e901", "TIMESTAMP=1790000017")
+	return append(env, "HERE="+s.url, "RECEIVER="+s.receiver, "SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "ID=01939f3e-9c11-7d8a-b0c4-52f1c6a7e901", "TIMESTAMP=1790000017")
 }
 
 // busy sends mail that bounces while a block follows events.

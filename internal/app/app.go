@@ -25,6 +25,7 @@ import (
 	"github.com/sendgate/sendgate/internal/httpapi"
 	"github.com/sendgate/sendgate/internal/jail"
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/notify"
 	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/provider/catalog"
 	"github.com/sendgate/sendgate/internal/seal"
@@ -34,6 +35,7 @@ import (
 // These types implement the store interfaces that the other packages declare.
 var (
 	_ httpapi.Store = (*store)(nil)
+	_ notify.Store  = (*store)(nil)
 	_ deliver.Store = (*postgres.DB)(nil)
 )
 
@@ -61,6 +63,7 @@ type App struct {
 	certificate *keyPairFiles // nil without TLS
 	writes      writes
 	engine      *deliver.Engine
+	watch       *notify.Engine
 	forward     *forward.Engine
 	started     atomic.Bool // all parts are up
 	leaving     atomic.Bool // not ready any more, but still serving
@@ -117,6 +120,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 		return err
 	}
 	if err := a.startForward(); err != nil {
+		return err
+	}
+	if err := a.startWatch(); err != nil {
 		return err
 	}
 	if err := a.startLMTP(); err != nil {
@@ -278,10 +284,11 @@ func (a *App) startAPI(ctx context.Context) error {
 	}
 	keys := a.derivedKeys("sendgate cursor key")
 	server, err := httpapi.New(httpapi.Options{
-		Store: &store{DB: a.db, engine: a.engine, forward: a.forward, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
+		Store: a.store(), Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
 		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: keys[0], PreviousKeys: keys[1:],
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), AdminApart: a.cfg.AdminListen != "", AdminNetworks: a.cfg.AdminNetworks, PublicURL: a.cfg.PublicURL, Clock: a.clock.Now, NewID: a.clock.NewID,
 		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
+		Notify: httpapi.NotifyOptions{Store: a.db, Test: a.watch},
 		Webhooks: httpapi.EndpointOptions{
 			Endpoints: a.db, TestDelivery: a.forward,
 			CheckWebhookURL: func(raw string) error { return jail.CheckURL(raw, a.jail()) },

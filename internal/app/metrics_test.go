@@ -61,7 +61,11 @@ func (w *watched) series(t *testing.T) map[string]string {
 	}
 	all := map[string]string{}
 	for _, f := range families {
-		all[f.GetName()] = fmt.Sprint(f.GetMetric())
+		for _, m := range f.GetMetric() {
+			if c := m.GetCounter(); c == nil || c.GetValue() > 0 { // counters begin at 0
+				all[f.GetName()] += fmt.Sprint(m)
+			}
+		}
 	}
 	return all
 }

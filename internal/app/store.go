@@ -27,6 +27,10 @@ type store struct {
 	writes  *writes
 }
 
+func (a *App) store() *store {
+	return &store{DB: a.db, engine: a.engine, forward: a.forward, metrics: a.metrics, writes: &a.writes}
+}
+
 // ReceiveEvents stores a provider's events, wakes their forwarding, and counts the unknown messages that they settled.
 func (s *store) ReceiveEvents(ctx context.Context, in record.Intake) (record.Taken, error) {
 	taken, err := s.DB.ReceiveEvents(ctx, in)
@@ -86,10 +90,23 @@ func (s *store) place(sub *record.Submission) {
 	sub.Lane = s.engine.Lane(&f)
 }
 
-// wake wakes the engine for the lane of a new message that is due now.
+// wake wakes the engine for the lane of a new message that is due now, and counts its recipients that were suppressed.
 func (s *store) wake(sub *record.Submission, a record.Accepted) {
+	s.countSuppressed(sub, a)
 	if a.Status == mail.Queued && !a.Replayed {
 		s.engine.Wake(queue.Lane{Number: sub.Lane, Tenant: sub.Message.Tenant})
+	}
+}
+
+func (s *store) countSuppressed(sub *record.Submission, a record.Accepted) {
+	c := s.engine.Config()
+	if a.Replayed || c == nil {
+		return
+	}
+	for i := range a.Recipients {
+		if a.Recipients[i].Status == mail.Suppressed {
+			s.metrics.Suppressed.WithLabelValues(c.KnownStream(sub.Message.Stream)).Inc()
+		}
 	}
 }
 

@@ -44,6 +44,9 @@ func (e *Engine) checkBooks(ctx context.Context) error {
 	}
 	e.Metrics.UnknownAge.Set(a.UnknownAge.Seconds())
 	e.Metrics.BooksAt.SetToCurrentTime()
+	if err := e.Store.NoteBooks(ctx, &a); err != nil { // the replica that tells people may be another one
+		e.Log.Warn("the check of the books was not noted", "error", err)
+	}
 	for _, v := range a.Violations {
 		e.Log.Error("the books do not balance", "kind", v.Kind, "tenant", v.Tenant, "count", v.Count, "message_ids", v.IDs)
 	}

@@ -22,6 +22,12 @@ import (
 type bookStore struct {
 	Store
 	answer func() (queue.Accounting, bool, error)
+	noted  []queue.Accounting
+}
+
+func (s *bookStore) NoteBooks(_ context.Context, a *queue.Accounting) error {
+	s.noted = append(s.noted, *a)
+	return nil
 }
 
 func (s *bookStore) AccountingAlone(context.Context) (queue.Accounting, bool, error) {

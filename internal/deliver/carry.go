@@ -410,6 +410,9 @@ func (e *Engine) record(it *item, r queue.Result) {
 func (e *Engine) observe(it *item, c call, r queue.Result, failure *provider.Error) {
 	kind := string(it.acc.kind)
 	e.Metrics.Attempts.WithLabelValues(c.name, kind, r.Class).Inc()
+	if r.Class == string(provider.Accepted) {
+		e.taken(it, c)
+	}
 	if r.Unknown != nil {
 		e.Metrics.UnknownTotal.WithLabelValues(kind, cause(failure)).Inc()
 	}

@@ -7,6 +7,8 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/sendgate/sendgate/internal/mail"
+	"github.com/sendgate/sendgate/internal/provider"
+	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
@@ -225,15 +227,27 @@ func (e *Engine) readBlocks(ctx context.Context) error {
 	return nil
 }
 
+// classes are the classes of attempts, as labels.
+var classes = []string{
+	string(provider.Accepted), string(provider.Transient), string(provider.Throttled), string(provider.Rejected),
+	string(provider.BadRecipient), string(provider.Misconfigured), string(provider.Uncertain), queue.Aborted,
+}
+
 // measure sets the gauges of accounts and of the queue.
 func (e *Engine) measure(ctx context.Context) error {
+	streams := []string{}
+	if c := e.config.Load(); c != nil {
+		streams = c.Streams()
+	}
 	e.accounts.each(func(_ int32, a *account) {
+		e.Metrics.Know(a.name, string(a.kind), classes, streams)
 		a.mu.Lock()
-		name, parked := a.conf.Name, len(a.conf.Parked) > 0
+		name, parked, paused := a.conf.Name, len(a.conf.Parked) > 0, a.conf.Paused
 		a.mu.Unlock()
 		states := map[gobreaker.State]float64{gobreaker.StateClosed: 0, gobreaker.StateHalfOpen: 1, gobreaker.StateOpen: 2}
 		e.Metrics.BreakerState.WithLabelValues(name).Set(states[a.breaker.State()])
 		e.Metrics.Parked.WithLabelValues(name).Set(map[bool]float64{true: 1}[parked])
+		e.Metrics.Paused.WithLabelValues(name).Set(map[bool]float64{true: 1}[paused])
 	})
 	q, err := e.Store.Queue(ctx)
 	if err != nil {

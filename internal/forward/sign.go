@@ -27,6 +27,11 @@ var (
 	errHeaders = errors.New("the headers of the endpoint can't be read: set them again")
 )
 
+// Sign sets the three headers of Standard Webhooks for a body that is no event. id is the same for all tries.
+func Sign(h http.Header, id string, at time.Time, body []byte, secret seal.Secret) error {
+	return sign(h, id, at, body, map[string]seal.Secret{record.EndpointSecret: secret})
+}
+
 // sign sets the three headers of Standard Webhooks: the id, which is the event's and is the same for all tries; the time of
 // this try; and a signature with each secret over id, time and body. While a secret is being replaced there are two, and the
 // receiver accepts either.

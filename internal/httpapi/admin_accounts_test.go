@@ -243,7 +243,7 @@ func TestAdminCallsSayWhenTheStoreIsDown(t *testing.T) {
 		if method != "GET" || !strings.HasPrefix(path, "/admin") {
 			continue
 		}
-		a := r.do(method, strings.NewReplacer("{id}", mail.NewID().String(), "{", "", "}", "").Replace(path), r.admin, "")
+		a := r.do(method, strings.NewReplacer("{id}", mail.NewID().String(), "{", "", "}", "", "/series", "/series?measure=sent").Replace(path), r.admin, "")
 		r.want(a, 503, "database")
 		if a.header.Get("Retry-After") == "" {
 			t.Errorf("%s: 503 without Retry-After", route)

@@ -28,6 +28,7 @@ import (
 type rig struct {
 	t                 *testing.T
 	store             *fakeStore
+	notify            *fakeNotify
 	clock             *clock
 	server            *Server
 	send, read, admin string // keys
@@ -56,8 +57,10 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	c := &clock{at: time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)}
 	store := newFakeStore(c.at)
+	notify := &fakeNotify{store: store}
 	o := Options{
-		Store: store, Router: fakeRouter{}, Kinds: fakeKinds{}, SecretKey: bytes.Repeat([]byte("k"), 32), Now: c.now,
+		Notify: NotifyOptions{Store: notify, Test: notify},
+		Store:  store, Router: fakeRouter{}, Kinds: fakeKinds{}, SecretKey: bytes.Repeat([]byte("k"), 32), Now: c.now,
 		AcceptWait: 10 * time.Second,
 	}
 	for _, f := range change {
@@ -69,7 +72,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	}
 	t.Cleanup(s.Close)
 	return &rig{
-		t: t, store: store, clock: c, server: s,
+		t: t, store: store, notify: notify, clock: c, server: s,
 		send: store.addKey(nil, record.ScopeSend), read: store.addKey(nil, record.ScopeRead),
 		admin: store.addKey(nil, record.ScopeAdmin),
 		write: store.addKey(nil, record.ScopeSuppressionsWrite, record.ScopeComplaints, record.ScopeWebhooksWrite),

@@ -110,6 +110,12 @@ func (s *Server) adminRoutes(r chi.Router) {
 	r.Post("/tenants", turn(take(s, http.StatusCreated, s.createTenant)))
 	r.Patch("/tenants/{tenant}", turn(take(s, http.StatusOK, s.patchTenant)))
 
+	r.Get("/incidents", look(show(s.listIncidents)))
+	r.Get("/notify-rules", look(show(s.listNotifyRules)))
+	r.Post("/notify-rules", turn(take(s, http.StatusCreated, s.createNotifyRule)))
+	r.Delete("/notify-rules/{name}", turn(remove(s.deleteNotifyRule)))
+	r.Post("/notify-rules/{name}/test", turn(show(s.testNotifyRule)))
+
 	r.Get("/queue", look(show(s.getQueue)))
 	r.Get("/limits", look(show(s.listLimits)))
 	r.Get("/series", look(reply(s.listSeries)))

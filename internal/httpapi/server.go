@@ -54,6 +54,7 @@ type Options struct {
 	Registrars  Registrars      // set up receivers at providers; default none
 	Unsubscribe Unsubscriber    // opens the tokens of one-click links; default none is valid
 	Webhooks    EndpointOptions // webhook endpoints
+	Notify      NotifyOptions   // incidents, and who is told
 }
 
 // Defaults of Options.
@@ -85,6 +86,7 @@ type Server struct {
 	registrars    Registrars
 	links         Unsubscriber
 	webhooks      EndpointOptions
+	notify        NotifyOptions
 
 	keys               *keyring
 	bodies, hookBodies budget
@@ -120,7 +122,7 @@ func New(o Options) (*Server, error) {
 		maxBody: cmp.Or(o.MaxBody, DefaultMaxBody), defaultExpiry: cmp.Or(o.DefaultExpiry, DefaultExpiry),
 		proxies: o.TrustedProxies, adminApart: o.AdminApart, adminNetworks: o.AdminNetworks, publicURL: o.PublicURL,
 		hooks: cmp.Or[Hooks](o.Hooks, noHooks{}), registrars: cmp.Or[Registrars](o.Registrars, noRegistrars{}),
-		links: cmp.Or[Unsubscriber](o.Unsubscribe, noLinks{}), webhooks: o.Webhooks,
+		links: cmp.Or[Unsubscriber](o.Unsubscribe, noLinks{}), webhooks: o.Webhooks, notify: o.Notify,
 	}
 	s.setFunctions()
 	s.setBounds()

@@ -23,6 +23,8 @@ var vaults = []vault{
 	{"webhook_endpoint", "secret", "id::text", "'" + record.EndpointSecret + "'::text", endpointBinding},
 	{"webhook_endpoint", "old_secret", "id::text", "'" + record.EndpointSecret + "'::text", endpointBinding}, // it was the secret
 	{"webhook_endpoint", "headers", "id::text", "'" + record.EndpointHeaders + "'::text", endpointBinding},
+	{"notify_rule", "url", "id::text", "'" + notifyURL + "'::text", notifyBinding},
+	{"notify_rule", "secret", "id::text", "'" + notifySecret + "'::text", notifyBinding},
 }
 
 func endpointBinding(id, name string) string { return "endpoint/" + id + "/" + name }

@@ -195,3 +195,13 @@ type DeliveryEntry struct {
 	ID mail.ID
 	DeliveryResult
 }
+
+// Outcome counts one kind of fact about the mail of an account: messages that were sent, or events of one type.
+type Outcome struct {
+	AccountID int32
+	Account   string
+	Stream    string // "" of what was sent, and of events whose message is not known
+	Type      string // sent, or a mail.EventType
+	Bounce    string // the class of a bounce
+	N         int64
+}

@@ -3,6 +3,7 @@ package route
 import (
 	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,4 +142,32 @@ func (c *Config) Pool(name string) *Pool {
 		}
 	}
 	return nil
+}
+
+// OtherStream stands for the streams that the configuration does not name, where there must be few names.
+const OtherStream = "other"
+
+// Streams lists the streams that have a name where there must be few: the default one, "bulk", those that rules name, and
+// OtherStream, which stands for all others. Callers may name any stream.
+func (c *Config) Streams() []string {
+	all := []string{mail.DefaultStream, "bulk", OtherStream}
+	for i := range c.Rules {
+		if s := c.Rules[i].Stream; s != "" && !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// KnownStream returns the stream if Streams has it, and else OtherStream.
+func (c *Config) KnownStream(stream string) string {
+	if slices.Contains([]string{mail.DefaultStream, "bulk"}, stream) {
+		return stream
+	}
+	for i := range c.Rules {
+		if c.Rules[i].Stream == stream && stream != "" {
+			return stream
+		}
+	}
+	return OtherStream
 }

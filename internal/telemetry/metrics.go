@@ -40,6 +40,23 @@ type Metrics struct {
 	Deliveries   *prometheus.CounterVec // outcome: delivered, retry, failed, disabled
 	Streams      prometheus.Gauge       // event streams that are open in this process
 
+	Sent        *prometheus.CounterVec   // account, stream; recipients that a provider took
+	SentSeconds *prometheus.HistogramVec // account; from acceptance, or send_at, until a provider took the message
+	Failovers   *prometheus.CounterVec   // account; messages that it took after another account failed them
+	Suppressed  *prometheus.CounterVec   // stream; recipients that were suppressed at acceptance
+	Paused      *prometheus.GaugeVec     // account; 1 while an operator has paused it
+
+	// The replica that watches for incidents has these; the others do not. Streams are those that the configuration names.
+	Delivered      *prometheus.CounterVec // account, stream; recipients, as the provider reports
+	Bounced        *prometheus.CounterVec // account, stream, class: hard, soft, policy
+	Complained     *prometheus.CounterVec // account, stream
+	Unsubscribed   *prometheus.CounterVec // account, stream
+	QueueAge       *prometheus.GaugeVec   // how long the oldest message waits, in seconds
+	LimitUsed      *prometheus.GaugeVec   // account, limit; from 0 to 1
+	WebhooksSilent *prometheus.GaugeVec   // account; 1 while it sends and no events come
+	Incidents      *prometheus.GaugeVec   // kind; incidents that last
+	Notices        *prometheus.CounterVec // channel; outcome: told, again, given_up
+
 	Booked     *prometheus.GaugeVec // state: ready, unstarted, started, unknown; open messages at the last check of the books
 	Violations *prometheus.GaugeVec // kind: queue.ViolationKinds; contradictions that this check found
 	BooksAt    prometheus.Gauge     // when this process checked the books last, in Unix seconds
@@ -90,6 +107,20 @@ func New(reg prometheus.Registerer) *Metrics {
 	m.Deliveries = counters("deliveries_total", "Tries to tell a webhook endpoint.", "outcome")
 	m.Streams = gauge("event_streams", "Event streams that are open.")
 	m.DuplicateAccepts = counter("duplicate_accepts_total", "Messages that turned out to be accepted twice.")
+	m.Sent = counters("sent_total", "Recipients whose mail a provider took.", "account", "stream")
+	m.SentSeconds = histograms("sent_seconds", "Time from acceptance, or from send_at, until a provider took the message.", waits(), "account")
+	m.Failovers = counters("failovers_total", "Messages that the account took after another one failed them.", "account")
+	m.Suppressed = counters("suppressed_total", "Recipients that were suppressed at acceptance.", "stream")
+	m.Paused = gauges("paused", "1 while an operator has paused the account.", "account")
+	m.Delivered = counters("delivered_total", "Recipients whose mail was delivered, as their provider reports.", "account", "stream")
+	m.Bounced = counters("bounced_total", "Recipients whose mail bounced, by class.", "account", "stream", "class")
+	m.Complained = counters("complained_total", "Recipients who complained.", "account", "stream")
+	m.Unsubscribed = counters("unsubscribed_total", "Recipients who unsubscribed at their provider.", "account", "stream")
+	m.QueueAge = gauges("queue_age_seconds", "For how long the oldest message waits that is due or was put off.")
+	m.LimitUsed = gauges("limit_used_ratio", "How much of a limit is used, from 0 to 1.", "account", "limit")
+	m.WebhooksSilent = gauges("webhooks_silent", "1 while the account sends and its provider reports nothing.", "account")
+	m.Incidents = gauges("incidents", "Incidents that last.", "kind")
+	m.Notices = counters("notices_total", "Tries to tell an incident by a notify rule.", "channel", "outcome")
 	m.Booked = gauges("booked_messages", "Open messages by state when the books were last checked, all replicas.", "state")
 	m.Violations = gauges("invariant_violations", "Contradictions in the books when they were last checked. Anything but 0 is an alarm.", "kind")
 	m.BooksAt = gauge("books_checked_timestamp_seconds", "When this process last checked the books.")
@@ -97,6 +128,30 @@ func New(reg prometheus.Registerer) *Metrics {
 	reg.MustRegister(m.all()...)
 	m.zero()
 	return m
+}
+
+// Know makes the counters of an account, so that the first event raises them from 0: an increase over a series that did not
+// exist is not seen.
+func (m *Metrics) Know(account, kind string, classes, streams []string) {
+	for _, class := range classes {
+		m.Attempts.WithLabelValues(account, kind, class)
+	}
+	for _, stream := range streams {
+		m.Sent.WithLabelValues(account, stream)
+	}
+	m.Failovers.WithLabelValues(account)
+}
+
+// KnowReports is Know for what the replica that watches counts.
+func (m *Metrics) KnowReports(account string, streams, bounces []string) {
+	for _, stream := range streams {
+		m.Delivered.WithLabelValues(account, stream)
+		m.Complained.WithLabelValues(account, stream)
+		m.Unsubscribed.WithLabelValues(account, stream)
+		for _, class := range bounces {
+			m.Bounced.WithLabelValues(account, stream, class)
+		}
+	}
 }
 
 // Forget drops the series of an account that was deleted.
@@ -110,6 +165,24 @@ func (m *Metrics) Forget(account string) {
 	m.Parked.DeletePartialMatch(label)
 	m.HookRequests.DeletePartialMatch(label)
 	m.HookEvents.DeletePartialMatch(label)
+	m.Sent.DeletePartialMatch(label)
+	m.SentSeconds.DeletePartialMatch(label)
+	m.Failovers.DeletePartialMatch(label)
+	m.Paused.DeletePartialMatch(label)
+	m.Delivered.DeletePartialMatch(label)
+	m.Bounced.DeletePartialMatch(label)
+	m.Complained.DeletePartialMatch(label)
+	m.Unsubscribed.DeletePartialMatch(label)
+	m.LimitUsed.DeletePartialMatch(label)
+	m.WebhooksSilent.DeletePartialMatch(label)
+}
+
+// Unwatched drops the gauges of the replica that watches for incidents: another one has them now. Its counters stay.
+func (m *Metrics) Unwatched() {
+	m.QueueAge.Reset()
+	m.LimitUsed.Reset()
+	m.WebhooksSilent.Reset()
+	m.Incidents.Reset()
 }
 
 // NewRegistry returns a registry with the metrics of the Go runtime, the process and the build.
@@ -130,11 +203,18 @@ func (m *Metrics) all() []prometheus.Collector {
 		m.SlotsGranted, m.SlotsUsed, m.SlotsDropped, m.ReadyDepth, m.DeadRows, m.Inflight, m.Unknown, m.UnknownTotal, m.Resolved, m.Rescued,
 		m.BreakerState, m.Parked, m.BatchSize, m.HookRequests, m.HookEvents, m.Lookups, m.Deliveries, m.Streams,
 		m.DuplicateAccepts, m.Booked, m.Violations, m.BooksAt, m.UnknownAge,
+		m.Sent, m.SentSeconds, m.Failovers, m.Suppressed, m.Paused, m.Delivered, m.Bounced, m.Complained, m.Unsubscribed,
+		m.QueueAge, m.LimitUsed, m.WebhooksSilent, m.Incidents, m.Notices,
 	}
 }
 
 // zero makes the series of the fixed sets, so that a rate over them exists before the first event.
 func (m *Metrics) zero() {
+	for _, channel := range []string{"webhook", "slack", "mail"} {
+		for _, outcome := range []string{"told", "again", "given_up"} {
+			m.Notices.WithLabelValues(channel, outcome)
+		}
+	}
 	for _, result := range []string{"accepted", "replayed", "invalid", "conflict", "unavailable", "unknown", "failed"} {
 		m.Accepted.WithLabelValues(result)
 	}
@@ -153,6 +233,11 @@ func fast() []float64 {
 
 // slow covers a call over the internet: 5 ms to 60 s.
 func slow() []float64 { return []float64{.005, .01, .025, .05, .1, .2, .5, 1, 2, 5, 10, 20, 30, 60} }
+
+// waits covers the time that a message may wait: 10 ms to a day.
+func waits() []float64 {
+	return []float64{.01, .05, .1, .5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400}
+}
 
 // sizes covers batches of 1 to 1,024 rows.
 func sizes() []float64 { return prometheus.ExponentialBuckets(1, 2, 11) }

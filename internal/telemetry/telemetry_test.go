@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,20 @@ func use(m *Metrics) {
 	m.BooksAt.Set(1)
 	m.UnknownAge.Set(1)
 	m.DuplicateAccepts.Inc()
+	m.Sent.WithLabelValues("ses-eu", "other").Inc()
+	m.SentSeconds.WithLabelValues("ses-eu").Observe(1)
+	m.Failovers.WithLabelValues("ses-eu").Inc()
+	m.Suppressed.WithLabelValues("other").Inc()
+	m.Paused.WithLabelValues("ses-eu").Set(1)
+	m.Delivered.WithLabelValues("ses-eu", "other").Inc()
+	m.Bounced.WithLabelValues("ses-eu", "other", "hard").Inc()
+	m.Complained.WithLabelValues("ses-eu", "other").Inc()
+	m.Unsubscribed.WithLabelValues("ses-eu", "other").Inc()
+	m.QueueAge.WithLabelValues().Set(1)
+	m.LimitUsed.WithLabelValues("ses-eu", "14 requests per 1s").Set(1)
+	m.WebhooksSilent.WithLabelValues("ses-eu").Set(1)
+	m.Incidents.WithLabelValues("books").Set(1)
+	m.Notices.WithLabelValues("mail", "told").Inc()
 }
 
 // The names are what dashboards and alerts are written against.
@@ -113,16 +128,40 @@ func TestMetricNamesAndLabels(t *testing.T) {
 	}
 	want := []string{
 		"sendgate_accept_seconds{}", "sendgate_accepted_total{result}", "sendgate_attempts_total{account,class,kind}",
-		"sendgate_batch_size{batch}", "sendgate_booked_messages{state}", "sendgate_books_checked_timestamp_seconds{}", "sendgate_breaker_state{account}", "sendgate_call_seconds{kind}", "sendgate_claim_seconds{}",
-		"sendgate_claimed_total{}", "sendgate_deliveries_total{outcome}", "sendgate_duplicate_accepts_total{}", "sendgate_event_streams{}",
-		"sendgate_hook_events_total{account,result}", "sendgate_hook_requests_total{account,result}",
-		"sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}", "sendgate_inflight{}", "sendgate_invariant_violations{kind}",
-		"sendgate_lookups_total{kind,result}", "sendgate_parked{account}", "sendgate_queue_dead_rows{}", "sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",
-		"sendgate_slots_dropped_total{account}", "sendgate_slots_granted_total{account}", "sendgate_slots_used_total{account}",
+		"sendgate_batch_size{batch}", "sendgate_booked_messages{state}", "sendgate_books_checked_timestamp_seconds{}",
+		"sendgate_bounced_total{account,class,stream}", "sendgate_breaker_state{account}", "sendgate_call_seconds{kind}",
+		"sendgate_claim_seconds{}", "sendgate_claimed_total{}", "sendgate_complained_total{account,stream}",
+		"sendgate_delivered_total{account,stream}", "sendgate_deliveries_total{outcome}", "sendgate_duplicate_accepts_total{}",
+		"sendgate_event_streams{}", "sendgate_failovers_total{account}", "sendgate_hook_events_total{account,result}",
+		"sendgate_hook_requests_total{account,result}", "sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}",
+		"sendgate_incidents{kind}", "sendgate_inflight{}", "sendgate_invariant_violations{kind}",
+		"sendgate_limit_used_ratio{account,limit}", "sendgate_lookups_total{kind,result}", "sendgate_notices_total{channel,outcome}",
+		"sendgate_parked{account}", "sendgate_paused{account}", "sendgate_queue_age_seconds{}", "sendgate_queue_dead_rows{}",
+		"sendgate_ready_depth{}", "sendgate_rescued_total{kind}", "sendgate_resolved_total{by,verdict}",
+		"sendgate_sent_seconds{account}", "sendgate_sent_total{account,stream}", "sendgate_slots_dropped_total{account}",
+		"sendgate_slots_granted_total{account}", "sendgate_slots_used_total{account}", "sendgate_suppressed_total{stream}",
 		"sendgate_unknown{}", "sendgate_unknown_age_seconds{}", "sendgate_unknown_total{cause,kind}",
+		"sendgate_unsubscribed_total{account,stream}", "sendgate_webhooks_silent{account}",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// Names, units and help follow the conventions of Prometheus, as its own checker sees them.
+func TestMetricsFollowTheConventions(t *testing.T) {
+	t.Parallel()
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed (Debian package prometheus): the names of metrics are not checked")
+	}
+	reg := prometheus.NewRegistry()
+	use(New(reg))
+	_, text := get(t, Ops(reg, func(context.Context) error { return nil }, hostcheck.Rule{Inside: true}), http.MethodGet, "/metrics")
+	cmd := exec.CommandContext(t.Context(), path, "check", "metrics")
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 }
 
