@@ -20,9 +20,9 @@ type block struct {
 	text     string
 }
 
-// others are the languages of blocks without commands; blocks with commands are called sh. "" is configuration, output and
+// others are the languages of blocks that no test runs; blocks with commands are called sh. "" is configuration, output and
 // pictures.
-var others = []string{"", "json", "go", "ini"}
+var others = []string{"", "json", "yaml", "ini"}
 
 var (
 	fence       = regexp.MustCompile("^\\s*(?:```+|~~~+)\\s*(\\S*)")
@@ -49,6 +49,12 @@ func documents(t *testing.T) []string {
 // commandBlocks returns the blocks of commands, page by page in their order, and fails for a block that hides commands.
 func commandBlocks(t *testing.T) []block {
 	t.Helper()
+	return slices.DeleteFunc(blocks(t), func(b block) bool { return !b.holdsCommands(t) })
+}
+
+// blocks returns all fenced blocks, page by page in their order.
+func blocks(t *testing.T) []block {
+	t.Helper()
 	var all []block
 	for _, page := range documents(t) {
 		raw, err := os.ReadFile(page)
@@ -62,9 +68,7 @@ func commandBlocks(t *testing.T) []block {
 			case m != nil && b == nil:
 				b = &block{page: strings.TrimPrefix(page, root), line: n + 1, language: m[1]}
 			case m != nil:
-				if b.holdsCommands(t) {
-					all = append(all, *b)
-				}
+				all = append(all, *b)
 				b = nil
 			case b != nil:
 				b.text += line + "\n"
@@ -77,12 +81,22 @@ func commandBlocks(t *testing.T) []block {
 	return all
 }
 
+// languages are those of whole programs, by the name of their blocks, with what runs a program: {file} and {port} are replaced.
+// The first line of a block names its file. docs_languages_test.go runs them.
+var languages = map[string][]string{
+	"go":     {"{dir}/program"}, // which "go build" makes before
+	"js":     {"node", "{file}"},
+	"python": {"python3", "{file}"},
+	"php":    {"php", "-S", "127.0.0.1:{port}", "{file}"}, // without -S for a program that serves nothing
+	"java":   {"java", "{file}"},
+}
+
 func (b *block) holdsCommands(t *testing.T) bool {
 	t.Helper()
 	if b.language == "sh" {
 		return true
 	}
-	if !slices.Contains(others, b.language) {
+	if _, run := languages[b.language]; !run && !slices.Contains(others, b.language) {
 		t.Errorf("%s:%d: no test knows blocks of %s; commands are called sh", b.page, b.line, b.language)
 	}
 	if b.language == "" && looksLikeIt.MatchString(b.text) {

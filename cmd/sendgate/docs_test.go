@@ -112,6 +112,7 @@ type stage struct {
 
 	url      string // of dev
 	receiver string // of webhooks
+	ports    []int  // free ones, to which dev may send webhooks
 }
 
 func newStage(t *testing.T) *stage {
@@ -129,6 +130,11 @@ func newStage(t *testing.T) *stage {
 	t.Cleanup(receiver.Close)
 	s.receiver = receiver.URL
 	allow := "SENDGATE_FORWARD_ALLOW=127.0.0.1/32:" + receiver.URL[strings.LastIndexByte(receiver.URL, ':')+1:]
+	for range languages {
+		port := freePort(t)
+		s.ports = append(s.ports, port)
+		allow += fmt.Sprintf(",127.0.0.1/32:%d", port)
+	}
 	s.start(t, s.dev, []string{"SENDGATE_DATABASE_URL=" + pgtest.NewURL(t), allow}, "ready", "dev", "--listen", "127.0.0.1:0", "--limits", "none")
 	env := readEnv(t, filepath.Join(s.dev, ".sendgate", "dev.env"))
 	s.url = env["SENDGATE_URL"]
@@ -232,6 +238,9 @@ func TestEveryDocumentedCommandRuns(t *testing.T) {
 		if b.reason() < 0 {
 			t.Run(fmt.Sprintf("%s:%d", b.page, b.line), func(t *testing.T) { s.run(t, b) })
 		}
+	}
+	for _, p := range programs(t) {
+		t.Run(p.page+":"+p.file, func(t *testing.T) { s.program(t, p) })
 	}
 }
 

@@ -64,7 +64,7 @@ func Doctor(ctx context.Context, cfg config.Config) []Check {
 	checks = append(checks, Check{Name: "schema", OK: true, Level: "error", Detail: fmt.Sprintf("version %d", postgres.SchemaVersion)})
 	checks = append(checks, roleCheck(ctx, db, vitals.Superuser), partitionCheck(ctx, db))
 	checks = append(checks, bookChecks(ctx, db)...)
-	made, _, err := catalog.Accounts(os.Environ())
+	made, _, err := accountsOf(os.Environ())
 	if err != nil {
 		checks = append(checks, Check{Name: "providers", Level: "error", Detail: err.Error(), Fix: "correct it: serve does not start with this error"})
 	}

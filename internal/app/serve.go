@@ -28,7 +28,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	accounts, secrets, err := catalog.Accounts(os.Environ())
+	accounts, secrets, err := accountsOf(os.Environ())
 	if err != nil {
 		return err
 	}
@@ -54,6 +54,15 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// accountsOf makes accounts of the providers' variables, and of the files that variables with _FILE behind these names lead to.
+func accountsOf(environ []string) ([]route.Account, secretsByAccount, error) {
+	environ, err := config.WithSecrets(environ, catalog.SecretVariables()...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return catalog.Accounts(environ)
 }
 
 // openForBootstrap stores the admin key and the accounts from the environment, before the engine first reads the configuration.

@@ -44,14 +44,18 @@ Examples:
 
 // Run implements the command.
 func (c *devCmd) Run(ctx context.Context, s *Streams) error {
-	return ended(ctx, app.Dev(ctx, c.options(s)))
+	dsn, err := config.Secret(s.Env, "SENDGATE_DATABASE_URL")
+	if err != nil {
+		return err
+	}
+	return ended(ctx, app.Dev(ctx, c.options(s, dsn)))
 }
 
-func (c *devCmd) options(s *Streams) app.DevOptions {
+func (c *devCmd) options(s *Streams, dsn string) app.DevOptions {
 	return app.DevOptions{
 		Listen: c.Listen, Data: s.path(c.Data), Limits: c.Limits, AllowHosts: c.AllowHost, Out: s.Out,
 		Program: s.program(), Found: s.path(c.Data) == s.path(filepath.Dir(devEnv)),
-		DatabaseURL:    s.getenv("SENDGATE_DATABASE_URL"),
+		DatabaseURL:    dsn,
 		ForwardAllow:   s.getenv("SENDGATE_FORWARD_ALLOW"),
 		LookupSchedule: s.getenv("SENDGATE_LOOKUP_SCHEDULE"),
 		UnknownWait:    s.getenv("SENDGATE_UNKNOWN_WAIT"),
@@ -208,7 +212,7 @@ func (c *doctorCmd) Run(ctx context.Context, s *Streams) error {
 
 // doctorEnv returns the environment. Without SENDGATE_DATABASE_URL it adds the settings that "sendgate dev" left in its folder.
 func (s *Streams) doctorEnv() ([]string, error) {
-	if s.getenv("SENDGATE_DATABASE_URL") != "" {
+	if s.getenv("SENDGATE_DATABASE_URL")+s.getenv("SENDGATE_DATABASE_URL_FILE") != "" {
 		return s.Env, nil
 	}
 	vars, err := readEnvFile(s.path(devEnv))
@@ -284,8 +288,9 @@ func askReady(ctx context.Context, listen string) error {
 
 // databaseURL returns the database of serve, or else the private one of sendgate dev.
 func (s *Streams) databaseURL() (string, error) {
-	if dsn := s.getenv("SENDGATE_DATABASE_URL"); dsn != "" {
-		return dsn, nil
+	dsn, err := config.Secret(s.Env, "SENDGATE_DATABASE_URL")
+	if dsn != "" || err != nil {
+		return dsn, err
 	}
 	vars, err := readEnvFile(s.path(devEnv))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -99,10 +99,10 @@ func TestDevPassesItsEnvironmentOn(t *testing.T) {
 		Listen: "127.0.0.1:1", Data: "/home/ann/.sendgate", Limits: "none", Program: "sendgate", Found: true,
 		DatabaseURL: "postgres://here", ForwardAllow: "127.0.0.1/32:8080", LookupSchedule: "1s,2s", UnknownWait: "3s",
 	}
-	if diff := cmp.Diff(want, (&devCmd{Listen: "127.0.0.1:1", Data: ".sendgate", Limits: "none"}).options(s)); diff != "" {
+	if diff := cmp.Diff(want, (&devCmd{Listen: "127.0.0.1:1", Data: ".sendgate", Limits: "none"}).options(s, s.getenv("SENDGATE_DATABASE_URL"))); diff != "" {
 		t.Errorf("options (-want +got)\n%s", diff)
 	}
-	if (&devCmd{Data: "/tmp/try"}).options(s).Found {
+	if (&devCmd{Data: "/tmp/try"}).options(s, "").Found {
 		t.Error("a folder that client commands do not look into counts as found")
 	}
 }

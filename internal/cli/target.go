@@ -18,6 +18,9 @@ import (
 // devEnv is where "sendgate dev" leaves its address and keys.
 const devEnv = ".sendgate/dev.env"
 
+// clientKeys are the variables with the keys of client commands. Each may be set by a file, as the secrets of serve.
+var clientKeys = []string{"SENDGATE_API_KEY", "SENDGATE_ADMIN_KEY"}
+
 // target is the installation that a client command talks to.
 type target struct {
 	url, adminURL    string // adminURL is url if the admin API has no address of its own
@@ -27,9 +30,14 @@ type target struct {
 // target reads addresses and keys from one source: from the environment if it names a server, else from the file that
 // "sendgate dev" left. A key from one source must not be sent to an address from the other.
 func (s *Streams) target() (target, error) {
-	get := s.getenv
+	environ, err := config.WithSecrets(s.Env, clientKeys...)
+	if err != nil {
+		return target{}, err
+	}
+	own := Streams{Env: environ, Dir: s.Dir}
+	get := own.getenv
 	if s.getenv("SENDGATE_URL")+s.getenv("SENDGATE_ADMIN_URL") == "" {
-		vars, err := s.devTarget()
+		vars, err := own.devTarget()
 		if err != nil {
 			return target{}, err
 		}
@@ -64,7 +72,7 @@ func (s *Streams) devTarget() (map[string]string, error) {
 	case vars["SENDGATE_URL"] == "":
 		return nil, fmt.Errorf("./%s has no SENDGATE_URL: set it there or in the environment", devEnv)
 	}
-	for _, name := range []string{"SENDGATE_API_KEY", "SENDGATE_ADMIN_KEY"} {
+	for _, name := range clientKeys {
 		if v := s.getenv(name); v != "" && v != vars[name] {
 			return nil, fmt.Errorf("%s is set and SENDGATE_URL is not: the key would go to the address in ./%s. Set SENDGATE_URL as well, or unset %[1]s", name, devEnv)
 		}

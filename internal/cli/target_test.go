@@ -105,3 +105,39 @@ func FuzzEnvFile(f *testing.F) {
 		}
 	})
 }
+
+func TestKeysComeFromFilesToo(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(ownDir(t), "key")
+	if err := os.WriteFile(file, []byte("k\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := Streams{Dir: t.TempDir(), Env: []string{"SENDGATE_URL=https://m.example", "SENDGATE_API_KEY_FILE=" + file, "SENDGATE_ADMIN_KEY_FILE=" + file}}
+	if got, err := s.target(); err != nil || got.apiKey.Reveal() != "k" || got.adminKey.Reveal() != "k" {
+		t.Errorf("target = %v, %v; want the keys of the file", got, err)
+	}
+	s.Env = append(s.Env, "SENDGATE_API_KEY=other")
+	if _, err := s.target(); err == nil || !strings.Contains(err.Error(), "SENDGATE_API_KEY_FILE") {
+		t.Errorf("target with a key and a file = %v, want an error", err)
+	}
+	writeDevEnv(t, s.Dir, "SENDGATE_URL=http://127.0.0.1:8025/\nSENDGATE_API_KEY=file-api\n")
+	s.Env = []string{"SENDGATE_API_KEY_FILE=" + file}
+	if _, err := s.target(); err == nil || !strings.Contains(err.Error(), "SENDGATE_URL is not") {
+		t.Errorf("target with a key of a file and no address = %v, want an error", err)
+	}
+}
+
+func TestTheDatabaseOfMigrateComesFromAFileToo(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(ownDir(t), "url")
+	if err := os.WriteFile(file, []byte("postgres://owner@db/sendgate\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := Streams{Dir: t.TempDir(), Env: []string{"SENDGATE_DATABASE_URL_FILE=" + file}}
+	if dsn, err := s.databaseURL(); err != nil || dsn != "postgres://owner@db/sendgate" {
+		t.Errorf("databaseURL = %q, %v", dsn, err)
+	}
+	if environ, err := s.doctorEnv(); err != nil || len(environ) != 1 {
+		t.Errorf("doctorEnv = %v, %v; want nothing of a dev.env", environ, err)
+	}
+}

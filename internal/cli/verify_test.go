@@ -36,10 +36,10 @@ func verify(secret string, h http.Header, body []byte, now time.Time) bool {
 	return false
 }
 
-// block returns the first code block of docs/events.md in that language that contains the text.
+// block returns the first code block of docs/api.md in that language that contains the text.
 func block(t *testing.T, language, holds string) string {
 	t.Helper()
-	page, err := os.ReadFile(root + "docs/events.md")
+	page, err := os.ReadFile(root + "docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func block(t *testing.T, language, holds string) string {
 			return code
 		}
 	}
-	t.Fatalf("docs/events.md has no %s block with %q", language, holds)
+	t.Fatalf("docs/api.md has no %s block with %q", language, holds)
 	return ""
 }
 
@@ -61,8 +61,10 @@ const (
 func TestDocumentedVerificationInGo(t *testing.T) {
 	t.Parallel()
 	source, err := os.ReadFile("verify_test.go")
-	if err != nil || !strings.Contains(string(source), block(t, "go", "func verify")) {
-		t.Errorf("docs/events.md shows another function than the one that is tested here (%v)", err)
+	_, shown, _ := strings.Cut(block(t, "go", "func verify"), "// verify reports")
+	shown, _, ended := strings.Cut(shown, "\n}\n")
+	if err != nil || !ended || !strings.Contains(string(source), "// verify reports"+shown+"\n}\n") {
+		t.Errorf("docs/api.md shows another function than the one that is tested here (%v)", err)
 	}
 	library, err := standardwebhooks.NewWebhook(signedSecret)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Package config reads the settings of `sendgate serve` from SENDGATE_* variables of the environment, and from nowhere
-// else: no flags, no files but those of the secret keys. Accounts, pools, limits and keys are rows behind the admin API, not
+// else: no flags, no files but those that hold a secret. Accounts, pools, limits and keys are rows behind the admin API, not
 // settings.
 //
 // It defines names, defaults and ranges, and which settings contradict each other. It opens no connection. Load reports
@@ -30,7 +30,8 @@ type Config struct {
 	AdminListen   string   `env:"ADMIN_LISTEN"`   // the admin API, host:port; "": served beside the API
 	AdminNetworks Networks `env:"ADMIN_NETWORKS"` // clients the admin API answers, comma-separated CIDRs; empty: all
 
-	DatabaseURL         seal.Secret `env:"DATABASE_URL"`                         // postgres:// URL or key=value DSN; required
+	DatabaseURL         seal.Secret `env:"DATABASE_URL"`                         // postgres:// URL or key=value DSN; Load fills it from the file
+	DatabaseURLFile     string      `env:"DATABASE_URL_FILE"`                    // instead of DATABASE_URL; see openSecret for its mode
 	DatabaseConnections int         `env:"DATABASE_CONNECTIONS" envDefault:"18"` // of this replica, at most, 8..500
 
 	SecretKey     seal.Secret `env:"SECRET_KEY"`      // 32 bytes in hex or base64; Load fills it from the file
@@ -39,7 +40,8 @@ type Config struct {
 	SecretKeyPrevious     seal.Secret `env:"SECRET_KEY_PREVIOUS"`      // earlier keys, at most 4, comma-separated; open, never seal
 	SecretKeyPreviousFile string      `env:"SECRET_KEY_PREVIOUS_FILE"` // instead of SECRET_KEY_PREVIOUS, one key per line
 
-	AdminKey seal.Secret `env:"ADMIN_KEY"` // first admin key, optional; from "sendgate keys generate"
+	AdminKey     seal.Secret `env:"ADMIN_KEY"`      // first admin key, optional; from "sendgate keys generate"
+	AdminKeyFile string      `env:"ADMIN_KEY_FILE"` // instead of ADMIN_KEY
 
 	LogLevel  slog.Level `env:"LOG_LEVEL"  envDefault:"info"` // debug, info, warn, error
 	LogFormat string     `env:"LOG_FORMAT" envDefault:"json"` // json, text
@@ -108,5 +110,7 @@ func (c *Config) Trusts(peer netip.Addr) bool {
 // Elsewhere lists the SENDGATE_ variables that are not settings of serve: those of the client commands, and those read
 // by package catalog. They are allowed in the environment and ignored here.
 func Elsewhere() []string {
-	return []string{"SENDGATE_URL", "SENDGATE_ADMIN_URL", "SENDGATE_API_KEY", "SENDGATE_ALLOW_HTTP", "SENDGATE_EMULATOR_URL", "SENDGATE_SES"}
+	return []string{
+		"SENDGATE_URL", "SENDGATE_ADMIN_URL", "SENDGATE_API_KEY", "SENDGATE_API_KEY_FILE", "SENDGATE_ALLOW_HTTP", "SENDGATE_EMULATOR_URL", "SENDGATE_SES",
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -24,7 +23,7 @@ func Load(environ []string) (Config, error) {
 	values := env.ToMap(environ)
 	problems := parse(&c, values)
 	problems = append(problems, unknown(values)...)
-	if err := c.readKeyFiles(); err != nil {
+	if err := c.readFiles(); err != nil {
 		problems = append(problems, err)
 	}
 	if len(problems) == 0 {
@@ -118,49 +117,38 @@ func oneLine(err error) error {
 	return errors.New(strings.Join(strings.Fields(err.Error()), " "))
 }
 
-// maxKeyFile is how much of a file of keys is read, in bytes: 64 hex digits a key, and some white space.
-const maxKeyFile = 512
-
-// readKeyFiles reads the secret keys from the files that the settings name.
-func (c *Config) readKeyFiles() error {
+// readFiles reads the secrets whose settings name a file.
+func (c *Config) readFiles() error {
 	return errors.Join(
-		readKeyFile("SECRET_KEY", c.SecretKeyFile, &c.SecretKey, func(text string) ([][]byte, error) {
+		readFile("DATABASE_URL", c.DatabaseURLFile, &c.DatabaseURL, oneText),
+		readFile("SECRET_KEY", c.SecretKeyFile, &c.SecretKey, func(text string) (string, error) {
 			key, err := seal.ParseKey(text)
-			return [][]byte{key}, err
+			return hex.EncodeToString(key), err
 		}),
-		readKeyFile("SECRET_KEY_PREVIOUS", c.SecretKeyPreviousFile, &c.SecretKeyPrevious, seal.ParseKeys),
+		readFile("SECRET_KEY_PREVIOUS", c.SecretKeyPreviousFile, &c.SecretKeyPrevious, func(text string) (string, error) {
+			keys, err := seal.ParseKeys(text)
+			texts := make([]string, len(keys))
+			for i, key := range keys {
+				texts[i] = hex.EncodeToString(key)
+			}
+			return strings.Join(texts, ","), err
+		}),
+		readFile("ADMIN_KEY", c.AdminKeyFile, &c.AdminKey, oneText),
 	)
 }
 
-// readKeyFile puts the keys of a file into the setting of that name, in hex.
-func readKeyFile(setting, file string, into *seal.Secret, parse func(string) ([][]byte, error)) error {
+// readFile puts the secret of a file into the setting of that name.
+func readFile(setting, file string, into *seal.Secret, parse func(string) (string, error)) error {
 	if file == "" {
 		return nil
 	}
-	name := Prefix + setting + "_FILE"
 	if !into.IsZero() {
-		return fmt.Errorf("%s: %s is set as well; unset one of the two", name, Prefix+setting)
+		return bothSet(Prefix + setting)
 	}
-	f, err := openSecret(file)
+	text, err := readSecret(file, parse)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s_FILE: %w", Prefix+setting, err)
 	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err == nil && len(b) > maxKeyFile {
-		err = fmt.Errorf("%s is over %d bytes", file, maxKeyFile)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	keys, err := parse(string(b))
-	if err != nil {
-		return fmt.Errorf("%s: %s: %w", name, file, err)
-	}
-	var texts []string
-	for _, key := range keys {
-		texts = append(texts, hex.EncodeToString(key))
-	}
-	*into = seal.NewSecret(strings.Join(texts, ","))
+	*into = seal.NewSecret(text)
 	return nil
 }

@@ -82,7 +82,8 @@ func (p *problems) readable(name, file string, open func(string) (*os.File, erro
 
 func (c *Config) checkSecrets(p *problems) {
 	url := c.DatabaseURL.Reveal()
-	p.check(url != "", "DATABASE_URL", "is required, such as postgres://sendgate@db.internal/sendgate")
+	p.check(url != "" || c.DatabaseURLFile != "", "DATABASE_URL",
+		"is required, such as postgres://sendgate@db.internal/sendgate, or SENDGATE_DATABASE_URL_FILE")
 	p.check(url == "" || strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://") ||
 		(strings.Contains(url, "=") && !strings.Contains(url, "://")), "DATABASE_URL", "want a postgres:// URL or a key=value DSN")
 	p.check(!c.SecretKey.IsZero() || c.SecretKeyFile != "", "SECRET_KEY",

@@ -28,6 +28,12 @@ const (
 	envRelay         = "SMTP_RELAY_URL"
 )
 
+// SecretVariables lists those of the variables that hold a secret. Their values may come from files: package config reads these.
+// The AWS SDK has variables of its own for files.
+func SecretVariables() []string {
+	return []string{envSendGridKey, envMailgunKey, envPostmarkToken, envResendKey, envRelay}
+}
+
 // Accounts turns the conventional variables of the environment (the form of os.Environ) into accounts and their secrets by
 // account name. Each account has the name of its kind, with the documented limits and the concurrency of its kind. The error
 // joins all problems, one line each: it names the variable and holds no secret. A variable that is set but empty counts as not

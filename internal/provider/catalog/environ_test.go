@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,5 +131,39 @@ func TestProblemsOfVariablesComeAtOnceWithoutSecrets(t *testing.T) {
 		if _, _, err := Accounts(environ); err == nil {
 			t.Errorf("Accounts(%v) succeeded", environ)
 		}
+	}
+}
+
+// A variable whose value ends in a secret must be in SecretVariables, or it can't come from a file.
+func TestEveryVariableWithASecretIsListed(t *testing.T) {
+	t.Parallel()
+	environ := map[string]string{
+		envSendGridKey: "SG.canary", envMailgunKey: "canary-mailgun", envMailgunDomain: "mg.example.com", envMailgunBase: "https://api.eu.mailgun.net",
+		envPostmarkToken: "canary-postmark", envResendKey: "re_canary", envAWSRegion: "eu-west-1", envSES: "1",
+		envRelay: "smtp://user:canary-relay@relay.example.com:587?tls=starttls",
+	}
+	var lines, want []string
+	for name, value := range environ {
+		lines = append(lines, name+"="+value)
+		if strings.Contains(value, "canary") {
+			want = append(want, name)
+		}
+	}
+	_, secrets, err := Accounts(lines)
+	if err != nil || len(secrets) < len(want) {
+		t.Fatalf("%d accounts with secrets, %v", len(secrets), err)
+	}
+	for account, fields := range secrets {
+		for field, value := range fields {
+			if !strings.Contains(value.Reveal(), "canary") {
+				t.Errorf("the secret %s of %s is of a variable that this test does not know: add it here and to SecretVariables", field, account)
+			}
+		}
+	}
+	got := SecretVariables()
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("SecretVariables (-want +got):\n%s", diff)
 	}
 }
