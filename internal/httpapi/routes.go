@@ -113,6 +113,7 @@ func (s *Server) adminRoutes(r chi.Router) {
 	r.Get("/queue", look(show(s.getQueue)))
 	r.Get("/limits", look(show(s.listLimits)))
 	r.Get("/audit", look(reply(s.listAudit)))
+	r.Get("/audit/chain", look(reply(s.listAuditChain)))
 }
 
 func notFound(http.ResponseWriter, *http.Request) error {

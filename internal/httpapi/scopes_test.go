@@ -81,6 +81,7 @@ func scopeOf() map[string][]record.Scope {
 		"GET /admin/v1/queue":                        {record.ScopeAdminRead},
 		"GET /admin/v1/limits":                       {record.ScopeAdminRead},
 		"GET /admin/v1/audit":                        {record.ScopeAdminRead},
+		"GET /admin/v1/audit/chain":                  {record.ScopeAdminRead},
 	}
 }
 
