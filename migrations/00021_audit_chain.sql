@@ -140,7 +140,22 @@ CREATE CONSTRAINT TRIGGER audit_inserted AFTER INSERT ON audit DEFERRABLE INITIA
     FOR EACH ROW WHEN (NEW.action <> 'login.failed') EXECUTE FUNCTION audit_inserted();
 CREATE TRIGGER audit_protected BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION audit_protected();
 
+-- People who had their data erased, and are not mailed again. A hash is HMAC-SHA-256 of the folded address, in hex, under a key that is
+-- sealed: without it nobody finds out from this table who they are.
+CREATE TABLE erasure_key (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    sealed   bytea   NOT NULL -- AES-256-GCM, bound to "erasure/key"
+);
+CREATE TABLE erased (
+    tenant_id integer     NOT NULL REFERENCES tenant,
+    hash      text        NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
+    complaint boolean     NOT NULL, -- the person had complained
+    at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, hash)
+);
+
 -- +goose Down
+DROP TABLE erased, erasure_key;
 DROP TRIGGER audit_protected ON audit;
 DROP TRIGGER audit_inserted ON audit;
 DROP FUNCTION drop_audit(timestamptz);

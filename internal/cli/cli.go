@@ -54,6 +54,7 @@ type grammar struct {
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show the messages that wait or are in flight, and the replicas."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed or read what, and verify that the audit is whole."`
+	Subjects  subjectsCmd  `cmd:"" group:"ops" help:"Export or erase what is stored about a person."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`
 	Plan      planCmd      `cmd:"" group:"ops" help:"Say what an amount of mail needs: machines, disk, limits of the providers, and what it costs."`
 }

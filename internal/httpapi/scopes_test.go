@@ -80,6 +80,9 @@ func scopeOf() map[string][]record.Scope {
 		"PATCH /admin/v1/tenants/{tenant}":           {record.ScopeAdminWrite},
 		"GET /admin/v1/queue":                        {record.ScopeAdminRead},
 		"GET /admin/v1/limits":                       {record.ScopeAdminRead},
+		"POST /admin/v1/subjects/count":              {record.ScopeSubjectsRead},
+		"POST /admin/v1/subjects/export":             {record.ScopeSubjectsRead},
+		"POST /admin/v1/subjects/erase":              {record.ScopeSubjectsWrite},
 		"GET /admin/v1/audit":                        {record.ScopeAdminRead},
 		"GET /admin/v1/audit/chain":                  {record.ScopeAdminRead},
 	}

@@ -23,6 +23,7 @@ var vaults = []vault{
 	{"webhook_endpoint", "secret", "id::text", "'" + record.EndpointSecret + "'::text", endpointBinding},
 	{"webhook_endpoint", "old_secret", "id::text", "'" + record.EndpointSecret + "'::text", endpointBinding}, // it was the secret
 	{"webhook_endpoint", "headers", "id::text", "'" + record.EndpointHeaders + "'::text", endpointBinding},
+	{"erasure_key", "sealed", "'erasure'::text", "'key'::text", func(id, name string) string { return id + "/" + name }},
 }
 
 func endpointBinding(id, name string) string { return "endpoint/" + id + "/" + name }
