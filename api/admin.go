@@ -226,6 +226,10 @@ type AuditEntry struct {
 	Action    string          `json:"action"`
 	Target    string          `json:"target"`
 	Detail    json.RawMessage `json:"detail,omitempty"`
+	Before    json.RawMessage `json:"before,omitempty"`     // the fields that the change made different
+	After     json.RawMessage `json:"after,omitempty"`      // and what they became
+	Address   string          `json:"address,omitempty"`    // of the client
+	RequestID string          `json:"request_id,omitempty"` // X-Request-Id of its request
 }
 
 // AuditFilter selects audit entries; zero fields select everything.

@@ -202,6 +202,11 @@ func (c *Client) Limits(ctx context.Context) ([]WindowState, error) {
 	return list[WindowState](ctx, c, admin+"/limits")
 }
 
+// AuditChain returns one page of the chain of the audit, oldest first.
+func (c *Client) AuditChain(ctx context.Context, cursor string) (*AuditChainPage, error) {
+	return get[AuditChainPage](ctx, c, admin+"/audit/chain", pageQuery(cursor, 0))
+}
+
 // Audit returns one page of changes, newest first.
 func (c *Client) Audit(ctx context.Context, f AuditFilter) (*AuditPage, error) {
 	q := pageQuery(f.Cursor, f.Limit)

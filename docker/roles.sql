@@ -42,6 +42,16 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sendgate_
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO sendgate_serve;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO sendgate_serve;
 
+-- The audit can only be added to, by inserting an entry. Run this again when no process of a release before 0.2 is left.
+DO $$
+BEGIN
+    IF to_regclass('public.audit_link') IS NOT NULL THEN
+        REVOKE UPDATE, DELETE ON public.audit FROM sendgate_serve;
+        REVOKE INSERT, UPDATE, DELETE ON public.audit_link FROM sendgate_serve;
+    END IF;
+END
+$$;
+
 -- The same rights for objects that later migrations make.
 ALTER DEFAULT PRIVILEGES FOR ROLE sendgate_owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO sendgate_serve;
 ALTER DEFAULT PRIVILEGES FOR ROLE sendgate_owner IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO sendgate_serve;

@@ -259,7 +259,7 @@ func (a *App) startEngine() error {
 			ReconcileResend: a.cfg.ReconcileFallback == "resend", ResendMax: a.cfg.ResendMax, Lookups: a.cfg.LookupSchedule, Repeats: a.cfg.RepeatSchedule,
 			ProbeAfter: a.cfg.ParkProbe,
 		},
-		Retention: a.cfg.Retention, BodyAge: a.cfg.BodyRetention,
+		Retention: a.cfg.Retention, BodyAge: a.cfg.BodyRetention, AuditAge: a.cfg.AuditRetention,
 	})
 	if err != nil {
 		return err

@@ -268,7 +268,7 @@ func (d *dev) configure(ctx context.Context, a *App) error {
 func (d *dev) storeKeys(ctx context.Context, db *postgres.DB) error {
 	for full, scopes := range map[string][]record.Scope{
 		d.keys.api:   {record.ScopeSend, record.ScopeRead, record.ScopeSuppressionsWrite, record.ScopeComplaints, record.ScopeWebhooksWrite},
-		d.keys.admin: {record.ScopeAdmin},
+		d.keys.admin: {record.ScopeAdmin, record.ScopeSubjectsRead, record.ScopeSubjectsWrite},
 	} {
 		id, hash, err := httpapi.ParseKey(full)
 		if err != nil {

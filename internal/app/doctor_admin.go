@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/sendgate/sendgate/internal/config"
 	"github.com/sendgate/sendgate/internal/postgres"
@@ -12,7 +13,7 @@ import (
 
 // adminChecks checks who can reach the admin API, and whether the networks of keys can be enforced.
 func adminChecks(ctx context.Context, db *postgres.DB, cfg *config.Config) []Check {
-	checks := []Check{adminCheck(cfg)}
+	checks := []Check{adminCheck(cfg), auditCheck(ctx, db)}
 	if !cfg.BehindProxy || len(cfg.TrustedProxies) > 0 {
 		return checks
 	}
@@ -29,6 +30,21 @@ func adminChecks(ctx context.Context, db *postgres.DB, cfg *config.Config) []Che
 		}
 	}
 	return checks
+}
+
+// auditCheck warns of a role that may do more to the audit than add entries.
+func auditCheck(ctx context.Context, db *postgres.DB) Check {
+	c := Check{Name: "audit", Level: "warn", Fix: "run docker/roles.sql again, and serve as the role sendgate_serve: docs/operations.md, \"Roles\""}
+	rights, err := db.AuditRights(ctx)
+	if err != nil {
+		c.Level, c.Detail = "error", err.Error()
+		return c
+	}
+	c.OK, c.Detail = len(rights) == 0, "this role may only add entries"
+	if !c.OK {
+		c.Detail = "this role may also " + strings.Join(rights, ", ") + ": who takes over the process can rewrite the audit"
+	}
+	return c
 }
 
 // adminCheck warns of an admin API that only its keys protect.

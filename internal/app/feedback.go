@@ -67,10 +67,15 @@ func (a *App) startForward() error {
 // tallyEvery is how often counts are stored.
 const tallyEvery = 5 * time.Second
 
-// startTally stores this replica's counts at intervals and once more at the end: those for plots, of its receivers and of failed logins.
+// readsKept is how many audit entries of reads are kept while the database is away; the oldest are lost first.
+const readsKept = 10_000
+
+// startTally stores this replica's counts at intervals and once more at the end: those for plots, of its receivers, of failed
+// logins, and of reads of bodies.
 func (a *App) startTally(s *httpapi.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	var reads []record.BodyReads // not stored yet
 	sampler := series.NewSampler(a.registry)
 	tell := func(all bool) {
 		ctx, cancel := context.WithTimeout(context.Background(), tallyEvery)
@@ -83,6 +88,12 @@ func (a *App) startTally(s *httpapi.Server) {
 		}
 		if err := a.db.NoteFailedLogins(ctx, s.FailedLogins(all)); err != nil {
 			a.log.Warn("failed logins not stored", "error", err)
+		}
+		reads = append(reads, s.BodyReads(all)...)
+		reads = reads[max(0, len(reads)-readsKept):]
+		var err error
+		if reads, err = a.db.NoteBodyReads(ctx, reads); err != nil {
+			a.log.Warn("reads of bodies not in the audit yet", "entries", len(reads), "error", err)
 		}
 	}
 	go func() {

@@ -103,6 +103,8 @@ func TestTheRoleOfTheServiceMayNotChangeTheSchema(t *testing.T) {
 	for _, q := range []string{
 		`CREATE TABLE x ()`, `ALTER TABLE message ADD COLUMN x int`, `DROP TABLE body`, `TRUNCATE event`, `COPY (SELECT 1) TO PROGRAM 'true'`,
 		`CREATE ROLE x`, `SELECT pg_read_file('/etc/passwd')`, `ALTER FUNCTION probe_write() SECURITY INVOKER`,
+		`UPDATE audit SET actor = 'x'`, `DELETE FROM audit`, `TRUNCATE audit`, `INSERT INTO audit_link VALUES (1, 1, '')`, `UPDATE audit_link SET n = 2`,
+		`DELETE FROM audit_link`, `ALTER TABLE audit DISABLE TRIGGER ALL`, `SELECT link_audit(NULL::audit)`,
 	} {
 		_, err := conn.Exec(t.Context(), q)
 		if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "42501" {
@@ -161,6 +163,9 @@ func TestMaintenanceRunsAsARoleThatOwnsNothing(t *testing.T) {
 	}
 	if missing, err := db.MissingPrivileges(ctx); err != nil || len(missing) > 0 {
 		t.Errorf("privileges that are missing = %v, %v", missing, err)
+	}
+	if rights, err := db.AuditRights(ctx); err != nil || len(rights) > 0 {
+		t.Errorf("rights on the audit = %v, %v; want none but to add entries", rights, err)
 	}
 	if got := roleProblems(t, serve); got != "" {
 		t.Errorf("doctor complains of %s", got)

@@ -1,6 +1,10 @@
 package cli
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -229,6 +233,29 @@ func TestQueueAndAudit(t *testing.T) {
 	if got, want := w.last("GET", "/admin/v1/audit").query, "action=pool&actor=alice&limit=50&since=2026-01-31T00%3A00%3A00Z&target=default&until=2026-02-01T08%3A00%3A00Z"; got != want {
 		t.Errorf("query = %s\nwant %s", got, want)
 	}
+}
+
+// The hashes are computed here: an answer can't say that they fit.
+func TestAuditVerify(t *testing.T) {
+	t.Parallel()
+	hash := func(before []byte, rest string) (raw []byte, text string) {
+		sum := sha256.Sum256(append(slices.Clone(before), rest...))
+		return sum[:], hex.EncodeToString(sum[:])
+	}
+	raw, one := hash(nil, `1[1, "a"]`)
+	_, two := hash(raw, `2[2, "b"]`)
+	chain := func(content string) answer {
+		return answer{200, nil, fmt.Sprintf(`{"data":[{"n":1,"id":1,"hash":%q,"content":"[1, \"a\"]"},{"n":2,"id":2,"hash":%q,"content":%q}],"unlinked":[]}`, one, two, content)}
+	}
+	w := newWorld(t, map[string]answer{"GET /admin/v1/audit/chain": chain(`[2, "b"]`)})
+	w.run("audit", "verify").want(t, 0, "the chain holds", "")
+	w.run("audit", "verify", "--expect", one).want(t, 0, two, "")
+	w.run("audit", "verify", "--expect", strings.Repeat("0", 64)).want(t, 1, "cut off", "")
+	w.run("audit", "verify", "--expect", "12").want(t, 2, "", "64 hex digits")
+	w.run("audit", "verify", "--json").want(t, 0, `"faults": []`, "")
+	w = newWorld(t, map[string]answer{"GET /admin/v1/audit/chain": chain(`[2, "c"]`)})
+	w.run("audit", "verify").want(t, 1, "link 2, entry 2: the entry or its link was changed", "")
+	w.run("audit", "verify", "--json").want(t, 1, `"kind": "changed"`, "")
 }
 
 func TestPoolsSetNamesTheAccountThatIsWrong(t *testing.T) {

@@ -55,7 +55,8 @@ type grammar struct {
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show the messages that wait or are in flight, and the replicas."`
 	Series    seriesCmd    `cmd:"" group:"ops" help:"Show counts and times by the minute or the hour: accepted, sent, delivered, bounced and others."`
 	Notify    notifyCmd    `cmd:"" group:"ops" help:"Say who is told of incidents, and list these."`
-	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
+	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed or read what, and verify that the audit is whole."`
+	Subjects  subjectsCmd  `cmd:"" group:"ops" help:"Export or erase what is stored about a person."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`
 	Plan      planCmd      `cmd:"" group:"ops" help:"Say what an amount of mail needs: machines, disk, limits of the providers, and what it costs."`
 }

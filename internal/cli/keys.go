@@ -83,7 +83,9 @@ Scopes:
   suppressions:write       add and remove suppressions
   suppressions:complaints  with suppressions:write: also remove suppressions of people who complained
   webhooks:write           change webhook endpoints, which get the events
-  admin:read, admin:write  read and change everything under /admin/v1; can't be combined with others
+  admin:read, admin:write  read and change everything under /admin/v1 but subjects; can't be combined with the above
+  subjects:read            export all that is stored about a person; can be combined with admin scopes only
+  subjects:write           erase it; can be combined with admin scopes only
   read                     messages:read, events:read, stats:read, suppressions:read and webhooks:read
   admin                    admin:read and admin:write
 

@@ -75,6 +75,8 @@ type Config struct {
 
 	Retention     time.Duration `env:"RETENTION"      envDefault:"2160h"` // of messages and events, 24h..87600h
 	BodyRetention time.Duration `env:"BODY_RETENTION" envDefault:"168h"`  // of bodies, DefaultExpiry..Retention
+
+	AuditRetention time.Duration `env:"AUDIT_RETENTION" envDefault:"0s"` // of audit entries, 720h..87600h; 0: for ever
 }
 
 // TLS reports whether the API listener speaks TLS itself.

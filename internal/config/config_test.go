@@ -68,7 +68,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"SENDGATE_ACCEPT_QUEUE_BYTES=1GiB", "SENDGATE_LEASE=2s", "SENDGATE_DRAIN_TIMEOUT=3s", "SENDGATE_UNKNOWN_WAIT=4s",
 		"SENDGATE_RECONCILE_DEADLINE=5m", "SENDGATE_RECONCILE_FALLBACK=resend", "SENDGATE_RESEND_MAX=0", "SENDGATE_DEFAULT_EXPIRY=6h", "SENDGATE_PARK_PROBE=7s",
 		"SENDGATE_TLS_CERT_FILE="+cert, "SENDGATE_TLS_KEY_FILE="+key, "SENDGATE_BEHIND_PROXY=true",
-		"SENDGATE_TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::/32", "SENDGATE_RETENTION=400d", "SENDGATE_BODY_RETENTION=30d",
+		"SENDGATE_TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::/32", "SENDGATE_RETENTION=400d", "SENDGATE_BODY_RETENTION=30d", "SENDGATE_AUDIT_RETENTION=730d",
 		"SENDGATE_LOOKUP_SCHEDULE=2s, 1h", "SENDGATE_REPEAT_SCHEDULE=1s", "SENDGATE_SOFT_BOUNCE_LIMIT=0", "SENDGATE_PUBLIC_URL=https://mail.example.com/in",
 		"SENDGATE_DATABASE_CONNECTIONS=9", "SENDGATE_LMTP_LISTEN=unix:/run/sendgate/lmtp", "SENDGATE_FORWARD_ALLOW=10.1.2.3/8:8443, [fd00::/8]:443",
 	))
@@ -82,7 +82,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		TrustedProxies: Networks{
 			netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32"),
 		},
-		Retention: 400 * 24 * time.Hour, BodyRetention: 30 * 24 * time.Hour,
+		Retention: 400 * 24 * time.Hour, BodyRetention: 30 * 24 * time.Hour, AuditRetention: 730 * 24 * time.Hour,
 		LookupSchedule: Durations{2 * time.Second, time.Hour}, RepeatSchedule: Durations{time.Second}, PublicURL: "https://mail.example.com/in",
 		LMTPListen:   "unix:/run/sendgate/lmtp",
 		ForwardAllow: Targets{{netip.MustParsePrefix("10.0.0.0/8"), 8443}, {netip.MustParsePrefix("fd00::/8"), 443}},
@@ -137,6 +137,7 @@ func TestProblemsNameTheVariable(t *testing.T) {
 		"SENDGATE_DEFAULT_EXPIRY=200h":                  "SENDGATE_BODY_RETENTION:",
 		"SENDGATE_BODY_RETENTION=100d":                  "SENDGATE_RETENTION:",
 		"SENDGATE_RETENTION=1h":                         "SENDGATE_RETENTION:",
+		"SENDGATE_AUDIT_RETENTION=29d":                  "SENDGATE_AUDIT_RETENTION:",
 		"SENDGATE_TLS_CERT_FILE=/nonexistent/cert":      "SENDGATE_TLS_CERT_FILE:",
 		"SENDGATE_BEHIND_PROXY=maybe":                   "SENDGATE_BEHIND_PROXY:",
 		"SENDGATE_TRUSTED_PROXIES=10.0.0.0/8":           "SENDGATE_TRUSTED_PROXIES:",

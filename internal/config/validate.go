@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -121,6 +122,7 @@ func (c *Config) checkTimes(p *problems) {
 		{"DEFAULT_EXPIRY", c.DefaultExpiry, time.Minute, 30 * day},
 		{"RETENTION", c.Retention, day, 3650 * day},
 		{"BODY_RETENTION", c.BodyRetention, time.Hour, 3650 * day},
+		{"AUDIT_RETENTION", cmp.Or(c.AuditRetention, 30*day), 30 * day, 3650 * day},
 	} {
 		p.check(t.have >= t.lo && t.have <= t.top, t.name, "%s is out of range %s..%s", t.have, t.lo, t.top)
 	}

@@ -48,6 +48,7 @@ type Options struct {
 	ConfigPoll  time.Duration // 500 ms: how soon a change of configuration binds here
 	Retention   time.Duration // 90 days: messages, recipients, attempts
 	BodyAge     time.Duration // 7 days: bodies
+	AuditAge    time.Duration // audit entries, by whole days; 0: they are kept
 	KeyAge      time.Duration // 72 h: idempotency keys
 }
 

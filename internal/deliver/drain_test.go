@@ -83,6 +83,7 @@ func (*runStore) EnsurePartitions(context.Context) (int, error)                 
 func (*runStore) ForgetSecrets(context.Context) (int, error)                     { return 0, nil }
 func (*runStore) Sweep(context.Context) (int, error)                             { return 0, nil }
 func (*runStore) RetentionNow(context.Context) (time.Time, error)                { return time.Now(), nil }
+func (*runStore) DropAudit(context.Context, time.Time) (int, error)              { return 0, nil }
 func (*runStore) DropKeys(context.Context, time.Duration) (int, error)           { return 0, nil }
 func (*runStore) DropPartitions(context.Context, string, time.Time) (int, error) { return 0, nil }
 

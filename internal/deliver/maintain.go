@@ -301,6 +301,12 @@ func (e *Engine) retain(ctx context.Context) error {
 	if err := drain(ctx, e.Store.Sweep); err != nil {
 		return err
 	}
+	if e.AuditAge > 0 {
+		before := now.Add(-e.AuditAge).Truncate(24 * time.Hour) // each run that drops something adds an entry: one a day is enough
+		if err := drain(ctx, func(ctx context.Context) (int, error) { return e.Store.DropAudit(ctx, before) }); err != nil {
+			return err
+		}
+	}
 	return drain(ctx, func(ctx context.Context) (int, error) { return e.Store.DropKeys(ctx, e.KeyAge) })
 }
 

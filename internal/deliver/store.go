@@ -73,6 +73,8 @@ type upkeepStore interface {
 	// RetentionNow returns the time for retention. A clock that jumps ahead must not delete messages.
 	RetentionNow(ctx context.Context) (time.Time, error)
 	Sweep(ctx context.Context) (int, error)
+	// DropAudit deletes the entries of the audit from before a time, some thousand at once.
+	DropAudit(ctx context.Context, before time.Time) (int, error)
 	MatchOrphans(ctx context.Context, limit int) (matched int, err error)
 	DropKeys(ctx context.Context, age time.Duration) (int, error)
 	ForgetSecrets(ctx context.Context) (int, error)

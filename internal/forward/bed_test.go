@@ -115,7 +115,7 @@ func newBed(t *testing.T) *bed {
 	s.turn.Lock()
 	t.Cleanup(s.turn.Unlock)
 	b := &bed{shared: s, log: &logged{}}
-	b.exec(t, `TRUNCATE outbox, delivery, event, webhook_endpoint, audit`)
+	b.exec(t, `TRUNCATE outbox, delivery, event, webhook_endpoint, audit, audit_link`)
 	b.exec(t, `DELETE FROM tenant WHERE id <> $1`, mail.DefaultTenant)
 	return b
 }

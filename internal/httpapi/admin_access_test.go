@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
 )
 
@@ -192,5 +194,82 @@ func TestAuditIsPagedNewestFirstAndNamesTheKey(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("audit (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheChainOfTheAuditIsPaged(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	c := r.client(r.admin)
+	var got []string
+	for cursor := ""; ; {
+		page, err := c.AuditChain(t.Context(), cursor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range page.Data {
+			got = append(got, fmt.Sprintf("%d %d %d %s %v", l.N, l.ID, len(l.Hash), l.Content, page.Unlinked))
+		}
+		if cursor = page.NextCursor; cursor == "" {
+			break
+		}
+	}
+	if diff := cmp.Diff([]string{"1 7 64 [] []", "2 14 64 [] []", "3 21 64 [] [14]"}, got); diff != "" {
+		t.Errorf("pages (-want +got):\n%s", diff)
+	}
+}
+
+// Reads of bodies get an entry for each minute and key, or for each hundred messages. A message without a body does not count.
+func TestReadsOfBodiesAreCollected(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	read := func(id, key string) {
+		t.Helper()
+		if a := r.do("GET", "/v1/messages/"+id, key, ""); a.status != http.StatusOK {
+			t.Fatalf("GET = %+v", a)
+		}
+	}
+	first, second, bare := r.post("ann@example.org"), r.post("ann@example.org"), r.post("ann@example.org")
+	r.edit(bare, func(v *record.View) { v.Message.Text, v.Message.HTML, v.Message.Attachments = "", "", nil })
+	other := r.store.addKey(nil, record.ScopeMessagesRead)
+	for _, id := range []string{first, second, first, bare} {
+		read(id, r.read)
+	}
+	read(first, other)
+	if got := r.server.BodyReads(false); len(got) != 0 {
+		t.Errorf("entries before a minute is over = %+v", got)
+	}
+	r.clock.move(time.Minute)
+	got := map[string]string{}
+	for _, e := range r.server.BodyReads(false) {
+		got["sg_"+e.Key] = fmt.Sprint(e.Messages, e.Caller.Name, e.Caller.Address, e.Caller.RequestID != "")
+	}
+	want := map[string]string{r.read[:11]: fmt.Sprintf("[%s %s]test192.0.2.1true", first, second), other[:11]: fmt.Sprintf("[%s]test192.0.2.1true", first)}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("reads (-want +got):\n%s", diff)
+	}
+	for range readsPerEntry + 1 {
+		r.server.reads.note("key", record.Caller{}, mail.NewID(), r.clock.now())
+	}
+	if full, rest := r.server.BodyReads(false), r.server.BodyReads(true); len(full) != 1 || len(full[0].Messages) != readsPerEntry || len(rest) != 1 || len(rest[0].Messages) != 1 {
+		t.Errorf("%d reads gave %d entries, and %d at the end; want one each", readsPerEntry+1, len(full), len(rest))
+	}
+}
+
+func TestAnExportIsAudited(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if a := r.do("GET", "/v1/suppressions/export?stream=bulk", r.read, ""); a.status != http.StatusOK {
+		t.Fatalf("export = %+v", a)
+	}
+	r.store.mu.Lock()
+	e := r.store.audit[len(r.store.audit)-1]
+	r.store.mu.Unlock()
+	if got := fmt.Sprint(e.Actor, " ", e.Name, " ", e.Action, " ", string(e.Detail)); got != r.read[3:11]+` test suppression.export {"reason":"","stream":"bulk","tenant":1}` || e.Address == "" || e.RequestID == "" {
+		t.Errorf("audit has %s from %s by %s", got, e.Address, e.RequestID)
+	}
+	r.store.failWith(&record.Unavailable{Reason: "database"})
+	if a := r.do("GET", "/v1/suppressions/export", r.read, ""); a.status != http.StatusServiceUnavailable {
+		t.Errorf("an export that can't be audited = %d, want 503", a.status)
 	}
 }

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"context"
+	"encoding/hex"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -15,6 +17,10 @@ type StateStore interface {
 	Queue(ctx context.Context) (record.QueueState, error)
 	LimitStates(ctx context.Context) ([]limit.State, error)
 	Audit(ctx context.Context, f record.AuditFilter) ([]record.AuditEntry, error)
+	// AuditChain reads the links of the audit behind a place.
+	AuditChain(ctx context.Context, after record.AuditPlace, limit int) (record.AuditChain, error)
+	// Note adds an entry to the audit about something that changes nothing.
+	Note(ctx context.Context, actor, action, target string, detail any) error
 }
 
 func (s *Server) getQueue(r *http.Request) (api.Queue, error) {
@@ -72,6 +78,32 @@ func (s *Server) listAudit(r *http.Request) (out api.AuditPage, err error) {
 
 func auditView(e *record.AuditEntry) api.AuditEntry {
 	return api.AuditEntry{
-		ID: e.ID, At: e.At, Actor: e.Actor, ActorName: e.Name, Action: e.Action, Target: e.Target, Detail: e.Detail,
+		ID: e.ID, At: e.At, Actor: e.Actor, ActorName: e.Name, Address: e.Address, RequestID: e.RequestID, Action: e.Action, Target: e.Target,
+		Detail: e.Detail, Before: e.Before, After: e.After,
 	}
+}
+
+// chainPage is how many links of the audit one answer has.
+const chainPage = 1000
+
+// listAuditChain shows the links of the audit and what their hashes are made of, so that the client verifies them by itself.
+func (s *Server) listAuditChain(r *http.Request) (out api.AuditChainPage, err error) {
+	q := readQuery(r, "cursor")
+	l := listing{name: "audit chain"}
+	after := position(q, s.cursors, l, func(at string) (p record.AuditPlace, err error) {
+		_, err = fmt.Sscanf(at, "%d.%d", &p.N, &p.ID)
+		return p, err
+	})
+	if err := q.err(); err != nil {
+		return out, err
+	}
+	c, err := s.store.AuditChain(r.Context(), after, chainPage)
+	out.Unlinked = c.Unlinked
+	out.Data = views(c.Links, func(l *record.AuditLink) api.AuditLink {
+		return api.AuditLink{N: l.N, ID: l.ID, Hash: hex.EncodeToString(l.Hash), Content: l.Content}
+	})
+	if c.More {
+		out.NextCursor = s.cursors.seal(l, fmt.Sprintf("%d.%d", c.Next.N, c.Next.ID))
+	}
+	return out, err
 }

@@ -31,7 +31,8 @@ func (s *Server) may(scope record.Scope, h handlerFunc, others ...record.Scope) 
 			return err
 		}
 		s.touches.touch(key.ID) //nolint:contextcheck // outlives the request
-		return h(w, r.WithContext(context.WithValue(r.Context(), principalKey, key)))
+		ctx := record.WithCaller(r.Context(), record.Caller{Name: key.Name, Address: s.clientIP(r).String(), RequestID: requestID(r.Context())})
+		return h(w, r.WithContext(context.WithValue(ctx, principalKey, key)))
 	})
 }
 

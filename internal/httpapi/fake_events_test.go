@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -316,4 +317,50 @@ func (*fakeParser) Parse(raw []byte) []mail.Event {
 		out = append(out, e)
 	}
 	return out
+}
+
+func (f *fakeStore) CountSubject(ctx context.Context, q record.SubjectQuery) (record.SubjectCount, error) {
+	return ask(ctx, f, "CountSubject", func() (record.SubjectCount, error) {
+		if q.Tenant == "nobody" {
+			return record.SubjectCount{}, record.ErrNotFound
+		}
+		return record.SubjectCount{Messages: 3, Open: 1, Suppressions: 2, Events: 4, Accounts: []record.SubjectAccount{{Name: "ses-eu", Kind: "ses", Messages: 3}}}, nil
+	})
+}
+
+// ExportSubject has two pages.
+func (f *fakeStore) ExportSubject(ctx context.Context, actor string, q record.SubjectQuery) (rows []record.SubjectRow, next string, err error) {
+	err = f.act(ctx, "ExportSubject", func() error {
+		if q.Cursor == "" {
+			f.note(actor, "subject.export", q.Address)
+			next = "rest:"
+		}
+		rows = []record.SubjectRow{{Kind: "suppression", Row: json.RawMessage(`{"place":"` + q.Cursor + `"}`)}}
+		return nil
+	})
+	return rows, next, err
+}
+
+// BeginErasure finds open messages to wait@example.org.
+func (f *fakeStore) BeginErasure(ctx context.Context, actor string, q record.SubjectQuery, cancel bool) (int, error) {
+	return ask(ctx, f, "BeginErasure", func() (int, error) {
+		if q.Address == "wait@example.org" && !cancel {
+			return 0, record.ErrConflict
+		}
+		f.note(actor, "subject.erase", q.Address)
+		return 1, nil
+	})
+}
+
+// EraseSubject has two steps.
+func (f *fakeStore) EraseSubject(ctx context.Context, _ string, q record.SubjectQuery) (e record.Erased, next string, err error) {
+	err = f.act(ctx, "EraseSubject", func() error {
+		if q.Cursor == "" {
+			e, next = record.Erased{Messages: 3, Open: 1}, "rest:"
+			return nil
+		}
+		e = record.Erased{Events: 4}
+		return nil
+	})
+	return e, next, err
 }

@@ -268,6 +268,29 @@ func (f *fakeStore) note(actor, action, target string) {
 	})
 }
 
+func (f *fakeStore) Note(ctx context.Context, actor, action, target string, detail any) error {
+	return f.act(ctx, "Note", func() error {
+		c := record.CallerOf(ctx)
+		raw, err := json.Marshal(detail)
+		f.audit = append(f.audit, record.AuditEntry{
+			ID: int64(len(f.audit) + 1), At: f.at, Actor: actor, Name: c.Name, Address: c.Address, RequestID: c.RequestID, Action: action, Target: target, Detail: raw,
+		})
+		return err
+	})
+}
+
+// AuditChain returns one link at a time.
+func (f *fakeStore) AuditChain(ctx context.Context, after record.AuditPlace, _ int) (record.AuditChain, error) {
+	return ask(ctx, f, "AuditChain", func() (record.AuditChain, error) {
+		c := record.AuditChain{Next: record.AuditPlace{N: after.N + 1, ID: after.ID + 7}, More: after.N < 2}
+		c.Links = []record.AuditLink{{N: c.Next.N, ID: c.Next.ID, Hash: make([]byte, 32), Content: "[]"}}
+		if !c.More {
+			c.Unlinked = []int64{after.ID}
+		}
+		return c, nil
+	})
+}
+
 func (f *fakeStore) Queue(ctx context.Context) (record.QueueState, error) {
 	return ask(ctx, f, "Queue", func() (record.QueueState, error) { return f.queue, nil })
 }

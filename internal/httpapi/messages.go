@@ -44,6 +44,9 @@ func (s *Server) getMessage(r *http.Request) (out api.Message, err error) {
 		return out, missing(err, noMessage)
 	}
 	out = messageDetail(v)
+	if out.Text != "" || out.HTML != "" || len(out.Attachments) > 0 {
+		s.reads.note(principal(r).ID, record.CallerOf(r.Context()), id, s.clock())
+	}
 	out.Waiting = s.waitingView(v, s.clock())
 	return out, s.addMessageIDs(r.Context(), v, out.Attempts)
 }

@@ -56,6 +56,7 @@ var problemTypes = map[string]problemType{
 	"invalid":                {422, "The request can be read, but some fields mean nothing. errors names each with a code and says what is expected."},
 
 	// The present state does not allow it.
+	"subject_waiting":         {409, "Messages to the address wait, are being sent, or have no known outcome, and nothing was erased. Wait until they are settled, or set cancel_waiting."},
 	"conflict":                {409, "The present state of what you change stands against it. Look at it again."},
 	"name_taken":              {409, "There is one of that name already. Choose another name, or change the one that is there."},
 	"unknown_kind":            {409, "The account is of a kind of provider that this release does not know. Upgrade this replica."},

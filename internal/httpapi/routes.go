@@ -119,7 +119,13 @@ func (s *Server) adminRoutes(r chi.Router) {
 	r.Get("/queue", look(show(s.getQueue)))
 	r.Get("/limits", look(show(s.listLimits)))
 	r.Get("/series", look(reply(s.listSeries)))
+	person := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeSubjectsRead, h) }
+	r.Post("/subjects/count", person(take(s, http.StatusOK, s.countSubject)))
+	r.Post("/subjects/export", person(take(s, http.StatusOK, s.exportSubject)))
+	r.Post("/subjects/erase", s.may(record.ScopeSubjectsWrite, take(s, http.StatusOK, s.eraseSubject)))
+
 	r.Get("/audit", look(reply(s.listAudit)))
+	r.Get("/audit/chain", look(reply(s.listAuditChain)))
 }
 
 func notFound(http.ResponseWriter, *http.Request) error {

@@ -86,7 +86,11 @@ func scopeOf() map[string][]record.Scope {
 		"GET /admin/v1/queue":                        {record.ScopeAdminRead},
 		"GET /admin/v1/limits":                       {record.ScopeAdminRead},
 		"GET /admin/v1/series":                       {record.ScopeAdminRead},
+		"POST /admin/v1/subjects/count":              {record.ScopeSubjectsRead},
+		"POST /admin/v1/subjects/export":             {record.ScopeSubjectsRead},
+		"POST /admin/v1/subjects/erase":              {record.ScopeSubjectsWrite},
 		"GET /admin/v1/audit":                        {record.ScopeAdminRead},
+		"GET /admin/v1/audit/chain":                  {record.ScopeAdminRead},
 	}
 }
 

@@ -94,6 +94,7 @@ type Server struct {
 	touches            *toucher
 	tally              *tally
 	logins             logins
+	reads              bodyReads
 	handler, admin     http.Handler
 	warned             atomic.Int64 // when the log last warned of an untrusted proxy, in seconds since 1970
 

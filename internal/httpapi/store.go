@@ -24,6 +24,7 @@ type Store interface {
 	RuleStore
 	StateStore
 	SeriesStore
+	SubjectStore
 }
 
 // Kinds knows the provider kinds and checks an account's settings.

@@ -41,6 +41,10 @@ func (s *Server) exportSuppressions(w http.ResponseWriter, r *http.Request) erro
 	if err != nil {
 		return err
 	}
+	detail := map[string]any{"tenant": match.Tenant, "stream": match.Stream, "reason": match.Reason}
+	if err := s.store.Note(r.Context(), principal(r).ID, "suppression.export", "", detail); err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8; header=present")
 	w.Header().Set("Content-Disposition", `attachment; filename="suppressions.csv"`)
 	out := csv.NewWriter(w)

@@ -94,7 +94,8 @@ WITH i AS (
 ), r AS (
     INSERT INTO recipient (message_id, n, tenant_id, kind, email, folded, name, status, updated_at)
     SELECT win.id, x.n, win.tenant_id, x.kind, x.email, nullif(x.key, x.email), x.name,
-           CASE WHEN ` + suppressedSQL("win.tenant_id", "x.key", "win.stream") + ` THEN 'suppressed' ELSE 'queued' END, win.created_at
+           CASE WHEN ` + suppressedSQL("win.tenant_id", "x.key", "win.stream") + `
+                OR x.erased <> '' AND EXISTS (SELECT FROM erased e WHERE e.tenant_id = win.tenant_id AND e.hash = x.erased) THEN 'suppressed' ELSE 'queued' END, win.created_at
     FROM @x JOIN win ON win.row = x.row
     RETURNING message_id, n, status
 ), dead AS (
@@ -350,7 +351,7 @@ func foldAnswer(recipients []record.RecipientStatus) mail.Status {
 }
 
 // acceptRows gives the rows of acceptSQL: messages, and their recipients.
-func acceptRows(subs []*record.Submission) (*rowset, error) {
+func (db *DB) acceptRows(subs []*record.Submission) (*rowset, error) {
 	messages, recipients := rowsAs("i", len(subs)), rowsAs("x", len(subs))
 	for row, s := range subs {
 		m := s.Message
@@ -371,7 +372,7 @@ func acceptRows(subs []*record.Submission) (*rowset, error) {
 			time("created_at", m.CreatedAt).maybeTime("send_at", m.SendAt).time("expires_at", m.ExpiresAt)
 		for _, r := range m.Recipients() {
 			recipients.row().int("row", row).small("n", r.N).text("kind", string(r.Kind)).text("name", r.Address.Name).
-				text("email", r.Address.Email).text("key", mail.FoldAddress(r.Address.Email))
+				text("email", r.Address.Email).text("key", mail.FoldAddress(r.Address.Email)).text("erased", db.erasedHash(mail.FoldAddress(r.Address.Email)))
 		}
 	}
 	return messages.with(recipients), nil

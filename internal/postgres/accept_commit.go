@@ -36,7 +36,7 @@ const (
 // commits: if it was frozen with the COMMIT in its socket, it refuses when it wakes up. And we wait for the answer to a
 // COMMIT; if that is lost, we find out through another connection what became of it.
 func (db *DB) insertSubmissions(ctx context.Context, subs []*record.Submission, by time.Time) (map[mail.ID][]int16, error) {
-	batch, err := acceptRows(subs)
+	batch, err := db.acceptRows(subs)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func (db *DB) Config(ctx context.Context) (*route.Config, error) {
 					return err
 				}
 			}
-			return nil
+			return db.readErasureKey(ctx, tx)
 		}))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)

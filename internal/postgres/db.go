@@ -64,6 +64,7 @@ type DB struct {
 	watch       watch // of the database's clock
 	mark        atomic.Pointer[openMark]
 	clock       *mail.Clock
+	erasure     atomic.Pointer[seal.Secret] // the key of erasedHash; nil while nobody was erased
 }
 
 type pools struct {

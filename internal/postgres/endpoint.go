@@ -92,10 +92,7 @@ func (db *DB) unreadable(id mail.ID, secret, headers []byte) (names []string) {
 // hold no secret.
 func (db *DB) audited(ctx context.Context, actor, action, target string, detail any, f func(pgx.Tx) error) error {
 	err := db.inTx(ctx, func(tx pgx.Tx) error {
-		if err := f(tx); err != nil {
-			return err
-		}
-		return audit(ctx, tx, actor, action, target, detail)
+		return auditedIn(ctx, tx, actor, action, target, func() any { return detail }, f)
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", action, err)
@@ -163,7 +160,7 @@ func (db *DB) UpdateEndpoint(
 ) (*record.Endpoint, error) {
 	var e record.Endpoint
 	var refused error
-	err := db.inTx(ctx, func(tx pgx.Tx) error {
+	update := func(tx pgx.Tx) error {
 		old, err := lockEndpoint(ctx, tx, tenant, id)
 		if err != nil {
 			return err
@@ -192,7 +189,10 @@ func (db *DB) UpdateEndpoint(
 			return err
 		}
 		e.Unreadable = db.unreadable(id, secret, kept)
-		return audit(ctx, tx, actor, "webhook_endpoint.update", id.String(), endpointDetail(&e))
+		return nil
+	}
+	err := db.inTx(ctx, func(tx pgx.Tx) error {
+		return auditedIn(ctx, tx, actor, "webhook_endpoint.update", id.String(), func() any { return endpointDetail(&e) }, update)
 	})
 	switch {
 	case refused != nil:

@@ -67,7 +67,7 @@ func TestKeyThatIsTakenMeanwhileIsReplayed(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	first := keyed("k")
-	batch, err := acceptRows([]*record.Submission{first})
+	batch, err := b.db.acceptRows([]*record.Submission{first})
 	must(t, err)
 	tx := b.begin(t)
 	rows, err := tx.Query(t.Context(), acceptSQL, batch)

@@ -96,6 +96,9 @@ func (db *DB) intakeOnce(ctx context.Context, batch []record.Intake) ([]takenOut
 			if err := match(ctx, tx, facts); err != nil {
 				return err
 			}
+			if err := db.hideErased(ctx, tx, facts); err != nil {
+				return err
+			}
 			return db.apply(ctx, tx, facts, out)
 		})
 	})

@@ -163,7 +163,6 @@ func (db *DB) Sweep(ctx context.Context) (int, error) {
 		`DELETE FROM event_key WHERE ctid = ANY (ARRAY(SELECT ctid FROM event_key WHERE at < now() - interval '` + eventKeyAge + `' LIMIT 5000))`,
 		`DELETE FROM hook_token WHERE ctid = ANY (ARRAY(SELECT ctid FROM hook_token WHERE at < now() - interval '` + hookTokenAge + `' LIMIT 5000))`,
 		`DELETE FROM suppression WHERE ctid = ANY (ARRAY(SELECT ctid FROM suppression WHERE expires_at <= now() LIMIT 5000))`,
-		`DELETE FROM audit WHERE id = ANY (ARRAY(SELECT id FROM audit WHERE action = 'login.failed' ORDER BY id DESC OFFSET 20000 LIMIT 5000))`,
 		`DELETE FROM soft_bounce WHERE ctid = ANY (ARRAY(SELECT ctid FROM soft_bounce WHERE last_at < now() - interval '30 days' LIMIT 5000))`,
 	} {
 		tag, err := db.engine.Exec(ctx, q)
@@ -172,5 +171,9 @@ func (db *DB) Sweep(ctx context.Context) (int, error) {
 		}
 		all += int(tag.RowsAffected())
 	}
-	return all, nil
+	var logins int
+	if err := db.engine.QueryRow(ctx, `SELECT drop_failed_logins()`).Scan(&logins); err != nil {
+		return all, fmt.Errorf("sweep: %w", unavailable(err))
+	}
+	return all + logins, nil
 }

@@ -25,6 +25,7 @@ var vaults = []vault{
 	{"webhook_endpoint", "headers", "id::text", "'" + record.EndpointHeaders + "'::text", endpointBinding},
 	{"notify_rule", "url", "id::text", "'" + notifyURL + "'::text", notifyBinding},
 	{"notify_rule", "secret", "id::text", "'" + notifySecret + "'::text", notifyBinding},
+	{"erasure_key", "sealed", "'erasure'::text", "'key'::text", func(id, name string) string { return id + "/" + name }},
 }
 
 func endpointBinding(id, name string) string { return "endpoint/" + id + "/" + name }

@@ -50,7 +50,7 @@ func losses() []lose {
 		}},
 		{"with the database", func(t *testing.T, b *bed, f flight) {
 			since := b.past(t)
-			b.exec(t, `UPDATE message SET restored_at = restored_at - interval '2 hours'; UPDATE audit SET at = at - interval '2 hours'`)
+			b.tamper(t, `UPDATE message SET restored_at = restored_at - interval '2 hours'; UPDATE audit SET at = at - interval '2 hours'`)
 			b.restore(t, since)
 		}},
 	}

@@ -165,7 +165,7 @@ func TestRestoreAgainChangesNothing(t *testing.T) {
 	if c := b.restore(t, since); c.Open() != 0 || c.Done != 1 {
 		t.Errorf("a run after the message was settled: %+v, want it left alone", c)
 	}
-	b.exec(t, `UPDATE message SET restored_at = restored_at - interval '1 hour'; UPDATE audit SET at = at - interval '1 hour'`)
+	b.tamper(t, `UPDATE message SET restored_at = restored_at - interval '1 hour'; UPDATE audit SET at = at - interval '1 hour'`)
 	if c := b.restore(t, since); c.Ready != 1 {
 		t.Errorf("a run for another loss: %+v, want the message moved", c)
 	}

@@ -109,8 +109,18 @@ func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID
 		if err != nil {
 			return err
 		}
+		if len(streams) == 0 || slices.Contains(streams, "") {
+			rs := query(ctx, tx, `DELETE FROM erased WHERE tenant_id = $1 AND hash = $2 AND ($3 OR NOT complaint)
+				RETURNING '', CASE WHEN complaint THEN 'complaint' ELSE 'erased' END`, tenant, db.erasedHash(mail.FoldAddress(email)), complaints)
+			more, err := pgx.CollectRows(rs, pgx.RowToStructByPos[lifted])
+			if err != nil {
+				return err
+			}
+			gone = append(gone, more...)
+		}
 		var left bool // only a complaint can be left
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT`+rows+`)`, tenant, mail.FoldAddress(email), streams).Scan(&left); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT`+rows+`) OR EXISTS (SELECT FROM erased WHERE tenant_id = $1 AND hash = $4 AND complaint)`,
+			tenant, mail.FoldAddress(email), streams, db.erasedHash(mail.FoldAddress(email))).Scan(&left); err != nil {
 			return err
 		}
 		if left && !complaints {
@@ -130,7 +140,8 @@ func (db *DB) Unsuppress(ctx context.Context, actor string, tenant mail.TenantID
 }
 
 // FindSuppressions lists the suppressions in force of match.Tenant, by address and stream, beginning after the address
-// and stream of after. Email, Stream and Reason of match select where they are set.
+// and stream of after. Email, Stream and Reason of match select where they are set. One whose data were erased is found by its
+// address only.
 func (db *DB) FindSuppressions(ctx context.Context, match, after record.Suppression, limit int) ([]record.Suppression, error) {
 	const q = `
 SELECT tenant_id, email, stream, reason, origin, account, message_id, detail, created_at, expires_at FROM suppression
@@ -139,12 +150,17 @@ WHERE tenant_id = $1 AND ($2 = '' OR email = $2) AND ($3 = '' OR stream = $3) AN
 ORDER BY email, stream
 LIMIT $7`
 	rows := query(ctx, db.api, q, match.Tenant, mail.FoldAddress(match.Email), match.Stream, match.Reason, after.Email, after.Stream, limit)
-	return collect("list suppressions", rows, func(row pgx.CollectableRow) (record.Suppression, error) {
+	list, err := collect("list suppressions", rows, func(row pgx.CollectableRow) (record.Suppression, error) {
 		var s record.Suppression
 		err := row.Scan(&s.Tenant, &s.Email, &s.Stream, &s.Reason, &s.Origin, &s.Account, orNoID(&s.MessageID), &s.Detail, &s.CreatedAt,
 			orNoTime(&s.ExpiresAt))
 		return s, err
 	})
+	if err != nil || match.Email == "" || match.Stream != "" || match.Reason != "" || after.Email != "" {
+		return list, err
+	}
+	erased, err := db.erasedSuppression(ctx, match.Tenant, mail.FoldAddress(match.Email))
+	return append(erased, list...), err
 }
 
 // veiled is an address as the audit shows it, such as a***@example.org. The audit is kept longer than the mail, and a reader who

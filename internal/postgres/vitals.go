@@ -77,13 +77,15 @@ func (db *DB) MissingPrivileges(ctx context.Context) ([]string, error) {
 	const q = `
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'message'::regclass) AND NOT c.relispartition AND (
-    c.relkind IN ('r', 'p') AND c.relname <> 'goose_db_version' AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+    c.relkind IN ('r', 'p') AND c.relname NOT IN ('goose_db_version', 'audit', 'audit_link') AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
         AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
-    OR c.relname = 'goose_db_version' AND NOT has_table_privilege(c.oid, 'SELECT')
+    OR c.relname IN ('goose_db_version', 'audit', 'audit_link') AND NOT has_table_privilege(c.oid, 'SELECT')
+    OR c.relname = 'audit' AND NOT has_table_privilege(c.oid, 'INSERT')
     OR c.relkind = 'S' AND NOT (has_sequence_privilege(c.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT')))
 UNION ALL
 SELECT p.proname || '()' FROM pg_proc p
 WHERE p.pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'message'::regclass) AND NOT has_function_privilege(p.oid, 'EXECUTE')
+  AND p.prorettype <> 'trigger'::regtype
 ORDER BY 1`
 	return collect("read privileges", query(ctx, db.api, q), pgx.RowTo[string])
 }

@@ -26,6 +26,15 @@ type Spec struct {
 	Lookup LookupSpec
 	Repeat RepeatSpec
 	Batch  BatchSpec // of a Batcher whose account has no setting batch_size
+
+	Privacy PrivacySpec
+}
+
+// PrivacySpec says what a provider keeps about recipients, and how to erase it there, for people.
+type PrivacySpec struct {
+	Keeps, Erase string
+	Sources      []string // pages of the provider; none for what runs on the operator's own hosts
+	Read         string   // the day on which they were read, such as 2026-01-31
 }
 
 // Refuse answers in place of the provider if its caps are known; nil means that it would take the message. Routing asks before it

@@ -159,37 +159,6 @@ type Suppression struct {
 	By        string    // the key that adds it, for the audit; "" when no key does
 }
 
-// AuditEntry is one change of configuration or of suppressions, or failed logins.
-type AuditEntry struct {
-	ID     int64
-	At     time.Time
-	Actor  string // key id, "system", or "stranger"
-	Name   string // of the key
-	Action string // "pool.update"
-	Target string
-	Detail json.RawMessage // secrets never
-}
-
-// FailedLogins are the wrong keys, webhook passwords and unsubscribe links that came from one address within a minute. If there
-// are too many addresses, the rest are counted together in one of "others".
-type FailedLogins struct {
-	From      string    `json:"-"`
-	Since     time.Time `json:"since"`
-	Keys      int64     `json:"keys,omitempty"`
-	Passwords int64     `json:"webhook_passwords,omitempty"`
-	Links     int64     `json:"unsubscribe_links,omitempty"`
-}
-
-// AuditFilter selects audit entries. Zero fields select everything.
-type AuditFilter struct {
-	Actor        string // id or name of a key, or "system"
-	Action       string // "pool.update", or what comes before the dot: "pool"
-	Target       string
-	Since, Until time.Time
-	Before       int64 // the id of the last row seen; rows come newest first
-	Limit        int
-}
-
 // MaxCounted is where counting the queue stops: this figure means so many or more. Counting must not slow down sending.
 const MaxCounted = 100_000
 

@@ -19,6 +19,11 @@ const (
 	ScopeAdminRead         Scope = "admin:read"
 	ScopeAdminWrite        Scope = "admin:write"
 
+	// Everything that is stored about a person, in all tenants. Scopes of admin routes, and not part of "admin": who changes weights
+	// need not read mail.
+	ScopeSubjectsRead  Scope = "subjects:read"
+	ScopeSubjectsWrite Scope = "subjects:write" // erase it
+
 	ScopeRead  Scope = "read"  // an older name, see aliases
 	ScopeAdmin Scope = "admin" // an older name, see aliases
 )
@@ -33,7 +38,8 @@ var aliases = map[Scope][]Scope{
 func Scopes() []Scope {
 	return []Scope{
 		ScopeSend, ScopeMessagesRead, ScopeEventsRead, ScopeStatsRead, ScopeSuppressionsRead, ScopeSuppressionsWrite,
-		ScopeComplaints, ScopeWebhooksRead, ScopeWebhooksWrite, ScopeAdminRead, ScopeAdminWrite, ScopeRead, ScopeAdmin,
+		ScopeComplaints, ScopeWebhooksRead, ScopeWebhooksWrite, ScopeAdminRead, ScopeAdminWrite,
+		ScopeSubjectsRead, ScopeSubjectsWrite, ScopeRead, ScopeAdmin,
 	}
 }
 
@@ -41,7 +47,9 @@ func Scopes() []Scope {
 func (s Scope) Opens(other Scope) bool { return s == other || slices.Contains(aliases[s], other) }
 
 // OfAdmin reports whether the scope opens routes of operators.
-func (s Scope) OfAdmin() bool { return s.Opens(ScopeAdminRead) || s.Opens(ScopeAdminWrite) }
+func (s Scope) OfAdmin() bool {
+	return s.Opens(ScopeAdminRead) || s.Opens(ScopeAdminWrite) || s == ScopeSubjectsRead || s == ScopeSubjectsWrite
+}
 
 // May reports whether the key has the scope, by this name or an older one.
 func (k *Key) May(s Scope) bool {

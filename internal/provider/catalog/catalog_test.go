@@ -55,6 +55,9 @@ func TestSpecsAreComplete(t *testing.T) {
 		if s.Concurrency < 1 || s.Capabilities.MaxRecipients < 1 || s.Capabilities.MaxBytes < 1 {
 			t.Errorf("spec of %s = %+v, want concurrency and caps", s.Kind, s)
 		}
+		if p := s.Privacy; p.Keeps == "" || p.Erase == "" || s.Kind != "smtp" && (len(p.Sources) == 0 || !strings.HasPrefix(p.Sources[0], "https://") || len(p.Read) != len("2026-01-31")) {
+			t.Errorf("spec of %s says of personal data %+v, want what it keeps, how to erase it, and which page of which day says so", s.Kind, p)
+		}
 		if again, ok := Spec(s.Kind); !ok || !cmp.Equal(again, s) {
 			t.Errorf("Spec(%s) = %+v, %v; want that of Specs", s.Kind, again, ok)
 		}

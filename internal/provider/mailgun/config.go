@@ -169,7 +169,13 @@ func (Config) Capabilities() provider.Capabilities {
 // Spec describes the kind.
 func Spec() provider.Spec {
 	return provider.Spec{
-		Kind:         "mailgun",
+		Kind: "mailgun",
+		Privacy: provider.PrivacySpec{
+			Keeps:   "messages for 0 to 7 days, as the domain's message retention says; logs and suppressions",
+			Erase:   "no interface to erase a recipient is documented; set the domain's message retention to 0, and delete the address from the domain's suppressions",
+			Sources: []string{"https://help.mailgun.com/hc/en-us/articles/8841411163035-Adjusting-a-domain-s-message-retention-settings"},
+			Read:    "2026-11-30",
+		},
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  64,
 		Secrets:      []string{"api_key", signingKeyName, signingKeyName + "_previous"},

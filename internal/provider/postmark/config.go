@@ -176,7 +176,13 @@ const kept = 7 * 24 * time.Hour
 // reported it.
 func Spec() provider.Spec {
 	return provider.Spec{
-		Kind:        "postmark",
+		Kind: "postmark",
+		Privacy: provider.PrivacySpec{
+			Keeps:   "content and activity for 45 days, or 7 to 365 with the Retention Add-on; suppressions for good",
+			Erase:   "POST /data-removals with the account token, once support has enabled it",
+			Sources: []string{"https://postmarkapp.com/developer/api/data-removals-api", "https://postmarkapp.com/support/article/1289-how-does-the-retention-add-on-work"},
+			Read:    "2026-11-30",
+		},
 		Concurrency: 32,
 		Secrets: []string{
 			"server_token", "webhook_password", "webhook_password_previous", "webhook_token", "webhook_token_previous",

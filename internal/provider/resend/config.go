@@ -125,7 +125,13 @@ const kept = 24 * time.Hour
 // Spec describes the kind. Sources: "Send Email" (recipients, size, tags, headers) and "Idempotency Keys".
 func Spec() provider.Spec {
 	return provider.Spec{
-		Kind:        "resend",
+		Kind: "resend",
+		Privacy: provider.PrivacySpec{
+			Keeps:   "sent emails, their events and logs; how long is not documented in the API reference",
+			Erase:   "no interface to erase a recipient is documented; ask support",
+			Sources: []string{"https://resend.com/docs/api-reference/introduction"},
+			Read:    "2026-11-30",
+		},
 		Concurrency: 8,
 		Secrets:     []string{"api_key", "webhook_secret", "webhook_secret_previous"},
 		Settings:    esphttp.Settings([]string{"api_key"}, nil, "concurrency", "batch_size"), // the signing secrets are sent nowhere

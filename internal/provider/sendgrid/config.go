@@ -129,7 +129,13 @@ const kept = 30 * 24 * time.Hour
 // the size of 30 MB is SendGrid's published figure for a whole message.
 func Spec() provider.Spec {
 	return provider.Spec{
-		Kind:        "sendgrid",
+		Kind: "sendgrid",
+		Privacy: provider.PrivacySpec{
+			Keeps:   "email activity, statistics by recipient, and suppressions; how long is not documented on the page of the erasure API",
+			Erase:   "POST /v3/recipients/erasejob with up to 5,000 addresses; accounts from before 2023-07-25 must have it enabled by support",
+			Sources: []string{"https://www.twilio.com/docs/sendgrid/api-reference/recipients-data-erasure-api/erase-recipients-email-data"},
+			Read:    "2026-11-30",
+		},
 		Concurrency: 64,
 		Secrets:     []string{"api_key"},
 		Settings: esphttp.Settings([]string{"api_key"}, []string{"region"},

@@ -76,7 +76,13 @@ type Config struct {
 // Spec describes the kind.
 func Spec() provider.Spec {
 	return provider.Spec{
-		Kind:         Kind,
+		Kind: Kind,
+		Privacy: provider.PrivacySpec{
+			Keeps:   "the account's suppression list; what the account's event destinations store",
+			Erase:   "DELETE /v2/email/suppression/addresses/{EmailAddress} in each region; no interface to erase what SES itself logged is documented",
+			Sources: []string{"https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_DeleteSuppressedDestination.html"},
+			Read:    "2026-11-30",
+		},
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  concurrency,
 		Secrets:      []string{secretAccessKeyID, secretSecretAccessKey, secretSessionToken},

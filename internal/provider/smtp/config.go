@@ -247,7 +247,11 @@ func secretNames() []string {
 // call. It reports deliveries only if NotifySuccess is set and every hop reports.
 func Spec() provider.Spec {
 	return provider.Spec{
-		Kind:         Kind,
+		Kind: Kind,
+		Privacy: provider.PrivacySpec{
+			Keeps: "what the relay's logs and queue hold: with Postfix the mail log has sender, recipient and outcome, for as long as the host keeps logs",
+			Erase: "on the relay's hosts: delete old logs, and mail that waits (postsuper -d)",
+		},
 		Capabilities: Config{}.Capabilities(),
 		Concurrency:  DefaultMaxConnections,
 		Secrets:      secretNames(),

@@ -83,8 +83,8 @@ func TestCapabilitiesFollowTheSettings(t *testing.T) {
 	}
 	settings := Spec().Settings // package catalog has a test for it
 	spec := provider.Spec{
-		Settings: settings,
-		Kind:     "smtp", Concurrency: 20, Secrets: []string{"password", "access_token", "client_secret", "refresh_token", "dkim_private_key", "verp_key"},
+		Settings: settings, Privacy: Spec().Privacy, // as above
+		Kind: "smtp", Concurrency: 20, Secrets: []string{"password", "access_token", "client_secret", "refresh_token", "dkim_private_key", "verp_key"},
 		Capabilities: provider.Capabilities{MaxBytes: 10_240_000, MaxRecipients: 1000, Calendar: true},
 	}
 	if diff := cmp.Diff(spec, Spec()); diff != "" {
