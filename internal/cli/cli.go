@@ -52,6 +52,7 @@ type grammar struct {
 	Route     routeCmd     `cmd:"" group:"ops" help:"Explain where a message would go."`
 	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, change and pause tenants."`
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
+	Users     usersCmd     `cmd:"" group:"ops" help:"List, create and change the people of the dashboard, and sign them out."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show the messages that wait or are in flight, and the replicas."`
 	Series    seriesCmd    `cmd:"" group:"ops" help:"Show counts and times by the minute or the hour: accepted, sent, delivered, bounced and others."`
 	Notify    notifyCmd    `cmd:"" group:"ops" help:"Say who is told of incidents, and list these."`

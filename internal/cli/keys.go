@@ -83,11 +83,15 @@ Scopes:
   suppressions:write       add and remove suppressions
   suppressions:complaints  with suppressions:write: also remove suppressions of people who complained
   webhooks:write           change webhook endpoints, which get the events
-  admin:read, admin:write  read and change everything under /admin/v1 but subjects; can't be combined with the above
-  subjects:read            export all that is stored about a person; can be combined with admin scopes only
-  subjects:write           erase it; can be combined with admin scopes only
+  routing:read             read accounts, pools, rules, limits and the queue
+  routing:write            change pools, rules and limits, and pause accounts
+  admin:read, admin:write  read and change everything under /admin/v1 but subjects
+  subjects:read            export all that is stored about a person; can be combined with the scopes of admin and routing only
+  subjects:write           erase it; can be combined with the scopes of admin and routing only
   read                     messages:read, events:read, stats:read, suppressions:read and webhooks:read
   admin                    admin:read and admin:write
+
+The scopes of routing and admin can't be combined with others.
 
 Examples:
 

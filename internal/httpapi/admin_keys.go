@@ -106,7 +106,7 @@ func scopesOf(bad *complaints, in []string) (out []record.Scope) {
 			bad.complain(fmt.Sprintf("scopes[%d]", i), "invalid_scope", "must be one of "+scopeNames()+", each once")
 			return nil
 		case len(out) > 0 && scope.OfAdmin() != out[0].OfAdmin():
-			bad.complain("scopes", "invalid_scope", "the scopes of /admin/v1 (admin, admin:read, admin:write, subjects:read, subjects:write) can't be joined with others")
+			bad.complain("scopes", "invalid_scope", "the scopes of /admin/v1 (admin, admin:…, routing:…, subjects:…) can't be joined with others")
 			return nil
 		}
 		out = append(out, scope)

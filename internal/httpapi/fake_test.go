@@ -40,6 +40,7 @@ type fakeStore struct {
 	at           time.Time
 
 	fakeEvents
+	fakeUsers
 }
 
 type idempotent struct {

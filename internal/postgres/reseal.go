@@ -26,6 +26,7 @@ var vaults = []vault{
 	{"notify_rule", "url", "id::text", "'" + notifyURL + "'::text", notifyBinding},
 	{"notify_rule", "secret", "id::text", "'" + notifySecret + "'::text", notifyBinding},
 	{"erasure_key", "sealed", "'erasure'::text", "'key'::text", func(id, name string) string { return id + "/" + name }},
+	{"person", "totp", "id::text", "'" + totpField + "'::text", personBinding},
 }
 
 func endpointBinding(id, name string) string { return "endpoint/" + id + "/" + name }

@@ -30,6 +30,7 @@ type FailedLogins struct {
 	Keys      int64     `json:"keys,omitempty"`
 	Passwords int64     `json:"webhook_passwords,omitempty"`
 	Links     int64     `json:"unsubscribe_links,omitempty"`
+	SignIns   int64     `json:"sign_ins,omitempty"`
 }
 
 // BodyReads are messages whose bodies one key read within a minute, each once.
