@@ -1,6 +1,7 @@
 package sendgate_test
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -21,6 +22,8 @@ type service struct {
 	MemLimit    string            `yaml:"mem_limit"`
 	PidsLimit   int               `yaml:"pids_limit"`
 	Ports       []string          `yaml:"ports"`
+	Profiles    []string          `yaml:"profiles"`
+	Volumes     []string          `yaml:"volumes"`
 	Environment map[string]string `yaml:"environment"`
 }
 
@@ -43,7 +46,7 @@ func services(t *testing.T) map[string]service {
 	if err := yaml.Unmarshal([]byte(text(t, "docker-compose.yml")), &compose); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"sendgate", "migrate", "postgres", "relay"} {
+	for _, want := range []string{"sendgate", "migrate", "postgres", "relay", "prometheus", "grafana"} {
 		if _, ok := compose.Services[want]; !ok {
 			t.Fatalf("docker-compose.yml has no service %s", want)
 		}
@@ -120,6 +123,48 @@ func TestComposeGivesEachPartTheRoleItNeeds(t *testing.T) {
 	}
 	if info, err := os.Stat("docker/roles.sh"); err != nil || info.Mode()&0o111 == 0 {
 		t.Errorf("docker/roles.sh is not executable: %v, %v", info, err)
+	}
+}
+
+// Prometheus and Grafana start only if somebody asks for them, and find what they are about.
+func TestComposeMonitorsByAProfile(t *testing.T) {
+	t.Parallel()
+	for name, s := range services(t) {
+		if want := name == "prometheus" || name == "grafana"; slices.Contains(s.Profiles, "monitoring") != want {
+			t.Errorf("service %s has the profiles %q", name, s.Profiles)
+		}
+		for _, volume := range s.Volumes {
+			if from, _, _ := strings.Cut(volume, ":"); strings.HasPrefix(from, "./") {
+				if _, err := os.Stat(from); err != nil {
+					t.Errorf("service %s mounts %s: %v", name, from, err)
+				}
+			}
+		}
+	}
+	var prometheus struct {
+		RuleFiles     []string `yaml:"rule_files"`
+		ScrapeConfigs []struct {
+			DNS []struct {
+				Names []string
+				Port  int
+			} `yaml:"dns_sd_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	if err := yaml.Unmarshal([]byte(text(t, "deploy/prometheus/prometheus.yml")), &prometheus); err != nil {
+		t.Fatal(err)
+	}
+	if target := prometheus.ScrapeConfigs[0].DNS[0]; !slices.Equal(target.Names, []string{"sendgate"}) ||
+		services(t)["sendgate"].Environment["SENDGATE_OPS_LISTEN"] != fmt.Sprintf("0.0.0.0:%d", target.Port) {
+		t.Errorf("Prometheus asks %+v, and sendgate answers at %s", target, services(t)["sendgate"].Environment["SENDGATE_OPS_LISTEN"])
+	}
+	var sources struct {
+		Datasources []struct{ URL string }
+	}
+	if err := yaml.Unmarshal([]byte(text(t, "deploy/grafana/provisioning/datasources/prometheus.yaml")), &sources); err != nil {
+		t.Fatal(err)
+	}
+	if len(sources.Datasources) != 1 || sources.Datasources[0].URL != "http://prometheus:9090" {
+		t.Errorf("Grafana asks %+v, want the service prometheus", sources)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,20 +181,41 @@ func commandOf(line string) []string {
 	return words
 }
 
-// TestLinkedFilesExist checks the links of the documentation that stay in the repository.
-func TestLinkedFilesExist(t *testing.T) {
+// TestLinkedPlacesExist checks the links of the documentation that stay in the repository, and the headings that they name.
+func TestLinkedPlacesExist(t *testing.T) {
 	t.Parallel()
-	link := regexp.MustCompile(`\]\(([^)#:]+)[^):]*\)`)
+	link := regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]+))?\)`)
 	pages, _ := filepath.Glob(root + "docs/*.md")
 	for _, page := range append(pages, root+"README.md") {
 		for _, line := range readLines(t, page) {
 			for _, m := range link.FindAllStringSubmatch(line, -1) {
-				if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				target := page
+				if m[1] != "" {
+					target = filepath.Join(filepath.Dir(page), m[1])
+				}
+				if _, err := os.Stat(target); err != nil {
 					t.Errorf("%s links to %s: %v", page, m[1], err)
+				} else if m[2] != "" && !slices.Contains(anchors(t, target), m[2]) {
+					t.Errorf("%s links to %s#%s, and no heading there has that name", page, m[1], m[2])
 				}
 			}
 		}
 	}
+}
+
+// anchors are the names that forges give to the headings of a page.
+func anchors(t *testing.T, page string) []string {
+	t.Helper()
+	var names []string
+	inBlock := false
+	for _, line := range readLines(t, page) {
+		inBlock = inBlock != strings.HasPrefix(line, "```")
+		if heading := strings.TrimLeft(line, "#"); heading != line && !inBlock {
+			kept := regexp.MustCompile(`[^a-z0-9_ -]`).ReplaceAllString(strings.ToLower(strings.TrimSpace(heading)), "")
+			names = append(names, strings.ReplaceAll(kept, " ", "-"))
+		}
+	}
+	return names
 }
 
 func readLines(t *testing.T, path string) []string {
