@@ -36,6 +36,8 @@ type fakeStore struct {
 	limits       []limit.State
 	audit        []record.AuditEntry
 	at           time.Time
+	bulks        []record.Bulk // that were asked for
+	bulkMatches  int
 
 	fakeEvents
 }

@@ -110,6 +110,7 @@ func (s *Server) adminRoutes(r chi.Router) {
 	r.Post("/tenants", turn(take(s, http.StatusCreated, s.createTenant)))
 	r.Patch("/tenants/{tenant}", turn(take(s, http.StatusOK, s.patchTenant)))
 
+	r.Post("/messages/bulk", turn(take(s, http.StatusOK, s.bulk)))
 	r.Get("/queue", look(show(s.getQueue)))
 	r.Get("/limits", look(show(s.listLimits)))
 	r.Get("/audit", look(reply(s.listAudit)))

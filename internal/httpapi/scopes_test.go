@@ -78,6 +78,7 @@ func scopeOf() map[string][]record.Scope {
 		"GET /admin/v1/tenants":                      {record.ScopeAdminRead},
 		"POST /admin/v1/tenants":                     {record.ScopeAdminWrite},
 		"PATCH /admin/v1/tenants/{tenant}":           {record.ScopeAdminWrite},
+		"POST /admin/v1/messages/bulk":               {record.ScopeAdminWrite},
 		"GET /admin/v1/queue":                        {record.ScopeAdminRead},
 		"GET /admin/v1/limits":                       {record.ScopeAdminRead},
 		"GET /admin/v1/audit":                        {record.ScopeAdminRead},

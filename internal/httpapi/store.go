@@ -23,6 +23,7 @@ type Store interface {
 	PoolStore
 	RuleStore
 	StateStore
+	BulkStore
 }
 
 // Kinds knows the provider kinds and checks an account's settings.
