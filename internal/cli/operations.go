@@ -73,7 +73,7 @@ func (c *auditCmd) Run(ctx context.Context, s *Streams, client adminClient) erro
 		return err
 	}
 	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
-		row(w, "ID", "AT", "WHO", "ACTION", "TARGET", "DETAIL")
+		head(w, "ID", "AT", "WHO", "ACTION", "TARGET", "DETAIL")
 		for _, e := range page.Data {
 			row(w, strconv.FormatInt(e.ID, 10), stamp(e.At), changedBy(e), e.Action, e.Target, detailText(e.Detail))
 		}
