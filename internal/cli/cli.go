@@ -54,6 +54,7 @@ type grammar struct {
 	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, change and pause tenants."`
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show the messages that wait or are in flight, and the replicas."`
+	Top       topCmd       `cmd:"" group:"ops" help:"Watch accounts, limits and the queue live."`
 	Bulk      bulkCmd      `cmd:"" group:"ops" help:"Cancel, fail, requeue or resend all messages that match a filter."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`
