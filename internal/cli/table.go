@@ -34,14 +34,32 @@ func (t *sheet) print(w io.Writer, width int) error {
 	for line := range strings.Lines(t.String()) {
 		rows = append(rows, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
 	}
-	if t.table && width > 0 {
-		fit(rows, width)
+	if t.table {
+		return printTable(w, rows, width)
 	}
 	out := tabwriter.NewWriter(w, 0, 4, tableGap, ' ', 0)
 	for _, cells := range rows {
-		fmt.Fprintln(out, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+		fmt.Fprintln(out, strings.Join(cells, "\t"))
 	}
 	return flush(out)
+}
+
+// printTable aligns all lines by the same columns, also those with empty cells at their end.
+func printTable(w io.Writer, rows [][]string, width int) error {
+	if width > 0 {
+		fit(rows, width)
+	}
+	widths := columnWidths(rows)
+	for _, cells := range rows {
+		var line strings.Builder
+		for j, c := range cells {
+			line.WriteString(c + strings.Repeat(" ", widths[j]-utf8.RuneCountInString(c)+tableGap))
+		}
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " ")); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+	}
+	return nil
 }
 
 const (

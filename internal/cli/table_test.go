@@ -34,6 +34,23 @@ func TestTablesFitTheTerminal(t *testing.T) {
 	}
 }
 
+// A line that ends early does not move the columns of the next ones.
+func TestColumnsStayInLine(t *testing.T) {
+	t.Parallel()
+	sheet, out := &sheet{}, bytes.Buffer{}
+	head(sheet, "ACCOUNT", "LIMIT", "KIND")
+	row(sheet, "ses", "14 a second", "ses")
+	row(sheet, "", "50 a day", "")
+	row(sheet, "relay", "none", "smtp")
+	if err := sheet.print(&out, 0); err != nil {
+		t.Fatal(err)
+	}
+	want := "ACCOUNT  LIMIT        KIND\nses      14 a second  ses\n         50 a day\nrelay    none         smtp\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
 func TestColumnsBoundsTablesAndNothingElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, map[string]answer{

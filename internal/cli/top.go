@@ -178,7 +178,7 @@ func (l *topLook) write(w io.Writer, width int) error {
 	}
 	t := &sheet{}
 	for _, line := range flow([]string{
-		stamp(l.At), fmt.Sprintf("%d replicas", l.Replicas), "accepted " + perSecond(l.Accepted), "sent " + perSecond(l.Sent),
+		stamp(l.At), "replicas " + strconv.Itoa(l.Replicas), "accepted " + perSecond(l.Accepted), "sent " + perSecond(l.Sent),
 		"ready " + more("ready", l.Ready), due, "scheduled " + more("scheduled", l.Scheduled), "in flight " + count(l.Inflight),
 		"unknown " + more("unknown", l.Unknown), "webhooks waiting " + more("webhooks", l.Webhooks),
 	}, width) {

@@ -46,7 +46,7 @@ func TestTopAddsUpTheReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"2026-01-31 12:00:30Z 2 replicas accepted 12.2/s sent 13.5/s ready 100000+ oldest due for 5s scheduled 3 in flight 4 unknown 1 webhooks waiting 7",
+		"2026-01-31 12:00:30Z replicas 2 accepted 12.2/s sent 13.5/s ready 100000+ oldest due for 5s scheduled 3 in flight 4 unknown 1 webhooks waiting 7",
 		"",
 		"ACCOUNT STATE SENT USED LIMIT BREAKER BLOCKED UNTIL KIND",
 		"ses-eu active, a sender parked 12.5/s 50% 14 requests per 1s closed 12:00:40Z ses",
