@@ -191,13 +191,14 @@ type UserSession struct {
 
 // Queue is GET /admin/v1/queue.
 type Queue struct {
-	AtLeast   []string    `json:"at_least,omitempty"` // lower bounds (counting stopped): ready, scheduled, unknown
+	AtLeast   []string    `json:"at_least,omitempty"` // lower bounds (counting stopped): ready, scheduled, unknown, webhooks
 	Ready     int64       `json:"ready"`              // due now
 	Scheduled int64       `json:"scheduled"`          // due later
 	Inflight  int64       `json:"inflight"`
 	Unknown   int64       `json:"unknown"`
 	OldestDue *time.Time  `json:"oldest_due,omitempty"`
 	Tenants   []TenantRow `json:"tenants"`
+	Webhooks  int64       `json:"webhooks"` // events that wait for webhook endpoints
 	Replicas  []Replica   `json:"replicas"`
 }
 
@@ -214,6 +215,16 @@ type Replica struct {
 	Host       string    `json:"host"`
 	StartedAt  time.Time `json:"started_at"`
 	LeaseUntil time.Time `json:"lease_until"`
+
+	AcceptedPerSecond float64          `json:"accepted_per_second"` // lately
+	Accounts          []ReplicaAccount `json:"accounts,omitempty"`
+}
+
+// ReplicaAccount is how one account does at one replica.
+type ReplicaAccount struct {
+	Account       string  `json:"account"`
+	SentPerSecond float64 `json:"sent_per_second"` // messages that the provider accepted, lately
+	Breaker       string  `json:"breaker"`         // closed, half-open, open
 }
 
 // WindowState is one line of GET /admin/v1/limits.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sendgate/sendgate/api"
 	"github.com/sendgate/sendgate/internal/emulator"
 )
 
@@ -22,6 +23,20 @@ func TestABreakerOpensOnRepeatedFailuresAndClosesAgain(t *testing.T) {
 		b.settle(t, settleTime)
 		return code(t, r, "postmark") == "breaker"
 	})
+	eventually(t, settleTime, "the queue tells of the breaker and of what others send", func() bool {
+		submit(t, r.api, letters(1))
+		sent++
+		q, err := r.admin.Queue(t.Context())
+		if err != nil || len(q.Replicas) != 1 {
+			t.Fatalf("queue = %+v, %v", q, err)
+		}
+		told := map[string]api.ReplicaAccount{}
+		for _, a := range q.Replicas[0].Accounts {
+			told[a.Account] = a
+		}
+		return told["postmark"].Breaker != "closed" && told["ses"].SentPerSecond > 0 && q.Replicas[0].AcceptedPerSecond > 0
+	})
+	b.settle(t, settleTime)
 	calls := b.emu.Stats()["postmark"].Requests
 	submit(t, r.api, letters(20))
 	b.settle(t, 20*time.Second)

@@ -44,7 +44,7 @@ func (c *auditListCmd) Run(ctx context.Context, s *Streams, client adminClient) 
 		return err
 	}
 	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
-		row(w, "ID", "AT", "WHO", "FROM", "ACTION", "TARGET", "DETAIL")
+		head(w, "ID", "AT", "WHO", "FROM", "ACTION", "TARGET", "DETAIL")
 		for _, e := range page.Data {
 			row(w, strconv.FormatInt(e.ID, 10), stamp(e.At), changedBy(e), cmp.Or(e.Address, "-"), e.Action, e.Target, changeText(e))
 		}

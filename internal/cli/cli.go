@@ -31,14 +31,15 @@ const (
 
 // grammar is the whole command line. kong fills it and calls Run of the chosen command.
 type grammar struct {
-	Dev     devCmd     `cmd:"" group:"run" help:"Run everything on this machine without configuration: Postgres, emulated providers, API."`
-	Serve   serveCmd   `cmd:"" group:"run" help:"Run the service, configured by SENDGATE_* variables."`
-	Emulate emulateCmd `cmd:"" group:"run" help:"Run the provider emulators alone."`
-	Migrate migrateCmd `cmd:"" group:"run" help:"Bring the database schema up to date, or show its version."`
-	Restore restoreCmd `cmd:"" group:"run" help:"After the database was restored from a backup: mark as unknown all messages that may have been sent, so that nobody is mailed twice."`
-	Secrets secretsCmd `cmd:"" group:"run" help:"After a change of the secret key: encrypt stored secrets with the new key."`
-	Doctor  doctorCmd  `cmd:"" group:"run" help:"Check database, clock, keys and provider accounts, and say how to fix each problem."`
-	Version versionCmd `cmd:"" group:"run" help:"Print the version, the commit and the Go version of this program." example:"version --json"`
+	Dev        devCmd        `cmd:"" group:"run" help:"Run everything on this machine without configuration: Postgres, emulated providers, API."`
+	Serve      serveCmd      `cmd:"" group:"run" help:"Run the service, configured by SENDGATE_* variables."`
+	Emulate    emulateCmd    `cmd:"" group:"run" help:"Run the provider emulators alone."`
+	Migrate    migrateCmd    `cmd:"" group:"run" help:"Bring the database schema up to date, or show its version."`
+	Restore    restoreCmd    `cmd:"" group:"run" help:"After the database was restored from a backup: mark as unknown all messages that may have been sent, so that nobody is mailed twice."`
+	Secrets    secretsCmd    `cmd:"" group:"run" help:"After a change of the secret key: encrypt stored secrets with the new key."`
+	Doctor     doctorCmd     `cmd:"" group:"run" help:"Check database, clock, keys and provider accounts, and say how to fix each problem."`
+	Completion completionCmd `cmd:"" group:"run" help:"Print a script that completes commands and flags in your shell."`
+	Version    versionCmd    `cmd:"" group:"run" help:"Print the version, the commit and the Go version of this program." example:"version --json"`
 
 	Send     sendCmd     `cmd:"" group:"mail" help:"Send one message."`
 	Messages messagesCmd `cmd:"" group:"mail" help:"List messages, show one with its history, cancel or resend it."`
@@ -54,6 +55,8 @@ type grammar struct {
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
 	Users     usersCmd     `cmd:"" group:"ops" help:"List, create and change the people of the dashboard, and sign them out."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show the messages that wait or are in flight, and the replicas."`
+	Top       topCmd       `cmd:"" group:"ops" help:"Watch accounts, limits and the queue live."`
+	Bulk      bulkCmd      `cmd:"" group:"ops" help:"Cancel, fail, requeue or resend all messages that match a filter."`
 	Series    seriesCmd    `cmd:"" group:"ops" help:"Show counts and times by the minute or the hour: accepted, sent, delivered, bounced and others."`
 	Notify    notifyCmd    `cmd:"" group:"ops" help:"Say who is told of incidents, and list these."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed or read what, and verify that the audit is whole."`
@@ -72,7 +75,7 @@ Start with "sendgate dev"; it prints the next command to try. Client commands re
 Times are RFC 3339 (2026-01-31T12:00:00Z), dates (2026-01-31, which means its beginning in UTC) or spans (90m, 7d), which count back from now, ` +
 	`or ahead for --send-at and --expires-at.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.`
+Exit codes: 0 done, 1 failed, 2 wrong usage. With --json an error is one line of JSON on standard error: {"error": {"code": ..., "title": ..., ...}}.`
 
 // errHelp ends parsing after --help has been printed.
 var errHelp = errors.New("help was printed")
@@ -84,21 +87,34 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
+	err := run(ctx, args, s)
+	switch {
+	case err == nil:
+		return exitDone
+	case wantsJSON(args):
+		return failJSON(s.Err, err)
+	default:
+		return fail(s, err)
+	}
+}
+
+// run parses a command line and runs its command.
+func run(ctx context.Context, args []string, s Streams) error {
 	parser, err := newParser(ctx, &s)
 	if err != nil {
-		return fail(s, err)
+		return err
+	}
+	if args[0] == completeVerb {
+		return completions(s.Out, parser.Model.Node, args[1:])
 	}
 	line, err := parser.Parse(args)
 	switch {
 	case errors.Is(err, errHelp):
-		return exitDone
+		return nil
 	case err != nil:
-		return fail(s, parseError(err))
+		return parseError(err)
 	}
-	if err := line.Run(); err != nil {
-		return fail(s, err)
-	}
-	return exitDone
+	return line.Run()
 }
 
 func newParser(ctx context.Context, s *Streams) (*kong.Kong, error) {

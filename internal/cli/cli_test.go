@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,7 +20,18 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asProgram makes the test's own program behave as sendgate, so that a shell or a terminal can run it.
+const asProgram = "TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		code := Main(ctx, os.Args[1:], Stdio())
+		stop()
+		os.Exit(code)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // outcome is what a command line left behind.
 type outcome struct {
@@ -87,8 +99,13 @@ func (a answer) write(w http.ResponseWriter) {
 
 func (w *world) run(args ...string) outcome {
 	w.t.Helper()
+	return w.runIn(w.t.Context(), args...)
+}
+
+func (w *world) runIn(ctx context.Context, args ...string) outcome {
+	w.t.Helper()
 	var out, errs bytes.Buffer
-	code := Main(w.t.Context(), args, Streams{In: strings.NewReader(w.stdin), Out: &out, Err: &errs, Env: w.env, Dir: w.dir})
+	code := Main(ctx, args, Streams{In: strings.NewReader(w.stdin), Out: &out, Err: &errs, Env: w.env, Dir: w.dir})
 	return outcome{code, out.String(), errs.String()}
 }
 

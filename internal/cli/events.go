@@ -58,7 +58,7 @@ func (c *eventsListCmd) Run(ctx context.Context, s *Streams, client mailClient) 
 		return err
 	}
 	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
-		row(w, "AT", "TYPE", "RECIPIENT", "ACCOUNT", "MESSAGE", "WHY")
+		head(w, "AT", "TYPE", "RECIPIENT", "ACCOUNT", "MESSAGE", "WHY")
 		for _, e := range page.Data {
 			row(w, stamp(e.At), typeOf(e), orDash(e.Recipient), orDash(e.Account), orDash(e.MessageID), orDash(shorten(whyOf(e), 80)))
 		}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -133,12 +132,7 @@ func retryAfter(err error) time.Duration {
 // printEvent prints one line. The columns have fixed widths, since later lines are not known yet.
 func printEvent(w io.Writer, e api.Event, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(e); err != nil {
-			return fmt.Errorf("print: %w", err)
-		}
-		return nil
+		return printLine(w, e)
 	}
 	_, err := fmt.Fprintf(w, "%s  %-12s  %-30s  %-12s  %s\n", stamp(e.At), clean(typeOf(e)), clean(orDash(e.Recipient)), clean(orDash(e.Account)),
 		clean(orDash(shorten(whyOf(e), 160))))

@@ -29,7 +29,7 @@ func (c *keysListCmd) Run(ctx context.Context, s *Streams, client adminClient) e
 		return err
 	}
 	return c.show(s, api.List[api.Key]{Data: keys}, func(w io.Writer) {
-		row(w, "ID", "NAME", "TENANT", "SCOPES", "SENDERS", "NETWORKS", "STATE", "CREATED", "LAST USED")
+		head(w, "ID", "NAME", "TENANT", "SCOPES", "SENDERS", "NETWORKS", "STATE", "CREATED", "LAST USED")
 		for _, k := range keys {
 			row(w, k.ID, k.Name, k.Tenant, strings.Join(k.Scopes, ","), senders(k), networks(k), keyState(k), stamp(k.CreatedAt), stampOf(k.LastUsedAt))
 		}

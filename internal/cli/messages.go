@@ -48,7 +48,7 @@ func (c *messagesListCmd) Run(ctx context.Context, s *Streams, client mailClient
 		return err
 	}
 	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
-		row(w, "ID", "STATUS", "ACCEPTED", "FROM", "TO", "SUBJECT")
+		head(w, "ID", "STATUS", "ACCEPTED", "FROM", "TO", "SUBJECT")
 		for _, m := range page.Data {
 			row(w, m.ID, m.Status, stamp(m.CreatedAt), m.From.Email, firstRecipient(m.Recipients), shorten(m.Subject, 50))
 		}

@@ -29,7 +29,7 @@ func (c *notifyListCmd) Run(ctx context.Context, s *Streams, client adminClient)
 }
 
 func notifyRows(w io.Writer, rules ...api.NotifyRule) {
-	row(w, "NAME", "CHANNEL", "TO", "KINDS", "LAST TOLD", "LAST ERROR")
+	head(w, "NAME", "CHANNEL", "TO", "KINDS", "LAST TOLD", "LAST ERROR")
 	for _, r := range rules {
 		to := r.URL
 		if r.Channel == "mail" {
@@ -160,7 +160,7 @@ func (c *notifyIncidentsCmd) Run(ctx context.Context, s *Streams, client adminCl
 		return err
 	}
 	return c.show(s, api.List[api.Incident]{Data: all}, func(w io.Writer) {
-		row(w, "SINCE", "UNTIL", "KIND", "ACCOUNT", "ABOUT", "DETAIL")
+		head(w, "SINCE", "UNTIL", "KIND", "ACCOUNT", "ABOUT", "DETAIL")
 		for _, in := range all {
 			row(w, stamp(in.Since), stampOf(in.EndedAt), in.Kind, orDash(in.Account), orDash(in.Subject), orDash(shorten(in.Detail, 80)))
 		}

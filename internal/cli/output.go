@@ -36,9 +36,9 @@ func (f format) show(s *Streams, v any, human func(w io.Writer)) error {
 	if f.JSON {
 		return printJSON(s.Out, v)
 	}
-	t := tabwriter.NewWriter(s.Out, 0, 4, 2, ' ', 0)
+	t := &sheet{}
 	human(t)
-	return flush(t)
+	return t.print(s.Out, s.width())
 }
 
 // showPage is show, and also tells people how to see the next page.
@@ -52,9 +52,15 @@ func (f format) showPage(s *Streams, v any, next string, human func(w io.Writer)
 	return nil
 }
 
-func printJSON(w io.Writer, v any) error {
+// encoder writes JSON for terminals and programs, none of which is a browser.
+func encoder(w io.Writer) *json.Encoder {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
+	return e
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := encoder(w)
 	e.SetIndent("", "  ")
 	if err := e.Encode(v); err != nil {
 		return fmt.Errorf("print: %w", err)

@@ -14,7 +14,7 @@ import (
 
 // planRows prints a row for each plan.
 func planRows(w io.Writer, plans []capacity.Plan) {
-	row(w, "A MONTH", "PEAK", "CORES", "MEMORY", "DISK", "WAL A DAY", "CONNECTIONS", "MACHINES", "PROVIDERS", "LIMITS BELOW THE PEAK")
+	head(w, "A MONTH", "PEAK", "CORES", "MEMORY", "DISK", "WAL A DAY", "CONNECTIONS", "MACHINES", "PROVIDERS", "LIMITS BELOW THE PEAK")
 	for _, p := range plans {
 		h := p.Hardware
 		row(w, amount(p.Load.PerMonth), rate(p.Busiest), number(h.Cores), gigabytes(h.GatewayGB+h.PostgresGB), gigabytes(h.DiskGB),

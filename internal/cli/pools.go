@@ -28,7 +28,7 @@ func (c *poolsListCmd) Run(ctx context.Context, s *Streams, client adminClient) 
 		return err
 	}
 	return c.show(s, api.List[api.Pool]{Data: pools}, func(w io.Writer) {
-		row(w, "POOL", "OVERFLOW", "ACCOUNT", "WEIGHT", "SHARE")
+		head(w, "POOL", "OVERFLOW", "ACCOUNT", "WEIGHT", "SHARE")
 		for _, p := range pools {
 			poolRows(w, p)
 		}
@@ -75,7 +75,7 @@ func (c *poolsShowCmd) Run(ctx context.Context, s *Streams, client adminClient) 
 
 func showPool(s *Streams, f format, p *api.Pool) error {
 	return f.show(s, p, func(w io.Writer) {
-		row(w, "POOL", "OVERFLOW", "ACCOUNT", "WEIGHT", "SHARE")
+		head(w, "POOL", "OVERFLOW", "ACCOUNT", "WEIGHT", "SHARE")
 		poolRows(w, *p)
 	})
 }
@@ -226,7 +226,7 @@ func indexOf(members []api.PoolMember, account string) int {
 
 // poolChange prints the weights and shares before and after a change.
 func poolChange(w io.Writer, before, after *api.Pool) {
-	row(w, "ACCOUNT", "WEIGHT", "SHARE", "WAS", "SHARE")
+	head(w, "ACCOUNT", "WEIGHT", "SHARE", "WAS", "SHARE")
 	for _, m := range after.Accounts {
 		was, wasShare := "-", "-"
 		if i := indexOf(before.Accounts, m.Account); i >= 0 {

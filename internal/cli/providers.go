@@ -42,7 +42,7 @@ func (c *providersListCmd) Run(ctx context.Context, s *Streams, client adminClie
 		return err
 	}
 	return c.show(s, nil, func(w io.Writer) {
-		row(w, "ACCOUNT", "KIND", "STATE", "CALLS", "LIMIT", "LEFT", "BLOCKED UNTIL")
+		head(w, "ACCOUNT", "KIND", "STATE", "CALLS", "LIMIT", "LEFT", "BLOCKED UNTIL")
 		for _, a := range accounts {
 			accountRows(w, a, windows)
 		}

@@ -89,7 +89,7 @@ func (c *providersLimitsCmd) Run(ctx context.Context, s *Streams) error {
 		return err
 	}
 	return c.show(s, nil, func(w io.Writer) {
-		row(w, "LIMIT", "LEFT", "BLOCKED UNTIL")
+		head(w, "LIMIT", "LEFT", "BLOCKED UNTIL")
 		for _, l := range limits.Limits {
 			left, blocked := windowState(windows, c.Name, l)
 			row(w, limitText(l), left, blocked)

@@ -159,6 +159,7 @@ var word = regexp.MustCompile(`(?:[^\s"']|"[^"]*"|'[^']*')+`)
 func commandOf(line string) []string {
 	line, _, _ = strings.Cut(line, " #")
 	line, _, _ = strings.Cut(line, " | ")
+	line, _, _ = strings.Cut(line, " > ")
 	words := word.FindAllString(line, -1)
 	for len(words) > 0 && regexp.MustCompile(`^[A-Z_]+=`).MatchString(words[0]) {
 		words = words[1:]

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"fmt"
@@ -111,17 +110,7 @@ func (c *restoreCmd) confirm(s *Streams, n int) (bool, error) {
 	if c.Yes {
 		return true, nil
 	}
-	fmt.Fprintf(s.Err, "%d messages accepted before %s will become unknown, and all limits will count as used up. Continue? [y/N] ", n, c.Since.Format(time.RFC3339))
-	answer, err := bufio.NewReader(s.In).ReadString('\n')
-	if err != nil && answer == "" {
-		return false, fmt.Errorf("read the answer: %w", err)
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return true, nil
-	}
-	fmt.Fprintln(s.Err, "nothing was changed")
-	return false, errShown
+	return ask(s, fmt.Sprintf("%d messages accepted before %s will become unknown, and all limits will count as used up. Continue?", n, c.Since.Format(time.RFC3339)))
 }
 
 // restored is the output of the command.

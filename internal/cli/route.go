@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -67,16 +68,21 @@ func (c *routeExplainCmd) Run(ctx context.Context, s *Streams) error {
 
 // body reads the message from the file or from standard input. It checks only that it is JSON; the server checks the rest.
 func (c *routeExplainCmd) body(s *Streams) ([]byte, error) {
-	from, read := "standard input", func() ([]byte, error) { return io.ReadAll(s.In) }
-	if c.File != "" {
-		from, read = c.File, func() ([]byte, error) { return os.ReadFile(s.path(c.File)) }
-	}
-	b, err := read()
+	from := cmp.Or(c.File, "-")
+	b, err := readInput(s, from)
 	if err != nil {
 		return nil, fmt.Errorf("read message: %w", err)
 	}
 	if !json.Valid(b) {
-		return nil, usagef("%s is not JSON", from)
+		return nil, usagef("%s is not JSON", map[bool]string{true: "standard input", false: from}[from == "-"])
 	}
 	return b, nil
+}
+
+// readInput reads a file, or standard input for "-".
+func readInput(s *Streams, file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(s.In)
+	}
+	return os.ReadFile(s.path(file))
 }

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -10,9 +12,10 @@ import (
 )
 
 type rulesCmd struct {
-	List   rulesListCmd   `cmd:"" help:"List the rules in the order in which they are tried." example:"rules list"`
-	Add    rulesAddCmd    `cmd:"" help:"Add a rule that sends matching messages to a pool."`
-	Remove rulesRemoveCmd `cmd:"" help:"Remove a rule." example:"rules remove 3"`
+	List    rulesListCmd    `cmd:"" help:"List the rules in the order in which they are tried." example:"rules list"`
+	Add     rulesAddCmd     `cmd:"" help:"Add a rule that sends matching messages to a pool."`
+	Remove  rulesRemoveCmd  `cmd:"" help:"Remove a rule." example:"rules remove 3"`
+	Replace rulesReplaceCmd `cmd:"" help:"Replace all rules at once."`
 }
 
 type rulesListCmd struct{ format }
@@ -27,7 +30,7 @@ func (c *rulesListCmd) Run(ctx context.Context, s *Streams, client adminClient) 
 }
 
 func ruleRows(w io.Writer, rules ...api.Rule) {
-	row(w, "ID", "POSITION", "MATCHES", "POOL")
+	head(w, "ID", "POSITION", "MATCHES", "POOL")
 	for _, r := range rules {
 		row(w, strconv.FormatInt(r.ID, 10), strconv.Itoa(r.Position), condition(r), r.Pool)
 	}
@@ -92,4 +95,42 @@ func (c *rulesRemoveCmd) Run(ctx context.Context, s *Streams, client adminClient
 		return err
 	}
 	return c.show(s, map[string]int64{"removed": c.ID}, func(w io.Writer) { row(w, "removed", strconv.FormatInt(c.ID, 10)) })
+}
+
+type rulesReplaceCmd struct {
+	File string `arg:"" help:"File with the rules in the form that rules list --json prints; \"-\" reads standard input."`
+	format
+}
+
+// Help implements kong.HelpProvider.
+func (*rulesReplaceCmd) Help() string {
+	return `All rules are replaced in one step, so no message is routed by half of a change. They get new ids. An empty list removes all rules.
+
+Examples:
+
+  sendgate rules list --json > rules.json
+  sendgate rules replace rules.json`
+}
+
+// Run implements the command.
+func (c *rulesReplaceCmd) Run(ctx context.Context, s *Streams) error {
+	raw, err := readInput(s, c.File)
+	if err != nil {
+		return fmt.Errorf("read rules: %w", err)
+	}
+	var list struct {
+		Data *[]api.Rule `json:"data"`
+	}
+	if err := json.Unmarshal(raw, &list); err != nil || list.Data == nil {
+		return usagef(`%s must have the form {"data": [...]}, as rules list --json prints it`, c.File)
+	}
+	client, err := s.operator()
+	if err != nil {
+		return err
+	}
+	rules, err := client.ReplaceRules(ctx, *list.Data)
+	if err != nil {
+		return err
+	}
+	return c.show(s, api.List[api.Rule]{Data: rules}, func(w io.Writer) { ruleRows(w, rules...) })
 }

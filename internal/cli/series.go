@@ -42,7 +42,7 @@ func (c *seriesCmd) Run(ctx context.Context, s *Streams, client adminClient) err
 		return err
 	}
 	return c.show(s, page, func(w io.Writer) {
-		row(w, "AT", "MEASURE", "OF", "N", "P50", "P95")
+		head(w, "AT", "MEASURE", "OF", "N", "P50", "P95")
 		for i := range int(page.Until.Sub(page.Since).Seconds()) / page.StepSeconds {
 			at := stamp(page.Since.Add(time.Duration(i*page.StepSeconds) * time.Second))
 			for _, series := range page.Data {

@@ -91,10 +91,7 @@ func (s *Streams) readerGone() bool {
 
 // isTTY reports whether the stream is a terminal, by its file mode.
 func isTTY(stream any) bool {
-	if p, ok := stream.(pipeWriter); ok {
-		stream = p.Writer
-	}
-	f, ok := stream.(*os.File)
+	f, ok := fileOf(stream)
 	if !ok {
 		return false
 	}

@@ -41,7 +41,7 @@ func (c *suppressListCmd) Run(ctx context.Context, s *Streams, client mailClient
 }
 
 func suppressionRows(w io.Writer, list []api.Suppression) {
-	row(w, "ADDRESS", "STREAM", "REASON", "ORIGIN", "SINCE", "UNTIL", "BY", "DETAIL")
+	head(w, "ADDRESS", "STREAM", "REASON", "ORIGIN", "SINCE", "UNTIL", "BY", "DETAIL")
 	for _, x := range list {
 		stream := x.Stream
 		if stream == "" {

@@ -17,7 +17,7 @@ type tenantsCmd struct {
 }
 
 func tenantRows(w io.Writer, tenants ...api.Tenant) {
-	row(w, "TENANT", "WEIGHT", "STATE", "CREATED")
+	head(w, "TENANT", "WEIGHT", "STATE", "CREATED")
 	for _, t := range tenants {
 		state := "active"
 		if t.Paused {

@@ -22,7 +22,7 @@ type usersCmd struct {
 }
 
 func userRows(w io.Writer, users ...api.User) {
-	row(w, "NAME", "ROLE", "STATE", "RECOVERY CODES", "CREATED", "SIGNED IN")
+	head(w, "NAME", "ROLE", "STATE", "RECOVERY CODES", "CREATED", "SIGNED IN")
 	for _, u := range users {
 		row(w, u.Name, u.Role, u.State, strconv.Itoa(u.RecoveryCodes), stamp(u.CreatedAt), stampOf(u.SignedInAt))
 	}
@@ -177,7 +177,7 @@ func (c *usersSessionsCmd) Run(ctx context.Context, s *Streams, client adminClie
 		return err
 	}
 	return c.show(s, api.List[api.UserSession]{Data: sessions}, func(w io.Writer) {
-		row(w, "FROM", "SIGNED IN", "LAST SEEN", "ENDS", "BROWSER")
+		head(w, "FROM", "SIGNED IN", "LAST SEEN", "ENDS", "BROWSER")
 		for _, v := range sessions {
 			row(w, v.From, stamp(v.CreatedAt), stamp(v.SeenAt), stamp(v.ExpiresAt), v.Agent)
 		}

@@ -33,7 +33,7 @@ func (c *webhooksListCmd) Run(ctx context.Context, s *Streams, client mailClient
 		return err
 	}
 	return c.show(s, api.List[api.WebhookEndpoint]{Data: endpoints}, func(w io.Writer) {
-		row(w, "ID", "URL", "TYPES", "STREAMS", "STATE", "WAITING", "LAST SUCCESS")
+		head(w, "ID", "URL", "TYPES", "STREAMS", "STATE", "WAITING", "LAST SUCCESS")
 		for _, e := range endpoints {
 			row(w, e.ID, shorten(e.URL, 60), allOr(e.Types), allOr(e.Streams), endpointState(e), count(e.Pending), stampOf(e.LastSuccessAt))
 		}
@@ -293,7 +293,7 @@ func (c *webhooksDeliveriesCmd) Run(ctx context.Context, s *Streams, client mail
 		return err
 	}
 	return c.showPage(s, page, page.NextCursor, func(w io.Writer) {
-		row(w, "AT", "EVENT", "TRY", "OUTCOME", "STATUS", "TOOK", "ERROR")
+		head(w, "AT", "EVENT", "TRY", "OUTCOME", "STATUS", "TOOK", "ERROR")
 		for _, d := range page.Data {
 			row(w, stamp(d.At), d.EventID, strconv.Itoa(d.Try), d.Outcome, statusOf(d), millis(d.TookMS), orDash(shorten(d.Error, 80)))
 		}

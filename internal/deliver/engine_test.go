@@ -55,6 +55,8 @@ func (s *fakeStore) Intend(ctx context.Context, _ mail.ID, in queue.Intent) (que
 	return queue.Announced{OK: ok, Suppressed: s.gone}, err
 }
 
+func (s *fakeStore) Report(context.Context, mail.ID, record.ReplicaReport) error { return nil }
+
 func (s *fakeStore) Heartbeat(ctx context.Context, _ mail.ID, _ time.Duration) (int, error) {
 	return s.heartbeat(ctx)
 }

@@ -16,6 +16,7 @@ func (e *Engine) keepLease(ctx context.Context) {
 	every := e.Lease / 5
 	var renewed time.Time
 	var owner mail.ID
+	var before totals
 	beats := 0
 	for {
 		now := time.Now()
@@ -25,6 +26,7 @@ func (e *Engine) keepLease(ctx context.Context) {
 		switch err := e.beat(ctx, owner, every); {
 		case err == nil:
 			renewed = now
+			before = e.report(ctx, owner, before, every)
 			if beats++; beats%4 == 0 {
 				e.adopt(ctx, owner, every)
 			}

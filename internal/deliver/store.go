@@ -44,6 +44,7 @@ type lookupStore interface {
 type leaseStore interface {
 	Register(ctx context.Context, id mail.ID, host string, lease time.Duration) error
 	Heartbeat(ctx context.Context, id mail.ID, lease time.Duration) (replicas int, err error)
+	Report(ctx context.Context, id mail.ID, r record.ReplicaReport) error
 	Unregister(ctx context.Context, id mail.ID) error
 	Rescue(ctx context.Context, wait map[mail.Policy]time.Duration) (unstarted, started int, err error)
 	Orphans(ctx context.Context, owner mail.ID, known []mail.ID, wait map[mail.Policy]time.Duration) (int, error)

@@ -26,12 +26,12 @@ type StateStore interface {
 func (s *Server) getQueue(r *http.Request) (api.Queue, error) {
 	q, err := s.store.Queue(r.Context())
 	out := api.Queue{
-		Ready: q.Ready, Scheduled: q.Scheduled, Inflight: q.Inflight, Unknown: q.Unknown, OldestDue: optional(q.OldestDue),
+		Ready: q.Ready, Scheduled: q.Scheduled, Inflight: q.Inflight, Unknown: q.Unknown, OldestDue: optional(q.OldestDue), Webhooks: q.Webhooks,
 	}
 	for _, f := range []struct {
 		name string
 		n    int64
-	}{{"ready", q.Ready}, {"scheduled", q.Scheduled}, {"unknown", q.Unknown}} {
+	}{{"ready", q.Ready}, {"scheduled", q.Scheduled}, {"unknown", q.Unknown}, {"webhooks", q.Webhooks}} {
 		if f.n >= record.MaxCounted {
 			out.AtLeast = append(out.AtLeast, f.name)
 		}
@@ -40,11 +40,21 @@ func (s *Server) getQueue(r *http.Request) (api.Queue, error) {
 		out.Tenants = append(out.Tenants, api.TenantRow{Tenant: t.Tenant, Ready: t.Ready, More: t.More})
 	}
 	for _, rep := range q.Replicas {
-		out.Replicas = append(out.Replicas, api.Replica{
-			ID: rep.ID, Host: rep.Host, StartedAt: rep.StartedAt, LeaseUntil: rep.LeaseUntil,
-		})
+		out.Replicas = append(out.Replicas, replicaView(&rep))
 	}
 	return out, err
+}
+
+func replicaView(r *record.Replica) api.Replica {
+	out := api.Replica{ID: r.ID, Host: r.Host, StartedAt: r.StartedAt, LeaseUntil: r.LeaseUntil}
+	if r.Report == nil {
+		return out
+	}
+	out.AcceptedPerSecond = r.Report.Accepted
+	for _, a := range r.Report.Accounts {
+		out.Accounts = append(out.Accounts, api.ReplicaAccount{Account: a.Account, SentPerSecond: a.Sent, Breaker: a.Breaker})
+	}
+	return out
 }
 
 // listLimits shows how much of each window of each account is used and left.

@@ -83,7 +83,7 @@ func TestRolesOpenTheirRoutesOnly(t *testing.T) {
 			"POST /v1/webhook-endpoints", "PATCH /v1/webhook-endpoints/{id}", "DELETE /v1/webhook-endpoints/{id}",
 			"POST /v1/webhook-endpoints/{id}/replay", "POST /v1/webhook-endpoints/{id}/rotate", "POST /v1/webhook-endpoints/{id}/test",
 			"POST /admin/v1/accounts/{account}/pause", "POST /admin/v1/accounts/{account}/resume", "PUT /admin/v1/accounts/{account}/limits",
-			"POST /admin/v1/pools", "PUT /admin/v1/pools/{pool}", "POST /admin/v1/rules", "PUT /admin/v1/rules", "DELETE /admin/v1/rules/{rule}",
+			"POST /admin/v1/messages/bulk", "POST /admin/v1/pools", "PUT /admin/v1/pools/{pool}", "POST /admin/v1/rules", "PUT /admin/v1/rules", "DELETE /admin/v1/rules/{rule}",
 		},
 		record.RoleAdmin: {
 			"POST /admin/v1/accounts", "PATCH /admin/v1/accounts/{account}", "DELETE /admin/v1/accounts/{account}", "POST /admin/v1/accounts/{account}/webhooks",

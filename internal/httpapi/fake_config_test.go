@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sendgate/sendgate/internal/limit"
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/route"
 	"github.com/sendgate/sendgate/internal/seal"
@@ -157,5 +158,25 @@ func (f *fakeStore) DeleteRule(ctx context.Context, actor string, id int64) erro
 			return record.ErrNotFound
 		}
 		return nil
+	})
+}
+
+// BulkCount implements BulkStore.
+func (f *fakeStore) BulkCount(ctx context.Context, b record.Bulk) (int, error) {
+	return ask(ctx, f, "BulkCount", func() (int, error) {
+		f.bulks = append(f.bulks, b)
+		return f.bulkMatches, nil
+	})
+}
+
+// Bulk implements BulkStore: there are two pages.
+func (f *fakeStore) Bulk(ctx context.Context, _ string, b record.Bulk) (record.BulkPage, error) {
+	return ask(ctx, f, "Bulk", func() (record.BulkPage, error) {
+		f.bulks = append(f.bulks, b)
+		page := record.BulkPage{Done: 2, Skipped: 1}
+		if b.After.IsZero() {
+			page.Last = mail.IDAt(f.at)
+		}
+		return page, nil
 	})
 }

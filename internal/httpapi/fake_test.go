@@ -38,6 +38,8 @@ type fakeStore struct {
 	counts       []record.Count
 	asked        record.SeriesFilter
 	at           time.Time
+	bulks        []record.Bulk // that were asked for
+	bulkMatches  int
 
 	fakeEvents
 	fakeUsers

@@ -126,6 +126,7 @@ func (s *Server) adminRoutes(r chi.Router) {
 	r.Delete("/notify-rules/{name}", rule(remove(s.deleteNotifyRule)))
 	r.Post("/notify-rules/{name}/test", rule(show(s.testNotifyRule)))
 
+	r.Post("/messages/bulk", turn(take(s, http.StatusOK, s.bulk)))
 	r.Get("/queue", look(show(s.getQueue)))
 	r.Get("/limits", look(show(s.listLimits)))
 	r.Get("/series", look(reply(s.listSeries)))

@@ -78,6 +78,7 @@ func scopeOf() map[string][]record.Scope {
 		"GET /admin/v1/tenants":                      {record.ScopeAdminRead},
 		"POST /admin/v1/tenants":                     {record.ScopeAdminWrite},
 		"PATCH /admin/v1/tenants/{tenant}":           {record.ScopeAdminWrite},
+		"POST /admin/v1/messages/bulk":               {record.ScopeRoutingWrite},
 		"GET /admin/v1/incidents":                    {record.ScopeRoutingRead},
 		"GET /admin/v1/notify-rules":                 {record.ScopeRoutingRead},
 		"POST /admin/v1/notify-rules":                {record.ScopeAdminWrite},

@@ -26,6 +26,7 @@ type Store interface {
 	StateStore
 	SeriesStore
 	SubjectStore
+	BulkStore
 }
 
 // Kinds knows the provider kinds and checks an account's settings.

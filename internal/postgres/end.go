@@ -19,19 +19,23 @@ WHERE r.message_id = ANY (@e.id) AND r.message_id = e.id AND r.status = 'queued'
 // another replica claimed it or it was cancelled, is left alone.
 func (db *DB) End(ctx context.Context, endings []queue.Ending) error {
 	err := again(func() error {
-		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error { return end(ctx, tx, endings) })
+		return pgx.BeginFunc(ctx, db.engine, func(tx pgx.Tx) error {
+			_, err := endAll(ctx, tx, endings)
+			return err
+		})
 	})
 	return failed("end", err)
 }
 
-func end(ctx context.Context, tx pgx.Tx, endings []queue.Ending) error {
+// endAll does the work of End in a transaction, and returns how many messages were still waiting.
+func endAll(ctx context.Context, tx pgx.Tx, endings []queue.Ending) (int, error) {
 	ids := make([]mail.ID, len(endings))
 	for i, e := range endings {
 		ids[i] = e.ID
 	}
 	waited, err := pgx.CollectRows(query(ctx, tx, `DELETE FROM ready WHERE id = ANY ($1) RETURNING id`, rawIDs(ids)), pgx.RowTo[[16]byte])
 	if err != nil || len(waited) == 0 {
-		return err
+		return 0, err
 	}
 	why := make(map[[16]byte]queue.Ending, len(endings))
 	for _, e := range endings {
@@ -45,7 +49,7 @@ func end(ctx context.Context, tx pgx.Tx, endings []queue.Ending) error {
 	idRows(waited).queue(b, lockDoubtSQL)
 	b.Queue(endSQL, e)
 	queueEnds(b, waited)
-	return tx.SendBatch(ctx, b).Close()
+	return len(waited), tx.SendBatch(ctx, b).Close()
 }
 
 // statusOrder is the order of mail.Fold, the worst last; a test keeps the two equal.

@@ -20,6 +20,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM l CROSS JOIN LATERAL (
        (SELECT count(*) FROM inflight), (SELECT count(*) FROM (SELECT FROM unknown LIMIT $3) x),
        (SELECT min(due) FROM l CROSS JOIN LATERAL (
             SELECT due FROM ready WHERE lane = l.lane AND tenant_id = l.tenant_id AND due <= now() ORDER BY due LIMIT 1) r),
+       (SELECT count(*) FROM (SELECT FROM outbox LIMIT $3) x),
        pg_stat_get_dead_tuples('ready'::regclass) + pg_stat_get_dead_tuples('inflight'::regclass)`
 
 // tenantsCounted is how many rows of all lanes are counted again by tenant: more would double the cost of Queue.
@@ -34,17 +35,17 @@ CROSS JOIN LATERAL (SELECT count(*) AS n FROM (
 WHERE c.n > 0
 GROUP BY t.name ORDER BY 2 DESC, 1 LIMIT 100`
 
-// Queue counts the messages that are ready, scheduled, in flight and unknown (all but those in flight up to record.MaxCounted),
-// and the ready messages of each tenant.
+// Queue counts the messages that are ready, scheduled, in flight and unknown, and the events that wait for webhook endpoints (all
+// but those in flight up to record.MaxCounted), and the ready messages of each tenant.
 func (db *DB) Queue(ctx context.Context) (record.QueueState, error) {
 	var s record.QueueState
 	err := db.inTx(ctx, func(tx pgx.Tx) (err error) {
 		if err := readDepth(ctx, tx, &s); err != nil {
 			return err
 		}
-		rows := query(ctx, tx, `SELECT id::text, host, started_at, lease_until FROM replica ORDER BY started_at`)
+		rows := query(ctx, tx, `SELECT id::text, host, started_at, lease_until, report FROM replica ORDER BY started_at`)
 		s.Replicas, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r record.Replica, err error) {
-			return r, row.Scan(&r.ID, &r.Host, &r.StartedAt, &r.LeaseUntil)
+			return r, row.Scan(&r.ID, &r.Host, &r.StartedAt, &r.LeaseUntil, &r.Report)
 		})
 		return err
 	})
@@ -66,7 +67,7 @@ func readDepth(ctx context.Context, tx pgx.Tx, s *record.QueueState) error {
 	if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil { // a bitmap scan reads the whole lane first
 		return err
 	}
-	err = tx.QueryRow(ctx, queueSQL, numbers, tenants, record.MaxCounted).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, orNoTime(&s.OldestDue), &s.Dead)
+	err = tx.QueryRow(ctx, queueSQL, numbers, tenants, record.MaxCounted).Scan(&s.Ready, &s.Scheduled, &s.Inflight, &s.Unknown, orNoTime(&s.OldestDue), &s.Webhooks, &s.Dead)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -36,6 +37,16 @@ SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM replica WHERE lease_unti
 		return alive, fmt.Errorf("heartbeat: lease lost: %w", record.ErrConflict)
 	}
 	return max(alive, 1), nil
+}
+
+// Report stores what a replica did lately. A replica that lost its lease stores nothing.
+func (db *DB) Report(ctx context.Context, id mail.ID, r record.ReplicaReport) error {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	_, err = db.engine.Exec(ctx, `UPDATE replica SET report = $2 WHERE id = $1`, [16]byte(id), raw)
+	return failed("report", err)
 }
 
 // Unregister removes a replica that has drained.

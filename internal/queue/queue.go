@@ -127,7 +127,7 @@ type Relane struct {
 // Ending closes the open recipients of a message that will not be sent.
 type Ending struct {
 	ID     mail.ID
-	Status mail.Status // Expired or Failed
+	Status mail.Status // Expired, Failed or Cancelled
 	Detail string
 }
 

@@ -169,6 +169,7 @@ type QueueState struct {
 	OldestDue                           time.Time
 	Tenants                             []TenantDepth
 	Replicas                            []Replica
+	Webhooks                            int64 // events that wait for their endpoints
 }
 
 // TenantDepth is how many messages of a tenant are due. More means that there are more than were counted.
@@ -183,4 +184,18 @@ type Replica struct {
 	ID                    string
 	Host                  string
 	StartedAt, LeaseUntil time.Time
+	Report                *ReplicaReport // nil before the first one
+}
+
+// ReplicaReport is what a replica did since the report before, a fifth of its lease earlier.
+type ReplicaReport struct {
+	Accepted float64         `json:"accepted"` // messages per second
+	Accounts []AccountReport `json:"accounts"` // by name
+}
+
+// AccountReport is the part of a ReplicaReport about one account.
+type AccountReport struct {
+	Account string  `json:"account"`
+	Sent    float64 `json:"sent"`    // messages per second that the provider accepted
+	Breaker string  `json:"breaker"` // closed, half-open, open
 }

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // Metrics is everything that sendgate counts. All fields are safe for concurrent use. Label values are closed sets:
@@ -152,6 +153,22 @@ func (m *Metrics) KnowReports(account string, streams, bounces []string) {
 			m.Bounced.WithLabelValues(account, stream, class)
 		}
 	}
+}
+
+// AcceptedTotal returns how many messages this process has accepted.
+func (m *Metrics) AcceptedTotal() float64 { return valueOf(m.Accepted.WithLabelValues("accepted")) }
+
+// SentTotal returns how many messages the provider of an account has accepted from this process.
+func (m *Metrics) SentTotal(account, kind string) float64 {
+	return valueOf(m.Attempts.WithLabelValues(account, kind, "accepted"))
+}
+
+func valueOf(c prometheus.Counter) float64 {
+	var d dto.Metric
+	if err := c.Write(&d); err != nil { // never for a counter
+		return 0
+	}
+	return d.GetCounter().GetValue()
 }
 
 // Forget drops the series of an account that was deleted.
