@@ -214,7 +214,10 @@ func TestMessagesThatWaitRefuseAnErasure(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	ctx := t.Context()
-	ids := b.accept(t, submission(canary), submission("bob@example.org", canary))
+	from := with(func(s *record.Submission) {
+		s.Message.From, s.Message.SendAt = mail.Address{Email: canary}, time.Now().Add(time.Hour)
+	})
+	ids := b.accept(t, submission(canary), submission("bob@example.org", canary), from)
 	q := record.SubjectQuery{Address: canary}
 	if _, err := b.db.BeginErasure(ctx, "key-1", q, false); !errors.Is(err, record.ErrConflict) {
 		t.Fatalf("begin: %v, want a conflict", err)
@@ -223,12 +226,12 @@ func TestMessagesThatWaitRefuseAnErasure(t *testing.T) {
 		t.Errorf("a refused erasure left %d rows", n)
 	}
 	if n, err := b.db.BeginErasure(ctx, "key-1", q, true); n != 2 || err != nil {
-		t.Fatalf("begin: %d, %v; want both messages", n, err)
+		t.Fatalf("begin: %d, %v; want both messages to the address", n, err)
 	}
-	if got := b.status(t, ids[0]) + ", " + b.status(t, ids[1]) + " " + b.place(t, ids[1]); got != "cancelled: cancelled, queued: queued suppressed ready" {
+	if got := b.status(t, ids[0]) + ", " + b.status(t, ids[1]) + " " + b.place(t, ids[1]) + ", " + b.status(t, ids[2]); got != "cancelled: cancelled, queued: queued suppressed ready, queued: queued" {
 		t.Errorf("messages are %s", got)
 	}
-	if diff := cmp.Diff(record.Erased{Messages: 1, Open: 1}, b.eraseAll(t, q)); diff != "" {
+	if diff := cmp.Diff(record.Erased{Messages: 1, Open: 2}, b.eraseAll(t, q)); diff != "" {
 		t.Errorf("erased (-want +got):\n%s", diff)
 	}
 	owner, account := b.replica(t), b.relay(t)
