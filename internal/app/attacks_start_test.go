@@ -79,6 +79,27 @@ func TestFailedLoginsReachTheAudit(t *testing.T) {
 	}
 }
 
+// The audit has who read which bodies, at the latest when the replica stops.
+func TestReadsOfBodiesReachTheAudit(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	t.Run("reads", func(t *testing.T) {
+		r := b.start(t)
+		sent, err := r.api.Send(t.Context(), api.SendRequest{
+			From: api.Address{Email: "shop@example.com"}, To: []api.Address{{Email: "ann@example.org"}}, Subject: "Hello", Text: "Hi",
+		}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.api.Message(t.Context(), sent.ID); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n := b.count(t.Context(), `SELECT count(*) FROM audit WHERE action = 'message.read' AND name <> '' AND address = '127.0.0.1' AND request_id <> ''`); n != 1 {
+		t.Errorf("%d entries of reads are in the audit, want one", n)
+	}
+}
+
 // Whoever starts the service behind a proxy that is not named is told, and so is what bounds the memory. Not parallel: see hangUp.
 func TestStartTellsOfAProxyThatIsNotNamed(t *testing.T) {
 	b := newBench(t, benchOptions{})

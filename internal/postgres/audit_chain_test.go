@@ -16,6 +16,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/sendgate/sendgate/api"
+	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
 )
 
@@ -283,5 +284,56 @@ func TestWithoutALinkNothingIsChanged(t *testing.T) {
 	must(t, tx.Rollback(context.Background()))
 	if n := get[int](t, b, `SELECT (SELECT count(*) FROM tenant WHERE name = 't1') + (SELECT count(*) FROM audit)`); n != 0 {
 		t.Errorf("%d rows are left", n)
+	}
+}
+
+// A writer waits until the one before it has committed or given up, and links to what is there then.
+func TestWritersOfTheChainWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	tx := b.begin(t)
+	_, err := tx.Exec(t.Context(), `INSERT INTO audit (actor, action, target) VALUES ('first', 'tenant.create', 'x'); SET CONSTRAINTS ALL IMMEDIATE`)
+	must(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.tenants(t, b.db, "t1")
+	}()
+	for get[int](t, b, `SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 0 {
+		select {
+		case <-done:
+			t.Fatal("the second writer did not wait")
+		default:
+		}
+	}
+	must(t, tx.Commit(t.Context()))
+	<-done
+	if faults, _ := b.verify(t, ""); len(faults) > 0 || get[int](t, b, `SELECT count(*) FROM audit_link`) != 2 {
+		t.Errorf("faults = %q", faults)
+	}
+}
+
+func TestReadsOfBodiesAreInTheAudit(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	one, two := mail.NewID(), mail.NewID()
+	since := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	left, err := b.db.NoteBodyReads(record.WithCaller(t.Context(), record.Caller{Name: "nobody"}), []record.BodyReads{
+		{Key: "key-1", Caller: record.Caller{Name: "alice", Address: "10.0.3.7"}, Since: since, Messages: []mail.ID{one}},
+		{Key: "key-2", Since: since, Messages: []mail.ID{one, two}},
+	})
+	must(t, err)
+	got := list[string](t, b, `SELECT concat_ws('|', actor, name, address, action, target, detail) FROM audit ORDER BY id`)
+	want := []string{
+		fmt.Sprintf(`key-1|alice|10.0.3.7|message.read|%s|{"since": "2026-01-31T12:00:00Z", "messages": ["%[1]s"]}`, one),
+		fmt.Sprintf(`key-2|||message.read||{"since": "2026-01-31T12:00:00Z", "messages": ["%s", "%s"]}`, one, two),
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(left) > 0 {
+		t.Errorf("%d left; audit (-want +got):\n%s", len(left), diff)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if left, err := b.db.NoteBodyReads(ctx, []record.BodyReads{{Key: "key-3"}}); err == nil || len(left) != 1 {
+		t.Errorf("without a database: %d left, %v; want what was not stored", len(left), err)
 	}
 }

@@ -106,7 +106,7 @@ func (db *DB) BeginErasure(ctx context.Context, actor string, q record.SubjectQu
 		switch {
 		case err == nil:
 			cancelled++
-		case !errors.Is(err, record.ErrConflict): // else it is being sent meanwhile
+		case !errors.Is(err, record.ErrConflict): // else it is being sent meanwhile, or is from the address
 			return cancelled, err
 		}
 	}
@@ -119,7 +119,8 @@ type waitingMessage struct {
 	Alone  bool // the address is its only recipient
 }
 
-// leaveOut sends a message that waits without one of its recipients.
+// leaveOut sends a message that waits without one of its recipients. It returns record.ErrConflict if it does not wait any more, or not
+// for that recipient.
 func (db *DB) leaveOut(ctx context.Context, id mail.ID, folded string) error {
 	return db.inTx(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `SELECT FROM ready WHERE id = $1 FOR UPDATE`, [16]byte(id)).Scan(); err != nil {
@@ -128,8 +129,11 @@ func (db *DB) leaveOut(ctx context.Context, id mail.ID, folded string) error {
 			}
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE recipient r SET status = 'suppressed', updated_at = now()
+		tag, err := tx.Exec(ctx, `UPDATE recipient r SET status = 'suppressed', updated_at = now()
 			WHERE message_id = $1 AND status = 'queued' AND `+foldedSQL("r")+` = $2`, [16]byte(id), folded)
+		if err == nil && tag.RowsAffected() == 0 { // the address is its sender
+			return record.ErrConflict
+		}
 		return err
 	})
 }
