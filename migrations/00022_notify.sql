@@ -67,5 +67,16 @@ CREATE TABLE outcome_hour (
     PRIMARY KEY (account_id, hour, outcome)
 );
 
+-- How the calls of the last minutes ended, over all replicas, in spans of ten seconds. Each replica adds what it counted.
+CREATE TABLE call_span (
+    account_id integer     NOT NULL,
+    at         timestamptz NOT NULL,
+    accepted   bigint      NOT NULL,
+    failed     bigint      NOT NULL, -- transient, or of unknown outcome
+    made       bigint      NOT NULL,
+    failure    text        NOT NULL DEFAULT '', -- of the last one that failed
+    PRIMARY KEY (account_id, at)
+);
+
 -- +goose Down
-DROP TABLE outcome_hour, notify_state, notice, incident, notify_rule;
+DROP TABLE call_span, outcome_hour, notify_state, notice, incident, notify_rule;

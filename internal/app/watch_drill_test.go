@@ -30,3 +30,11 @@ func TestAMailAboutAnIncidentGoesOnToTheNextAccount(t *testing.T) {
 		t.Errorf("the mail went out by %v, want one account that works", by)
 	}
 }
+
+// exec changes rows behind the back of the service, and fails if there is none to change.
+func (b *bench) exec(t *testing.T, query string, args ...any) {
+	t.Helper()
+	if tag, err := b.rows.Exec(t.Context(), query, args...); err != nil || tag.RowsAffected() == 0 {
+		t.Fatalf("%s: %v, %v", query, tag, err)
+	}
+}

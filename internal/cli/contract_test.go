@@ -76,6 +76,23 @@ var commandOfOperation = map[string]string{
 	"getQueue":                "queue",
 	"listLimits":              "providers list",
 	"listAudit":               "audit",
+	"listAuditChain":          "audit verify",
+	"listUsers":               "users list",
+	"createUser":              "users create ann --role viewer",
+	"getUser":                 "users show ann",
+	"patchUser":               "users disable ann",
+	"resetUser":               "users reset ann",
+	"listUserSessions":        "users sessions ann",
+	"endUserSessions":         "users sign-out ann",
+	"listIncidents":           "notify incidents",
+	"listNotifyRules":         "notify list",
+	"createNotifyRule":        "notify add pager --webhook https://ops.example.com",
+	"deleteNotifyRule":        "notify remove pager",
+	"testNotifyRule":          "notify test pager",
+	"listSeries":              "series sent",
+	"countSubject":            "subjects erase a@example.org --yes",
+	"exportSubject":           "subjects export a@example.org",
+	"eraseSubject":            "subjects erase a@example.org --yes",
 }
 
 // noCommand are the calls that no command makes, and why.
@@ -160,13 +177,14 @@ func calls(t *testing.T, line, method, path string) bool {
 
 // noJSON are the commands without --json, and why.
 var noJSON = map[string]string{
-	"dev":            "it runs until it is stopped; its files have the address and the keys",
-	"serve":          "it runs until it is stopped; its log is JSON",
-	"emulate":        "it runs until it is stopped; its control API is JSON",
-	"migrate up":     "it prints the migrations as they are applied",
-	"migrate status": "it prints a line for each migration",
-	"keys generate":  "it prints one word",
-	"completion":     "it prints a script",
+	"dev":             "it runs until it is stopped; its files have the address and the keys",
+	"serve":           "it runs until it is stopped; its log is JSON",
+	"emulate":         "it runs until it is stopped; its control API is JSON",
+	"migrate up":      "it prints the migrations as they are applied",
+	"migrate status":  "it prints a line for each migration",
+	"keys generate":   "it prints one word",
+	"subjects export": "it prints JSON lines",
+	"completion":      "it prints a script",
 }
 
 func TestEveryCommandPrintsJSON(t *testing.T) {

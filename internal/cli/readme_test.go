@@ -211,6 +211,9 @@ func anchors(t *testing.T, page string) []string {
 	inBlock := false
 	for _, line := range readLines(t, page) {
 		inBlock = inBlock != strings.HasPrefix(line, "```")
+		if m := regexp.MustCompile(`^<a id="([a-z-]+)"></a>$`).FindStringSubmatch(line); m != nil {
+			names = append(names, m[1])
+		}
 		if heading := strings.TrimLeft(line, "#"); heading != line && !inBlock {
 			kept := regexp.MustCompile(`[^a-z0-9_ -]`).ReplaceAllString(strings.ToLower(strings.TrimSpace(heading)), "")
 			names = append(names, strings.ReplaceAll(kept, " ", "-"))

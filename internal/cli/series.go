@@ -43,7 +43,7 @@ func (c *seriesCmd) Run(ctx context.Context, s *Streams, client adminClient) err
 	}
 	return c.show(s, page, func(w io.Writer) {
 		head(w, "AT", "MEASURE", "OF", "N", "P50", "P95")
-		for i := range int(page.Until.Sub(page.Since).Seconds()) / page.StepSeconds {
+		for i := range int(page.Until.Sub(page.Since).Seconds()) / max(page.StepSeconds, 1) {
 			at := stamp(page.Since.Add(time.Duration(i*page.StepSeconds) * time.Second))
 			for _, series := range page.Data {
 				seriesRow(w, at, series, i)

@@ -66,8 +66,9 @@ func TestContradictionsRaiseAnAlarmUntilTheyAreGone(t *testing.T) {
 	}
 	done, failure := true, error(nil)
 	reg, log := prometheus.NewRegistry(), &bytes.Buffer{}
+	books := &bookStore{answer: func() (queue.Accounting, bool, error) { return answer, done, failure }}
 	e := &Engine{Options: Options{
-		Store: &bookStore{answer: func() (queue.Accounting, bool, error) { return answer, done, failure }},
+		Store: books,
 		Log:   slog.New(slog.NewTextHandler(log, nil)), Metrics: telemetry.New(reg),
 	}}
 	check := func(what, metric string, want map[string]float64) {
@@ -106,6 +107,9 @@ func TestContradictionsRaiseAnAlarmUntilTheyAreGone(t *testing.T) {
 	}
 	check("mended", "invariant_violations", map[string]float64{})
 	check("mended", "unknown_age_seconds", map[string]float64{})
+	if len(books.noted) != 2 || books.noted[0].Count(queue.Lost) != 9 || books.noted[1].Count(queue.Lost) != 0 {
+		t.Errorf("noted for the replica that tells people: %+v, want both checks that were made here", books.noted)
+	}
 }
 
 // Every slot that was granted ends as used or dropped.

@@ -410,6 +410,7 @@ func (e *Engine) record(it *item, r queue.Result) {
 func (e *Engine) observe(it *item, c call, r queue.Result, failure *provider.Error) {
 	kind := string(it.acc.kind)
 	e.Metrics.Attempts.WithLabelValues(c.name, kind, r.Class).Inc()
+	e.ended.note(it.account, r.Class, r.Error)
 	if r.Class == string(provider.Accepted) {
 		e.taken(it, c)
 	}

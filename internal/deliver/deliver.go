@@ -91,6 +91,7 @@ type Engine struct {
 	wake     chan struct{}
 	lanes    lanes
 	carrying carrying
+	ended    callTallies
 	claiming atomic.Bool    // a claim may still add to carrying
 	carried  sync.WaitGroup // messages that this replica carries
 	heavy    atomic.Int64   // bytes of the large ones among them

@@ -79,6 +79,8 @@ func (*fakeStore) AccountingAlone(context.Context) (queue.Accounting, bool, erro
 	return queue.Accounting{}, false, nil // another replica is at it
 }
 
+func (*fakeStore) TallyCalls(context.Context, []record.CallTally) error { return nil }
+
 func (*fakeStore) NoteBooks(context.Context, *queue.Accounting) error { return nil }
 
 func (s *fakeStore) Secrets(context.Context, int32) (map[string]seal.Secret, error) {

@@ -114,6 +114,7 @@ func (e *Engine) quickJobs() []job {
 		{every: 2 * time.Second, name: "decide unknown", run: e.decideUnknown},
 		{every: 2 * time.Second, name: "read blocks", run: e.readBlocks},
 		{every: 2 * time.Second, name: "match orphans", run: e.matchOrphans},
+		{every: 5 * time.Second, name: "tally calls", run: e.tallyCalls},
 		{every: 5 * time.Second, name: "measure queue", run: e.measure, rests: true},
 	}
 }

@@ -68,6 +68,7 @@ type upkeepStore interface {
 	Relane(ctx context.Context, after mail.ID, limit int, lane func(*mail.Facts) int32) (last mail.ID, err error)
 	Queue(ctx context.Context) (record.QueueState, error)
 	AccountingAlone(ctx context.Context) (a queue.Accounting, done bool, err error)
+	TallyCalls(ctx context.Context, tallies []record.CallTally) error
 	NoteBooks(ctx context.Context, a *queue.Accounting) error
 	EnsurePartitions(ctx context.Context) (int, error)
 	DropPartitions(ctx context.Context, table string, before time.Time) (int, error)

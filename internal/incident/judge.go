@@ -16,6 +16,7 @@ type Facts struct {
 	Accounts   []Account
 	NewUnknown int            // messages that became unknown within CallSpan, and still are
 	QueueAge   time.Duration  // how long the oldest message waits that is due, or was put off
+	Pending    int            // deliveries to webhook endpoints that wait, at most record.MaxCounted
 	Violations map[string]int // contradictions at the last check of the books, by kind
 }
 

@@ -10,13 +10,16 @@ import (
 )
 
 // count adds what was reported to the counters. Only the replica that watches counts, so the sum over all is right.
-func (e *Engine) count(c *route.Config, counts []record.Outcome) {
+func (e *Engine) count(c *route.Config, counted record.Counted) {
 	streams := c.Streams()
 	for i := range c.Accounts {
 		e.Metrics.KnowReports(c.Accounts[i].Name, streams, []string{string(mail.Hard), string(mail.Soft), string(mail.PolicyClass)})
 	}
-	for i := range counts {
-		o := &counts[i]
+	for _, d := range counted.Delivered {
+		e.Metrics.DeliveredSeconds.WithLabelValues(d.Account).Observe(d.After.Seconds())
+	}
+	for i := range counted.Outcomes {
+		o := &counted.Outcomes[i]
 		stream := c.KnownStream(o.Stream)
 		switch mail.EventType(o.Type) { //nolint:exhaustive // the store counts no others
 		case mail.EventDelivered:
@@ -44,6 +47,7 @@ func (e *Engine) measure(f *incident.Facts, found []incident.Finding, now []inci
 	m := e.Metrics
 	m.QueueAge.Reset()
 	m.QueueAge.WithLabelValues().Set(f.QueueAge.Seconds())
+	m.DeliveriesPending.WithLabelValues().Set(float64(f.Pending))
 	m.LimitUsed.Reset()
 	m.WebhooksSilent.Reset()
 	for i := range f.Accounts {

@@ -30,8 +30,8 @@ type Store interface {
 	// LeaseWatch makes owner the one that watches, unless another is. EndWatch gives that up.
 	LeaseWatch(ctx context.Context, owner mail.ID, lease time.Duration) (mine bool, err error)
 	EndWatch(ctx context.Context, owner mail.ID) error
-	// CountOutcomes counts what was sent and reported since it was called last, by any replica.
-	CountOutcomes(ctx context.Context) ([]record.Outcome, error)
+	// CountOutcomes counts what was reported since it was called last, by any replica.
+	CountOutcomes(ctx context.Context) (record.Counted, error)
 	IncidentFacts(ctx context.Context, c *route.Config) (*incident.Facts, error)
 	OpenIncidents(ctx context.Context) ([]incident.Incident, error)
 	// KeepIncidents stores a step and makes its notices. It returns record.ErrStale if owner does not have the lease.

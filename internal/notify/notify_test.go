@@ -44,8 +44,8 @@ func (s *fakeStore) LeaseWatch(context.Context, mail.ID, time.Duration) (bool, e
 
 func (s *fakeStore) EndWatch(context.Context, mail.ID) error { s.ended++; return nil }
 
-func (s *fakeStore) CountOutcomes(context.Context) ([]record.Outcome, error) {
-	return nil, errors.New("the database is away")
+func (s *fakeStore) CountOutcomes(context.Context) (record.Counted, error) {
+	return record.Counted{}, errors.New("the database is away")
 }
 
 func (s *fakeStore) DueNotices(context.Context, int) ([]incident.Notice, error) {

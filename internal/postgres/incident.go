@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,35 +48,57 @@ func (db *DB) NoteBooks(ctx context.Context, a *queue.Accounting) error {
 	return failed("note the books", err)
 }
 
-// Messages that were accepted longer ago than callsSince are left out of the calls: each day that is looked into costs, and a
-// message expires after 72 hours unless its sender says otherwise.
-const callsSince = "4 days"
-
-// callsSQL counts the calls of each account lately. The index on started_at names the pages that have some.
+// callsSQL counts the calls of each account lately. The spans are ten seconds long, so a minute may have some more.
 const callsSQL = `
 SELECT a.name,
-    count(*) FILTER (WHERE t.started_at > now() - interval '1 minute' AND t.class = 'accepted'),
-    count(*) FILTER (WHERE t.started_at > now() - interval '1 minute' AND t.class IN ('transient', 'uncertain')),
-    count(*) FILTER (WHERE t.started_at > now() - interval '1 minute' AND t.class IS NOT NULL),
-    count(*) FILTER (WHERE t.class = 'accepted'), count(*) FILTER (WHERE t.class IN ('transient', 'uncertain')), count(t.class),
-    coalesce((array_agg(t.error ORDER BY t.started_at DESC) FILTER (WHERE t.class IN ('transient', 'uncertain')))[1], '')
-FROM attempt t JOIN account a ON a.id = t.account_id AND a.deleted_at IS NULL
-WHERE t.started_at > now() - $1::interval AND t.message_id >= uuid_floor(now() - interval '` + callsSince + `')
+    coalesce(sum(s.accepted) FILTER (WHERE s.at > now() - interval '1 minute'), 0)::bigint,
+    coalesce(sum(s.failed) FILTER (WHERE s.at > now() - interval '1 minute'), 0)::bigint,
+    coalesce(sum(s.made) FILTER (WHERE s.at > now() - interval '1 minute'), 0)::bigint,
+    sum(s.accepted)::bigint, sum(s.failed)::bigint, sum(s.made)::bigint,
+    coalesce((array_agg(s.failure ORDER BY s.at DESC) FILTER (WHERE s.failure <> ''))[1], '')
+FROM call_span s JOIN account a ON a.id = s.account_id AND a.deleted_at IS NULL
+WHERE s.at > now() - $1::interval
 GROUP BY a.name`
+
+// TallyCalls adds what a replica counted, to the spans and to what was sent.
+func (db *DB) TallyCalls(ctx context.Context, tallies []record.CallTally) error {
+	if len(tallies) == 0 {
+		return nil
+	}
+	slices.SortFunc(tallies, func(a, b record.CallTally) int { return cmp.Compare(a.Account, b.Account) }) // all replicas lock in one order
+	b := &pgx.Batch{}
+	for _, t := range tallies {
+		b.Queue(`INSERT INTO call_span AS s (account_id, at, accepted, failed, made, failure)
+			VALUES ($1, date_bin('10 seconds', now(), 'epoch'), $2, $3, $4, $5)
+			ON CONFLICT (account_id, at) DO UPDATE SET accepted = s.accepted + EXCLUDED.accepted, failed = s.failed + EXCLUDED.failed,
+				made = s.made + EXCLUDED.made, failure = coalesce(nullif(EXCLUDED.failure, ''), s.failure)`,
+			t.Account, t.Accepted, t.Failed, t.Made, t.Failure)
+	}
+	for _, t := range tallies {
+		if t.Accepted > 0 {
+			b.Queue(addOutcomeSQL, db.clock.Now(), t.Account, "sent", t.Accepted)
+		}
+	}
+	return failed("note calls", db.api.SendBatch(ctx, b).Close())
+}
+
+const addOutcomeSQL = `INSERT INTO outcome_hour AS o (hour, account_id, outcome, n, last_at) VALUES (date_trunc('hour', $1::timestamptz), $2, $3, $4, $1)
+	ON CONFLICT (account_id, hour, outcome) DO UPDATE SET n = o.n + EXCLUDED.n, last_at = greatest(o.last_at, EXCLUDED.last_at)`
 
 // waitedSQL says how long the oldest message waits that is due, was put off, or failed. The others wait for their send_at.
 const waitedSQL = `
 SELECT coalesce(max(now() - greatest(m.created_at, m.send_at)), '0')
-FROM (SELECT id FROM ready WHERE due <= now() OR held OR attempts > 0 ORDER BY id LIMIT 1000) r
-JOIN message m ON m.id = r.id`
+FROM (SELECT id FROM ready WHERE due <= now() OR held OR attempts > 0 ORDER BY id LIMIT 200) r
+CROSS JOIN LATERAL (SELECT created_at, send_at FROM message WHERE id = r.id OFFSET 0) m`
 
 // IncidentFacts gathers what incident.Judge needs. Account.Reports is left to the caller, who knows the kinds.
 func (db *DB) IncidentFacts(ctx context.Context, c *route.Config) (*incident.Facts, error) {
 	f := &incident.Facts{Violations: map[string]int{}}
 	err := pgx.BeginTxFunc(ctx, db.api, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		var books []byte
-		err := tx.QueryRow(ctx, `SELECT now(), books, (SELECT count(*) FROM unknown WHERE since > now() - $1::interval) FROM notify_state`, incident.CallSpan).
-			Scan(&f.Now, &books, &f.NewUnknown)
+		err := tx.QueryRow(ctx, `SELECT now(), books, (SELECT count(*) FROM unknown WHERE since > now() - $1::interval),
+			(SELECT count(*) FROM (SELECT FROM outbox LIMIT $2) o) FROM notify_state`, incident.CallSpan, record.MaxCounted).
+			Scan(&f.Now, &books, &f.NewUnknown, &f.Pending)
 		if err != nil {
 			return err
 		}
@@ -167,8 +190,9 @@ const (
 	countMost = time.Hour
 )
 
-// CountOutcomes counts what was sent, and what events came, since it was last called, adds it up by the hour, and returns it.
-func (db *DB) CountOutcomes(ctx context.Context) (counts []record.Outcome, err error) {
+// CountOutcomes counts the events that came since it was last called, adds them up by the hour, and returns them. TallyCalls counts
+// what was sent.
+func (db *DB) CountOutcomes(ctx context.Context) (c record.Counted, err error) {
 	err = db.inTx(ctx, func(tx pgx.Tx) error {
 		var from, to, now time.Time
 		if err := tx.QueryRow(ctx, `SELECT counted_to, now() FROM notify_state FOR UPDATE`).Scan(&from, &now); err != nil {
@@ -183,12 +207,29 @@ func (db *DB) CountOutcomes(ctx context.Context) (counts []record.Outcome, err e
 		if !to.After(from) {
 			return nil
 		}
-		if counts, err = readNewOutcomes(ctx, tx, from, to); err != nil {
+		if c.Outcomes, err = readNewOutcomes(ctx, tx, from, to); err != nil {
 			return err
 		}
-		return addOutcomes(ctx, tx, counts, to)
+		if c.Delivered, err = readDelays(ctx, tx, from, to); err != nil {
+			return err
+		}
+		return addOutcomes(ctx, tx, c.Outcomes, to)
 	})
-	return counts, failed("count outcomes", err)
+	if err != nil {
+		return record.Counted{}, failed("count outcomes", err)
+	}
+	return c, nil
+}
+
+// readDelays samples how long the deliveries of a span took. Each costs a look-up, so there is a most.
+func readDelays(ctx context.Context, tx pgx.Tx, from, to time.Time) ([]record.Delay, error) {
+	rows := query(ctx, tx, `
+SELECT a.name, greatest(e.at - t.finished_at, '0')
+FROM (SELECT account_id, message_id, at FROM event WHERE id >= $1 AND id < $2 AND type = 'delivered' AND message_id IS NOT NULL LIMIT 1000) e
+JOIN account a ON a.id = e.account_id
+CROSS JOIN LATERAL (SELECT finished_at FROM attempt WHERE message_id = e.message_id AND account_id = e.account_id AND class = 'accepted' ORDER BY n DESC LIMIT 1) t`,
+		[16]byte(mail.IDAt(from)), [16]byte(mail.IDAt(to)))
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[record.Delay])
 }
 
 func readNewOutcomes(ctx context.Context, tx pgx.Tx, from, to time.Time) ([]record.Outcome, error) {
@@ -196,13 +237,7 @@ func readNewOutcomes(ctx context.Context, tx pgx.Tx, from, to time.Time) ([]reco
 SELECT e.account_id, coalesce(a.name, ''), e.stream, e.type, coalesce(e.bounce->>'class', ''), count(*)::bigint
 FROM event e LEFT JOIN account a ON a.id = e.account_id
 WHERE e.id >= $1 AND e.id < $2 AND e.type IN ('delivered', 'bounced', 'complained', 'unsubscribed') AND e.account_id <> 0
-GROUP BY 1, 2, 3, 4, 5
-UNION ALL
-SELECT t.account_id, coalesce(a.name, ''), '', 'sent', '', count(*)::bigint
-FROM attempt t LEFT JOIN account a ON a.id = t.account_id
-WHERE t.started_at > $3::timestamptz - interval '2 minutes' AND t.finished_at >= $3 AND t.finished_at < $4 AND t.class = 'accepted'
-  AND t.message_id >= uuid_floor($3::timestamptz - interval '`+callsSince+`')
-GROUP BY 1, 2`, [16]byte(mail.IDAt(from)), [16]byte(mail.IDAt(to)), from, to)
+GROUP BY 1, 2, 3, 4, 5`, [16]byte(mail.IDAt(from)), [16]byte(mail.IDAt(to)))
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (o record.Outcome, err error) {
 		return o, row.Scan(&o.AccountID, &o.Account, &o.Stream, &o.Type, &o.Bounce, &o.N)
 	})
@@ -219,9 +254,9 @@ func addOutcomes(ctx context.Context, tx pgx.Tx, counts []record.Outcome, to tim
 	}
 	b := &pgx.Batch{}
 	for k, n := range sums {
-		b.Queue(`INSERT INTO outcome_hour AS o (hour, account_id, outcome, n, last_at) VALUES (date_trunc('hour', $1::timestamptz), $2, $3, $4, $1)
-			ON CONFLICT (account_id, hour, outcome) DO UPDATE SET n = o.n + EXCLUDED.n, last_at = EXCLUDED.last_at`, to, k.account, k.outcome, n)
+		b.Queue(addOutcomeSQL, to, k.account, k.outcome, n)
 	}
+	b.Queue(`DELETE FROM call_span WHERE at < now() - interval '10 minutes'`)
 	b.Queue(`DELETE FROM outcome_hour WHERE hour < now() - interval '2 days'`)
 	b.Queue(`UPDATE notify_state SET counted_to = $1`, to)
 	return tx.SendBatch(ctx, b).Close()

@@ -149,6 +149,9 @@ func TestIncidentFactsAreThoseOfAllReplicas(t *testing.T) {
 			VALUES ($1, 1, gen_random_uuid(), $2, '{}', now() - make_interval(secs => $3), now() - interval '20 seconds', $4, 'because of ' || $4)`,
 			[16]byte(ids[i]), ses, []int{20, 20, 90, 400}[i], class)
 	}
+	must(t, b.db.TallyCalls(ctx, []record.CallTally{{Account: ses, Accepted: 1, Made: 1}}))
+	must(t, b.db.TallyCalls(ctx, []record.CallTally{{Account: ses, Failed: 1, Made: 2, Failure: "because"}}))
+	b.exec(t, `INSERT INTO call_span SELECT account_id, at - make_interval(secs => s), 0, failed, failed, 'older' FROM call_span, unnest(ARRAY[90, 400]) s`)
 	b.exec(t, `UPDATE ready SET held = true, due = now() + interval '1 hour' WHERE id = $1`, [16]byte(ids[0]))
 	b.exec(t, `UPDATE message SET created_at = now() - interval '7 minutes' WHERE id = $1`, [16]byte(ids[0]))
 	b.exec(t, `UPDATE ready SET due = now() + interval '1 hour' WHERE id = $1`, [16]byte(ids[1])) // scheduled
@@ -161,24 +164,31 @@ func TestIncidentFactsAreThoseOfAllReplicas(t *testing.T) {
 		copy(id[:6], past[:6])
 		b.exec(t, `INSERT INTO event (id, origin, account_id, type, at, source, bounce, key) VALUES ($1, $1, $2, $3, now(), 'webhook', $4, $1)`,
 			[16]byte(id), ses, e.kind, e.bounce)
+		b.exec(t, `UPDATE event SET message_id = $2, at = (SELECT finished_at + interval '3 seconds' FROM attempt WHERE message_id = $2) WHERE id = $1 AND type = 'delivered'`,
+			[16]byte(id), [16]byte(ids[0]))
 	}
 	b.exec(t, `UPDATE notify_state SET counted_to = now() - interval '5 minutes'`)
 	must(t, b.db.NoteBooks(ctx, &queue.Accounting{Violations: []queue.Violation{{Kind: queue.Lost, Count: 2}, {Kind: queue.Lost, Count: 3}}}))
+	var delays []record.Delay
 	for range 2 { // what was counted once is not counted again
-		counts, err := b.db.CountOutcomes(ctx)
+		counted, err := b.db.CountOutcomes(ctx)
 		must(t, err)
-		for _, c := range counts {
+		delays = append(delays, counted.Delivered...)
+		for _, c := range counted.Outcomes {
 			if c.Account != "ses" {
 				t.Errorf("count = %+v", c)
 			}
 		}
+	}
+	if len(delays) != 1 || delays[0] != (record.Delay{Account: "ses", After: 3 * time.Second}) {
+		t.Errorf("delays = %v, want that of the one delivery", delays)
 	}
 	c, err := b.db.Config(ctx)
 	must(t, err)
 	f, err := b.db.IncidentFacts(ctx, c)
 	must(t, err)
 	a := factsOf(f, "ses")
-	if a == nil || a.Minute != (incident.Calls{Accepted: 1, Failed: 1, All: 2}) || a.Span != (incident.Calls{Accepted: 1, Failed: 2, All: 3}) || a.LastFailure != "because of transient" {
+	if a == nil || a.Minute != (incident.Calls{Accepted: 1, Failed: 1, All: 3}) || a.Span != (incident.Calls{Accepted: 1, Failed: 2, All: 4}) || a.LastFailure != "because" {
 		t.Errorf("calls = %+v", a)
 	}
 	if a.Day != (incident.Outcomes{Sent: 1, Delivered: 1, Bounced: 2}) || a.LastSent.IsZero() || !a.LastEvent.IsZero() {

@@ -196,12 +196,33 @@ type DeliveryEntry struct {
 	DeliveryResult
 }
 
-// Outcome counts one kind of fact about the mail of an account: messages that were sent, or events of one type.
+// CallTally is how the calls of an account ended that one replica made since it last reported to the store.
+type CallTally struct {
+	Account  int32
+	Accepted int64 // messages
+	Failed   int64 // transient, or of unknown outcome
+	Made     int64
+	Failure  string // of the last one that failed
+}
+
+// Outcome counts the events of one type about the mail of an account.
 type Outcome struct {
 	AccountID int32
 	Account   string
-	Stream    string // "" of what was sent, and of events whose message is not known
-	Type      string // sent, or a mail.EventType
+	Stream    string // "" of events whose message is not known
+	Type      string // a mail.EventType
 	Bounce    string // the class of a bounce
 	N         int64
+}
+
+// Counted is what was reported since the last count.
+type Counted struct {
+	Outcomes  []Outcome
+	Delivered []Delay // at most 1,000: a sample where there are more
+}
+
+// Delay is how long after a provider took a mail it reports that it was delivered, by the provider's clock at the end.
+type Delay struct {
+	Account string
+	After   time.Duration
 }

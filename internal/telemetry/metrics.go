@@ -48,15 +48,17 @@ type Metrics struct {
 	Paused      *prometheus.GaugeVec     // account; 1 while an operator has paused it
 
 	// The replica that watches for incidents has these; the others do not. Streams are those that the configuration names.
-	Delivered      *prometheus.CounterVec // account, stream; recipients, as the provider reports
-	Bounced        *prometheus.CounterVec // account, stream, class: hard, soft, policy
-	Complained     *prometheus.CounterVec // account, stream
-	Unsubscribed   *prometheus.CounterVec // account, stream
-	QueueAge       *prometheus.GaugeVec   // how long the oldest message waits, in seconds
-	LimitUsed      *prometheus.GaugeVec   // account, limit; from 0 to 1
-	WebhooksSilent *prometheus.GaugeVec   // account; 1 while it sends and no events come
-	Incidents      *prometheus.GaugeVec   // kind; incidents that last
-	Notices        *prometheus.CounterVec // channel; outcome: told, again, given_up
+	Delivered         *prometheus.CounterVec   // account, stream; recipients, as the provider reports
+	Bounced           *prometheus.CounterVec   // account, stream, class: hard, soft, policy
+	Complained        *prometheus.CounterVec   // account, stream
+	Unsubscribed      *prometheus.CounterVec   // account, stream
+	DeliveredSeconds  *prometheus.HistogramVec // account; from when the provider took a message until it was delivered
+	DeliveriesPending *prometheus.GaugeVec     // deliveries to webhook endpoints that wait
+	QueueAge          *prometheus.GaugeVec     // how long the oldest message waits, in seconds
+	LimitUsed         *prometheus.GaugeVec     // account, limit; from 0 to 1
+	WebhooksSilent    *prometheus.GaugeVec     // account; 1 while it sends and no events come
+	Incidents         *prometheus.GaugeVec     // kind; incidents that last
+	Notices           *prometheus.CounterVec   // channel; outcome: told, again, given_up
 
 	Booked     *prometheus.GaugeVec // state: ready, unstarted, started, unknown; open messages at the last check of the books
 	Violations *prometheus.GaugeVec // kind: queue.ViolationKinds; contradictions that this check found
@@ -117,6 +119,8 @@ func New(reg prometheus.Registerer) *Metrics {
 	m.Bounced = counters("bounced_total", "Recipients whose mail bounced, by class.", "account", "stream", "class")
 	m.Complained = counters("complained_total", "Recipients who complained.", "account", "stream")
 	m.Unsubscribed = counters("unsubscribed_total", "Recipients who unsubscribed at their provider.", "account", "stream")
+	m.DeliveredSeconds = histograms("delivered_seconds", "Time from when a provider took a message until it was delivered, by its report; a sample if there are many.", waits(), "account")
+	m.DeliveriesPending = gauges("deliveries_pending", "Events that wait for a webhook endpoint, counted up to 100,000.")
 	m.QueueAge = gauges("queue_age_seconds", "For how long the oldest message waits that is due or was put off.")
 	m.LimitUsed = gauges("limit_used_ratio", "How much of a limit is used, from 0 to 1.", "account", "limit")
 	m.WebhooksSilent = gauges("webhooks_silent", "1 while the account sends and its provider reports nothing.", "account")
@@ -139,6 +143,9 @@ func (m *Metrics) Know(account, kind string, classes, streams []string) {
 	}
 	for _, stream := range streams {
 		m.Sent.WithLabelValues(account, stream)
+	}
+	for _, cause := range []string{"answer", "timeout", "broken"} {
+		m.UnknownTotal.WithLabelValues(kind, cause)
 	}
 	m.Failovers.WithLabelValues(account)
 }
@@ -187,6 +194,7 @@ func (m *Metrics) Forget(account string) {
 	m.Failovers.DeletePartialMatch(label)
 	m.Paused.DeletePartialMatch(label)
 	m.Delivered.DeletePartialMatch(label)
+	m.DeliveredSeconds.DeletePartialMatch(label)
 	m.Bounced.DeletePartialMatch(label)
 	m.Complained.DeletePartialMatch(label)
 	m.Unsubscribed.DeletePartialMatch(label)
@@ -196,6 +204,7 @@ func (m *Metrics) Forget(account string) {
 
 // Unwatched drops the gauges of the replica that watches for incidents: another one has them now. Its counters stay.
 func (m *Metrics) Unwatched() {
+	m.DeliveriesPending.Reset()
 	m.QueueAge.Reset()
 	m.LimitUsed.Reset()
 	m.WebhooksSilent.Reset()
@@ -221,7 +230,7 @@ func (m *Metrics) all() []prometheus.Collector {
 		m.BreakerState, m.Parked, m.BatchSize, m.HookRequests, m.HookEvents, m.Lookups, m.Deliveries, m.Streams,
 		m.DuplicateAccepts, m.Booked, m.Violations, m.BooksAt, m.UnknownAge,
 		m.Sent, m.SentSeconds, m.Failovers, m.Suppressed, m.Paused, m.Delivered, m.Bounced, m.Complained, m.Unsubscribed,
-		m.QueueAge, m.LimitUsed, m.WebhooksSilent, m.Incidents, m.Notices,
+		m.DeliveredSeconds, m.DeliveriesPending, m.QueueAge, m.LimitUsed, m.WebhooksSilent, m.Incidents, m.Notices,
 	}
 }
 

@@ -107,6 +107,8 @@ func use(m *Metrics) {
 	m.WebhooksSilent.WithLabelValues("ses-eu").Set(1)
 	m.Incidents.WithLabelValues("books").Set(1)
 	m.Notices.WithLabelValues("mail", "told").Inc()
+	m.DeliveredSeconds.WithLabelValues("ses-eu").Observe(1)
+	m.DeliveriesPending.WithLabelValues().Set(1)
 }
 
 // The names are what dashboards and alerts are written against.
@@ -131,7 +133,7 @@ func TestMetricNamesAndLabels(t *testing.T) {
 		"sendgate_batch_size{batch}", "sendgate_booked_messages{state}", "sendgate_books_checked_timestamp_seconds{}",
 		"sendgate_bounced_total{account,class,stream}", "sendgate_breaker_state{account}", "sendgate_call_seconds{kind}",
 		"sendgate_claim_seconds{}", "sendgate_claimed_total{}", "sendgate_complained_total{account,stream}",
-		"sendgate_delivered_total{account,stream}", "sendgate_deliveries_total{outcome}", "sendgate_duplicate_accepts_total{}",
+		"sendgate_delivered_seconds{account}", "sendgate_delivered_total{account,stream}", "sendgate_deliveries_pending{}", "sendgate_deliveries_total{outcome}", "sendgate_duplicate_accepts_total{}",
 		"sendgate_event_streams{}", "sendgate_failovers_total{account}", "sendgate_hook_events_total{account,result}",
 		"sendgate_hook_requests_total{account,result}", "sendgate_http_requests_total{code,route}", "sendgate_http_seconds{route}",
 		"sendgate_incidents{kind}", "sendgate_inflight{}", "sendgate_invariant_violations{kind}",
