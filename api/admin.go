@@ -152,6 +152,43 @@ type TenantRequest struct {
 	Paused *bool  `json:"paused,omitempty"`
 }
 
+// User is a person who may sign in at the dashboard. Link is present only in the answers of creation and reset.
+type User struct {
+	Name          string     `json:"name"`
+	Role          string     `json:"role"`           // viewer, support, operator, admin
+	State         string     `json:"state"`          // invited, active, disabled
+	RecoveryCodes int        `json:"recovery_codes"` // that are left
+	CreatedAt     time.Time  `json:"created_at"`
+	SignedInAt    *time.Time `json:"signed_in_at,omitempty"`
+
+	// Link is where the user sets a password and an authenticator, once, until LinkExpiresAt. It is relative to the address of
+	// the dashboard, which is that of the admin API.
+	Link          string     `json:"link,omitempty"`
+	LinkExpiresAt *time.Time `json:"link_expires_at,omitempty"`
+}
+
+// UserRequest creates a user.
+type UserRequest struct {
+	Name string `json:"name"`
+	Role string `json:"role"`
+}
+
+// UserPatch changes a user. Absent fields stay. A change ends the user's sessions.
+type UserPatch struct {
+	Role     *string `json:"role,omitempty"`
+	Disabled *bool   `json:"disabled,omitempty"`
+}
+
+// UserSession is a sign-in of a user that lasts.
+type UserSession struct {
+	ID        string    `json:"id"`
+	From      string    `json:"from"`  // network of the client that signed in
+	Agent     string    `json:"agent"` // its User-Agent
+	CreatedAt time.Time `json:"created_at"`
+	SeenAt    time.Time `json:"seen_at"` // exact to a minute
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
 // Queue is GET /admin/v1/queue.
 type Queue struct {
 	AtLeast   []string    `json:"at_least,omitempty"` // lower bounds (counting stopped): ready, scheduled, unknown

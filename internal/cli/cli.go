@@ -52,6 +52,7 @@ type grammar struct {
 	Route     routeCmd     `cmd:"" group:"ops" help:"Explain where a message would go."`
 	Tenants   tenantsCmd   `cmd:"" group:"ops" help:"List, create, change and pause tenants."`
 	Keys      keysCmd      `cmd:"" group:"ops" help:"List, create, change, rotate and revoke API keys."`
+	Users     usersCmd     `cmd:"" group:"ops" help:"List, create and change the people of the dashboard, and sign them out."`
 	Queue     queueCmd     `cmd:"" group:"ops" help:"Show the messages that wait or are in flight, and the replicas."`
 	Audit     auditCmd     `cmd:"" group:"ops" help:"Show who changed the configuration, newest first."`
 	Load      loadCmd      `cmd:"" group:"ops" help:"Generate load and measure it."`

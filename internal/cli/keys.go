@@ -83,9 +83,13 @@ Scopes:
   suppressions:write       add and remove suppressions
   suppressions:complaints  with suppressions:write: also remove suppressions of people who complained
   webhooks:write           change webhook endpoints, which get the events
-  admin:read, admin:write  read and change everything under /admin/v1; can't be combined with others
+  routing:read             read accounts, pools, rules, limits and the queue
+  routing:write            change pools, rules and limits, and pause accounts
+  admin:read, admin:write  read and change everything under /admin/v1
   read                     messages:read, events:read, stats:read, suppressions:read and webhooks:read
   admin                    admin:read and admin:write
+
+The scopes of routing and admin can't be combined with others.
 
 Examples:
 

@@ -121,6 +121,8 @@ func (d *desk) routes() http.Handler {
 	r.Post("/keys/{key}/revoke", d.page(revokeKey))
 	r.Get("/tenants", d.page(listTenants))
 	r.Post("/tenants/{tenant}", d.page(changeTenant))
+	r.Get("/people", d.page(listPeople))
+	r.Post("/people/{user}/{do}", d.page(changePerson))
 	r.Get("/audit", d.page(listAudit))
 	return r
 }

@@ -194,19 +194,21 @@ func listAudit(v *visit) error {
 
 func listWebhooks(v *visit) error {
 	x := struct {
-		In  []seat // of the providers, for those who may see accounts
-		Out []api.WebhookEndpoint
+		In  []seat // of the providers
+		Out []api.WebhookEndpoint // for those who may see their URLs
 	}{}
-	if v.may(record.ScopeAdminRead) {
+	if v.may(record.ScopeRoutingRead) {
 		s, err := v.current()
 		if err != nil {
 			return err
 		}
 		x.In = seats(&s, nil)
 	}
-	var err error
-	if x.Out, err = v.api.WebhookEndpoints(v.r.Context()); err != nil {
-		return err
+	if v.may(record.ScopeWebhooksRead) {
+		var err error
+		if x.Out, err = v.api.WebhookEndpoints(v.r.Context()); err != nil {
+			return err
+		}
 	}
 	return v.show(http.StatusOK, "webhooks", "webhooks", "Webhooks", x)
 }

@@ -59,7 +59,7 @@ func showPool(v *visit) error {
 		return err
 	}
 	t := newTable(*p, &s, p.Accounts)
-	if was := v.field("was"); was != "" && v.may(record.ScopeAdminWrite) { // the change that was just made can be taken back
+	if was := v.field("was"); was != "" && v.may(record.ScopeRoutingWrite) { // the change that was just made can be taken back
 		for pair := range strings.SplitSeq(was, ",") {
 			name, weight, _ := strings.Cut(pair, ":")
 			if w, err := strconv.ParseFloat(weight, 64); err == nil {

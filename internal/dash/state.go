@@ -42,7 +42,7 @@ type task struct {
 // current returns a reading of the state that is at most stateKept old. It is of the whole installation, so the person must be one who may
 // read that: a reading that another person has caused would skip the check of the API.
 func (v *visit) current() (state, error) {
-	if !v.may(record.ScopeAdminRead) {
+	if !v.may(record.ScopeRoutingRead) {
 		_, err := v.api.Queue(v.r.Context()) // the API says why not
 		return state{}, err
 	}
@@ -194,7 +194,7 @@ func overview(v *visit) error {
 		State *state
 		Stats *api.Stats
 	}{}
-	if v.may(record.ScopeAdminRead) {
+	if v.may(record.ScopeRoutingRead) {
 		s, err := v.current()
 		if err != nil {
 			return err

@@ -155,7 +155,7 @@ func tone(word string) string {
 	switch word {
 	case "sent", "delivered", "accepted", "active", "opened", "clicked":
 		return "good"
-	case "queued", "scheduled", "sending", "deferred", "throttled", "transient", "paused", "draining", "unknown", "uncertain", "retry":
+	case "queued", "scheduled", "sending", "deferred", "throttled", "transient", "paused", "draining", "invited", "unknown", "uncertain", "retry":
 		return "busy"
 	case "failed", "failed_unknown", "bounced", "complained", "rejected", "parked", "bad_recipient", "misconfigured", "endpoint_disabled", "disabled":
 		return "bad"

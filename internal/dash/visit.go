@@ -201,10 +201,10 @@ func (v *visit) write(status int, f *frame, content template.HTML) {
 	_, _ = v.w.Write(body) // an error means that the visitor has left
 }
 
-// setPolicy sets the headers that keep a page to itself. Scripts are those with the nonce, which are files of ours; htmx is the one
-// that may write into the page.
+// setPolicy sets the headers that keep a page to itself. Scripts are files of ours: all other
+// answers of this origin say what they are, and browsers run none of them. htmx alone may write into the page; the nonce marks what it may work on.
 func setPolicy(h http.Header, nonce string) {
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'nonce-"+nonce+"'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self' 'nonce-"+nonce+"'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types htmx")
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
@@ -264,6 +264,7 @@ var dones = map[string]string{
 	"paused": "Paused. Mail that waits goes to the other accounts of the pools.", "resumed": "Resumed. All parks of the account have ended.",
 	"weights":    "The weights are saved. They bind within 2 s, for mail that waits as well.",
 	"suppressed": "The address gets no more mail.", "unsuppressed": "The suppression is removed.",
+	"person": "The person is changed, and signed out.", "signed-out": "The person is signed out everywhere.",
 	"rule": "The rule is added.", "rule-gone": "The rule is removed.", "key-gone": "The key is revoked. It stops working within 2 s.",
 	"tenant": "The tenant is changed.", "endpoint-on": "The endpoint gets events again.", "endpoint-off": "The endpoint gets no more events.",
 	"replayed": "The events are queued again.", "endpoint-gone": "The endpoint is deleted.",

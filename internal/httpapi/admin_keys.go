@@ -106,7 +106,7 @@ func scopesOf(bad *complaints, in []string) (out []record.Scope) {
 			bad.complain(fmt.Sprintf("scopes[%d]", i), "invalid_scope", "must be one of "+scopeNames()+", each once")
 			return nil
 		case len(out) > 0 && scope.OfAdmin() != out[0].OfAdmin():
-			bad.complain("scopes", "invalid_scope", "admin, admin:read and admin:write can't be joined with other scopes")
+			bad.complain("scopes", "invalid_scope", "admin scopes and routing scopes can't be joined with other scopes")
 			return nil
 		}
 		out = append(out, scope)

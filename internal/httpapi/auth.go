@@ -83,7 +83,7 @@ func (s *Server) authenticate(r *http.Request) (*record.Key, error) {
 	if r.Header.Get("Authorization") != "" {
 		s.logins.note(who, s.clock(), record.FailedLogins{Keys: 1})
 	}
-	if wait := s.keys.failures.note(who); wait > 0 {
+	if wait := s.keys.failures.Note(who); wait > 0 {
 		if skipped, due := s.tally.sample(noAccount, s.now()); due {
 			s.log.WarnContext(r.Context(), "too many requests with a wrong key", "from", who.net.String(), "refused_since_last_line", skipped)
 		}

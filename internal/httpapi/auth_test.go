@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/record"
 )
@@ -117,15 +118,15 @@ func TestWrongKeysAreHeldBackAndGoodOnesNot(t *testing.T) {
 func TestFailuresCountPerAddressAndPerV6Network(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	f := newFailures[holder](func() time.Time { return now }, failuresPerMinute)
+	f := perMinute[holder](func() time.Time { return now }, failuresPerMinute)
 	for range failuresPerMinute {
-		f.note(network(netip.MustParseAddr("2001:db8::1")))
-		f.note(network(netip.MustParseAddr("192.0.2.1")))
+		f.Note(network(netip.MustParseAddr("2001:db8::1")))
+		f.Note(network(netip.MustParseAddr("192.0.2.1")))
 	}
 	for ip, want := range map[string]bool{
 		"2001:db8::ffff:1": true, "2001:db8:0:1::1": false, "192.0.2.1": true, "::ffff:192.0.2.1": true, "192.0.2.2": false,
 	} {
-		if got := f.note(network(netip.MustParseAddr(ip))) > 0; got != want {
+		if got := f.Note(network(netip.MustParseAddr(ip))) > 0; got != want {
 			t.Errorf("held back %s = %v, want %v", ip, got, want)
 		}
 	}
@@ -134,15 +135,15 @@ func TestFailuresCountPerAddressAndPerV6Network(t *testing.T) {
 func TestFailuresAndKeysTakeBoundedMemory(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	f := newFailures[holder](func() time.Time { return now }, failuresPerMinute)
+	f := perMinute[holder](func() time.Time { return now }, failuresPerMinute)
 	k := newKeyring(newFakeStore(now), func() time.Time { return now }, time.Second)
-	for i := range failuresKept + 100 {
-		f.note(network(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})))
+	for i := range limit.TriesKept + 100 {
+		f.Note(network(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})))
 		k.keep(fmt.Sprint(i), keyEntry{at: now})
 		k.keepUnknown(fmt.Sprint(-i), now.Add(keyTTL))
 	}
-	if len(f.clients) > failuresKept || len(k.entries) > keysKept || len(k.unknown) > keysKept {
-		t.Errorf("kept %d clients, %d keys and %d unknown ids, want at most %d and %d", len(f.clients), len(k.entries), len(k.unknown), failuresKept, keysKept)
+	if f.Clients() > limit.TriesKept || len(k.entries) > keysKept || len(k.unknown) > keysKept {
+		t.Errorf("kept %d clients, %d keys and %d unknown ids, want at most %d and %d", f.Clients(), len(k.entries), len(k.unknown), limit.TriesKept, keysKept)
 	}
 }
 

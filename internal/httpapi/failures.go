@@ -1,76 +1,18 @@
 package httpapi
 
 import (
+	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
+	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// failures counts, per client, acts that are allowed only perMinute times a minute, such as wrong keys. Its memory is bounded.
-type failures[K comparable] struct {
-	now       func() time.Time
-	perMinute int // allowance; it may be used up at once
-
-	mu      sync.Mutex
-	clients map[K]*rate.Limiter
-}
-
-const failuresKept = 20_000
-
-func newFailures[K comparable](now func() time.Time, perMinute int) *failures[K] {
-	return &failures[K]{now: now, perMinute: perMinute, clients: map[K]*rate.Limiter{}}
-}
-
-// note counts a failure and returns how long the client should stay away, 0 if it is still within its allowance.
-func (f *failures[K]) note(who K) time.Duration {
-	now := f.now()
-	reservation := f.client(who, now).ReserveN(now, 1)
-	wait := reservation.DelayFrom(now)
-	if wait > 0 {
-		reservation.CancelAt(now)
-	}
-	return wait
-}
-
-// over returns how long the client should stay away, 0 if its allowance permits one more failure. It counts nothing.
-func (f *failures[K]) over(who K) time.Duration {
-	f.mu.Lock()
-	l := f.clients[who]
-	f.mu.Unlock()
-	if l == nil {
-		return 0
-	}
-	missing := 1 - l.TokensAt(f.now())
-	return max(0, time.Duration(missing*float64(time.Minute)/float64(f.perMinute)))
-}
-
-func (f *failures[K]) client(p K, now time.Time) *rate.Limiter {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	l, ok := f.clients[p]
-	if !ok {
-		if len(f.clients) >= failuresKept {
-			f.shrink(now)
-		}
-		l = rate.NewLimiter(rate.Every(time.Minute/time.Duration(f.perMinute)), f.perMinute)
-		f.clients[p] = l
-	}
-	return l
-}
-
-// shrink forgets the clients that have their full allowance again or, if too many remain, all clients.
-func (f *failures[K]) shrink(now time.Time) {
-	for p, l := range f.clients {
-		if l.TokensAt(now) >= float64(f.perMinute) {
-			delete(f.clients, p)
-		}
-	}
-	if len(f.clients) >= failuresKept {
-		clear(f.clients)
-	}
+// perMinute allows n acts at once, and n a minute.
+func perMinute[K comparable](now func() time.Time, n int) *limit.Tries[K] {
+	return limit.NewTries[K](now, n, time.Minute/time.Duration(n))
 }
 
 // logins counts failed attempts to log in, per address, for the audit. An address gets at most one entry a minute. Up to
@@ -105,7 +47,8 @@ func (l *logins) note(who holder, at time.Time, one record.FailedLogins) {
 		f = &record.FailedLogins{From: from, Since: at.UTC().Truncate(time.Second)}
 		l.now[who] = f
 	}
-	f.Keys, f.Passwords, f.Links = f.Keys+one.Keys, f.Passwords+one.Passwords, f.Links+one.Links
+	f.Keys, f.Passwords = f.Keys+one.Keys, f.Passwords+one.Passwords
+	f.Links, f.SignIns = f.Links+one.Links, f.SignIns+one.SignIns
 }
 
 // FailedLogins returns and clears the counts once a minute has passed since the first attempt, or at once if all is set. The
@@ -127,4 +70,13 @@ func (s *Server) FailedLogins(all bool) []record.FailedLogins {
 	}
 	l.now = nil
 	return out
+}
+
+// ClientNetwork returns the network of the client that counts as one stranger: its address or, of IPv6, its /64. The zero network
+// is that of a client whose address can't be read.
+func (s *Server) ClientNetwork(r *http.Request) netip.Prefix { return s.stranger(r).net }
+
+// NoteFailedSignIn counts a failed sign-in at the dashboard for the audit, beside the other failed logins of that client.
+func (s *Server) NoteFailedSignIn(r *http.Request) {
+	s.logins.note(s.stranger(r), s.clock(), record.FailedLogins{SignIns: 1})
 }

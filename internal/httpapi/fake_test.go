@@ -38,6 +38,7 @@ type fakeStore struct {
 	at           time.Time
 
 	fakeEvents
+	fakeUsers
 }
 
 type idempotent struct {

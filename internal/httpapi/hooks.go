@@ -179,13 +179,13 @@ func (h *hook) checkHeader(header http.Header) error {
 		return nil
 	}
 	g := guesser{h.who, h.id}
-	if wait := h.badPasswords.over(g); wait > 0 {
+	if wait := h.badPasswords.Over(g); wait > 0 {
 		h.logins.note(h.who, h.clock(), record.FailedLogins{Passwords: 1})
 		return &provider.HookError{Status: http.StatusTooManyRequests, Reason: "credentials", RetryAfter: wait}
 	}
 	err := parser.CheckHeader(header, h.clock())
 	if refused, ok := errors.AsType[*provider.HookError](err); ok && refused.Guess {
-		h.badPasswords.note(g)
+		h.badPasswords.Note(g)
 		h.logins.note(h.who, h.clock(), record.FailedLogins{Passwords: 1})
 	}
 	return err

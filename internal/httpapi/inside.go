@@ -17,12 +17,12 @@ type As func(r *http.Request, name string, scopes []record.Scope, tenant string)
 
 // As returns a transport to the API of this process, for a person who made the request r and was found by the session of that
 // request. Calls through it need no key. They get the same checks, errors and log lines as calls with a key of these scopes that
-// belongs to the tenant, and the audit names "user:" and the person's name. They also count as calls from the address of r, so that
+// belongs to the tenant, and the audit names record.ActorOf the name. They also count as calls from the address of r, so that
 // the admin networks hold. No request from the network can get such rights: they are in the context of the call only.
 func (s *Server) As(r *http.Request, name string, scopes []record.Scope, tenant string) http.RoundTripper {
 	return &insider{
 		s: s, from: r, tenant: tenant,
-		key: record.Key{ID: "user:" + name, Tenant: mail.DefaultTenant, Name: name, Scopes: scopes},
+		key: record.Key{ID: record.ActorOf(name), Tenant: mail.DefaultTenant, Name: name, Scopes: scopes},
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/record"
 )
 
@@ -25,7 +26,7 @@ type keyring struct {
 	now      func() time.Time
 	wait     time.Duration      // how long to wait for the database
 	lookups  singleflight.Group // by key id
-	failures *failures[holder]
+	failures *limit.Tries[holder]
 	places   *pool // for look-ups of unknown ids
 
 	mu       sync.Mutex
@@ -53,7 +54,7 @@ const (
 
 func newKeyring(store Store, now func() time.Time, wait time.Duration) *keyring {
 	return &keyring{
-		store: store, now: now, wait: wait, failures: newFailures[holder](now, failuresPerMinute), places: newPool(keyLookups, 0),
+		store: store, now: now, wait: wait, failures: perMinute[holder](now, failuresPerMinute), places: newPool(keyLookups, 0),
 		entries: map[string]keyEntry{}, unknown: map[string]time.Time{}, limiters: map[string]*rate.Limiter{},
 	}
 }
@@ -71,7 +72,7 @@ func (k *keyring) find(ctx context.Context, id string, who holder) (*record.Key,
 	case none:
 		return nil, nil //nolint:nilnil // nil stands for "no such key"
 	}
-	if k.failures.over(who) == 0 {
+	if k.failures.Over(who) == 0 {
 		if place := k.places.take(who, 1, nil); place != nil {
 			defer place.release()
 			return unverified(k.byID(ctx, id))

@@ -92,22 +92,24 @@ func (s *Server) newRouter(requests *pool) chi.Router {
 // them are answered.
 func (s *Server) adminRoutes(r chi.Router) {
 	r.Use(s.withAdminNetworks)
-	look := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminRead, h) }
-	turn := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminWrite, h) }
+	look := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeRoutingRead, h) }
+	turn := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeRoutingWrite, h) }
+	read := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminRead, h) }
+	rule := func(h handlerFunc) http.HandlerFunc { return s.may(record.ScopeAdminWrite, h) }
 
 	r.Get("/accounts", look(show(s.listAccounts)))
-	r.Post("/accounts", turn(s.createAccount))
+	r.Post("/accounts", rule(s.createAccount))
 	r.Get("/accounts/{account}", look(show(s.getAccount)))
-	r.Patch("/accounts/{account}", turn(take(s, http.StatusOK, s.patchAccount)))
-	r.Delete("/accounts/{account}", turn(s.deleteAccount))
+	r.Patch("/accounts/{account}", rule(take(s, http.StatusOK, s.patchAccount)))
+	r.Delete("/accounts/{account}", rule(s.deleteAccount))
 	r.Post("/accounts/{account}/pause", turn(show(s.pauseAccount)))
 	r.Post("/accounts/{account}/resume", turn(show(s.resumeAccount)))
 	r.Get("/accounts/{account}/limits", look(show(s.getAccountLimits)))
 	r.Put("/accounts/{account}/limits", turn(take(s, http.StatusOK, s.putAccountLimits)))
 
 	r.Get("/accounts/{account}/webhooks", look(show(s.getAccountWebhooks)))
-	r.Post("/accounts/{account}/webhooks", turn(take(s, http.StatusOK, s.registerWebhooks)))
-	r.Post("/events/reproject", turn(take(s, http.StatusOK, s.reproject)))
+	r.Post("/accounts/{account}/webhooks", rule(take(s, http.StatusOK, s.registerWebhooks)))
+	r.Post("/events/reproject", rule(take(s, http.StatusOK, s.reproject)))
 
 	r.Get("/pools", look(show(s.listPools)))
 	r.Post("/pools", turn(s.createPool))
@@ -121,19 +123,27 @@ func (s *Server) adminRoutes(r chi.Router) {
 	r.Post("/route/explain", look(s.explain))
 	r.Get("/route/explain/{id}", look(show(s.explainMessage)))
 
-	r.Get("/keys", look(show(s.listKeys)))
-	r.Post("/keys", turn(take(s, http.StatusCreated, s.createKey)))
-	r.Patch("/keys/{key}", turn(take(s, http.StatusOK, s.patchKey)))
-	r.Post("/keys/{key}/rotate", turn(take(s, http.StatusCreated, s.rotateKey)))
-	r.Delete("/keys/{key}", turn(remove(s.revokeKey)))
+	r.Get("/keys", read(show(s.listKeys)))
+	r.Post("/keys", rule(take(s, http.StatusCreated, s.createKey)))
+	r.Patch("/keys/{key}", rule(take(s, http.StatusOK, s.patchKey)))
+	r.Post("/keys/{key}/rotate", rule(take(s, http.StatusCreated, s.rotateKey)))
+	r.Delete("/keys/{key}", rule(remove(s.revokeKey)))
 
-	r.Get("/tenants", look(show(s.listTenants)))
-	r.Post("/tenants", turn(take(s, http.StatusCreated, s.createTenant)))
-	r.Patch("/tenants/{tenant}", turn(take(s, http.StatusOK, s.patchTenant)))
+	r.Get("/tenants", read(show(s.listTenants)))
+	r.Post("/tenants", rule(take(s, http.StatusCreated, s.createTenant)))
+	r.Patch("/tenants/{tenant}", rule(take(s, http.StatusOK, s.patchTenant)))
+
+	r.Get("/users", read(show(s.listUsers)))
+	r.Post("/users", rule(take(s, http.StatusCreated, s.createUser)))
+	r.Get("/users/{user}", read(show(s.getUser)))
+	r.Patch("/users/{user}", rule(take(s, http.StatusOK, s.patchUser)))
+	r.Post("/users/{user}/reset", rule(s.resetUser))
+	r.Get("/users/{user}/sessions", read(show(s.listUserSessions)))
+	r.Delete("/users/{user}/sessions", rule(remove(s.endUserSessions)))
 
 	r.Get("/queue", look(show(s.getQueue)))
 	r.Get("/limits", look(show(s.listLimits)))
-	r.Get("/audit", look(reply(s.listAudit)))
+	r.Get("/audit", read(reply(s.listAudit)))
 }
 
 func notFound(http.ResponseWriter, *http.Request) error {

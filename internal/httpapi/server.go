@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sendgate/sendgate/internal/limit"
 	"github.com/sendgate/sendgate/internal/mail"
 	"github.com/sendgate/sendgate/internal/telemetry"
 )
@@ -103,12 +104,12 @@ type Server struct {
 	// These count by address.
 	requests, lingering                *pool
 	hookReads, hookWork, hookStrangers *pool
-	badTokens                          *failures[holder]
-	badPasswords                       *failures[guesser]
+	badTokens                          *limit.Tries[holder]
+	badPasswords                       *limit.Tries[guesser]
 	// These count by tenant.
 	stats, imports, streams, replays, tests *pool
 	// This counts by token.
-	unsubscribes *failures[[sha256.Size]byte]
+	unsubscribes *limit.Tries[[sha256.Size]byte]
 }
 
 // New checks the options and builds the routes.
@@ -165,9 +166,9 @@ func (s *Server) setBounds() {
 	s.hookReads, s.hookWork, s.hookStrangers = newPool(hookReads, 0), newPool(hookWork, 0), newPool(hookStrangers, 0)
 	s.stats, s.imports, s.replays = newPool(statsAtOnce, 0), newPool(importsAtOnce, 0), newPool(replaysAtOnce, 0)
 	s.streams, s.tests = newPool(maxStreams, streamsPerTenant), newPool(testsAtOnce, 0)
-	s.badTokens = newFailures[holder](s.now, badTokensPerMinute)
-	s.badPasswords = newFailures[guesser](s.now, badPasswordsPerMinute)
-	s.unsubscribes = newFailures[[sha256.Size]byte](s.now, unsubscribesPerMinute)
+	s.badTokens = perMinute[holder](s.now, badTokensPerMinute)
+	s.badPasswords = perMinute[guesser](s.now, badPasswordsPerMinute)
+	s.unsubscribes = perMinute[[sha256.Size]byte](s.now, unsubscribesPerMinute)
 }
 
 // Handler returns the API as one http.Handler. It answers every path.

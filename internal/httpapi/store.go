@@ -19,6 +19,7 @@ type Store interface {
 	SuppressionStore
 	KeyStore
 	TenantStore
+	UserStore
 	AccountStore
 	PoolStore
 	RuleStore

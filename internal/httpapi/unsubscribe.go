@@ -77,13 +77,13 @@ func (s *Server) openToken(r *http.Request) (unsub.Token, error) {
 	text := pathParam(r, "token")
 	token, err := s.links.Open(text)
 	if err == nil {
-		if wait := s.unsubscribes.note(sha256.Sum256([]byte(text))); wait > 0 {
+		if wait := s.unsubscribes.Note(sha256.Sum256([]byte(text))); wait > 0 {
 			return unsub.Token{}, errTooManyLinks("this link", wait)
 		}
 		return token, nil
 	}
 	s.logins.note(s.stranger(r), s.clock(), record.FailedLogins{Links: 1})
-	if wait := s.badTokens.note(s.stranger(r)); wait > 0 {
+	if wait := s.badTokens.Note(s.stranger(r)); wait > 0 {
 		return unsub.Token{}, errTooManyLinks("links that are not valid", wait)
 	}
 	return unsub.Token{}, refuse(http.StatusNotFound, "not_found", "This link is not valid. Was it copied as a whole?")

@@ -156,7 +156,8 @@ const (
 )
 
 // Sweep deletes old rows of tables that are too small for partitions, up to 5,000 of each: keys of events, tokens,
-// suppressions that have expired, failed logins beyond the newest 20,000, counts of soft bounces. It reports how many.
+// suppressions that have expired, failed logins beyond the newest 20,000, counts of soft bounces, people's links and sessions that
+// have ended. It reports how many.
 func (db *DB) Sweep(ctx context.Context) (int, error) {
 	var all int
 	for _, q := range []string{
@@ -165,6 +166,8 @@ func (db *DB) Sweep(ctx context.Context) (int, error) {
 		`DELETE FROM suppression WHERE ctid = ANY (ARRAY(SELECT ctid FROM suppression WHERE expires_at <= now() LIMIT 5000))`,
 		`DELETE FROM audit WHERE id = ANY (ARRAY(SELECT id FROM audit WHERE action = 'login.failed' ORDER BY id DESC OFFSET 20000 LIMIT 5000))`,
 		`DELETE FROM soft_bounce WHERE ctid = ANY (ARRAY(SELECT ctid FROM soft_bounce WHERE last_at < now() - interval '30 days' LIMIT 5000))`,
+		`DELETE FROM person_link WHERE expires_at <= now()`,
+		`DELETE FROM person_session WHERE expires_at <= now()`,
 	} {
 		tag, err := db.engine.Exec(ctx, q)
 		if err != nil {

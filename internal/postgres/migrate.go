@@ -15,7 +15,7 @@ import (
 )
 
 // SchemaVersion is the newest migration that this binary knows. It is also the oldest schema that it runs on.
-const SchemaVersion = 19
+const SchemaVersion = 20
 
 // firstSchema is the schema of the first release, 0.1.0. Migrations start there: what came before was never released.
 const firstSchema = 18

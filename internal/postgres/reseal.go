@@ -23,6 +23,7 @@ var vaults = []vault{
 	{"webhook_endpoint", "secret", "id::text", "'" + record.EndpointSecret + "'::text", endpointBinding},
 	{"webhook_endpoint", "old_secret", "id::text", "'" + record.EndpointSecret + "'::text", endpointBinding}, // it was the secret
 	{"webhook_endpoint", "headers", "id::text", "'" + record.EndpointHeaders + "'::text", endpointBinding},
+	{"person", "totp", "id::text", "'" + totpField + "'::text", personBinding},
 }
 
 func endpointBinding(id, name string) string { return "endpoint/" + id + "/" + name }

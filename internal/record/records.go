@@ -171,7 +171,7 @@ type AuditEntry struct {
 	Detail json.RawMessage // secrets never
 }
 
-// FailedLogins are the wrong keys, webhook passwords and unsubscribe links that came from one address within a minute. If there
+// FailedLogins are the wrong keys, webhook passwords and unsubscribe links, and the failed sign-ins of people, that came from one address within a minute. If there
 // are too many addresses, the rest are counted together in one of "others".
 type FailedLogins struct {
 	From      string    `json:"-"`
@@ -179,6 +179,7 @@ type FailedLogins struct {
 	Keys      int64     `json:"keys,omitempty"`
 	Passwords int64     `json:"webhook_passwords,omitempty"`
 	Links     int64     `json:"unsubscribe_links,omitempty"`
+	SignIns   int64     `json:"sign_ins,omitempty"`
 }
 
 // AuditFilter selects audit entries. Zero fields select everything.
