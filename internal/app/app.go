@@ -72,6 +72,8 @@ type App struct {
 	// URL, OpsURL and AdminURL are the addresses of the API, of the listener for operations and of the admin API, set once
 	// Start has returned. AdminURL is "" if the admin API is served beside the API.
 	URL, OpsURL, AdminURL string
+	// Dash makes the dashboard, which is served at /dash. Set it before Start; nil for none.
+	Dash func(httpapi.As) http.Handler
 	// LMTPAddr is the address that receives bounces, "" if none does.
 	LMTPAddr string
 }
@@ -281,7 +283,7 @@ func (a *App) startAPI(ctx context.Context) error {
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
 		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: keys[0], PreviousKeys: keys[1:],
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), AdminApart: a.cfg.AdminListen != "", AdminNetworks: a.cfg.AdminNetworks, PublicURL: a.cfg.PublicURL, Clock: a.clock.Now, NewID: a.clock.NewID,
-		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
+		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links, Dash: a.Dash,
 		Webhooks: httpapi.EndpointOptions{
 			Endpoints: a.db, TestDelivery: a.forward,
 			CheckWebhookURL: func(raw string) error { return jail.CheckURL(raw, a.jail()) },

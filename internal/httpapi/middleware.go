@@ -24,6 +24,7 @@ type contextKey int
 const (
 	requestIDKey contextKey = iota
 	principalKey
+	insiderKey
 )
 
 const maxRequestID = 128

@@ -55,6 +55,9 @@ type Options struct {
 	Registrars  Registrars      // set up receivers at providers; default none
 	Unsubscribe Unsubscriber    // opens the tokens of one-click links; default none is valid
 	Webhooks    EndpointOptions // webhook endpoints
+
+	// Dash makes the dashboard at /dash, which is served where the admin API is. Default none.
+	Dash func(As) http.Handler
 }
 
 // Defaults of Options.
@@ -94,6 +97,8 @@ type Server struct {
 	tally              *tally
 	logins             logins
 	handler, admin     http.Handler
+	inside             http.Handler // the API for As
+	dash               http.Handler // nil without one
 	warned             atomic.Int64 // when the log last warned of an untrusted proxy, in seconds since 1970
 
 	// These count by address.
@@ -130,6 +135,10 @@ func New(o Options) (*Server, error) {
 	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
 	s.cursors = newCursors(append([][]byte{o.SecretKey}, o.PreviousKeys...)...)
 	s.touches = newToucher(o.Store, s.log, s.now)
+	s.inside = s.withinRoutes()
+	if o.Dash != nil {
+		s.dash = o.Dash(s.As)
+	}
 	s.handler, s.admin = s.routes(), s.adminAlone()
 	return s, nil
 }
