@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/dash"
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/forward"
 	"github.com/sendgate/sendgate/internal/hostcheck"
@@ -58,7 +59,9 @@ type App struct {
 
 	bodyBudget int64 // bytes of large bodies that are read at a time; 0 is the default
 
-	certificate *keyPairFiles // nil without TLS
+	certificate *keyPairFiles      // nil without TLS
+	gate        dash.Gate          // lets people in at the dashboard; nil: there is none
+	mailbox     func() []dash.Mail // of the emulators; nil: there are none
 	writes      writes
 	engine      *deliver.Engine
 	forward     *forward.Engine
@@ -72,8 +75,6 @@ type App struct {
 	// URL, OpsURL and AdminURL are the addresses of the API, of the listener for operations and of the admin API, set once
 	// Start has returned. AdminURL is "" if the admin API is served beside the API.
 	URL, OpsURL, AdminURL string
-	// Dash makes the dashboard, which is served at /dash. Set it before Start; nil for none.
-	Dash func(httpapi.As) http.Handler
 	// LMTPAddr is the address that receives bounces, "" if none does.
 	LMTPAddr string
 }
@@ -283,7 +284,7 @@ func (a *App) startAPI(ctx context.Context) error {
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
 		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: keys[0], PreviousKeys: keys[1:],
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), AdminApart: a.cfg.AdminListen != "", AdminNetworks: a.cfg.AdminNetworks, PublicURL: a.cfg.PublicURL, Clock: a.clock.Now, NewID: a.clock.NewID,
-		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links, Dash: a.Dash,
+		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links, Dash: a.dashboard(),
 		Webhooks: httpapi.EndpointOptions{
 			Endpoints: a.db, TestDelivery: a.forward,
 			CheckWebhookURL: func(raw string) error { return jail.CheckURL(raw, a.jail()) },

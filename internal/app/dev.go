@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/dash"
 	"github.com/sendgate/sendgate/internal/devpg"
 	"github.com/sendgate/sendgate/internal/emulator"
 	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
@@ -202,6 +203,7 @@ func (d *dev) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.mailbox = func() []dash.Mail { return mailbox(d.emu) }
 	a.linger = 0 // there is no load balancer here
 	if err := d.configure(ctx, a); err != nil {
 		return err

@@ -44,8 +44,8 @@ type Options struct {
 	Gate Gate
 	// As returns a transport to the API that acts for a person, who made the request r.
 	As func(r *http.Request, name string, scopes []record.Scope, tenant string) http.RoundTripper
-	// Mailbox returns the URL of the emulated providers' mails, "" if there are none.
-	Mailbox func() string
+	// Mailbox returns the newest mails of the emulated providers, the newest first; nil if there are none.
+	Mailbox func() []Mail
 	Now     func() time.Time // default time.Now
 }
 
@@ -69,9 +69,6 @@ func New(o Options) (http.Handler, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	if o.Mailbox == nil {
-		o.Mailbox = func() string { return "" }
 	}
 	pages, err := parsePages()
 	if err != nil {
@@ -106,6 +103,7 @@ func (d *desk) routes() http.Handler {
 	r.Post("/pools/{pool}/preview", d.page(previewPool))
 	r.Post("/pools/{pool}", d.page(savePool))
 
+	r.Get("/mailbox", d.page(showMailbox))
 	r.Get("/queue", d.page(showQueue))
 	r.Get("/events", d.page(listEvents))
 	r.Get("/suppressions", d.page(listSuppressions))

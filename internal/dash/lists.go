@@ -194,7 +194,7 @@ func listAudit(v *visit) error {
 
 func listWebhooks(v *visit) error {
 	x := struct {
-		In  []seat // of the providers
+		In  []seat                // of the providers
 		Out []api.WebhookEndpoint // for those who may see their URLs
 	}{}
 	if v.may(record.ScopeRoutingRead) {

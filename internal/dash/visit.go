@@ -117,7 +117,7 @@ type frame struct {
 	Tenants []string // that the person may choose from
 	Path    string
 	Done    string // what has just been done
-	Mailbox string
+	Mailbox bool   // there is one
 	Nonce   string
 	Now     time.Time
 	X       any // of the page
@@ -139,7 +139,7 @@ func (v *visit) show(status int, name, section, title string, x any) error {
 
 func (v *visit) frame(section, title string) *frame {
 	f := &frame{
-		Title: title, Section: section, Me: v.me, Tenant: v.tenant, Path: v.r.URL.Path, Mailbox: v.Mailbox(), Nonce: newNonce(),
+		Title: title, Section: section, Me: v.me, Tenant: v.tenant, Path: v.r.URL.Path, Mailbox: v.Mailbox != nil, Nonce: newNonce(),
 		Now: v.Now().UTC(), Done: dones[v.r.URL.Query().Get("done")],
 	}
 	return f

@@ -57,7 +57,7 @@ type Options struct {
 	Webhooks    EndpointOptions // webhook endpoints
 
 	// Dash makes the dashboard at /dash, which is served where the admin API is. Default none.
-	Dash func(As) http.Handler
+	Dash func(As) (http.Handler, error)
 }
 
 // Defaults of Options.
@@ -137,7 +137,10 @@ func New(o Options) (*Server, error) {
 	s.touches = newToucher(o.Store, s.log, s.now)
 	s.inside = s.withinRoutes()
 	if o.Dash != nil {
-		s.dash = o.Dash(s.As)
+		var err error
+		if s.dash, err = o.Dash(s.As); err != nil {
+			return nil, err
+		}
 	}
 	s.handler, s.admin = s.routes(), s.adminAlone()
 	return s, nil
