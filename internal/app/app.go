@@ -60,7 +60,8 @@ type App struct {
 	bodyBudget int64 // bytes of large bodies that are read at a time; 0 is the default
 
 	certificate *keyPairFiles      // nil without TLS
-	gate        dash.Gate          // lets people in at the dashboard; nil: there is none
+	gate        dash.Gate          // lets people in at the dashboard; startAPI makes it unless a test has
+	devLinks    bool               // one-time links may sign in without a password
 	mailbox     func() []dash.Mail // of the emulators; nil: there are none
 	writes      writes
 	engine      *deliver.Engine
@@ -278,6 +279,14 @@ func (a *App) startAPI(ctx context.Context) error {
 		return err
 	} else if l != nil {
 		links = l
+	}
+	var server *httpapi.Server
+	if a.gate == nil {
+		gate, err := a.newGate(&server, a.devLinks)
+		if err != nil {
+			return err
+		}
+		a.gate = gate
 	}
 	keys := a.derivedKeys("sendgate cursor key")
 	server, err := httpapi.New(httpapi.Options{
