@@ -111,7 +111,6 @@ var rules = withKinds(map[string]rule{
 	"internal/httpapi":               {append([]string{"api", "internal/telemetry", "internal/unsub"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/dash":                  {[]string{"api", "internal/record"}, "it is a client of the API, and knows roles and scopes by their names"},
 	"internal/forward":               {append([]string{"internal/telemetry"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
-	"internal/dash":                  {append([]string{"api"}, vocabulary...), "it shows what the API answers, and app hands it in"},
 	"internal/signin":                {append([]string{"internal/dash"}, vocabulary...), "it is the gate of the dashboard, declares the store methods that it uses, and app hands them in"},
 	"internal/app":                   {[]string{"*"}, ""},
 	"internal/cli": {[]string{

@@ -60,8 +60,9 @@ type App struct {
 	bodyBudget int64 // bytes of large bodies that are read at a time; 0 is the default
 
 	certificate *keyPairFiles      // nil without TLS
-	gate        dash.Gate          // lets people in at the dashboard; nil: there is none
+	gate        dash.Gate          // lets people in at the dashboard; nil: package signin does
 	mailbox     func() []dash.Mail // of the emulators; nil: there are none
+	enterByLink bool               // links may sign in without a password, as in sendgate dev
 	writes      writes
 	engine      *deliver.Engine
 	forward     *forward.Engine
@@ -284,7 +285,7 @@ func (a *App) startAPI(ctx context.Context) error {
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
 		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: keys[0], PreviousKeys: keys[1:],
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), AdminApart: a.cfg.AdminListen != "", AdminNetworks: a.cfg.AdminNetworks, PublicURL: a.cfg.PublicURL, Clock: a.clock.Now, NewID: a.clock.NewID,
-		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links, Dash: a.dashboard(),
+		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links, Dash: a.dashboard,
 		Webhooks: httpapi.EndpointOptions{
 			Endpoints: a.db, TestDelivery: a.forward,
 			CheckWebhookURL: func(raw string) error { return jail.CheckURL(raw, a.jail()) },
