@@ -62,7 +62,7 @@ type App struct {
 	certificate *keyPairFiles      // nil without TLS
 	gate        dash.Gate          // lets people in at the dashboard; nil: package signin does
 	mailbox     func() []dash.Mail // of the emulators; nil: there are none
-	enterByLink bool               // links may sign in without a password, as in sendgate dev
+	devLinks    bool               // one-time links may sign in without a password
 	writes      writes
 	engine      *deliver.Engine
 	forward     *forward.Engine

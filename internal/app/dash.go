@@ -1,55 +1,25 @@
 package app
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/sendgate/sendgate/internal/dash"
 	"github.com/sendgate/sendgate/internal/emulator"
 	"github.com/sendgate/sendgate/internal/httpapi"
-	"github.com/sendgate/sendgate/internal/postgres"
-	"github.com/sendgate/sendgate/internal/record"
-	"github.com/sendgate/sendgate/internal/signin"
 )
-
-var _ signin.Store = (*postgres.DB)(nil)
 
 // dashboard makes the pages at /dash. Their calls of the API do not leave the process.
 func (a *App) dashboard(server *httpapi.Server) (http.Handler, error) {
 	gate := a.gate
 	if gate == nil {
 		var err error
-		gate, err = signin.New(signin.Options{
-			Store: a.db, Key: a.derivedKeys("sendgate sign-in key")[0], Client: server.ClientNetwork, Failed: server.NoteFailedSignIn,
-			Secure:    a.cfg.TLS() || a.cfg.BehindProxy || strings.HasPrefix(a.cfg.PublicURL, "https://"),
-			PublicURL: a.cfg.PublicURL, Links: a.enterByLink, Log: a.log, Now: a.clock.Now,
-		})
-		if err != nil {
+		if gate, err = a.newGate(server); err != nil {
 			return nil, err
 		}
 	}
 	return dash.New(dash.Options{Gate: gate, As: server.As, Mailbox: a.mailbox, Now: a.clock.Now})
-}
-
-// devUser is the person of sendgate dev.
-const devUser = "dev"
-
-// invite makes the person of sendgate dev, if there is none, and returns a link that signs in once, without a password.
-func (d *dev) invite(ctx context.Context, a *App) (string, error) {
-	_, invitation := record.NewToken()
-	err := a.db.CreateUser(ctx, "system", devUser, record.RoleAdmin, invitation)
-	if err != nil && !errors.Is(err, record.ErrConflict) {
-		return "", err
-	}
-	token, link := record.NewToken()
-	if err := a.db.CreateLink(ctx, "system", devUser, link, true); err != nil {
-		return "", err
-	}
-	return a.URL + record.WelcomePath + "#" + token, nil
 }
 
 // mailsShown is how many mails the mailbox of sendgate dev shows.

@@ -264,9 +264,9 @@ func TestDashboardLetsTheDeveloperIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.linger, a.enterByLink = 0, true
+	a.linger, a.devLinks = 0, true
 	r := b.begin(t, a)
-	link, err := (&dev{}).invite(t.Context(), a)
+	link, err := a.devLink(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestDashboardLetsTheDeveloperIn(t *testing.T) {
 		t.Errorf("audit = %+v, %v", got, err)
 	}
 	b.browse(t, a.URL, "").do("POST", "/dash/welcome", url.Values{"token": {token}}).holds(t, 403)
-	if _, err := (&dev{}).invite(t.Context(), a); err != nil {
+	if _, err := a.devLink(t.Context()); err != nil {
 		t.Errorf("the next start can't invite: %v", err)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -83,8 +84,10 @@ func New(o Options) (*Gate, error) {
 		o.Failed = func(*http.Request) {}
 	}
 	g := &Gate{Options: o, origin: http.NewCrossOriginProtection(), guesses: newGuesses(o.Now)}
-	if o.PublicURL != "" {
-		if err := g.origin.AddTrustedOrigin(strings.TrimRight(o.PublicURL, "/")); err != nil {
+	if public, err := url.Parse(o.PublicURL); err != nil {
+		return nil, err
+	} else if public.Host != "" {
+		if err := g.origin.AddTrustedOrigin(public.Scheme + "://" + public.Host); err != nil {
 			return nil, err
 		}
 	}

@@ -131,6 +131,19 @@ func TestForgedRequestsAreRefused(t *testing.T) {
 	}
 }
 
+// A proxy may give us another Host than the browser used.
+func TestThePublicAddressIsAnOriginToo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *Options) { o.PublicURL = "https://mail.example.com/base/" })
+	_, b := r.person("ann", record.RoleViewer)
+	form := url.Values{"csrf": {b.csrf()}}
+	for origin, want := range map[string]int{"https://mail.example.com": 200, "http://mail.example.com": 403, "https://evil.example.com": 403} {
+		if a := b.do("POST", "/dash/change", form, "Origin", origin, "Sec-Fetch-Site", ""); a.status != want {
+			t.Errorf("from %s = %d, want %d", origin, a.status, want)
+		}
+	}
+}
+
 func TestACodeCountsOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
