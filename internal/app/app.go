@@ -60,9 +60,9 @@ type App struct {
 	bodyBudget int64 // bytes of large bodies that are read at a time; 0 is the default
 
 	certificate *keyPairFiles      // nil without TLS
-	gate        dash.Gate          // lets people in at the dashboard; startAPI makes it unless a test has
-	devLinks    bool               // one-time links may sign in without a password
+	gate        dash.Gate          // lets people in at the dashboard; nil: package signin does
 	mailbox     func() []dash.Mail // of the emulators; nil: there are none
+	devLinks    bool               // one-time links may sign in without a password
 	writes      writes
 	engine      *deliver.Engine
 	forward     *forward.Engine
@@ -280,20 +280,12 @@ func (a *App) startAPI(ctx context.Context) error {
 	} else if l != nil {
 		links = l
 	}
-	var server *httpapi.Server
-	if a.gate == nil {
-		gate, err := a.newGate(&server, a.devLinks)
-		if err != nil {
-			return err
-		}
-		a.gate = gate
-	}
 	keys := a.derivedKeys("sendgate cursor key")
 	server, err := httpapi.New(httpapi.Options{
 		Store: &store{DB: a.db, engine: a.engine, metrics: a.metrics, writes: &a.writes}, Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
 		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: keys[0], PreviousKeys: keys[1:],
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), AdminApart: a.cfg.AdminListen != "", AdminNetworks: a.cfg.AdminNetworks, PublicURL: a.cfg.PublicURL, Clock: a.clock.Now, NewID: a.clock.NewID,
-		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links, Dash: a.dashboard(),
+		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links, Dash: a.dashboard,
 		Webhooks: httpapi.EndpointOptions{
 			Endpoints: a.db, TestDelivery: a.forward,
 			CheckWebhookURL: func(raw string) error { return jail.CheckURL(raw, a.jail()) },

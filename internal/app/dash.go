@@ -10,11 +10,16 @@ import (
 	"github.com/sendgate/sendgate/internal/httpapi"
 )
 
-// dashboard makes the pages at /dash.
-func (a *App) dashboard() func(httpapi.As) (http.Handler, error) {
-	return func(as httpapi.As) (http.Handler, error) {
-		return dash.New(dash.Options{Gate: a.gate, As: as, Mailbox: a.mailbox, Now: a.clock.Now})
+// dashboard makes the pages at /dash. Their calls of the API do not leave the process.
+func (a *App) dashboard(server *httpapi.Server) (http.Handler, error) {
+	gate := a.gate
+	if gate == nil {
+		var err error
+		if gate, err = a.newGate(server); err != nil {
+			return nil, err
+		}
 	}
+	return dash.New(dash.Options{Gate: gate, As: server.As, Mailbox: a.mailbox, Now: a.clock.Now})
 }
 
 // mailsShown is how many mails the mailbox of sendgate dev shows.

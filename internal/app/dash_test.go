@@ -255,3 +255,41 @@ func TestDashboardIsWhereTheAdminAPIIs(t *testing.T) {
 	b.browse(t, a.URL, record.RoleAdmin).get("/dash/").holds(t, 404)
 	b.browse(t, a.AdminURL, record.RoleAdmin).get("/dash/").holds(t, 403, "address_not_allowed")
 }
+
+// The real gate: the one-time link of sendgate dev signs in once, and the session's token is needed to change anything.
+func TestDashboardLetsTheDeveloperIn(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	a, err := New(b.config(t), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.linger, a.devLinks = 0, true
+	r := b.begin(t, a)
+	link, err := a.devLink(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, token, ok := strings.Cut(link, "#")
+	if !ok || page != a.URL+"/dash/welcome" {
+		t.Fatalf("link = %s", link)
+	}
+	br := b.browse(t, a.URL, "")
+	br.get("/dash/").holds(t, 200, "<h1>Sign in</h1>")
+	if in := br.do("POST", "/dash/welcome", url.Values{"token": {token}}); in.path != "/dash/" {
+		t.Fatalf("the link leads to %d %s: %s", in.status, in.path, in.body)
+	}
+	csrf := regexp.MustCompile(`name="csrf" value="([^"]+)"`).FindStringSubmatch(br.get("/dash/accounts/ses").body)
+	if csrf == nil {
+		t.Fatal("the page has no token")
+	}
+	br.post("/dash/accounts/ses/pause").holds(t, 403, "Not from this page")
+	br.do("POST", "/dash/accounts/ses/pause", url.Values{"csrf": {csrf[1]}}).holds(t, 200, "Paused.")
+	if got, err := r.admin.Audit(t.Context(), api.AuditFilter{Action: "account.pause"}); err != nil || len(got.Data) != 1 || got.Data[0].Actor != "user:dev" {
+		t.Errorf("audit = %+v, %v", got, err)
+	}
+	b.browse(t, a.URL, "").do("POST", "/dash/welcome", url.Values{"token": {token}}).holds(t, 403)
+	if _, err := a.devLink(t.Context()); err != nil {
+		t.Errorf("the next start can't invite: %v", err)
+	}
+}

@@ -3,22 +3,21 @@ package app
 import (
 	"context"
 	"errors"
-	"net/http"
-	"net/netip"
 	"strings"
 
 	"github.com/sendgate/sendgate/internal/httpapi"
+	"github.com/sendgate/sendgate/internal/postgres"
 	"github.com/sendgate/sendgate/internal/record"
 	"github.com/sendgate/sendgate/internal/signin"
 )
 
-// newGate makes what lets people in at the dashboard. The server is needed from the first request on. With links, one-time links
-// may sign in without a password.
-func (a *App) newGate(server **httpapi.Server, links bool) (*signin.Gate, error) {
+var _ signin.Store = (*postgres.DB)(nil)
+
+// newGate makes what lets people in at the dashboard.
+func (a *App) newGate(server *httpapi.Server) (*signin.Gate, error) {
 	return signin.New(signin.Options{
-		Store: a.db, Key: a.derivedKeys("sendgate sign-in key")[0], Log: a.log, Now: a.clock.Now, Links: links,
-		Client:    func(r *http.Request) netip.Prefix { return (*server).ClientNetwork(r) },
-		Failed:    func(r *http.Request) { (*server).NoteFailedSignIn(r) },
+		Store: a.db, Key: a.derivedKeys("sendgate sign-in key")[0], Log: a.log, Now: a.clock.Now, Links: a.devLinks,
+		Client: server.ClientNetwork, Failed: server.NoteFailedSignIn,
 		Secure:    a.cfg.TLS() || a.cfg.BehindProxy || strings.HasPrefix(a.cfg.PublicURL, "https://"),
 		PublicURL: a.cfg.PublicURL,
 	})

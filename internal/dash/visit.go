@@ -224,7 +224,8 @@ func (d *desk) layout(w http.ResponseWriter, r *http.Request, status int, title 
 	if me, in, err := d.Gate.Person(r); err == nil && in {
 		v.me = me
 	}
-	v.write(status, v.frame("", title), content)
+	head := "<h1>" + template.HTMLEscapeString(title) + "</h1>\n"
+	v.write(status, v.frame("", title), template.HTML(head)+content) //nolint:gosec // escaped above
 }
 
 // fail shows a page about an error. Those of the API say what is wrong; the page adds what to do.

@@ -12,9 +12,6 @@ import (
 	"github.com/sendgate/sendgate/internal/record"
 )
 
-// As is the type of Server.As. The dashboard gets it, to call the API for the people who are signed in.
-type As func(r *http.Request, name string, scopes []record.Scope, tenant string) http.RoundTripper
-
 // As returns a transport to the API of this process, for a person who made the request r and was found by the session of that
 // request. Calls through it need no key. They get the same checks, errors and log lines as calls with a key of these scopes that
 // belongs to the tenant, and the audit names record.ActorOf the name. They also count as calls from the address of r, so that

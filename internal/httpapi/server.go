@@ -57,7 +57,7 @@ type Options struct {
 	Webhooks    EndpointOptions // webhook endpoints
 
 	// Dash makes the dashboard at /dash, which is served where the admin API is. Default none.
-	Dash func(As) (http.Handler, error)
+	Dash func(*Server) (http.Handler, error)
 }
 
 // Defaults of Options.
@@ -138,7 +138,7 @@ func New(o Options) (*Server, error) {
 	s.inside = s.withinRoutes()
 	if o.Dash != nil {
 		var err error
-		if s.dash, err = o.Dash(s.As); err != nil {
+		if s.dash, err = o.Dash(s); err != nil {
 			return nil, err
 		}
 	}
