@@ -114,6 +114,8 @@ var rules = withKinds(map[string]rule{
 	"internal/forward":               {append([]string{"internal/telemetry"}, vocabulary...), "it declares the store methods that it uses, and app hands them in"},
 	"internal/incident":              {[]string{"internal/mail", "internal/limit", "internal/seal"}, "the judgement is pure"},
 	"internal/notify":                {append([]string{"internal/telemetry"}, vocabulary...), "it declares what it uses of the store, the router and the signer, and app hands them in"},
+	"internal/dash":                  {[]string{"api", "internal/record"}, "it is a client of the API, and knows roles and scopes by their names"},
+	"internal/signin":                {append([]string{"internal/dash"}, vocabulary...), "it is the gate of the dashboard, declares the store methods that it uses, and app hands them in"},
 	"internal/app":                   {[]string{"*"}, ""},
 	"internal/cli": {[]string{
 		"api", "internal/config", "internal/app", "internal/emulator", "internal/emulator/catalog", "internal/devpg", "internal/seal",

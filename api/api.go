@@ -192,6 +192,7 @@ type MessagePage = Page[Message]
 // MessageQuery is the query of GET /v1/messages.
 type MessageQuery struct {
 	Status, To, From, Tag, Stream, Account string
+	ProviderMessageID                      string // of an attempt
 	Since, Until                           time.Time
 	Limit                                  int // 1..200, default 50
 	Cursor                                 string

@@ -47,6 +47,7 @@ func (q MessageQuery) values() url.Values {
 	v := pageQuery(q.Cursor, q.Limit)
 	for name, value := range map[string]string{
 		"status": q.Status, "to": q.To, "from": q.From, "tag": q.Tag, "stream": q.Stream, "account": q.Account,
+		"provider_message_id": q.ProviderMessageID,
 	} {
 		if value != "" {
 			v.Set(name, value)

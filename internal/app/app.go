@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/dash"
 	"github.com/sendgate/sendgate/internal/deliver"
 	"github.com/sendgate/sendgate/internal/forward"
 	"github.com/sendgate/sendgate/internal/hostcheck"
@@ -60,7 +61,10 @@ type App struct {
 
 	bodyBudget int64 // bytes of large bodies that are read at a time; 0 is the default
 
-	certificate *keyPairFiles // nil without TLS
+	certificate *keyPairFiles      // nil without TLS
+	gate        dash.Gate          // lets people in at the dashboard; nil: package signin does
+	mailbox     func() []dash.Mail // of the emulators; nil: there are none
+	devLinks    bool               // one-time links may sign in without a password
 	writes      writes
 	engine      *deliver.Engine
 	watch       *notify.Engine
@@ -287,7 +291,7 @@ func (a *App) startAPI(ctx context.Context) error {
 		Store: a.store(), Router: a.engine, Kinds: catalog.Catalog{}, Log: a.log, Metrics: a.metrics,
 		MaxBody: int64(a.cfg.MaxBodyBytes), BodyBudget: a.bodyBudget, AcceptWait: a.cfg.AcceptWait, DefaultExpiry: a.cfg.DefaultExpiry, SecretKey: keys[0], PreviousKeys: keys[1:],
 		Draining: a.draining.Load, TrustedProxies: a.proxies(), AdminApart: a.cfg.AdminListen != "", AdminNetworks: a.cfg.AdminNetworks, PublicURL: a.cfg.PublicURL, Clock: a.clock.Now, NewID: a.clock.NewID,
-		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links,
+		Hooks: a.engine, Registrars: a.engine, Unsubscribe: links, Dash: a.dashboard,
 		Notify: httpapi.NotifyOptions{Store: a.db, Test: a.watch},
 		Webhooks: httpapi.EndpointOptions{
 			Endpoints: a.db, TestDelivery: a.forward,

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sendgate/sendgate/internal/config"
+	"github.com/sendgate/sendgate/internal/dash"
 	"github.com/sendgate/sendgate/internal/devpg"
 	"github.com/sendgate/sendgate/internal/emulator"
 	emulated "github.com/sendgate/sendgate/internal/emulator/catalog"
@@ -202,7 +203,8 @@ func (d *dev) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.linger = 0 // there is no load balancer here
+	a.mailbox = func() []dash.Mail { return mailbox(d.emu) }
+	a.linger, a.devLinks = 0, true // there is no load balancer here, and nobody else
 	if err := d.configure(ctx, a); err != nil {
 		return err
 	}
@@ -294,8 +296,13 @@ func (d *dev) announce(ctx context.Context, a *App) error {
 	if err := d.writeEnv(a.URL); err != nil {
 		return err
 	}
+	link, err := a.devLink(ctx)
+	if err != nil {
+		return err
+	}
 	d.say("ready  API %s   emulators %s and smtp://%s   data and log in %s", a.URL, d.emu.URL(), d.emu.SMTPAddr(), d.Data)
 	d.say("look   %s/_ledger lists the sent mails, /_ledger/MESSAGE_ID/html there shows one", d.emu.URL())
+	d.say("dash   %s signs you in at the dashboard, once", link)
 	if !d.Found {
 		d.say("keys   set -a; . %s; set +a", d.envPath())
 	}

@@ -17,14 +17,15 @@ type messagesCmd struct {
 }
 
 type messagesListCmd struct {
-	Status  string    `help:"Only messages in this status."`
-	To      string    `help:"Only messages to this address."`
-	From    string    `help:"Only messages from this address."`
-	Tag     string    `help:"Only messages with this tag."`
-	Stream  string    `help:"Only messages of this stream."`
-	Account string    `help:"Only messages that this account took."`
-	Since   time.Time `help:"Only messages accepted at or after this time."`
-	Until   time.Time `help:"Only messages accepted before this time."`
+	Status     string    `help:"Only messages in this status."`
+	To         string    `help:"Only messages to this address."`
+	From       string    `help:"Only messages from this address."`
+	Tag        string    `help:"Only messages with this tag."`
+	Stream     string    `help:"Only messages of this stream."`
+	Account    string    `help:"Only messages that this account took."`
+	ProviderID string    `name:"provider-id" help:"Only messages that a provider gave this id."`
+	Since      time.Time `help:"Only messages accepted at or after this time."`
+	Until      time.Time `help:"Only messages accepted before this time."`
 	paging
 	format
 }
@@ -42,7 +43,7 @@ func (*messagesListCmd) Help() string {
 func (c *messagesListCmd) Run(ctx context.Context, s *Streams, client mailClient) error {
 	page, err := client.Messages(ctx, api.MessageQuery{
 		Status: c.Status, To: c.To, From: c.From, Tag: c.Tag, Stream: c.Stream, Account: c.Account,
-		Since: c.Since, Until: c.Until, Limit: c.Limit, Cursor: c.Cursor,
+		ProviderMessageID: c.ProviderID, Since: c.Since, Until: c.Until, Limit: c.Limit, Cursor: c.Cursor,
 	})
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ type devCmd struct {
 // Help implements kong.HelpProvider.
 func (*devCmd) Help() string {
 	return `Starts a private Postgres under the data directory, emulators of the six providers, one account for each of them with equal weights, and the API. ` +
-		`No mail leaves this machine. It writes its address and keys to DATA/dev.env and runs until Ctrl-C. The next run has all data. ` +
+		`No mail leaves this machine. It writes its address and keys to DATA/dev.env, prints a link that signs you in at the dashboard, and runs until Ctrl-C. The next run has all data. ` +
 		`With SENDGATE_DATABASE_URL it uses that database instead of a private Postgres. ` +
 		`SENDGATE_FORWARD_ALLOW, SENDGATE_LOOKUP_SCHEDULE and SENDGATE_UNKNOWN_WAIT mean the same as for serve.
 

@@ -234,6 +234,7 @@ func matches(v *record.View, q record.Filter) bool {
 	to := q.To == "" || slices.ContainsFunc(v.Recipients, func(r mail.Recipient) bool { return r.Address.Email == q.To })
 	return to && m.Tenant == q.Tenant && (q.Status == "" || v.Status == q.Status) &&
 		(q.From == "" || m.From.Email == q.From) && (q.Stream == "" || m.Stream == q.Stream) &&
+		(q.ProviderMessageID == "" || slices.ContainsFunc(v.Attempts, func(a record.Attempt) bool { return a.ProviderMessageID == q.ProviderMessageID })) &&
 		(q.Account == "" || m.Account == q.Account) && (q.Tag == "" || slices.Contains(m.Tags, q.Tag)) &&
 		(q.Since.IsZero() || !m.CreatedAt.Before(q.Since)) && (q.Until.IsZero() || m.CreatedAt.Before(q.Until))
 }

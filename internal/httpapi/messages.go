@@ -84,10 +84,10 @@ func (s *Server) addMessageIDs(ctx context.Context, v *record.View, out []api.At
 }
 
 func (s *Server) listMessages(r *http.Request) (out api.MessagePage, err error) {
-	q := readQuery(r, "status", "to", "from", "tag", "stream", "account", "since", "until", "limit", "cursor")
+	q := readQuery(r, "status", "to", "from", "tag", "stream", "account", "provider_message_id", "since", "until", "limit", "cursor")
 	f := record.Filter{
 		Tenant: principal(r).Tenant, Status: q.status("status"), To: q.email("to"), From: q.email("from"),
-		Tag: q.text("tag"), Stream: q.text("stream"), Account: q.text("account"),
+		Tag: q.text("tag"), Stream: q.text("stream"), Account: q.text("account"), ProviderMessageID: q.text("provider_message_id"),
 		Since: q.moment("since"), Until: q.moment("until"), Limit: q.limit() + 1,
 	}
 	l := listing{name: "messages", tenant: f.Tenant, filter: q.filter()}

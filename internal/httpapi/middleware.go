@@ -17,6 +17,8 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+
+	"github.com/sendgate/sendgate/internal/record"
 )
 
 type contextKey int
@@ -24,6 +26,7 @@ type contextKey int
 const (
 	requestIDKey contextKey = iota
 	principalKey
+	insiderKey
 )
 
 const maxRequestID = 128
@@ -89,7 +92,8 @@ func (s *Server) withAccessLog(next http.Handler) http.Handler {
 // ofStranger reports whether anyone can cause such an answer, as often as they like. These are logged for debugging only.
 // Metrics count them, and the code that refuses them logs samples.
 func ofStranger(route string, status int) bool {
-	open := strings.HasPrefix(route, "/hooks/") || strings.HasPrefix(route, "/u/") || route == "other"
+	open := strings.HasPrefix(route, "/hooks/") || strings.HasPrefix(route, "/u/") || route == "other" ||
+		route == "/dash/signin" || route == record.WelcomePath
 	return status == http.StatusUnauthorized || status == http.StatusTooManyRequests || open && status >= http.StatusBadRequest
 }
 

@@ -20,37 +20,58 @@ func (s *Server) routes() http.Handler {
 	r.Get("/u/{token}", s.people(s.askUnsubscribe))
 	r.Head("/u/{token}", s.people(s.askUnsubscribe))
 
-	r.Route("/v1", func(r chi.Router) {
-		r.Post("/send", s.sends(s.send))
-		r.Post("/send/batch", s.sends(s.sendBatch))
-
-		r.Get("/messages", s.may(record.ScopeMessagesRead, reply(s.listMessages)))
-		r.Get("/messages/{id}", s.may(record.ScopeMessagesRead, show(s.getMessage)))
-		r.Post("/messages/{id}/cancel", s.may(record.ScopeSend, show(s.cancelMessage)))
-		r.Post("/messages/{id}/resend", s.sends(reply(s.resendMessage)))
-
-		r.Get("/events", s.may(record.ScopeEventsRead, reply(s.listEvents)))
-		r.Get("/events/stream", s.may(record.ScopeEventsRead, s.streamEvents))
-		r.Get("/stats", s.may(record.ScopeStatsRead, reply(s.getStats)))
-
-		r.Get("/suppressions", s.may(record.ScopeSuppressionsRead, reply(s.listSuppressions)))
-		r.Post("/suppressions", s.may(record.ScopeSuppressionsWrite, take(s, http.StatusCreated, s.addSuppression), record.ScopeSend))
-		r.Get("/suppressions/export", s.may(record.ScopeSuppressionsRead, s.exportSuppressions))
-		r.Post("/suppressions/import", s.may(record.ScopeSuppressionsWrite, s.importSuppressions, record.ScopeSend))
-		r.Get("/suppressions/{email}", s.may(record.ScopeSuppressionsRead, reply(s.getSuppression)))
-		r.Delete("/suppressions/{email}", s.may(record.ScopeSuppressionsWrite, s.deleteSuppression))
-
-		s.endpointRoutes(r)
-	})
+	r.Route("/v1", s.tenantRoutes)
 	if !s.adminApart {
-		r.Route("/admin/v1", s.adminRoutes)
+		s.operatorRoutes(r)
 	}
 	return r
+}
+
+// tenantRoutes are the routes of the tenant whose key is used.
+func (s *Server) tenantRoutes(r chi.Router) {
+	r.Post("/send", s.sends(s.send))
+	r.Post("/send/batch", s.sends(s.sendBatch))
+
+	r.Get("/messages", s.may(record.ScopeMessagesRead, reply(s.listMessages)))
+	r.Get("/messages/{id}", s.may(record.ScopeMessagesRead, show(s.getMessage)))
+	r.Post("/messages/{id}/cancel", s.may(record.ScopeSend, show(s.cancelMessage)))
+	r.Post("/messages/{id}/resend", s.sends(reply(s.resendMessage)))
+
+	r.Get("/events", s.may(record.ScopeEventsRead, reply(s.listEvents)))
+	r.Get("/events/stream", s.may(record.ScopeEventsRead, s.streamEvents))
+	r.Get("/stats", s.may(record.ScopeStatsRead, reply(s.getStats)))
+
+	r.Get("/suppressions", s.may(record.ScopeSuppressionsRead, reply(s.listSuppressions)))
+	r.Post("/suppressions", s.may(record.ScopeSuppressionsWrite, take(s, http.StatusCreated, s.addSuppression), record.ScopeSend))
+	r.Get("/suppressions/export", s.may(record.ScopeSuppressionsRead, s.exportSuppressions))
+	r.Post("/suppressions/import", s.may(record.ScopeSuppressionsWrite, s.importSuppressions, record.ScopeSend))
+	r.Get("/suppressions/{email}", s.may(record.ScopeSuppressionsRead, reply(s.getSuppression)))
+	r.Delete("/suppressions/{email}", s.may(record.ScopeSuppressionsWrite, s.deleteSuppression))
+
+	s.endpointRoutes(r)
+}
+
+// operatorRoutes are the admin API and the dashboard, which is for the same networks.
+func (s *Server) operatorRoutes(r chi.Router) {
+	r.Route("/admin/v1", s.adminRoutes)
+	if s.dash != nil {
+		r.With(s.withAdminNetworks).Mount("/dash", s.dash)
+	}
 }
 
 // adminAlone is the admin API for its own address. It has its own pool of places, which traffic on the other address can't fill.
 func (s *Server) adminAlone() http.Handler {
 	r := s.newRouter(newPool(MaxConns, 0))
+	s.operatorRoutes(r)
+	return r
+}
+
+// withinRoutes is the API for calls of the dashboard, see As. The request of the person has a place already.
+func (s *Server) withinRoutes() http.Handler {
+	r := chi.NewRouter()
+	r.Use(withRequestID, withHeaders, s.withAccessLog, s.withRecover)
+	r.NotFound(s.handle(notFound))
+	r.Route("/v1", s.tenantRoutes)
 	r.Route("/admin/v1", s.adminRoutes)
 	return r
 }

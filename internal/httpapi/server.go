@@ -56,6 +56,9 @@ type Options struct {
 	Unsubscribe Unsubscriber    // opens the tokens of one-click links; default none is valid
 	Webhooks    EndpointOptions // webhook endpoints
 	Notify      NotifyOptions   // incidents, and who is told
+
+	// Dash makes the dashboard at /dash, which is served where the admin API is. Default none.
+	Dash func(*Server) (http.Handler, error)
 }
 
 // Defaults of Options.
@@ -97,6 +100,8 @@ type Server struct {
 	logins             logins
 	reads              bodyReads
 	handler, admin     http.Handler
+	inside             http.Handler // the API for As
+	dash               http.Handler // nil without one
 	warned             atomic.Int64 // when the log last warned of an untrusted proxy, in seconds since 1970
 
 	// These count by address.
@@ -133,6 +138,13 @@ func New(o Options) (*Server, error) {
 	s.keys = newKeyring(o.Store, s.now, cmp.Or(o.AcceptWait, DefaultAcceptWait))
 	s.cursors = newCursors(append([][]byte{o.SecretKey}, o.PreviousKeys...)...)
 	s.touches = newToucher(o.Store, s.log, s.now)
+	s.inside = s.withinRoutes()
+	if o.Dash != nil {
+		var err error
+		if s.dash, err = o.Dash(s); err != nil {
+			return nil, err
+		}
+	}
 	s.handler, s.admin = s.routes(), s.adminAlone()
 	return s, nil
 }

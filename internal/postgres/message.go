@@ -122,6 +122,7 @@ func listSQL(f record.Filter) (string, []any) {
 	l.and(f.Stream != "", "m.stream = $?", f.Stream)
 	l.and(f.Account != "", `m.id IN (SELECT t.message_id FROM attempt t JOIN account a ON a.id = t.account_id
 		WHERE t.message_id = m.id AND a.name = $?)`, f.Account)
+	l.and(f.ProviderMessageID != "", "m.id IN (SELECT t.message_id FROM attempt t WHERE t.provider_message_id = $? AND t.provider_message_id <> '')", f.ProviderMessageID)
 	return l.newest("m.id", f.Since, f.Until, f.Before, f.Limit)
 }
 

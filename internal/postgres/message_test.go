@@ -124,7 +124,9 @@ func TestMessagesAreFiltered(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	f := b.fly(t, submission("first@example.org"))
-	b.record(t, f.owner, sent(f.due))
+	result := sent(f.due)
+	result.ProviderMessageID = "theirs"
+	b.record(t, f.owner, result)
 	ids := []mail.ID{f.id}
 	for _, change := range []func(*record.Submission){
 		func(s *record.Submission) { s.Message.From.Email = "news@example.com" },
@@ -151,6 +153,8 @@ func TestMessagesAreFiltered(t *testing.T) {
 		{"to a blind copy", record.Filter{To: "bob@example.net"}, []int{4}},
 		{"account", record.Filter{Account: "relay"}, []int{0}},
 		{"account of none", record.Filter{Account: "ses"}, nil},
+		{"id of the provider", record.Filter{ProviderMessageID: "theirs"}, []int{0}},
+		{"id of no call", record.Filter{ProviderMessageID: "pm-none"}, nil},
 		{"two at once", record.Filter{To: "ann@example.org", Stream: "bulk"}, []int{3}},
 		{"limit", record.Filter{Limit: 2}, []int{4, 3}},
 		{"cursor", record.Filter{Before: ids[3], Limit: 2}, []int{2, 1}},

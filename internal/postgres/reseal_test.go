@@ -176,8 +176,10 @@ func TestEverySealedColumnIsKnown(t *testing.T) {
 		}
 		got = append(got, name)
 	}
-	want = []string{"api_key.hash", "audit_link.hash", "body.payload", "event.raw", "hook_token.body", "idempotency.fingerprint",
-		"person_code.hash", "person_link.hash", "person_session.hash"} // what is bytes and not sealed
+	want = []string{
+		"api_key.hash", "audit_link.hash", "body.payload", "event.raw", "hook_token.body", "idempotency.fingerprint",
+		"person_code.hash", "person_link.hash", "person_session.hash",
+	} // what is bytes and not sealed
 	for _, v := range vaults {
 		want = append(want, v.table+"."+v.column)
 	}

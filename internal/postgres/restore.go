@@ -191,7 +191,8 @@ type restoreRun struct {
 	progress func(int)
 }
 
-// all does the whole work. At its end it deletes the rows of the lost replicas.
+// all does the whole work. At its end it deletes the rows of the lost replicas, and people's sessions and links: what ended after
+// the backup must not live again.
 func (r *restoreRun) all(ctx context.Context) error {
 	if err := r.begin(ctx); err != nil {
 		return err
@@ -199,7 +200,7 @@ func (r *restoreRun) all(ctx context.Context) error {
 	if err := r.moveAll(ctx); err != nil {
 		return err
 	}
-	if _, err := r.guard.Exec(ctx, `DELETE FROM replica`); err != nil {
+	if _, err := r.guard.Exec(ctx, `DELETE FROM replica; DELETE FROM person_session; DELETE FROM person_link`); err != nil {
 		return err
 	}
 	return r.note(ctx, r.guard, "restore.end", r.moved)

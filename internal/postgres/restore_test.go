@@ -399,3 +399,15 @@ func TestRestoreTakesTheTimeOfTheLossForWhatItIs(t *testing.T) {
 		}
 	}
 }
+
+// A session or link that had ended when the backup was older must not live again.
+func TestRestoreEndsSessionsAndLinks(t *testing.T) {
+	t.Parallel()
+	b, _ := lost(t)
+	b.person(t, "ann")
+	must(t, b.db.CreateLink(t.Context(), "ops", "ann", hashOf("again"), false))
+	b.restore(t, b.past(t))
+	if got := get[string](t, b, `SELECT (SELECT count(*) FROM person_session) || ' ' || (SELECT count(*) FROM person_link) || ' ' || (SELECT count(*) FROM person)`); got != "0 0 1" {
+		t.Errorf("sessions, links, people = %s, want 0 0 1", got)
+	}
+}

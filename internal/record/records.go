@@ -113,6 +113,7 @@ type Filter struct {
 	Tenant                                  mail.TenantID
 	Status                                  mail.Status
 	To, From, Tag, Stream, Account, Subject string
+	ProviderMessageID                       string // of an attempt
 	Since, Until                            time.Time
 	Before                                  mail.ID // keyset cursor
 	Limit                                   int
