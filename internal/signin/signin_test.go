@@ -248,7 +248,7 @@ func TestCookieIsBoundToTheHostOverTLS(t *testing.T) {
 	}
 }
 
-// Pages hold nothing that the policy would have to allow by an unsafe word, and none of them is stored or tells where it was.
+// Pages hold nothing that the policy would have to allow by an unsafe word, and none of them is stored or tells another site where it was.
 func TestPagesNeedNoUnsafePolicy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -262,7 +262,7 @@ func TestPagesNeedNoUnsafePolicy(t *testing.T) {
 		if strings.Contains(csp, "unsafe") || !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") {
 			t.Errorf("%s: policy %q", name, csp)
 		}
-		if a.header.Get("Referrer-Policy") != "no-referrer" || a.header.Get("Cache-Control") != "no-store" {
+		if a.header.Get("Referrer-Policy") != "same-origin" || a.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: headers %v", name, a.header)
 		}
 		for _, bad := range []string{" style=", "<style", " onclick", " onsubmit", "<script>", "data:"} {
