@@ -69,7 +69,7 @@ func (g *Gate) prove(r *http.Request, name, password, code string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	if right = right && login.DisabledAt.IsZero(); right {
+	if right {
 		if wait := g.guesses.codes.Note(name); wait > 0 {
 			g.warn(r, &login, "too many codes for the right password")
 			return "", tooMany(wait)
