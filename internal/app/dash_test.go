@@ -254,6 +254,7 @@ func TestDashboardIsWhereTheAdminAPIIs(t *testing.T) {
 	_, a := b.beginDash(t, "SENDGATE_ADMIN_LISTEN=127.0.0.1:0", "SENDGATE_ADMIN_NETWORKS=10.0.0.0/8")
 	b.browse(t, a.URL, record.RoleAdmin).get("/dash/").holds(t, 404)
 	b.browse(t, a.AdminURL, record.RoleAdmin).get("/dash/").holds(t, 403, "address_not_allowed")
+	b.browse(t, a.AdminURL, "").get("/dash/signin").holds(t, 403, "address_not_allowed") // nobody may guess from there
 }
 
 // The real gate: the one-time link of sendgate dev signs in once, and the session's token is needed to change anything.

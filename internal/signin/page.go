@@ -82,7 +82,7 @@ func (g *Gate) page(h func(w http.ResponseWriter, r *http.Request) error) http.H
 	return func(w http.ResponseWriter, r *http.Request) {
 		head := w.Header()
 		head.Set("Cache-Control", "no-store")
-		head.Set("Referrer-Policy", "no-referrer")
+		head.Set("Referrer-Policy", "same-origin") // with no-referrer, browsers would send our forms with the origin "null"
 		head.Set("X-Content-Type-Options", "nosniff")
 		head.Set("Content-Security-Policy", policy)
 		err := g.readForm(w, r)

@@ -98,7 +98,7 @@ func TestForgedRequestsAreRefused(t *testing.T) {
 		headers []string
 	}{
 		"no token":                {"", nil},
-		"a wrong token":           {"x" + good[1:], nil},
+		"a wrong token":           {good + "x", nil},
 		"of another session":      {other.csrf(), nil},
 		"another origin":          {good, []string{"Origin", "https://evil.example", "Sec-Fetch-Site", ""}},
 		"another site":            {good, []string{"Sec-Fetch-Site", "cross-site"}},
@@ -248,7 +248,7 @@ func TestCookieIsBoundToTheHostOverTLS(t *testing.T) {
 	}
 }
 
-// Pages hold nothing that the policy would have to allow by an unsafe word, and none of them is stored or tells where it was.
+// Pages hold nothing that the policy would have to allow by an unsafe word, and none of them is stored or tells another site where it was.
 func TestPagesNeedNoUnsafePolicy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -262,7 +262,7 @@ func TestPagesNeedNoUnsafePolicy(t *testing.T) {
 		if strings.Contains(csp, "unsafe") || !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") {
 			t.Errorf("%s: policy %q", name, csp)
 		}
-		if a.header.Get("Referrer-Policy") != "no-referrer" || a.header.Get("Cache-Control") != "no-store" {
+		if a.header.Get("Referrer-Policy") != "same-origin" || a.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: headers %v", name, a.header)
 		}
 		for _, bad := range []string{" style=", "<style", " onclick", " onsubmit", "<script>", "data:"} {
