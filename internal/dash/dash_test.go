@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -32,10 +33,12 @@ func (open) Routes(chi.Router, func(http.ResponseWriter, *http.Request, int, str
 type canned struct {
 	answers map[string]any
 	calls   []string
+	asked   []url.Values
 }
 
 func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.calls = append(c.calls, r.Method+" "+r.URL.Path)
+	c.asked = append(c.asked, r.URL.Query())
 	body, err := json.Marshal(c.answers[r.URL.Path])
 	if err != nil {
 		return nil, err
@@ -200,5 +203,28 @@ func TestSpansAreShort(t *testing.T) {
 	}
 	if got := since(noon, noon.Add(3*time.Minute)); got != "in 3 min" {
 		t.Errorf("since = %s", got)
+	}
+}
+
+// Postmark and Resend give ids that look like ours but for the version.
+func TestOneFieldFindsByWhatItHolds(t *testing.T) {
+	t.Parallel()
+	for q, want := range map[string]string{
+		"01939f3e-7a2c-7cc1-8f2e-3b1a5c9d0e4f": "",
+		"6778fa25-2346-40fc-9621-6da600085cdd": "provider_message_id",
+		"010001a22ef298f3-216a9ce5":            "provider_message_id",
+		"ann@example.org":                      "to",
+	} {
+		c := &canned{answers: map[string]any{"/v1/messages": api.MessagePage{}}}
+		w := get(newDash(t, c, record.RoleSupport, noon), "/messages?q="+q)
+		if want == "" {
+			if got := w.Header().Get("Location"); w.Code != http.StatusSeeOther || got != "/dash/messages/"+q {
+				t.Errorf("%s leads to %d %s", q, w.Code, got)
+			}
+			continue
+		}
+		if w.Code != 200 || len(c.asked) != 1 || c.asked[0].Get(want) != q {
+			t.Errorf("%s = %d, asked %v, want %s", q, w.Code, c.asked, want)
+		}
 	}
 }
