@@ -19,8 +19,10 @@ func TestSeriesAddUpOverReplicasMinutesAndHours(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 { // replicas, which name the same rows in opposite orders
 		counts := []record.Count{
-			{Measure: "sent", At: first, Account: "a", Stream: "bulk", N: 1}, {Measure: "sent", At: first, Account: "b", N: 2},
-			{Measure: "sent", At: second, Account: "a", Stream: "transactional", N: 3}, {Measure: "bounced", At: first, Account: "a", Detail: "hard", N: 1},
+			{Measure: "sent", At: first, Account: "a", Stream: "bulk", N: 1},
+			{Measure: "sent", At: first, Account: "b", N: 2},
+			{Measure: "sent", At: second, Account: "a", Stream: "transactional", N: 3},
+			{Measure: "bounced", At: first, Account: "a", Detail: "hard", N: 1},
 		}
 		if i%2 == 0 {
 			counts[0], counts[3], counts[1], counts[2] = counts[3], counts[0], counts[2], counts[1]

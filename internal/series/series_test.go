@@ -41,8 +41,10 @@ func TestTakeReturnsWhatWasGained(t *testing.T) {
 	m.Attempts.WithLabelValues("b", "ses", "accepted").Add(1)
 	m.AcceptSeconds.Observe(1e6)
 	first := []record.Count{
-		{Measure: "accepted", N: 3}, {Measure: "attempts", Account: "a", Detail: "accepted", N: 5},
-		{Measure: "attempts", Account: "b", Detail: "accepted", N: 1}, {Measure: "accept_seconds", Detail: "+Inf", N: 1},
+		{Measure: "accepted", N: 3},
+		{Measure: "attempts", Account: "a", Detail: "accepted", N: 5},
+		{Measure: "attempts", Account: "b", Detail: "accepted", N: 1},
+		{Measure: "accept_seconds", Detail: "+Inf", N: 1},
 	}
 	take(first...)   // and is not stored
 	take(first...)() // so it comes again
