@@ -54,8 +54,9 @@ type desk struct {
 	Options
 	pages map[string]*template.Template
 
-	mu      sync.Mutex // held while state is read
+	mu      sync.Mutex // held while state or traffic is read
 	state   state
+	traffic map[string]traffic // by window
 	tenants struct {
 		names []string
 		at    time.Time
@@ -74,7 +75,7 @@ func New(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &desk{Options: o, pages: pages}
+	d := &desk{Options: o, pages: pages, traffic: map[string]traffic{}}
 	return d.routes(), nil
 }
 
@@ -104,6 +105,7 @@ func (d *desk) routes() http.Handler {
 	r.Post("/pools/{pool}", d.page(savePool))
 
 	r.Get("/mailbox", d.page(showMailbox))
+	r.Get("/traffic", d.page(showTraffic))
 	r.Get("/queue", d.page(showQueue))
 	r.Get("/events", d.page(listEvents))
 	r.Get("/suppressions", d.page(listSuppressions))

@@ -191,8 +191,9 @@ func (s state) Count(what string, n int64) string { return count(s.Queue, what, 
 // overview is the first page. People who may not see the installation get what they may see of their tenant.
 func overview(v *visit) error {
 	x := struct {
-		State *state
-		Stats *api.Stats
+		State   *state
+		Traffic *traffic
+		Stats   *api.Stats
 	}{}
 	if v.may(record.ScopeRoutingRead) {
 		s, err := v.current()
@@ -203,6 +204,11 @@ func overview(v *visit) error {
 		if v.partial() {
 			return v.show(200, "state", "overview", "Overview", x.State)
 		}
+		t, err := v.readTraffic("")
+		if err != nil {
+			return err
+		}
+		x.Traffic = &t
 	}
 	stats, err := v.api.Stats(v.r.Context(), api.StatsQuery{By: "account"})
 	if err != nil && !is(err, "too_many_requests") { // the counts are a part of the page that may be busy

@@ -46,6 +46,7 @@ var helpers = template.FuncMap{
 	"static": func(name string) string { return "/dash/static/" + hashed[name] },
 	"stamp":  stamp, "iso": iso, "since": since, "tone": tone, "pretty": pretty, "share": percent, "list": strings.Join,
 	"ms": millis, "bounces": bounces, "quantiles": quantiles, "pick": func(pairs ...any) map[string]any { return picked(pairs) },
+	"figure": func(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) },
 	"part":   func(n int, of float64) float64 { return float64(n) * of },
 	"weight": func(w float64) string { return strconv.FormatFloat(w, 'f', -1, 64) },
 }
