@@ -196,7 +196,7 @@ func (a *App) keepBounce(ctx context.Context, account string, id int32, batch pr
 		a.log.Info("mail to a bounce address ignored", "account", account, "note", provider.Cut(batch.Note))
 		return nil
 	}
-	taken, err := (&store{DB: a.db, engine: a.engine, metrics: a.metrics}).ReceiveEvents(ctx, record.Intake{
+	taken, err := a.store().ReceiveEvents(ctx, record.Intake{
 		Account: id, Source: mail.FromWebhook, Payloads: batch.Payloads,
 	})
 	if err != nil {
