@@ -204,9 +204,7 @@ func (s *stage) receives(t *testing.T, words []string, port int) {
 	}
 
 	s.sh(t, s.dev, nil, "sendgate webhooks test "+endpoint.ID)
-	if !strings.Contains(out.text(), `"type":"message.`) {
-		t.Errorf("it printed no event:\n%s", out.text())
-	}
+	out.await(t, `"type":"message.`)
 
 	body := []byte(`{"type":"message.forged"}`)
 	sign := func(secret string, at time.Time) string {
@@ -251,6 +249,7 @@ func (s *stage) receives(t *testing.T, words []string, port int) {
 			t.Errorf("%s: answered %d, want %d\n%s", name, resp.StatusCode, c.want, out.text())
 		}
 	}
+	out.await(t, "message.forged")
 	if n := strings.Count(out.text(), "message.forged"); n != 1 {
 		t.Errorf("it took %d of the requests, want the one with a good signature\n%s", n, out.text())
 	}
@@ -273,4 +272,15 @@ func (o *output) text() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return string(o.seen)
+}
+
+// await waits until the program has printed a text: it may answer a request first.
+func (o *output) await(t *testing.T, text string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(o.text(), text); time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // it waits for another program
+		if time.Now().After(end) {
+			t.Errorf("it does not print %s:\n%s", text, o.text())
+			return
+		}
+	}
 }
