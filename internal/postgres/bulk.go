@@ -158,7 +158,10 @@ func findBulk(ctx context.Context, tx pgx.Tx, f *record.Bulk) (found bulkFound, 
 // changeBulk changes messages of the queue and returns how many. Those that another transaction took meanwhile stay.
 func changeBulk(ctx context.Context, tx pgx.Tx, f *record.Bulk, ids [][16]byte) (int, error) {
 	const (
-		decide = `UPDATE unknown SET policy = $2, decide_at = now() WHERE id = ANY ($1)`
+		// An account that could repeat the call safely must not do so afterwards: the operator has decided.
+		decide = `UPDATE unknown u SET policy = $2, decide_at = now(), avoid = coalesce(u.avoid, '{}') || jsonb_build_object(a.name,
+			coalesce(u.avoid -> a.name, '{"why": "ended by an operator"}') || jsonb_build_object('repeat', coalesce(u.avoid -> a.name -> 'repeat', '{"n": 0}') || '{"over": true}'))
+			FROM account a WHERE a.id = u.account_id AND u.id = ANY ($1)`
 		hurry  = `UPDATE ready SET due = now(), held = false WHERE id = ANY ($1) AND due > now()`
 	)
 	switch {

@@ -1,7 +1,9 @@
 package postgres
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -172,5 +174,21 @@ func TestBulkResendLeavesAloneWhatMayHaveBeenSent(t *testing.T) {
 	b.bulk(t, failed)
 	if diff := cmp.Diff([]string{"ready", "ready", "settled", "settled"}, places()); diff != "" {
 		t.Errorf("with force (-want +got)\n%s", diff)
+	}
+}
+
+// An account may make a call again safely, but not after an operator has decided otherwise.
+func TestBulkEndsRepeatsOfUnknownMessages(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	f := b.hangRepeat(t)
+	if sum, _ := b.bulk(t, record.Bulk{Action: record.BulkFail, Filter: record.Filter{Status: mail.Unknown}}); sum.Done != 1 {
+		t.Fatalf("bulk = %+v", sum)
+	}
+	b.repeat(t, f.account, 0)
+	_, _, err := b.db.DecideUnknown(t.Context(), true, 2)
+	must(t, err)
+	if got := fmt.Sprint(b.outcome(t, f.id)); !strings.Contains(got, "failed_unknown") {
+		t.Errorf("the message is %s, want failed_unknown", got)
 	}
 }
