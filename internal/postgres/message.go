@@ -189,14 +189,17 @@ func (db *DB) Cancel(ctx context.Context, tenant mail.TenantID, id mail.ID) erro
 func (db *DB) Resend(ctx context.Context, tenant mail.TenantID, id mail.ID, force bool) error {
 	const failed = `('failed', 'failed_unknown', 'expired', 'cancelled')`
 	return db.inTx(ctx, func(tx pgx.Tx) error {
-		var open, whole, doubt bool
-		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ready WHERE id = $1) OR EXISTS (SELECT 1 FROM inflight WHERE id = $1)
-			OR EXISTS (SELECT 1 FROM unknown WHERE id = $1), EXISTS (SELECT 1 FROM body WHERE id = $1),
-			EXISTS (SELECT 1 FROM recipient WHERE message_id = $1 AND status = 'failed_unknown')
-			FROM message WHERE id = $1 AND tenant_id = $2 FOR UPDATE`, [16]byte(id), tenant).Scan(&open, &whole, &doubt)
+		// What is read in the statement that waits for the lock may be older than the lock.
+		err := tx.QueryRow(ctx, `SELECT FROM message WHERE id = $1 AND tenant_id = $2 FOR UPDATE`, [16]byte(id), tenant).Scan()
 		if errors.Is(err, pgx.ErrNoRows) {
 			return fmt.Errorf("message %s: %w", id, record.ErrNotFound)
 		}
+		if err != nil {
+			return err
+		}
+		var open, whole, doubt bool
+		err = tx.QueryRow(ctx, `SELECT `+openMessageSQL("$1")+`, EXISTS (SELECT FROM body WHERE id = $1),
+			EXISTS (SELECT FROM recipient WHERE message_id = $1 AND status = 'failed_unknown')`, [16]byte(id)).Scan(&open, &whole, &doubt)
 		if err != nil {
 			return err
 		}

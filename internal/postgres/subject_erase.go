@@ -52,9 +52,10 @@ func countSubject(ctx context.Context, tx pgx.Tx, tenants []int32, folded string
 // maxSubjectCount is where a count of messages stops.
 const maxSubjectCount = 1_000_000
 
-// BeginErasure is the first step of an erasure: from now on the address gets no mail. It is known by a hash only, in place of its
-// suppressions. If messages to it are open, nothing is changed and record.ErrConflict is returned, unless cancel is set: then those that
-// wait are cancelled if they are to nobody else, and otherwise go without it. It returns how many of both.
+// BeginErasure is the first step of an erasure: from now on the address gets no mail. It is suppressed until EraseSubject has erased its
+// last message, and then known by a hash only. If messages to it are open, nothing is changed and record.ErrConflict is returned, unless
+// cancel is set: then those that wait are cancelled if they are to nobody else. The others go without it, for it is suppressed. It
+// returns how many of both.
 func (db *DB) BeginErasure(ctx context.Context, actor string, q record.SubjectQuery, cancel bool) (cancelled int, err error) {
 	folded := mail.FoldAddress(q.Address)
 	var waiting []waitingMessage
@@ -79,7 +80,8 @@ func (db *DB) BeginErasure(ctx context.Context, actor string, q record.SubjectQu
 			ON CONFLICT (tenant_id, hash) DO UPDATE SET complaint = erased.complaint OR EXCLUDED.complaint`, tenants, db.erasedHash(folded), folded)
 		b.Queue(`INSERT INTO suppression (tenant_id, email, reason, origin, detail)
 			SELECT t, $2, 'manual', 'api', 'stands for erased addresses' FROM unnest($1::int[]) t ON CONFLICT DO NOTHING`, tenants, erasedAddress)
-		b.Queue(`DELETE FROM suppression WHERE tenant_id = ANY ($1) AND email = $2`, tenants, folded)
+		b.Queue(`INSERT INTO suppression (tenant_id, email, reason, origin, detail)
+			SELECT t, $2, 'manual', 'api', 'is being erased' FROM unnest($1::int[]) t ON CONFLICT DO NOTHING`, tenants, folded)
 		b.Queue(`DELETE FROM soft_bounce WHERE tenant_id = ANY ($1) AND email = $2`, tenants, folded)
 		b.Queue(`DELETE FROM idempotency WHERE tenant_id = ANY ($1) AND key ILIKE $2`, tenants, containing(q.Address))
 		b.Queue(bumpSQL)
@@ -87,8 +89,8 @@ func (db *DB) BeginErasure(ctx context.Context, actor string, q record.SubjectQu
 			return err
 		}
 		waiting, err = pgx.CollectRows(query(ctx, tx, `WITH m(id) AS (`+subjectMessagesSQL+`)
-			SELECT m.id, r.tenant_id, bool_and(coalesce(r.folded, lower(r.email COLLATE "C")) = $2) FROM m JOIN ready ON ready.id = m.id JOIN recipient r ON r.message_id = m.id
-			GROUP BY 1, 2`, tenants, folded, [16]byte{}, maxSubjectCount), pgx.RowToStructByPos[waitingMessage])
+			SELECT m.id, r.tenant_id, bool_and(`+foldedSQL("r")+` = $2) FROM m JOIN ready ON ready.id = m.id JOIN recipient r ON r.message_id = m.id
+			GROUP BY 1, 2 HAVING bool_or(`+foldedSQL("r")+` = $2)`, tenants, folded, [16]byte{}, maxSubjectCount), pgx.RowToStructByPos[waitingMessage])
 		if err != nil {
 			return err
 		}
@@ -98,15 +100,14 @@ func (db *DB) BeginErasure(ctx context.Context, actor string, q record.SubjectQu
 		return 0, fmt.Errorf("begin erasure: %w", unavailable(err))
 	}
 	for _, m := range waiting {
+		err = nil
 		if m.Alone {
 			err = db.Cancel(ctx, m.Tenant, m.ID)
-		} else {
-			err = db.leaveOut(ctx, m.ID, folded)
 		}
 		switch {
 		case err == nil:
 			cancelled++
-		case !errors.Is(err, record.ErrConflict): // else it is being sent meanwhile, or is from the address
+		case !errors.Is(err, record.ErrConflict): // else it is being sent meanwhile
 			return cancelled, err
 		}
 	}
@@ -117,25 +118,6 @@ type waitingMessage struct {
 	ID     mail.ID
 	Tenant mail.TenantID
 	Alone  bool // the address is its only recipient
-}
-
-// leaveOut sends a message that waits without one of its recipients. It returns record.ErrConflict if it does not wait any more, or not
-// for that recipient.
-func (db *DB) leaveOut(ctx context.Context, id mail.ID, folded string) error {
-	return db.inTx(ctx, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, `SELECT FROM ready WHERE id = $1 FOR UPDATE`, [16]byte(id)).Scan(); err != nil {
-			if errors.Is(err, pgx.ErrNoRows) {
-				return record.ErrConflict
-			}
-			return err
-		}
-		tag, err := tx.Exec(ctx, `UPDATE recipient r SET status = 'suppressed', updated_at = now()
-			WHERE message_id = $1 AND status = 'queued' AND `+foldedSQL("r")+` = $2`, [16]byte(id), folded)
-		if err == nil && tag.RowsAffected() == 0 { // the address is its sender
-			return record.ErrConflict
-		}
-		return err
-	})
 }
 
 // containing is the ILIKE pattern of texts that contain an address.
@@ -165,6 +147,9 @@ func (db *DB) EraseSubject(ctx context.Context, actor string, q record.SubjectQu
 		if e.Events, next, err = eraseEvents(ctx, tx, tenants, q.Address, after); err != nil || next != "" {
 			return err
 		}
+		if err := unsuppressErased(ctx, tx, tenants, folded); err != nil {
+			return err
+		}
 		return audit(ctx, tx, actor, "subject.erased", veiled(folded), map[string]any{"tenant": q.Tenant})
 	})
 	if err == nil && step == stepMessages {
@@ -179,6 +164,15 @@ func (db *DB) EraseSubject(ctx context.Context, actor string, q record.SubjectQu
 		return e, "", fmt.Errorf("erase subject: %w", unavailable(err))
 	}
 	return e, next, nil
+}
+
+// unsuppressErased removes the suppressions of an address that is known by its hash. While a message to it is open they stay: it may
+// have been loaded for its call already, or be sent again.
+func unsuppressErased(ctx context.Context, tx pgx.Tx, tenants []int32, folded string) error {
+	_, err := tx.Exec(ctx, `WITH m(id) AS (`+subjectMessagesSQL+`)
+		DELETE FROM suppression WHERE tenant_id = ANY ($1) AND email = $2 AND NOT EXISTS (SELECT FROM m WHERE `+openMessageSQL("m.id")+`)`,
+		tenants, folded, [16]byte{}, maxSubjectCount)
+	return err
 }
 
 // eventsPage is how many events one step looks at.
@@ -212,12 +206,14 @@ func eraseMessage(ctx context.Context, tx pgx.Tx, id [16]byte, address string, e
 	var subject, sender string
 	var tags []string
 	var facts []byte
-	err := tx.QueryRow(ctx, `SELECT subject, sender, tags, facts, `+openMessageSQL("m.id")+` FROM message m WHERE id = $1 FOR UPDATE`, id).
-		Scan(&subject, &sender, &tags, &facts, &open)
+	err := tx.QueryRow(ctx, `SELECT subject, sender, tags, facts FROM message m WHERE id = $1 FOR UPDATE`, id).Scan(&subject, &sender, &tags, &facts)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // its day is being dropped
 	}
 	if err != nil {
+		return err
+	}
+	if err := tx.QueryRow(ctx, `SELECT `+openMessageSQL("$1"), id).Scan(&open); err != nil { // not before the lock is ours
 		return err
 	}
 	if open {
@@ -250,7 +246,8 @@ func eraseMessage(ctx context.Context, tx pgx.Tx, id [16]byte, address string, e
 	b.Queue(`UPDATE recipient r SET email = $3, folded = NULL, name = '', detail = '', bounce = bounce - 'text'
 		WHERE message_id = $1 AND `+foldedSQL("r")+` = $2`, id, folded, erasedAddress)
 	b.Queue(`UPDATE recipient SET detail = '', bounce = bounce - 'text' WHERE message_id = $1 AND (detail ILIKE $2 OR bounce->>'text' ILIKE $2)`, id, like)
-	b.Queue(`UPDATE attempt SET error = '' WHERE message_id = $1 AND error ILIKE $2`, id, like)
+	b.Queue(`UPDATE attempt SET error = CASE WHEN error ILIKE $2 THEN '' ELSE error END, decision = CASE WHEN decision::text ILIKE $2 THEN '{}' ELSE decision END
+		WHERE message_id = $1 AND (error ILIKE $2 OR decision::text ILIKE $2)`, id, like) // a decision quotes earlier errors
 	// A payload may name all recipients of its message, so none of its payloads stays.
 	b.Queue(`UPDATE event SET raw = NULL WHERE id = ANY (ARRAY(SELECT origin FROM event WHERE message_id = $1 AND origin <> id))`, id)
 	b.Queue(`UPDATE event SET raw = NULL, recipient = CASE WHEN recipient = $2 THEN $4 ELSE recipient END,

@@ -90,7 +90,7 @@ func (b *bed) letters(t *testing.T) (alone, shared mail.ID) {
 		s.Message.To, s.Message.Cc = []mail.Address{{Email: "bob@example.org", Name: "Bob"}}, []mail.Address{{Email: canary, Name: "Canary Person"}}
 	}))
 	for _, id := range []mail.ID{alone, shared} {
-		b.exec(t, `UPDATE attempt SET error = 'refused <Canary.Person@example.org>' WHERE message_id = $1`, [16]byte(id))
+		b.exec(t, `UPDATE attempt SET error = 'refused <Canary.Person@example.org>', decision = '{"candidates": [{"reason": "refused <Canary.Person@example.org>"}]}' WHERE message_id = $1`, [16]byte(id))
 		b.exec(t, `UPDATE recipient SET detail = '550 canary.person@example.org', bounce = '{"class": "hard", "text": "no CANARY.PERSON@example.org"}' WHERE message_id = $1`, [16]byte(id))
 	}
 	const raw = `{"rcpt": "Canary.Person@Example.ORG", "name": "Canary Person"}`
@@ -176,6 +176,7 @@ func TestWhoWasErasedGetsNoMail(t *testing.T) {
 	other := b.open(t, Options{AcceptWait: patient})
 	must(t, b.db.Suppress(ctx, record.Suppression{Tenant: 1, Email: canary, Reason: "complaint", Origin: "webhook"}))
 	must(t, second(b.db.BeginErasure(ctx, "key-1", record.SubjectQuery{Address: canary}, false)))
+	b.eraseAll(t, record.SubjectQuery{Address: canary})
 	must(t, second(other.Config(ctx)))
 	for _, db := range []*DB{b.db, other} {
 		a, err := db.Accept(ctx, submission("CANARY.person@example.org", "bob@example.org"))
@@ -228,7 +229,7 @@ func TestMessagesThatWaitRefuseAnErasure(t *testing.T) {
 	if n, err := b.db.BeginErasure(ctx, "key-1", q, true); n != 2 || err != nil {
 		t.Fatalf("begin: %d, %v; want both messages to the address", n, err)
 	}
-	if got := b.status(t, ids[0]) + ", " + b.status(t, ids[1]) + " " + b.place(t, ids[1]) + ", " + b.status(t, ids[2]); got != "cancelled: cancelled, queued: queued suppressed ready, queued: queued" {
+	if got := b.status(t, ids[0]) + ", " + b.status(t, ids[1]) + " " + b.place(t, ids[1]) + ", " + b.status(t, ids[2]); got != "cancelled: cancelled, queued: queued queued ready, queued: queued" {
 		t.Errorf("messages are %s", got)
 	}
 	if diff := cmp.Diff(record.Erased{Messages: 1, Open: 2}, b.eraseAll(t, q)); diff != "" {
@@ -246,6 +247,63 @@ func TestMessagesThatWaitRefuseAnErasure(t *testing.T) {
 	}
 	if len(due) != 1 || open != 1 {
 		t.Errorf("claimed %d messages, to %d recipients; want one to Bob", len(due), open)
+	}
+}
+
+// A message that is open when its recipient is erased may be called again: its outcome is unknown, or its call is under way. The person
+// stays suppressed until it is not open any more, and a complaint is not undone.
+func TestAnOpenMessageDoesNotReachWhoIsErased(t *testing.T) {
+	t.Parallel()
+	q := record.SubjectQuery{Address: "ann@example.org"}
+	for name, end := range map[string]queue.Result{
+		"unknown":   {Class: "uncertain", Recipients: changes("unknown"), Unknown: &queue.Hanging{DecideIn: time.Hour, Policy: mail.Resend}},
+		"transient": {Class: "transient", Requeue: &queue.Requeue{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			s := submission("ann@example.org")
+			s.Message.OnAmbiguous = mail.Resend
+			f := b.fly(t, s)
+			end.ID, end.N = f.id, 1
+			must(t, second(b.db.BeginErasure(t.Context(), "key-1", q, true)))
+			if e := b.eraseAll(t, q); e.Open != 1 {
+				t.Errorf("erased %+v, want one message open", e)
+			}
+			b.record(t, f.owner, end)
+			b.exec(t, `UPDATE unknown SET decide_at = now()`)
+			_, _, err := b.db.DecideUnknown(t.Context(), true, 2)
+			must(t, err)
+			owner := b.replica(t)
+			due := b.claim(t, owner, f.account, 1)
+			if len(due) != 1 {
+				t.Fatalf("the message is %s, want it ready", b.outcome(t, f.id))
+			}
+			a, err := b.db.Intend(t.Context(), owner, open(due[0], f.account, s))
+			if a.OK || len(a.Suppressed) != 1 || err != nil {
+				t.Errorf("a call may be made: %+v, %v", a, err)
+			}
+		})
+	}
+}
+
+// Bodies and queue are looked at behind the lock, not by a statement that began before it was got.
+func TestResendBehindAnErasureFindsNoBody(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	id := b.accept(t, submission("ann@example.org"))[0]
+	must(t, b.db.Cancel(t.Context(), mail.DefaultTenant, id))
+	tx := b.begin(t)
+	var e record.Erased
+	must(t, eraseMessage(t.Context(), tx, [16]byte(id), "ann@example.org", &e))
+	done := make(chan error, 1)
+	go func() { done <- b.db.Resend(t.Context(), mail.DefaultTenant, id, false) }()
+	until(t, "it waits", func() bool {
+		return get[int](t, b, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`) > 0
+	})
+	must(t, tx.Commit(t.Context()))
+	if err := <-done; !errors.Is(err, record.ErrConflict) || b.place(t, id) != "settled" {
+		t.Errorf("resend = %v, the message is %s; want a conflict", err, b.place(t, id))
 	}
 }
 
