@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/sendgate/sendgate/internal/incident"
 	"github.com/sendgate/sendgate/internal/provider"
 	"github.com/sendgate/sendgate/internal/queue"
 	"github.com/sendgate/sendgate/internal/record"
@@ -57,7 +58,7 @@ func (c *callTallies) note(account int32, class, failure string) {
 		t.Accepted++
 	case provider.Transient, provider.Uncertain:
 		t.Failed++
-		t.Failure = failure
+		t.Failure = incident.Veil(failure)
 	}
 }
 

@@ -158,7 +158,8 @@ func TestIncidentsOfTwoAccountsAreTwo(t *testing.T) {
 // A notice goes to chats and mailboxes: it says whose domain, and not which person.
 func TestANoticeNamesNoAddress(t *testing.T) {
 	t.Parallel()
-	n := Notice{Incident: Incident{Kind: SenderParked, Account: "ses", Subject: "ann@shop.example", Detail: `550 <bob.smith+x@example.org>: "carol@example.net" unverified`, Since: noon}}
+	found := Judge(&Facts{Accounts: []Account{{Name: "ses", Parks: []Park{{"ann@shop.example", `550 <bob.smith+x@example.org>: "carol@example.net" unverified`}}}}})
+	n := Notice{Incident: Step(nil, found, noon, mail.NewID).Began[0]}
 	text := n.Text()
 	for _, name := range []string{"ann", "bob", "smith", "carol"} {
 		if strings.Contains(text, name) {

@@ -125,7 +125,7 @@ func parked(a *Account, _ time.Time) (found []Finding) {
 		if p.Sender == "" {
 			kind = AuthFailure
 		}
-		found = append(found, Finding{Kind: kind, Account: a.Name, Subject: p.Sender, Detail: p.Reason})
+		found = append(found, Finding{Kind: kind, Account: a.Name, Subject: p.Sender, Detail: Veil(p.Reason)})
 	}
 	return found
 }

@@ -65,8 +65,8 @@ type Result struct {
 // localPart finds what stands before the @ of an address.
 var localPart = regexp.MustCompile(`[^\s@<>"'(),:;\[\]]+@`)
 
-// veil hides whose addresses a provider's text names.
-func veil(text string) string { return localPart.ReplaceAllString(text, "***@") }
+// Veil hides whose addresses a provider's text names. Texts are veiled before they are stored.
+func Veil(text string) string { return localPart.ReplaceAllString(text, "***@") }
 
 // Title is one line about the notice. It has no addresses.
 func (n *Notice) Title() string {
@@ -85,10 +85,10 @@ func (n *Notice) Text() string {
 	in := &n.Incident
 	lines := []string{n.Title(), ""}
 	if in.Subject != "" {
-		lines = append(lines, "About: "+veil(in.Subject))
+		lines = append(lines, "About: "+Veil(in.Subject))
 	}
 	if in.Detail != "" {
-		lines = append(lines, "Detail: "+n.Detail())
+		lines = append(lines, "Detail: "+in.Detail)
 	}
 	lines = append(lines, "Since: "+in.Since.UTC().Format(time.RFC3339))
 	if n.Ended {
@@ -99,9 +99,6 @@ func (n *Notice) Text() string {
 	lines = append(lines, "", "Runbook: "+in.Kind.Runbook(), "Incident: "+in.ID.String())
 	return strings.Join(lines, "\n") + "\n"
 }
-
-// Detail is the incident's detail without the local parts of addresses.
-func (n *Notice) Detail() string { return veil(n.Incident.Detail) }
 
 // Runbook is the section of the runbook about a kind.
 func (k Kind) Runbook() string { return "docs/runbook.md#" + strings.ReplaceAll(string(k), "_", "-") }

@@ -158,7 +158,7 @@ func bodyOf(n *incident.Notice, now time.Time) any {
 		return text{n.Text()}
 	}
 	p := payload{Type: "incident.began", Timestamp: in.Began, Data: data{
-		ID: in.ID.String(), Kind: in.Kind, Account: in.Account, Summary: n.Title(), Detail: n.Detail(), Remedy: in.Remedy(),
+		ID: in.ID.String(), Kind: in.Kind, Account: in.Account, Summary: n.Title(), Detail: in.Detail, Remedy: in.Remedy(),
 		Runbook: in.Kind.Runbook(), Since: in.Since, Test: in.Kind == incident.Test,
 	}}
 	if n.Ended {

@@ -159,8 +159,11 @@ func (db *DB) FinishNotice(ctx context.Context, r incident.Result) error {
 	return failed("record a notice", db.api.SendBatch(ctx, b).Close())
 }
 
-// NoticeMail returns the status and the account of the mail of a notice, or record.ErrNotFound.
+// NoticeMail returns the status and the account of the mail of a notice, or record.ErrNotFound. If it has reached anybody, its status is
+// sent, whatever became of the others.
 func (db *DB) NoticeMail(ctx context.Context, id mail.ID) (status mail.Status, account string, err error) {
-	err = db.api.QueryRow(ctx, `SELECT status, coalesce(facts->>'acc', '') FROM message WHERE id = $1`, [16]byte(id)).Scan(&status, &account)
+	err = db.api.QueryRow(ctx, `
+SELECT CASE WHEN EXISTS (SELECT FROM recipient WHERE message_id = $1 AND status IN ('sent', 'delivered', 'deferred', 'complained')) THEN 'sent' ELSE status END,
+       coalesce(facts->>'acc', '') FROM message WHERE id = $1`, [16]byte(id)).Scan(&status, &account)
 	return status, account, failed("read the mail of a notice", affectedRow(err, "message "+id.String()))
 }
