@@ -162,7 +162,7 @@ func changeBulk(ctx context.Context, tx pgx.Tx, f *record.Bulk, ids [][16]byte) 
 		decide = `UPDATE unknown u SET policy = $2, decide_at = now(), avoid = coalesce(u.avoid, '{}') || jsonb_build_object(a.name,
 			coalesce(u.avoid -> a.name, '{"why": "ended by an operator"}') || jsonb_build_object('repeat', coalesce(u.avoid -> a.name -> 'repeat', '{"n": 0}') || '{"over": true}'))
 			FROM account a WHERE a.id = u.account_id AND u.id = ANY ($1)`
-		hurry  = `UPDATE ready SET due = now(), held = false WHERE id = ANY ($1) AND due > now()`
+		hurry = `UPDATE ready SET due = now(), held = false WHERE id = ANY ($1) AND due > now()`
 	)
 	switch {
 	case f.Action == record.BulkRequeue && f.Status == mail.Unknown:
