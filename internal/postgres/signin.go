@@ -75,8 +75,9 @@ func (db *DB) SessionOf(ctx context.Context, hash []byte) (record.Session, error
 	if db.clock.Now().Sub(s.SeenAt) < time.Minute {
 		return s, nil
 	}
-	_, err = db.api.Exec(ctx, `UPDATE person_session SET seen_at = now() WHERE hash = $1`, hash)
-	return s, failed("touch session", err)
+	// A database that takes no writes is when people have to look. The session then ends a little early.
+	_, _ = db.api.Exec(ctx, `UPDATE person_session SET seen_at = now() WHERE hash = $1`, hash)
+	return s, nil
 }
 
 // EndSession ends the session of a token with that hash.

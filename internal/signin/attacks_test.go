@@ -308,3 +308,27 @@ func TestHashesAreSharedOut(t *testing.T) {
 		t.Errorf("the password of nobody opens: %v, %v", same, err)
 	}
 }
+
+// Strangers who have the password use up what all strangers together may try. They are not told, for that would say that the password
+// is right, and they keep nobody out who comes from where she came before.
+func TestStrangersWithThePasswordLearnNothingAndLockNobodyOut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p, _ := r.person("ann", record.RoleViewer)
+	for i := range 15 {
+		for _, password := range []string{p.password, "a wrong password"} {
+			b := r.browser()
+			b.from = fmt.Sprintf("198.51.%d.1", 100+i)
+			if a := b.signIn(p.name, password, "000000"); a.status != http.StatusForbidden {
+				t.Fatalf("try %d with the password %q = %d %s", i, password, a.status, a.body)
+			}
+		}
+		r.move(time.Minute)
+	}
+	stranger := r.browser()
+	stranger.from = "203.0.113.9"
+	if a := stranger.signIn(p.name, p.password, r.code(p, 0)); a.status != http.StatusForbidden {
+		t.Errorf("a stranger's right code beyond the allowance = %d", a.status)
+	}
+	r.wantWho(r.signIn(p), "ann viewer")
+}

@@ -70,10 +70,14 @@ func (g *Gate) prove(r *http.Request, name, password, code string) (string, erro
 		return "", err
 	}
 	if right {
-		if wait := g.guesses.codes.Note(name); wait > 0 {
+		wait, known := g.guesses.code(&login, from)
+		if wait > 0 {
 			g.warn(r, &login, "too many codes for the right password")
+		}
+		if wait > 0 && known {
 			return "", tooMany(wait)
 		}
+		right = wait == 0
 	}
 	token, session := g.newSession(r)
 	in := record.SignIn{User: login.User, Password: login.Password, Session: session}
@@ -85,7 +89,10 @@ func (g *Gate) prove(r *http.Request, name, password, code string) (string, erro
 		in.Code = record.HashToken(code)
 	}
 	err = record.ErrNotFound
-	if right && proved {
+	if proved { // with a wrong password too, for nobody: else the time would tell
+		if !right {
+			in.User = record.User{}
+		}
 		err = g.Store.SignIn(ctx, in)
 	}
 	if errors.Is(err, record.ErrNotFound) {

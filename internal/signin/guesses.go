@@ -17,14 +17,15 @@ import (
 // guess can use up.
 //
 // Whoever knows the password, and not the code, has a small allowance for it: with three codes that count at a time, 144 tries a
-// day find one in 0.04 % of days.
+// day find one in 0.04 % of days. Each network of the person has an allowance of its own, and all strangers share one. These are
+// told nothing of it, for that would tell them that the password is right.
 type guesses struct {
 	networks *limit.Tries[netip.Prefix]
 	known    *limit.Tries[guess]
 	shares   *limit.Tries[guess]
 	names    *limit.Tries[string]
 	unknown  *limit.Tries[string] // names that nobody has: they can't push out the others
-	codes    *limit.Tries[string]
+	codes    *limit.Tries[guess]
 	lines    *limit.Tries[string] // of the log
 }
 
@@ -41,7 +42,7 @@ func newGuesses(now func() time.Time) *guesses {
 		shares:   limit.NewTries[guess](now, 5, 5*time.Minute),
 		names:    limit.NewTries[string](now, 20, time.Minute),
 		unknown:  limit.NewTries[string](now, 20, time.Minute),
-		codes:    limit.NewTries[string](now, 10, 10*time.Minute),
+		codes:    limit.NewTries[guess](now, 10, 10*time.Minute),
 		lines:    limit.NewTries[string](now, 1, time.Minute),
 	}
 }
@@ -50,9 +51,6 @@ func newGuesses(now func() time.Time) *guesses {
 // The zero Login is that of a name that nobody has; strangers see no difference.
 func (g *guesses) note(name string, login *record.Login, from netip.Prefix) time.Duration {
 	if wait := g.networks.Note(from); wait > 0 {
-		return wait
-	}
-	if wait := g.codes.Over(name); wait > 0 {
 		return wait
 	}
 	if slices.Contains(login.Networks, from) {
@@ -65,4 +63,13 @@ func (g *guesses) note(name string, login *record.Login, from netip.Prefix) time
 		return g.unknown.Note(name)
 	}
 	return g.names.Note(name)
+}
+
+// code counts a try of a code together with the right password. It returns how long to wait instead, or 0, and whether the network is
+// one of the person's.
+func (g *guesses) code(login *record.Login, from netip.Prefix) (wait time.Duration, known bool) {
+	if known = slices.Contains(login.Networks, from); !known {
+		from = netip.Prefix{}
+	}
+	return g.codes.Note(guess{login.Name, from}), known
 }

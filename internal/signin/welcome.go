@@ -46,6 +46,9 @@ func (g *Gate) welcome(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := g.leave(r); err != nil { // the browser may be signed in as somebody else
+		return err
+	}
 	g.setCookie(w, session)
 	g.show(w, r, view{page: "codes", title: "Recovery codes", Codes: codes})
 	return nil
@@ -97,6 +100,9 @@ func (g *Gate) enter(w http.ResponseWriter, r *http.Request, link record.Link, t
 		return g.again(w, r, errLink, view{page: "token", title: "Welcome"})
 	}
 	if err != nil {
+		return err
+	}
+	if err := g.leave(r); err != nil {
 		return err
 	}
 	g.setCookie(w, session)
