@@ -88,8 +88,4 @@ func resumeAccount(v *visit) error {
 }
 
 // forget makes the next page read the state again, so that it shows what was just changed.
-func (v *visit) forget() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.state = state{}
-}
+func (v *visit) forget() { v.state.forget() }

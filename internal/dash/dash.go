@@ -13,7 +13,6 @@ import (
 	"errors"
 	"html/template"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -54,13 +53,9 @@ type desk struct {
 	Options
 	pages map[string]*template.Template
 
-	mu      sync.Mutex // held while state or traffic is read
-	state   state
-	traffic map[string]traffic // by window
-	tenants struct {
-		names []string
-		at    time.Time
-	}
+	state   kept[state]
+	traffic map[string]*kept[traffic] // by window
+	tenants kept[[]string]
 }
 
 // New returns the handler of everything below /dash.
@@ -75,7 +70,10 @@ func New(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &desk{Options: o, pages: pages, traffic: map[string]traffic{}}
+	d := &desk{Options: o, pages: pages, traffic: map[string]*kept[traffic]{}}
+	for _, w := range windows() {
+		d.traffic[w.Name] = &kept[traffic]{}
+	}
 	return d.routes(), nil
 }
 

@@ -228,3 +228,34 @@ func TestOneFieldFindsByWhatItHolds(t *testing.T) {
 		}
 	}
 }
+
+// A database that does not answer gets one reading, and not one for each viewer in turn.
+func TestViewersShareAFailedReading(t *testing.T) {
+	t.Parallel()
+	c := &canned{}
+	h := newDash(t, c, record.RoleViewer, noon)
+	for _, path := range []string{"/queue", "/traffic"} {
+		c.calls = nil
+		for range 20 {
+			if w := get(h, path); w.Code == 200 {
+				t.Fatalf("%s = %d", path, w.Code)
+			}
+		}
+		if len(c.calls) != 1 {
+			t.Errorf("%s: calls = %v, want one", path, c.calls)
+		}
+	}
+}
+
+// The reading of the accounts may be older than the pool. A member that is missing in the form would leave the pool with the next save.
+func TestEveryMemberOfAPoolIsInItsForm(t *testing.T) {
+	t.Parallel()
+	c := &canned{answers: map[string]any{
+		"/admin/v1/queue": api.Queue{}, "/admin/v1/accounts": api.List[api.Account]{}, "/admin/v1/limits": api.List[api.WindowState]{},
+		"/admin/v1/pools/default": api.Pool{Name: "default", Version: 8, Accounts: []api.PoolMember{{Account: "new", Weight: 5}}},
+	}}
+	w := get(newDash(t, c, record.RoleOperator, noon), "/pools/default?done=weights&was=evil:100")
+	if page := w.Body.String(); !strings.Contains(page, `name="w.new" value="5"`) || strings.Contains(page, "evil") || strings.Contains(page, "Revert") {
+		t.Errorf("the form = %d\n%s", w.Code, page)
+	}
+}

@@ -2,14 +2,13 @@ package dash
 
 import (
 	"cmp"
+	"math"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/sendgate/sendgate/api"
-	"github.com/sendgate/sendgate/internal/record"
 )
 
 // stake is one account of a pool, with its share now and under other weights.
@@ -29,8 +28,8 @@ type table struct {
 	Stakes   []stake
 	Changed  bool
 	Stale    *api.Pool // somebody else's version, in a conflict
-	Previous []api.PoolMember
-	Overflow string // proposed
+	Previous *api.Pool // before the change that was just made
+	Overflow string    // proposed
 }
 
 func listPools(v *visit) error {
@@ -59,14 +58,6 @@ func showPool(v *visit) error {
 		return err
 	}
 	t := newTable(*p, &s, p.Accounts)
-	if was := v.field("was"); was != "" && v.may(record.ScopeRoutingWrite) { // the change that was just made can be taken back
-		for pair := range strings.SplitSeq(was, ",") {
-			name, weight, _ := strings.Cut(pair, ":")
-			if w, err := strconv.ParseFloat(weight, 64); err == nil {
-				t.Previous = append(t.Previous, api.PoolMember{Account: name, Weight: w})
-			}
-		}
-	}
 	return v.show(http.StatusOK, "pool", "pools", p.Name, &t)
 }
 
@@ -116,7 +107,7 @@ func (v *visit) members() ([]api.PoolMember, error) {
 			continue
 		}
 		w, err := strconv.ParseFloat(text, 64)
-		if err != nil {
+		if err != nil || math.IsNaN(w) || math.IsInf(w, 0) {
 			bad.Errors = append(bad.Errors, api.FieldProblem{Field: name, Message: "must be a number"})
 		}
 		members = append(members, api.PoolMember{Account: name, Weight: w})
@@ -143,7 +134,7 @@ func savePool(v *visit) error {
 	if err != nil {
 		return err
 	}
-	_, err = v.api.PutPool(ctx, api.Pool{Name: name, Overflow: v.field("overflow"), Accounts: members, Version: version})
+	saved, err := v.api.PutPool(ctx, api.Pool{Name: name, Overflow: v.field("overflow"), Accounts: members, Version: version})
 	if is(err, "stale") {
 		return v.conflict(name)
 	}
@@ -151,11 +142,14 @@ func savePool(v *visit) error {
 		return err
 	}
 	v.forget()
-	var was []string
-	for _, m := range before.Accounts {
-		was = append(was, m.Account+":"+strconv.FormatFloat(m.Weight, 'f', -1, 64))
+	v.done = "weights"
+	state, err := v.current()
+	if err != nil {
+		return err
 	}
-	return v.back("/pools/"+url.PathEscape(name), "weights", "was", strings.Join(was, ","))
+	t := newTable(*saved, &state, saved.Accounts)
+	t.Previous = before // it can be taken back by one button; a URL would let a stranger choose what that button does
+	return v.show(http.StatusOK, "pool", "pools", name, &t)
 }
 
 // conflict shows what another operator has saved beside what this one wanted.
@@ -182,7 +176,7 @@ func newTable(p api.Pool, s *state, proposed []api.PoolMember) table {
 	for _, m := range proposed {
 		then[m.Account] = m.Weight
 	}
-	for _, a := range s.Accounts {
+	for _, a := range stakeholders(s.Accounts, p.Accounts) {
 		if _, in := now[a.Name]; !in && a.State == "draining" {
 			continue
 		}
@@ -204,6 +198,18 @@ func newTable(p api.Pool, s *state, proposed []api.PoolMember) table {
 	}
 	share(t.Stakes)
 	return t
+}
+
+// stakeholders are the accounts, and the members of a pool that are not among them: the reading of the accounts may be older. A
+// member that the form does not have would leave the pool when the form is saved.
+func stakeholders(accounts []api.Account, members []api.PoolMember) []api.Account {
+	all := slices.Clone(accounts)
+	for _, m := range members {
+		if !slices.ContainsFunc(accounts, func(a api.Account) bool { return a.Name == m.Account }) {
+			all = append(all, api.Account{Name: m.Account})
+		}
+	}
+	return all
 }
 
 // share divides the mail among the accounts that take any: those that are active, by weight.

@@ -1,6 +1,7 @@
 package dash
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -46,20 +47,10 @@ func (v *visit) current() (state, error) {
 		_, err := v.api.Queue(v.r.Context()) // the API says why not
 		return state{}, err
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.Now().Sub(v.state.At) < stateKept {
-		return v.state, nil
-	}
-	s, err := v.readState()
-	if err == nil {
-		v.state = s
-	}
-	return s, err
+	return v.state.get(v, stateKept, v.readState)
 }
 
-func (v *visit) readState() (s state, err error) {
-	ctx := v.r.Context()
+func (v *visit) readState(ctx context.Context) (s state, err error) {
 	s.At = v.Now().UTC()
 	if s.Queue, err = v.api.Queue(ctx); err != nil {
 		return s, err

@@ -2,6 +2,7 @@ package dash
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"slices"
 	"time"
@@ -33,7 +34,6 @@ type traffic struct {
 	Windows []window
 	Until   time.Time // where the last step ends
 	Plots   []plot
-	at      time.Time // of the reading
 }
 
 // plot is one picture. Each line has one value for each step.
@@ -118,33 +118,33 @@ func (v *visit) readTraffic(name string) (traffic, error) {
 		_, err := v.api.Series(v.r.Context(), q) // the API says why not
 		return traffic{}, err
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if t, ok := v.traffic[w.Name]; ok && v.Now().Sub(t.at) < trafficKept {
-		return t, nil
-	}
-	t := traffic{Window: w, Windows: windows(), Until: q.Until, at: v.Now()}
-	totals, err := v.api.Series(v.r.Context(), q)
+	return v.traffic[w.Name].get(v, trafficKept, func(ctx context.Context) (traffic, error) { return v.plots(ctx, w, q) })
+}
+
+func (v *visit) plots(ctx context.Context, w window, q api.SeriesQuery) (traffic, error) {
+	t := traffic{Window: w, Windows: windows(), Until: q.Until}
+	totals, err := v.api.Series(ctx, q)
 	if err != nil {
 		return t, err
 	}
 	times := q
 	times.Measures = []string{"accept_seconds", "sent_seconds"}
-	took, err := v.api.Series(v.r.Context(), times)
+	took, err := v.api.Series(ctx, times)
 	if err != nil {
 		return t, err
 	}
 	q.Measures, q.By = []string{"sent"}, "account"
-	shares, err := v.api.Series(v.r.Context(), q)
+	shares, err := v.api.Series(ctx, q)
 	if err != nil {
 		return t, err
 	}
 	p := plot{From: q.Since.Unix(), Step: int(w.step.Seconds()), Unit: "a minute"}
-	t.Plots = []plot{p.of("Accepted, and what became of it", perMinute(totals, w, "accepted", "sent", "delivered")),
-		p.of("Trouble", perMinute(totals, w, "bounced", "complained")), p.of("Sent, by account", byAccount(shares, w))}
+	t.Plots = []plot{
+		p.of("Accepted, and what became of it", perMinute(totals, w, "accepted", "sent", "delivered")),
+		p.of("Trouble", perMinute(totals, w, "bounced", "complained")), p.of("Sent, by account", byAccount(shares, w)),
+	}
 	p.Unit = "s"
 	t.Plots = append(t.Plots, p.of("How long it took", quantileLines(took, w)))
-	v.traffic[w.Name] = t
 	return t, nil
 }
 

@@ -2,6 +2,7 @@ package dash
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -33,6 +34,7 @@ type visit struct {
 	me     Person
 	tenant string
 	api    *api.Client
+	done   string // a key of dones, for a page that says itself what was done
 }
 
 // page makes a handler of a function that renders a page, or redirects, or returns an error.
@@ -140,7 +142,7 @@ func (v *visit) show(status int, name, section, title string, x any) error {
 func (v *visit) frame(section, title string) *frame {
 	f := &frame{
 		Title: title, Section: section, Me: v.me, Tenant: v.tenant, Path: v.r.URL.Path, Mailbox: v.Mailbox != nil, Nonce: newNonce(),
-		Now: v.Now().UTC(), Done: dones[v.r.URL.Query().Get("done")],
+		Now: v.Now().UTC(), Done: dones[cmp.Or(v.done, v.r.URL.Query().Get("done"))],
 	}
 	return f
 }
@@ -279,20 +281,14 @@ func (v *visit) tenantNames() []string {
 	if v.api == nil || !v.may(record.ScopeAdminRead) {
 		return nil
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if now := v.Now(); now.Sub(v.tenants.at) > tenantsKept {
-		all, err := v.api.Tenants(v.r.Context())
-		if err != nil {
-			return nil // the page is shown without a choice
-		}
-		names := make([]string, 0, len(all))
+	names, _ := v.tenants.get(v, tenantsKept, func(ctx context.Context) (names []string, err error) { // without them, the page is shown without a choice
+		all, err := v.api.Tenants(ctx)
 		for _, t := range all {
 			names = append(names, t.Name)
 		}
-		v.tenants.names, v.tenants.at = names, now
-	}
-	return v.tenants.names
+		return names, err
+	})
+	return names
 }
 
 // field returns a field of the form or a parameter of the query, without spaces around it.
