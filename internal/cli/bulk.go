@@ -203,7 +203,7 @@ func ask(s *Streams, question string) (bool, error) {
 	fmt.Fprintf(s.Err, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(s.In).ReadString('\n')
 	if err != nil && answer == "" {
-		return false, fmt.Errorf("read the answer: %w", err)
+		return false, fmt.Errorf("nobody answers (%w); repeat the command with --yes if you are sure", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":

@@ -96,12 +96,12 @@ func checkShape(s string) *fault {
 		return &fault{"bare_address_expected", "give the address alone, without a name and angle brackets"}
 	case strings.IndexByte(s, '"') >= 0:
 		return &fault{"quoted_local_part", "a quoted local part is not accepted"}
-	case strings.ContainsAny(s, ",;") || strings.Count(s, "@") > 1:
+	case strings.ContainsAny(s, ",;"):
 		return &fault{"single_address_expected", "give one address; further ones are elements of the list"}
 	case strings.IndexByte(s, '[') >= 0:
 		return &fault{"domain_literal", "an IP address in place of a domain is not accepted"}
-	case strings.IndexByte(s, '@') < 0:
-		return &fault{"invalid_address", "an address holds an @"}
+	case strings.Count(s, "@") != 1:
+		return &fault{"invalid_address", "an address holds one @"}
 	}
 	return nil
 }

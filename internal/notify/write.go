@@ -77,6 +77,9 @@ func (e *Engine) send(ctx context.Context, n *incident.Notice, open []incident.I
 	if err != nil {
 		return failed(n, err.Error())
 	}
+	if !a.Replayed {
+		e.Metrics.Accepted.WithLabelValues("accepted").Inc()
+	}
 	n.Tries++
 	n.Message = a.ID
 	return incident.Result{Notice: n, Again: e.Every}
