@@ -138,12 +138,12 @@ func (v *visit) plots(ctx context.Context, w window, q api.SeriesQuery) (traffic
 	if err != nil {
 		return t, err
 	}
-	p := plot{From: q.Since.Unix(), Step: int(w.step.Seconds()), Unit: "a minute"}
+	p := plot{From: q.Since.Unix(), Step: int(w.step.Seconds()), Unit: "per minute"}
 	t.Plots = []plot{
 		p.of("Accepted, and what became of it", perMinute(totals, w, "accepted", "sent", "delivered")),
 		p.of("Trouble", perMinute(totals, w, "bounced", "complained")), p.of("Sent, by account", byAccount(shares, w)),
 	}
-	p.Unit = "s"
+	p.Unit = "seconds"
 	t.Plots = append(t.Plots, p.of("How long it took", quantileLines(took, w)))
 	return t, nil
 }
@@ -195,7 +195,7 @@ func quantileLines(page *api.SeriesPage, w window) []line {
 	var lines []line
 	for _, s := range page.Data {
 		if name, ok := timeNames[s.Measure]; ok && len(s.P50) == w.n && len(s.P95) == w.n {
-			lines = append(lines, line{name + ", half", s.P50}, line{name + ", 95 %", s.P95})
+			lines = append(lines, line{name + ", median", s.P50}, line{name + ", 95 %", s.P95})
 		}
 	}
 	return lines

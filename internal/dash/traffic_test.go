@@ -35,7 +35,7 @@ func TestTrafficIsDrawnFromTheSeries(t *testing.T) {
 	for _, want := range []string{
 		`"from":1767265200`, `"step":3600`, `{"name":"accepted","v":[0,`, `,1,2]}`, // a minute
 		`<td>sent</td><td class="num">2</td><td class="num">0.00417</td><td class="num">2</td>`,
-		`<td>accepted to sent, half</td><td class="num">0.25</td><td class="num">0.25</td>`,
+		`<td>accepted to sent, median</td><td class="num">0.25</td><td class="num">0.25</td>`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %s", want)

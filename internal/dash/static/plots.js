@@ -25,7 +25,7 @@
       ...size(),
       tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC"),
       legend: { live: true },
-      scales: { y: { range: (_, low, high) => [0, Math.max(high, data.unit === "s" ? 0.001 : 1)] } },
+      scales: { y: { range: (_, low, high) => [0, Math.max(high, data.unit === "seconds" ? 0.001 : 1)] } },
       axes: [{ ...axis, values: times }, { ...axis, size: 56 }],
       series: [{ label: "UTC", value: (_, ts) => (ts == null ? "–" : text(ts, 0, 16).replace("T", " ")) }, ...data.lines.map((l, i) => ({
         label: l.name, stroke: color(el, `--plot${1 + (i % 6)}`), width: 2, dash: i < 6 ? undefined : [6, 4],
